@@ -1,0 +1,227 @@
+//! Why an exchange failed: whose side, which kind (RFC 9209 §2.3), and what it means for the client.
+//!
+//! One value travels from the step that failed to the one place that turns it into a reply, a
+//! `Proxy-Status` field and a log line, so that all three say the same. The module knows no
+//! sockets; `proxy::reply` writes the reply.
+
+use std::{fmt, io};
+
+/// Whose doing a failure was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    /// The client sent something wrong, or went away.
+    Client,
+    /// The proxy itself: a rule, a limit, a resource it ran out of.
+    Proxy,
+    /// The upstream server, its name or the way to it.
+    Upstream,
+}
+
+impl Side {
+    /// The word used in replies and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Proxy => "proxy",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// Which part of an exchange was under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Reading the request head.
+    Request,
+    /// Finding the upstream's address.
+    Lookup,
+    /// Connecting to the upstream.
+    Connect,
+    /// Sending the request to the upstream.
+    Send,
+    /// Waiting for the response head.
+    Response,
+    /// Relaying content to the client, or octets through a tunnel.
+    Transfer,
+}
+
+impl Phase {
+    /// The word used in replies and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Lookup => "lookup",
+            Self::Connect => "connect",
+            Self::Send => "send",
+            Self::Response => "response",
+            Self::Transfer => "transfer",
+        }
+    }
+}
+
+/// What went wrong: RFC 9209 §2.3's proxy error types, as far as they can happen here, and the
+/// few things that only the log needs to know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The client closed or reset its connection; nobody is left to reply to.
+    ClientGone,
+    /// The proxy has no descriptors or memory left for this.
+    ConnectionLimitReached,
+    /// The upstream's port is closed.
+    ConnectionRefused,
+    /// The upstream closed or reset the connection before a response head was complete.
+    ConnectionTerminated,
+    /// No connection within the connect timeout.
+    ConnectionTimeout,
+    /// The upstream took no more octets of the request for too long.
+    ConnectionWriteTimeout,
+    /// The destination's address is one that rules forbid.
+    DestinationIpProhibited,
+    /// No route to the destination's address.
+    DestinationIpUnroutable,
+    /// The name has no address, or the lookup failed.
+    DnsError,
+    /// The lookup took too long.
+    DnsTimeout,
+    /// A rule said no.
+    HttpRequestDenied,
+    /// A request that is malformed, or that two recipients could read two ways.
+    HttpRequestError,
+    /// The request did not come in time (408).
+    HttpRequestTimeout,
+    /// The response ended before its framing said.
+    HttpResponseIncomplete,
+    /// No response head within the response timeout.
+    HttpResponseTimeout,
+    /// The response is malformed, or could be read two ways.
+    HttpProtocolError,
+    /// A defect of ours.
+    ProxyInternalError,
+    /// The request came back to the proxy that sent it.
+    ProxyLoopDetected,
+    /// The proxy is shutting down.
+    ShuttingDown,
+}
+
+impl Kind {
+    /// The RFC 9209 §2.3 token for `Proxy-Status` and the log.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::ClientGone => "client_gone",
+            Self::ConnectionLimitReached => "connection_limit_reached",
+            Self::ConnectionRefused => "connection_refused",
+            Self::ConnectionTerminated => "connection_terminated",
+            Self::ConnectionTimeout => "connection_timeout",
+            Self::ConnectionWriteTimeout => "connection_write_timeout",
+            Self::DestinationIpProhibited => "destination_ip_prohibited",
+            Self::DestinationIpUnroutable => "destination_ip_unroutable",
+            Self::DnsError => "dns_error",
+            Self::DnsTimeout => "dns_timeout",
+            Self::HttpRequestDenied => "http_request_denied",
+            Self::HttpRequestError | Self::HttpRequestTimeout => "http_request_error",
+            Self::HttpResponseIncomplete => "http_response_incomplete",
+            Self::HttpResponseTimeout => "http_response_timeout",
+            Self::HttpProtocolError => "http_protocol_error",
+            Self::ProxyInternalError => "proxy_internal_error",
+            Self::ProxyLoopDetected => "proxy_loop_detected",
+            Self::ShuttingDown => "destination_unavailable",
+        }
+    }
+
+    /// The status code that fits, unless the error carries a more exact one.
+    fn status(self) -> u16 {
+        match self {
+            Self::HttpRequestError | Self::ClientGone => 400,
+            Self::HttpRequestDenied | Self::DestinationIpProhibited => 403,
+            Self::HttpRequestTimeout => 408,
+            Self::ProxyInternalError => 500,
+            Self::ConnectionRefused
+            | Self::ConnectionTerminated
+            | Self::DestinationIpUnroutable
+            | Self::DnsError
+            | Self::HttpResponseIncomplete
+            | Self::HttpProtocolError => 502,
+            Self::ConnectionLimitReached | Self::ShuttingDown => 503,
+            Self::ConnectionTimeout
+            | Self::ConnectionWriteTimeout
+            | Self::DnsTimeout
+            | Self::HttpResponseTimeout => 504,
+            Self::ProxyLoopDetected => 508,
+        }
+    }
+}
+
+/// A failed exchange or connection.
+#[derive(Debug)]
+pub struct Error {
+    side: Side,
+    phase: Phase,
+    kind: Kind,
+    status: u16,
+    reason: &'static str,
+    source: Option<io::Error>,
+}
+
+impl Error {
+    /// A failure whose status code follows from its kind. `reason` is one plain sentence
+    /// without a full stop, fit for a person who sees the reply.
+    pub fn new(side: Side, phase: Phase, kind: Kind, reason: &'static str) -> Self {
+        Self { side, phase, kind, status: kind.status(), reason, source: None }
+    }
+
+    /// The same failure with a more exact status code.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The same failure with what the system said.
+    #[must_use]
+    pub fn with_source(mut self, source: io::Error) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Whose doing it was.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What was under way.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Status code of the reply the client gets if no response head was sent yet.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// One plain sentence saying why.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.phase.word(), self.side.word(), self.reason)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|e| e as _)
+    }
+}

@@ -1,0 +1,7 @@
+//! An HTTP proxy on a fixed pool of blocking threads.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+pub mod error;
+pub mod observe;
+pub mod wire;

@@ -1,0 +1,2 @@
+//! The `threadgate` binary.
+fn main() {}

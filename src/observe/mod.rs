@@ -1,0 +1,1 @@
+//! What is told about the proxy's work: counters and the access log.
