@@ -5,5 +5,7 @@
 //! `log` crate instead.
 //!
 //! - [`stats`]: what happened how often, summed over the workers.
+//! - [`access_log`]: one line an exchange or tunnel, written by a thread of its own.
 
+pub mod access_log;
 pub mod stats;
