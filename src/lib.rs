@@ -6,5 +6,9 @@ pub mod error;
 pub mod net;
 pub mod observe;
 pub mod policy;
+pub mod proxy;
+pub mod server;
 pub mod upstream;
 pub mod wire;
+
+pub use server::{Options, Server};
