@@ -58,6 +58,14 @@ fn problem(text: &str) -> String {
                 for example 127.0.0.1:3128"
             .to_owned();
     }
+    let bare = text.parse::<Ipv6Addr>().ok();
+    if let Some((host, port)) = text.rsplit_once(':')
+        && let (Ok(_), Ok(port)) = (host.parse::<Ipv6Addr>(), parse_port(port))
+    {
+        // Where the brackets belong cannot be known: `::1:8080` is an address, too.
+        let whole = bare.map(|ip| format!(", or [{ip}]:{DEFAULT_PORT}")).unwrap_or_default();
+        return format!("is an IPv6 address without brackets; write [{host}]:{port}{whole}");
+    }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return format!("has no port; write {}", SocketAddr::new(ip, DEFAULT_PORT));
     }
@@ -71,9 +79,6 @@ fn problem(text: &str) -> String {
     }
     match host {
         "*" => format!("is not an address; for every network write 0.0.0.0:{port} or [::]:{port}"),
-        _ if host.parse::<Ipv6Addr>().is_ok() => {
-            format!("is an IPv6 address without brackets; write [{host}]:{port}")
-        }
         _ => format!(
             "is not an address: '{host}' is not an IP address; \
              write it as IP:PORT, for example 127.0.0.1:{port}, \
@@ -109,6 +114,7 @@ mod tests {
             ("::1", "has no port; write [::1]:3128"),
             ("[::1]", "has no port; write [::1]:3128"),
             ("fe80::1:2:3:4:5:6:8080", "without brackets; write [fe80::1:2:3:4:5:6]:8080"),
+            ("::1:8080", "without brackets; write [::1]:8080, or [::1:8080]:3128"),
             ("*:8080", "write 0.0.0.0:8080 or [::]:8080"),
             ("http://127.0.0.1:3128", "is a URL or a path"),
             ("proxy.example:3128", "'proxy.example' is not an IP address"),
