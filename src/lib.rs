@@ -2,6 +2,8 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod cli;
+pub mod config;
 pub mod error;
 pub mod net;
 pub mod observe;
