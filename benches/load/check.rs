@@ -32,7 +32,6 @@ pub(crate) enum Fault {
     Content,
     ExtraOctets,
     EarlyClose,
-    NotClosed,
     Reset,
 }
 
@@ -47,7 +46,6 @@ impl Fault {
             Self::Content => "content".into(),
             Self::ExtraOctets => "extra-octets".into(),
             Self::EarlyClose => "early-close".into(),
-            Self::NotClosed => "not-closed".into(),
             Self::Reset => "reset".into(),
         }
     }
@@ -141,6 +139,8 @@ impl Check {
                 }
                 At::ChunkEnd => input = self.feed_line_end(input, false)?,
                 At::LastChunkEnd => input = self.feed_line_end(input, true)?,
+                // The content of a refusal is the proxy's own.
+                At::Done if matches!(self.expect, Expect::Refusal) => return Ok(0),
                 At::Done => return Err(Fault::ExtraOctets),
             }
         }

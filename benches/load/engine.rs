@@ -481,9 +481,7 @@ impl Conn {
             self.expect();
             return self.send();
         }
-        if self.plan.after == After::AwaitCloseAndReopen && self.check.persistent {
-            return Err(Fault::NotClosed);
-        }
+        // A close is what counts: tinyproxy does it without announcing it.
         if self.plan.after == After::AwaitCloseAndReopen {
             self.state = State::AwaitingClose;
             return Ok(Go::On);
