@@ -244,15 +244,17 @@ impl<'b> Found<'b> {
         let Some(value) = self.host else {
             return if version < Version::Http11 { Ok(None) } else { Err(HeadError::MissingHost) };
         };
+        let authority = target.authority();
+        // The usual case, and already checked.
+        if let Some(authority) = authority
+            && authority.text.as_bytes() == value
+        {
+            return Ok(Some(authority.text));
+        }
         let bad_character = HeadError::InvalidHost(TargetError::BadCharacter);
         let text = std::str::from_utf8(value).map_err(|_| bad_character)?;
-        match target.authority() {
-            // The usual case, and already checked.
-            Some(authority) if authority.text == text => {}
-            None if text.is_empty() => {}
-            _ => {
-                Authority::parse(text).map_err(HeadError::InvalidHost)?;
-            }
+        if authority.is_some() || !text.is_empty() {
+            Authority::parse(text).map_err(HeadError::InvalidHost)?;
         }
         Ok(Some(text))
     }

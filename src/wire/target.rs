@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use memchr::{memchr, memchr2};
+use memchr::memchr2;
 
 use super::head::Method;
 
@@ -120,8 +120,14 @@ impl<'b> Target<'b> {
     }
 
     fn parse_absolute(text: &'b str) -> Result<Self, TargetError> {
-        let (scheme, rest) = text.split_once("://").ok_or(TargetError::BadForm)?;
-        let scheme = Scheme::parse(scheme).ok_or(TargetError::BadForm)?;
+        let (scheme, rest) = match text.split_at_checked("http://".len()) {
+            // Almost every target there is.
+            Some((start, rest)) if start.eq_ignore_ascii_case("http://") => (Scheme::Http, rest),
+            _ => {
+                let (scheme, rest) = text.split_once("://").ok_or(TargetError::BadForm)?;
+                (Scheme::parse(scheme).ok_or(TargetError::BadForm)?, rest)
+            }
+        };
         let end = memchr2(b'/', b'?', rest.as_bytes()).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end).ok_or(TargetError::BadForm)?;
         Ok(Self::Absolute { scheme, authority: Authority::parse(authority)?, path })
@@ -220,30 +226,34 @@ impl<'b> Authority<'b> {
     ///
     /// Reply 400.
     pub fn parse(text: &'b str) -> Result<Self, TargetError> {
-        if memchr(b'@', text.as_bytes()).is_some() {
-            return Err(TargetError::UserInfo);
-        }
-        let (host, ip, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, port) = rest.split_once(']').ok_or(TargetError::BadHost)?;
-            // Ipv6Addr takes no zone: it means something on the client's machine only.
-            let ip: Ipv6Addr = host.parse().map_err(|_| TargetError::BadHost)?;
-            let port = match port.strip_prefix(':') {
-                Some(port) => Some(port),
-                None if port.is_empty() => None,
-                None => return Err(TargetError::BadPort),
-            };
-            (host, Some(IpAddr::V6(ip)), port)
-        } else {
-            let (host, port) = match memchr(b':', text.as_bytes()) {
-                Some(colon) => (text.get(..colon).unwrap_or_default(), text.get(colon + 1..)),
-                None => (text, None),
-            };
-            check_name(host)?;
-            let may_be_v4 = host.ends_with(|c: char| c.is_ascii_digit());
-            let ip = if may_be_v4 { host.parse::<Ipv4Addr>().ok() } else { None };
-            (host, ip.map(IpAddr::V4), port)
+        let parsed = if text.starts_with('[') { Self::v6(text) } else { Self::name_or_v4(text) };
+        // No valid authority has an `@`, so it need not be looked for in the good ones.
+        parsed.map_err(|error| if text.contains('@') { TargetError::UserInfo } else { error })
+    }
+
+    fn v6(text: &'b str) -> Result<Self, TargetError> {
+        let inside = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (host, rest) = inside.ok_or(TargetError::BadHost)?;
+        // Ipv6Addr takes no zone: it means something on the client's machine only.
+        let ip: Ipv6Addr = host.parse().map_err(|_| TargetError::BadHost)?;
+        let port = match rest.strip_prefix(':') {
+            Some(digits) => parse_port(digits)?,
+            None if rest.is_empty() => None,
+            None => return Err(TargetError::BadPort),
         };
-        Ok(Self { text, host, ip, port: port.map_or(Ok(None), parse_port)? })
+        Ok(Self { text, host, ip: Some(IpAddr::V6(ip)), port })
+    }
+
+    fn name_or_v4(text: &'b str) -> Result<Self, TargetError> {
+        let end = name_end(text)?;
+        let (host, rest) = text.split_at_checked(end).ok_or(TargetError::BadHost)?;
+        let port = match rest.strip_prefix(':') {
+            Some(digits) => parse_port(digits)?,
+            None => None,
+        };
+        let may_be_v4 = host.as_bytes().last().is_some_and(u8::is_ascii_digit);
+        let ip = if may_be_v4 { host.parse::<Ipv4Addr>().ok() } else { None };
+        Ok(Self { text, host, ip: ip.map(IpAddr::V4), port })
     }
 }
 
@@ -263,22 +273,26 @@ fn check_characters(text: &str) -> Result<(), TargetError> {
     }
 }
 
-/// A registered name as we take it: at most 255 letters, digits, `-`, `_`, `.`, no empty label
-/// except after the last dot.
-fn check_name(host: &str) -> Result<(), TargetError> {
-    if host.is_empty() {
-        return Err(TargetError::EmptyHost);
-    }
+/// Where the name at the start of `text` ends: at a colon or the end. A registered name as we take
+/// it is at most 255 letters, digits, `-`, `_`, `.`, with no empty label except after the last dot.
+fn name_end(text: &str) -> Result<usize, TargetError> {
     let mut before = b'.';
-    for octet in host.bytes() {
+    let mut end = 0;
+    for octet in text.bytes() {
         match octet {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
             b'.' if before != b'.' => {}
+            b':' => break,
             _ => return Err(TargetError::BadHost),
         }
         before = octet;
+        end += 1;
     }
-    if host.len() > 255 { Err(TargetError::BadHost) } else { Ok(()) }
+    match end {
+        0 => Err(TargetError::EmptyHost),
+        1..=255 => Ok(end),
+        _ => Err(TargetError::BadHost),
+    }
 }
 
 /// A port in at most five digits (`str::parse` alone would take a sign).
