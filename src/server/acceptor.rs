@@ -15,7 +15,8 @@ use crate::net::stream::Stream;
 use crate::policy::guard::Scope;
 use crate::proxy::session::Session;
 
-use super::parking::{Job, Message, Slot};
+use super::parking::{Job, Slot};
+use super::ready::Message;
 use super::workers::Pool;
 
 /// Connections the kernel may hold for us; it cuts this down to `net.core.somaxconn`.
@@ -79,15 +80,14 @@ impl Acceptor {
                 Ok((socket, address)) => {
                     short.may_end(true, || log::info!("connections are accepted again"));
                     self.pool.stats.other().count(|c| c.connections_accepted += 1);
-                    let slot = Slot::new(self.pool.ready.0.clone());
+                    let slot = Slot::new(Arc::clone(&self.pool.ready));
                     let waker = Arc::clone(&slot) as Arc<dyn Wake>;
                     let deadline = Instant::now() + self.pool.ctx.timeouts.head;
                     let stream = Stream::accepted(socket);
                     let session =
                         Session::new(stream, address, self.scope, waker, permit, deadline);
                     let job = Job { session: Box::new(session), slot };
-                    // The queue outlives the acceptors.
-                    let _ = self.pool.ready.0.send(Message::Ready(job));
+                    self.pool.ready.push(Message::Ready(job));
                 }
                 Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(e) if is_shortage(&e) => {
