@@ -3,5 +3,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod error;
+pub mod net;
 pub mod observe;
+pub mod policy;
+pub mod upstream;
 pub mod wire;

@@ -1,0 +1,156 @@
+//! Octets between two peers: a buffer that knows what of it is still to go, and the free list a
+//! worker lends buffers from.
+//!
+//! A session that waits with nothing in hand owns no buffer: an idle client or a quiet tunnel costs
+//! its state only. So buffers are lent for as long as they hold octets and go back to the worker
+//! that emptied them.
+
+use std::mem;
+
+/// Capacity of an ordinary buffer, in octets.
+pub const ORDINARY: usize = 16 * 1024;
+/// Capacity of a buffer for a stream that keeps filling ordinary ones, in octets.
+pub const LARGE: usize = 128 * 1024;
+
+/// How many free buffers of each capacity a worker keeps.
+const KEPT_ORDINARY: usize = 128;
+const KEPT_LARGE: usize = 4;
+
+/// Octets received or written, of which those before `start` are done with.
+///
+/// `0 <= start <= octets.len()`; an empty buffer may own no memory.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    octets: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    /// What is still to be used.
+    pub fn unread(&self) -> &[u8] {
+        self.octets.get(self.start..).unwrap_or_default()
+    }
+
+    /// How many octets are still to be used.
+    pub fn len(&self) -> usize {
+        self.octets.len() - self.start
+    }
+
+    /// Whether nothing is left to be used.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.octets.len()
+    }
+
+    /// Whether the buffer owns memory.
+    pub fn is_lent(&self) -> bool {
+        self.octets.capacity() > 0
+    }
+
+    /// Octets that still fit behind those held, once the used ones are moved out of the way.
+    pub fn room(&self) -> usize {
+        self.octets.capacity() - self.len()
+    }
+
+    /// Marks `count` octets as used.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.octets.len());
+        if self.start == self.octets.len() {
+            self.octets.clear();
+            self.start = 0;
+        }
+    }
+
+    /// The vector to append to; its spare capacity is what [`room`](Self::room) says.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        if self.start > 0 {
+            self.octets.drain(..self.start);
+            self.start = 0;
+        }
+        &mut self.octets
+    }
+
+    /// Grows to hold `capacity` octets in all.
+    pub fn grow(&mut self, capacity: usize) {
+        let octets = self.tail();
+        octets.reserve_exact(capacity.saturating_sub(octets.len()));
+    }
+}
+
+/// The buffers a worker has at hand. One a worker, never shared: lending takes no lock.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    ordinary: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
+}
+
+impl Buffers {
+    /// Lends `buffer` memory if it has none.
+    pub fn lend(&mut self, buffer: &mut Buffer) {
+        if !buffer.is_lent() {
+            buffer.octets = self.ordinary.pop().unwrap_or_else(|| Vec::with_capacity(ORDINARY));
+        }
+    }
+
+    /// Lends a large buffer in place of an empty ordinary one.
+    pub fn lend_large(&mut self, buffer: &mut Buffer) {
+        if buffer.is_empty() && buffer.octets.capacity() < LARGE {
+            self.reclaim(buffer);
+            buffer.octets = self.large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE));
+        }
+    }
+
+    /// Takes the memory of `buffer` back if it holds nothing.
+    pub fn reclaim(&mut self, buffer: &mut Buffer) {
+        if buffer.is_empty() && buffer.is_lent() {
+            buffer.start = 0;
+            let mut octets = mem::take(&mut buffer.octets);
+            octets.clear();
+            match octets.capacity() {
+                ORDINARY if self.ordinary.len() < KEPT_ORDINARY => self.ordinary.push(octets),
+                LARGE if self.large.len() < KEPT_LARGE => self.large.push(octets),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes the memory of `buffer` back, whatever it holds.
+    pub fn discard(&mut self, buffer: &mut Buffer) {
+        buffer.consume(buffer.len());
+        self.reclaim(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_octets_make_room_and_an_empty_buffer_goes_back() {
+        let (mut buffers, mut buffer) = (Buffers::default(), Buffer::default());
+        assert!(!buffer.is_lent());
+        buffers.lend(&mut buffer);
+        buffer.tail().extend_from_slice(b"hello, world");
+        buffer.consume(7);
+        assert_eq!(buffer.unread(), b"world");
+        assert_eq!(buffer.room(), ORDINARY - 5);
+        buffers.reclaim(&mut buffer);
+        assert!(buffer.is_lent(), "octets in hand are never taken");
+        buffer.tail().push(b'!');
+        assert_eq!(buffer.unread(), b"world!");
+        buffer.consume(6);
+        buffers.reclaim(&mut buffer);
+        assert!(!buffer.is_lent());
+        assert_eq!(buffers.ordinary.len(), 1);
+    }
+
+    #[test]
+    fn a_full_free_list_lets_go_of_what_comes_back() {
+        let mut buffers = Buffers::default();
+        for _ in 0..2 {
+            let mut many: Vec<Buffer> = (0..KEPT_ORDINARY + 5).map(|_| Buffer::default()).collect();
+            many.iter_mut().for_each(|b| buffers.lend(b));
+            many.iter_mut().for_each(|b| buffers.reclaim(b));
+            assert_eq!(buffers.ordinary.len(), KEPT_ORDINARY);
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Readiness: one epoll instance, and who is to be told about each socket.
+//!
+//! A socket is registered once, edge-triggered, when its session first has to wait for it, and stays
+//! registered until it closes: waiting again costs no system call. An edge is a hint that says "try":
+//! it is given to the socket's owner, which is a session's slot or the pool of idle connections.
+//! When a connection changes hands only its owner is written, in memory; the kernel is not told.
+//!
+//! `rustix` rather than `polling`: an edge-triggered wait of the latter costs five system calls
+//! (timer, timer's interest, wait, notifier, notifier's interest), this one costs one.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+
+/// What an edge says about a socket.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Edge {
+    /// Octets, the end, or an error can be read.
+    pub readable: bool,
+    /// Octets can be written, or a connect has ended.
+    pub writable: bool,
+    /// The peer has ended its side: a receive that finds octets has not found all there is.
+    pub closed: bool,
+}
+
+/// Somebody who waits for sockets.
+pub trait Wake: Send + Sync {
+    /// An edge on the socket known to this owner as `tag`. Called on the parking thread; must not
+    /// block. Answers `false` when the socket has gone to another owner, who is asked next.
+    fn wake(&self, tag: u32, edge: Edge) -> bool;
+}
+
+/// Who is to be woken for a socket, and under which tag.
+#[derive(Clone)]
+pub struct Owner {
+    /// The session's slot, or the pool.
+    pub who: Arc<dyn Wake>,
+    /// The owner's own name for the socket.
+    pub tag: u32,
+}
+
+/// What a registration asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Interest {
+    /// Nothing but errors: somebody reads the socket in blocking mode.
+    Nothing,
+    /// Readability.
+    Read,
+    /// Readability and writability.
+    ReadWrite,
+}
+
+impl Interest {
+    fn flags(self) -> EventFlags {
+        EventFlags::ET
+            | match self {
+                Self::Nothing => EventFlags::empty(),
+                Self::Read => EventFlags::IN | EventFlags::RDHUP,
+                Self::ReadWrite => EventFlags::IN | EventFlags::RDHUP | EventFlags::OUT,
+            }
+    }
+}
+
+/// The notifier's key; no source has it, for its index is past the last chunk.
+const NOTIFIER: u64 = u64::MAX;
+/// Sources are allocated a chunk at a time, as connections come; none of it is sized by a limit.
+const CHUNK: usize = 512;
+const CHUNKS: usize = 4096;
+
+#[derive(Default)]
+struct Source {
+    state: Mutex<SourceState>,
+}
+
+#[derive(Default)]
+struct SourceState {
+    /// Goes up when the index is given back, so that an event still under way is told apart.
+    generation: u32,
+    owner: Option<Owner>,
+}
+
+#[derive(Default)]
+struct Free {
+    indexes: Vec<u32>,
+    used: u32,
+}
+
+/// The epoll instance and the table of sources.
+pub struct Poller {
+    epoll: OwnedFd,
+    notifier: OwnedFd,
+    chunks: Box<[OnceLock<Box<[Source]>>]>,
+    free: Mutex<Free>,
+}
+
+/// Events of one wait; kept by the parking thread from wait to wait.
+pub struct Events(Vec<epoll::Event>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(Vec::with_capacity(256))
+    }
+}
+
+impl Poller {
+    /// A poller with no source.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors are used up: nothing can be served then.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let notifier = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Edge-triggered, so that a notification need not be read away.
+        epoll::add(
+            &epoll,
+            &notifier,
+            EventData::new_u64(NOTIFIER),
+            EventFlags::IN | EventFlags::ET,
+        )?;
+        let chunks = (0..CHUNKS).map(|_| OnceLock::new()).collect();
+        Ok(Self { epoll, notifier, chunks, free: Mutex::default() })
+    }
+
+    /// Waits for events, at most `timeout` (rounded up to a millisecond).
+    ///
+    /// # Errors
+    ///
+    /// Never but for a defect: an interrupted wait is a wait without events.
+    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        events.0.clear();
+        let timeout = timeout.map(|t| {
+            let t = t.min(Duration::from_secs(3600));
+            let millis = i64::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(1);
+            Timespec { tv_sec: millis / 1000, tv_nsec: (millis % 1000) * 1_000_000 }
+        });
+        match epoll::wait(&self.epoll, spare_capacity(&mut events.0), timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Tells the owners of the sockets in `events`.
+    pub fn deliver(&self, events: &Events) {
+        for event in &events.0 {
+            let key = event.data.u64();
+            let flags = event.flags;
+            if key == NOTIFIER {
+                continue;
+            }
+            let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+            let closed = broken || flags.contains(EventFlags::RDHUP);
+            self.deliver_one(
+                key,
+                Edge {
+                    readable: closed || flags.contains(EventFlags::IN),
+                    writable: broken || flags.contains(EventFlags::OUT),
+                    closed,
+                },
+            );
+        }
+    }
+
+    fn deliver_one(&self, key: u64, edge: Edge) {
+        let (index, generation) = ((key >> 32) as u32, key as u32);
+        let Some(source) = self.source(index) else { return };
+        // An owner that lets go of a socket names the next one before it unlocks, so a second
+        // question finds it; the third and fourth are for a socket that changes hands at that rate.
+        for _ in 0..4 {
+            let owner = {
+                let state = source.state.lock();
+                if state.generation != generation {
+                    return;
+                }
+                state.owner.clone()
+            };
+            match owner {
+                Some(Owner { who, tag }) if !who.wake(tag, edge) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Ends the current or next [`wait`](Self::wait).
+    pub fn notify(&self) {
+        // Fails only when 2⁶⁴ − 1 notifications are unread: then one is pending anyway.
+        let _ = rustix::io::write(&self.notifier, &1_u64.to_ne_bytes());
+    }
+
+    fn source(&self, index: u32) -> Option<&Source> {
+        let index = index as usize;
+        self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
+    }
+
+    /// Registers `socket`. The registration must not outlive it by much: it holds its place.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory or watches left, or the table is full (two million sockets).
+    pub fn register(
+        self: &Arc<Self>,
+        socket: &TcpStream,
+        owner: Owner,
+        interest: Interest,
+    ) -> io::Result<Registration> {
+        let index = {
+            let mut free = self.free.lock();
+            match free.indexes.pop() {
+                Some(index) => index,
+                None => {
+                    let index = free.used;
+                    let chunk = self
+                        .chunks
+                        .get(index as usize / CHUNK)
+                        .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+                    chunk.get_or_init(|| (0..CHUNK).map(|_| Source::default()).collect());
+                    free.used += 1;
+                    index
+                }
+            }
+        };
+        let generation = self.source(index).map_or(0, |source| {
+            let mut state = source.state.lock();
+            state.owner = Some(owner);
+            state.generation
+        });
+        let registration = Registration { poller: Arc::clone(self), index, generation, interest };
+        epoll::add(&self.epoll, socket, EventData::new_u64(registration.key()), interest.flags())?;
+        Ok(registration)
+    }
+}
+
+/// A socket's place in the poller; it travels with the socket.
+pub struct Registration {
+    poller: Arc<Poller>,
+    index: u32,
+    generation: u32,
+    interest: Interest,
+}
+
+impl Registration {
+    fn key(&self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation)
+    }
+
+    /// What is asked for now.
+    pub fn interest(&self) -> Interest {
+        self.interest
+    }
+
+    /// Asks for something else. A condition that holds already makes an edge.
+    ///
+    /// # Errors
+    ///
+    /// Only for a socket that is not the registered one.
+    pub fn ask(&mut self, socket: impl AsFd, interest: Interest) -> io::Result<()> {
+        let data = EventData::new_u64(self.key());
+        epoll::modify(&self.poller.epoll, socket, data, interest.flags())?;
+        self.interest = interest;
+        Ok(())
+    }
+
+    /// Gives later edges to `owner`.
+    pub fn hand_to(&self, owner: Owner) {
+        if let Some(source) = self.poller.source(self.index) {
+            source.state.lock().owner = Some(owner);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(source) = self.poller.source(self.index) {
+            let owner = {
+                let mut state = source.state.lock();
+                state.generation = state.generation.wrapping_add(1);
+                state.owner.take()
+            };
+            // Outside the lock: it may be the last reference to a slot.
+            drop(owner);
+            self.poller.free.lock().indexes.push(self.index);
+        }
+    }
+}
+
+impl std::fmt::Debug for Registration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Registration({} {:?})", self.index, self.interest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(u32, Edge)>>, bool);
+
+    impl Wake for Told {
+        fn wake(&self, tag: u32, edge: Edge) -> bool {
+            self.0.lock().push((tag, edge));
+            !self.1
+        }
+    }
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (one, listener.accept().unwrap().0)
+    }
+
+    fn poll(poller: &Poller) {
+        let mut events = Events::default();
+        poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+        poller.deliver(&events);
+    }
+
+    const READABLE: Edge = Edge { readable: true, writable: false, closed: false };
+
+    #[test]
+    fn the_owner_at_the_time_of_the_edge_is_told() {
+        let poller = Arc::new(Poller::new().unwrap());
+        let (socket, mut peer) = pair();
+        let (first, second) = (Arc::new(Told::default()), Arc::new(Told::default()));
+        let owner = Owner { who: first.clone(), tag: 7 };
+        let registration = poller.register(&socket, owner, Interest::Read).unwrap();
+
+        assert_eq!(peer.write(b"x").unwrap(), 1);
+        poll(&poller);
+        assert_eq!(*first.0.lock(), [(7, READABLE)]);
+
+        registration.hand_to(Owner { who: second.clone(), tag: 8 });
+        assert_eq!(peer.write(b"y").unwrap(), 1);
+        poll(&poller);
+        assert_eq!(first.0.lock().len(), 1);
+        assert_eq!(*second.0.lock(), [(8, READABLE)]);
+    }
+
+    #[test]
+    fn a_registration_that_is_gone_tells_nobody_even_if_its_place_is_taken() {
+        let poller = Arc::new(Poller::new().unwrap());
+        let told = Arc::new(Told::default());
+        let owner = Owner { who: told.clone(), tag: 1 };
+        let (socket, mut peer) = pair();
+        let registration = poller.register(&socket, owner.clone(), Interest::Read).unwrap();
+        assert_eq!(peer.write(b"x").unwrap(), 1);
+        // The event is waiting in the kernel when the place changes hands.
+        drop(registration);
+        let (other, _peer) = pair();
+        let _registration = poller.register(&other, owner, Interest::Read).unwrap();
+        poll(&poller);
+        assert!(told.0.lock().is_empty());
+    }
+
+    #[test]
+    fn an_owner_that_refuses_is_asked_a_bounded_number_of_times() {
+        let poller = Arc::new(Poller::new().unwrap());
+        let told = Arc::new(Told(Mutex::default(), true));
+        let (socket, mut peer) = pair();
+        let owner = Owner { who: told.clone(), tag: 1 };
+        let _registration = poller.register(&socket, owner, Interest::Read).unwrap();
+        assert_eq!(peer.write(b"x").unwrap(), 1);
+        poll(&poller);
+        assert_eq!(told.0.lock().len(), 4);
+    }
+}

@@ -1,0 +1,280 @@
+//! A TCP connection as the engine sees it: one receive, one send, and what is known about readiness.
+//!
+//! Sockets are blocking `std::net` sockets. A worker receives and sends with `MSG_DONTWAIT`, so a
+//! step never waits; only [`Stream::receive_patiently`] waits, for as long as the socket's receive
+//! timeout, when the worker has nothing better to do. Short counts and `EAGAIN` are ordinary.
+
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+
+use super::buffer::Buffer;
+use super::poll::{Edge, Interest, Owner, Poller, Registration};
+
+/// How long a patient receive waits: the kernel counts in jiffies, so 4 to 8 ms at 250 Hz.
+const PATIENCE: Duration = Duration::from_millis(4);
+
+/// What came of a receive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Received {
+    /// So many octets.
+    Octets(usize),
+    /// Nothing now.
+    Nothing,
+    /// The peer has ended its side.
+    End,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Stream {
+    // Before the socket, so that its place is free when the descriptor can be used again.
+    registration: Option<Registration>,
+    socket: TcpStream,
+    /// Whether a receive may find something. Cleared by a receive that found all there was; set by
+    /// an edge. Never cleared without such a receive: an edge comes once.
+    readable: bool,
+    /// Whether a send may find room; as `readable`.
+    writable: bool,
+    /// Whether an edge told of the peer's end. No other will: the stream is readable until the end
+    /// was read.
+    closed: bool,
+    /// Whether the socket waits in a receive, and for how long, as dialing left it.
+    patient: Patient,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Patient {
+    /// `O_NONBLOCK` is still set from dialing.
+    NonBlocking,
+    /// Blocking, without a receive timeout.
+    Unset,
+    /// Blocking, with the receive timeout that patience needs.
+    Set,
+}
+
+impl Stream {
+    /// A connection from `accept`: its first octets may already be there.
+    pub fn accepted(socket: TcpStream) -> Self {
+        Self {
+            registration: None,
+            socket,
+            readable: true,
+            writable: true,
+            closed: false,
+            patient: Patient::Unset,
+        }
+    }
+
+    /// A connection still being made, with `O_NONBLOCK` set.
+    pub fn dialing(socket: TcpStream) -> Self {
+        Self {
+            registration: None,
+            socket,
+            readable: false,
+            writable: false,
+            closed: false,
+            patient: Patient::NonBlocking,
+        }
+    }
+
+    /// The socket, for its options and addresses. Never to be duplicated.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Whether a receive may find something.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Whether a send may find room.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Notes what an edge said.
+    pub fn note(&mut self, edge: Edge) {
+        self.readable |= edge.readable;
+        self.writable |= edge.writable;
+        self.closed |= edge.closed;
+    }
+
+    /// Receives what is there into the room `into` has; it must have some.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    pub fn receive(&mut self, into: &mut Buffer) -> io::Result<Received> {
+        self.receive_with(into, RecvFlags::DONTWAIT)
+    }
+
+    /// As [`receive`](Self::receive), but waits a few milliseconds for the first octet.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    pub fn receive_patiently(&mut self, into: &mut Buffer) -> io::Result<Received> {
+        if self.patient == Patient::NonBlocking {
+            self.socket.set_nonblocking(false)?;
+            self.patient = Patient::Unset;
+        }
+        if self.patient == Patient::Unset {
+            self.socket.set_read_timeout(Some(PATIENCE))?;
+            self.patient = Patient::Set;
+        }
+        self.receive_with(into, RecvFlags::empty())
+    }
+
+    fn receive_with(&mut self, into: &mut Buffer, flags: RecvFlags) -> io::Result<Received> {
+        let tail = into.tail();
+        let room = tail.capacity() - tail.len();
+        debug_assert!(room > 0, "a receive needs room");
+        loop {
+            return match rustix::net::recv(&self.socket, spare_capacity(tail), flags) {
+                Ok((0, _)) => {
+                    self.readable = false;
+                    self.closed = false;
+                    Ok(Received::End)
+                }
+                Ok((count, _)) => {
+                    // Less than asked for is all there was (epoll(7)): more makes a new edge. But
+                    // the end, if it came with the octets, makes none.
+                    self.readable = count == room || self.closed;
+                    Ok(Received::Octets(count))
+                }
+                Err(Errno::AGAIN) => {
+                    self.readable = false;
+                    Ok(Received::Nothing)
+                }
+                Err(Errno::INTR) => continue,
+                Err(e) => Err(e.into()),
+            };
+        }
+    }
+
+    /// Sends what the socket takes of `octets`, 0 when it takes none now.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    pub fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.sent(rustix::net::send(&self.socket, octets, flags), octets.len())
+    }
+
+    /// As [`send`](Self::send), from several places in one call.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    pub fn send_all_of(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let total = parts.iter().map(|p| p.len()).sum();
+        let mut none = SendAncillaryBuffer::default();
+        self.sent(rustix::net::sendmsg(&self.socket, parts, &mut none, flags), total)
+    }
+
+    fn sent(&mut self, outcome: rustix::io::Result<usize>, asked: usize) -> io::Result<usize> {
+        match outcome {
+            Ok(count) => {
+                self.writable = count == asked;
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => {
+                self.writable = false;
+                Ok(0)
+            }
+            Err(Errno::INTR) => Ok(0),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Whether an idle connection has said anything since: it is then no longer fit for use.
+    pub fn is_stale(&self) -> bool {
+        let mut octet = [0_u8; 1];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        !matches!(rustix::net::recv(&self.socket, &mut octet, flags), Err(Errno::AGAIN))
+    }
+
+    /// Whether a connect has ended: `Ok(false)` while it has not.
+    ///
+    /// # Errors
+    ///
+    /// Why the connect failed.
+    pub fn is_connected(&mut self) -> io::Result<bool> {
+        if let Some(e) = self.socket.take_error()? {
+            return Err(e);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => {
+                self.writable = true;
+                Ok(true)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Ends this side: the peer reads the end, and may still send.
+    ///
+    /// # Errors
+    ///
+    /// When the peer has gone already.
+    pub fn finish(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Makes the close to come a reset, so that the peer knows the stream is incomplete.
+    pub fn reset_on_close(&self) {
+        // A socket that refuses is closed the ordinary way: nothing better is left.
+        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.socket.peer_addr().ok()
+    }
+
+    /// Sees to it that edges reach `owner`: reading ones, and writing ones if `write`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot watch another socket.
+    pub fn watch(&mut self, poller: &Arc<Poller>, owner: &Owner, write: bool) -> io::Result<()> {
+        let wanted = if write { Interest::ReadWrite } else { Interest::Read };
+        match &mut self.registration {
+            None => {
+                let registration = poller.register(&self.socket, owner.clone(), wanted)?;
+                self.registration = Some(registration);
+                Ok(())
+            }
+            // Once writability was asked for it stays so: an edge more is cheaper than a call.
+            Some(r) if r.interest() == wanted || r.interest() == Interest::ReadWrite => Ok(()),
+            Some(r) => r.ask(&self.socket, wanted),
+        }
+    }
+
+    /// Stops edges while a worker reads the socket patiently: each would wake the parking thread
+    /// for nothing. [`watch`](Self::watch) starts them again.
+    pub fn unwatch(&mut self) {
+        if let Some(r) = &mut self.registration {
+            if r.interest() != Interest::Nothing {
+                // It cannot fail for the registered socket; if it did, edges would only go on.
+                let _ = r.ask(&self.socket, Interest::Nothing);
+            }
+        }
+    }
+
+    /// Gives later edges to `owner`.
+    pub fn hand_to(&self, owner: Owner) {
+        if let Some(r) = &self.registration {
+            r.hand_to(owner);
+        }
+    }
+}

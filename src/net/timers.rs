@@ -1,0 +1,157 @@
+//! One heap of moments at which something must be looked at again.
+//!
+//! Filing is lazy: who waits files an entry only when none stands at or before the moment it wants.
+//! An entry that comes due early is answered with the later moment and filed again, so that a
+//! session that waits a thousand times in a minute touches the heap about once.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::poll::Poller;
+
+/// Something with a deadline.
+pub trait Expire: Send + Sync {
+    /// Called on the parking thread when the entry filed for `filed` comes due. Answers when to
+    /// come back, if at all.
+    fn due(self: Arc<Self>, filed: Instant, now: Instant) -> Option<Instant>;
+}
+
+struct Entry {
+    at: Instant,
+    who: Arc<dyn Expire>,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+#[derive(Default)]
+struct Heap {
+    entries: BinaryHeap<Reverse<Entry>>,
+    /// Until when the parking thread sleeps, while it does: an earlier entry must wake it.
+    sleeps_until: Option<Option<Instant>>,
+}
+
+/// The heap and the poller whose sleep it bounds.
+pub struct Timers {
+    heap: Mutex<Heap>,
+    poller: Arc<Poller>,
+}
+
+impl Timers {
+    /// An empty heap that wakes `poller`.
+    pub fn new(poller: Arc<Poller>) -> Self {
+        Self { heap: Mutex::default(), poller }
+    }
+
+    /// Files an entry. Wakes the parking thread if it would sleep past it.
+    pub fn file(&self, at: Instant, who: Arc<dyn Expire>) {
+        let mut heap = self.heap.lock();
+        heap.entries.push(Reverse(Entry { at, who }));
+        let oversleeps = match heap.sleeps_until {
+            None => false,
+            Some(None) => true,
+            Some(Some(until)) => at < until,
+        };
+        if oversleeps {
+            heap.sleeps_until = None;
+            drop(heap);
+            self.poller.notify();
+        }
+    }
+
+    /// How long the parking thread may sleep from now; `None` is until something happens. The
+    /// thread must call [`wake`](Self::wake) when it has slept.
+    pub fn sleep(&self) -> Option<Duration> {
+        let mut heap = self.heap.lock();
+        let until = heap.entries.peek().map(|Reverse(e)| e.at);
+        heap.sleeps_until = Some(until);
+        until.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Runs what is due by now.
+    pub fn wake(&self) {
+        let mut heap = self.heap.lock();
+        heap.sleeps_until = None;
+        if heap.entries.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while heap.entries.peek().is_some_and(|Reverse(e)| e.at <= now) {
+            let Some(Reverse(Entry { at, who })) = heap.entries.pop() else { break };
+            drop(heap);
+            let again = Arc::clone(&who).due(at, now);
+            heap = self.heap.lock();
+            if let Some(at) = again {
+                heap.entries.push(Reverse(Entry { at, who }));
+            }
+        }
+    }
+
+    /// Entries filed; for tests and stats.
+    pub fn len(&self) -> usize {
+        self.heap.lock().entries.len()
+    }
+
+    /// Whether nothing is filed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Later(Mutex<Vec<Instant>>, Option<Instant>);
+
+    impl Expire for Later {
+        fn due(self: Arc<Self>, filed: Instant, _: Instant) -> Option<Instant> {
+            self.0.lock().push(filed);
+            self.1.filter(|&at| at > filed)
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_early_is_filed_again() {
+        let timers = Timers::new(Arc::new(Poller::new().unwrap()));
+        let past = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
+        let future = Instant::now() + Duration::from_secs(60);
+        let early = Arc::new(Later(Mutex::default(), Some(future)));
+        timers.file(past, early.clone());
+        timers.file(past, Arc::new(Later(Mutex::default(), None)));
+        timers.wake();
+        assert_eq!(*early.0.lock(), [past]);
+        assert_eq!(timers.len(), 1);
+        assert!(timers.sleep().unwrap() > Duration::from_secs(50));
+    }
+
+    #[test]
+    fn a_moment_before_the_end_of_sleep_wakes_the_sleeper() {
+        let poller = Arc::new(Poller::new().unwrap());
+        let timers = Timers::new(Arc::clone(&poller));
+        assert_eq!(timers.sleep(), None);
+        timers.file(Instant::now(), Arc::new(Later(Mutex::default(), None)));
+        // Hangs here if the notification is missing: the wait has no limit.
+        poller.wait(&mut crate::net::poll::Events::default(), None).unwrap();
+        timers.wake();
+        assert!(timers.is_empty());
+    }
+}

@@ -1,0 +1,315 @@
+//! The access log: one line an exchange or tunnel, written by a thread of its own.
+//!
+//! A worker never waits for the log. [`AccessLog::record`] formats the line in a buffer of its
+//! thread and appends it to the pending lines under a lock held for one copy; the thread
+//! `access-log` swaps them out and writes them with one system call. If the destination is slower
+//! than the lines come, pending lines are bounded and further ones are dropped and counted; if it
+//! fails, lines are dropped until it works again, which the writer finds out by itself.
+//!
+//! ```text
+//! worker ── record ──▶ pending lines ── swap ──▶ access-log ── one write ──▶ file or stdout
+//!              │        (≤ 1 MiB)                  │
+//!              └─ wakes the writer if it sleeps    └─ gathers 20 ms of lines, then writes
+//! ```
+//!
+//! So a busy proxy costs about 50 writes a second, an idle one no wake-ups, and a line is on disk
+//! within about 20 ms. Lines stand in the order exchanges *ended*; their time is when they began.
+//!
+//! Credentials never reach a line: userinfo in a target is masked, fields are not logged.
+
+mod format;
+mod output;
+mod record;
+mod target;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{io, mem, thread};
+
+use parking_lot::{Condvar, Mutex};
+
+pub use self::record::{Failure, Phases, Record, RecordKind};
+
+use self::format::Scratch;
+use self::output::{Output, Sink};
+
+/// Octets that may wait for the writer; a line that does not fit is dropped.
+const MAX_PENDING_OCTETS: usize = 1024 * 1024;
+
+/// With this much pending the writer stops gathering.
+const ENOUGH_OCTETS: usize = MAX_PENDING_OCTETS / 2;
+
+/// How long the writer gathers lines after the first.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// What a buffer keeps of its room while nothing happens.
+const IDLE_OCTETS: usize = 64 * 1024;
+
+/// The layout of a line. Either way a record is one line, its own newline the only one in it.
+///
+/// In both, octets of a target or method that are not printable ASCII, and space, `"` and `\`,
+/// are written as `\xNN` (in JSON the `\` is then doubled); userinfo is `***@`; a target longer
+/// than 8 KiB is cut and ends in `...`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// Columns parted by single spaces, `-` for what is missing; those after the status are named:
+    ///
+    /// ```text
+    /// 2026-11-21T20:00:00.123Z 127.0.0.1:50112 GET http://example.com/ 200 kind=exchange out=1270
+    /// in=120 upstream=93.184.216.34:80 reused=yes total=12.300ms request=0.100ms lookup=-
+    /// connect=- send=0.020ms wait=12.000ms transfer=0.180ms
+    /// ```
+    ///
+    /// (one line). `out` and `in` are octets to and from the client; the phases add up to
+    /// `total` but for rounding. A failed exchange has four more columns, the last quoted:
+    ///
+    /// ```text
+    /// error=connection_refused side=upstream phase=connect reason="the upstream refused the connection"
+    /// ```
+    Text,
+    /// One JSON object a line, always with all keys, in this order: `time`, `client`, `kind`
+    /// (`exchange` or `tunnel`), `method`, `target`, `status`, `octets_to_client`,
+    /// `octets_from_client`, `upstream`, `reused`, `total_us`, `request_us`, `lookup_us`,
+    /// `connect_us`, `send_us`, `wait_us`, `transfer_us`, `error`, `side`, `phase`, `reason`.
+    ///
+    /// `status`, `octets_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the
+    /// rest strings; what is missing, or did not take place, is `null`. Later versions may add
+    /// keys, and change none.
+    Json,
+}
+
+/// Where the lines go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file or FIFO, appended to, created if missing.
+    File(PathBuf),
+}
+
+/// The open access log. Any thread may record; dropping it lets the writer finish on its own.
+#[derive(Debug)]
+pub struct AccessLog {
+    format: Format,
+    shared: Arc<Shared>,
+}
+
+impl AccessLog {
+    /// Opens the destination and starts the writer thread. Opening a FIFO waits for its reader.
+    ///
+    /// # Errors
+    ///
+    /// The destination cannot be opened, or no thread can be started: say so with the path and
+    /// do not start serving.
+    pub fn open(destination: Destination, format: Format) -> io::Result<Self> {
+        let (sink, name, path) = match destination {
+            Destination::Stdout => (Sink::stdout()?, "standard output".to_owned(), None),
+            Destination::File(path) => (Sink::open(&path)?, path.display().to_string(), Some(path)),
+        };
+        Self::start(sink, name, path, format)
+    }
+
+    fn start(sink: Sink, name: String, path: Option<PathBuf>, format: Format) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let mut writer = Writer {
+            output: Output::new(sink, name),
+            path,
+            shared: Arc::clone(&shared),
+            batch: Vec::new(),
+        };
+        thread::Builder::new().name("access-log".into()).spawn(move || writer.run())?;
+        Ok(Self { format, shared })
+    }
+
+    /// Logs one exchange or tunnel. Never blocks on the destination and allocates nothing when
+    /// warm; about half a microsecond on the calling thread.
+    pub fn record(&self, record: &Record<'_>) {
+        thread_local! {
+            static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+        }
+        SCRATCH.with_borrow_mut(|scratch| self.shared.append(scratch.line(self.format, record)));
+    }
+
+    /// Asks the writer to open the file by its path again, for log rotation: rename the file,
+    /// then call this. Lines recorded before may still go to the old file. If the path cannot be
+    /// opened, the old file stays and the `log` says so. Standard output stays as it is.
+    /// Does not wait.
+    pub fn reopen(&self) {
+        self.shared.pending.lock().reopen = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// Lines dropped since the start: no room, or the destination failed.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes what is pending, ends the writer, and waits at most `within` for that. For
+    /// shutdown; lines recorded later are dropped. Answers whether the writer came to its end: if
+    /// not, it is stuck on its destination, and the process may exit all the same.
+    pub fn finish(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        let mut pending = self.shared.pending.lock();
+        pending.finish = true;
+        self.shared.wake.notify_one();
+        while !pending.ended {
+            if self.shared.ended.wait_until(&mut pending, until).timed_out() {
+                return pending.ended;
+            }
+        }
+        true
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.shared.pending.lock().finish = true;
+        self.shared.wake.notify_one();
+    }
+}
+
+/// What the recording threads and the writer share.
+#[derive(Debug, Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    /// To the writer: there is something to do.
+    wake: Condvar,
+    /// From the writer: it has ended.
+    ended: Condvar,
+    dropped: AtomicU64,
+}
+
+/// What waits for the writer.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Whole lines; at most [`MAX_PENDING_OCTETS`].
+    lines: Vec<u8>,
+    /// Lines dropped for want of room since the writer last looked.
+    overflowed: u64,
+    /// The writer sleeps until it is woken: set by it, cleared by whoever wakes it.
+    asleep: bool,
+    reopen: bool,
+    finish: bool,
+    ended: bool,
+}
+
+impl Pending {
+    /// Whether gathering more lines should end.
+    fn urgent(&self) -> bool {
+        self.finish || self.reopen || self.lines.len() >= ENOUGH_OCTETS
+    }
+}
+
+impl Shared {
+    fn append(&self, line: &[u8]) {
+        let mut pending = self.pending.lock();
+        let before = pending.lines.len();
+        let after = before + line.len();
+        if after > MAX_PENDING_OCTETS || pending.finish {
+            pending.overflowed += 1;
+            drop(pending);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        pending.lines.extend_from_slice(line);
+        let wake =
+            mem::take(&mut pending.asleep) || (before < ENOUGH_OCTETS && after >= ENOUGH_OCTETS);
+        drop(pending);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// What the writer is to do next, besides writing the batch.
+#[derive(Clone, Copy, Debug)]
+struct Orders {
+    overflowed: u64,
+    reopen: bool,
+    finish: bool,
+}
+
+/// The thread `access-log`.
+#[derive(Debug)]
+struct Writer {
+    output: Output<Sink>,
+    /// To reopen by; standard output has none.
+    path: Option<PathBuf>,
+    shared: Arc<Shared>,
+    /// The lines being written; swapped with the pending ones.
+    batch: Vec<u8>,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        loop {
+            let orders = self.next_batch();
+            if !self.batch.is_empty() {
+                let outcome = self.output.write(&self.batch, orders.overflowed);
+                self.count_dropped(outcome.lost);
+                if let Some(notice) = outcome.notice {
+                    log::warn!("{notice}");
+                }
+            }
+            if orders.reopen {
+                self.reopen();
+            }
+            if orders.finish {
+                self.shared.pending.lock().ended = true;
+                self.shared.ended.notify_all();
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do, gathers lines for a moment, and takes them.
+    fn next_batch(&mut self) -> Orders {
+        let Self { shared, batch, .. } = self;
+        batch.clear();
+        let mut pending = shared.pending.lock();
+        while pending.lines.is_empty() && !pending.urgent() {
+            pending.lines.shrink_to(IDLE_OCTETS);
+            batch.shrink_to(IDLE_OCTETS);
+            pending.asleep = true;
+            shared.wake.wait(&mut pending);
+        }
+        pending.asleep = false;
+        let until = Instant::now() + GATHER;
+        while !pending.urgent() {
+            if shared.wake.wait_until(&mut pending, until).timed_out() {
+                break;
+            }
+        }
+        mem::swap(&mut pending.lines, batch);
+        Orders {
+            overflowed: mem::take(&mut pending.overflowed),
+            reopen: mem::take(&mut pending.reopen),
+            finish: pending.finish,
+        }
+    }
+
+    fn reopen(&mut self) {
+        let Some(path) = &self.path else { return };
+        match Sink::open(path) {
+            Ok(sink) => {
+                let lost = self.output.replace(sink);
+                self.count_dropped(lost);
+            }
+            Err(e) => log::warn!(
+                "access log: cannot reopen {}: {e}; the file opened before is kept",
+                path.display()
+            ),
+        }
+    }
+
+    fn count_dropped(&self, lines: u64) {
+        self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[path = "access_log/tests.rs"]
+mod tests;

@@ -1,0 +1,281 @@
+//! A [`Record`] as one line of text or JSON; the layouts are documented at [`Format`].
+//!
+//! Runs on workers, once an exchange: a warm [`Scratch`] allocates nothing, and the wall-clock
+//! second is formatted once.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+use super::record::Record;
+use super::{Format, target};
+
+/// One thread's buffers for formatting.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    line: Vec<u8>,
+    /// Escaped text on its way into a JSON string.
+    text: Vec<u8>,
+    clock: Clock,
+}
+
+/// Buffers larger than this are given back after a line that needed them.
+const KEPT_OCTETS: usize = 16 * 1024;
+
+impl Scratch {
+    pub(super) const fn new() -> Self {
+        Self { line: Vec::new(), text: Vec::new(), clock: Clock::new() }
+    }
+
+    /// The line for `record`, with its newline: the only one in it.
+    pub(super) fn line(&mut self, format: Format, record: &Record<'_>) -> &[u8] {
+        self.line.clear();
+        self.line.shrink_to(KEPT_OCTETS);
+        self.text.shrink_to(KEPT_OCTETS);
+        match format {
+            Format::Text => self.write_text(record),
+            Format::Json => self.write_json(record),
+        }
+        self.line.push(b'\n');
+        &self.line
+    }
+
+    fn write_text(&mut self, r: &Record<'_>) {
+        let out = &mut self.line;
+        self.clock.write(out, r.started);
+        out.push(b' ');
+        address(out, r.client);
+        out.push(b' ');
+        escaped_or_dash(out, r.method.as_bytes());
+        out.push(b' ');
+        if r.target.is_empty() {
+            out.push(b'-');
+        } else {
+            target::write(out, r.target);
+        }
+        out.push(b' ');
+        match r.status {
+            0 => out.push(b'-'),
+            status => decimal(out, status.into()),
+        }
+        out.extend_from_slice(b" kind=");
+        out.extend_from_slice(r.kind.word().as_bytes());
+        out.extend_from_slice(b" out=");
+        decimal(out, r.octets_to_client);
+        out.extend_from_slice(b" in=");
+        decimal(out, r.octets_from_client);
+        out.extend_from_slice(b" upstream=");
+        match r.upstream {
+            None => out.extend_from_slice(b"- reused=-"),
+            Some(upstream) => {
+                address(out, upstream);
+                out.extend_from_slice(if r.reused { b" reused=yes" } else { b" reused=no" });
+            }
+        }
+        out.extend_from_slice(b" total=");
+        milliseconds(out, r.phases.total());
+        for (name, spent) in r.phases.named() {
+            out.push(b' ');
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'=');
+            if spent.is_zero() {
+                out.push(b'-');
+            } else {
+                milliseconds(out, spent);
+            }
+        }
+        if let Some(failure) = &r.failure {
+            out.extend_from_slice(b" error=");
+            out.extend_from_slice(failure.kind.token().as_bytes());
+            out.extend_from_slice(b" side=");
+            out.extend_from_slice(failure.side.word().as_bytes());
+            out.extend_from_slice(b" phase=");
+            out.extend_from_slice(failure.phase.word().as_bytes());
+            out.extend_from_slice(b" reason=\"");
+            quoted(out, failure.reason);
+            out.push(b'"');
+        }
+    }
+
+    fn write_json(&mut self, r: &Record<'_>) {
+        let (out, text) = (&mut self.line, &mut self.text);
+        out.extend_from_slice(b"{\"time\":\"");
+        self.clock.write(out, r.started);
+        out.extend_from_slice(b"\",\"client\":\"");
+        address(out, r.client);
+        out.extend_from_slice(b"\",\"kind\":\"");
+        out.extend_from_slice(r.kind.word().as_bytes());
+        out.extend_from_slice(b"\",\"method\":");
+        text.clear();
+        target::escape(text, r.method.as_bytes());
+        json_string(out, text);
+        out.extend_from_slice(b",\"target\":");
+        text.clear();
+        target::write(text, r.target);
+        json_string(out, text);
+        out.extend_from_slice(b",\"status\":");
+        match r.status {
+            0 => out.extend_from_slice(b"null"),
+            status => decimal(out, status.into()),
+        }
+        out.extend_from_slice(b",\"octets_to_client\":");
+        decimal(out, r.octets_to_client);
+        out.extend_from_slice(b",\"octets_from_client\":");
+        decimal(out, r.octets_from_client);
+        out.extend_from_slice(b",\"upstream\":");
+        match r.upstream {
+            None => out.extend_from_slice(b"null,\"reused\":null"),
+            Some(upstream) => {
+                out.push(b'"');
+                address(out, upstream);
+                out.extend_from_slice(b"\",\"reused\":");
+                out.extend_from_slice(if r.reused { b"true" } else { b"false" });
+            }
+        }
+        out.extend_from_slice(b",\"total_us\":");
+        decimal(out, microseconds(r.phases.total()));
+        for (name, spent) in r.phases.named() {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"_us\":");
+            if spent.is_zero() {
+                out.extend_from_slice(b"null");
+            } else {
+                decimal(out, microseconds(spent));
+            }
+        }
+        let failure = r.failure.as_ref();
+        for (key, value) in [
+            (&b",\"error\":"[..], failure.map(|f| f.kind.token())),
+            (b",\"side\":", failure.map(|f| f.side.word())),
+            (b",\"phase\":", failure.map(|f| f.phase.word())),
+            (b",\"reason\":", failure.map(|f| f.reason)),
+        ] {
+            out.extend_from_slice(key);
+            json_string(out, value.unwrap_or_default().as_bytes());
+        }
+        out.push(b'}');
+    }
+}
+
+/// The wall clock as text, with its last second kept.
+#[derive(Debug)]
+struct Clock {
+    /// Seconds since the epoch that `text` is for.
+    second: u64,
+    /// `2026-11-21T20:00:00`; empty before the first use.
+    text: Vec<u8>,
+}
+
+impl Clock {
+    const fn new() -> Self {
+        Self { second: 0, text: Vec::new() }
+    }
+
+    /// Appends `2026-11-21T20:00:00.123Z`. A clock before 1970 is shown as 1970.
+    fn write(&mut self, out: &mut Vec<u8>, time: SystemTime) {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if self.text.is_empty() || self.second != since.as_secs() {
+            self.second = since.as_secs();
+            let second = i64::try_from(self.second).ok();
+            let stamp = second
+                .and_then(|s| Timestamp::from_second(s).ok())
+                .unwrap_or(Timestamp::UNIX_EPOCH);
+            self.text = stamp.to_string().into_bytes();
+            self.text.pop_if(|o| *o == b'Z');
+        }
+        out.extend_from_slice(&self.text);
+        out.push(b'.');
+        three_digits(out, since.subsec_millis());
+        out.push(b'Z');
+    }
+}
+
+fn escaped_or_dash(out: &mut Vec<u8>, octets: &[u8]) {
+    if octets.is_empty() {
+        out.push(b'-');
+    } else {
+        target::escape(out, octets);
+    }
+}
+
+/// A sentence between quotes: spaces stay, the rest follows the rule for targets.
+fn quoted(out: &mut Vec<u8>, text: &str) {
+    if target::fits_in_quotes(text) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for (i, word) in text.split(' ').enumerate() {
+        if i > 0 {
+            out.push(b' ');
+        }
+        target::escape(out, word.as_bytes());
+    }
+}
+
+/// A JSON string, or `null` for an empty one.
+fn json_string(out: &mut Vec<u8>, text: &[u8]) {
+    let start = out.len();
+    let written = match std::str::from_utf8(text) {
+        Ok("") | Err(_) => false,
+        Ok(text) => serde_json::to_writer(&mut *out, text).is_ok(),
+    };
+    // Neither happens to non-empty ASCII going into a `Vec`; if it did, the line stays JSON.
+    if !written {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
+    }
+}
+
+fn address(out: &mut Vec<u8>, address: SocketAddr) {
+    match address {
+        SocketAddr::V4(v4) => {
+            for (octet, after) in v4.ip().octets().into_iter().zip(b"...:") {
+                decimal(out, octet.into());
+                out.push(*after);
+            }
+            decimal(out, v4.port().into());
+        }
+        SocketAddr::V6(v6) => {
+            // Writing to a `Vec` cannot fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+fn microseconds(d: Duration) -> u64 {
+    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Appends milliseconds with three decimals: one unit for all lines, so that they sort.
+fn milliseconds(out: &mut Vec<u8>, d: Duration) {
+    let us = microseconds(d);
+    decimal(out, us / 1000);
+    out.push(b'.');
+    three_digits(out, (us % 1000) as u32);
+    out.extend_from_slice(b"ms");
+}
+
+fn three_digits(out: &mut Vec<u8>, n: u32) {
+    out.extend([n / 100, n / 10, n].map(|digit| b'0' + (digit % 10) as u8));
+}
+
+fn decimal(out: &mut Vec<u8>, mut n: u64) {
+    let mut digits = [0; 20];
+    let mut unused = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (n % 10) as u8;
+        unused -= 1;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(unused..).unwrap_or_default());
+}
+
+#[cfg(test)]
+#[path = "format_tests.rs"]
+mod tests;

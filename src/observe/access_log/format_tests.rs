@@ -1,0 +1,197 @@
+//! Exact lines, and what a hostile record may do to them: nothing.
+
+use std::time::UNIX_EPOCH;
+
+use serde_json::Value;
+
+use super::*;
+use crate::error::{Kind, Phase, Side};
+use crate::observe::access_log::{Failure, Phases, RecordKind};
+
+fn plain() -> Record<'static> {
+    Record {
+        started: UNIX_EPOCH + Duration::from_millis(1_795_291_200_123),
+        client: ([127, 0, 0, 1], 50112).into(),
+        kind: RecordKind::Exchange,
+        method: "GET",
+        target: b"http://example.com/",
+        status: 200,
+        octets_from_client: 120,
+        octets_to_client: 1270,
+        upstream: Some(([93, 184, 216, 34], 80).into()),
+        reused: true,
+        phases: Phases {
+            request: Duration::from_micros(100),
+            send: Duration::from_micros(20),
+            wait: Duration::from_millis(12),
+            transfer: Duration::from_micros(180),
+            ..Phases::default()
+        },
+        failure: None,
+    }
+}
+
+fn failed() -> Record<'static> {
+    Record {
+        method: "CONNECT",
+        target: b"example.com:443",
+        status: 502,
+        upstream: None,
+        phases: Phases { connect: Duration::from_nanos(1_999), ..Phases::default() },
+        failure: Some(Failure {
+            side: Side::Upstream,
+            phase: Phase::Connect,
+            kind: Kind::ConnectionRefused,
+            reason: "the upstream refused the connection",
+        }),
+        ..plain()
+    }
+}
+
+fn line(format: Format, record: &Record<'_>) -> String {
+    String::from_utf8(Scratch::new().line(format, record).to_vec()).expect("ASCII")
+}
+
+#[track_caller]
+fn check(format: Format, record: &Record<'_>, expected: &str) {
+    assert_eq!(line(format, record), format!("{expected}\n"));
+}
+
+#[test]
+fn text_lines() {
+    check(
+        Format::Text,
+        &plain(),
+        "2026-11-21T20:00:00.123Z 127.0.0.1:50112 GET http://example.com/ 200 kind=exchange \
+         out=1270 in=120 upstream=93.184.216.34:80 reused=yes total=12.300ms request=0.100ms \
+         lookup=- connect=- send=0.020ms wait=12.000ms transfer=0.180ms",
+    );
+    check(
+        Format::Text,
+        &failed(),
+        "2026-11-21T20:00:00.123Z 127.0.0.1:50112 CONNECT example.com:443 502 kind=exchange \
+         out=1270 in=120 upstream=- reused=- total=0.001ms request=- lookup=- connect=0.001ms \
+         send=- wait=- transfer=- error=connection_refused side=upstream phase=connect \
+         reason=\"the upstream refused the connection\"",
+    );
+    check(
+        Format::Text,
+        &Record {
+            started: UNIX_EPOCH - Duration::from_secs(1),
+            client: "[2001:db8::1]:1".parse().expect("an address"),
+            kind: RecordKind::Tunnel,
+            method: "",
+            target: b"",
+            status: 0,
+            octets_from_client: 0,
+            octets_to_client: u64::MAX,
+            reused: false,
+            phases: Phases::default(),
+            ..plain()
+        },
+        "1970-01-01T00:00:00.000Z [2001:db8::1]:1 - - - kind=tunnel out=18446744073709551615 in=0 \
+         upstream=93.184.216.34:80 reused=no total=0.000ms request=- lookup=- connect=- send=- \
+         wait=- transfer=-",
+    );
+}
+
+#[test]
+fn json_lines() {
+    check(
+        Format::Json,
+        &plain(),
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"octets_to_client":1270,"octets_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null}"#,
+    );
+    check(
+        Format::Json,
+        &Record { status: 0, method: "", target: b"", ..failed() },
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"octets_to_client":1270,"octets_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection"}"#,
+    );
+}
+
+#[test]
+fn every_json_line_has_the_same_keys() {
+    let keys = |record: &Record<'_>| {
+        let value: Value = serde_json::from_str(&line(Format::Json, record)).expect("JSON");
+        value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
+    };
+    let expected = keys(&plain());
+    assert_eq!(expected.len(), 21);
+    for record in [
+        failed(),
+        Record { kind: RecordKind::Tunnel, ..plain() },
+        Record { method: "", target: b"", status: 0, upstream: None, ..plain() },
+    ] {
+        assert_eq!(keys(&record), expected);
+    }
+}
+
+#[test]
+fn no_record_can_forge_a_line_or_a_column() {
+    let hostile: [&[u8]; 6] = [
+        b"/\n2026-11-21T20:00:00.123Z 10.0.0.1:1 GET / 200",
+        b"/\" status=200 \"",
+        b"/\",\"status\":200,\"x\":\"",
+        b"/\x1b[2J\x9b\x07\0\r",
+        b"/\xff\xfe\xe2\x80\xa8",
+        b"/\\\\\" \\n",
+    ];
+    for target in hostile {
+        for method in ["GET", "G\nE\" T", "GÉT\u{2028}"] {
+            let mut record = Record { target, method, ..failed() };
+            if let Some(failure) = &mut record.failure {
+                failure.reason = "a \"quoted\"\n reason\u{85} with \\";
+            }
+            let text = line(Format::Text, &record);
+            assert!(text.is_ascii());
+            assert_eq!(text.bytes().filter(|o| *o < b' ' || *o == 0x7f).count(), 1, "{text:?}");
+            assert!(
+                text.ends_with("reason=\"a \\x22quoted\\x22\\x0a reason\\xc2\\x85 with \\x5c\"\n")
+            );
+            let columns = line(Format::Text, &failed()).split(' ').count();
+            // The reason of `failed` has five words, this one five too.
+            assert_eq!(text.split(' ').count(), columns, "{text:?}");
+
+            let json = line(Format::Json, &record);
+            assert_eq!(json.bytes().filter(|o| *o < b' ').count(), 1, "{json:?}");
+            let value: Value = serde_json::from_str(&json).expect("JSON");
+            assert_eq!(value["status"], 502);
+            assert!(value["target"].as_str().expect("a string").starts_with("/"));
+        }
+    }
+}
+
+#[test]
+fn credentials_reach_neither_format() {
+    let record = Record { target: b"http://user:secret@example.com/", ..plain() };
+    for format in [Format::Text, Format::Json] {
+        let line = line(format, &record);
+        assert!(!line.contains("secret") && !line.contains("user"), "{line}");
+        assert!(line.contains("http://***@example.com/"), "{line}");
+    }
+}
+
+#[test]
+fn the_kept_second_follows_the_clock_both_ways() {
+    let mut scratch = Scratch::new();
+    for (ms, expected) in [
+        (0, "1970-01-01T00:00:00.000Z "),
+        (999, "1970-01-01T00:00:00.999Z "),
+        (1_000, "1970-01-01T00:00:01.000Z "),
+        (86_400_007, "1970-01-02T00:00:00.007Z "),
+        (59_040, "1970-01-01T00:00:59.040Z "),
+    ] {
+        let record = Record { started: UNIX_EPOCH + Duration::from_millis(ms), ..plain() };
+        let line = scratch.line(Format::Text, &record);
+        assert!(line.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(line));
+    }
+}
+
+#[test]
+fn decimals() {
+    for n in [0, 7, 10, 999, 1_000, u64::MAX] {
+        let mut out = Vec::new();
+        decimal(&mut out, n);
+        assert_eq!(out, n.to_string().into_bytes());
+    }
+}

@@ -1,0 +1,284 @@
+//! Batches of lines to a destination that may fail and recover.
+//!
+//! A batch is written whole or the rest of it is lost: the destination gets no second chance for
+//! a line, since what cannot be written now would fill memory. A line that was cut by a failure
+//! is the exception: its rest is kept and goes first next time, so that no line is ever torn.
+//! What happened comes back as one sentence at the start of trouble and one at its end.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use memchr::{memchr, memchr_iter};
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// A destination and the state it was left in.
+#[derive(Debug)]
+pub(super) struct Output<W> {
+    sink: W,
+    /// What a message calls the destination.
+    name: String,
+    /// The rest of the line that a failure cut; empty if the destination is at a line's start.
+    torn: Vec<u8>,
+    /// Lines lost since trouble began, while it lasts.
+    trouble: Option<u64>,
+}
+
+/// What came of a batch.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Outcome {
+    /// Lines that did not reach the destination and will not.
+    pub(super) lost: u64,
+    /// Something for the diagnostics log: trouble began, or ended.
+    pub(super) notice: Option<String>,
+}
+
+impl<W: Write> Output<W> {
+    pub(super) fn new(sink: W, name: String) -> Self {
+        Self { sink, name, torn: Vec::new(), trouble: None }
+    }
+
+    /// Writes `lines`, each ending in a newline. `overflowed` lines were lost before they came
+    /// here, because the destination took them too slowly.
+    pub(super) fn write(&mut self, lines: &[u8], overflowed: u64) -> Outcome {
+        let (lost, error) = match self.write_lines(lines) {
+            Ok(()) => (0, None),
+            Err((lost, error)) => (lost, Some(error)),
+        };
+        let name = &self.name;
+        let notice = match (self.trouble, &error) {
+            (None, Some(error)) => Some(format!(
+                "access log: cannot write to {name}: {error}; lines are dropped until it works"
+            )),
+            (None, None) if overflowed > 0 => Some(format!(
+                "access log: {name} takes lines slower than they come; some are dropped"
+            )),
+            (Some(before), None) if overflowed == 0 => {
+                Some(format!("access log: {name} works again; {before} lines were lost"))
+            }
+            _ => None,
+        };
+        let well = error.is_none() && overflowed == 0;
+        self.trouble = (!well).then(|| self.trouble.unwrap_or(0) + lost + overflowed);
+        Outcome { lost, notice }
+    }
+
+    /// Goes on with another sink, at the start of a line; the number of lines lost by that.
+    pub(super) fn replace(&mut self, sink: W) -> u64 {
+        self.sink = sink;
+        let lost = u64::from(!self.torn.is_empty());
+        self.torn.clear();
+        lost
+    }
+
+    fn write_lines(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
+        if !self.torn.is_empty() {
+            let (done, result) = write_as_far_as_possible(&mut self.sink, &self.torn);
+            self.torn.drain(..done);
+            result.map_err(|e| (count_lines(lines), e))?;
+        }
+        let (done, result) = write_as_far_as_possible(&mut self.sink, lines);
+        result.map_err(|error| {
+            let (written, mut rest) = lines.split_at_checked(done).unwrap_or((lines, b""));
+            if written.last().is_some_and(|octet| *octet != b'\n')
+                && let Some(end) = memchr(b'\n', rest)
+                && let Some((torn, after)) = rest.split_at_checked(end + 1)
+            {
+                self.torn.extend_from_slice(torn);
+                rest = after;
+            }
+            (count_lines(rest), error)
+        })
+    }
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    memchr_iter(b'\n', lines).count() as u64
+}
+
+/// How many octets went, and why not all of them.
+fn write_as_far_as_possible(sink: &mut impl Write, octets: &[u8]) -> (usize, io::Result<()>) {
+    let mut done = 0;
+    while let Some(rest) = octets.get(done..).filter(|rest| !rest.is_empty()) {
+        match sink.write(rest) {
+            Ok(0) => return (done, Err(io::ErrorKind::WriteZero.into())),
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return (done, Err(e)),
+        }
+    }
+    (done, Ok(()))
+}
+
+/// A file, pipe or terminal; waits where a descriptor that came to us non-blocking would refuse.
+#[derive(Debug)]
+pub(super) struct Sink(File);
+
+impl Sink {
+    /// Opens `path` for appending, created if missing. A regular file that ends in the middle of
+    /// a line (its writer was killed) gets a newline first.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().append(true).create(true).open(path)?;
+        let mut sink = Self(file);
+        if ends_within_a_line(path, &sink.0) {
+            // A failure here comes again with the first batch, and is told then.
+            let _ = sink.write(b"\n");
+        }
+        Ok(sink)
+    }
+
+    /// The process's standard output, under a descriptor of its own: no buffer of `std`'s, whose
+    /// lock and line-wise writes the log does without.
+    pub(super) fn stdout() -> io::Result<Self> {
+        Ok(Self(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+    }
+}
+
+#[cfg(test)]
+impl From<File> for Sink {
+    fn from(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(octets) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // Interrupted or not, the next write tells.
+                    let _ = poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Best effort: a log that may be written but not read is taken as it is.
+fn ends_within_a_line(path: &Path, file: &File) -> bool {
+    let Some(end) = file.metadata().ok().filter(|m| m.is_file()).map(|m| m.len()) else {
+        return false;
+    };
+    let mut last = [b'\n'];
+    let read = end.checked_sub(1).map(|at| File::open(path)?.read_at(&mut last, at));
+    matches!(read, Some(Ok(1))) && last != [b'\n']
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// Takes what the script says: at most so many octets, or an error.
+    #[derive(Debug, Default)]
+    struct Scripted {
+        script: VecDeque<Result<usize, io::ErrorKind>>,
+        written: Vec<u8>,
+    }
+
+    impl Write for Scripted {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            let n = match self.script.pop_front() {
+                None => octets.len(),
+                Some(Ok(n)) => n.min(octets.len()),
+                Some(Err(kind)) => return Err(kind.into()),
+            };
+            self.written.extend_from_slice(&octets[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn output(script: impl IntoIterator<Item = Result<usize, io::ErrorKind>>) -> Output<Scripted> {
+        let sink = Scripted { script: script.into_iter().collect(), written: Vec::new() };
+        Output::new(sink, "log".into())
+    }
+
+    const FULL: Result<usize, io::ErrorKind> = Err(io::ErrorKind::StorageFull);
+
+    #[test]
+    fn short_and_interrupted_writes_are_continued() {
+        let mut out = output([Ok(1), Err(io::ErrorKind::Interrupted), Ok(2)]);
+        assert_eq!(out.write(b"one\ntwo\n", 0), Outcome::default());
+        assert_eq!(out.sink.written, b"one\ntwo\n");
+    }
+
+    #[test]
+    fn trouble_is_told_once_and_so_is_its_end() {
+        let mut out = output([FULL, FULL]);
+        let first = out.write(b"a\nb\n", 0);
+        assert_eq!(first.lost, 2);
+        assert!(first.notice.expect("told").contains("cannot write to log"));
+        assert_eq!(out.write(b"c\n", 3), Outcome { lost: 1, notice: None });
+        let end = out.write(b"d\n", 0);
+        assert_eq!(end.lost, 0);
+        assert_eq!(end.notice.as_deref(), Some("access log: log works again; 6 lines were lost"));
+        assert_eq!(out.write(b"e\n", 0), Outcome::default());
+        assert_eq!(out.sink.written, b"d\ne\n");
+    }
+
+    #[test]
+    fn a_slow_destination_is_told_once_and_so_is_its_end() {
+        let mut out = output([]);
+        let first = out.write(b"a\n", 2);
+        assert!(first.notice.expect("told").contains("slower than they come"));
+        assert_eq!(out.write(b"b\n", 1), Outcome::default());
+        let end = out.write(b"c\n", 0);
+        assert_eq!(end.notice.as_deref(), Some("access log: log works again; 3 lines were lost"));
+    }
+
+    #[test]
+    fn a_cut_line_is_finished_before_the_next() {
+        // At every cut of the batch, then with the cut line's rest cut again.
+        let batch = b"first\nsecond\nthird\n";
+        for cut in 0..batch.len() {
+            let mut out = output([Ok(cut), FULL, Ok(1), FULL]);
+            if cut == 0 {
+                out.sink.script.pop_front();
+            }
+            let mut lost = out.write(batch, 0).lost;
+            lost += out.write(b"fourth\n", 0).lost;
+            lost += out.write(b"fifth\n", 0).lost;
+            let text = String::from_utf8(out.sink.written).expect("ASCII");
+            for line in text.lines() {
+                assert!(
+                    ["first", "second", "third", "fourth", "fifth"].contains(&line),
+                    "cut at {cut}: {text:?}"
+                );
+            }
+            assert!(text.ends_with("fifth\n"), "cut at {cut}: {text:?}");
+            assert_eq!(text.lines().count() as u64 + lost, 5, "cut at {cut}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn another_sink_starts_with_a_whole_line() {
+        let mut out = output([Ok(2), FULL]);
+        assert_eq!(out.write(b"torn\n", 0).lost, 0);
+        assert_eq!(out.replace(Scripted::default()), 1);
+        out.write(b"whole\n", 0);
+        assert_eq!(out.sink.written, b"whole\n");
+    }
+
+    #[test]
+    fn a_file_cut_within_a_line_gets_its_newline() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (before, after) in [("", "new\n"), ("old\n", "old\nnew\n"), ("cut", "cut\nnew\n")] {
+            let path = dir.path().join("log");
+            fs::write(&path, before).expect("written");
+            let mut sink = Sink::open(&path).expect("opened");
+            assert_eq!(sink.write(b"new\n").expect("written"), 4);
+            assert_eq!(fs::read_to_string(&path).expect("read"), after);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What one line of the access log says.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, Kind, Phase, Side};
+
+/// One finished exchange or tunnel, borrowed from the session for the call that logs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// When the first octet of the request came.
+    pub started: SystemTime,
+    /// Who connected to us.
+    pub client: SocketAddr,
+    /// Whether messages or plain octets were relayed.
+    pub kind: RecordKind,
+    /// The request's method; empty if it is not known.
+    pub method: &'a str,
+    /// The request-target as the client sent it, any octets; empty if it is not known. The log
+    /// masks credentials in it and escapes what could forge a line.
+    pub target: &'a [u8],
+    /// Status code of the final response the client got; 0 if none was sent.
+    pub status: u16,
+    /// Octets received from the client for this exchange, heads included.
+    pub octets_from_client: u64,
+    /// Octets sent to the client for this exchange, heads included.
+    pub octets_to_client: u64,
+    /// The upstream it was connected to, if it came that far.
+    pub upstream: Option<SocketAddr>,
+    /// Whether that connection had served an exchange before.
+    pub reused: bool,
+    /// Where the time went.
+    pub phases: Phases,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure<'a>>,
+}
+
+/// Whether messages or plain octets were relayed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RecordKind {
+    /// One request and its response.
+    Exchange,
+    /// A tunnel (CONNECT, SOCKS, an upgraded connection), logged when it closes.
+    Tunnel,
+}
+
+impl RecordKind {
+    /// The word used in both formats.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
+/// Where an exchange's time went. The phases follow each other without gap or overlap; one that
+/// did not take place is zero.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Phases {
+    /// Reading the request head, from its first octet.
+    pub request: Duration,
+    /// Finding the upstream's address.
+    pub lookup: Duration,
+    /// Connecting to the upstream.
+    pub connect: Duration,
+    /// Sending the request.
+    pub send: Duration,
+    /// Waiting for the response head.
+    pub wait: Duration,
+    /// Relaying the response's content, or a tunnel's octets.
+    pub transfer: Duration,
+}
+
+impl Phases {
+    /// The sum of all phases.
+    pub fn total(&self) -> Duration {
+        self.named().iter().fold(Duration::ZERO, |sum, (_, d)| sum.saturating_add(*d))
+    }
+
+    /// Each phase with its word, in the order they happen.
+    pub(super) fn named(&self) -> [(&'static str, Duration); 6] {
+        let Self { request, lookup, connect, send, wait, transfer } = *self;
+        [
+            ("request", request),
+            ("lookup", lookup),
+            ("connect", connect),
+            ("send", send),
+            ("wait", wait),
+            ("transfer", transfer),
+        ]
+    }
+}
+
+/// Why an exchange or tunnel failed, in the words of [`Error`].
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'a> {
+    /// Whose doing it was.
+    pub side: Side,
+    /// What was under way.
+    pub phase: Phase,
+    /// What went wrong.
+    pub kind: Kind,
+    /// One plain sentence saying why.
+    pub reason: &'a str,
+}
+
+impl From<&Error> for Failure<'static> {
+    fn from(error: &Error) -> Self {
+        Self {
+            side: error.side(),
+            phase: error.phase(),
+            kind: error.kind(),
+            reason: error.reason(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_is_the_sum_of_all_phases() {
+        let ms = Duration::from_millis;
+        let phases = Phases {
+            request: ms(1),
+            lookup: ms(2),
+            connect: ms(4),
+            send: ms(8),
+            wait: ms(16),
+            transfer: ms(32),
+        };
+        assert_eq!(phases.total(), ms(63));
+        assert_eq!(Phases { wait: Duration::MAX, ..phases }.total(), Duration::MAX);
+    }
+
+    #[test]
+    fn a_failure_says_what_its_error_says() {
+        let error = Error::new(Side::Upstream, Phase::Connect, Kind::ConnectionRefused, "refused");
+        let failure = Failure::from(&error);
+        assert_eq!(failure.side, Side::Upstream);
+        assert_eq!(failure.phase, Phase::Connect);
+        assert_eq!(failure.kind, Kind::ConnectionRefused);
+        assert_eq!(failure.reason, "refused");
+    }
+}

@@ -1,0 +1,187 @@
+//! A request-target, made fit for a log: no credentials, no octet that could forge a line or
+//! speak to a terminal.
+//!
+//! The target is what the client sent, possibly in a request that was refused as malformed, so
+//! nothing is taken for granted about it.
+
+use memchr::{memchr, memmem, memrchr};
+
+/// Targets are shown up to this many octets; the rest is cut and `...` says so.
+pub(super) const MAX_TARGET_OCTETS: usize = 8192;
+
+/// Appends `target`, masked, cut and escaped.
+pub(super) fn write(out: &mut Vec<u8>, target: &[u8]) {
+    let (before, after) = mask(target);
+    let (before, after) = match before {
+        None => (&b""[..], after),
+        Some(before) => {
+            escape(out, before);
+            out.extend_from_slice(b"***@");
+            (before, after)
+        }
+    };
+    let room = MAX_TARGET_OCTETS.saturating_sub(before.len());
+    match after.split_at_checked(room) {
+        Some((shown, rest)) if !rest.is_empty() => {
+            escape(out, shown);
+            out.extend_from_slice(b"...");
+        }
+        _ => escape(out, after),
+    }
+}
+
+/// Appends `octets` with everything but printable ASCII, and with space, `"` and `\`, as `\xNN`.
+pub(super) fn escape(out: &mut Vec<u8>, octets: &[u8]) {
+    let plain = |octet: &u8| matches!(octet, b'!'..=b'~') && !matches!(octet, b'"' | b'\\');
+    if octets.iter().all(plain) {
+        out.extend_from_slice(octets);
+        return;
+    }
+    for octet in octets {
+        if plain(octet) {
+            out.push(*octet);
+        } else {
+            out.extend_from_slice(b"\\x");
+            for digit in [octet >> 4, octet & 15] {
+                out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+            }
+        }
+    }
+}
+
+/// What stands before the userinfo (RFC 9110 §4.2.4) and after its `@`; no `before` if there is
+/// no userinfo. Where a malformed target leaves a choice, more is masked rather than less.
+fn mask(target: &[u8]) -> (Option<&[u8]>, &[u8]) {
+    let nothing = (None, target);
+    // Nearly every target: no "@", or one in the path of an origin-form.
+    if memchr(b'@', target).is_none() || target.first() == Some(&b'/') {
+        return nothing;
+    }
+    let Some((scheme, rest)) = split_scheme(target) else {
+        // authority-form, or something malformed.
+        return match memrchr(b'@', target).and_then(|at| target.get(at + 1..)) {
+            Some(after) => (Some(b""), after),
+            None => nothing,
+        };
+    };
+    let authority_end =
+        rest.iter().position(|o| matches!(o, b'/' | b'?' | b'#' | b'\\')).unwrap_or(rest.len());
+    let (authority, _) = rest.split_at_checked(authority_end).unwrap_or((rest, b""));
+    let searched = if looks_like_a_cut_password(authority) { rest } else { authority };
+    match memrchr(b'@', searched).and_then(|at| rest.get(at + 1..)) {
+        Some(after) => (Some(scheme), after),
+        None => nothing,
+    }
+}
+
+/// Splits after `scheme://`.
+fn split_scheme(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memmem::find(target, b"://")?;
+    let (scheme, rest) = target.split_at_checked(at + 3)?;
+    let name = scheme.strip_suffix(b"://")?;
+    let of_scheme = |o: &u8| o.is_ascii_alphanumeric() || matches!(o, b'+' | b'-' | b'.');
+    name.iter().all(of_scheme).then_some((scheme, rest))
+}
+
+/// `user:pass` of `http://user:pass/word@host/`: after the colon there should be a port.
+fn looks_like_a_cut_password(authority: &[u8]) -> bool {
+    if authority.first() == Some(&b'[') || memchr(b'@', authority).is_some() {
+        return false;
+    }
+    let mut parts = authority.splitn(2, |o| *o == b':');
+    let _host = parts.next();
+    parts.next().is_some_and(|port| !port.iter().all(u8::is_ascii_digit))
+}
+
+/// Whether `text` stays on its line and within its quotes as it is.
+pub(super) fn fits_in_quotes(text: &str) -> bool {
+    text.bytes().all(|o| matches!(o, b' '..=b'~') && !matches!(o, b'"' | b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(target: impl AsRef<[u8]>, expected: &str) {
+        let mut out = Vec::new();
+        write(&mut out, target.as_ref());
+        assert_eq!(String::from_utf8(out).expect("ASCII"), expected);
+    }
+
+    #[test]
+    fn ordinary_targets_are_shown_as_they_came() {
+        for target in [
+            "http://example.com/a?b=c%20d#e",
+            "example.com:443",
+            "[::1]:443",
+            "/origin/form@here",
+            "*",
+            "http://registry.npmjs.org/@scope/name",
+            "http://example.com:8080/@user?to=a:b@c",
+            "http://[::1]:80/@x",
+            "http://example.com?mail=a@b",
+            "http://h//x@y",
+        ] {
+            check(target, target);
+        }
+    }
+
+    #[test]
+    fn credentials_are_masked() {
+        for (target, expected) in [
+            ("http://user:pw@host/path", "http://***@host/path"),
+            ("http://user@host", "http://***@host"),
+            ("http://u:p@w@host/@x", "http://***@host/@x"),
+            ("HTTP://u:p@[::1]:80/", "HTTP://***@[::1]:80/"),
+            ("user:pw@host:443", "***@host:443"),
+            // Malformed ones, which end as a logged 400.
+            ("http://user:p/w@host/", "http://***@host/"),
+            ("http://user:p?w@host/", "http://***@host/"),
+            ("http:/user:pw@host/", "***@host/"),
+            ("http:\\\\user:pw@host/", "***@host/"),
+            ("us:er://pw@host:443", "***@host:443"),
+            ("http://user:pw@", "http://***@"),
+        ] {
+            check(target, expected);
+        }
+    }
+
+    #[test]
+    fn octets_that_could_forge_a_line_are_escaped() {
+        check("/a\r\nb", r"/a\x0d\x0ab");
+        check("/a b\tc", r"/a\x20b\x09c");
+        check(r#"/"\"#, r"/\x22\x5c");
+        check("/\x1b[31m\x7f\0", r"/\x1b[31m\x7f\x00");
+        check(b"/\xff\xc3\xa4", r"/\xff\xc3\xa4");
+        check("http://h\n:p@x/", r"http://***@x/");
+    }
+
+    #[test]
+    fn a_long_target_is_cut_and_says_so() {
+        let exact = "x".repeat(MAX_TARGET_OCTETS);
+        check(&exact, &exact);
+        check(format!("{exact}yz"), &format!("{exact}..."));
+        let password = "p".repeat(MAX_TARGET_OCTETS * 2);
+        check(format!("http://u:{password}@host/"), "http://***@host/");
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_become_one_printable_word(target: Vec<u8>) {
+            let mut out = Vec::new();
+            write(&mut out, &target);
+            prop_assert!(out.iter().all(u8::is_ascii_graphic));
+        }
+
+        #[test]
+        fn no_userinfo_is_shown(before in "(http://|https://|)", user in "[^@/?#\\\\]{0,9}") {
+            let mut out = Vec::new();
+            write(&mut out, format!("{before}{user}:SECRET@host/@path").as_bytes());
+            let shown = String::from_utf8_lossy(&out);
+            prop_assert!(!shown.contains("SECRET"), "{}", shown);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Connections to the next server on the way, and which of them may be used again.
+
+pub mod pool;

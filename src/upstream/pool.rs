@@ -1,0 +1,319 @@
+//! Idle connections to upstreams, by destination.
+//!
+//! The one used last is taken first: it is the likeliest to be alive still. While a connection is
+//! idle the pool owns its edges, so one that the upstream closes is dropped at once, and no probe is
+//! needed for one that was used a moment ago.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::net::poll::{Edge, Owner, Wake};
+use crate::net::stream::Stream;
+use crate::net::timers::{Expire, Timers};
+
+/// Bounds of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Idle connections in all.
+    pub total: usize,
+    /// Idle connections to one destination.
+    pub per_destination: usize,
+    /// How long a connection may be idle.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { total: 4096, per_destination: 2048, idle: Duration::from_secs(30) }
+    }
+}
+
+/// Idle younger than this, a connection is used unprobed for a request that may be repeated.
+const YOUNG: Duration = Duration::from_secs(1);
+/// Destinations without an idle connection that are remembered, to keep their memory.
+const EMPTY_KEPT: usize = 256;
+
+/// The idle connections of one proxy.
+pub struct Pool {
+    idle: Mutex<Idle>,
+    limits: Limits,
+    timers: Arc<Timers>,
+}
+
+#[derive(Default)]
+struct Idle {
+    places: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    /// Places by destination (`host:port`, lower case), the latest last.
+    by_destination: HashMap<Arc<str>, Vec<u32>>,
+    count: usize,
+    filed: bool,
+}
+
+struct Entry {
+    stream: Stream,
+    destination: Arc<str>,
+    since: Instant,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(limits: Limits, timers: Arc<Timers>) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), limits, timers })
+    }
+
+    /// Takes a connection to `destination` that is fit for use, and gives its edges to `owner`. One
+    /// that is not quite young, or is wanted for a request that may not be repeated, is probed.
+    pub fn take(
+        &self,
+        destination: &str,
+        owner: &Owner,
+        repeatable: bool,
+        now: Instant,
+    ) -> Option<Stream> {
+        loop {
+            let (stream, since) = {
+                let mut idle = self.idle.lock();
+                let place = idle.by_destination.get_mut(destination)?.pop()?;
+                let Some(entry) = idle.vacate(place) else { continue };
+                // Under the lock: an edge that finds the connection gone asks its owner next.
+                entry.stream.hand_to(owner.clone());
+                (entry.stream, entry.since)
+            };
+            let young = now.saturating_duration_since(since) < YOUNG;
+            if !(young && repeatable) && stream.is_stale() {
+                continue;
+            }
+            return Some(stream);
+        }
+    }
+
+    /// Keeps a connection between exchanges, if there is room.
+    pub fn put(self: &Arc<Self>, destination: &str, stream: Stream, now: Instant) {
+        let mut idle = self.idle.lock();
+        if idle.count >= self.limits.total {
+            return;
+        }
+        let destination = match idle.by_destination.get_key_value(destination) {
+            Some((_, places)) if places.len() >= self.limits.per_destination => return,
+            Some((known, _)) => Arc::clone(known),
+            None => {
+                if idle.by_destination.len() >= idle.count + EMPTY_KEPT {
+                    idle.by_destination.retain(|_, places| !places.is_empty());
+                }
+                Arc::from(destination)
+            }
+        };
+        let place = idle.free.pop().unwrap_or_else(|| {
+            idle.places.push(None);
+            idle.places.len() as u32 - 1
+        });
+        stream.hand_to(Owner { who: Arc::clone(self) as Arc<dyn Wake>, tag: place });
+        idle.by_destination.entry(Arc::clone(&destination)).or_default().push(place);
+        if let Some(free) = idle.places.get_mut(place as usize) {
+            *free = Some(Entry { stream, destination, since: now });
+        }
+        idle.count += 1;
+        let file = !std::mem::replace(&mut idle.filed, true);
+        drop(idle);
+        if file {
+            self.timers.file(now + self.limits.idle, Arc::clone(self) as Arc<dyn Expire>);
+        }
+    }
+
+    /// Closes every idle connection: descriptors are short, or the proxy shuts down. Answers how
+    /// many there were.
+    pub fn clear(&self) -> usize {
+        let closed: Vec<Entry> = {
+            let mut idle = self.idle.lock();
+            idle.by_destination.clear();
+            idle.free.clear();
+            idle.count = 0;
+            std::mem::take(&mut idle.places).into_iter().flatten().collect()
+        };
+        closed.len()
+    }
+
+    /// Idle connections now.
+    pub fn len(&self) -> usize {
+        self.idle.lock().count
+    }
+
+    /// Whether no connection is idle.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Idle {
+    /// Empties a place that is no longer listed under its destination.
+    fn vacate(&mut self, place: u32) -> Option<Entry> {
+        let entry = self.places.get_mut(place as usize)?.take()?;
+        self.free.push(place);
+        self.count -= 1;
+        Some(entry)
+    }
+
+    /// Removes a place wherever it is listed.
+    fn remove(&mut self, place: u32) -> Option<Entry> {
+        let entry = self.vacate(place)?;
+        if let Some(places) = self.by_destination.get_mut(&entry.destination) {
+            places.retain(|&p| p != place);
+        }
+        Some(entry)
+    }
+}
+
+impl Wake for Pool {
+    fn wake(&self, tag: u32, edge: Edge) -> bool {
+        let removed = {
+            let mut idle = self.idle.lock();
+            match idle.places.get(tag as usize) {
+                // Whatever an idle upstream says, it says to nobody.
+                Some(Some(_)) if edge.readable => idle.remove(tag),
+                Some(Some(_)) => return true,
+                _ => return false,
+            }
+        };
+        drop(removed);
+        true
+    }
+}
+
+impl Expire for Pool {
+    fn due(self: Arc<Self>, _: Instant, now: Instant) -> Option<Instant> {
+        let mut closed = Vec::new();
+        let mut idle = self.idle.lock();
+        let mut oldest: Option<Instant> = None;
+        for place in 0..idle.places.len() as u32 {
+            let Some(Some(entry)) = idle.places.get(place as usize) else { continue };
+            let since = entry.since;
+            if since + self.limits.idle <= now {
+                closed.extend(idle.remove(place));
+            } else {
+                oldest = Some(oldest.map_or(since, |o| o.min(since)));
+            }
+        }
+        idle.filed = oldest.is_some();
+        drop(idle);
+        oldest.map(|o| o + self.limits.idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::net::poll::{Events, Poller};
+
+    struct Nobody;
+    impl Wake for Nobody {
+        fn wake(&self, _: u32, _: Edge) -> bool {
+            true
+        }
+    }
+
+    struct Bench {
+        poller: Arc<Poller>,
+        timers: Arc<Timers>,
+        listener: TcpListener,
+        owner: Owner,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let poller = Arc::new(Poller::new().unwrap());
+            Self {
+                timers: Arc::new(Timers::new(Arc::clone(&poller))),
+                poller,
+                listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+                owner: Owner { who: Arc::new(Nobody), tag: 1 },
+            }
+        }
+
+        fn pool(&self, limits: Limits) -> Arc<Pool> {
+            Pool::new(limits, Arc::clone(&self.timers))
+        }
+
+        fn connection(&self) -> (Stream, TcpStream) {
+            let one = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            let mut stream = Stream::accepted(one);
+            stream.watch(&self.poller, &self.owner, false).unwrap();
+            (stream, self.listener.accept().unwrap().0)
+        }
+    }
+
+    #[test]
+    fn the_latest_comes_first_and_only_for_its_destination() {
+        let bench = Bench::new();
+        let pool = bench.pool(Limits::default());
+        let now = Instant::now();
+        let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
+        let (port_a, port_b) = (a.socket().local_addr().unwrap(), b.socket().local_addr().unwrap());
+        pool.put("a:80", a, now);
+        pool.put("a:80", b, now);
+        assert!(pool.take("b:80", &bench.owner, true, now).is_none());
+        let take = || pool.take("a:80", &bench.owner, true, now).unwrap();
+        assert_eq!(take().socket().local_addr().unwrap(), port_b);
+        assert_eq!(take().socket().local_addr().unwrap(), port_a);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn a_connection_the_upstream_closes_while_idle_is_dropped_at_once() {
+        let bench = Bench::new();
+        let pool = bench.pool(Limits::default());
+        let (stream, peer) = bench.connection();
+        pool.put("a:80", stream, Instant::now());
+        drop(peer);
+        let mut events = Events::default();
+        bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+        bench.poller.deliver(&events);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn one_that_is_not_young_or_not_for_a_repeatable_request_is_probed() {
+        let bench = Bench::new();
+        let pool = bench.pool(Limits::default());
+        let now = Instant::now();
+        for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
+            let (stream, peer) = bench.connection();
+            peer.shutdown(std::net::Shutdown::Both).unwrap();
+            pool.put("a:80", stream, now);
+            let at = now + Duration::from_secs(later);
+            let taken = pool.take("a:80", &bench.owner, repeatable, at);
+            assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
+        }
+    }
+
+    #[test]
+    fn bounds_hold_and_old_connections_are_closed() {
+        let bench = Bench::new();
+        let limits = Limits { total: 3, per_destination: 2, idle: Duration::from_secs(30) };
+        let pool = bench.pool(limits);
+        let now = Instant::now();
+        let mut peers = Vec::new();
+        let mut put = |destination, at| {
+            let (stream, peer) = bench.connection();
+            peers.push(peer);
+            pool.put(destination, stream, at);
+            pool.len()
+        };
+        let later = now + Duration::from_secs(10);
+        assert_eq!(put("a:80", now), 1);
+        assert_eq!(put("a:80", later), 2);
+        assert_eq!(put("a:80", later), 2, "two a destination");
+        assert_eq!(put("b:80", later), 3);
+        assert_eq!(put("c:80", later), 3, "three in all");
+        assert_eq!(bench.timers.len(), 1);
+        let due = Arc::clone(&pool).due(now, now + Duration::from_secs(31));
+        assert_eq!((pool.len(), due), (2, Some(later + limits.idle)));
+        let due = Arc::clone(&pool).due(now, now + Duration::from_secs(60));
+        assert_eq!((pool.len(), due), (0, None));
+    }
+}

@@ -1,0 +1,351 @@
+//! Field lines: the names the proxy acts on, and copying all others untouched (RFC 9110 §5).
+//!
+//! A proxy reads few fields and passes on many. [`Known`] is the list of the few; `Lines` copies
+//! runs of neighbouring lines in one go, with their case, order and white space as they came.
+//!
+//! httparse finds names and values; what a field *means* is asked in `framing`, `hop`, `via`.
+
+use std::mem::MaybeUninit;
+
+use httparse::Header;
+
+/// Names the proxy acts on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Known {
+    /// RFC 9110 §7.6.1
+    Connection,
+    /// RFC 9110 §8.6
+    ContentLength,
+    /// RFC 9110 §6.6.1
+    Date,
+    /// RFC 9110 §10.1.1
+    Expect,
+    /// RFC 9110 §7.2
+    Host,
+    /// RFC 9110 §7.6.1, obsolete
+    KeepAlive,
+    /// RFC 9110 §7.6.2
+    MaxForwards,
+    /// Any other name.
+    Other,
+    /// RFC 9110 §11.7.1
+    ProxyAuthenticate,
+    /// RFC 9110 §11.7.3
+    ProxyAuthenticationInfo,
+    /// RFC 9110 §11.7.2
+    ProxyAuthorization,
+    /// RFC 9112 appendix C.2.2, never standard
+    ProxyConnection,
+    /// RFC 9110 §10.2.4
+    Server,
+    /// RFC 9110 §10.1.4
+    Te,
+    /// RFC 9110 §6.6.2
+    Trailer,
+    /// RFC 9112 §6.1
+    TransferEncoding,
+    /// RFC 9110 §7.8
+    Upgrade,
+    /// RFC 9110 §7.6.3
+    Via,
+}
+
+impl Known {
+    /// Which of the known names this is; names are case-insensitive (RFC 9110 §5.1).
+    #[inline]
+    pub fn of(name: &[u8]) -> Self {
+        let Some(first) = name.first() else { return Self::Other };
+        // Length and first letter leave one candidate, so an unknown name rarely costs a comparison.
+        let (known, spelling): (Self, &[u8]) = match (name.len(), first | 0x20) {
+            (2, b't') => (Self::Te, b"te"),
+            (3, b'v') => (Self::Via, b"via"),
+            (4, b'd') => (Self::Date, b"date"),
+            (4, b'h') => (Self::Host, b"host"),
+            (6, b'e') => (Self::Expect, b"expect"),
+            (6, b's') => (Self::Server, b"server"),
+            (7, b't') => (Self::Trailer, b"trailer"),
+            (7, b'u') => (Self::Upgrade, b"upgrade"),
+            (10, b'c') => (Self::Connection, b"connection"),
+            (10, b'k') => (Self::KeepAlive, b"keep-alive"),
+            (12, b'm') => (Self::MaxForwards, b"max-forwards"),
+            (14, b'c') => (Self::ContentLength, b"content-length"),
+            (16, b'p') => (Self::ProxyConnection, b"proxy-connection"),
+            (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
+            (18, b'p') => (Self::ProxyAuthenticate, b"proxy-authenticate"),
+            (19, b'p') => (Self::ProxyAuthorization, b"proxy-authorization"),
+            (25, b'p') => (Self::ProxyAuthenticationInfo, b"proxy-authentication-info"),
+            _ => return Self::Other,
+        };
+        if name.eq_ignore_ascii_case(spelling) { known } else { Self::Other }
+    }
+}
+
+/// One field line (RFC 9110 §5).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Field<'b> {
+    /// The name as written.
+    pub name: &'b str,
+    /// The value without the white space around it; any octet but controls (HTAB is allowed).
+    pub value: &'b [u8],
+    /// What the name means to the proxy.
+    pub known: Known,
+}
+
+/// Most field lines a head may ever have, whatever its limits say.
+pub const MAX_FIELDS: usize = 128;
+
+/// Room for the field lines of one head, owned by the caller and left uninitialised: making one
+/// costs nothing, so it belongs on the stack of whoever reads a head.
+#[derive(Debug)]
+pub struct Slots<'b>([MaybeUninit<Header<'b>>; MAX_FIELDS]);
+
+impl<'b> Slots<'b> {
+    /// Room for [`MAX_FIELDS`] lines.
+    #[inline]
+    pub fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; MAX_FIELDS])
+    }
+
+    /// Room for `count` lines, or for as many as there can be.
+    pub(super) fn first(&mut self, count: usize) -> &mut [MaybeUninit<Header<'b>>] {
+        self.0.get_mut(..count.min(MAX_FIELDS)).unwrap_or_default()
+    }
+}
+
+impl Default for Slots<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A set of field lines by their place in the head.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct LineSet(u128);
+
+impl LineSet {
+    /// Adds the line at `place`.
+    #[inline]
+    pub(super) fn add(&mut self, place: usize) {
+        debug_assert!(place < MAX_FIELDS);
+        self.0 |= 1 << (place % MAX_FIELDS);
+    }
+
+    /// Adds the line at `place`, if there is one.
+    #[inline]
+    pub(super) fn add_some(&mut self, place: Option<u8>) {
+        if let Some(place) = place {
+            self.add(place.into());
+        }
+    }
+
+    /// The lines of both sets.
+    #[inline]
+    pub(super) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Takes the first line out of the set.
+    #[inline]
+    fn take_first(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let place = self.0.trailing_zeros();
+        self.0 &= self.0 - 1;
+        Some(place as usize)
+    }
+}
+
+/// The field lines of one head, with the octets they stand in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lines<'h, 'b> {
+    /// The whole head, empty line included.
+    pub(super) head: &'b [u8],
+    /// Names and values in `head`.
+    pub(super) headers: &'h [Header<'b>],
+}
+
+impl<'h, 'b> Lines<'h, 'b> {
+    /// The lines as values.
+    pub(super) fn iter(self) -> impl Iterator<Item = Field<'b>> + 'h {
+        self.headers.iter().map(|header| Field {
+            name: header.name,
+            value: header.value,
+            known: Known::of(header.name.as_bytes()),
+        })
+    }
+
+    /// The values of the lines in `set`.
+    pub(super) fn marked(self, mut set: LineSet) -> impl Iterator<Item = &'b [u8]> {
+        std::iter::from_fn(move || set.take_first())
+            .filter_map(move |place| self.headers.get(place))
+            .map(|header| header.value)
+    }
+
+    /// Where the line at `place` starts in the head; past the last line, where the empty line does.
+    #[inline]
+    pub(super) fn start(self, place: usize) -> usize {
+        match self.headers.get(place) {
+            // A line starts with its name: httparse takes no white space there.
+            Some(header) => header.name.as_ptr().addr().wrapping_sub(self.head.as_ptr().addr()),
+            None => self.head.len().saturating_sub(2),
+        }
+    }
+
+    /// Copies all lines to `out`, except that `rewrite` writes what stands in place of each line
+    /// in `marked` (nothing, to drop it). Unmarked neighbours are one copy.
+    #[inline]
+    pub(super) fn copy(
+        self,
+        out: &mut Vec<u8>,
+        mut marked: LineSet,
+        mut rewrite: impl FnMut(&mut Vec<u8>, usize),
+    ) {
+        let mut from = self.start(0);
+        while let Some(place) = marked.take_first() {
+            out.extend_from_slice(self.head.get(from..self.start(place)).unwrap_or_default());
+            rewrite(out, place);
+            from = self.start(place + 1);
+        }
+        let end = self.head.len().saturating_sub(2);
+        out.extend_from_slice(self.head.get(from..end).unwrap_or_default());
+    }
+}
+
+/// Writes `name: value` and the line end.
+#[inline]
+pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes `number` in decimal.
+pub(super) fn write_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20]; // u64::MAX has 20
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        used += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend(digits.iter().skip(digits.len() - used));
+}
+
+/// Whether `octet` may stand in a token (RFC 9110 §5.6.2).
+#[inline]
+pub(super) fn is_token_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+/// Whether `octet` may stand in a field value (RFC 9110 §5.5), obs-text included.
+#[inline]
+pub(super) fn is_value_octet(octet: u8) -> bool {
+    octet == b'\t' || (octet >= b' ' && octet != 0x7f)
+}
+
+/// `value` without optional white space around it (RFC 9110 §5.6.3: SP and HTAB, nothing else).
+pub(super) fn trim_ows(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, expected: Known) {
+        assert_eq!(Known::of(name.as_bytes()), expected, "{name}");
+        assert_eq!(Known::of(name.to_ascii_uppercase().as_bytes()), expected, "{name}");
+        assert_eq!(Known::of(name.to_ascii_lowercase().as_bytes()), expected, "{name}");
+        assert_eq!(Known::of(format!("{name}x").as_bytes()), Known::Other);
+        assert_eq!(Known::of(format!("x{name}").as_bytes()), Known::Other);
+    }
+
+    #[test]
+    fn a_name_is_known_in_any_case_and_only_whole() {
+        check("Connection", Known::Connection);
+        check("Content-Length", Known::ContentLength);
+        check("Date", Known::Date);
+        check("Expect", Known::Expect);
+        check("Host", Known::Host);
+        check("Keep-Alive", Known::KeepAlive);
+        check("Max-Forwards", Known::MaxForwards);
+        check("Proxy-Authenticate", Known::ProxyAuthenticate);
+        check("Proxy-Authentication-Info", Known::ProxyAuthenticationInfo);
+        check("Proxy-Authorization", Known::ProxyAuthorization);
+        check("Proxy-Connection", Known::ProxyConnection);
+        check("Server", Known::Server);
+        check("TE", Known::Te);
+        check("Trailer", Known::Trailer);
+        check("Transfer-Encoding", Known::TransferEncoding);
+        check("Upgrade", Known::Upgrade);
+        check("Via", Known::Via);
+    }
+
+    #[test]
+    fn a_name_that_only_looks_alike_is_not_known() {
+        for name in
+            ["", "Hose", "Content_Length", "Content-Lengtg", "\u{212a}eep-Alive", "Hos\u{0}"]
+        {
+            assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 7, 10, 999, 1_000, u64::from(u32::MAX), u64::MAX] {
+            let mut out = Vec::new();
+            write_number(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
+    }
+
+    #[test]
+    fn only_space_and_tab_are_optional_white_space() {
+        for (value, trimmed) in [
+            (&b" \t a b\t "[..], &b"a b"[..]),
+            (b" ", b""),
+            (b"", b""),
+            (b"\x0ba\x0c", b"\x0ba\x0c"),
+            (b"\xa0a", b"\xa0a"),
+        ] {
+            assert_eq!(trim_ows(value), trimmed);
+        }
+    }
+
+    #[test]
+    fn unmarked_lines_are_copied_as_they_stand() {
+        let head = b"GET / HTTP/1.1\r\nA:1\r\nb :\r\nC:  3 \r\nD:4\r\n\r\n";
+        let at = |text: &str| {
+            let start = head.windows(text.len()).position(|w| w == text.as_bytes()).unwrap();
+            std::str::from_utf8(&head[start..start + text.len()]).unwrap()
+        };
+        let headers = ["A", "b", "C", "D"].map(|name| Header { name: at(name), value: b"" });
+        let lines = Lines { head, headers: &headers };
+        let copy = |places: &[usize]| {
+            let mut marked = LineSet::default();
+            places.iter().for_each(|&place| marked.add(place));
+            let mut out = Vec::new();
+            lines.copy(&mut out, marked, |out, place| {
+                if place == 1 {
+                    out.extend_from_slice(b"new\r\n");
+                }
+            });
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(copy(&[]), "A:1\r\nb :\r\nC:  3 \r\nD:4\r\n");
+        assert_eq!(copy(&[0]), "b :\r\nC:  3 \r\nD:4\r\n");
+        assert_eq!(copy(&[1, 2]), "A:1\r\nnew\r\nD:4\r\n");
+        assert_eq!(copy(&[3]), "A:1\r\nb :\r\nC:  3 \r\n");
+        assert_eq!(copy(&[0, 1, 2, 3]), "new\r\n");
+    }
+}

@@ -1,0 +1,204 @@
+//! Message framing: where does this message's content end? (RFC 9112 §6.3)
+//!
+//! Every octet the proxy relays is counted against the answer, so a wrong one is a
+//! request-smuggling hole: fields that two recipients could read two ways are refused here, never
+//! repaired. `Evidence` collects what the fields say in the one pass over them; the two functions
+//! below judge it.
+//!
+//! No I/O and no limits in this module. [`chunked`](super::chunked) finds the end of a chunked
+//! body.
+
+use std::num::NonZeroU64;
+
+use super::field::trim_ows;
+use super::head::{Method, Version};
+
+/// How the end of a message's content is found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Framing {
+    /// No content follows the head.
+    Empty,
+    /// Exactly this many octets follow.
+    Length(NonZeroU64),
+    /// Chunked transfer coding; a trailer section may follow the last chunk.
+    Chunked,
+}
+
+/// [`Framing`], plus the two endings that only a response can have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ResponseFraming {
+    /// The content ends where its framing says.
+    Framed(Framing),
+    /// The content ends when the origin server closes; the connection cannot be reused.
+    UntilClose,
+    /// No message follows: both directions are now a tunnel (2xx to CONNECT, or 101).
+    Tunnel,
+}
+
+/// Why fields do not say where content ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum FramingError {
+    /// `Transfer-Encoding` is empty, or applies chunked twice (RFC 9112 §6.1).
+    BadCoding,
+    /// `Content-Length` is not a number of octets (RFC 9110 §8.6).
+    BadLength,
+    /// A transfer coding in an HTTP/1.0 message (RFC 9112 §6.1).
+    CodingInHttp10,
+    /// Two different lengths (RFC 9110 §8.6).
+    DifferingLengths,
+    /// A length and a transfer coding (RFC 9112 §6.3).
+    LengthAndCoding,
+    /// More than one `Transfer-Encoding` line; stricter than RFC 9112 §6.1, because recipients are
+    /// known to look at the first or the last only.
+    RepeatedCoding,
+    /// A transfer coding other than chunked (RFC 9112 §6.1).
+    UnknownCoding,
+}
+
+impl FramingError {
+    /// Status code of the reply, if it was a request.
+    pub fn status(self) -> u16 {
+        if self == Self::UnknownCoding { 501 } else { 400 }
+    }
+
+    /// One plain sentence saying why, without a full stop.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BadCoding => "Transfer-Encoding is empty or applies chunked twice",
+            Self::BadLength => "Content-Length is not a number of octets",
+            Self::CodingInHttp10 => "HTTP/1.0 has no Transfer-Encoding",
+            Self::DifferingLengths => "Content-Length has two different values",
+            Self::LengthAndCoding => {
+                "Content-Length and Transfer-Encoding stand in the same message"
+            }
+            Self::RepeatedCoding => "Transfer-Encoding stands in the message twice",
+            Self::UnknownCoding => "the only transfer coding known here is chunked",
+        }
+    }
+}
+
+/// What the fields of one head say about its framing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Evidence {
+    /// The one value all `Content-Length` fields agree on.
+    pub(super) length: Option<u64>,
+    /// A list, a repeated line or leading zeros: the same length must be sent on in one plain line.
+    pub(super) length_is_odd: bool,
+    coding: Coding,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Coding {
+    #[default]
+    None,
+    Chunked,
+    Wrong(FramingError),
+}
+
+impl Evidence {
+    /// Notes the value of a `Content-Length` line.
+    ///
+    /// # Errors
+    ///
+    /// When it is not digits only, over 2^63 - 1, or not what another value said. A list of equal
+    /// values is as one of them (RFC 9110 §8.6).
+    #[inline]
+    pub(super) fn note_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
+        if let (Some(length), None) = (plain_length(value), self.length) {
+            self.length = Some(length);
+            self.length_is_odd = value.len() > 1 && value.first() == Some(&b'0');
+            return Ok(());
+        }
+        self.note_odd_length(value)
+    }
+
+    #[cold]
+    fn note_odd_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
+        self.length_is_odd = true;
+        for element in value.split(|&octet| octet == b',') {
+            let length = plain_length(trim_ows(element)).ok_or(FramingError::BadLength)?;
+            if *self.length.get_or_insert(length) != length {
+                return Err(FramingError::DifferingLengths);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the value of a `Transfer-Encoding` line.
+    #[inline]
+    pub(super) fn note_coding(&mut self, value: &[u8]) {
+        self.coding = match self.coding {
+            Coding::None if value.eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
+            Coding::None => Coding::Wrong(wrong_coding(value)),
+            Coding::Chunked | Coding::Wrong(_) => Coding::Wrong(FramingError::RepeatedCoding),
+        };
+    }
+
+    /// The framing the fields announce.
+    fn judge(&self, version: Version) -> Result<Option<Framing>, FramingError> {
+        match (self.coding, self.length) {
+            (Coding::None, None) => Ok(None),
+            (Coding::None, Some(length)) => {
+                Ok(Some(NonZeroU64::new(length).map_or(Framing::Empty, Framing::Length)))
+            }
+            (_, Some(_)) => Err(FramingError::LengthAndCoding),
+            (_, None) if version < Version::Http11 => Err(FramingError::CodingInHttp10),
+            (Coding::Wrong(error), None) => Err(error),
+            (Coding::Chunked, None) => Ok(Some(Framing::Chunked)),
+        }
+    }
+}
+
+/// A length in digits only. Digits alone: `str::parse` would take a sign.
+#[inline]
+fn plain_length(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    let mut length = 0_u64;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        length = length.checked_mul(10)?.checked_add(digit.into())?;
+    }
+    // Many recipients count in signed 64 bits.
+    (length <= i64::MAX as u64).then_some(length)
+}
+
+fn wrong_coding(value: &[u8]) -> FramingError {
+    let elements = || value.split(|&octet| octet == b',').map(trim_ows);
+    let chunked = elements().filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count();
+    if chunked > 1 || elements().all(<[u8]>::is_empty) {
+        FramingError::BadCoding
+    } else {
+        FramingError::UnknownCoding
+    }
+}
+
+/// Framing of a request: RFC 9112 §6.3, of whose choices we take the strict one each time.
+pub(super) fn request_framing(
+    version: Version,
+    evidence: &Evidence,
+) -> Result<Framing, FramingError> {
+    Ok(evidence.judge(version)?.unwrap_or(Framing::Empty))
+}
+
+/// Framing of a response with this status code to a request with this method (RFC 9112 §6.3).
+///
+/// The fields are judged even where they do not count, so that nothing ambiguous is passed on.
+pub(super) fn response_framing(
+    version: Version,
+    status: u16,
+    method: Method,
+    evidence: &Evidence,
+) -> Result<ResponseFraming, FramingError> {
+    let announced = evidence.judge(version)?;
+    Ok(match (status, method) {
+        (101, _) | (200..=299, Method::Connect) => ResponseFraming::Tunnel,
+        (..200 | 204 | 304, _) | (_, Method::Head) => ResponseFraming::Framed(Framing::Empty),
+        _ => announced.map_or(ResponseFraming::UntilClose, ResponseFraming::Framed),
+    })
+}

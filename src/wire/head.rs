@@ -1,0 +1,367 @@
+//! What request and response heads have in common: where a head ends, versions, methods, limits
+//! and refusals (RFC 9112 §2).
+//!
+//! [`find_end`] looks at octets as they come and answers as soon as the head is complete or can
+//! no longer become a valid one; [`RequestHead`](super::RequestHead) and
+//! [`ResponseHead`](super::ResponseHead) then read the whole head at once.
+//!
+//! No reply is written here: a [`HeadError`] says the status code and the sentence for it.
+
+use memchr::{memchr, memchr_iter, memchr3};
+
+use super::field::is_token_octet;
+use super::framing::FramingError;
+use super::target::TargetError;
+
+/// An HTTP/1 version (RFC 9112 §2.3).
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Version {
+    /// `HTTP/1.0`
+    Http10,
+    /// `HTTP/1.1`
+    Http11,
+}
+
+impl Version {
+    /// The version as `Via` names it (RFC 9110 §7.6.3).
+    pub fn number(self) -> &'static str {
+        match self {
+            Self::Http10 => "1.0",
+            Self::Http11 => "1.1",
+        }
+    }
+
+    pub(super) fn from_minor(minor: Option<u8>) -> Self {
+        if minor == Some(0) { Self::Http10 } else { Self::Http11 }
+    }
+}
+
+/// A request method (RFC 9110 §9).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Method {
+    /// RFC 9110 §9.3.6
+    Connect,
+    /// RFC 9110 §9.3.5
+    Delete,
+    /// RFC 9110 §9.3.1
+    Get,
+    /// RFC 9110 §9.3.2
+    Head,
+    /// RFC 9110 §9.3.7
+    Options,
+    /// Any other method; its name is passed on.
+    Other,
+    /// RFC 9110 §9.3.3
+    Post,
+    /// RFC 9110 §9.3.4
+    Put,
+    /// RFC 9110 §9.3.8
+    Trace,
+}
+
+impl Method {
+    /// The method with this name; names are case-sensitive (RFC 9110 §9.1).
+    #[inline]
+    pub fn of(name: &str) -> Self {
+        match name {
+            "GET" => Self::Get,
+            "POST" => Self::Post,
+            "CONNECT" => Self::Connect,
+            "HEAD" => Self::Head,
+            "PUT" => Self::Put,
+            "DELETE" => Self::Delete,
+            "OPTIONS" => Self::Options,
+            "TRACE" => Self::Trace,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether a second identical request has no further effect (RFC 9110 §9.2.2).
+    pub fn is_idempotent(self) -> bool {
+        self.is_safe() || matches!(self, Self::Delete | Self::Put)
+    }
+
+    /// Whether a request is read-only (RFC 9110 §9.2.1).
+    pub fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
+    }
+}
+
+/// What a message says about its connection (RFC 9112 §9.3).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Persistence {
+    /// The `close` option: no further message on this connection.
+    pub close: bool,
+    /// The `keep-alive` option, which only HTTP/1.0 needs.
+    pub keep_alive: bool,
+}
+
+impl Persistence {
+    /// Whether another message may follow on the connection.
+    pub(super) fn persists(self, version: Version) -> bool {
+        !self.close && (version >= Version::Http11 || self.keep_alive)
+    }
+}
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Octets of the whole head, empty line included.
+    pub max_head_octets: usize,
+    /// Field lines; above 128 is as 128.
+    pub max_fields: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_head_octets: 32 * 1024, max_fields: 100 }
+    }
+}
+
+/// Why a head is refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// A field name that is not a token, or a line without a colon (RFC 9110 §5.1).
+    BadFieldName,
+    /// `Max-Forwards` is not one number (RFC 9110 §7.6.2).
+    BadMaxForwards,
+    /// A method that is not a token (RFC 9110 §9.1).
+    BadMethod,
+    /// Not `method SP request-target SP version` (RFC 9112 §3).
+    BadRequestLine,
+    /// Not `version SP 3DIGIT SP reason` (RFC 9112 §4).
+    BadStatusLine,
+    /// No `HTTP/1.1` or `HTTP/1.0` where the version stands (RFC 9112 §2.3).
+    BadVersion,
+    /// A CR that no LF follows (RFC 9112 §2.2).
+    BareCr,
+    /// A LF that follows no CR; stricter than RFC 9112 §2.2, which lets a recipient take it for a
+    /// line end, because then another may not.
+    BareLf,
+    /// A CONNECT with content: what follows could be content or the tunnel (RFC 9110 §9.3.6).
+    ConnectWithContent,
+    /// A control character in a field value (RFC 9110 §5.5).
+    ControlInValue,
+    /// The first line alone is over the limit (RFC 9112 §3).
+    FirstLineTooLong,
+    /// The fields do not say where the content ends.
+    Framing(FramingError),
+    /// The head is over the limit (RFC 6585 §5).
+    HeadTooLarge,
+    /// `Host` is not a host with an optional port (RFC 9112 §3.2).
+    InvalidHost(TargetError),
+    /// HTTP/1.1 without `Host` (RFC 9112 §3.2).
+    MissingHost,
+    /// The octets are not exactly one head; a mistake of the caller, not of a peer.
+    NotOneHead,
+    /// A NUL (RFC 9110 §5.5).
+    Nul,
+    /// A line that starts with white space (RFC 9112 §5.2).
+    ObsFold,
+    /// More than one `Host` (RFC 9112 §3.2).
+    RepeatedHost,
+    /// White space between a field name and its colon (RFC 9112 §5.1).
+    SpaceBeforeColon,
+    /// The request-target is not one.
+    Target(TargetError),
+    /// More than 32 connection options; stricter than RFC 9110 §7.6.1, because each is looked
+    /// for among all fields.
+    TooManyConnectionOptions,
+    /// More field lines than the limit (RFC 6585 §5).
+    TooManyFields,
+    /// A version of HTTP that is not 1.0 or 1.1 (RFC 9110 §15.6.6).
+    UnsupportedVersion,
+}
+
+impl HeadError {
+    /// Status code of the reply, if it was a request.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::FirstLineTooLong => 414,
+            Self::HeadTooLarge | Self::TooManyFields => 431,
+            Self::Framing(error) => error.status(),
+            Self::UnsupportedVersion => 505,
+            _ => 400,
+        }
+    }
+
+    /// One plain sentence saying why, without a full stop.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BadFieldName => "a field name has a character that is not allowed, or no colon",
+            Self::BadMaxForwards => "Max-Forwards is not one number",
+            Self::BadMethod => "the method has a character that is not allowed",
+            Self::BadRequestLine => {
+                "the request line is not method, target and version with one space between"
+            }
+            Self::BadStatusLine => {
+                "the status line is not version, three-digit status code and reason"
+            }
+            Self::BadVersion => "the version is neither HTTP/1.1 nor HTTP/1.0",
+            Self::BareCr => "the head has a CR without LF",
+            Self::BareLf => "the head has a LF without CR",
+            Self::ConnectWithContent => "a CONNECT request must not announce content",
+            Self::ControlInValue => "a field value has a control character",
+            Self::FirstLineTooLong => "the first line is longer than the limit",
+            Self::Framing(error) => error.reason(),
+            Self::HeadTooLarge => "the head is larger than the limit",
+            Self::InvalidHost(_) => "the Host field is not a host name or address with a port",
+            Self::MissingHost => "an HTTP/1.1 request must have a Host field",
+            Self::NotOneHead => "the octets are not exactly one head",
+            Self::Nul => "the head has a NUL octet",
+            Self::ObsFold => "a line of the head starts with white space",
+            Self::RepeatedHost => "the request has more than one Host field",
+            Self::SpaceBeforeColon => "white space stands between a field name and its colon",
+            Self::Target(error) => error.reason(),
+            Self::TooManyConnectionOptions => "the Connection field names too many options",
+            Self::TooManyFields => "the head has more fields than the limit",
+            Self::UnsupportedVersion => "only HTTP/1.1 and HTTP/1.0 are spoken here",
+        }
+    }
+}
+
+impl From<FramingError> for HeadError {
+    fn from(error: FramingError) -> Self {
+        Self::Framing(error)
+    }
+}
+
+/// Looks for the empty line that ends a head; answers how many octets the head has with it.
+///
+/// `scanned` is where to go on: 0 for a new head, then as the last call left it, so that a head
+/// that comes octet by octet is looked at once. `buf` always starts with the head.
+///
+/// # Errors
+///
+/// [`HeadError::BareLf`], [`HeadError::BareCr`] (not while the CR is the last octet), [`HeadError::Nul`],
+/// [`HeadError::HeadTooLarge`], [`HeadError::FirstLineTooLong`]: at once, without the empty line.
+pub fn find_end(
+    buf: &[u8],
+    scanned: &mut usize,
+    limits: &Limits,
+) -> Result<Option<usize>, HeadError> {
+    // Octets past the limit are not looked at, so that the answer does not depend on how many
+    // came with one read.
+    let within = buf.get(..limits.max_head_octets).unwrap_or(buf);
+    let mut from = *scanned;
+    while let Some(rest) = within.get(from..)
+        && let Some(found) = memchr3(b'\r', b'\n', 0, rest)
+    {
+        match rest.get(found..) {
+            Some([b'\r', b'\n', ..]) => {
+                let line_end = from + found;
+                from = line_end + 2;
+                // Every LF so far follows a CR, so a line is empty if a LF stands before it.
+                if line_end.checked_sub(1).is_none_or(|before| within.get(before) == Some(&b'\n')) {
+                    *scanned = from;
+                    return Ok(Some(from));
+                }
+            }
+            Some([b'\r']) => {
+                *scanned = from + found;
+                return unfinished(buf, within, limits);
+            }
+            Some([b'\r', ..]) => return Err(HeadError::BareCr),
+            Some([b'\n', ..]) => return Err(HeadError::BareLf),
+            _ => return Err(HeadError::Nul),
+        }
+    }
+    *scanned = within.len();
+    unfinished(buf, within, limits)
+}
+
+/// The answer when no end was found: wait, unless the limit is reached.
+fn unfinished(buf: &[u8], within: &[u8], limits: &Limits) -> Result<Option<usize>, HeadError> {
+    if buf.len() < limits.max_head_octets {
+        Ok(None)
+    } else if memchr(b'\n', within).is_some() {
+        Err(HeadError::HeadTooLarge)
+    } else {
+        Err(HeadError::FirstLineTooLong)
+    }
+}
+
+/// How many octets of empty lines stand before a request line; they are ignored (RFC 9112 §2.2).
+///
+/// The caller bounds how many it is willing to skip.
+pub fn leading_empty_lines(buf: &[u8]) -> usize {
+    buf.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2
+}
+
+/// Turns httparse's error into the refusal that names the fault. Not on the hot path.
+#[cold]
+pub(super) fn diagnose(head: &[u8], error: httparse::Error, is_request: bool) -> HeadError {
+    let mut lines = head.split(|&octet| octet == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let first = lines.next().unwrap_or_default();
+    match error {
+        httparse::Error::HeaderName => {
+            lines.find_map(bad_field_line).unwrap_or(HeadError::BadFieldName)
+        }
+        httparse::Error::HeaderValue => HeadError::ControlInValue,
+        httparse::Error::NewLine => HeadError::BareCr,
+        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+        httparse::Error::Version => bad_version(first, is_request),
+        httparse::Error::Status => HeadError::BadStatusLine,
+        httparse::Error::Token => bad_request_line(first),
+    }
+}
+
+/// What is wrong with the name of a field line.
+fn bad_field_line(line: &[u8]) -> Option<HeadError> {
+    if line.is_empty() {
+        return None;
+    }
+    if matches!(line, [b' ' | b'\t', ..]) {
+        return Some(HeadError::ObsFold);
+    }
+    let Some(colon) = memchr(b':', line) else { return Some(HeadError::BadFieldName) };
+    let name = line.get(..colon).unwrap_or_default();
+    let token = name.trim_ascii_end();
+    if token.is_empty() || !token.iter().copied().all(is_token_octet) {
+        Some(HeadError::BadFieldName)
+    } else if token.len() < name.len() {
+        Some(HeadError::SpaceBeforeColon)
+    } else {
+        None
+    }
+}
+
+/// What is wrong with the version in a first line.
+fn bad_version(first: &[u8], is_request: bool) -> HeadError {
+    let version = if is_request { first.rsplit(|&o| o == b' ').next() } else { first.get(..8) };
+    match version {
+        Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+            if major.is_ascii_digit() && minor.is_ascii_digit() && !is_http_1(*major, *minor) =>
+        {
+            HeadError::UnsupportedVersion
+        }
+        _ if !is_request => HeadError::BadStatusLine,
+        // `GET /a b HTTP/1.1`: the fault is the space in the target, not the version after it.
+        _ if memchr_iter(b' ', first).count() != 2 => HeadError::BadRequestLine,
+        _ => HeadError::BadVersion,
+    }
+}
+
+fn is_http_1(major: u8, minor: u8) -> bool {
+    major == b'1' && (minor == b'0' || minor == b'1')
+}
+
+/// What is wrong with the method or target of a request line.
+fn bad_request_line(first: &[u8]) -> HeadError {
+    let mut words = first.split(|&octet| octet == b' ');
+    let method = words.next().unwrap_or_default();
+    if !method.iter().copied().all(is_token_octet) {
+        return HeadError::BadMethod;
+    }
+    match (method, words.next(), words.next(), words.next()) {
+        ([_, ..], Some([_, ..] | []), Some(_), None) => {}
+        _ => return HeadError::BadRequestLine,
+    }
+    if first.iter().all(|octet| (b' '..=b'~').contains(octet)) {
+        HeadError::BadRequestLine
+    } else {
+        HeadError::Target(TargetError::BadCharacter)
+    }
+}

@@ -1,0 +1,169 @@
+//! Hop-by-hop fields: what a message says to this hop only, and must not travel on (RFC 9110 §7.6.1).
+//!
+//! `Survey` is the one pass over a head's fields. It marks the lines to drop, collects what frames
+//! the message, and hands the names that only requests or only responses care about to its caller.
+
+use super::field::{Known, LineSet, Lines, trim_ows, write_number};
+use super::framing::Evidence;
+use super::head::{HeadError, Persistence};
+
+/// Connection options looked for among the fields; more are refused.
+const MAX_OPTIONS: usize = 32;
+
+/// Fields that every recipient needs, which a `Connection` field must not name and cannot remove.
+///
+/// The first three frame and route the message: removing one after the proxy has acted on it would
+/// let the next hop read another message. The others are known targets of the same trick, used to
+/// strip credentials, content metadata or the proxy's own marks on the way (RFC 9110 §7.6.1: "a
+/// sender MUST NOT send a connection option corresponding to a field that is intended for all
+/// recipients").
+const FOR_ALL_RECIPIENTS: &[&str] = &[
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "location",
+    "max-forwards",
+    "range",
+    "set-cookie",
+    "via",
+    "www-authenticate",
+];
+
+/// What one pass over the fields found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Survey {
+    /// Lines that never travel on. `Transfer-Encoding` is one; a writer puts back what it needs.
+    pub(super) drop: LineSet,
+    /// What the fields say about framing.
+    pub(super) evidence: Evidence,
+    /// All `Content-Length` lines.
+    pub(super) lengths: LineSet,
+    /// The first of them.
+    pub(super) first_length: Option<u8>,
+    /// The `Transfer-Encoding` line.
+    pub(super) coding_at: Option<u8>,
+    /// What `Connection` and `Proxy-Connection` say.
+    pub(super) persistence: Persistence,
+    /// `Upgrade`, and `Connection` names it (RFC 9110 §7.8).
+    pub(super) upgrade: bool,
+}
+
+/// What the `Connection` lines name besides persistence.
+#[derive(Default)]
+struct Named {
+    fields: bool,
+    upgrade: bool,
+}
+
+impl Survey {
+    /// Looks at each line once. `other` gets the known names that are not this module's.
+    #[inline]
+    pub(super) fn of<'b>(
+        lines: Lines<'_, 'b>,
+        mut other: impl FnMut(usize, Known, &'b [u8]) -> Result<(), HeadError>,
+    ) -> Result<Self, HeadError> {
+        let mut survey = Self::default();
+        let mut named = Named::default();
+        let mut has_upgrade = false;
+        for (place, header) in lines.headers.iter().enumerate() {
+            match Known::of(header.name.as_bytes()) {
+                Known::Other => {}
+                Known::Connection => {
+                    survey.drop.add(place);
+                    survey.note_connection(header.value, &mut named);
+                }
+                Known::ContentLength => {
+                    survey.evidence.note_length(header.value)?;
+                    survey.lengths.add(place);
+                    survey.first_length = survey.first_length.or(u8::try_from(place).ok());
+                }
+                Known::TransferEncoding => {
+                    survey.evidence.note_coding(header.value);
+                    survey.drop.add(place);
+                    survey.coding_at = u8::try_from(place).ok();
+                }
+                Known::ProxyConnection => {
+                    survey.drop.add(place);
+                    survey.note_connection(header.value, &mut Named::default());
+                }
+                Known::Upgrade => {
+                    survey.drop.add(place);
+                    has_upgrade = true;
+                }
+                // The Proxy-… three are for this hop (RFC 9110 §11.7); from an origin server they
+                // would make a client show the proxy's password to whoever asks.
+                Known::KeepAlive
+                | Known::ProxyAuthenticate
+                | Known::ProxyAuthenticationInfo
+                | Known::ProxyAuthorization
+                | Known::Te
+                | Known::Trailer => survey.drop.add(place),
+                known => other(place, known, header.value)?,
+            }
+        }
+        survey.upgrade = has_upgrade && named.upgrade;
+        if named.fields {
+            survey.drop_named(lines)?;
+        }
+        Ok(survey)
+    }
+
+    /// Writes the one plain `Content-Length` line that stands for all received ones.
+    pub(super) fn write_length(&self, out: &mut Vec<u8>) {
+        if let Some(length) = self.evidence.length {
+            out.extend_from_slice(b"Content-Length: ");
+            write_number(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Notes the options of one `Connection` or `Proxy-Connection` line.
+    fn note_connection(&mut self, value: &[u8], named: &mut Named) {
+        for option in options(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.persistence.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.persistence.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                named.upgrade = true;
+            } else if !option.is_empty() {
+                named.fields = true;
+            }
+        }
+    }
+
+    /// Drops the fields that `Connection` names.
+    #[cold]
+    fn drop_named(&mut self, lines: Lines<'_, '_>) -> Result<(), HeadError> {
+        let connection = |name: &str| Known::of(name.as_bytes()) == Known::Connection;
+        let values = lines.headers.iter().filter(|h| connection(h.name)).map(|h| h.value);
+        for (count, option) in values.flat_map(options).enumerate() {
+            if count >= MAX_OPTIONS {
+                return Err(HeadError::TooManyConnectionOptions);
+            }
+            let names = |name: &str| name.as_bytes().eq_ignore_ascii_case(option);
+            if FOR_ALL_RECIPIENTS.iter().any(|name| names(name)) {
+                continue;
+            }
+            for (place, header) in lines.headers.iter().enumerate() {
+                if names(header.name) {
+                    self.drop.add(place);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The elements of a `Connection` value (RFC 9110 §5.6.1).
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&octet| octet == b',').map(trim_ows)
+}

@@ -1,0 +1,273 @@
+//! Request heads: octets to a value, and the head that goes to the upstream (RFC 9112 §3).
+//!
+//! [`RequestHead::read`] takes one whole head, as [`find_end`](super::head::find_end) found it,
+//! and looks at each field once. [`RequestHead::write_upstream`] copies what it does not have to
+//! change.
+//!
+//! Where the request may go, and whether it does, is decided elsewhere.
+
+use httparse::Status;
+
+use super::field::{Field, Known, LineSet, Lines, Slots, write_line, write_number};
+use super::framing::{Framing, request_framing};
+use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
+use super::hop::Survey;
+use super::target::{Authority, OriginForm, Target, TargetError};
+use super::via;
+
+/// A valid request head; it borrows the octets it was read from.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'h, 'b> {
+    /// The method.
+    pub method: Method,
+    /// Its name as written.
+    pub method_name: &'b str,
+    /// The request-target as written.
+    pub target_text: &'b str,
+    /// The request-target.
+    pub target: Target<'b>,
+    /// The version the client speaks.
+    pub version: Version,
+    /// Where the content ends.
+    pub framing: Framing,
+    /// What `Connection` says, and `Proxy-Connection`, which clients still send instead.
+    pub persistence: Persistence,
+    /// `Host` as written, if there is one: a valid authority, or empty when the target names no
+    /// server. Where the target names one, that wins (RFC 9112 §3.2.2).
+    pub host: Option<&'b str>,
+    /// The client waits for a 100 before it sends content (RFC 9110 §10.1.1); never in HTTP/1.0.
+    pub expect_continue: bool,
+    /// `Max-Forwards` of a TRACE or OPTIONS (RFC 9110 §7.6.2); ignored in others.
+    pub max_forwards: Option<u32>,
+    /// The client offers to change the protocol (RFC 9110 §7.8); never in HTTP/1.0.
+    pub upgrade: bool,
+    lines: Lines<'h, 'b>,
+    survey: Survey,
+    host_at: Option<u8>,
+    max_forwards_at: Option<u8>,
+    vias: LineSet,
+}
+
+/// What the head sent on has that the received one has not.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The request-target: [`Target::origin_form`] for an origin server.
+    pub target: OriginForm<'a>,
+    /// The value of `Host`. Nothing changes if it stands there already; else it replaces the value
+    /// in its place, or becomes the first field of a request that had none.
+    pub host: &'a str,
+    /// Our pseudonym, for a `Via` line at the end.
+    pub via: Option<&'a str>,
+    /// Replaces the value of `Max-Forwards` in its place.
+    pub max_forwards: Option<u32>,
+    /// Adds `Connection: close`.
+    pub close: bool,
+}
+
+/// What the pass over the fields found that only requests have.
+#[derive(Default)]
+struct Found<'b> {
+    host: Option<&'b [u8]>,
+    host_at: Option<u8>,
+    expect_at: Option<u8>,
+    expect_continue: bool,
+    max_forwards: Option<&'b [u8]>,
+    max_forwards_at: Option<u8>,
+    max_forwards_is_repeated: bool,
+    vias: LineSet,
+}
+
+impl<'h, 'b> RequestHead<'h, 'b> {
+    /// Reads exactly one head, empty line included.
+    ///
+    /// # Errors
+    ///
+    /// Reply with the error's status code and close the connection: where the next request would
+    /// start is not known.
+    pub fn read(
+        head: &'b [u8],
+        slots: &'h mut Slots<'b>,
+        limits: &Limits,
+    ) -> Result<Self, HeadError> {
+        if head.len() > limits.max_head_octets {
+            return Err(HeadError::HeadTooLarge);
+        }
+        // httparse skips empty lines, of which `leading_empty_lines` leaves none.
+        if matches!(head, [b'\r' | b'\n', ..]) {
+            return Err(HeadError::BadRequestLine);
+        }
+        let mut parsed = httparse::Request::new(&mut []);
+        match parsed.parse_with_uninit_headers(head, slots.first(limits.max_fields)) {
+            Ok(Status::Complete(octets)) if octets == head.len() => {}
+            Ok(_) => return Err(HeadError::NotOneHead),
+            Err(error) => return Err(diagnose(head, error, true)),
+        }
+        let (Some(method_name), Some(target_text)) = (parsed.method, parsed.path) else {
+            return Err(HeadError::NotOneHead);
+        };
+        let version = Version::from_minor(parsed.version);
+        let lines = Lines { head, headers: parsed.headers };
+        let method = Method::of(method_name);
+        let target = Target::parse(method, target_text).map_err(HeadError::Target)?;
+
+        let mut found = Found::default();
+        let mut survey = Survey::of(lines, |place, known, value| found.note(place, known, value))?;
+        let framing = request_framing(version, &survey.evidence)?;
+        if method == Method::Connect && framing != Framing::Empty {
+            return Err(HeadError::ConnectWithContent);
+        }
+        if version < Version::Http11 {
+            // An expectation in HTTP/1.0 is ignored (RFC 9110 §10.1.1); in the HTTP/1.1 request
+            // that goes out it would be one.
+            survey.drop.add_some(found.expect_at);
+        }
+        Ok(Self {
+            method,
+            method_name,
+            target_text,
+            target,
+            version,
+            framing,
+            persistence: survey.persistence,
+            host: found.host(version, &target)?,
+            expect_continue: found.expect_continue && version >= Version::Http11,
+            max_forwards: found.max_forwards(method)?,
+            upgrade: survey.upgrade && version >= Version::Http11,
+            lines,
+            survey,
+            host_at: found.host_at,
+            max_forwards_at: found.max_forwards_at,
+            vias: found.vias,
+        })
+    }
+
+    /// All field lines in their order.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'b>> + use<'h, 'b> {
+        self.lines.iter()
+    }
+
+    /// Octets of the head as received.
+    pub fn octets(&self) -> usize {
+        self.lines.head.len()
+    }
+
+    /// Whether the client can send another request on this connection (RFC 9112 §9.3). HTTP/1.0
+    /// must ask for it; we take `Proxy-Connection: keep-alive` for asking too, as clients mean it.
+    pub fn persistent(&self) -> bool {
+        self.persistence.persists(self.version)
+    }
+
+    /// Whether a `Via` entry names `pseudonym`: the request has been here before (RFC 9110 §7.6.3).
+    pub fn via_names(&self, pseudonym: &str) -> bool {
+        self.lines.marked(self.vias).any(|value| via::names(value, pseudonym))
+    }
+
+    /// Appends the head to send on: all fields in their order, case and octets, but the
+    /// hop-by-hop ones (RFC 9110 §7.6.1) and what `outgoing` changes. It is always HTTP/1.1.
+    pub fn write_upstream(&self, out: &mut Vec<u8>, outgoing: &Outgoing<'_>) {
+        // Room for all that can be added, so that the copies below never move what is there.
+        let via = outgoing.via.map_or(0, str::len);
+        out.reserve(
+            self.lines.head.len() + outgoing.target.len() + outgoing.host.len() + via + 160,
+        );
+
+        out.extend_from_slice(self.method_name.as_bytes());
+        out.push(b' ');
+        outgoing.target.write(out);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        let mut marked = self.survey.drop;
+        if self.host_at.is_none() {
+            write_line(out, "Host", outgoing.host);
+        } else if self.host != Some(outgoing.host) {
+            marked.add_some(self.host_at);
+        }
+        if outgoing.max_forwards.is_some() {
+            marked.add_some(self.max_forwards_at);
+        }
+        if self.survey.evidence.length_is_odd {
+            marked = marked.union(self.survey.lengths);
+        }
+        self.lines.copy(out, marked, |out, place| self.rewrite(out, place, outgoing));
+        if let Some(pseudonym) = outgoing.via {
+            via::write(out, self.version, pseudonym);
+        }
+        if outgoing.close {
+            out.extend_from_slice(b"Connection: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes what stands in place of a marked line.
+    fn rewrite(&self, out: &mut Vec<u8>, place: usize, outgoing: &Outgoing<'_>) {
+        let place = u8::try_from(place).ok();
+        if place == self.host_at {
+            write_line(out, "Host", outgoing.host);
+        } else if place == self.survey.coding_at {
+            // Written anew: whatever was odd about the line stays here.
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        } else if place == self.survey.first_length {
+            self.survey.write_length(out);
+        } else if place == self.max_forwards_at
+            && let Some(number) = outgoing.max_forwards
+        {
+            out.extend_from_slice(b"Max-Forwards: ");
+            write_number(out, number.into());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+impl<'b> Found<'b> {
+    #[inline]
+    fn note(&mut self, place: usize, known: Known, value: &'b [u8]) -> Result<(), HeadError> {
+        let at = u8::try_from(place).ok();
+        match known {
+            Known::Host if self.host.is_some() => return Err(HeadError::RepeatedHost),
+            Known::Host => (self.host, self.host_at) = (Some(value), at),
+            Known::Expect => {
+                self.expect_at = at;
+                self.expect_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+            Known::MaxForwards if self.max_forwards.is_some() => {
+                self.max_forwards_is_repeated = true;
+            }
+            Known::MaxForwards => (self.max_forwards, self.max_forwards_at) = (Some(value), at),
+            Known::Via => self.vias.add(place),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 §3.2, and §3.2.2 for a target that names the server itself.
+    #[inline]
+    fn host(&self, version: Version, target: &Target<'b>) -> Result<Option<&'b str>, HeadError> {
+        let Some(value) = self.host else {
+            return if version < Version::Http11 { Ok(None) } else { Err(HeadError::MissingHost) };
+        };
+        let bad_character = HeadError::InvalidHost(TargetError::BadCharacter);
+        let text = std::str::from_utf8(value).map_err(|_| bad_character)?;
+        match target.authority() {
+            // The usual case, and already checked.
+            Some(authority) if authority.text == text => {}
+            None if text.is_empty() => {}
+            _ => {
+                Authority::parse(text).map_err(HeadError::InvalidHost)?;
+            }
+        }
+        Ok(Some(text))
+    }
+
+    fn max_forwards(&self, method: Method) -> Result<Option<u32>, HeadError> {
+        let (Some(value), Method::Options | Method::Trace) = (self.max_forwards, method) else {
+            return Ok(None);
+        };
+        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        if !is_number || self.max_forwards_is_repeated {
+            return Err(HeadError::BadMaxForwards);
+        }
+        let digit = |number: u32, octet: &u8| {
+            number.saturating_mul(10).saturating_add(octet.wrapping_sub(b'0').into())
+        };
+        Ok(Some(value.iter().fold(0, digit)))
+    }
+}

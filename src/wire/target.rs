@@ -1,0 +1,296 @@
+//! Request-targets and authorities: where does this request want to go? (RFC 9112 §3.2)
+//!
+//! Everything that decides *which server* gets the request is checked strictly, because rules and
+//! the connection must see the same host. The path is passed on as it stands.
+//!
+//! Names are not resolved here, and not compared with rules.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use memchr::{memchr, memchr2};
+
+use super::head::Method;
+
+/// A request-target (RFC 9112 §3.2).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Target<'b> {
+    /// `/path?query`: a request to the proxy itself (RFC 9112 §3.2.1).
+    Origin(&'b str),
+    /// `http://host/path`: a request to be forwarded (RFC 9112 §3.2.2).
+    Absolute {
+        /// What stands before `://`.
+        scheme: Scheme,
+        /// The server.
+        authority: Authority<'b>,
+        /// Path and query as they stand: empty, or starting with `/` or `?`.
+        path: &'b str,
+    },
+    /// `host:port` of a CONNECT; the port is always there (RFC 9112 §3.2.3).
+    Authority(Authority<'b>),
+    /// `*` of an OPTIONS (RFC 9112 §3.2.4).
+    Asterisk,
+}
+
+/// The scheme of an absolute-form target (RFC 9110 §4.2).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    /// `http`
+    Http,
+    /// `https`
+    Https,
+    /// Any other.
+    Other,
+}
+
+/// A host with an optional port (RFC 3986 §3.2), never with userinfo.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Authority<'b> {
+    /// As written.
+    pub text: &'b str,
+    /// The host; an IPv6 address without its brackets.
+    pub host: &'b str,
+    /// The host, if it is an address: four decimal numbers, or IPv6 in brackets. `127.1` and
+    /// `0x7f.1` are names here, whatever the system's resolver makes of them.
+    pub ip: Option<IpAddr>,
+    /// The port; `None` if absent or empty (RFC 3986 §3.2.3), which means the scheme's default.
+    pub port: Option<u16>,
+}
+
+/// Why a request-target or an authority is refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// An octet outside of printable ASCII (RFC 3986 §2).
+    BadCharacter,
+    /// None of the four forms (RFC 9112 §3.2), or not the one the method needs.
+    BadForm,
+    /// A host that is neither a name nor an address. Stricter than RFC 3986 §3.2.2: letters,
+    /// digits, `-`, `_` and `.`, because a name with `%41` can be read two ways.
+    BadHost,
+    /// A port that is not 1 to 65535 in digits.
+    BadPort,
+    /// No host.
+    EmptyHost,
+    /// A fragment, which is never sent (RFC 9110 §4.2.5).
+    Fragment,
+    /// A CONNECT without port (RFC 9112 §3.2.3).
+    MissingPort,
+    /// A user name or password before the host (RFC 9110 §4.2.4).
+    UserInfo,
+}
+
+impl TargetError {
+    /// One plain sentence saying why, without a full stop.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BadCharacter => "the request-target has a character that must be percent-encoded",
+            Self::BadForm => "the request-target is not in a form this method can have",
+            Self::BadHost => "the host is neither a name nor an address",
+            Self::BadPort => "the port is not a number from 1 to 65535",
+            Self::EmptyHost => "the host is empty",
+            Self::Fragment => "the request-target has a fragment, which must not be sent",
+            Self::MissingPort => "a CONNECT request must name a port",
+            Self::UserInfo => "the request-target has a user name or password before the host",
+        }
+    }
+}
+
+impl<'b> Target<'b> {
+    /// Reads a request-target, whose form depends on the method.
+    ///
+    /// # Errors
+    ///
+    /// Reply 400.
+    pub fn parse(method: Method, text: &'b str) -> Result<Self, TargetError> {
+        check_characters(text)?;
+        if method == Method::Connect {
+            let authority = Authority::parse(text)?;
+            return match authority.port {
+                Some(_) => Ok(Self::Authority(authority)),
+                None => Err(TargetError::MissingPort),
+            };
+        }
+        if text.starts_with('/') {
+            return Ok(Self::Origin(text));
+        }
+        match (text, method) {
+            ("*", Method::Options) => Ok(Self::Asterisk),
+            _ => Self::parse_absolute(text),
+        }
+    }
+
+    fn parse_absolute(text: &'b str) -> Result<Self, TargetError> {
+        let (scheme, rest) = text.split_once("://").ok_or(TargetError::BadForm)?;
+        let scheme = Scheme::parse(scheme).ok_or(TargetError::BadForm)?;
+        let end = memchr2(b'/', b'?', rest.as_bytes()).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(end).ok_or(TargetError::BadForm)?;
+        Ok(Self::Absolute { scheme, authority: Authority::parse(authority)?, path })
+    }
+
+    /// The server the target names, if it names one.
+    pub fn authority(&self) -> Option<&Authority<'b>> {
+        match self {
+            Self::Absolute { authority, .. } | Self::Authority(authority) => Some(authority),
+            Self::Origin(_) | Self::Asterisk => None,
+        }
+    }
+
+    /// The target to send to an origin server: the origin-form of an absolute-form target, with
+    /// `*` for an OPTIONS without path and query (RFC 9112 §3.2.4), and every other as it is.
+    pub fn origin_form(&self, method: Method) -> OriginForm<'b> {
+        match *self {
+            Self::Origin(text) => OriginForm::as_is(text),
+            Self::Asterisk => OriginForm::as_is("*"),
+            Self::Authority(authority) => OriginForm::as_is(authority.text),
+            Self::Absolute { path: "", .. } if method == Method::Options => OriginForm::as_is("*"),
+            Self::Absolute { path, .. } if path.starts_with('/') => OriginForm::as_is(path),
+            Self::Absolute { path, .. } => OriginForm { prefix: "/", rest: path },
+        }
+    }
+}
+
+impl Scheme {
+    fn parse(text: &str) -> Option<Self> {
+        if text.eq_ignore_ascii_case("http") {
+            Some(Self::Http)
+        } else if text.eq_ignore_ascii_case("https") {
+            Some(Self::Https)
+        } else {
+            let rest_may_be = |o: u8| o.is_ascii_alphanumeric() || b"+-.".contains(&o);
+            let is_scheme = text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text.bytes().all(rest_may_be);
+            is_scheme.then_some(Self::Other)
+        }
+    }
+
+    /// The port when an authority names none (RFC 9110 §4.2).
+    pub fn default_port(self) -> Option<u16> {
+        match self {
+            Self::Http => Some(80),
+            Self::Https => Some(443),
+            Self::Other => None,
+        }
+    }
+}
+
+/// A request-target ready to be written, in two parts so that nothing is allocated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OriginForm<'b> {
+    prefix: &'static str,
+    rest: &'b str,
+}
+
+impl<'b> OriginForm<'b> {
+    /// Sends `text`, which must be a valid request-target; for a parent proxy, the one received.
+    pub fn as_is(text: &'b str) -> Self {
+        Self { prefix: "", rest: text }
+    }
+
+    /// How many octets [`write`](Self::write) adds.
+    #[expect(clippy::len_without_is_empty, reason = "a request-target is never empty")]
+    pub fn len(&self) -> usize {
+        self.prefix.len() + self.rest.len()
+    }
+
+    /// Appends the target to `out`.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.prefix.as_bytes());
+        out.extend_from_slice(self.rest.as_bytes());
+    }
+}
+
+impl<'b> From<&'b str> for OriginForm<'b> {
+    fn from(text: &'b str) -> Self {
+        Self::as_is(text)
+    }
+}
+
+impl std::fmt::Display for OriginForm<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.prefix)?;
+        f.write_str(self.rest)
+    }
+}
+
+impl<'b> Authority<'b> {
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
+    ///
+    /// # Errors
+    ///
+    /// Reply 400.
+    pub fn parse(text: &'b str) -> Result<Self, TargetError> {
+        if memchr(b'@', text.as_bytes()).is_some() {
+            return Err(TargetError::UserInfo);
+        }
+        let (host, ip, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, port) = rest.split_once(']').ok_or(TargetError::BadHost)?;
+            // Ipv6Addr takes no zone: it means something on the client's machine only.
+            let ip: Ipv6Addr = host.parse().map_err(|_| TargetError::BadHost)?;
+            let port = match port.strip_prefix(':') {
+                Some(port) => Some(port),
+                None if port.is_empty() => None,
+                None => return Err(TargetError::BadPort),
+            };
+            (host, Some(IpAddr::V6(ip)), port)
+        } else {
+            let (host, port) = match memchr(b':', text.as_bytes()) {
+                Some(colon) => (text.get(..colon).unwrap_or_default(), text.get(colon + 1..)),
+                None => (text, None),
+            };
+            check_name(host)?;
+            let may_be_v4 = host.ends_with(|c: char| c.is_ascii_digit());
+            let ip = if may_be_v4 { host.parse::<Ipv4Addr>().ok() } else { None };
+            (host, ip.map(IpAddr::V4), port)
+        };
+        Ok(Self { text, host, ip, port: port.map_or(Ok(None), parse_port)? })
+    }
+}
+
+/// Printable ASCII without a fragment. Other characters that RFC 3986 does not have (`|`, `{`,
+/// `"`) are seen in the wild and cannot change where the request goes.
+#[inline]
+fn check_characters(text: &str) -> Result<(), TargetError> {
+    // Without a branch a character, so that it is done many at a time.
+    let wrong = |bad, octet: u8| bad | !(0x21..=0x7e).contains(&octet) | (octet == b'#');
+    if !text.is_empty() && !text.bytes().fold(false, wrong) {
+        return Ok(());
+    }
+    match text {
+        "" => Err(TargetError::BadForm),
+        _ if text.bytes().all(|octet| (0x21..=0x7e).contains(&octet)) => Err(TargetError::Fragment),
+        _ => Err(TargetError::BadCharacter),
+    }
+}
+
+/// A registered name as we take it: at most 255 letters, digits, `-`, `_`, `.`, no empty label
+/// except after the last dot.
+fn check_name(host: &str) -> Result<(), TargetError> {
+    if host.is_empty() {
+        return Err(TargetError::EmptyHost);
+    }
+    let mut before = b'.';
+    for octet in host.bytes() {
+        match octet {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'.' if before != b'.' => {}
+            _ => return Err(TargetError::BadHost),
+        }
+        before = octet;
+    }
+    if host.len() > 255 { Err(TargetError::BadHost) } else { Ok(()) }
+}
+
+/// A port in at most five digits (`str::parse` alone would take a sign).
+fn parse_port(digits: &str) -> Result<Option<u16>, TargetError> {
+    if digits.is_empty() {
+        return Ok(None);
+    }
+    if digits.len() > 5 || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+        return Err(TargetError::BadPort);
+    }
+    match digits.parse() {
+        Ok(0) | Err(_) => Err(TargetError::BadPort),
+        Ok(port) => Ok(Some(port)),
+    }
+}
