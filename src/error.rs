@@ -204,6 +204,11 @@ impl Error {
         self.status
     }
 
+    /// What the system said, if it said anything.
+    pub fn said(&self) -> Option<String> {
+        self.source.as_ref().map(ToString::to_string)
+    }
+
     /// One plain sentence saying why.
     pub fn reason(&self) -> &'static str {
         self.reason

@@ -1,2 +1,7 @@
 //! The `threadgate` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    threadgate::cli::run(std::env::args_os()).into()
+}

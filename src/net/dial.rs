@@ -42,8 +42,21 @@ pub enum Dialed {
     Connected(Stream, SocketAddr),
     /// Pending: come back on an edge, or at this moment if there is one.
     Waiting(Option<Instant>),
-    /// Every address failed; this is what the last one said.
-    Failed(SocketAddr, io::Error),
+    /// Every address failed; this is why the last one did.
+    Failed(Option<SocketAddr>, Failure),
+}
+
+/// Why an address could not be connected to.
+#[derive(Debug)]
+pub enum Failure {
+    /// A rule forbids the address; the sentence says which.
+    Forbidden(&'static str),
+    /// The address is our own: the request would come back.
+    Own,
+    /// There was no address to try.
+    NoAddress,
+    /// What the system said.
+    System(io::Error),
 }
 
 /// A connection being made.
@@ -54,7 +67,7 @@ pub struct Dial {
     next: usize,
     pending: [Option<Attempt>; 2],
     stagger: Option<Instant>,
-    last: Option<(SocketAddr, io::Error)>,
+    last: Option<(SocketAddr, Failure)>,
 }
 
 #[derive(Debug)]
@@ -83,7 +96,7 @@ impl Dial {
         now: Instant,
         poller: &Arc<Poller>,
         owners: &[Owner; 2],
-        refuse: &dyn Fn(SocketAddr) -> Option<io::Error>,
+        refuse: &dyn Fn(SocketAddr) -> Option<Failure>,
     ) -> Dialed {
         for attempt in &mut self.pending {
             let Some(Attempt { to, stream }) = attempt else { continue };
@@ -99,7 +112,7 @@ impl Dial {
                     return Dialed::Connected(stream, to);
                 }
                 Err(e) => {
-                    self.last = Some((*to, e));
+                    self.last = Some((*to, Failure::System(e)));
                     *attempt = None;
                     self.stagger = None;
                 }
@@ -117,7 +130,11 @@ impl Dial {
                     self.next += 1;
                     let to = SocketAddr::new(ip, self.port);
                     let owner = owners.get(place).cloned();
-                    match refuse(to).map_or_else(|| begin(to, poller, owner), Err) {
+                    let begun = match refuse(to) {
+                        Some(refusal) => Err(refusal),
+                        None => begin(to, poller, owner).map_err(Failure::System),
+                    };
+                    match begun {
                         Ok((stream, true)) => {
                             self.pending = [None, None];
                             return Dialed::Connected(stream, to);
@@ -137,12 +154,10 @@ impl Dial {
                 Some(_) => return Dialed::Waiting(self.stagger),
                 None if pending > 0 => return Dialed::Waiting(None),
                 None => {
-                    let any = || {
-                        let to = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), self.port);
-                        (to, io::Error::other("no address"))
+                    return match self.last.take() {
+                        Some((to, why)) => Dialed::Failed(Some(to), why),
+                        None => Dialed::Failed(None, Failure::NoAddress),
                     };
-                    let (to, e) = self.last.take().unwrap_or_else(any);
-                    return Dialed::Failed(to, e);
                 }
             }
         }

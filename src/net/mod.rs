@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod dial;
+pub mod permits;
 pub mod poll;
 pub mod resolve;
 pub mod stream;

@@ -18,6 +18,14 @@ pub trait Expire: Send + Sync {
     /// Called on the parking thread when the entry filed for `filed` comes due. Answers when to
     /// come back, if at all.
     fn due(self: Arc<Self>, filed: Instant, now: Instant) -> Option<Instant>;
+
+    /// Whether the entries filed by it mean nothing any more.
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    /// Called when everybody who waits is to look up at once: the proxy shuts down.
+    fn hurry(self: Arc<Self>) {}
 }
 
 struct Entry {
@@ -47,7 +55,12 @@ struct Heap {
     entries: BinaryHeap<Reverse<Entry>>,
     /// Until when the parking thread sleeps, while it does: an earlier entry must wake it.
     sleeps_until: Option<Option<Instant>>,
+    /// About how many entries mean nothing any more.
+    over: usize,
 }
+
+/// Below this many, entries that mean nothing are left to come due.
+const OVER_KEPT: usize = 1024;
 
 /// The heap and the poller whose sleep it bounds.
 pub struct Timers {
@@ -105,6 +118,24 @@ impl Timers {
         }
     }
 
+    /// Somebody with an entry is over. When that is true of most entries they are swept out, so
+    /// that a proxy with many short connections does not keep each until its deadline.
+    pub fn one_is_over(&self) {
+        let mut heap = self.heap.lock();
+        heap.over += 1;
+        if heap.over > OVER_KEPT && heap.over > heap.entries.len() / 2 {
+            heap.over = 0;
+            heap.entries.retain(|Reverse(e)| !e.who.is_over());
+        }
+    }
+
+    /// Hurries everybody who has an entry.
+    pub fn hurry_all(&self) {
+        let all: Vec<_> =
+            self.heap.lock().entries.iter().map(|Reverse(e)| Arc::clone(&e.who)).collect();
+        all.into_iter().for_each(Expire::hurry);
+    }
+
     /// Entries filed; for tests and stats.
     pub fn len(&self) -> usize {
         self.heap.lock().entries.len()
@@ -141,6 +172,27 @@ mod tests {
         assert_eq!(*early.0.lock(), [past]);
         assert_eq!(timers.len(), 1);
         assert!(timers.sleep().unwrap() > Duration::from_secs(50));
+    }
+
+    #[test]
+    fn entries_that_mean_nothing_are_swept_out() {
+        struct Over;
+        impl Expire for Over {
+            fn due(self: Arc<Self>, _: Instant, _: Instant) -> Option<Instant> {
+                None
+            }
+            fn is_over(&self) -> bool {
+                true
+            }
+        }
+        let timers = Timers::new(Arc::new(Poller::new().unwrap()));
+        let future = Instant::now() + Duration::from_secs(60);
+        timers.file(future, Arc::new(Later(Mutex::default(), None)));
+        for _ in 0..5 * OVER_KEPT {
+            timers.file(future, Arc::new(Over));
+            timers.one_is_over();
+        }
+        assert!(timers.len() <= 2 * OVER_KEPT, "{} are left", timers.len());
     }
 
     #[test]

@@ -1,0 +1,405 @@
+//! From the words that were typed to the words argh takes.
+//!
+//! argh wants `--option value`, long or short, and nothing else. People type more, so each
+//! word is read here and written back in argh's way:
+//!
+//! - `--key=value`, `-p8080`, `-p=8080`, `-vv`, `-vp8080`;
+//! - no command at all, which means `serve`;
+//! - `-h`, `--help`, `help`, `-V` and `--version` anywhere an option may stand.
+//!
+//! And what argh would refuse with a bare sentence is refused here with the name of the
+//! option and what to try. The value of an option is the next word, unless that looks like
+//! an option (a dash and a letter, or two dashes): `-t -1` has the value `-1`, and
+//! `--port-file=--odd` is how to name a file `--odd`.
+//!
+//! What the options are is told by argh, so nothing here has to be kept in step with them.
+//! What a value means is not looked at.
+
+use std::vec::IntoIter;
+
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
+
+use crate::cli::nearest::nearest;
+use crate::config::listen;
+
+/// The command that runs when none is named.
+const DEFAULT_COMMAND: &str = "serve";
+
+/// The help command and the option of every command, with its letter.
+const HELP: (&str, &str, char) = ("help", "--help", 'h');
+
+/// The option of every command that asks for the version, with its letter.
+const VERSION: (&str, char) = ("--version", 'V');
+
+/// What the words ask for.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Request {
+    /// The help text.
+    Help,
+    /// The name and version of the program.
+    Version,
+    /// A command, its name first, in the words argh takes.
+    Run(Vec<String>),
+}
+
+/// Reads the words after the program's name.
+///
+/// # Errors
+///
+/// A sentence that names the word and says what to try.
+pub(crate) fn normalise(args: Vec<String>, commands: &[SubCommandInfo]) -> Result<Request, String> {
+    let mut words = args.into_iter();
+    let first = words.as_slice().first().filter(|word| !word.starts_with('-'));
+    let name = match first {
+        Some(_) => words.next().unwrap_or_default(),
+        None => DEFAULT_COMMAND.to_owned(),
+    };
+    if name == HELP.0 {
+        return match words.next() {
+            Some(topic) if !is_command(&topic, commands) && topic != HELP.0 => {
+                Err(unknown_command(&topic, commands))
+            }
+            _ => Ok(Request::Help),
+        };
+    }
+    let Some(command) = commands.iter().find(|c| c.name == name) else {
+        return Err(unknown_command(&name, commands));
+    };
+    Scan { commands, command: &command.command, words, out: vec![name], given: Vec::new() }.run()
+}
+
+/// One pass over the words of a command.
+struct Scan<'a> {
+    commands: &'a [SubCommandInfo],
+    command: &'a CommandInfoWithArgs,
+    words: IntoIter<String>,
+    /// What argh will read.
+    out: Vec<String>,
+    /// The options with a value so far, for those that take only one.
+    given: Vec<(&'a str, String)>,
+}
+
+impl<'a> Scan<'a> {
+    fn run(mut self) -> Result<Request, String> {
+        let takes_words = !self.command.positionals.is_empty();
+        while let Some(word) = self.words.next() {
+            if word == "--" {
+                let rest: Vec<String> = self.words.by_ref().collect();
+                if let Some(word) = rest.first().filter(|_| !takes_words) {
+                    return Err(self.unexpected(word));
+                }
+                self.out.push(word);
+                self.out.extend(rest);
+            } else if word.starts_with("--") {
+                if let Some(request) = self.long(&word)? {
+                    return Ok(request);
+                }
+            } else if word.starts_with('-') && word != "-" {
+                if let Some(request) = self.short(&word)? {
+                    return Ok(request);
+                }
+            } else if takes_words {
+                self.out.push(word);
+            } else {
+                return Err(self.unexpected(&word));
+            }
+        }
+        Ok(Request::Run(self.out))
+    }
+
+    /// `--option`, `--option value`, `--option=value`.
+    fn long(&mut self, word: &str) -> Result<Option<Request>, String> {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (word, None),
+        };
+        let asks = match name {
+            name if name == HELP.1 => Some(Request::Help),
+            name if name == VERSION.0 => Some(Request::Version),
+            _ => None,
+        };
+        if asks.is_some() {
+            return match value {
+                Some(_) => Err(takes_no_value(name)),
+                None => Ok(asks),
+            };
+        }
+        match self.command.flags.iter().find(|f| f.long == name) {
+            Some(flag) => self.take(flag, value).map(|()| None),
+            None => {
+                let meant = nearest(name, self.long_names());
+                Err(format!("unknown option '{name}'{}", did_you_mean(meant)))
+            }
+        }
+    }
+
+    /// `-v`, `-vv`, `-p 8080`, `-p8080`, `-p=8080`, `-vp8080`.
+    fn short(&mut self, word: &str) -> Result<Option<Request>, String> {
+        let long = format!("-{}", word.split('=').next().unwrap_or_default());
+        if long.len() > 3 && self.long_names().any(|name| name == long) {
+            return Err(format!("unknown option '{word}'; write {long}, with two dashes"));
+        }
+        let mut letters = word.trim_start_matches('-').chars();
+        while let Some(letter) = letters.next() {
+            if letter == HELP.2 {
+                return Ok(Some(Request::Help));
+            }
+            if letter == VERSION.1 {
+                return Ok(Some(Request::Version));
+            }
+            let Some(flag) = self.command.flags.iter().find(|f| f.short == Some(letter)) else {
+                let alone = word.chars().count() == 2;
+                let place = if alone { String::new() } else { format!(" in '{word}'") };
+                return Err(format!("unknown option '-{letter}'{place}"));
+            };
+            if flag.kind == FlagInfoKind::Switch {
+                self.take(flag, None)?;
+                continue;
+            }
+            let attached = letters.as_str();
+            let value = attached.strip_prefix('=').unwrap_or(attached);
+            self.take(flag, Some(value).filter(|_| !attached.is_empty()).map(str::to_owned))?;
+            break;
+        }
+        Ok(None)
+    }
+
+    /// Writes one option, with its value from the same word or the next.
+    fn take(&mut self, flag: &'a FlagInfo<'a>, value: Option<String>) -> Result<(), String> {
+        let name = flag.long;
+        let FlagInfoKind::Option { arg_name } = flag.kind else {
+            if value.is_some() {
+                return Err(takes_no_value(name));
+            }
+            self.out.push(name.to_owned());
+            return Ok(());
+        };
+        let value = match value {
+            Some(value) => value,
+            None => match self.words.next() {
+                Some(next) if !looks_like_an_option(&next) => next,
+                Some(next) => {
+                    return Err(format!(
+                        "{name}: needs a value before '{next}'; write {name} {arg_name}"
+                    ));
+                }
+                None => return Err(format!("{name}: needs a value; write {name} {arg_name}")),
+            },
+        };
+        if flag.optionality != Optionality::Repeating {
+            if let Some((_, before)) = self.given.iter().find(|(given, _)| *given == name) {
+                return Err(format!(
+                    "{name}: given twice, '{before}' and then '{value}'; give it once"
+                ));
+            }
+            self.given.push((name, value.clone()));
+        }
+        self.out.push(name.to_owned());
+        self.out.push(value);
+        Ok(())
+    }
+
+    /// The long options of the command and of every command.
+    fn long_names(&self) -> impl Iterator<Item = &'a str> {
+        let built_in = [HELP.1, VERSION.0];
+        let own = self.command.flags.iter().map(|f| f.long);
+        own.filter(move |name| !built_in.contains(name)).chain(built_in)
+    }
+
+    /// The sentence for a word that is neither an option nor the value of one.
+    fn unexpected(&self, word: &str) -> String {
+        let name = self.command.name;
+        if is_command(word, self.commands) {
+            return format!("unexpected '{word}'; a command comes first: threadgate {word}");
+        }
+        format!("unexpected '{word}'; {name} takes only options{}", meant_address(word))
+    }
+}
+
+/// Whether a word is taken for an option where a value should stand.
+fn looks_like_an_option(word: &str) -> bool {
+    let after = word.strip_prefix('-').and_then(|rest| rest.chars().next());
+    after.is_some_and(|c| c == '-' || c.is_ascii_alphabetic())
+}
+
+fn takes_no_value(name: &str) -> String {
+    format!("{name}: takes no value; write {name} alone")
+}
+
+fn did_you_mean(meant: Option<&str>) -> String {
+    meant.map(|word| format!("; did you mean {word}?")).unwrap_or_default()
+}
+
+fn is_command(word: &str, commands: &[SubCommandInfo]) -> bool {
+    commands.iter().any(|c| c.name == word)
+}
+
+fn unknown_command(word: &str, commands: &[SubCommandInfo]) -> String {
+    let meant = nearest(word, commands.iter().map(|c| c.name).chain([HELP.0]));
+    let advice = if meant.is_some() { did_you_mean(meant) } else { meant_address(word) };
+    format!("unknown command '{word}'{advice}")
+}
+
+/// A suggestion for a bare port or address.
+fn meant_address(word: &str) -> String {
+    let option = if listen::parse_port(word).is_ok() {
+        "--port"
+    } else if listen::parse(word).is_ok() {
+        "--listen"
+    } else {
+        return String::new();
+    };
+    did_you_mean(Some(&format!("{option} {word}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use argh::{ArgsInfo, FromArgs};
+
+    use super::*;
+
+    /// A program with one option of each kind.
+    #[derive(FromArgs, ArgsInfo)]
+    struct Program {
+        #[argh(subcommand)]
+        _command: Command,
+    }
+
+    #[derive(FromArgs, ArgsInfo)]
+    #[argh(subcommand)]
+    #[expect(dead_code, reason = "only what argh makes of the type is looked at")]
+    enum Command {
+        Serve(Serve),
+        Run(Run),
+    }
+
+    /// options only
+    #[derive(FromArgs, ArgsInfo)]
+    #[argh(subcommand, name = "serve")]
+    struct Serve {
+        /// repeatable
+        #[argh(option, short = 'l', long = "listen", arg_name = "ADDR")]
+        _listen: Vec<String>,
+        /// once
+        #[argh(option, short = 'p', long = "port", arg_name = "PORT")]
+        _port: Option<String>,
+        /// once, without a letter
+        #[argh(option, long = "port-file", arg_name = "FILE")]
+        _port_file: Option<String>,
+        /// switch
+        #[argh(switch, long = "open")]
+        _open: bool,
+        /// counted switch
+        #[argh(switch, short = 'v', long = "verbose")]
+        _verbose: u8,
+    }
+
+    /// options and words
+    #[derive(FromArgs, ArgsInfo)]
+    #[argh(subcommand, name = "run")]
+    struct Run {
+        /// once
+        #[argh(option, short = 'p', long = "port", arg_name = "PORT")]
+        _port: Option<String>,
+        /// the words
+        #[argh(positional, greedy)]
+        _words: Vec<String>,
+    }
+
+    fn request(typed: &str) -> Result<Request, String> {
+        let words = typed.split_whitespace().map(|w| w.replace('_', " ")).collect();
+        normalise(words, &Program::get_args_info().commands)
+    }
+
+    #[track_caller]
+    fn check(shows: &str, typed: &str, words: &str) {
+        let expected: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(request(typed), Ok(Request::Run(expected.clone())), "{shows}: {typed}");
+        let strs: Vec<&str> = expected.iter().map(String::as_str).collect();
+        assert!(Program::from_args(&["threadgate"], &strs).is_ok(), "{shows}: argh takes it");
+    }
+
+    #[test]
+    fn what_people_type_becomes_what_argh_takes() {
+        check("no words at all mean serve", "", "serve");
+        check("options alone mean serve", "-p 8080", "serve --port 8080");
+        check("a named command stays", "serve -p 8080", "serve --port 8080");
+        check("long, value in the next word", "--port 8080", "serve --port 8080");
+        check("long, value after =", "--port=8080", "serve --port 8080");
+        check("only the first = divides", "--port-file=a=b", "serve --port-file a=b");
+        check("short, value attached", "-p8080", "serve --port 8080");
+        check("short, value after =", "-p=8080", "serve --port 8080");
+        check("short, value with = inside", "-lx=y", "serve --listen x=y");
+        check("a letter twice in a word", "-vv", "serve --verbose --verbose");
+        check("letters and then a value", "-vp8080", "serve --verbose --port 8080");
+        check("letters and then a value's word", "-vp 80", "serve --verbose --port 80");
+        check(
+            "repeatable options",
+            "-l a -lb --listen=c",
+            "serve --listen a --listen b --listen c",
+        );
+        check("a switch twice", "--open --open", "serve --open --open");
+        check("a negative number is a value", "-p -1", "serve --port -1");
+        check("- is a value", "--port-file -", "serve --port-file -");
+        check("= takes what looks like an option", "--port-file=--v", "serve --port-file --v");
+        check("attached, too", "-p-v", "serve --port -v");
+        check("help as a value", "--port-file help", "serve --port-file help");
+        check("-- and nothing after it", "--open --", "serve --open --");
+        check("-- ends the options", "run -p1 -- env -p2 --help", "run --port 1 -- env -p2 --help");
+    }
+
+    #[test]
+    fn an_empty_value_is_a_value() {
+        let words = vec!["--port=".to_owned()];
+        let expected = ["serve", "--port", ""].map(str::to_owned).to_vec();
+        let commands = Program::get_args_info().commands;
+        assert_eq!(normalise(words, &commands), Ok(Request::Run(expected)));
+    }
+
+    #[test]
+    fn help_and_version_are_answered_wherever_an_option_may_stand() {
+        for typed in ["help", "-h", "--help", "serve --help", "serve -h", "-p 1 -vh", "help serve"]
+        {
+            assert_eq!(request(typed), Ok(Request::Help), "{typed}");
+        }
+        for typed in ["-V", "--version", "serve -V", "-p1 --version", "-vV"] {
+            assert_eq!(request(typed), Ok(Request::Version), "{typed}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_what_to_try() {
+        for (typed, says) in [
+            ("--lisen x", "unknown option '--lisen'; did you mean --listen?"),
+            ("--lisen=x", "unknown option '--lisen'; did you mean --listen?"),
+            ("--hlep", "unknown option '--hlep'; did you mean --help?"),
+            ("--frobnicate", "unknown option '--frobnicate'"),
+            ("-x", "unknown option '-x'"),
+            ("-vx", "unknown option '-x' in '-vx'"),
+            ("-port 80", "unknown option '-port'; write --port, with two dashes"),
+            ("-listen=x", "unknown option '-listen=x'; write --listen, with two dashes"),
+            ("--port", "--port: needs a value; write --port PORT"),
+            ("-p", "--port: needs a value; write --port PORT"),
+            ("-p --open", "--port: needs a value before '--open'; write --port PORT"),
+            ("-vp -v", "--port: needs a value before '-v'; write --port PORT"),
+            ("-p --", "--port: needs a value before '--'; write --port PORT"),
+            ("-p 1 --port=2", "--port: given twice, '1' and then '2'; give it once"),
+            ("--open=yes", "--open: takes no value; write --open alone"),
+            ("--help=x", "--help: takes no value; write --help alone"),
+            ("srve", "unknown command 'srve'; did you mean serve?"),
+            ("frobnicate", "unknown command 'frobnicate'"),
+            ("help frobnicate", "unknown command 'frobnicate'"),
+            ("8080", "unknown command '8080'; did you mean --port 8080?"),
+            (":8080", "unknown command ':8080'; did you mean --listen :8080?"),
+            (
+                "serve 8080",
+                "unexpected '8080'; serve takes only options; did you mean --port 8080?",
+            ),
+            ("serve -- x", "unexpected 'x'; serve takes only options"),
+            ("serve -", "unexpected '-'; serve takes only options"),
+            ("-v serve", "unexpected 'serve'; a command comes first: threadgate serve"),
+        ] {
+            assert_eq!(request(typed), Err(says.to_owned()), "{typed}");
+        }
+    }
+}

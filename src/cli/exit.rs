@@ -1,0 +1,195 @@
+//! How the process ends: every failure of the command line, and the code each exits with.
+//!
+//! The codes are decided here and nowhere else. Those above 2 are of sysexits.h, so that a
+//! service manager can tell "try again" from "a person has to change something".
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+
+/// What the process reports to whoever started it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// All went well, a signal to stop included.
+    Clean,
+    /// It ran and then failed.
+    Failure,
+    /// The command line cannot be understood.
+    Usage,
+    /// It cannot listen where it was told to (`EX_UNAVAILABLE`).
+    Unavailable,
+    /// The system does not permit what was asked (`EX_NOPERM`).
+    NoPermission,
+    /// A configuration file is wrong (`EX_CONFIG`).
+    Configuration,
+}
+
+impl Exit {
+    /// The number the process exits with.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Unavailable => 69,
+            Self::NoPermission => 77,
+            Self::Configuration => 78,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// Why a command could not be carried out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// What the process exits with.
+    pub exit: Exit,
+    /// One sentence for stderr, without `threadgate: ` before it.
+    pub message: String,
+}
+
+impl Failure {
+    /// A command line that cannot be understood.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
+    }
+
+    /// A listener that could not be opened at `address`.
+    pub fn bind(address: SocketAddr, error: &io::Error) -> Self {
+        let (exit, message) = bind_failure(address, error);
+        Self { exit, message }
+    }
+}
+
+/// As it is printed: the sentence, and for a usage error where to read on.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "threadgate: {}", self.message)?;
+        if self.exit == Exit::Usage {
+            write!(f, "\ntry 'threadgate --help'")?;
+        }
+        Ok(())
+    }
+}
+
+/// What to exit with and to say when `address` cannot be listened on.
+pub fn bind_failure(address: SocketAddr, error: &io::Error) -> (Exit, String) {
+    use io::ErrorKind;
+
+    let (ip, port) = (address.ip(), address.port());
+    let (any_port, any_ip) = (SocketAddr::new(ip, 0), SocketAddr::new(unspecified(ip), port));
+    let no_such_family = Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    let (exit, why) = match error.kind() {
+        ErrorKind::AddrInUse => (
+            Exit::Unavailable,
+            format!(
+                "the address is in use (ss -ltnp 'sport = :{port}' shows by whom); choose \
+                 another port with --port or --listen (--listen {any_port} lets the system choose)"
+            ),
+        ),
+        ErrorKind::PermissionDenied if (1..1024).contains(&port) => (
+            Exit::NoPermission,
+            format!(
+                "port {port} needs a privilege; choose a port from 1024 up, such as 8080, \
+                 or grant the privilege: setcap cap_net_bind_service=+ep FILE, with the \
+                 file of this program"
+            ),
+        ),
+        ErrorKind::PermissionDenied => (
+            Exit::NoPermission,
+            format!(
+                "permission denied by a policy of this system; choose another port than {port}"
+            ),
+        ),
+        ErrorKind::AddrNotAvailable => (
+            Exit::Unavailable,
+            format!(
+                "{ip} is not an address of this machine ('ip address' shows them); \
+                 for all of them write --listen {any_ip}"
+            ),
+        ),
+        _ if error.raw_os_error() == no_such_family && address.is_ipv6() => {
+            (Exit::Unavailable, format!("this system has no IPv6; write --listen 127.0.0.1:{port}"))
+        }
+        _ => (Exit::Unavailable, error.to_string()),
+    };
+    (exit, format!("cannot listen on {address}: {why}"))
+}
+
+/// All addresses of the family of `ip`.
+fn unspecified(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn every_exit_has_its_own_code() {
+        let codes = [
+            (Exit::Clean, 0),
+            (Exit::Failure, 1),
+            (Exit::Usage, 2),
+            (Exit::Unavailable, 69),
+            (Exit::NoPermission, 77),
+            (Exit::Configuration, 78),
+        ];
+        for (exit, code) in codes {
+            assert_eq!(exit.code(), code, "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_usage_error_points_to_the_help() {
+        let usage = Failure::usage("--port: needs a value");
+        let text = "threadgate: --port: needs a value\ntry 'threadgate --help'";
+        assert_eq!(usage.to_string(), text);
+        let other = Failure { exit: Exit::Failure, message: "no".to_owned() };
+        assert_eq!(other.to_string(), "threadgate: no");
+    }
+
+    #[test]
+    fn a_refused_address_says_why_and_what_to_try() {
+        for (address, errno, exit, says) in [
+            ("127.0.0.1:3128", Errno::ADDRINUSE, Exit::Unavailable, "ss -ltnp 'sport = :3128'"),
+            ("[::1]:3128", Errno::ADDRINUSE, Exit::Unavailable, "--listen [::1]:0"),
+            ("0.0.0.0:80", Errno::ACCESS, Exit::NoPermission, "port 80 needs a privilege"),
+            ("127.0.0.1:8080", Errno::ACCESS, Exit::NoPermission, "by a policy of this system"),
+            ("192.0.2.1:80", Errno::ADDRNOTAVAIL, Exit::Unavailable, "--listen 0.0.0.0:80"),
+            ("[2001:db8::1]:80", Errno::ADDRNOTAVAIL, Exit::Unavailable, "--listen [::]:80"),
+            ("[::1]:80", Errno::AFNOSUPPORT, Exit::Unavailable, "has no IPv6"),
+            ("127.0.0.1:80", Errno::MFILE, Exit::Unavailable, "Too many open files"),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            let (found, message) = bind_failure(address.parse().unwrap(), &error);
+            assert_eq!(found, exit, "{message}");
+            let start = format!("cannot listen on {address}: ");
+            assert!(message.starts_with(&start) && message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_is_told_from_the_error_the_system_gives() {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = first.local_addr().unwrap();
+        let error = TcpListener::bind(address).unwrap_err();
+        let failure = Failure::bind(address, &error);
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert!(failure.message.contains("is in use"), "{}", failure.message);
+    }
+}

@@ -1,0 +1,168 @@
+//! The help text, in one place. A test holds it to the options there are, and to their
+//! defaults; `docs/threadgate.1` says the same at more length.
+
+/// What `threadgate --help` prints.
+pub(crate) const HELP: &str = "\
+threadgate: an HTTP proxy on a fixed pool of blocking threads
+
+Usage: threadgate [serve] [OPTIONS]
+
+  threadgate                        listen on 127.0.0.1:3128, for this machine only
+  threadgate -p 8080 -t 8           another port, eight worker threads
+  threadgate -l 0.0.0.0:3128        for the private networks this machine is in, too
+  threadgate --access-log -         a line on stdout for each exchange
+  curl -x http://127.0.0.1:3128 http://example.com/
+
+Listening:
+  -l, --listen ADDR                 address to listen on; may be repeated
+                                    (default 127.0.0.1:3128). IP:PORT or [IP]:PORT;
+                                    :PORT and localhost:PORT mean 127.0.0.1:PORT,
+                                    0.0.0.0:PORT and [::]:PORT every network;
+                                    port 0 lets the system choose
+  -p, --port PORT                   short for --listen 127.0.0.1:PORT
+      --port-file FILE              write the ports to FILE once they are bound
+      --open                        accept clients from any network, not only from
+                                    private ones, where it listens beyond loopback
+
+Limits:
+  -t, --threads N                   worker threads, 1 to 1024 (default: by the number
+                                    of cores)
+      --max-connections N           client connections at one time, 1 to 1000000
+                                    (default: by the limit on open files)
+      --max-head-size SIZE          largest head of a message, 1KiB to 1MiB
+                                    (default 32KiB)
+
+Times:
+      --timeout-head DURATION       for a head to come whole (default 10s)
+      --timeout-idle DURATION       a client connection without a request (default 60s)
+      --timeout-connect DURATION    to reach the next server (default 10s)
+      --timeout-response DURATION   for a response to begin (default 60s)
+      --timeout-tunnel DURATION     a tunnel in which nobody sends (default 10m)
+      --drain DURATION              to finish after SIGTERM or SIGINT; 0 does not wait
+                                    (default 10s)
+
+Messages and logs:
+      --via NAME|off                name in the Via field (default threadgate)
+      --access-log FILE|-|off       a line for each exchange; - is stdout (default off)
+      --log-format text|json        how that line is written (default text)
+  -v, --verbose                     say more on stderr; may be repeated
+  -q, --quiet                       say less on stderr; may be repeated
+
+  -h, --help                        print this text and exit
+  -V, --version                     print the version and exit
+
+A DURATION is a whole number and a unit: 500ms, 10s, 5m, 1h, 2d.
+A SIZE is a number of octets, or one with a unit: 32k, 64KiB (of 1024), 64kB (of 1000).
+
+Exit status: 0 stopped by a signal, 1 failed while running, 2 wrong command line,
+69 cannot listen there, 77 not permitted, 78 wrong configuration.
+";
+
+#[cfg(test)]
+mod tests {
+    use argh::{ArgsInfo, FlagInfo, FlagInfoKind};
+
+    use super::*;
+    use crate::cli::serve::ServeArgs;
+    use crate::config::{Config, duration, size};
+
+    const MAN: &str = include_str!("../../docs/threadgate.1");
+
+    /// The manual page without its marks for fonts and dashes.
+    fn man() -> String {
+        ["\\fB", "\\fI", "\\fR"].iter().fold(MAN.replace("\\-", "-"), |t, m| t.replace(m, ""))
+    }
+
+    /// How an option is written, as `--port PORT`, with its letter.
+    fn written(flag: &FlagInfo<'_>) -> (String, Option<char>) {
+        let value = match flag.kind {
+            FlagInfoKind::Switch => String::new(),
+            FlagInfoKind::Option { arg_name } => format!(" {arg_name}"),
+        };
+        (format!("{}{value}", flag.long), flag.short)
+    }
+
+    /// What stands at the beginning of a line before its explanation.
+    fn options_of_help() -> Vec<(String, Option<char>)> {
+        HELP.lines()
+            .filter(|line| line.trim_start().starts_with('-'))
+            .map(|line| {
+                let head = line.trim_start().split("  ").next().unwrap();
+                match head.split_once(", ") {
+                    Some((short, long)) => (long.to_owned(), short.chars().nth(1)),
+                    None => (head.to_owned(), None),
+                }
+            })
+            .collect()
+    }
+
+    fn options_there_are() -> Vec<(String, Option<char>)> {
+        let flags = ServeArgs::get_args_info().flags;
+        let own = flags.iter().filter(|f| f.long != "--help").map(written);
+        own.chain([("--help".to_owned(), Some('h')), ("--version".to_owned(), Some('V'))]).collect()
+    }
+
+    #[test]
+    fn the_help_lists_the_options_there_are_and_no_other() {
+        let (mut listed, mut there) = (options_of_help(), options_there_are());
+        listed.sort();
+        there.sort();
+        assert_eq!(listed, there);
+    }
+
+    #[test]
+    fn the_man_page_lists_the_options_there_are_and_no_other() {
+        let plain = man();
+        let mut listed: Vec<(String, Option<char>)> = Vec::new();
+        let mut lines = plain.lines();
+        while let Some(line) = lines.next() {
+            let head = if line == ".TP" { lines.next().unwrap() } else { continue };
+            match head.split_once(", ") {
+                Some((short, long)) if long.starts_with("--") => {
+                    listed.push((long.to_owned(), short.chars().nth(1)));
+                }
+                _ if head.starts_with("--") => listed.push((head.to_owned(), None)),
+                _ => {}
+            }
+        }
+        let mut there = options_there_are();
+        listed.sort();
+        there.sort();
+        assert_eq!(listed, there);
+    }
+
+    #[test]
+    fn the_texts_name_the_defaults_there_are() {
+        let config = Config::default();
+        let times = config.timeouts;
+        let rows = [
+            ("--listen ADDR", config.listen[0].to_string()),
+            ("--timeout-head DURATION", duration::Shown(times.head).to_string()),
+            // A minute is the same in either unit; the texts say it in the usual one.
+            ("--timeout-idle DURATION", format!("{}s", times.idle.as_secs())),
+            ("--timeout-connect DURATION", duration::Shown(times.connect).to_string()),
+            ("--timeout-response DURATION", format!("{}s", times.response.as_secs())),
+            ("--timeout-tunnel DURATION", duration::Shown(times.tunnel).to_string()),
+            ("--drain DURATION", duration::Shown(config.drain).to_string()),
+            ("--max-head-size SIZE", size::Shown(config.max_head_octets as u64).to_string()),
+            ("--via NAME|off", config.via.unwrap()),
+            ("--access-log FILE|-|off", "off".to_owned()),
+            ("--log-format text|json", "text".to_owned()),
+        ];
+        let man = man();
+        for (option, default) in rows {
+            for text in [HELP, &man] {
+                let rest = text.split_once(option).unwrap().1;
+                let found = rest.split_once("(default ").unwrap().1.split(')').next().unwrap();
+                assert_eq!(found, default, "{option}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_fits_a_terminal() {
+        for line in HELP.lines() {
+            assert!(line.chars().count() <= 88, "{line}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the process says about itself, on stderr.
+//!
+//! One line a message, for people and for service managers alike:
+//!
+//! ```text
+//! 2026-11-21T20:00:00Z WARN no connection left of 5456; waiting
+//! ```
+//!
+//! The usual level is info: starting, stopping, and what somebody should look at. `-q` takes
+//! away (warnings, errors, nothing), `-v` adds (debug: one line a session; trace). The
+//! variables `THREADGATE_LOG` and `RUST_LOG`, the first before the second, overrule both with
+//! env_logger's directives (`debug`, `threadgate::server=trace,warn`). Colour only on a
+//! terminal and without `NO_COLOR`. The access log is not written here.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use env_logger::Builder;
+use jiff::Timestamp;
+use log::{Level, LevelFilter};
+
+/// The variables with directives, the first that is set and not empty counts.
+const VARIABLES: [&str; 2] = ["THREADGATE_LOG", "RUST_LOG"];
+
+/// Sends messages of the `log` crate to stderr, for the rest of the process. A second call
+/// changes nothing.
+pub(crate) fn init(verbosity: i8) {
+    let mut builder = Builder::new();
+    let set = VARIABLES.iter().find_map(|v| std::env::var(v).ok().filter(|d| !d.is_empty()));
+    match set {
+        Some(directives) => builder.parse_filters(&directives),
+        None => {
+            let (ours, others) = levels(verbosity);
+            builder.filter_level(others).filter_module("threadgate", ours)
+        }
+    };
+    builder.format(|out, record| {
+        let style = out.default_level_style(record.level());
+        let time = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+        write!(out, "{time} {style}{}{style:#} ", record.level())?;
+        if record.level() >= Level::Debug {
+            write!(out, "{}: ", record.target())?;
+        }
+        writeln!(out, "{}", OneLine(record.args()))
+    });
+    // The only error is that a logger is there already, which is what we want.
+    let _ = builder.try_init();
+}
+
+/// The level of our own messages and that of the libraries we use.
+fn levels(verbosity: i8) -> (LevelFilter, LevelFilter) {
+    match verbosity {
+        ..=-3 => (LevelFilter::Off, LevelFilter::Off),
+        -2 => (LevelFilter::Error, LevelFilter::Error),
+        -1 => (LevelFilter::Warn, LevelFilter::Warn),
+        0 => (LevelFilter::Info, LevelFilter::Warn),
+        1 => (LevelFilter::Debug, LevelFilter::Warn),
+        2 => (LevelFilter::Trace, LevelFilter::Info),
+        3.. => (LevelFilter::Trace, LevelFilter::Trace),
+    }
+}
+
+/// A message with its control characters escaped: what a peer sent may be part of it, and
+/// must neither begin a line of its own nor speak to the terminal.
+struct OneLine<'a>(&'a fmt::Arguments<'a>);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            match part.char_indices().next_back() {
+                Some((at, last)) if last.is_control() => {
+                    self.0.write_str(part.get(..at).unwrap_or_default())?;
+                    write!(self.0, "{}", last.escape_default())?;
+                }
+                _ => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stays_on_one_line_and_cannot_speak_to_the_terminal() {
+        for (text, shown) in [
+            ("plain", "plain"),
+            ("größe ✓", "größe ✓"),
+            ("a\r\nb", "a\\r\\nb"),
+            ("\u{1b}[31mred", "\\u{1b}[31mred"),
+            ("end\n", "end\\n"),
+            ("\u{9b}1m", "\\u{9b}1m"),
+            ("", ""),
+        ] {
+            assert_eq!(OneLine(&format_args!("{text}")).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn verbosity_moves_the_level_of_our_messages_by_one() {
+        let ours = |v| levels(v).0;
+        let all = [-128, -3, -2, -1, 0, 1, 2, 3, 127].map(ours);
+        assert!(all.is_sorted());
+        assert_eq!(ours(0), LevelFilter::Info);
+        assert_eq!((ours(-1), ours(-2), ours(-3)), {
+            (LevelFilter::Warn, LevelFilter::Error, LevelFilter::Off)
+        });
+        assert_eq!((ours(1), ours(2)), (LevelFilter::Debug, LevelFilter::Trace));
+        assert!((-128..=127).all(|v| levels(v).1 <= levels(v).0), "libraries say no more than we");
+    }
+}

@@ -1,0 +1,123 @@
+//! The command line: words in, an exit status out.
+//!
+//! In reading order: `argv` turns what was typed into what argh takes, `serve` holds the
+//! options and makes a [`Config`](crate::config::Config) of them, `help` is the text,
+//! `logging` sets up stderr, `exit` decides how the process ends.
+//!
+//! stdout is for what was asked for (help, the version, an access log with `-`), stderr for
+//! everything else.
+
+mod argv;
+mod exit;
+mod help;
+mod logging;
+mod nearest;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::cli::argv::Request;
+use crate::cli::serve::ServeArgs;
+
+pub use crate::cli::exit::{Exit, Failure, bind_failure};
+
+/// an HTTP proxy on a fixed pool of blocking threads
+#[derive(ArgsInfo, Debug, FromArgs)]
+struct Threadgate {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Serve(ServeArgs),
+}
+
+/// Does what the words of a command line ask for, the program's name being the first of
+/// them. Blocks until it is done, which for `serve` means until a signal comes.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
+    match answer(args.into_iter().skip(1)) {
+        Ok(()) => Exit::Clean,
+        Err(failure) => {
+            // With stderr gone there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "{failure}");
+            failure.exit
+        }
+    }
+}
+
+fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let words = args.map(text).collect::<Result<Vec<_>, _>>()?;
+    match argv::normalise(words, &Threadgate::get_args_info().commands).map_err(Failure::usage)? {
+        Request::Help => print(help::HELP),
+        Request::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
+        Request::Run(words) => match parse(&words)? {
+            Command::Serve(args) => serve::serve(args),
+        },
+    }
+}
+
+/// A word as text. The options have no use for other octets, file names included: they
+/// could be neither logged nor put into a configuration file as they are.
+fn text(word: OsString) -> Result<String, Failure> {
+    word.into_string().map_err(|word| Failure::usage(format!("{word:?} is not UTF-8")))
+}
+
+fn parse(words: &[String]) -> Result<Command, Failure> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match Threadgate::from_args(&["threadgate"], &words) {
+        Ok(program) => Ok(program.command),
+        // What argh refuses was refused before it, in better words; this is for the rest.
+        Err(early) => Err(Failure::usage(early.output.trim_end())),
+    }
+}
+
+/// Writes to stdout. A reader that went away has seen enough: `threadgate --help | head -1`
+/// is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure { exit: Exit::Failure, message: format!("cannot write to stdout: {e}") })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[track_caller]
+    fn refused(words: impl IntoIterator<Item = OsString>, says: &str) {
+        let failure = answer(words.into_iter()).unwrap_err();
+        assert_eq!(failure, Failure::usage(says));
+    }
+
+    #[test]
+    fn a_word_that_is_not_utf8_is_a_usage_error() {
+        refused([OsString::from_vec(b"--via=\xff".to_vec())], "\"--via=\\xFF\" is not UTF-8");
+    }
+
+    #[test]
+    fn a_wrong_word_and_a_wrong_value_are_usage_errors() {
+        refused(["--threds=1".into()], "unknown option '--threds'; did you mean --threads?");
+        refused(
+            ["--via=".into()],
+            "--via: '' is not a name; give letters, digits and dashes, \
+             for example threadgate-1, or off",
+        );
+    }
+
+    #[test]
+    fn the_name_of_the_program_is_not_read() {
+        assert_eq!(run(["--frobnicate", "--version"].map(OsString::from)), Exit::Clean);
+        assert_eq!(run(["threadgate", "--frobnicate"].map(OsString::from)), Exit::Usage);
+    }
+}

@@ -1,0 +1,293 @@
+//! `threadgate serve`: the options as typed, and what they mean together.
+//!
+//! Values stay text in [`ServeArgs`], so that what is wrong with one is said in our words
+//! and not in argh's. The texts argh wants of the fields are not printed: `help.rs` has them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::logging;
+use crate::config::{self, Config, LogFormat, LogTarget, Timeouts, duration, listen, number, size};
+
+/// start the proxy
+#[derive(ArgsInfo, Debug, Default, FromArgs)]
+#[argh(subcommand, name = "serve")]
+pub(crate) struct ServeArgs {
+    /// address to listen on
+    #[argh(option, short = 'l', arg_name = "ADDR")]
+    listen: Vec<String>,
+
+    /// port to listen on at 127.0.0.1
+    #[argh(option, short = 'p', arg_name = "PORT")]
+    port: Option<String>,
+
+    /// file that receives the ports
+    #[argh(option, arg_name = "FILE")]
+    port_file: Option<String>,
+
+    /// worker threads
+    #[argh(option, short = 't', arg_name = "N")]
+    threads: Option<String>,
+
+    /// client connections at one time
+    #[argh(option, arg_name = "N")]
+    max_connections: Option<String>,
+
+    /// octets of a head
+    #[argh(option, arg_name = "SIZE")]
+    max_head_size: Option<String>,
+
+    /// time for a head
+    #[argh(option, arg_name = "DURATION")]
+    timeout_head: Option<String>,
+
+    /// time between exchanges
+    #[argh(option, arg_name = "DURATION")]
+    timeout_idle: Option<String>,
+
+    /// time to reach the next server
+    #[argh(option, arg_name = "DURATION")]
+    timeout_connect: Option<String>,
+
+    /// time for the head of a response
+    #[argh(option, arg_name = "DURATION")]
+    timeout_response: Option<String>,
+
+    /// time of silence in a tunnel
+    #[argh(option, arg_name = "DURATION")]
+    timeout_tunnel: Option<String>,
+
+    /// time to finish after the signal to stop
+    #[argh(option, arg_name = "DURATION")]
+    drain: Option<String>,
+
+    /// where the access log goes
+    #[argh(option, arg_name = "FILE|-|off")]
+    access_log: Option<String>,
+
+    /// how it is written
+    #[argh(option, arg_name = "text|json")]
+    log_format: Option<String>,
+
+    /// our name in the Via field
+    #[argh(option, arg_name = "NAME|off")]
+    via: Option<String>,
+
+    /// accept clients from any network
+    #[argh(switch)]
+    open: bool,
+
+    /// say more
+    #[argh(switch, short = 'v')]
+    verbose: u8,
+
+    /// say less
+    #[argh(switch, short = 'q')]
+    quiet: u8,
+}
+
+/// Runs the proxy until a signal stops it.
+pub(crate) fn serve(args: ServeArgs) -> Result<(), Failure> {
+    let config = args.into_config().map_err(Failure::usage)?;
+    logging::init(config.verbosity);
+    start(config)
+}
+
+/// The one place where the configuration is handed to the server. To come: turn `Config`
+/// into the options of each layer, bind ([`Failure::bind`] words what goes wrong), log the
+/// address at info, run, and return when the last session is over.
+fn start(_config: Config) -> Result<(), Failure> {
+    Err(Failure { exit: Exit::Failure, message: "the server is not built yet".to_owned() })
+}
+
+impl ServeArgs {
+    /// Checks each value and all of them together.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that begins with the name of the option.
+    pub(crate) fn into_config(self) -> Result<Config, String> {
+        let usual = Config::default();
+        let times = usual.timeouts;
+        let threads = |v: &str| number::parse_count(v, config::MOST_THREADS, "--threads 8");
+        let connections =
+            |v: &str| number::parse_count(v, config::MOST_CONNECTIONS, "--max-connections 10000");
+        Ok(Config {
+            listen: addresses(&self.listen, self.port.as_deref())?.unwrap_or(usual.listen),
+            threads: read("--threads", self.threads, threads)?,
+            max_connections: read("--max-connections", self.max_connections, connections)?,
+            port_file: read("--port-file", self.port_file, file_name)?,
+            timeouts: Timeouts {
+                head: time("--timeout-head", self.timeout_head, times.head)?,
+                idle: time("--timeout-idle", self.timeout_idle, times.idle)?,
+                connect: time("--timeout-connect", self.timeout_connect, times.connect)?,
+                response: time("--timeout-response", self.timeout_response, times.response)?,
+                tunnel: time("--timeout-tunnel", self.timeout_tunnel, times.tunnel)?,
+            },
+            drain: read("--drain", self.drain, duration::parse)?.unwrap_or(usual.drain),
+            max_head_octets: read("--max-head-size", self.max_head_size, head_octets)?
+                .unwrap_or(usual.max_head_octets),
+            access_log: read("--access-log", self.access_log, LogTarget::parse)?
+                .unwrap_or(usual.access_log),
+            log_format: read("--log-format", self.log_format, LogFormat::parse)?
+                .unwrap_or(usual.log_format),
+            via: read("--via", self.via, config::parse_via)?.unwrap_or(usual.via),
+            open: self.open,
+            verbosity: verbosity(self.verbose, self.quiet),
+        })
+    }
+}
+
+/// Reads the value of `option`, if it has one; an error gets the option's name in front.
+fn read<T>(
+    option: &str,
+    value: Option<String>,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    value.map(|v| parse(&v).map_err(|e| format!("{option}: {e}"))).transpose()
+}
+
+fn time(option: &str, value: Option<String>, usual: Duration) -> Result<Duration, String> {
+    Ok(read(option, value, duration::parse_nonzero)?.unwrap_or(usual))
+}
+
+/// What `--listen` and `--port` say, `None` if neither is there.
+fn addresses(listens: &[String], port: Option<&str>) -> Result<Option<Vec<SocketAddr>>, String> {
+    let port = port.map(listen::parse_port).transpose().map_err(|e| format!("--port: {e}"))?;
+    let mut addresses = Vec::new();
+    for text in listens {
+        let address = listen::parse(text).map_err(|e| format!("--listen: {e}"))?;
+        if address.port() != 0 && addresses.contains(&address) {
+            return Err(format!("--listen: {address} is given twice; give it once"));
+        }
+        addresses.push(address);
+    }
+    match (port.map(listen::loopback), addresses.is_empty()) {
+        (Some(address), true) => Ok(Some(vec![address])),
+        (Some(address), false) => Err(format!(
+            "--port: cannot be combined with --listen; write --listen {address} for that port too"
+        )),
+        (None, false) => Ok(Some(addresses)),
+        (None, true) => Ok(None),
+    }
+}
+
+fn file_name(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        Err("'' is not a file; give a file name".to_owned())
+    } else {
+        Ok(text.into())
+    }
+}
+
+fn head_octets(text: &str) -> Result<usize, String> {
+    let (least, most) = (config::LEAST_HEAD_OCTETS, config::MOST_HEAD_OCTETS);
+    let octets = size::parse_within(text, least as u64, most as u64)?;
+    Ok(usize::try_from(octets).unwrap_or(most))
+}
+
+/// How many `-v` there are more than `-q`.
+fn verbosity(verbose: u8, quiet: u8) -> i8 {
+    let difference = i16::from(verbose) - i16::from(quiet);
+    difference.clamp(i8::MIN.into(), i8::MAX.into()).try_into().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    fn config(words: &str) -> Result<Config, String> {
+        let words: Vec<&str> = words.split_whitespace().map(|w| w.trim_matches('\'')).collect();
+        ServeArgs::from_args(&["threadgate", "serve"], &words).unwrap().into_config()
+    }
+
+    #[test]
+    fn no_option_gives_the_default_configuration() {
+        assert_eq!(config(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn each_option_sets_its_own_field() {
+        fn field(words: &str, set: impl FnOnce(&mut Config)) {
+            let mut expected = Config::default();
+            set(&mut expected);
+            assert_ne!(expected, Config::default(), "{words}: the row must change something");
+            assert_eq!(config(words), Ok(expected), "{words}");
+        }
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let seconds = Duration::from_secs;
+
+        field("--listen 0.0.0.0:8080", |c| c.listen = vec![address("0.0.0.0:8080")]);
+        field("-l :1 -l [::1]:1", |c| c.listen = vec![address("127.0.0.1:1"), address("[::1]:1")]);
+        field("-l :0 -l :0", |c| c.listen = vec![address("127.0.0.1:0"); 2]);
+        field("--port 8080", |c| c.listen = vec![address("127.0.0.1:8080")]);
+        field("-p 0", |c| c.listen = vec![address("127.0.0.1:0")]);
+        field("--threads 1024", |c| c.threads = NonZeroUsize::new(1024));
+        field("-t 1", |c| c.threads = NonZeroUsize::new(1));
+        field("--max-connections 9", |c| c.max_connections = NonZeroUsize::new(9));
+        field("--port-file p", |c| c.port_file = Some("p".into()));
+        field("--timeout-head 1s", |c| c.timeouts.head = seconds(1));
+        field("--timeout-idle 2s", |c| c.timeouts.idle = seconds(2));
+        field("--timeout-connect 3s", |c| c.timeouts.connect = seconds(3));
+        field("--timeout-response 4s", |c| c.timeouts.response = seconds(4));
+        field("--timeout-tunnel 1h", |c| c.timeouts.tunnel = seconds(3600));
+        field("--drain 0", |c| c.drain = Duration::ZERO);
+        field("--max-head-size 64KiB", |c| c.max_head_octets = 64 << 10);
+        field("--access-log -", |c| c.access_log = LogTarget::Stdout);
+        field("--log-format json", |c| c.log_format = LogFormat::Json);
+        field("--via edge", |c| c.via = Some("edge".to_owned()));
+        field("--via off", |c| c.via = None);
+        field("--open", |c| c.open = true);
+        field("-v -v -q", |c| c.verbosity = 1);
+        field("-q --quiet", |c| c.verbosity = -2);
+    }
+
+    #[test]
+    fn a_refused_value_names_its_option() {
+        for (words, says) in [
+            (
+                "--threads abc",
+                "--threads: 'abc' is not a number; give a whole number from 1 to 1024, \
+                 for example --threads 8",
+            ),
+            ("-t 0", "--threads: '0' is less than 1; "),
+            ("-t 1025", "--threads: '1025' is more than 1024; "),
+            ("--max-connections -1", "--max-connections: '-1' is less than 1; "),
+            ("-l 8080", "--listen: '8080' is a port without an address; write :8080"),
+            ("-l :80 -l 127.0.0.1:80", "--listen: 127.0.0.1:80 is given twice"),
+            ("-p 65536", "--port: '65536' is not a port"),
+            (
+                "-p 80 -l :81",
+                "--port: cannot be combined with --listen; write --listen 127.0.0.1:80",
+            ),
+            ("--timeout-head 0", "--timeout-head: '0' would end everything at once"),
+            ("--timeout-idle 10", "--timeout-idle: '10' has no unit; write 10s"),
+            ("--timeout-connect x", "--timeout-connect: 'x' is not a duration"),
+            ("--timeout-response 1w", "--timeout-response: '1w' is not a duration"),
+            ("--timeout-tunnel 400d", "--timeout-tunnel: '400d' is too long"),
+            ("--drain soon", "--drain: 'soon' is not a duration"),
+            (
+                "--max-head-size 1",
+                "--max-head-size: '1' is too small; give a size from 1KiB to 1MiB",
+            ),
+            ("--access-log ''", "--access-log: '' is not a file"),
+            ("--port-file ''", "--port-file: '' is not a file"),
+            ("--log-format xml", "--log-format: 'xml' is not a log format; give text or json"),
+            ("--via a:b", "--via: 'a:b' has a ':'"),
+        ] {
+            let error = config(words).unwrap_err();
+            assert!(error.starts_with(says), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn verbosity_cannot_overflow() {
+        assert_eq!((verbosity(255, 0), verbosity(0, 255), verbosity(3, 3)), (127, -128, 0));
+    }
+}

@@ -1,0 +1,142 @@
+//! Addresses to listen on, as people write them.
+//!
+//! An address is `IP:PORT` with an IPv6 address in brackets. `:PORT` and `localhost:PORT`
+//! mean `127.0.0.1:PORT`: opening the proxy to a network takes
+//! `0.0.0.0:PORT` or `[::]:PORT`, so that nobody does it by leaving something out. Names
+//! other than `localhost` are refused: what they resolve to may change without notice.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The port nobody has to name: the one Squid made customary for proxies.
+pub const DEFAULT_PORT: u16 = 3128;
+
+/// Reads an address to listen on; port 0 lets the system choose.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option: what was found and what to write.
+pub fn parse(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Some(("" | "localhost", port)) = text.rsplit_once(':')
+        && let Ok(port) = parse_port(port)
+    {
+        return Ok(loopback(port));
+    }
+    Err(format!("'{text}' {}", problem(text)))
+}
+
+/// Reads a port, 0 included.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option: what was found and what to write.
+pub fn parse_port(text: &str) -> Result<u16, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits => Ok(port),
+        _ => Err(format!(
+            "'{text}' is not a port; give a whole number from 1 to 65535, \
+             or 0 to let the system choose"
+        )),
+    }
+}
+
+/// The loopback address every machine has, with `port`.
+pub fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// What is wrong with `text`, which is not an address, and what to write instead.
+fn problem(text: &str) -> String {
+    if let Ok(port) = parse_port(text) {
+        return format!("is a port without an address; write :{port}, or use --port {port}");
+    }
+    if text.contains("://") || text.contains('/') {
+        return "is a URL or a path, not an address; write it as IP:PORT, \
+                for example 127.0.0.1:3128"
+            .to_owned();
+    }
+    let bare = text.parse::<Ipv6Addr>().ok();
+    if let Some((host, port)) = text.rsplit_once(':')
+        && let (Ok(_), Ok(port)) = (host.parse::<Ipv6Addr>(), parse_port(port))
+    {
+        // Where the brackets belong cannot be known: `::1:8080` is an address, too.
+        let whole = bare.map(|ip| format!(", or [{ip}]:{DEFAULT_PORT}")).unwrap_or_default();
+        return format!("is an IPv6 address without brackets; write [{host}]:{port}{whole}");
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return format!("has no port; write {}", SocketAddr::new(ip, DEFAULT_PORT));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return format!(
+            "is not an address; write it as IP:PORT, for example 127.0.0.1:{DEFAULT_PORT}"
+        );
+    };
+    if let Err(e) = parse_port(port) {
+        return format!("is not an address: {e}");
+    }
+    match host {
+        "*" => format!("is not an address; for every network write 0.0.0.0:{port} or [::]:{port}"),
+        _ => format!(
+            "is not an address: '{host}' is not an IP address; \
+             write it as IP:PORT, for example 127.0.0.1:{port}, \
+             or 0.0.0.0:{port} for every network"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_an_ip_and_a_port() {
+        for (text, address) in [
+            ("127.0.0.1:3128", "127.0.0.1:3128"),
+            ("0.0.0.0:8080", "0.0.0.0:8080"),
+            ("[::1]:3128", "[::1]:3128"),
+            ("[::]:0", "[::]:0"),
+            (":0", "127.0.0.1:0"),
+            (":8080", "127.0.0.1:8080"),
+            ("localhost:3128", "127.0.0.1:3128"),
+        ] {
+            assert_eq!(parse(text).unwrap(), address.parse().unwrap(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_address_says_what_to_write() {
+        for (text, says) in [
+            ("8080", "'8080' is a port without an address; write :8080, or use --port 8080"),
+            ("127.0.0.1", "has no port; write 127.0.0.1:3128"),
+            ("::1", "has no port; write [::1]:3128"),
+            ("[::1]", "has no port; write [::1]:3128"),
+            ("fe80::1:2:3:4:5:6:8080", "without brackets; write [fe80::1:2:3:4:5:6]:8080"),
+            ("::1:8080", "without brackets; write [::1]:8080, or [::1:8080]:3128"),
+            ("*:8080", "write 0.0.0.0:8080 or [::]:8080"),
+            ("http://127.0.0.1:3128", "is a URL or a path"),
+            ("proxy.example:3128", "'proxy.example' is not an IP address"),
+            ("127.0.0.1:70000", "'70000' is not a port"),
+            (":http", "'http' is not a port"),
+            ("127.0.0.1:", "'' is not a port"),
+            (":+80", "'+80' is not a port"),
+            ("127.0.0:80", "'127.0.0' is not an IP address"),
+            ("localhost", "is not an address; write it as IP:PORT"),
+            ("", "is not an address"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_a_number_of_sixteen_bits() {
+        assert_eq!(parse_port("0"), Ok(0));
+        assert_eq!(parse_port("65535"), Ok(65535));
+        for text in ["65536", "-1", "+1", "", "http", "80 "] {
+            assert!(parse_port(text).unwrap_err().contains(&format!("'{text}' is not a port")));
+        }
+    }
+}

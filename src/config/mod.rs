@@ -1,0 +1,233 @@
+//! What was meant: every value a proxy starts from, already checked.
+//!
+//! [`Config`] is plain data. It knows no other layer and no layer below it knows it: whoever
+//! starts the proxy turns it into the options of each layer. The submodules read single
+//! values from text and answer with a sentence to print after the name of the option, so
+//! that a flag and a line of a file are refused in the same words.
+
+pub mod duration;
+pub mod listen;
+pub mod number;
+pub mod size;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The most worker threads taken: past it a pool costs more than it serves.
+pub const MOST_THREADS: usize = 1024;
+
+/// The most client connections taken; each needs descriptors the system must grant too.
+pub const MOST_CONNECTIONS: usize = 1_000_000;
+
+/// The smallest limit on the octets of a head: below it ordinary requests do not fit.
+pub const LEAST_HEAD_OCTETS: usize = 1024;
+
+/// The largest limit on the octets of a head: each connection may hold that much.
+pub const MOST_HEAD_OCTETS: usize = 1024 * 1024;
+
+/// What a proxy needs to run; every field is already checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// Addresses to listen on, at least one, none twice; port 0 lets the system choose.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads, at most [`MOST_THREADS`]; `None` lets the server choose.
+    pub threads: Option<NonZeroUsize>,
+    /// Client connections at one time, at most [`MOST_CONNECTIONS`]; `None` lets the
+    /// server choose by the descriptors it may open.
+    pub max_connections: Option<NonZeroUsize>,
+    /// File that receives the ports, one a line in the order of `listen`, once they are bound.
+    pub port_file: Option<PathBuf>,
+    /// How long each phase may take.
+    pub timeouts: Timeouts,
+    /// How long sessions may go on after the signal to stop; zero closes them at once.
+    pub drain: Duration,
+    /// Octets a head may have, [`LEAST_HEAD_OCTETS`] to [`MOST_HEAD_OCTETS`].
+    pub max_head_octets: usize,
+    /// Where a line for each exchange goes.
+    pub access_log: LogTarget,
+    /// How such a line is written.
+    pub log_format: LogFormat,
+    /// Our pseudonym in the `Via` field, a token; `None` leaves the field alone.
+    pub via: Option<String>,
+    /// Accept clients from any network on listeners beyond loopback.
+    pub open: bool,
+    /// How many times more (or, below zero, less) than usual we say on stderr.
+    pub verbosity: i8,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![listen::loopback(listen::DEFAULT_PORT)],
+            threads: None,
+            max_connections: None,
+            port_file: None,
+            timeouts: Timeouts::default(),
+            drain: Duration::from_secs(10),
+            max_head_octets: 32 * 1024,
+            access_log: LogTarget::Off,
+            log_format: LogFormat::Text,
+            via: Some("threadgate".to_owned()),
+            open: false,
+            verbosity: 0,
+        }
+    }
+}
+
+/// How long each phase may take; none is zero.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timeouts {
+    /// From the first octet of a head to its last.
+    pub head: Duration,
+    /// A persistent client connection between exchanges, and before the first octet.
+    pub idle: Duration,
+    /// Name lookup, connect and handshake with the next server.
+    pub connect: Duration,
+    /// From the end of the request to the head of the response.
+    pub response: Duration,
+    /// A tunnel in which neither side sends.
+    pub tunnel: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            connect: Duration::from_secs(10),
+            response: Duration::from_secs(60),
+            tunnel: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum LogTarget {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To stdout.
+    Stdout,
+    /// To the end of this file, which is opened again when the log is rotated.
+    File(PathBuf),
+}
+
+impl LogTarget {
+    /// Reads `off`, `-` for stdout, or the name of a file (`./off` for a file of that name).
+    ///
+    /// # Errors
+    ///
+    /// A sentence to print after the name of the option, for an empty name.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("'' is not a file; give a file name, - for stdout, or off".to_owned()),
+            "off" => Ok(Self::Off),
+            "-" => Ok(Self::Stdout),
+            file => Ok(Self::File(file.into())),
+        }
+    }
+}
+
+/// How a line of the access log is written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// Fields separated by spaces, for people.
+    #[default]
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+impl LogFormat {
+    /// Reads `text` or `json`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence to print after the name of the option.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("'{text}' is not a log format; give text or json")),
+        }
+    }
+}
+
+/// Reads the pseudonym for the `Via` field, or `off` for none.
+///
+/// Stricter than RFC 9110 §7.6.3, which lets a port follow the pseudonym: a loop is found by
+/// comparing names, and a port would make two names of one.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option, when it is not a token (§5.6.2).
+pub fn parse_via(text: &str) -> Result<Option<String>, String> {
+    const LONGEST: usize = 255;
+    let advice = "give letters, digits and dashes, for example threadgate-1, or off";
+    if text == "off" {
+        return Ok(None);
+    }
+    if text.is_empty() {
+        return Err(format!("'' is not a name; {advice}"));
+    }
+    if text.len() > LONGEST {
+        return Err(format!("the name has more than {LONGEST} characters; {advice}"));
+    }
+    match text.chars().find(|c| !is_token_char(*c)) {
+        Some(c) => Err(format!("'{text}' has a {c:?}, which a name in Via cannot have; {advice}")),
+        None => Ok(Some(text.to_owned())),
+    }
+}
+
+/// `tchar` of RFC 9110 §5.6.2.
+fn is_token_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_via_name_is_a_token_or_off() {
+        assert_eq!(parse_via("off"), Ok(None));
+        assert_eq!(parse_via("edge-1.example"), Ok(Some("edge-1.example".to_owned())));
+        for (text, says) in [
+            ("", "is not a name"),
+            ("two words", "has a ' '"),
+            ("a,b", "has a ','"),
+            ("host:3128", "has a ':'"),
+            ("a\r\nX-Y: z", "has a '\\r'"),
+            ("größe", "has a 'ö'"),
+            ("(comment)", "has a '('"),
+        ] {
+            let error = parse_via(text).unwrap_err();
+            assert!(error.contains(says) && error.contains("or off"), "{text:?}: {error}");
+        }
+        assert!(parse_via(&"a".repeat(255)).is_ok());
+        assert!(parse_via(&"a".repeat(256)).unwrap_err().contains("more than 255"));
+    }
+
+    #[test]
+    fn a_log_target_is_off_stdout_or_a_file() {
+        assert_eq!(LogTarget::parse("off"), Ok(LogTarget::Off));
+        assert_eq!(LogTarget::parse("-"), Ok(LogTarget::Stdout));
+        assert_eq!(LogTarget::parse("./off"), Ok(LogTarget::File("./off".into())));
+        assert!(LogTarget::parse("").unwrap_err().contains("- for stdout"));
+    }
+
+    #[test]
+    fn a_log_format_is_text_or_json() {
+        assert_eq!(LogFormat::parse("text"), Ok(LogFormat::Text));
+        assert_eq!(LogFormat::parse("json"), Ok(LogFormat::Json));
+        assert!(LogFormat::parse("xml").unwrap_err().contains("give text or json"));
+    }
+
+    #[test]
+    fn the_default_listens_on_loopback_only() {
+        assert!(Config::default().listen.iter().all(|a| a.ip().is_loopback()));
+    }
+}

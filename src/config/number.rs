@@ -1,0 +1,57 @@
+//! Whole numbers in a range, with the range in the message.
+
+use std::num::NonZeroUsize;
+
+/// Reads a whole number from 1 to `most`; `example` is how the option could be written.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option: what was found and what to write.
+pub fn parse_count(text: &str, most: usize, example: &str) -> Result<NonZeroUsize, String> {
+    let all_digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let problem = if all_digits(text) {
+        match text.parse::<usize>() {
+            Ok(n) if n <= most => match NonZeroUsize::new(n) {
+                Some(n) => return Ok(n),
+                None => "is less than 1".to_owned(),
+            },
+            _ => format!("is more than {most}"),
+        }
+    } else if text.strip_prefix('-').is_some_and(all_digits) {
+        "is less than 1".to_owned()
+    } else {
+        "is not a number".to_owned()
+    };
+    Err(format!("'{text}' {problem}; give a whole number from 1 to {most}, for example {example}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_a_whole_number_from_one_to_the_most() {
+        assert_eq!(parse_count("1", 8, "-t 4").unwrap().get(), 1);
+        assert_eq!(parse_count("8", 8, "-t 4").unwrap().get(), 8);
+        assert_eq!(parse_count("007", 8, "-t 4").unwrap().get(), 7);
+    }
+
+    #[test]
+    fn a_refused_count_names_the_range() {
+        for (text, says) in [
+            ("0", "is less than 1"),
+            ("-3", "is less than 1"),
+            ("9", "is more than 8"),
+            ("99999999999999999999999", "is more than 8"),
+            ("abc", "is not a number"),
+            ("", "is not a number"),
+            ("2.5", "is not a number"),
+            ("+2", "is not a number"),
+            ("- 2", "is not a number"),
+        ] {
+            let error = parse_count(text, 8, "--threads 4").unwrap_err();
+            let rest = "; give a whole number from 1 to 8, for example --threads 4";
+            assert_eq!(error, format!("'{text}' {says}{rest}"));
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The engine that moves octets: one flow a direction, whatever it is that flows.
+//!
+//! A flow reads from a source under a framing and writes to a sink. Both directions of an exchange,
+//! both of a tunnel, and our own replies are flows. A step goes as far as it can without waiting;
+//! it may answer that it is blocked only after everything already held was offered to the framing
+//! and the sink, so that no octet in hand is ever waited for at a socket.
+
+use std::io::{self, IoSlice};
+
+use crate::net::buffer::Buffer;
+use crate::net::stream::{Received, Stream};
+use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
+use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing};
+
+use super::Turn;
+
+/// A connection with what was read from it and not yet used.
+#[derive(Debug)]
+pub struct End {
+    /// The connection.
+    pub stream: Stream,
+    /// Octets read ahead.
+    pub buffer: Buffer,
+    /// The peer has ended its side.
+    pub ended: bool,
+}
+
+impl End {
+    /// A connection nothing was read from yet.
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, buffer: Buffer::default(), ended: false }
+    }
+
+    /// Receives what fits; the buffer must be lent and have room.
+    ///
+    /// # Errors
+    ///
+    /// The connection is over.
+    pub fn receive(&mut self) -> io::Result<Received> {
+        let received = self.stream.receive(&mut self.buffer)?;
+        self.ended |= received == Received::End;
+        Ok(received)
+    }
+}
+
+/// How the end of what flows is found.
+#[derive(Clone, Copy, Debug)]
+enum Body {
+    /// So many octets more.
+    Length(u64),
+    /// Chunked coding says.
+    Chunked(Chunked),
+    /// It ends with the connection.
+    UntilClose,
+}
+
+/// What is done to the coding on the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Coding {
+    /// Octet for octet.
+    Keep,
+    /// Content until close becomes chunked.
+    Chunk,
+    /// Chunked content becomes plain.
+    Dechunk,
+}
+
+/// One direction.
+#[derive(Debug)]
+pub struct Flow {
+    body: Body,
+    coding: Coding,
+    /// Octets at the front of the source's buffer that belong here and are still to be sent.
+    cleared: usize,
+    /// Everything that belongs here was taken from the source.
+    taken: bool,
+    /// Ordinary buffers were filled: use large ones.
+    streams: bool,
+    /// Octets sent to the sink.
+    sent: u64,
+    /// The sink was told that nothing more comes.
+    over: bool,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Everything was sent.
+    Ended,
+    /// The source has nothing now, or the sink takes nothing now.
+    Blocked,
+    /// The turn is spent; the flow could go on.
+    Spent,
+}
+
+/// Why a flow broke.
+#[derive(Debug)]
+pub enum Broken {
+    /// The source closed before the framing said so.
+    SourceEnded,
+    /// Reading failed.
+    Source(io::Error),
+    /// Writing failed.
+    Sink(io::Error),
+    /// The coding is malformed.
+    Framing(ChunkError),
+}
+
+/// Up to here content is copied behind a head, to go out in one plain send; beyond, the head and
+/// the content are gathered from where they are.
+const COPY: usize = 4096;
+/// The most a chunk's head and end add to it.
+const CHUNK_FRAME: usize = 24;
+
+impl Flow {
+    /// Content in this framing.
+    pub fn framed(framing: Framing, coding: Coding) -> Self {
+        match framing {
+            Framing::Empty => Self::empty(),
+            Framing::Length(length) => Self::new(Body::Length(length.get()), coding),
+            Framing::Chunked => {
+                Self::new(Body::Chunked(Chunked::new(ChunkLimits::default())), coding)
+            }
+        }
+    }
+
+    /// Nothing but what is staged in `out`.
+    pub fn empty() -> Self {
+        Self { taken: true, ..Self::new(Body::Length(0), Coding::Keep) }
+    }
+
+    /// Everything until the source ends.
+    pub fn until_close(coding: Coding) -> Self {
+        Self::new(Body::UntilClose, coding)
+    }
+
+    fn new(body: Body, coding: Coding) -> Self {
+        Self { body, coding, cleared: 0, taken: false, streams: false, sent: 0, over: false }
+    }
+
+    /// Octets sent to the sink so far, staged ones included.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Counts octets as sent that went out before this flow began.
+    pub fn add_sent(&mut self, octets: u64) {
+        self.sent += octets;
+    }
+
+    /// Whether everything was taken from the source.
+    pub fn is_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// Whether everything taken so far was sent, staged octets aside.
+    pub fn is_sent(&self) -> bool {
+        self.cleared == 0
+    }
+
+    /// Whether the sink can tell the end only by the connection's.
+    pub fn ends_by_closing(&self) -> bool {
+        match self.body {
+            Body::UntilClose => self.coding == Coding::Keep,
+            Body::Chunked(_) => self.coding == Coding::Dechunk,
+            Body::Length(_) => false,
+        }
+    }
+
+    /// Whether the sink was told that nothing more comes.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Notes that the sink was told that nothing more comes.
+    pub fn set_over(&mut self) {
+        self.over = true;
+    }
+
+    /// Goes as far as it can. Octets staged in `out` go first.
+    ///
+    /// # Errors
+    ///
+    /// The flow is over, and not well.
+    pub fn step(
+        &mut self,
+        source: &mut End,
+        out: &mut Buffer,
+        sink: &mut Stream,
+        turn: &mut Turn<'_>,
+    ) -> Result<Step, Broken> {
+        loop {
+            self.take(source, out, turn)?;
+            if !out.is_empty() || self.cleared > 0 {
+                if !sink.is_writable() {
+                    return Ok(Step::Blocked);
+                }
+                self.send(source, out, sink, turn)?;
+                if !out.is_empty() || self.cleared > 0 {
+                    continue;
+                }
+            }
+            if self.taken {
+                return Ok(Step::Ended);
+            }
+            if !source.buffer.is_empty() {
+                // Held back because `out` was full; it is empty now.
+                continue;
+            }
+            if source.ended {
+                self.end(out, turn)?;
+                continue;
+            }
+            if !source.stream.is_readable() {
+                return Ok(Step::Blocked);
+            }
+            if turn.is_spent() {
+                return Ok(Step::Spent);
+            }
+            self.receive(source, turn)?;
+        }
+    }
+
+    fn receive(&mut self, source: &mut End, turn: &mut Turn<'_>) -> Result<(), Broken> {
+        if self.streams {
+            turn.buffers.lend_large(&mut source.buffer);
+        } else {
+            turn.buffers.lend(&mut source.buffer);
+        }
+        if let Received::Octets(count) = source.receive().map_err(Broken::Source)? {
+            turn.moved += count;
+            // The buffer was empty: filling it to the brim is what a stream does.
+            self.streams |= source.stream.is_readable() && source.buffer.room() == 0;
+        }
+        Ok(())
+    }
+
+    /// Takes what belongs here from what the source has in hand.
+    fn take(
+        &mut self,
+        source: &mut End,
+        out: &mut Buffer,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Broken> {
+        if self.taken {
+            return Ok(());
+        }
+        if self.coding != Coding::Keep {
+            return self.recode(source, out, turn);
+        }
+        let held = source.buffer.unread().get(self.cleared..).unwrap_or_default();
+        if held.is_empty() {
+            return Ok(());
+        }
+        match &mut self.body {
+            Body::Length(left) => {
+                let count = usize::try_from(*left).map_or(held.len(), |left| left.min(held.len()));
+                *left -= count as u64;
+                self.taken = *left == 0;
+                self.cleared += count;
+            }
+            Body::Chunked(chunked) => {
+                self.cleared += chunked.pass(held).map_err(Broken::Framing)?;
+                self.taken = chunked.is_at_end();
+            }
+            Body::UntilClose => self.cleared += held.len(),
+        }
+        Ok(())
+    }
+
+    fn recode(
+        &mut self,
+        source: &mut End,
+        out: &mut Buffer,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Broken> {
+        while !self.taken && !source.buffer.is_empty() {
+            turn.buffers.lend(out);
+            let room = out.room().saturating_sub(CHUNK_FRAME);
+            let held = source.buffer.unread();
+            let held = held.get(..room).unwrap_or(held);
+            if held.is_empty() {
+                return Ok(());
+            }
+            let used = match &mut self.body {
+                Body::Chunked(chunked) => {
+                    let piece = chunked.advance(held).map_err(Broken::Framing)?;
+                    self.taken = chunked.is_at_end();
+                    out.tail().extend_from_slice(held.get(piece.data).unwrap_or_default());
+                    piece.used
+                }
+                Body::UntilClose | Body::Length(_) => {
+                    let tail = out.tail();
+                    write_chunk_head(tail, held.len());
+                    tail.extend_from_slice(held);
+                    tail.extend_from_slice(b"\r\n");
+                    held.len()
+                }
+            };
+            source.buffer.consume(used);
+        }
+        Ok(())
+    }
+
+    /// The source has ended and nothing of it is left.
+    fn end(&mut self, out: &mut Buffer, turn: &mut Turn<'_>) -> Result<(), Broken> {
+        if !matches!(self.body, Body::UntilClose) {
+            return Err(Broken::SourceEnded);
+        }
+        self.taken = true;
+        if self.coding == Coding::Chunk {
+            turn.buffers.lend(out);
+            out.tail().extend_from_slice(LAST_CHUNK);
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        source: &mut End,
+        out: &mut Buffer,
+        sink: &mut Stream,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Broken> {
+        if !out.is_empty() && (1..=COPY.min(out.room())).contains(&self.cleared) {
+            let content = source.buffer.unread().get(..self.cleared).unwrap_or_default();
+            out.tail().extend_from_slice(content);
+            source.buffer.consume(self.cleared);
+            self.cleared = 0;
+        }
+        let content = source.buffer.unread().get(..self.cleared).unwrap_or_default();
+        let count = if content.is_empty() {
+            sink.send(out.unread())
+        } else if out.is_empty() {
+            sink.send(content)
+        } else {
+            sink.send_all_of(&[IoSlice::new(out.unread()), IoSlice::new(content)])
+        }
+        .map_err(Broken::Sink)?;
+        self.sent += count as u64;
+        turn.moved += count;
+        let staged = count.min(out.len());
+        out.consume(staged);
+        source.buffer.consume(count - staged);
+        self.cleared -= count - staged;
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! A client connection from its first octet to its last: sessions, exchanges, tunnels, replies.
+//!
+//! In reading order: [`session`] (the states and what a turn may answer), [`request`] (a head
+//! becomes an exchange), [`exchange`] (the list of steps), [`flow`] (the engine that moves octets),
+//! [`reply`] and [`own`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
+
+pub mod exchange;
+pub mod flow;
+pub mod own;
+pub mod reply;
+pub mod request;
+pub mod session;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::net::buffer::Buffers;
+use crate::net::poll::Poller;
+use crate::net::resolve::Resolver;
+use crate::observe::access_log::AccessLog;
+use crate::observe::stats::Shard;
+use crate::upstream::pool::Pool;
+use crate::wire;
+
+use exchange::Exchange;
+
+/// How long each wait may last. None of them holds a thread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timeouts {
+    /// From a request's first octet (on a new connection: from accept) to the end of its head.
+    pub head: Duration,
+    /// How long a client connection may be idle between exchanges.
+    pub idle: Duration,
+    /// For a name lookup, and then for connecting, all addresses together.
+    pub connect: Duration,
+    /// How long an exchange may stand still: no response head, and no octet moved either way.
+    pub response: Duration,
+    /// How long a tunnel may be quiet.
+    pub tunnel: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            connect: Duration::from_secs(10),
+            response: Duration::from_secs(60),
+            tunnel: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What all sessions of one proxy share.
+pub struct Context {
+    /// The waits.
+    pub timeouts: Timeouts,
+    /// Bounds of a head.
+    pub limits: wire::Limits,
+    /// Our pseudonym in `Via`, unless nothing is to be added.
+    pub via: Option<String>,
+    /// The addresses we listen on: requests to them would come back.
+    pub own: OwnAddresses,
+    /// Readiness.
+    pub poller: Arc<Poller>,
+    /// Idle upstream connections.
+    pub pool: Arc<Pool>,
+    /// Names.
+    pub resolver: Resolver,
+    /// Where finished exchanges are told, if anywhere.
+    pub access_log: Option<AccessLog>,
+    /// Set once, when the proxy begins to shut down: connections are then not kept.
+    pub draining: AtomicBool,
+}
+
+impl Context {
+    /// Whether the proxy is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The name in `Proxy-Status`: the pseudonym, or just what we are.
+    pub fn name(&self) -> &str {
+        self.via.as_deref().unwrap_or("threadgate")
+    }
+}
+
+/// The addresses of our own listeners.
+#[derive(Clone, Debug, Default)]
+pub struct OwnAddresses(Vec<SocketAddr>);
+
+impl OwnAddresses {
+    /// Of these listeners.
+    pub fn new(listeners: Vec<SocketAddr>) -> Self {
+        Self(listeners)
+    }
+
+    /// Whether a connection to `to` would reach one of our listeners, as far as the address tells.
+    /// An unspecified address connects to this machine.
+    pub fn contain(&self, to: SocketAddr) -> bool {
+        let ip = to.ip().to_canonical();
+        self.with_port(to.port()).any(|own| {
+            let own = own.ip().to_canonical();
+            own == ip
+                || (own.is_unspecified() && (ip.is_loopback() || ip.is_unspecified()))
+                || (ip.is_unspecified() && own.is_loopback())
+        })
+    }
+
+    /// Whether a connection between `from` and `to` reached one of our listeners after all: one on
+    /// every address answers to addresses we do not know beforehand.
+    pub fn answered(&self, from: IpAddr, to: SocketAddr) -> bool {
+        from.to_canonical() == to.ip().to_canonical()
+            && self.with_port(to.port()).any(|own| own.ip().is_unspecified())
+    }
+
+    /// Whether any listener has this port.
+    pub fn have_port(&self, port: u16) -> bool {
+        self.with_port(port).next().is_some()
+    }
+
+    fn with_port(&self, port: u16) -> impl Iterator<Item = &SocketAddr> {
+        self.0.iter().filter(move |own| own.port() == port)
+    }
+}
+
+/// Octets a session may move in one turn while others wait.
+const TURN_OCTETS: usize = 128 * 1024;
+/// How long a turn may last while others wait.
+const TURN_TIME: Duration = Duration::from_millis(1);
+
+/// What a worker brings to a session's turn.
+pub struct Turn<'w> {
+    /// What all sessions share.
+    pub ctx: &'w Context,
+    /// The worker's buffers.
+    pub buffers: &'w mut Buffers,
+    /// Exchanges that are over, to be used again.
+    pub spare: &'w mut Vec<Box<Exchange>>,
+    /// The worker's counters.
+    pub counters: &'w Shard,
+    /// Whether other sessions wait for a worker.
+    pub others_wait: &'w dyn Fn() -> bool,
+    /// When the turn began.
+    pub now: Instant,
+    /// Octets moved so far.
+    pub moved: usize,
+}
+
+impl Turn<'_> {
+    /// The time, exactly if it is going to be told, else as the turn began.
+    pub fn clock(&self) -> Instant {
+        if self.ctx.access_log.is_some() { Instant::now() } else { self.now }
+    }
+
+    /// Whether the turn should end although the session could go on.
+    pub fn is_spent(&self) -> bool {
+        (self.moved >= TURN_OCTETS || self.now.elapsed() >= TURN_TIME) && (self.others_wait)()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_found_in_every_spelling() {
+        let own = |listeners: &[&str]| {
+            OwnAddresses::new(listeners.iter().map(|l| l.parse().unwrap()).collect())
+        };
+        let to = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let one = own(&["127.0.0.1:3128"]);
+        for same in ["127.0.0.1:3128", "0.0.0.0:3128", "[::]:3128", "[::ffff:127.0.0.1]:3128"] {
+            assert!(one.contain(to(same)), "{same}");
+        }
+        for other in ["127.0.0.1:3129", "127.0.0.2:3128", "[::1]:3128", "192.0.2.1:3128"] {
+            assert!(!one.contain(to(other)), "{other}");
+        }
+        let any = own(&["0.0.0.0:3128"]);
+        assert!(any.contain(to("127.0.0.2:3128")));
+        assert!(!any.contain(to("192.0.2.1:3128")));
+        assert!(any.answered("192.0.2.1".parse().unwrap(), to("192.0.2.1:3128")));
+        assert!(!any.answered("192.0.2.7".parse().unwrap(), to("192.0.2.1:3128")));
+        assert!(!one.answered("192.0.2.1".parse().unwrap(), to("192.0.2.1:3128")));
+    }
+}

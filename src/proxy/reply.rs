@@ -1,0 +1,257 @@
+//! Responses of our own: what went wrong, in which phase, on whose side, and what to try.
+//!
+//! Short on purpose. A browser gets HTML, everything else plain text. `Proxy-Status` (RFC 9209)
+//! says the same for programs.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use crate::error::{Error, Kind};
+
+/// A response of our own.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// Status code.
+    pub status: u16,
+    /// Content and its media type; `None` sends no content.
+    pub content: Option<(&'a str, &'a [u8])>,
+    /// Further field lines, each with its line end.
+    pub fields: &'a str,
+}
+
+/// What happens to the connection after a reply, as far as its head must say so.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Connection {
+    /// It ends: `Connection: close`.
+    Close,
+    /// It goes on, as it does by default in HTTP/1.1.
+    Keep,
+    /// It goes on, which an HTTP/1.0 client must be told.
+    KeepOld,
+}
+
+impl Reply<'_> {
+    /// Appends the reply. With `head_only` the content is announced but not sent (RFC 9110 §9.3.2).
+    pub fn write(&self, out: &mut Vec<u8>, connection: Connection, head_only: bool) {
+        let mut head = String::with_capacity(256);
+        let length = self.content.map_or(0, |(_, content)| content.len());
+        // Writing to a String cannot fail.
+        let _ = write!(
+            head,
+            "HTTP/1.1 {} {}\r\nDate: {}\r\n",
+            self.status,
+            reason_phrase(self.status),
+            httpdate::fmt_http_date(SystemTime::now()),
+        );
+        if let Some((media_type, _)) = self.content {
+            let _ = write!(head, "Content-Type: {media_type}\r\n");
+        }
+        let _ = write!(head, "Content-Length: {length}\r\n{}", self.fields);
+        head.push_str(match connection {
+            Connection::Close => "Connection: close\r\n\r\n",
+            Connection::Keep => "\r\n",
+            Connection::KeepOld => "Connection: keep-alive\r\n\r\n",
+        });
+        out.extend_from_slice(head.as_bytes());
+        if let (Some((_, content)), false) = (self.content, head_only) {
+            out.extend_from_slice(content);
+        }
+    }
+}
+
+/// Writes the reply for `error`. `name` is ours in `Proxy-Status`, `destination` where the request
+/// was going, if that is known.
+pub fn write_error(
+    out: &mut Vec<u8>,
+    error: &Error,
+    name: &str,
+    destination: &str,
+    html: bool,
+    connection: Connection,
+    head_only: bool,
+) {
+    let status = error.status();
+    let (phase, side) = (error.phase().word(), error.side().word());
+    let reason = error.reason();
+    let said = error.said().unwrap_or_default();
+    let advice = advice(error);
+    let title = format!("{status} {}", reason_phrase(status));
+    let details = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {said}") };
+    let fields = format!(
+        "Cache-Control: no-store\r\nProxy-Status: {}; error={}; details=\"{}\"\r\n",
+        item(name),
+        error.kind().token(),
+        quotable(&details),
+    );
+    let content = if html {
+        let (details, to) = (escape(&details), escape(destination));
+        let to = if to.is_empty() { to } else { format!("<dt>to<dd>{to}") };
+        format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\n\
+             <style>body{{font:16px/1.5 sans-serif;max-width:40em;margin:3em auto;padding:0 1em}}\
+             dt{{float:left;clear:left;width:6em;color:#666}}dd{{margin-left:6em}}</style>\n\
+             <h1>{title}</h1>\n<p>{details}.\n<dl>{to}<dt>phase<dd>{phase}<dt>side<dd>{side}\
+             <dt>try<dd>{advice}</dl>\n<p><small>threadgate</small>\n"
+        )
+    } else {
+        let to =
+            if destination.is_empty() { String::new() } else { format!("to: {destination}\n") };
+        format!("{title}: {details}\n{to}phase: {phase}\nside: {side}\ntry: {advice}\n")
+    };
+    let media_type = if html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+    Reply { status, content: Some((media_type, content.as_bytes())), fields: &fields }
+        .write(out, connection, head_only);
+}
+
+/// What the reader of a reply can do.
+fn advice(error: &Error) -> &'static str {
+    match error.kind() {
+        Kind::ConnectionLimitReached => {
+            "again in a moment; raise the open-file limit or --max-connections if it goes on"
+        }
+        Kind::ConnectionRefused => "whether the server runs, and whether the port is right",
+        Kind::ConnectionTerminated => "again; the server closed before it answered",
+        Kind::ConnectionTimeout => {
+            "whether the server can be reached from here; --timeout-connect sets the wait"
+        }
+        Kind::ConnectionWriteTimeout | Kind::HttpResponseTimeout => {
+            "again, or raise --timeout-response if the server is known to be slow"
+        }
+        Kind::DestinationIpProhibited => {
+            "another destination; the proxy's --open lifts this, for networks you trust"
+        }
+        Kind::DestinationIpUnroutable => "whether this machine has a route to the destination",
+        Kind::DnsError => "whether the name is spelled right and this machine can resolve it",
+        Kind::DnsTimeout => "again; this machine's name server does not answer",
+        Kind::HttpRequestDenied => "the operator of this proxy; --open serves every network",
+        Kind::HttpRequestError => match error.status() {
+            414 | 431 => "a shorter request; --max-head-size sets the limit",
+            501 => "CONNECT for https; other schemes and codings are not forwarded",
+            505 => "HTTP/1.1",
+            _ => "a request as RFC 9112 has it; the sentence above says what was wrong",
+        },
+        Kind::HttpRequestTimeout => "sending the request faster; --timeout-head sets the wait",
+        Kind::HttpResponseIncomplete | Kind::HttpProtocolError => {
+            "whether the port is one that speaks HTTP; the server's answer broke its rules"
+        }
+        Kind::ProxyLoopDetected => "the address of the server you want, not the proxy's own",
+        Kind::ShuttingDown => "again in a moment; the proxy is shutting down",
+        Kind::ClientGone | Kind::ProxyInternalError => "again; the proxy's log says more",
+    }
+}
+
+/// The standard phrase of a status code we send.
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
+        _ => "",
+    }
+}
+
+/// `name` as a structured-field item (RFC 8941 §3.3): a token if it can be one, else a string.
+fn item(name: &str) -> String {
+    let token = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~:/".contains(c));
+    if token { name.to_owned() } else { format!("\"{}\"", quotable(name)) }
+}
+
+/// `text` for a structured-field string: printable ASCII, quotes and backslashes escaped.
+fn quotable(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted
+}
+
+/// `text` for HTML content.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::error::{Phase, Side};
+
+    fn refused() -> Error {
+        Error::new(
+            Side::Upstream,
+            Phase::Connect,
+            Kind::ConnectionRefused,
+            "the upstream refused the connection",
+        )
+        .with_source(io::Error::other("say \"no\""))
+    }
+
+    fn write(html: bool, head_only: bool) -> String {
+        let mut out = Vec::new();
+        let connection = Connection::Close;
+        write_error(&mut out, &refused(), "t", "<a>:80", html, connection, head_only);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_error_names_phase_side_and_what_to_try_in_text_and_html() {
+        let text = write(false, false);
+        assert!(text.starts_with("HTTP/1.1 502 Bad Gateway\r\nDate: "), "{text}");
+        let status = "Proxy-Status: t; error=connection_refused; \
+                      details=\"the upstream refused the connection: say \\\"no\\\"\"\r\n";
+        assert!(text.contains(status), "{text}");
+        for part in ["\r\nConnection: close\r\n", "phase: connect\n", "side: upstream\n", "try: "] {
+            assert!(text.contains(part), "{text}");
+        }
+        let html = write(true, false);
+        assert!(html.contains("text/html"));
+        assert!(html.contains("<dd>&lt;a&gt;:80"), "{html}");
+        assert!(!html.contains("<a>"), "{html}");
+    }
+
+    #[test]
+    fn a_reply_to_head_announces_what_it_does_not_send() {
+        let (with, without) = (write(false, false), write(false, true));
+        let (head, content) = with.split_once("\r\n\r\n").unwrap();
+        let length = format!("Content-Length: {}\r\n", content.len());
+        assert!(head.contains(&length), "{head}");
+        assert!(without.contains(&length) && without.ends_with("\r\n\r\n"), "{without}");
+    }
+
+    #[test]
+    fn a_name_that_is_no_token_is_quoted_in_proxy_status() {
+        assert_eq!(item("threadgate-1f"), "threadgate-1f");
+        assert_eq!(item("9lives"), "\"9lives\"");
+        assert_eq!(item("a b"), "\"a b\"");
+    }
+}

@@ -1,0 +1,184 @@
+//! A request head becomes an exchange: decided, routed, and written as it goes out.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::policy::guard::Scope;
+use crate::wire::{
+    Authority, Framing, HeadError, Method, Outgoing, RequestHead, Scheme, Slots, Target, Version,
+};
+
+use super::exchange::{Exchange, Facts, looped};
+use super::reply::{Connection, Reply};
+use super::{Turn, own};
+
+/// What a valid head asks for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// To be forwarded, with content in this framing, or a tunnel; the exchange is prepared.
+    Forward(Framing),
+    /// A reply of ours, which stands in the exchange's `to_client`, with this status.
+    Own(u16),
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The client's address.
+    pub address: SocketAddr,
+    /// What its listener allows.
+    pub scope: Scope,
+}
+
+static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
+
+/// Reads the head that is `octets` and prepares `exchange` for it.
+///
+/// # Errors
+///
+/// The request is refused: reply, and close unless the error is the upstream's.
+pub fn prepare(
+    octets: &[u8],
+    asker: Asker,
+    exchange: &mut Exchange,
+    turn: &mut Turn<'_>,
+) -> Result<Wanted, Error> {
+    exchange.head_octets = octets.len() as u64;
+    exchange.facts.html = HTML.find(octets).is_some();
+    let mut slots = Slots::new();
+    let head = RequestHead::read(octets, &mut slots, &turn.ctx.limits).map_err(refused)?;
+    exchange.facts = Facts {
+        method: head.method,
+        version: head.version,
+        persistent: head.persistent(),
+        repeatable: head.method.is_idempotent() && head.framing == Framing::Empty,
+        html: exchange.facts.html,
+        scope: asker.scope,
+    };
+    if turn.ctx.access_log.is_some() {
+        let line = &mut exchange.line.0;
+        line.extend_from_slice(head.method_name.as_bytes());
+        line.extend_from_slice(head.target_text.as_bytes());
+        exchange.line.1 = head.method_name.len();
+    }
+    if !asker.scope.serves(asker.address.ip()) {
+        return Err(denied("this proxy serves private networks only"));
+    }
+    match head.target {
+        Target::Origin(path) => {
+            Ok(reply(&own::page(head.method, path, exchange.facts.html), &head, exchange, turn))
+        }
+        Target::Asterisk => Ok(reply(&own::options(), &head, exchange, turn)),
+        Target::Authority(authority) => {
+            check_loop(&head, turn)?;
+            route(&authority, authority.port, exchange)?;
+            Ok(Wanted::Forward(Framing::Empty))
+        }
+        Target::Absolute { scheme, authority, .. } => {
+            if scheme != Scheme::Http {
+                return Err(not_implemented("only http URLs are forwarded; https goes by CONNECT"));
+            }
+            check_loop(&head, turn)?;
+            route(&authority, authority.port.or(scheme.default_port()), exchange)?;
+            if head.max_forwards == Some(0) {
+                return Ok(last_hop(&head, exchange, turn));
+            }
+            turn.buffers.lend(&mut exchange.to_upstream);
+            head.write_upstream(
+                exchange.to_upstream.tail(),
+                &Outgoing {
+                    target: head.target.origin_form(head.method),
+                    host: authority.text,
+                    via: turn.ctx.via.as_deref(),
+                    max_forwards: head.max_forwards.map(|hops| hops.saturating_sub(1)),
+                    close: false,
+                },
+            );
+            Ok(Wanted::Forward(head.framing))
+        }
+    }
+}
+
+/// A head that is no request, as an error to reply with.
+pub fn refused(e: HeadError) -> Error {
+    Error::new(Side::Client, Phase::Request, Kind::HttpRequestError, e.reason())
+        .with_status(e.status())
+}
+
+fn denied(reason: &'static str) -> Error {
+    Error::new(Side::Proxy, Phase::Request, Kind::HttpRequestDenied, reason)
+}
+
+fn not_implemented(reason: &'static str) -> Error {
+    Error::new(Side::Client, Phase::Request, Kind::HttpRequestError, reason).with_status(501)
+}
+
+fn check_loop(head: &RequestHead<'_, '_>, turn: &Turn<'_>) -> Result<(), Error> {
+    match &turn.ctx.via {
+        Some(name) if head.via_names(name) => Err(looped()),
+        _ => Ok(()),
+    }
+}
+
+fn route(
+    authority: &Authority<'_>,
+    port: Option<u16>,
+    exchange: &mut Exchange,
+) -> Result<(), Error> {
+    let Some(port) = port else { return Err(not_implemented("the URL's scheme has no port")) };
+    let destination = &mut exchange.destination;
+    let text = &mut destination.authority;
+    text.clear();
+    // Writing to a String cannot fail.
+    let _ = match authority.ip {
+        Some(ip) if ip.is_ipv6() => write!(text, "[{ip}]"),
+        _ => {
+            text.push_str(authority.host);
+            text.make_ascii_lowercase();
+            Ok(())
+        }
+    };
+    destination.host_length = text.len();
+    let _ = write!(text, ":{port}");
+    destination.port = port;
+    destination.ip = authority.ip;
+    Ok(())
+}
+
+/// A TRACE or OPTIONS that may go no further is answered here (RFC 9110 §7.6.2).
+fn last_hop(head: &RequestHead<'_, '_>, exchange: &mut Exchange, turn: &mut Turn<'_>) -> Wanted {
+    if head.method == Method::Trace {
+        let content = own::trace(head);
+        let content = Some(("message/http", content.as_slice()));
+        reply(&Reply { status: 200, content, fields: "" }, head, exchange, turn)
+    } else {
+        reply(&own::options(), head, exchange, turn)
+    }
+}
+
+fn reply(
+    reply: &Reply<'_>,
+    head: &RequestHead<'_, '_>,
+    exchange: &mut Exchange,
+    turn: &mut Turn<'_>,
+) -> Wanted {
+    // Content would have to be read to find the next request: nobody wants it here.
+    exchange.close = !head.persistent() || head.framing != Framing::Empty || turn.ctx.is_draining();
+    turn.buffers.lend(&mut exchange.to_client);
+    let connection = connection(exchange.close, head.version);
+    reply.write(exchange.to_client.tail(), connection, head.method == Method::Head);
+    Wanted::Own(reply.status)
+}
+
+/// How a reply of ours says what becomes of the connection.
+pub fn connection(close: bool, version: Version) -> Connection {
+    match (close, version) {
+        (true, _) => Connection::Close,
+        (false, Version::Http10) => Connection::KeepOld,
+        (false, _) => Connection::Keep,
+    }
+}

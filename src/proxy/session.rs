@@ -1,0 +1,534 @@
+//! A client connection as a value that moves between the workers and the parking.
+//!
+//! ```text
+//!              first octets            head complete
+//! accepted ──▶ Request ──────────────────────────────▶ Exchange
+//!                ▲  │ ended, idle for too long            │ │ │
+//!                │  └──────────────────▶ closed ◀──────────┘ │ │ failed, nothing to say
+//!                │       next request on the connection      │ │
+//!                └───────────────────────────────────────────┘ │ answered, but the client may
+//!                                        closed ◀── Linger ◀───┘ still be sending
+//! ```
+//!
+//! A turn does as much as can be done without waiting and answers what becomes of the session. It is
+//! owned by exactly one of a queue, a worker or its parking slot; a dropped session is a closed
+//! connection with its permit returned. Every wait has a deadline, which the turn checks itself:
+//! a queue and a worker have no timer that watches.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::net::permits::Permit;
+use crate::net::poll::{Edge, Owner, Wake};
+use crate::net::stream::{Received, Stream};
+use crate::policy::guard::Scope;
+use crate::wire::detect::{Protocol, protocol};
+use crate::wire::head::{find_end, leading_empty_lines};
+
+use super::exchange::{CLIENT, ClientSide, Exchange, Progress, SOCKETS, UPSTREAM};
+use super::flow::End;
+use super::request::{Asker, Wanted, connection, prepare, refused};
+use super::{Turn, reply};
+
+/// Empty lines accepted before a request line, in octets (RFC 9112 §2.2 asks for one at least).
+const MAX_EMPTY_LINES: usize = 8;
+/// How long a client that may still be sending is read from after a last reply.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How many octets of it are thrown away at most.
+const LINGER_OCTETS: usize = 1024 * 1024;
+/// A wait shorter than this would have been worth a worker's patience.
+const WORTH_PATIENCE: Duration = Duration::from_millis(2);
+/// Patient receives in a row that paid off before edges are switched off.
+const STEADY: u8 = 4;
+
+/// What becomes of a session when its turn ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum Next {
+    /// The connection is over.
+    Close,
+    /// Wait without a thread, at most until then. The socket with this tag, if any, is the only
+    /// one that can make the session go on.
+    Park(Instant, Option<u32>),
+    /// The turn is spent but there is more to do: take another after the others in the queue.
+    Yield,
+}
+
+/// Edges that came for a session while it was parked or running.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Edges {
+    sockets: [Edge; SOCKETS],
+    any: bool,
+}
+
+impl Edges {
+    /// Adds one.
+    pub fn add(&mut self, tag: u32, edge: Edge) {
+        self.any = true;
+        if let Some(known) = self.sockets.get_mut(tag as usize) {
+            known.readable |= edge.readable;
+            known.writable |= edge.writable;
+            known.closed |= edge.closed;
+        }
+    }
+
+    /// Whether there was none.
+    pub fn is_empty(&self) -> bool {
+        !self.any
+    }
+}
+
+/// What a session is doing.
+#[derive(Debug)]
+enum State {
+    /// A request head is awaited; it began then, if it has begun.
+    Request { scanned: usize, skipped: usize, begun: Option<Instant> },
+    /// A request is being answered.
+    Exchange(Box<Exchange>),
+    /// The last reply is sent: what the client still sends is thrown away, so that closing does
+    /// not reset the connection before the reply was read.
+    Linger { left: usize },
+}
+
+const AWAITED: State = State::Request { scanned: 0, skipped: 0, begun: None };
+
+/// Whether waiting on the worker has been worth it, for one socket's part.
+#[derive(Clone, Copy, Debug)]
+struct Habit {
+    pays: bool,
+    in_a_row: u8,
+}
+
+/// A client connection.
+pub struct Session {
+    client: End,
+    state: State,
+    deadline: Instant,
+    /// Exchanges begun on this connection.
+    served: u32,
+    asker: Asker,
+    waker: Arc<dyn Wake>,
+    /// For the client and the upstream.
+    habits: [Habit; 2],
+    /// When the last turn ended, and what it waited for.
+    waiting: Option<(Instant, u32)>,
+    _permit: Permit,
+}
+
+/// What a step of a turn came to.
+enum Stepped {
+    Again,
+    Next(Next),
+}
+
+impl Session {
+    /// A connection just accepted.
+    pub fn new(
+        stream: Stream,
+        address: SocketAddr,
+        scope: Scope,
+        waker: Arc<dyn Wake>,
+        permit: Permit,
+        deadline: Instant,
+    ) -> Self {
+        let habit = Habit { pays: true, in_a_row: 0 };
+        Self {
+            client: End::new(stream),
+            state: AWAITED,
+            deadline,
+            served: 0,
+            asker: Asker { address, scope },
+            waker,
+            habits: [habit; 2],
+            waiting: None,
+            _permit: permit,
+        }
+    }
+
+    /// The client's address.
+    pub fn address(&self) -> SocketAddr {
+        self.asker.address
+    }
+
+    /// Whether the session is between exchanges: closing it loses nothing.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Request { begun: None, .. }) && self.served > 0
+    }
+
+    /// Gets as far as it can without waiting.
+    pub fn turn(&mut self, turn: &mut Turn<'_>) -> Next {
+        if let Some((since, tag)) = self.waiting.take()
+            && let Some(habit) = self.habits.get_mut(tag as usize)
+        {
+            habit.pays = turn.now.saturating_duration_since(since) < WORTH_PATIENCE;
+        }
+        loop {
+            let stepped = match &self.state {
+                State::Request { .. } => self.read_request(turn),
+                State::Exchange(_) => self.exchange(turn),
+                State::Linger { .. } => self.linger(turn),
+            };
+            if let Stepped::Next(next) = stepped {
+                return next;
+            }
+        }
+    }
+
+    fn read_request(&mut self, turn: &mut Turn<'_>) -> Stepped {
+        let State::Request { scanned, skipped, begun } = &mut self.state else {
+            return Stepped::Again;
+        };
+        loop {
+            let empty = leading_empty_lines(self.client.buffer.unread());
+            if empty > 0 && *scanned == 0 {
+                self.client.buffer.consume(empty);
+                *skipped += empty;
+            }
+            let held = self.client.buffer.unread();
+            if !held.is_empty() {
+                if begun.is_none() {
+                    *begun = Some(turn.clock());
+                    if self.served > 0 {
+                        self.deadline = turn.now + turn.ctx.timeouts.head;
+                    } else if let Some(foreign) = foreign(held) {
+                        return self.refuse_foreign(foreign, turn);
+                    }
+                }
+                let found = match find_end(held, scanned, &turn.ctx.limits) {
+                    _ if *skipped > MAX_EMPTY_LINES => Err(crate::wire::HeadError::BadRequestLine),
+                    found => found,
+                };
+                match found {
+                    Ok(Some(length)) => {
+                        let begun = begun.unwrap_or(turn.now);
+                        return self.begin(Ok(length), begun, turn);
+                    }
+                    Ok(None) => {}
+                    Err(e) => {
+                        let begun = begun.unwrap_or(turn.now);
+                        return self.begin(Err(refused(e)), begun, turn);
+                    }
+                }
+            }
+            if self.client.ended {
+                // Nothing, or half a head and nobody who would finish it.
+                return Stepped::Next(Next::Close);
+            }
+            if turn.now >= self.deadline || (begun.is_none() && turn.ctx.is_draining()) {
+                let Some(begun) = *begun else { return Stepped::Next(Next::Close) };
+                let reason = "the request did not come in time";
+                let late =
+                    Error::new(Side::Client, Phase::Request, Kind::HttpRequestTimeout, reason);
+                return self.begin(Err(late), begun, turn);
+            }
+            if !self.client.stream.is_readable() {
+                return Stepped::Next(Next::Park(self.deadline, Some(CLIENT)));
+            }
+            turn.buffers.lend(&mut self.client.buffer);
+            if self.client.buffer.room() == 0 {
+                // `find_end` has refused a head past the limit.
+                self.client.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
+            }
+            if self.client.receive().is_err() {
+                return Stepped::Next(Next::Close);
+            }
+        }
+    }
+
+    /// A head is complete, or will never be: an exchange begins.
+    fn begin(
+        &mut self,
+        head: Result<usize, Error>,
+        begun: Instant,
+        turn: &mut Turn<'_>,
+    ) -> Stepped {
+        self.served = self.served.saturating_add(1);
+        turn.counters.count(|c| c.exchanges_begun += 1);
+        let mut exchange = turn.spare.pop().unwrap_or_default();
+        exchange.reset(begun);
+        let wanted = match head {
+            Ok(length) => {
+                let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
+                let wanted = prepare(octets, self.asker, &mut exchange, turn);
+                self.client.buffer.consume(length);
+                wanted
+            }
+            Err(e) => {
+                exchange.head_octets = self.client.buffer.len() as u64;
+                self.client.buffer.consume(self.client.buffer.len());
+                Err(e)
+            }
+        };
+        let client = ClientSide { end: &mut self.client, waker: &self.waker };
+        let refused = match wanted {
+            Ok(Wanted::Forward(framing)) => {
+                exchange.begin(framing, &client, turn);
+                None
+            }
+            Ok(Wanted::Own(status)) => {
+                exchange.received(turn);
+                exchange.reply_only(status, None, turn);
+                None
+            }
+            Err(e) => {
+                exchange.received(turn);
+                // What follows is perhaps content, perhaps a request: nobody can tell.
+                exchange.close = true;
+                Some(e)
+            }
+        };
+        self.state = State::Exchange(exchange);
+        match refused {
+            Some(e) => self.fail(e, turn),
+            None => Stepped::Again,
+        }
+    }
+
+    /// The client speaks something else: it is told so in its own protocol, as far as that goes.
+    fn refuse_foreign(
+        &mut self,
+        foreign: (&'static [u8], &'static str),
+        turn: &Turn<'_>,
+    ) -> Stepped {
+        let (answer, reason) = foreign;
+        log::debug!("{}: {reason}", self.asker.address);
+        turn.counters.count(|c| c.count_failure(Side::Client));
+        // Nothing more can be done for a client that does not take these few octets.
+        let _ = self.client.stream.send(answer);
+        self.client.buffer.consume(self.client.buffer.len());
+        self.begin_linger(turn)
+    }
+
+    fn exchange(&mut self, turn: &mut Turn<'_>) -> Stepped {
+        let State::Exchange(exchange) = &mut self.state else { return Stepped::Again };
+        let mut client = ClientSide { end: &mut self.client, waker: &self.waker };
+        match exchange.advance(&mut client, turn) {
+            Ok(Progress::Wait(expected)) => {
+                let until = exchange.deadline(self.deadline);
+                let until = exchange.wake_at().map_or(until, |at| at.min(until));
+                Stepped::Next(Next::Park(until, expected))
+            }
+            Ok(Progress::Spent) => Stepped::Next(Next::Yield),
+            Ok(Progress::Finished) => self.finish(turn),
+            Err(e) => self.fail(e, turn),
+        }
+    }
+
+    /// Makes a reply, or a closed connection, of a failure.
+    fn fail(&mut self, error: Error, turn: &mut Turn<'_>) -> Stepped {
+        let State::Exchange(exchange) = &mut self.state else {
+            return Stepped::Next(Next::Close);
+        };
+        exchange.stop_waiting(&self.waker, turn);
+        log::debug!("{}: {error}", self.asker.address);
+        if error.kind() == Kind::ClientGone || !exchange.can_reply() {
+            if exchange.is_tunnel() {
+                self.client.stream.reset_on_close();
+            } else if exchange.ends_by_closing() {
+                // An end would look like the content's end: only a reset tells.
+                self.client.stream.reset_on_close();
+            }
+            exchange.abort(error);
+            return self.finish(turn);
+        }
+        exchange.close |= !exchange.facts.persistent
+            || !exchange.request_is_taken()
+            || error.side() == Side::Client
+            || self.client.ended
+            || turn.ctx.is_draining();
+        turn.buffers.lend(&mut exchange.to_client);
+        reply::write_error(
+            exchange.to_client.tail(),
+            &error,
+            turn.ctx.name(),
+            &exchange.destination.authority,
+            exchange.facts.html,
+            connection(exchange.close, exchange.facts.version),
+            exchange.facts.method == crate::wire::Method::Head,
+        );
+        exchange.reply_only(error.status(), Some(error), turn);
+        Stepped::Again
+    }
+
+    /// The exchange is over, one way or another.
+    fn finish(&mut self, turn: &mut Turn<'_>) -> Stepped {
+        let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
+            return Stepped::Next(Next::Close);
+        };
+        let gone = exchange.failure().is_some_and(|e| {
+            e.kind() == Kind::ClientGone
+                || exchange.is_tunnel()
+                || e.kind() == Kind::HttpResponseIncomplete
+        }) || exchange.is_tunnel();
+        let unread = !exchange.request_is_taken() || exchange.failure().is_some();
+        let close = exchange.close || turn.ctx.is_draining();
+        exchange.finish(self.asker.address, turn);
+        exchange.trim(turn);
+        if turn.spare.len() < SPARE_KEPT {
+            turn.spare.push(exchange);
+        }
+        if gone {
+            return Stepped::Next(Next::Close);
+        }
+        if close {
+            let quiet = !unread && self.client.buffer.is_empty();
+            return if quiet || self.client.ended {
+                Stepped::Next(Next::Close)
+            } else {
+                self.begin_linger(turn)
+            };
+        }
+        self.deadline = turn.now + turn.ctx.timeouts.idle;
+        // One exchange a turn, while others wait.
+        if !self.client.buffer.is_empty() && (turn.others_wait)() {
+            return Stepped::Next(Next::Yield);
+        }
+        Stepped::Again
+    }
+
+    fn begin_linger(&mut self, turn: &Turn<'_>) -> Stepped {
+        if self.client.stream.finish().is_err() {
+            return Stepped::Next(Next::Close);
+        }
+        self.client.buffer.consume(self.client.buffer.len());
+        self.deadline = turn.now + LINGER_TIME;
+        self.state = State::Linger { left: LINGER_OCTETS };
+        Stepped::Again
+    }
+
+    fn linger(&mut self, turn: &mut Turn<'_>) -> Stepped {
+        let State::Linger { left } = &mut self.state else { return Stepped::Again };
+        loop {
+            if turn.now >= self.deadline || turn.ctx.is_draining() {
+                return Stepped::Next(Next::Close);
+            }
+            if !self.client.stream.is_readable() {
+                return Stepped::Next(Next::Park(self.deadline, None));
+            }
+            if turn.is_spent() {
+                return Stepped::Next(Next::Yield);
+            }
+            turn.buffers.lend(&mut self.client.buffer);
+            match self.client.receive() {
+                Ok(Received::Octets(count)) if count < *left => {
+                    *left -= count;
+                    turn.moved += count;
+                    self.client.buffer.consume(count);
+                }
+                Ok(Received::Nothing) => {}
+                _ => return Stepped::Next(Next::Close),
+            }
+        }
+    }
+
+    /// Whether waiting on the worker for the socket `tag` is likely to be worth it.
+    pub fn would_be_patient(&self, tag: u32) -> bool {
+        self.habits.get(tag as usize).is_some_and(|habit| habit.pays)
+    }
+
+    /// Waits on the worker, a few milliseconds at most, for the socket `tag`. Answers whether the
+    /// session can go on.
+    pub fn be_patient(&mut self, tag: u32, turn: &mut Turn<'_>) -> bool {
+        let (end, upstream) = match (tag, &mut self.state) {
+            (UPSTREAM, State::Exchange(exchange)) => match exchange.upstream_end() {
+                Some(end) => (end, true),
+                None => return false,
+            },
+            _ => (&mut self.client, false),
+        };
+        turn.buffers.lend(&mut end.buffer);
+        if end.buffer.room() == 0 {
+            return false;
+        }
+        let received = end.stream.receive_patiently(&mut end.buffer);
+        turn.now = Instant::now();
+        let mut count = 0;
+        match received {
+            Ok(Received::Octets(octets)) => count = octets,
+            Ok(Received::End) => end.ended = true,
+            Ok(Received::Nothing) => {}
+            // The next step finds the error again: it stays readable until then.
+            Err(_) => end.stream.note(Edge { readable: true, ..Edge::default() }),
+        }
+        let went_on = !matches!(received, Ok(Received::Nothing));
+        if let Some(habit) = self.habits.get_mut(tag as usize) {
+            habit.pays = went_on;
+            habit.in_a_row = if went_on { habit.in_a_row.saturating_add(1) } else { 0 };
+            if habit.in_a_row == STEADY {
+                // Each octet would wake the parking thread for nothing.
+                end.stream.unwatch();
+            }
+        }
+        turn.moved += count;
+        if upstream && let State::Exchange(exchange) = &mut self.state {
+            exchange.add_received(count);
+        }
+        went_on
+    }
+
+    /// Gets ready to be parked: buffers go back, and edges are asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot watch another socket: the session has to be closed.
+    pub fn prepare_to_park(&mut self, tag: Option<u32>, turn: &mut Turn<'_>) -> io::Result<()> {
+        if let Some(tag) = tag {
+            self.waiting = Some((turn.now, tag));
+        }
+        turn.buffers.reclaim(&mut self.client.buffer);
+        let owner = Owner { who: Arc::clone(&self.waker), tag: CLIENT };
+        let write = !self.client.stream.is_writable();
+        self.client.stream.watch(&turn.ctx.poller, &owner, write)?;
+        if let State::Exchange(exchange) = &mut self.state {
+            exchange.reclaim(turn);
+            let client = ClientSide { end: &mut self.client, waker: &self.waker };
+            exchange.watch(&client, turn)?;
+        }
+        Ok(())
+    }
+
+    /// Notes edges that came.
+    pub fn note(&mut self, edges: Edges) {
+        for (tag, edge) in edges.sockets.into_iter().enumerate() {
+            match &mut self.state {
+                _ if edge == Edge::default() => {}
+                _ if tag as u32 == CLIENT => self.client.stream.note(edge),
+                State::Exchange(exchange) => exchange.note(tag as u32, edge),
+                _ => {}
+            }
+        }
+    }
+
+    /// The session is closed from outside: what it was doing is told as failed.
+    pub fn cut(&mut self, reason: &'static str, turn: &mut Turn<'_>) {
+        let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
+            return;
+        };
+        exchange.stop_waiting(&self.waker, turn);
+        exchange.abort(Error::new(Side::Proxy, Phase::Transfer, Kind::ShuttingDown, reason));
+        exchange.finish(self.asker.address, turn);
+    }
+}
+
+/// How many finished exchanges a worker keeps for their memory.
+const SPARE_KEPT: usize = 64;
+
+/// Protocols other than HTTP/1, by their first octets: what to answer, and what to say of it.
+fn foreign(held: &[u8]) -> Option<(&'static [u8], &'static str)> {
+    match protocol(held)? {
+        // A fatal alert, protocol_version (RFC 8446 §6).
+        Protocol::Tls => {
+            Some((b"\x15\x03\x01\x00\x02\x02\x46", "the client speaks TLS; this listener is plain"))
+        }
+        // Request rejected.
+        Protocol::Socks4 => {
+            Some((b"\x00\x5b\x00\x00\x00\x00\x00\x00", "the client speaks SOCKS 4"))
+        }
+        // No acceptable methods (RFC 1928 §3).
+        Protocol::Socks5 => Some((b"\x05\xff", "the client speaks SOCKS 5")),
+        _ => None,
+    }
+}

@@ -1,0 +1,356 @@
+//! Threads, queues, and the life of a proxy from start to drain.
+//!
+//! ```text
+//!  acceptor ──(permits)── Session ──▶ ready queue ──▶ worker-0 … worker-(N-1)
+//!                                        ▲               │ Park
+//!                                        └── parking ◀───┘
+//! ```
+
+pub mod acceptor;
+pub mod batch;
+pub mod parking;
+pub mod workers;
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::net::permits::Permits;
+use crate::net::poll::Poller;
+use crate::net::resolve::{Resolve, Resolver, System};
+use crate::net::timers::Timers;
+use crate::observe::access_log::{AccessLog, Destination, Format};
+use crate::observe::stats::{Snapshot, Stats};
+use crate::policy::guard::Scope;
+use crate::proxy::{Context, OwnAddresses, Timeouts};
+use crate::upstream::pool;
+use crate::wire;
+
+use acceptor::Acceptor;
+use parking::{Message, Parking, Stage};
+use workers::Pool;
+
+/// What a request gets as `Via`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Via {
+    /// `threadgate-` and four hexadecimal digits, drawn at start: two proxies in a row must not
+    /// take each other for themselves.
+    #[default]
+    Drawn,
+    /// This pseudonym (RFC 9110 §7.6.3).
+    Named(String),
+    /// Nothing is added, to requests or responses; loops are found by address only.
+    Off,
+}
+
+/// What a proxy needs to run. `Default` is a proxy for this machine on a free port of loopback.
+#[derive(Clone)]
+pub struct Options {
+    /// Where to listen; port 0 lets the system choose.
+    pub listen: Vec<SocketAddr>,
+    /// Workers; by default four for each processor.
+    pub threads: Option<NonZeroUsize>,
+    /// Client connections at once; by default what the open-file limit allows.
+    pub max_connections: Option<NonZeroUsize>,
+    /// How long each wait may last.
+    pub timeouts: Timeouts,
+    /// Octets of a request or response head at most.
+    pub max_head_octets: usize,
+    /// What `Via` says.
+    pub via: Via,
+    /// Listeners beyond loopback serve everybody and connect everywhere.
+    pub open: bool,
+    /// Where finished exchanges are told.
+    pub access_log: Option<(Destination, Format)>,
+    /// How names become addresses.
+    pub resolver: Arc<dyn Resolve>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            threads: None,
+            max_connections: None,
+            timeouts: Timeouts::default(),
+            max_head_octets: wire::Limits::default().max_head_octets,
+            via: Via::default(),
+            open: false,
+            access_log: None,
+            resolver: Arc::new(System),
+        }
+    }
+}
+
+/// Why a proxy could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener could not be bound.
+    Bind(SocketAddr, io::Error),
+    /// The access log could not be opened.
+    AccessLog(io::Error),
+    /// The system refused a thread or a descriptor.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(address, e) => write!(f, "cannot listen on {address}: {e}"),
+            Self::AccessLog(e) => write!(f, "cannot open the access log: {e}"),
+            Self::System(e) => write!(f, "cannot start: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind(_, e) | Self::AccessLog(e) | Self::System(e) => Some(e),
+        }
+    }
+}
+
+/// A running proxy. Dropping it closes every connection at once; [`shutdown`](Self::shutdown) lets
+/// them finish.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    listeners: Vec<Arc<TcpListener>>,
+    stopping: Arc<AtomicBool>,
+    permits: Arc<Permits>,
+    places: usize,
+    pool: Arc<Pool>,
+    acceptors: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+    parking: Option<JoinHandle<()>>,
+}
+
+/// How often a shutdown looks whether the last connection has ended.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a stuck log writer may hold up the end.
+const LOG_GRACE: Duration = Duration::from_secs(1);
+
+impl Server {
+    /// Starts a proxy: its listeners accept when this returns.
+    ///
+    /// # Errors
+    ///
+    /// What could not be had; nothing is left running.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let mut listeners = Vec::with_capacity(options.listen.len());
+        let mut addresses = Vec::with_capacity(options.listen.len());
+        for &address in &options.listen {
+            let bound = acceptor::bind(address)
+                .and_then(|listener| Ok((listener.local_addr()?, Arc::new(listener))));
+            let (address, listener) = bound.map_err(|e| StartError::Bind(address, e))?;
+            addresses.push(address);
+            listeners.push(listener);
+        }
+        let threads = options.threads.map_or_else(default_threads, NonZeroUsize::get);
+        let places = options.max_connections.map_or_else(default_connections, NonZeroUsize::get);
+        let access_log = match options.access_log {
+            Some((to, format)) => Some(AccessLog::open(to, format).map_err(StartError::AccessLog)?),
+            None => None,
+        };
+        let poller = Arc::new(Poller::new().map_err(StartError::System)?);
+        let timers = Arc::new(Timers::new(Arc::clone(&poller)));
+        let limits = pool::Limits { total: places, ..pool::Limits::default() };
+        let ctx = Context {
+            timeouts: options.timeouts,
+            limits: wire::Limits {
+                max_head_octets: options.max_head_octets,
+                ..wire::Limits::default()
+            },
+            via: match options.via {
+                Via::Drawn => Some(draw_pseudonym()),
+                Via::Named(name) => Some(name),
+                Via::Off => None,
+            },
+            own: OwnAddresses::new(addresses.clone()),
+            poller: Arc::clone(&poller),
+            pool: pool::Pool::new(limits, Arc::clone(&timers)),
+            resolver: Resolver::new(options.resolver),
+            access_log,
+            draining: AtomicBool::new(false),
+        };
+        let pool = Arc::new(Pool {
+            ctx: Arc::new(ctx),
+            parking: Arc::new(Parking::new(poller, timers)),
+            stats: Arc::new(Stats::new(threads)),
+            ready: crossbeam_channel::unbounded(),
+            free: AtomicUsize::new(0),
+        });
+        // Each acceptor holds a permit while it waits in `accept`.
+        let places = places + listeners.len().saturating_sub(1);
+        // From here on, dropping the server ends what was started.
+        let mut server = Self {
+            addresses,
+            listeners,
+            stopping: Arc::new(AtomicBool::new(false)),
+            permits: Permits::new(places),
+            places,
+            pool,
+            acceptors: Vec::new(),
+            workers: Vec::new(),
+            parking: None,
+        };
+        server.spawn(threads, options.open).map_err(StartError::System)?;
+        Ok(server)
+    }
+
+    fn spawn(&mut self, threads: usize, open: bool) -> io::Result<()> {
+        self.workers = workers::spawn(threads, &self.pool)?;
+        let parking = Arc::clone(&self.pool.parking);
+        self.parking = Some(thread::Builder::new().name("parking".into()).spawn(move || {
+            batch::enter();
+            parking.watch();
+        })?);
+        for (i, (listener, address)) in self.listeners.iter().zip(&self.addresses).enumerate() {
+            let acceptor = Acceptor {
+                listener: Arc::clone(listener),
+                scope: Scope::of(address.ip(), open),
+                pool: Arc::clone(&self.pool),
+                permits: Arc::clone(&self.permits),
+                stopping: Arc::clone(&self.stopping),
+            };
+            let name = if i == 0 { "acceptor".to_owned() } else { format!("acceptor-{i}") };
+            let spawned = thread::Builder::new().name(name).spawn(move || acceptor.run())?;
+            self.acceptors.push(spawned);
+        }
+        Ok(())
+    }
+
+    /// The first listener's address, with the port the system chose.
+    pub fn addr(&self) -> SocketAddr {
+        // A proxy without a listener has no address; this one reaches nothing.
+        self.addresses.first().copied().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// All listeners' addresses, in the order of [`Options::listen`].
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Workers in the pool.
+    pub fn threads(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Client connections there may be at once.
+    pub fn max_connections(&self) -> usize {
+        self.places
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Snapshot {
+        let mut snapshot = self.pool.stats.snapshot();
+        if let Some(log) = &self.pool.ctx.access_log {
+            snapshot.log_lines_dropped = log.dropped();
+        }
+        snapshot
+    }
+
+    /// Opens the access log's file again, after it was moved away.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.pool.ctx.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Stops accepting, closes idle connections, gives the others `grace` to finish, closes what is
+    /// left, and ends all threads. Answers how many connections had to be closed.
+    pub fn shutdown(mut self, grace: Duration) -> usize {
+        self.stop(grace)
+    }
+
+    fn stop(&mut self, grace: Duration) -> usize {
+        if self.workers.is_empty() && self.parking.is_none() {
+            return 0;
+        }
+        self.stopping.store(true, Ordering::SeqCst);
+        self.listeners.iter().for_each(|listener| acceptor::shut_down(listener));
+        self.pool.ctx.draining.store(true, Ordering::SeqCst);
+        self.pool.parking.enter(Stage::Draining);
+        self.wait_for_the_last(grace);
+        let left = self.places - self.permits.left().min(self.places);
+        self.pool.parking.enter(Stage::Cutting);
+        self.wait_for_the_last(Duration::from_secs(1));
+        self.permits.close();
+        for _ in &self.workers {
+            // The receiving end is the pool's, which is alive.
+            let _ = self.pool.ready.0.send(Message::Stop);
+        }
+        self.pool.parking.stop();
+        let threads = self.workers.drain(..).chain(self.parking.take());
+        for thread in threads.chain(self.acceptors.drain(..)) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+        self.pool.ctx.pool.clear();
+        if let Some(log) = &self.pool.ctx.access_log {
+            log.finish(LOG_GRACE);
+        }
+        left
+    }
+
+    fn wait_for_the_last(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        while self.permits.left() < self.places {
+            let now = Instant::now();
+            if now >= end {
+                break;
+            }
+            self.permits.wait_for_return(LOOK.min(end - now));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Server({:?})", self.addresses)
+    }
+}
+
+/// Workers for this machine: see `docs/performance.md` for the measurement.
+fn default_threads() -> usize {
+    4 * thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Each client may need three descriptors: its own, and two while an upstream is dialled.
+fn default_connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let places = files.saturating_sub(64) / 3;
+    usize::try_from(places).unwrap_or(usize::MAX).clamp(1, 1_000_000)
+}
+
+/// Raises the soft limit of open files to the hard one. Meant for a program that is a proxy and
+/// little else, before [`Server::start`]; answers the limit in force.
+pub fn raise_open_files() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // With the old limit fewer connections are allowed, and nothing else changes.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+fn draw_pseudonym() -> String {
+    // The hasher's keys are random; nothing secret hangs on them.
+    let drawn = RandomState::new().build_hasher().finish();
+    format!("threadgate-{:04x}", drawn as u16)
+}

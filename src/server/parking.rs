@@ -1,0 +1,229 @@
+//! Sessions that wait without a thread, and the one thread that watches for all of them.
+//!
+//! Each session has one slot for life. An edge, a finished lookup, a deadline and a drain all go
+//! through the same `Option::take` under the slot's lock, so exactly one of them gets the session.
+//! One that comes while the session runs is kept in the slot, never dropped: the next attempt to
+//! park finds it and the session goes on instead. So no wake-up is lost, and some are spurious,
+//! which a turn tolerates.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+
+use crate::net::poll::{Edge, Events, Poller, Wake};
+use crate::net::timers::{Expire, Timers};
+use crate::proxy::session::{Edges, Session};
+
+/// A session on its way to a worker.
+pub struct Job {
+    /// The session.
+    pub session: Box<Session>,
+    /// Its slot.
+    pub slot: Arc<Slot>,
+}
+
+/// What goes through the ready queue.
+pub enum Message {
+    /// A session that can go on.
+    Ready(Job),
+    /// The worker that takes it ends.
+    Stop,
+}
+
+/// How far the proxy is in shutting down.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Stage {
+    /// It is not.
+    Running,
+    /// Idle sessions are closed, the others may finish.
+    Draining,
+    /// All sessions are closed.
+    Cutting,
+}
+
+/// Where a session waits.
+pub struct Slot {
+    state: Mutex<SlotState>,
+    ready: Sender<Message>,
+}
+
+struct SlotState {
+    /// The session, while it waits. It holds the slot: the circle ends when it is taken, which its
+    /// deadline sees to.
+    parked: Option<Job>,
+    /// What came while it did not wait.
+    edges: Edges,
+    /// Until when it waits.
+    until: Instant,
+    /// The moment of its one live timer entry: at or before `until` while it waits.
+    filed: Option<Instant>,
+    /// The session is gone.
+    over: bool,
+}
+
+impl Slot {
+    /// An empty slot of a session that will be sent to `ready` when it is woken.
+    pub fn new(ready: Sender<Message>) -> Arc<Self> {
+        let until = Instant::now();
+        let edges = Edges::default();
+        let state = SlotState { parked: None, edges, until, filed: None, over: false };
+        Arc::new(Self { state: Mutex::new(state), ready })
+    }
+
+    fn send(&self, job: Job) {
+        // The queue outlives every session: both ends are the server's. It is unbounded only in
+        // name: a session is in it at most once, and permits bound the sessions.
+        let _ = self.ready.send(Message::Ready(job));
+    }
+
+    /// The session is gone: its timer entry, if any, is for nobody.
+    pub fn end(&self, parking: &Parking) {
+        let filed = {
+            let mut state = self.state.lock();
+            state.over = true;
+            state.filed.take().is_some()
+        };
+        if filed {
+            parking.timers.one_is_over();
+        }
+    }
+
+    /// Wakes the session if it waits.
+    fn rouse(&self) {
+        let job = {
+            let mut state = self.state.lock();
+            state.parked.take()
+        };
+        if let Some(job) = job {
+            self.send(job);
+        }
+    }
+}
+
+impl Wake for Slot {
+    fn wake(&self, tag: u32, edge: Edge) -> bool {
+        let job = {
+            let mut state = self.state.lock();
+            state.edges.add(tag, edge);
+            let Some(mut job) = state.parked.take() else { return true };
+            job.session.note(std::mem::take(&mut state.edges));
+            job
+        };
+        self.send(job);
+        true
+    }
+}
+
+impl Expire for Slot {
+    fn due(self: Arc<Self>, filed: Instant, now: Instant) -> Option<Instant> {
+        let job = {
+            let mut state = self.state.lock();
+            if state.filed != Some(filed) {
+                // An earlier entry took this one's place.
+                return None;
+            }
+            state.filed = None;
+            if state.parked.is_some() && state.until > now {
+                state.filed = Some(state.until);
+                return state.filed;
+            }
+            state.parked.take()
+        };
+        if let Some(job) = job {
+            self.send(job);
+        }
+        None
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.lock().over
+    }
+
+    fn hurry(self: Arc<Self>) {
+        self.rouse();
+    }
+}
+
+/// The parking of one proxy.
+pub struct Parking {
+    poller: Arc<Poller>,
+    timers: Arc<Timers>,
+    stage: AtomicU8,
+}
+
+impl Parking {
+    /// An empty parking.
+    pub fn new(poller: Arc<Poller>, timers: Arc<Timers>) -> Self {
+        Self { poller, timers, stage: AtomicU8::new(Stage::Running as u8) }
+    }
+
+    /// How far the proxy is in shutting down.
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::SeqCst) {
+            0 => Stage::Running,
+            1 => Stage::Draining,
+            _ => Stage::Cutting,
+        }
+    }
+
+    /// Lets the session wait until something happens or `until` comes. Hands it back if something
+    /// has happened already, or if the stage is no longer the one its last turn has `seen`.
+    pub fn park(&self, job: Job, until: Instant, seen: Stage) -> Option<Job> {
+        let slot = Arc::clone(&job.slot);
+        let mut job = job;
+        loop {
+            {
+                let mut state = slot.state.lock();
+                if state.filed.is_some_and(|at| at <= until) {
+                    if !state.edges.is_empty() {
+                        job.session.note(std::mem::take(&mut state.edges));
+                        return Some(job);
+                    }
+                    if self.stage() != seen {
+                        return Some(job);
+                    }
+                    state.until = until;
+                    state.parked = Some(job);
+                    return None;
+                }
+                state.filed = Some(until);
+            }
+            // Without the slot's lock: timers take the two in the other order. The entry may come
+            // due before the session is stored; then the loop files another.
+            self.timers.file(until, Arc::clone(&slot) as Arc<dyn Expire>);
+        }
+    }
+
+    /// Enters `stage` and wakes every session that waits, to see to it.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::SeqCst);
+        // A session that waits has an entry; one that is about to files it first and then looks
+        // at the stage. So none is missed.
+        self.timers.hurry_all();
+    }
+
+    /// Watches until the parking thread is told to end by [`stop`](Self::stop).
+    pub fn watch(&self) {
+        let mut events = Events::default();
+        while self.stage.load(Ordering::SeqCst) != STOPPED {
+            if let Err(e) = self.poller.wait(&mut events, self.timers.sleep()) {
+                log::error!("waiting for sockets failed: {e}");
+                return;
+            }
+            self.poller.deliver(&events);
+            self.timers.wake();
+        }
+    }
+
+    /// Ends [`watch`](Self::watch).
+    pub fn stop(&self) {
+        self.stage.store(STOPPED, Ordering::SeqCst);
+        self.poller.notify();
+    }
+}
+
+const STOPPED: u8 = 3;

@@ -1,0 +1,198 @@
+//! The fixed pool: each worker takes sessions from the ready queue and gives them turns.
+//!
+//! With nothing else to do a worker may be *patient*: it stays with its session for a few
+//! milliseconds, in a blocking read of the one socket that can make it go on. That is allowed only
+//! while another worker is free to take what comes, so the last free worker never sits still.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+
+use crate::net::buffer::Buffers;
+use crate::observe::stats::Stats;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::session::Next;
+use crate::proxy::{Context, Turn};
+
+use super::batch;
+use super::parking::{Job, Message, Parking, Stage};
+
+/// What the workers share.
+pub struct Pool {
+    /// What all sessions share.
+    pub ctx: Arc<Context>,
+    /// Where sessions wait.
+    pub parking: Arc<Parking>,
+    /// Counters, a shard a worker.
+    pub stats: Arc<Stats>,
+    /// The ready queue's two ends.
+    pub ready: (Sender<Message>, Receiver<Message>),
+    /// Workers that wait for a session.
+    pub free: AtomicUsize,
+}
+
+/// Starts `count` workers named `worker-0`, `worker-1`, … They end on [`Message::Stop`].
+///
+/// # Errors
+///
+/// When the system refuses a thread.
+pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> {
+    (0..count)
+        .map(|index| {
+            let pool = Arc::clone(pool);
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                batch::enter();
+                let buffers = Buffers::default();
+                Worker { pool: &pool, index, buffers, spare: Vec::new() }.work();
+            })
+        })
+        .collect()
+}
+
+struct Worker<'p> {
+    pool: &'p Pool,
+    index: usize,
+    buffers: Buffers,
+    spare: Vec<Box<Exchange>>,
+}
+
+/// What to do with a session after a turn.
+enum After {
+    Again(Job),
+    Gone,
+}
+
+impl Worker<'_> {
+    fn work(&mut self) {
+        let ready = &self.pool.ready.1;
+        loop {
+            let message = match ready.try_recv() {
+                Ok(message) => Ok(message),
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => {
+                    self.pool.free.fetch_add(1, Ordering::SeqCst);
+                    let message = ready.recv();
+                    self.pool.free.fetch_sub(1, Ordering::SeqCst);
+                    message
+                }
+            };
+            match message {
+                Ok(Message::Ready(job)) => self.serve(job),
+                Ok(Message::Stop) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Gives the session turns for as long as it can go on and nobody else waits.
+    fn serve(&mut self, job: Job) {
+        let mut job = job;
+        loop {
+            // A panic costs one session, not a worker: the pool is fixed and must not shrink. The
+            // session went down with the stack; what is left here is buffers, each empty or whole.
+            let after = match catch_unwind(AssertUnwindSafe(|| self.take_turn(job))) {
+                Ok(after) => after,
+                Err(_) => {
+                    log::error!("a session was closed by a defect of ours; the message is above");
+                    self.count_closed(true);
+                    return;
+                }
+            };
+            match after {
+                After::Gone => return,
+                After::Again(again) if self.pool.ready.1.is_empty() => job = again,
+                After::Again(again) => {
+                    // The queue outlives the workers.
+                    let _ = self.pool.ready.0.send(Message::Ready(again));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_turn(&mut self, mut job: Job) -> After {
+        let Self { pool, index, buffers, spare } = self;
+        let ready = &pool.ready.1;
+        let stage = pool.parking.stage();
+        let mut turn = Turn {
+            ctx: &pool.ctx,
+            buffers,
+            spare,
+            counters: pool.stats.shard(*index),
+            others_wait: &|| !ready.is_empty(),
+            now: Instant::now(),
+            moved: 0,
+        };
+        if stage == Stage::Cutting {
+            job.session.cut("the proxy is shutting down", &mut turn);
+            self.close(job);
+            return After::Gone;
+        }
+        let (mut patient, mut paid) = (0, 0);
+        let (until, tag) = loop {
+            match job.session.turn(&mut turn) {
+                Next::Close => {
+                    self.close(job);
+                    return After::Gone;
+                }
+                Next::Yield => {
+                    turn.counters.count(|c| {
+                        c.turns += 1;
+                        c.yields += 1;
+                    });
+                    return After::Again(job);
+                }
+                Next::Park(until, tag) => {
+                    let Some(expected) = tag else { break (until, tag) };
+                    if stage == Stage::Running
+                        && ready.is_empty()
+                        && pool.free.load(Ordering::SeqCst) > 0
+                        && job.session.would_be_patient(expected)
+                    {
+                        patient += 1;
+                        if job.session.be_patient(expected, &mut turn) {
+                            paid += 1;
+                            turn.moved = 0;
+                            continue;
+                        }
+                    }
+                    break (until, tag);
+                }
+            }
+        };
+        turn.counters.count(|c| {
+            c.turns += 1 + paid;
+            c.parks += 1;
+            c.patient_reads += patient;
+            c.patient_reads_paid += paid;
+        });
+        if let Err(e) = job.session.prepare_to_park(tag, &mut turn) {
+            log::warn!("{}: closed, since it cannot be watched: {e}", job.session.address());
+            job.session.cut("the proxy cannot watch another socket", &mut turn);
+            self.close(job);
+            return After::Gone;
+        }
+        match pool.parking.park(job, until, stage) {
+            Some(job) => After::Again(job),
+            None => After::Gone,
+        }
+    }
+
+    fn close(&self, job: Job) {
+        let Job { session, slot } = job;
+        drop(session);
+        slot.end(&self.pool.parking);
+        self.count_closed(false);
+    }
+
+    fn count_closed(&self, panicked: bool) {
+        self.pool.stats.shard(self.index).count(|c| {
+            c.connections_closed += 1;
+            c.panics += u64::from(panicked);
+        });
+    }
+}
