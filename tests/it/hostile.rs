@@ -150,8 +150,12 @@ pub(crate) struct DropsSyns {
 
 impl DropsSyns {
     pub(crate) fn new() -> Self {
+        Self::on((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    pub(crate) fn on(addr: SocketAddr) -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        listener.bind(&addr.into()).unwrap();
         listener.listen(0).unwrap();
         let addr = listener.local_addr().unwrap().as_socket().unwrap();
         let queue = (0..4).map(|_| started_connect(addr)).collect();

@@ -9,7 +9,24 @@
     reason = "the bans are for the proxy's own sockets; a test's peers may block, up to their time limit"
 )]
 
+mod access_log;
+mod connect;
+mod deadlines;
+mod destinations;
+mod fields;
+mod forward;
+mod framing;
 mod hostile;
+mod interim;
 mod layers;
+mod lifecycle;
+mod patience;
 mod peers;
+mod persistence;
+mod proxies;
+mod replies;
+mod responses;
 mod servers;
+mod smuggling;
+mod soak;
+mod tools;

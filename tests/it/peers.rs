@@ -39,11 +39,6 @@ impl Peer {
         &self.stream
     }
 
-    /// The other end's address.
-    pub(crate) fn from(&self) -> SocketAddr {
-        self.stream.peer_addr().unwrap()
-    }
-
     #[track_caller]
     pub(crate) fn send(&mut self, octets: impl AsRef<[u8]>) {
         self.stream.write_all(octets.as_ref()).expect("sends");
@@ -67,6 +62,11 @@ impl Peer {
                 }
             }
         }
+    }
+
+    /// Forgets what was received and not asked for.
+    pub(crate) fn discard(&mut self) {
+        self.held.clear();
     }
 
     #[track_caller]
@@ -93,6 +93,14 @@ impl Peer {
     #[track_caller]
     pub(crate) fn read_head(&mut self) -> String {
         String::from_utf8(self.read_until(b"\r\n\r\n")).expect("a head in UTF-8")
+    }
+
+    /// Reads a head; `None` when the other end is gone instead.
+    pub(crate) fn try_read_head(&mut self) -> Option<String> {
+        while memchr::memmem::find(&self.held, b"\r\n\r\n").is_none() {
+            self.fill().ok().filter(|&n| n > 0)?;
+        }
+        Some(self.read_head())
     }
 
     #[track_caller]
@@ -192,6 +200,12 @@ impl Peer {
         assert!(rest.is_empty(), "expected the end, got {}", shown(&rest));
     }
 
+    /// The other end sends exactly this, and closes.
+    #[track_caller]
+    pub(crate) fn expect_text_and_eof(&mut self, text: &str) {
+        assert_eq!(String::from_utf8_lossy(&self.read_to_end()), text);
+    }
+
     /// The other end closes or resets, and sends nothing more.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) {
@@ -218,6 +232,11 @@ impl Peer {
 
     pub(crate) fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("still open");
+    }
+
+    /// The same, when the other end may have reset the connection already.
+    pub(crate) fn half_close_if_open(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Resets the connection instead of closing it.
@@ -279,6 +298,24 @@ pub(crate) fn field_lines(head: &str) -> Vec<&str> {
     head.split("\r\n").skip(1).filter(|line| !line.is_empty()).collect()
 }
 
+/// Whether a chunked body has its last chunk and the empty line behind its trailer section.
+pub(crate) fn is_whole_chunked(body: &[u8]) -> bool {
+    let mut rest = body;
+    loop {
+        let Some(end) = memchr::memmem::find(rest, b"\r\n") else { return false };
+        let line = String::from_utf8_lossy(&rest[..end]);
+        let Ok(size) = usize::from_str_radix(line.split(';').next().unwrap(), 16) else {
+            return false;
+        };
+        rest = &rest[end..];
+        if size == 0 {
+            return memchr::memmem::find(rest, b"\r\n\r\n").is_some();
+        }
+        let Some(after) = rest.get(2 + size + 2..) else { return false };
+        rest = after;
+    }
+}
+
 /// Octets for a person: at most the first 300.
 pub(crate) fn shown(octets: &[u8]) -> String {
     let first = octets.get(..300).unwrap_or(octets);
@@ -338,6 +375,11 @@ impl Moment {
 
     pub(crate) fn has_come(&self) {
         self.0.send(()).unwrap();
+    }
+
+    /// Whether it has; then it has to come again.
+    pub(crate) fn has_come_already(&self) -> bool {
+        self.1.try_recv().is_ok()
     }
 
     #[track_caller]

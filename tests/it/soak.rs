@@ -1,0 +1,330 @@
+//! Much of everything, with bounds: what was opened is closed again, the pool stays as it was, idle
+//! costs nothing, and no wake-up is lost.
+//!
+//! `THREADGATE_STRESS` is the number of round trips of the ping-pong (default 20,000; `make soak`
+//! sets 1,000,000).
+
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
+
+use threadgate::Server;
+
+use crate::hostile::NeverReads;
+use crate::peers::{Peer, STEP, comes_true, eventually, eventually_eq};
+use crate::proxies::{Binary, OK, get_request, proxy_with};
+use crate::servers::{Origin, listen};
+
+/// An origin server that answers every request of every connection, until the test process ends or
+/// [`Busy::stop`].
+struct Busy {
+    addr: SocketAddr,
+    listener: std::sync::Arc<TcpListener>,
+}
+
+impl Busy {
+    fn start(response: Vec<u8>) -> Self {
+        let listener = std::sync::Arc::new(listen());
+        let addr = listener.local_addr().unwrap();
+        let theirs = std::sync::Arc::clone(&listener);
+        let response: &'static [u8] = Vec::leak(response);
+        thread::spawn(move || {
+            while let Ok((stream, _)) = theirs.accept() {
+                thread::spawn(move || {
+                    let mut peer = Peer::new(stream);
+                    peer.stream().set_read_timeout(Some(STEP * 12)).unwrap();
+                    peer.stream().set_write_timeout(Some(STEP * 12)).unwrap();
+                    while peer.try_read_head().is_some() {
+                        if peer.try_send(response).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { addr, listener }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        // Wakes `accept`, which then fails.
+        let _ = socket2::SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+#[test]
+fn descriptors_and_threads_are_back_after_ten_thousand_exchanges() {
+    let origin = Busy::start(OK.as_bytes().to_vec());
+    // Idle upstream connections are given up soon, so that none is left at the end.
+    let proxy = Binary::start(&["-q", "--timeout-idle", "1s"]);
+    warm_up(&proxy, origin.addr);
+    let (descriptors, threads) = settled(&proxy);
+    let request = get_request(origin.addr, "/");
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let mut client = Peer::connect(proxy.addr);
+                    for _ in 0..20 {
+                        client.send(&request);
+                        assert_eq!(client.read_response().text(), "ok");
+                    }
+                }
+            });
+        }
+    });
+    back_at(&proxy, descriptors, &threads);
+}
+
+#[test]
+fn descriptors_and_threads_are_back_after_ten_thousand_abandoned_connections() {
+    let origin = Busy::start(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nonly the beginning".to_vec(),
+    );
+    let proxy = Binary::start(&["-q", "--timeout-idle", "1s"]);
+    warm_up(&proxy, origin.addr);
+    let (descriptors, threads) = settled(&proxy);
+    let request = get_request(origin.addr, "/");
+    let connect = format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr);
+    let upload = format!(
+        "PUT http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: 9\r\n\r\nhalf",
+        origin.addr
+    );
+    thread::scope(|scope| {
+        for worker in 0..10 {
+            let (request, connect, upload) = (&request, &connect, &upload);
+            let addr = proxy.addr;
+            scope.spawn(move || {
+                for i in 0..1000 {
+                    let mut client = Peer::connect(addr);
+                    match (worker + i) % 8 {
+                        0 => {}
+                        1 => client.send(&request[..20]),
+                        2 => client.send(request),
+                        3 => client.send(connect),
+                        4 => client.send(upload),
+                        5 => client.send("nonsense\r\n\r\n"),
+                        6 => {
+                            client.send(connect);
+                            client.read_head();
+                            client.send("GET / HTTP/1.1\r\n\r\n");
+                        }
+                        _ => {
+                            client.send(request);
+                            client.read_head();
+                        }
+                    }
+                    if i % 2 == 0 {
+                        client.reset();
+                    }
+                }
+            });
+        }
+    });
+    back_at(&proxy, descriptors, &threads);
+    let mut client = Peer::connect(proxy.addr);
+    client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response().status, 200);
+}
+
+/// Brings everything into being that is made when first needed.
+fn warm_up(proxy: &Binary, origin: SocketAddr) {
+    let mut client = Peer::connect(proxy.addr);
+    client.send(get_request(origin, "/"));
+    client.read_head();
+}
+
+/// Descriptors and threads once they no longer change.
+fn settled(proxy: &Binary) -> (usize, Vec<String>) {
+    let mut last = 0;
+    let limit = Duration::from_secs(3);
+    // The warm-up's connections close; after that the number is the smallest there is.
+    comes_true(limit, &mut || {
+        let now = proxy.descriptors();
+        let same = now == last;
+        last = now;
+        same && proxy.sockets() <= 1
+    });
+    (proxy.descriptors(), proxy.thread_names())
+}
+
+#[track_caller]
+fn back_at(proxy: &Binary, descriptors: usize, threads: &[String]) {
+    let limit = Duration::from_secs(20);
+    comes_true(limit, &mut || proxy.descriptors() <= descriptors);
+    assert!(
+        proxy.descriptors() <= descriptors,
+        "{} descriptors, {descriptors} before",
+        proxy.descriptors()
+    );
+    assert_eq!(proxy.thread_names(), threads);
+}
+
+#[test]
+fn the_number_of_threads_does_not_depend_on_the_load() {
+    const MANY: usize = 200;
+    let origin = Origin::script_at_once(MANY, |peer| {
+        peer.read_head();
+        peer.read_to_any_end();
+    });
+    let proxy = Binary::start_as(&["-l", "127.0.0.1:0", "-q", "--threads", "3"]);
+    warm_up_own_page(&proxy);
+    let before = proxy.thread_names();
+    let workers = before.iter().filter(|name| name.starts_with("worker-")).count();
+    assert_eq!(workers, 3, "{before:?}");
+    let mut clients: Vec<_> = (0..MANY).map(|_| Peer::connect(proxy.addr)).collect();
+    for client in &mut clients {
+        client.send(get_request(origin.addr, "/"));
+    }
+    eventually_eq(|| origin.accepted(), MANY);
+    assert_eq!(proxy.thread_names(), before);
+    drop(clients);
+    origin.join();
+    assert_eq!(proxy.thread_names(), before);
+}
+
+fn warm_up_own_page(proxy: &Binary) {
+    let mut client = Peer::connect(proxy.addr);
+    client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response().status, 200);
+}
+
+/// Waits until the process has used no CPU time for a moment, then how much it uses in a second.
+fn cpu_ticks_in_a_quiet_second(proxy: &Binary) -> u64 {
+    let quiet = |window| {
+        let before = proxy.cpu_ticks();
+        thread::sleep(window);
+        proxy.cpu_ticks() - before
+    };
+    comes_true(STEP, &mut || quiet(Duration::from_millis(200)) == 0);
+    quiet(Duration::from_secs(1))
+}
+
+#[test]
+fn two_hundred_clients_that_never_read_cost_no_cpu() {
+    let content =
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n".to_vec(), vec![b'x'; 50_000_000]];
+    let origin = Busy::start(content.concat());
+    let proxy = Binary::start(&["-q"]);
+    let request = get_request(origin.addr, "/");
+    let connect =
+        format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\nGET / HTTP/1.1\r\n\r\n", origin.addr);
+    let _clients: Vec<_> = (0..200)
+        .map(|i| NeverReads::ask(proxy.addr, if i % 2 == 0 { &request } else { &connect }))
+        .collect();
+    assert_eq!(cpu_ticks_in_a_quiet_second(&proxy), 0, "clock ticks in a second");
+    warm_up_own_page(&proxy);
+}
+
+#[test]
+fn idle_connections_wake_nobody() {
+    let origin = Busy::start(OK.as_bytes().to_vec());
+    let proxy = Binary::start(&["-q"]);
+    let mut clients: Vec<_> = (0..100).map(|_| Peer::connect(proxy.addr)).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        if i % 2 == 0 {
+            client.send(get_request(origin.addr, "/"));
+            assert_eq!(client.read_response().text(), "ok");
+        } else {
+            client.send(format!(
+                "CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+                origin.addr
+            ));
+            client.read_head();
+            assert_eq!(client.read_response().text(), "ok");
+        }
+    }
+    assert_eq!(cpu_ticks_in_a_quiet_second(&proxy), 0, "clock ticks in a second");
+    let before = proxy.context_switches();
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(proxy.context_switches(), before, "no thread has anything to do");
+}
+
+/// No lost wake-up: each round trip parks and wakes both ways of a tunnel.
+#[test]
+fn a_ping_pong_through_tunnels_never_stalls() {
+    for threads in [1, 8] {
+        let rounds = stress() / 4;
+        let proxy = proxy_with(|options| options.threads = NonZeroUsize::new(threads));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| ping_pong(&proxy, rounds));
+            }
+        });
+        assert_eq!(proxy.stats().panics, 0);
+    }
+}
+
+fn stress() -> usize {
+    match std::env::var("THREADGATE_STRESS") {
+        Ok(n) => n.parse().expect("THREADGATE_STRESS is a number of round trips"),
+        Err(_) => 20_000,
+    }
+}
+
+/// Sends `rounds` messages of changing length one way, and gets each back.
+fn ping_pong(proxy: &Server, rounds: usize) {
+    let origin = Origin::script(1, move |peer| {
+        for i in 0..rounds {
+            let message = peer.read_exact(1 + i % 64);
+            peer.send(message);
+        }
+    });
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
+    client.read_head();
+    for i in 0..rounds {
+        let message = vec![i as u8; 1 + i % 64];
+        client.send(&message);
+        assert_eq!(client.read_exact(message.len()), message, "round {i}");
+    }
+    origin.join();
+}
+
+/// No lost wake-up in exchanges either, many clients on few workers.
+#[test]
+fn thousands_of_exchanges_of_many_clients_never_stall() {
+    let origin = Busy::start(OK.as_bytes().to_vec());
+    for threads in [1, 8] {
+        let proxy = proxy_with(|options| options.threads = NonZeroUsize::new(threads));
+        let request = get_request(origin.addr, "/");
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let mut client = Peer::connect(proxy.addr());
+                    for _ in 0..stress() / 40 {
+                        client.send(&request);
+                        assert_eq!(client.read_response().text(), "ok");
+                    }
+                });
+            }
+        });
+        let stats = proxy.stats();
+        assert_eq!((stats.panics, stats.failures_upstream), (0, 0));
+    }
+}
+
+#[test]
+fn at_the_limit_of_connections_newcomers_wait_and_are_then_served() {
+    let proxy = proxy_with(|options| options.max_connections = NonZeroUsize::new(10));
+    let healthz = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut clients: Vec<_> = (0..10).map(|_| Peer::connect(proxy.addr())).collect();
+    for client in &mut clients {
+        client.send(healthz);
+        assert_eq!(client.read_response().status, 200);
+    }
+    let mut newcomer = Peer::connect(proxy.addr());
+    newcomer.send(healthz);
+    assert!(!newcomer.has_something_within(Duration::from_millis(300)));
+    assert_eq!(proxy.stats().connections_accepted, 10);
+    for client in &mut clients {
+        client.send(healthz);
+        assert_eq!(client.read_response().status, 200);
+    }
+    clients.pop();
+    assert_eq!(newcomer.read_response().status, 200);
+    drop(clients);
+    eventually(|| proxy.stats().active_connections() == 1);
+}
