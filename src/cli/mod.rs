@@ -12,6 +12,7 @@ mod exit;
 mod help;
 mod logging;
 mod nearest;
+mod run;
 mod serve;
 
 use std::ffi::OsString;

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::logging;
-use crate::config::{self, Config, LogFormat, LogTarget, Timeouts, duration, listen, number, size};
+use crate::cli::run;
+use crate::config::{self, Config, LogFormat, LogTarget, duration, listen, number, size};
+use crate::proxy::Timeouts;
 
 /// start the proxy
 #[derive(ArgsInfo, Debug, Default, FromArgs)]
@@ -94,14 +96,7 @@ pub(crate) struct ServeArgs {
 pub(crate) fn serve(args: ServeArgs) -> Result<(), Failure> {
     let config = args.into_config().map_err(Failure::usage)?;
     logging::init(config.verbosity);
-    start(config)
-}
-
-/// The one place where the configuration is handed to the server. To come: turn `Config`
-/// into the options of each layer, bind ([`Failure::bind`] words what goes wrong), log the
-/// address at info, run, and return when the last session is over.
-fn start(_config: Config) -> Result<(), Failure> {
-    Err(Failure { exit: Exit::Failure, message: "the server is not built yet".to_owned() })
+    run::run(&config)
 }
 
 impl ServeArgs {
@@ -201,6 +196,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
+    use crate::server::Via;
 
     fn config(words: &str) -> Result<Config, String> {
         let words: Vec<&str> = words.split_whitespace().map(|w| w.trim_matches('\'')).collect();
@@ -241,8 +237,8 @@ mod tests {
         field("--max-head-size 64KiB", |c| c.max_head_octets = 64 << 10);
         field("--access-log -", |c| c.access_log = LogTarget::Stdout);
         field("--log-format json", |c| c.log_format = LogFormat::Json);
-        field("--via edge", |c| c.via = Some("edge".to_owned()));
-        field("--via off", |c| c.via = None);
+        field("--via edge", |c| c.via = Via::Named("edge".to_owned()));
+        field("--via off", |c| c.via = Via::Off);
         field("--open", |c| c.open = true);
         field("-v -v -q", |c| c.verbosity = 1);
         field("-q --quiet", |c| c.verbosity = -2);

@@ -1,7 +1,7 @@
 //! What was meant: every value a proxy starts from, already checked.
 //!
-//! [`Config`] is plain data. It knows no other layer and no layer below it knows it: whoever
-//! starts the proxy turns it into the options of each layer. The submodules read single
+//! [`Config`] is plain data. No layer below knows it:
+//! [`Config::options`] turns it into what the server wants. The submodules read single
 //! values from text and answer with a sentence to print after the name of the option, so
 //! that a flag and a line of a file are refused in the same words.
 
@@ -14,6 +14,10 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::observe::access_log::{Destination, Format};
+use crate::proxy::Timeouts;
+use crate::server::{Options, Via};
 
 /// The most worker threads taken: past it a pool costs more than it serves.
 pub const MOST_THREADS: usize = 1024;
@@ -49,12 +53,37 @@ pub struct Config {
     pub access_log: LogTarget,
     /// How such a line is written.
     pub log_format: LogFormat,
-    /// Our pseudonym in the `Via` field, a token; `None` leaves the field alone.
-    pub via: Option<String>,
+    /// Our pseudonym in the `Via` field; a name given is a token.
+    pub via: Via,
     /// Accept clients from any network on listeners beyond loopback.
     pub open: bool,
     /// How many times more (or, below zero, less) than usual we say on stderr.
     pub verbosity: i8,
+}
+
+impl Config {
+    /// What the server is started with.
+    pub fn options(&self) -> Options {
+        let format = match self.log_format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        };
+        Options {
+            listen: self.listen.clone(),
+            threads: self.threads,
+            max_connections: self.max_connections,
+            timeouts: self.timeouts,
+            max_head_octets: self.max_head_octets,
+            via: self.via.clone(),
+            open: self.open,
+            access_log: match &self.access_log {
+                LogTarget::Off => None,
+                LogTarget::Stdout => Some((Destination::Stdout, format)),
+                LogTarget::File(path) => Some((Destination::File(path.clone()), format)),
+            },
+            ..Options::default()
+        }
+    }
 }
 
 impl Default for Config {
@@ -69,36 +98,9 @@ impl Default for Config {
             max_head_octets: 32 * 1024,
             access_log: LogTarget::Off,
             log_format: LogFormat::Text,
-            via: Some("threadgate".to_owned()),
+            via: Via::Drawn,
             open: false,
             verbosity: 0,
-        }
-    }
-}
-
-/// How long each phase may take; none is zero.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Timeouts {
-    /// From the first octet of a head to its last.
-    pub head: Duration,
-    /// A persistent client connection between exchanges, and before the first octet.
-    pub idle: Duration,
-    /// Name lookup, connect and handshake with the next server.
-    pub connect: Duration,
-    /// From the end of the request to the head of the response.
-    pub response: Duration,
-    /// A tunnel in which neither side sends.
-    pub tunnel: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
-            connect: Duration::from_secs(10),
-            response: Duration::from_secs(60),
-            tunnel: Duration::from_secs(600),
         }
     }
 }
@@ -164,11 +166,11 @@ impl LogFormat {
 /// # Errors
 ///
 /// A sentence to print after the name of the option, when it is not a token (§5.6.2).
-pub fn parse_via(text: &str) -> Result<Option<String>, String> {
+pub fn parse_via(text: &str) -> Result<Via, String> {
     const LONGEST: usize = 255;
     let advice = "give letters, digits and dashes, for example threadgate-1, or off";
     if text == "off" {
-        return Ok(None);
+        return Ok(Via::Off);
     }
     if text.is_empty() {
         return Err(format!("'' is not a name; {advice}"));
@@ -178,7 +180,7 @@ pub fn parse_via(text: &str) -> Result<Option<String>, String> {
     }
     match text.chars().find(|c| !is_token_char(*c)) {
         Some(c) => Err(format!("'{text}' has a {c:?}, which a name in Via cannot have; {advice}")),
-        None => Ok(Some(text.to_owned())),
+        None => Ok(Via::Named(text.to_owned())),
     }
 }
 
@@ -193,8 +195,8 @@ mod tests {
 
     #[test]
     fn a_via_name_is_a_token_or_off() {
-        assert_eq!(parse_via("off"), Ok(None));
-        assert_eq!(parse_via("edge-1.example"), Ok(Some("edge-1.example".to_owned())));
+        assert_eq!(parse_via("off"), Ok(Via::Off));
+        assert_eq!(parse_via("edge-1.example"), Ok(Via::Named("edge-1.example".to_owned())));
         for (text, says) in [
             ("", "is not a name"),
             ("two words", "has a ' '"),

@@ -252,11 +252,13 @@ impl Server {
 
     /// What was counted so far.
     pub fn stats(&self) -> Snapshot {
-        let mut snapshot = self.pool.stats.snapshot();
-        if let Some(log) = &self.pool.ctx.access_log {
-            snapshot.log_lines_dropped = log.dropped();
-        }
-        snapshot
+        snapshot(&self.pool)
+    }
+
+    /// Reads the counters after the server itself is gone.
+    pub fn stats_reader(&self) -> impl Fn() -> Snapshot + Send + 'static {
+        let pool = Arc::clone(&self.pool);
+        move || snapshot(&pool)
     }
 
     /// Opens the access log's file again, after it was moved away.
@@ -324,6 +326,14 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Server({:?})", self.addresses)
     }
+}
+
+fn snapshot(pool: &Pool) -> Snapshot {
+    let mut snapshot = pool.stats.snapshot();
+    if let Some(log) = &pool.ctx.access_log {
+        snapshot.log_lines_dropped = log.dropped();
+    }
+    snapshot
 }
 
 /// Workers for this machine: see `docs/performance.md` for the measurement.

@@ -1,0 +1,1 @@
+"""The parts of benches/bench.py: processes, peers, load, rows, report."""

@@ -1,0 +1,68 @@
+"""Runs wrk and the project's load client, and reads what they print."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.peers import TEMPLATES, tool
+from harness.procs import BenchError
+
+LIMIT_SECONDS = 300
+
+
+def count_errors(value: Any) -> int:
+    """Sums the counts of `{"kind": count}` at any depth of lists."""
+    if isinstance(value, dict):
+        return sum(value.values())
+    return sum(count_errors(item) for item in value)
+
+
+def run_load(
+    load: Path,
+    core: int | None,
+    arguments: list[str],
+    on_step: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """One run of the load client; `on_step` is called at each of its steps, while it waits."""
+    pinned = ["taskset", "-c", str(core)] if core is not None else []
+    command = [*pinned, str(load), *arguments, *(["--steps"] if on_step else [])]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin and child.stdout and child.stderr
+        try:
+            for line in child.stdout:
+                said = json.loads(line)
+                if "mode" in said:
+                    return said
+                assert on_step
+                on_step(said["step"])
+                child.stdin.write("\n")
+                child.stdin.flush()
+            raise BenchError(child.stderr.read().strip() or "the load client ended without a word")
+        finally:
+            child.kill()
+
+
+def run_wrk(core: int | None, port: int, origin: str, clients: int, seconds: int) -> dict[str, Any]:
+    """Keep-alive requests in absolute-form: requests, requests/s, errors."""
+    pinned = ["taskset", "-c", str(core)] if core is not None else []
+    script = str(TEMPLATES / "absolute.lua")
+    command = [*pinned, tool("wrk"), "-t1", f"-c{clients}", f"-d{seconds}s", "-s", script]
+    command += [f"http://127.0.0.1:{port}/", "--", origin]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    requests = re.search(r"(\d+) requests in", done.stdout)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    if not requests or not rate:
+        raise BenchError(f"wrk: {done.stdout} {done.stderr}")
+    errors = 0
+    if refused := re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout):
+        errors += int(refused[1])
+    if failed := re.search(r"Socket errors: (.*)", done.stdout):
+        errors += sum(int(count) for count in re.findall(r"\d+", failed[1]))
+    return {"done": int(requests[1]), "rate": float(rate[1]), "errors": errors}

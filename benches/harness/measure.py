@@ -1,0 +1,269 @@
+"""One measurement of one proxy: runs the load and answers numbers by name.
+
+Every function takes a `Bench` and a running proxy. `errors` counts what went wrong; a row whose
+sample has any is not met.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import procs
+from harness.load import count_errors, run_load, run_wrk
+from harness.peers import STARTERS, Proxy, Setup, threadgate_command
+from harness.procs import BenchError, Process
+
+Sample = dict[str, float]
+
+WORKERS_OF_CORES = 2
+"""HAProxy threads and nginx workers where nothing is pinned: one a core of the reference machine."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a row's measurements have in common."""
+
+    load: Path
+    setup: Setup
+    seconds: int
+    quick: bool
+
+    @property
+    def origin(self) -> str:
+        return f"127.0.0.1:{self.setup.origin_port}"
+
+    def client(self, mode: str, proxy: Proxy, *more: str, steps: Any = None) -> dict[str, Any]:
+        """One run of the load client against a proxy."""
+        addresses = ["--proxy", f"127.0.0.1:{proxy.http_port}", "--origin", self.origin]
+        addresses += ["--echo", f"127.0.0.1:{self.setup.echo_port}"]
+        return run_load(self.load, self.setup.core, [mode, *addresses, *more], steps)
+
+    def scaled(self, count: int) -> int:
+        return max(1, count // 10) if self.quick else count
+
+
+def verify(bench: Bench, proxy: Proxy) -> None:
+    """Refuses to time a proxy whose responses are not right to the octet."""
+    mode = "keepalive" if proxy.persistent else "per-connection"
+    said = bench.client(mode, proxy, "--requests", "20", "--clients", "2")
+    if said["done"] != 20 or said["errors"]:
+        raise BenchError(f"{proxy.name} does not answer right: {said}")
+
+
+def keepalive(bench: Bench, proxy: Proxy, clients: int) -> Sample:
+    before = procs.cpu_seconds(proxy.process.pid)
+    port = proxy.http_port
+    said = run_wrk(bench.setup.core, port, bench.origin, clients, bench.seconds)
+    used = procs.cpu_seconds(proxy.process.pid) - before
+    per_request = used * 1e6 / max(1, said["done"])
+    return {"cpu_us": per_request, "rate": said["rate"], "errors": said["errors"]}
+
+
+def requests(bench: Bench, proxy: Proxy, mode: str) -> Sample:
+    """A connection or a tunnel a request."""
+    arguments = ["--clients", "8", "--seconds", str(bench.seconds)]
+    if mode == "connect":
+        tunnel = proxy.tunnel_arguments(to_echo=False)
+        mode = "tcp-relay" if "direct" in tunnel else "connect"
+        arguments += tunnel
+    before = procs.cpu_seconds(proxy.process.pid)
+    said = bench.client(mode, proxy, *arguments)
+    used = procs.cpu_seconds(proxy.process.pid) - before
+    per_request = used * 1e6 / max(1, said["done"])
+    return {"cpu_us": per_request, "rate": said["rate"], "errors": count_errors(said["errors"])}
+
+
+def pingpong(bench: Bench, proxy: Proxy, tunnels: int) -> Sample:
+    clock: list[float] = []
+    said = bench.client(
+        "pingpong",
+        proxy,
+        *("--clients", str(tunnels), "--octets", "64", "--seconds", str(bench.seconds)),
+        *proxy.tunnel_arguments(to_echo=True),
+        steps=lambda _: clock.append(procs.cpu_seconds(proxy.process.pid)),
+    )
+    opened, measured = clock
+    return {
+        "cpu_us": (measured - opened) * 1e6 / max(1, said["done"]),
+        "rate": said["rate"],
+        "p99_us": said["p99_us"],
+        "errors": count_errors([said["errors"], said["opening_errors"]]),
+    }
+
+
+def bulk(bench: Bench, proxy: Proxy, via: str, transfers: int) -> Sample:
+    octets = bench.scaled(1 << 30) // transfers
+    tunnel = ["--via", "get"] if via == "get" else proxy.tunnel_arguments(to_echo=False)
+    before = procs.cpu_seconds(proxy.process.pid)
+    said = bench.client(
+        "bulk", proxy, "--clients", str(transfers), "--octets", str(octets), *tunnel
+    )
+    used = procs.cpu_seconds(proxy.process.pid) - before
+    return {
+        "cpu_s_per_gb": used * 1e9 / max(1, said["octets"]),
+        "mb_per_s": said["mb_per_s"],
+        "errors": count_errors(said["errors"]) + said["unfinished"],
+    }
+
+
+def fairness(bench: Bench, proxy: Proxy) -> Sample:
+    said = bench.client(
+        "fairness",
+        proxy,
+        *("--clients", "16", "--readers", "8", "--octets", "64"),
+        *("--seconds", str(bench.seconds)),
+        *proxy.tunnel_arguments(to_echo=True),
+    )
+    return {
+        "p50_ms": said["p50_us"] / 1e3,
+        "p99_ms": said["p99_us"] / 1e3,
+        "starved": said["starved"],
+        "bulk_mb_per_s": said["bulk_mb_per_s"],
+        "bulk_share": said["bulk_mb_per_s"] / max(1e-9, said["bulk_alone_mb_per_s"]),
+        "errors": count_errors([said["errors"], said["bulk_errors"]]),
+    }
+
+
+def beside(said: dict[str, Any]) -> Sample:
+    """What fast traffic lost: medians over the pairs of measurements without and with."""
+    without, with_ = said["fast_p99_us_without"], said["fast_p99_us_with"]
+    rates = zip(said["fast_rate_without"], said["fast_rate_with"], strict=True)
+    # At most half more, or a millisecond more, whichever is more.
+    allowed = [max(1.5 * own, own + 1000) for own in without]
+    return {
+        "p99_own_ms": statistics.median(without) / 1e3,
+        "p99_beside_ms": statistics.median(with_) / 1e3,
+        "p99_of_allowed": statistics.median(
+            seen / most for seen, most in zip(with_, allowed, strict=True)
+        ),
+        "rate_kept": statistics.median(rate / own for own, rate in rates),
+    }
+
+
+def idle(bench: Bench, proxy: Proxy) -> Sample:
+    clients = bench.scaled(9000)
+    resident: dict[str, int] = {}
+    moved: list[int] = []
+
+    def look(step: str) -> None:
+        time.sleep(1)
+        pid = proxy.process.pid
+        resident[step] = procs.rss_octets(pid)
+        if step == "opened":
+            before = procs.switches(pid)
+            time.sleep(2 if bench.quick else 10)
+            after = procs.switches(pid)
+            moved.append(sum(after.get(task) != count for task, count in before.items()))
+
+    said = bench.client("idle", proxy, "--clients", str(clients), *pairs(bench), steps=look)
+    return {
+        "kib_each": (resident["opened"] - resident["before"]) / 1024 / clients,
+        "failed": clients - min(said["first"], said["second"]),
+        "threads_moved": moved[0],
+        **beside(said),
+        "errors": count_errors([said["errors"], said["fast_errors"]]),
+    }
+
+
+def pairs(bench: Bench) -> tuple[str, ...]:
+    return ("--pairs", "1", "--seconds", "1") if bench.quick else ("--pairs", "5", "--seconds", "2")
+
+
+def idle_tunnels(bench: Bench, proxy: Proxy) -> Sample:
+    tunnels = bench.scaled(2000)
+    resident: dict[str, int] = {}
+
+    def look(step: str) -> None:
+        time.sleep(1)
+        resident[step] = procs.rss_octets(proxy.process.pid)
+
+    said = bench.client(
+        "idle-tunnels",
+        proxy,
+        *("--clients", str(tunnels), "--octets", "64"),
+        *proxy.tunnel_arguments(to_echo=True),
+        steps=look,
+    )
+    return {
+        "kib_each": (resident["opened"] - resident["before"]) / 1024 / tunnels,
+        "answered_s": said["answered_seconds"],
+        "failed": tunnels - said["answered"],
+        "errors": count_errors(said["errors"]),
+    }
+
+
+def inflight(bench: Bench, proxy: Proxy) -> Sample:
+    flights = bench.scaled(1000)
+    said = bench.client("inflight", proxy, "--clients", str(flights), *pairs(bench))
+    return {
+        "done_s": said["done_seconds"],
+        "failed": flights - said["done"],
+        **beside(said),
+        "errors": count_errors([said["errors"], said["fast_errors"]]),
+    }
+
+
+def drip(bench: Bench, proxy: Proxy) -> Sample:
+    drippers, readers = bench.scaled(500), bench.scaled(200)
+    said = bench.client(
+        "drip",
+        proxy,
+        *("--clients", str(drippers), "--readers", str(readers)),
+        *("--head-timeout", str(bench.setup.head_timeout)),
+        *pairs(bench),
+    )
+    return {
+        **beside(said),
+        "not_408": drippers - said["statuses"].get("408", 0),
+        "refused_s": said["refused_seconds"],
+        "readers_behind": readers - said["readers_at_pace"],
+        "errors": count_errors([said["errors"], said["fast_errors"]]),
+    }
+
+
+def start(bench: Bench, proxy: Proxy) -> Sample:
+    """From the start of the process to its first response; its memory then; its binary."""
+    if proxy.name.startswith("threadgate"):
+        (port,) = procs.free_ports(1)
+        command = threadgate_command(bench.setup, f"127.0.0.1:{port}")
+    else:
+        port = proxy.http_port
+        command = Path(f"/proc/{proxy.process.pid}/cmdline").read_text().split("\0")[:-1]
+        if command[0].startswith("nginx:"):
+            # nginx writes its title over its arguments.
+            command = command[0].removeprefix("nginx: master process ").split()
+        proxy.process.stop()
+    began = time.monotonic()
+    process = Process(command, bench.setup.core, bench.setup.directory)
+    try:
+        head = f"GET http://{bench.origin}/1024 HTTP/1.1\r\nHost: {bench.origin}\r\n\r\n".encode()
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+                    client.sendall(head)
+                    right = client.recv(12).endswith(b" 200")
+                break
+            except OSError:
+                if process.child.poll() is not None or time.monotonic() - began > 5:
+                    raise process.fail("does not start") from None
+                time.sleep(0.0002)
+        took = time.monotonic() - began
+        time.sleep(0.1)
+        resident = procs.rss_octets(process.pid)
+    finally:
+        process.stop()
+    return {
+        "start_ms": took * 1e3,
+        "rss_mb": resident / 1e6,
+        "binary_mb": Path(command[0]).stat().st_size / 1e6,
+        "errors": 0 if right else 1,
+    }
+
+
+def start_proxy(setup: Setup, name: str) -> Proxy:
+    return STARTERS[name](setup, name)

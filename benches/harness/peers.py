@@ -1,0 +1,193 @@
+"""The proxies under test and their origin servers: how each is started and spoken to."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.procs import BenchError, Process, free_ports
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "peers"
+
+PACKAGES = {
+    "wrk": "wrk",
+    "nginx": "nginx",
+    "haproxy": "haproxy",
+    "tinyproxy": "tinyproxy",
+    "taskset": "util-linux",
+}
+
+
+def tool(name: str) -> str:
+    """The path of a program, or an error that says which package has it."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if path is None:
+        raise BenchError(
+            f"{name} is missing: install it with `apt-get install {PACKAGES[name]}` or `make tools`"
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a proxy is started with; the same for all proxies of a row."""
+
+    directory: Path
+    binary: Path
+    origin_port: int
+    echo_port: int
+    core: int | None = None
+    threads: int = 8
+    """Workers of threadgate."""
+    peer_threads: int = 1
+    """Threads or worker processes of HAProxy and nginx: as many as cores they may use."""
+    head_timeout: int = 60
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running proxy and where it takes what."""
+
+    name: str
+    process: Process
+    http_port: int
+    relay_origin_port: int | None = None
+    """Where a TCP relay to the origin server listens, if CONNECT is not spoken."""
+    relay_echo_port: int | None = None
+    persistent: bool = True
+    """Whether it takes a second request on a connection."""
+
+    def tunnel_arguments(self, to_echo: bool) -> list[str]:
+        """How the load client opens a tunnel through this proxy."""
+        port = self.relay_echo_port if to_echo else self.relay_origin_port
+        if port is None:
+            return ["--via", "connect"]
+        return ["--via", "direct", "--relay", f"127.0.0.1:{port}"]
+
+
+def fill(template: str, to: Path, values: dict[str, object]) -> Path:
+    """Writes a configuration from its template; a name without a value is a KeyError."""
+    text = (TEMPLATES / template).read_text()
+    to.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: str(values[match[1]]), text))
+    return to
+
+
+def start_threadgate(setup: Setup, name: str, extra: tuple[str, ...] = ()) -> Proxy:
+    port_file = setup.directory / f"{name}.port"
+    port_file.unlink(missing_ok=True)
+    process = Process(
+        threadgate_command(setup, "127.0.0.1:0", extra) + ["--port-file", str(port_file)],
+        setup.core,
+        setup.directory,
+    )
+    try:
+        return Proxy(name, process, process.wait_file(port_file)[0])
+    except BenchError:
+        process.stop()
+        raise
+
+
+def threadgate_command(setup: Setup, listen: str, extra: tuple[str, ...] = ()) -> list[str]:
+    """The command line; `extra` replaces `--access-log off`."""
+    return [
+        str(setup.binary),
+        *("--listen", listen),
+        *("--threads", str(setup.threads)),
+        *("--timeout-head", f"{setup.head_timeout}s"),
+        *("--timeout-idle", "10m"),
+        *("--timeout-tunnel", "10m"),
+        *(extra or ("--access-log", "off")),
+    ]
+
+
+def start_threadgate_logging(setup: Setup, name: str) -> Proxy:
+    return start_threadgate(setup, name, ("--access-log", str(setup.directory / "access.log")))
+
+
+def start_haproxy(setup: Setup, name: str, splice: bool = False) -> Proxy:
+    http, relay_origin, relay_echo = free_ports(3)
+    config = fill(
+        "haproxy.cfg",
+        setup.directory / f"{name}.cfg",
+        {
+            "threads": setup.peer_threads,
+            "head_timeout": setup.head_timeout,
+            "splice": "" if splice else "no ",
+            "http_port": http,
+            "relay_origin_port": relay_origin,
+            "relay_echo_port": relay_echo,
+            "origin_port": setup.origin_port,
+            "echo_port": setup.echo_port,
+        },
+    )
+    command = [tool("haproxy"), "-db", "-f", str(config)]
+    process = Process(command, setup.core, setup.directory)
+    process.wait_listening([http, relay_origin, relay_echo])
+    return Proxy(name, process, http, relay_origin, relay_echo)
+
+
+def start_haproxy_splice(setup: Setup, name: str) -> Proxy:
+    return start_haproxy(setup, name, splice=True)
+
+
+def start_nginx(setup: Setup, name: str) -> Proxy:
+    (http,) = free_ports(1)
+    values = {
+        "threads": setup.peer_threads,
+        "head_timeout": setup.head_timeout,
+        "http_port": http,
+        "origin_port": setup.origin_port,
+    }
+    config = fill("nginx-proxy.conf", setup.directory / f"{name}.conf", values)
+    process = Process(nginx_command(config), setup.core, setup.directory)
+    process.wait_listening([http])
+    return Proxy(name, process, http)
+
+
+def start_tinyproxy(setup: Setup, name: str) -> Proxy:
+    (http,) = free_ports(1)
+    values = {"http_port": http, "head_timeout": setup.head_timeout}
+    config = fill("tinyproxy.conf", setup.directory / f"{name}.conf", values)
+    command = [tool("tinyproxy"), "-d", "-c", str(config)]
+    process = Process(command, setup.core, setup.directory)
+    process.wait_listening([http])
+    return Proxy(name, process, http, persistent=False)
+
+
+def nginx_command(config: Path) -> list[str]:
+    return [tool("nginx"), "-p", str(config.parent), "-e", "stderr", "-c", str(config)]
+
+
+STARTERS: dict[str, Callable[[Setup, str], Proxy]] = {
+    "threadgate": start_threadgate,
+    "threadgate-log": start_threadgate_logging,
+    "haproxy": start_haproxy,
+    "haproxy-splice": start_haproxy_splice,
+    "nginx": start_nginx,
+    "tinyproxy": start_tinyproxy,
+}
+"""Every proxy a row can name."""
+
+
+def start_nginx_origin(directory: Path, core: int | None, content: str) -> tuple[Process, int]:
+    """The origin server of the small responses."""
+    (port,) = free_ports(1)
+    values = {"origin_port": port, "content": content}
+    config = fill("nginx-origin.conf", directory / "origin.conf", values)
+    process = Process(nginx_command(config), core, directory)
+    process.wait_listening([port])
+    return process, port
+
+
+def start_load_origin(directory: Path, core: int | None, load: Path) -> tuple[Process, int, int]:
+    """The load client's own origin server: content of any size, slow responses, echo."""
+    port_file = directory / "load-origin.ports"
+    port_file.unlink(missing_ok=True)
+    listen = ["--origin", "127.0.0.1:0", "--echo", "127.0.0.1:0"]
+    command = [str(load), "origin", *listen, "--port-file", str(port_file)]
+    process = Process(command, core, directory)
+    http, echo = process.wait_file(port_file)
+    return process, http, echo
