@@ -21,6 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+# The source tree stays as it is in git.
+sys.dont_write_bytecode = True
 
 from harness import measure, report  # noqa: E402
 from harness.measure import Bench, Sample  # noqa: E402

@@ -123,6 +123,8 @@ pub(crate) struct Conn {
     interest: epoll::EventFlags,
     /// When the one live timer of this connection is due.
     timer: Option<Instant>,
+    /// When the last one was: a late tick does not shift the ones after it.
+    last_tick: Option<Instant>,
     /// Times this connection went through its plan.
     pub(crate) done: u64,
     /// Octets of content this connection received.
@@ -183,7 +185,7 @@ impl Engine {
         self.tallies[group].opened += 1;
         let interest = epoll::EventFlags::OUT;
         let began = Instant::now();
-        let opened = dial(addr).and_then(|stream| {
+        let opened = dial(addr, plan.pace.is_some()).and_then(|stream| {
             let data = epoll::EventData::new_u64(slot as u64);
             epoll::add(&self.epoll, &stream, data, interest)?;
             Ok(stream)
@@ -206,6 +208,7 @@ impl Engine {
             state: State::Connecting,
             interest,
             timer: None,
+            last_tick: None,
             done: 0,
             octets: 0,
         };
@@ -306,7 +309,7 @@ impl Engine {
             let Some(conn) = self.conns[slot].as_mut().filter(|conn| conn.timer == Some(at)) else {
                 continue;
             };
-            conn.timer = None;
+            conn.last_tick = conn.timer.take();
             let go = match conn.plan.pace {
                 Some(pace) => {
                     let limit = ((pace / TICKS_PER_SECOND) as usize).clamp(1, self.buffer.len());
@@ -325,7 +328,7 @@ impl Engine {
         match go {
             Ok(Go::On) => {
                 if let (None, Some(every)) = (conn.timer, conn.wants_timer()) {
-                    let at = Instant::now() + every;
+                    let at = conn.last_tick.unwrap_or_else(Instant::now) + every;
                     conn.timer = Some(at);
                     self.timers.push(Reverse((at, slot)));
                 }
@@ -364,6 +367,9 @@ impl Engine {
         self.free.push(slot);
     }
 }
+
+/// Receive buffer of a paced reader: two segments of the loopback device, so that it never stalls.
+const SLOW_WINDOW: usize = 128 * 1024;
 
 /// How often a paced reader reads.
 const TICKS_PER_SECOND: u64 = 10;
@@ -510,8 +516,12 @@ impl Conn {
     }
 }
 
-fn dial(addr: SocketAddr) -> io::Result<TcpStream> {
+fn dial(addr: SocketAddr, slow: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    if slow {
+        // Else the kernel reads megabytes ahead of each reader, at the cost of what is measured.
+        socket.set_recv_buffer_size(SLOW_WINDOW)?;
+    }
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     match socket.connect(&addr.into()) {

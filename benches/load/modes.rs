@@ -1,5 +1,6 @@
 //! What the load client does, a function a mode. Each ends in one JSON line.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -375,20 +376,28 @@ impl Session<'_> {
             slow_errors.push(errors(&session.engine.reset(READERS)));
             session.engine.open(options.proxy, READERS, &reading, options.readers);
             session.engine.open(options.proxy, MAIN, &dripping, options.clients);
-            session.engine.run(Duration::from_millis(500), |_| false).map(|_| ())
+            // Until the buffers on the way are full.
+            session.engine.run(Duration::from_secs(1), |_| false).map(|_| ())
         })?;
 
         self.engine.reset(MAIN);
         self.engine.open(options.proxy, READERS, &reading, options.readers);
         self.engine.open(options.proxy, MAIN, &dripping, options.clients);
+        // Readers are watched once their buffers are full; drippers from their start.
+        self.engine.run(Duration::from_secs(1), |_| false)?;
+        let read_before = self.reader_octets();
         let began = Instant::now();
         let limit = Duration::from_secs_f64(options.head_timeout * 2.0 + 2.0);
         self.engine.run(limit, |e| e.live(MAIN) == 0)?;
         let elapsed = began.elapsed().as_secs_f64();
-        // A tenth of a second is the readers' tick, one more the connection's start.
-        let due = options.pace as f64 * (elapsed - 0.3);
-        let readers = self.engine.conns.iter().flatten().filter(|conn| conn.group == READERS);
-        let kept = readers.filter(|conn| conn.octets as f64 >= due).count();
+        let due = options.pace as f64 * elapsed * 0.95;
+        let mut paces: Vec<f64> = self
+            .reader_octets()
+            .iter()
+            .map(|(slot, octets)| (octets - read_before.get(slot).unwrap_or(&0)) as f64 / due)
+            .collect();
+        paces.sort_by(f64::total_cmp);
+        let kept = paces.iter().filter(|pace| **pace >= 1.0).count();
         let mut dripped = self.engine.reset(MAIN);
         slow_errors.push(errors(&self.engine.reset(READERS)));
         let statuses = dripped.statuses.iter().map(|(status, n)| (status.to_string(), json!(n)));
@@ -396,8 +405,19 @@ impl Session<'_> {
         report["refused_seconds"] = json!(percentile(&mut dripped.nanos, 1.0) as f64 / 1e9);
         report["still_dripping"] = json!(self.engine.live(MAIN));
         report["readers_at_pace"] = json!(kept);
+        report["slowest_reader"] = json!(paces.first());
         report["errors"] = json!([errors(&dripped), slow_errors]);
         Ok(report)
+    }
+
+    /// Octets of content each reader has by now, by slot.
+    fn reader_octets(&self) -> BTreeMap<usize, u64> {
+        let conns = self.engine.conns.iter().enumerate();
+        conns
+            .filter_map(|(slot, conn)| Some((slot, conn.as_ref()?)))
+            .filter(|(_, conn)| conn.group == READERS)
+            .map(|(slot, conn)| (slot, conn.octets))
+            .collect()
     }
 
     /// Measures fast traffic without and with what `open` opens, in pairs; closes it each time.

@@ -248,9 +248,10 @@ impl Conn {
         self.doing = Doing::Responding(response);
     }
 
-    /// Sends until the kernel takes no more; the first content goes out with the head.
+    /// Sends until the kernel takes no more, or for one turn; the first content goes out with the head.
     fn send(&mut self) -> Result<(), Over> {
         let Doing::Responding(response) = &mut self.doing else { return Ok(()) };
+        let mut turn = 0;
         loop {
             if self.out.len() - self.sent < 1024 && response.at < response.end {
                 self.out.drain(..self.sent);
@@ -260,8 +261,15 @@ impl Conn {
             if self.sent == self.out.len() {
                 break;
             }
+            // A bulk flow must not hold up an echo: this server's latency is in every number.
+            if turn >= pattern::MAX_RUN {
+                return Ok(());
+            }
             match (&self.stream).write(&self.out[self.sent..]) {
-                Ok(sent) => self.sent += sent,
+                Ok(sent) => {
+                    self.sent += sent;
+                    turn += sent;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Over),

@@ -42,7 +42,7 @@ Times:
                                     (default 10s)
 
 Messages and logs:
-      --via NAME|off                name in the Via field (default threadgate)
+      --via NAME|off                name in the Via field (default threadgate-XXXX)
       --access-log FILE|-|off       a line for each exchange; - is stdout (default off)
       --log-format text|json        how that line is written (default text)
   -v, --verbose                     say more on stderr; may be repeated
@@ -145,7 +145,7 @@ mod tests {
             ("--timeout-tunnel DURATION", duration::Shown(times.tunnel).to_string()),
             ("--drain DURATION", duration::Shown(config.drain).to_string()),
             ("--max-head-size SIZE", size::Shown(config.max_head_octets as u64).to_string()),
-            ("--via NAME|off", config.via.unwrap()),
+            ("--via NAME|off", "threadgate-XXXX".to_owned()),
             ("--access-log FILE|-|off", "off".to_owned()),
             ("--log-format text|json", "text".to_owned()),
         ];

@@ -263,11 +263,11 @@ impl Stream {
     /// Stops edges while a worker reads the socket patiently: each would wake the parking thread
     /// for nothing. [`watch`](Self::watch) starts them again.
     pub fn unwatch(&mut self) {
-        if let Some(r) = &mut self.registration {
-            if r.interest() != Interest::Nothing {
-                // It cannot fail for the registered socket; if it did, edges would only go on.
-                let _ = r.ask(&self.socket, Interest::Nothing);
-            }
+        if let Some(r) = &mut self.registration
+            && r.interest() != Interest::Nothing
+        {
+            // It cannot fail for the registered socket; if it did, edges would only go on.
+            let _ = r.ask(&self.socket, Interest::Nothing);
         }
     }
 

@@ -54,8 +54,8 @@ const MAX_INTERIM: u8 = 16;
 enum Stage {
     /// The name's addresses are awaited.
     Lookup,
-    /// A connection is being made.
-    Dial(Dial),
+    /// A connection is being made. Boxed: most exchanges never dial.
+    Dial(Box<Dial>),
     /// Connected: messages go both ways.
     Relay,
     /// Connected by CONNECT: octets go both ways.
@@ -334,7 +334,7 @@ impl Exchange {
         self.stage = match self.destination.ip {
             Some(ip) => {
                 self.times.lookup = self.times.head;
-                Stage::Dial(Dial::new(Addresses::One(ip), self.destination.port))
+                Stage::Dial(Box::new(Dial::new(Addresses::One(ip), self.destination.port)))
             }
             None => Stage::Lookup,
         };
@@ -507,7 +507,7 @@ impl Exchange {
                 self.times.lookup = Some(turn.clock());
                 self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
                 let dial = Dial::new(Addresses::Found(addresses), self.destination.port);
-                self.stage = Stage::Dial(dial);
+                self.stage = Stage::Dial(Box::new(dial));
                 Ok(true)
             }
             Lookup::Failed => fail(Kind::DnsError, "the name has no address"),

@@ -58,6 +58,8 @@ struct Worker<'p> {
     pool: &'p Pool,
     index: usize,
     buffers: Buffers,
+    // Boxed in sessions too: they move between the two without being copied.
+    #[allow(clippy::vec_box)]
     spare: Vec<Box<Exchange>>,
 }
 

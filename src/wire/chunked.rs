@@ -24,7 +24,7 @@ pub struct ChunkLimits {
     pub max_extension_octets: u32,
     /// Octets of all extensions of a body.
     pub max_extensions_octets: u32,
-    /// Octets of the trailer section.
+    /// Octets of the trailer section, its empty line included.
     pub max_trailer_octets: u32,
     /// Field lines of the trailer section.
     pub max_trailer_fields: u32,
@@ -259,4 +259,258 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
         out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// The end, the data and the refusal do not depend on how the octets come or which way they are
+/// asked for. The first octets choose the cuts.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let (cuts, body) = bytes.split_at_checked(4).unwrap_or((&[], bytes));
+    let mut whole = Chunked::new(ChunkLimits::default());
+    let expected = whole.pass(body);
+
+    let mut steps = cuts.iter().map(|&cut| usize::from(cut) + 1).cycle();
+    let (mut passing, mut advancing) = (whole_body(), whole_body());
+    let (mut passed, mut advanced, mut data) = (Ok(0), Ok(0), Vec::new());
+    let mut rest = body;
+    while !rest.is_empty() {
+        let (input, later) = rest.split_at(steps.next().unwrap_or(1).min(rest.len()));
+        rest = later;
+        passed = passed.and_then(|total: usize| Ok(total + passing.pass(input)?));
+        advanced = advanced.and_then(|total: usize| {
+            let mut used = 0;
+            loop {
+                let input = input.get(used..).unwrap_or_default();
+                let piece = advancing.advance(input)?;
+                assert!(piece.data.end == piece.used && piece.used <= input.len());
+                data.extend_from_slice(input.get(piece.data).unwrap_or_default());
+                used += piece.used;
+                if piece.used == 0 {
+                    assert!(input.is_empty() || advancing.is_at_end());
+                    return Ok(total + used);
+                }
+            }
+        });
+    }
+    assert_eq!((&passed, passing.is_at_end()), (&expected, whole.is_at_end()));
+    assert_eq!((&advanced, advancing.is_at_end()), (&expected, whole.is_at_end()));
+    if whole.is_at_end() {
+        check_written_again(&data);
+    }
+}
+
+fn whole_body() -> Chunked {
+    Chunked::new(ChunkLimits::default())
+}
+
+/// Asserts, for fuzzing, that data in chunks of our own is the same data.
+fn check_written_again(data: &[u8]) {
+    let mut written = Vec::new();
+    for chunk in data.chunks(17) {
+        write_chunk_head(&mut written, chunk.len());
+        written.extend_from_slice(chunk);
+        written.extend_from_slice(CHUNK_END);
+    }
+    written.extend_from_slice(LAST_CHUNK);
+    let mut chunked = whole_body();
+    let (mut used, mut again) = (0, Vec::new());
+    while let Ok(piece) = chunked.advance(written.get(used..).unwrap_or_default()) {
+        if piece.used == 0 {
+            break;
+        }
+        let input = written.get(used..).unwrap_or_default();
+        again.extend_from_slice(input.get(piece.data).unwrap_or_default());
+        used += piece.used;
+    }
+    assert_eq!((again.as_slice(), used), (data, written.len()));
+    assert!(chunked.is_at_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::at_every_split;
+    use super::*;
+
+    const LIMITS: ChunkLimits = ChunkLimits {
+        max_extension_octets: 8,
+        max_extensions_octets: 12,
+        max_trailer_octets: 25,
+        max_trailer_fields: 2,
+    };
+
+    /// Asserts that `body` is one whole body with `data`, wherever it is cut and whatever follows.
+    #[track_caller]
+    fn whole(body: &str, data: &str) {
+        let wire = [body.as_bytes(), b"5\r\nGET / HTTP/1.1\r\n"].concat();
+        at_every_split(&wire, |first, rest| {
+            let mut chunked = Chunked::new(LIMITS);
+            let used = chunked.pass(first).unwrap() + chunked.pass(rest).unwrap();
+            assert_eq!((used, chunked.is_at_end()), (body.len(), true), "cut at {}", first.len());
+
+            let mut chunked = Chunked::new(LIMITS);
+            let mut found = Vec::new();
+            for mut input in [first, rest] {
+                loop {
+                    let piece = chunked.advance(input).unwrap();
+                    found.extend_from_slice(&input[piece.data.clone()]);
+                    input = &input[piece.used..];
+                    if piece.used == 0 {
+                        break;
+                    }
+                }
+            }
+            assert_eq!(String::from_utf8_lossy(&found), data, "cut at {}", first.len());
+        });
+        fuzz(body.as_bytes());
+    }
+
+    /// Asserts that `body` is refused at its last octet and not before, wherever it is cut.
+    #[track_caller]
+    fn refused(body: &str, expected: ChunkError) {
+        at_every_split(body.as_bytes(), |first, rest| {
+            let mut chunked = Chunked::new(LIMITS);
+            let answer = chunked.pass(first).and_then(|_| chunked.pass(rest));
+            assert_eq!(answer, Err(expected), "{body:?} cut at {}", first.len());
+            assert_eq!(chunked.pass(b"0\r\n\r\n"), Err(expected), "once refused, always refused");
+        });
+        let before = &body.as_bytes()[..body.len() - 1];
+        assert_eq!(Chunked::new(LIMITS).pass(before), Ok(before.len()), "{body:?}");
+        fuzz(body.as_bytes());
+    }
+
+    #[test]
+    fn the_end_and_the_data_are_found_wherever_reads_split_the_body() {
+        whole("0\r\n\r\n", "");
+        whole("4\r\nWiki\r\nA\r\n0123456789\r\n0\r\n\r\n", "Wiki0123456789");
+        whole("0000000000000001\r\na\r\n000\r\n\r\n", "a");
+        whole("2\r\n\r\n\r\n0\r\n\r\n", "\r\n");
+        whole("1;a=\"b\"\r\nx\r\n0;\r\n\r\n", "x");
+        whole("0\r\nA: b\r\nC:d \u{e9}\r\n\r\n", "");
+        whole("0\r\nX-Content-Length: 7\r\n\r\n", "");
+    }
+
+    #[test]
+    fn a_size_is_hexadecimal_digits_and_nothing_else() {
+        for body in [
+            "\r",
+            ";",
+            " ",
+            "x",
+            "0x",
+            "+",
+            "-",
+            "g",
+            "5 ",
+            "5\t",
+            "5\n",
+            "1\0",
+            "\n",
+            "00000000000000001",
+            "5G",
+            "5_",
+        ] {
+            refused(body, ChunkError::BadSize);
+        }
+        let mut chunked = Chunked::new(LIMITS);
+        assert_eq!(chunked.pass(b"FFFFfffffFFFFFFF\r\nabc"), Ok(21));
+        assert_eq!(chunked.left, u64::MAX - 3);
+    }
+
+    #[test]
+    fn a_line_ends_with_cr_lf() {
+        for body in
+            ["1\rx", "1\r\r", "1\r\na\n", "1\r\nab", "1\r\na\r\r", "0\r\n\r\r", "0\r\nA:\rx"]
+        {
+            refused(body, ChunkError::BadLineEnd);
+        }
+        refused("1;a\n", ChunkError::BadExtension);
+        refused("1;a\u{7f}", ChunkError::BadExtension);
+        refused("0\r\nA:\n", ChunkError::BadTrailer);
+    }
+
+    #[test]
+    fn extensions_are_bounded_by_chunk_and_by_body() {
+        whole("1;2345678\r\nx\r\n0;234\r\n\r\n", "x");
+        refused("1;23456789", ChunkError::ExtensionTooLong);
+        refused("1;2345678\r\nx\r\n1;2345", ChunkError::ExtensionTooLong);
+    }
+
+    #[test]
+    fn a_trailer_line_is_a_field_line() {
+        for body in [
+            "0\r\n ",
+            "0\r\nA: b\r\n\t",
+            "0\r\n:",
+            "0\r\nA ",
+            "0\r\nA\r",
+            "0\r\nA: \u{0}",
+            "0\r\n\n",
+            "0\r\n(",
+        ] {
+            refused(body, ChunkError::BadTrailer);
+        }
+    }
+
+    #[test]
+    fn a_trailer_that_frames_routes_or_authenticates_is_refused() {
+        for name in [
+            "Content-Length",
+            "transfer-ENCODING",
+            "Host",
+            "Connection",
+            "Trailer",
+            "TE",
+            "Set-Cookie",
+        ] {
+            refused(&format!("0\r\n{name}:"), ChunkError::ForbiddenTrailer);
+        }
+        refused("0\r\nProxy-Authorization:", ChunkError::ForbiddenTrailer);
+        refused("0\r\nA:b\r\nHost:", ChunkError::ForbiddenTrailer);
+        whole("0\r\nProxy-Authorizations:\r\n\r\n", "");
+        whole("0\r\nTE2:\r\nHos:\r\n\r\n", "");
+    }
+
+    #[test]
+    fn the_trailer_section_is_bounded() {
+        whole("0\r\nA: 456789012345678901\r\n\r\n", "");
+        refused("0\r\nA: 45678901234567890123456", ChunkError::TrailerTooLarge);
+        refused("0\r\nA:\r\nB:\r\nC", ChunkError::TrailerTooLarge);
+    }
+
+    #[test]
+    fn a_large_chunk_is_passed_without_looking_at_its_data() {
+        let mut chunked = Chunked::new(LIMITS);
+        assert_eq!(chunked.pass(b"100000\r\n"), Ok(8));
+        let data = vec![b'\n'; 1 << 19];
+        assert_eq!(chunked.advance(&data), Ok(Piece { used: 1 << 19, data: 0..1 << 19 }));
+        assert_eq!(chunked.pass(&data), Ok(1 << 19));
+        assert_eq!(chunked.pass(b"\r\n0\r\n\r\nx"), Ok(7));
+        assert!(chunked.is_at_end());
+        assert_eq!(chunked.advance(b"x"), Ok(Piece { used: 0, data: 0..0 }));
+    }
+
+    #[test]
+    fn a_chunk_head_is_the_length_in_hexadecimal() {
+        for (len, expected) in
+            [(1, "1\r\n"), (15, "f\r\n"), (16, "10\r\n"), (0x1_2abc, "12abc\r\n")]
+        {
+            let mut out = Vec::new();
+            write_chunk_head(&mut out, len);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_keep_the_invariants(body in "[0-9a-b\r\n;:A ]{0,24}") {
+            fuzz(body.as_bytes());
+        }
+
+        #[test]
+        fn data_survives_our_chunks(data: Vec<u8>) {
+            check_written_again(&data);
+        }
+    }
 }

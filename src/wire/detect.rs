@@ -53,3 +53,82 @@ pub fn cannot_be_response(prefix: &[u8]) -> bool {
         _ => octet != wanted,
     })
 }
+
+/// More octets never change an answer.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let mut answer = None;
+    let mut hopeless = false;
+    for came in 0..=bytes.len() {
+        let first = bytes.get(..came).unwrap_or_default();
+        let now = protocol(first);
+        assert!(answer.is_none() || now == answer, "{answer:?} became {now:?}");
+        answer = now;
+        assert!(!hopeless || cannot_be_response(first));
+        hopeless = cannot_be_response(first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::at_every_split;
+    use super::*;
+
+    #[track_caller]
+    fn check(octets: &[u8], expected: Option<Protocol>) {
+        assert_eq!(protocol(octets), expected, "{:?}", octets.escape_ascii());
+        at_every_split(octets, |first, _| {
+            let early = protocol(first);
+            assert!(early.is_none() || early == expected, "cut at {}", first.len());
+        });
+        fuzz(octets);
+    }
+
+    #[test]
+    fn the_first_octets_tell_the_protocol() {
+        use Protocol::*;
+        check(b"G", Some(Http));
+        check(b"POST / HTTP/1.1\r\n", Some(Http));
+        check(b"\r\n\r\nGET / HTTP/1.1\r\n", Some(Http));
+        check(b"PRI * HTTP/1.1\r\n", Some(Http));
+        check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Http2Preface));
+        check(b"\x16\x03\x01", Some(Tls));
+        check(b"\x04\x01", Some(Socks4));
+        check(b"\x05\x01\x00", Some(Socks5));
+        check(b"\n", Some(Unknown));
+        check(b"\rG", Some(Unknown));
+        check(b" GET", Some(Unknown));
+        check(b"\x00", Some(Unknown));
+        check(b"\xff", Some(Unknown));
+    }
+
+    #[test]
+    fn an_open_question_waits_for_more() {
+        check(b"", None);
+        check(b"\r", None);
+        check(b"\r\n", None);
+        check(b"P", None);
+        check(b"PRI * HTTP/2.", None);
+    }
+
+    #[test]
+    fn an_upstream_that_does_not_speak_http_is_known_by_its_first_wrong_octet() {
+        for octets in [
+            &b"-ERR"[..],
+            b"SSH-2.0",
+            b"\x15\x03",
+            b"http/1.1",
+            b"HTTP/2.0",
+            b"HTTP/1.x",
+            b"HTTP/1.1\t",
+            b"HTTP/1.1 2x",
+            b"\r\n",
+            b"ICY 200 OK",
+        ] {
+            assert!(cannot_be_response(octets), "{:?}", octets.escape_ascii());
+            fuzz(octets);
+        }
+        let head = b"HTTP/1.1 200 OK\r\n\r\n";
+        at_every_split(head, |first, _| assert!(!cannot_be_response(first)));
+    }
+}

@@ -168,7 +168,7 @@ pub(super) struct Lines<'h, 'b> {
 
 impl<'h, 'b> Lines<'h, 'b> {
     /// The lines as values.
-    pub(super) fn iter(self) -> impl Iterator<Item = Field<'b>> + 'h {
+    pub(super) fn iter(self) -> impl Iterator<Item = Field<'b>> + Clone + use<'h, 'b> {
         self.headers.iter().map(|header| Field {
             name: header.name,
             value: header.value,

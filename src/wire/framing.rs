@@ -202,3 +202,203 @@ pub(super) fn response_framing(
         _ => announced.map_or(ResponseFraming::UntilClose, ResponseFraming::Framed),
     })
 }
+
+/// Fields that are accepted as framing are sent on as one line that says the same, and a naive
+/// reader who looks at the first or at the last of them only would agree.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    use super::field::{Known, Slots};
+    use super::head::Limits;
+    use super::request::RequestHead;
+
+    let head = [b"POST / HTTP/1.1\r\nHost: a\r\n", bytes, b"\r\n\r\n"].concat();
+    super::request::fuzz(&head);
+    super::response::fuzz(&[b"HTTP/1.1 200 OK\r\n", bytes, b"\r\n\r\n"].concat());
+    let Some(end) = super::head::fuzz(&head, &Limits::default()) else { return };
+    let head = head.get(..end).unwrap_or_default();
+    let mut slots = Slots::new();
+    let Ok(head) = RequestHead::read(head, &mut slots, &Limits::default()) else { return };
+    let mut announced = None;
+    for field in head.fields() {
+        let framing = match field.known {
+            Known::TransferEncoding => Framing::Chunked,
+            Known::ContentLength => {
+                let text = String::from_utf8_lossy(field.value);
+                for element in text.split(',') {
+                    let length = element.trim_matches([' ', '\t']).parse::<u64>();
+                    assert_eq!(length.ok(), Some(content_octets(head.framing)));
+                }
+                head.framing
+            }
+            _ => continue,
+        };
+        assert_eq!(*announced.get_or_insert(framing), framing, "framed in two ways");
+    }
+    assert_eq!(announced.unwrap_or(Framing::Empty), head.framing);
+}
+
+/// The octets a framing announces, for fuzzing.
+fn content_octets(framing: Framing) -> u64 {
+    match framing {
+        Framing::Empty => 0,
+        Framing::Length(length) => length.get(),
+        Framing::Chunked => panic!("a length beside a coding"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FramingError::*;
+    use super::*;
+
+    fn evidence(lines: &[(&str, &str)]) -> Result<Evidence, FramingError> {
+        let mut evidence = Evidence::default();
+        for (name, value) in lines {
+            match *name {
+                "CL" => evidence.note_length(value.as_bytes())?,
+                "TE" => evidence.note_coding(value.as_bytes()),
+                _ => unreachable!(),
+            }
+        }
+        Ok(evidence)
+    }
+
+    #[track_caller]
+    fn check(lines: &[(&str, &str)], expected: Result<Framing, FramingError>) {
+        let framing = evidence(lines).and_then(|e| request_framing(Version::Http11, &e));
+        assert_eq!(framing, expected, "{lines:?}");
+    }
+
+    fn length(octets: u64) -> Framing {
+        Framing::Length(NonZeroU64::new(octets).unwrap())
+    }
+
+    #[test]
+    fn a_request_has_content_only_if_it_says_so() {
+        check(&[], Ok(Framing::Empty));
+        check(&[("CL", "0")], Ok(Framing::Empty));
+        check(&[("CL", "5")], Ok(length(5)));
+        check(&[("TE", "Chunked")], Ok(Framing::Chunked));
+    }
+
+    #[test]
+    fn a_length_is_digits_and_nothing_else() {
+        check(&[("CL", "9223372036854775807")], Ok(length(i64::MAX as u64)));
+        check(&[("CL", "005")], Ok(length(5)));
+        for value in [
+            "",
+            " ",
+            "+5",
+            "-5",
+            "5 5",
+            "5;",
+            "0x5",
+            "5.0",
+            "5a",
+            "\u{661}",
+            "9223372036854775808",
+            "18446744073709551616",
+            "99999999999999999999999999",
+            "5,",
+            ",5",
+            ",",
+            "5, +5",
+            "5\t6",
+        ] {
+            check(&[("CL", value)], Err(BadLength));
+        }
+    }
+
+    #[test]
+    fn equal_lengths_are_one_length() {
+        check(&[("CL", "5, 5")], Ok(length(5)));
+        check(&[("CL", "5,\t5 ,05")], Ok(length(5)));
+        check(&[("CL", "5"), ("CL", "5")], Ok(length(5)));
+        check(&[("CL", "0"), ("CL", "0")], Ok(Framing::Empty));
+        check(&[("CL", "5"), ("CL", "6")], Err(DifferingLengths));
+        check(&[("CL", "5, 6")], Err(DifferingLengths));
+        check(&[("CL", "0, 6")], Err(DifferingLengths));
+        check(&[("CL", "5"), ("CL", "5, 6")], Err(DifferingLengths));
+        check(&[("CL", "5"), ("CL", "x")], Err(BadLength));
+    }
+
+    #[test]
+    fn a_length_that_is_not_plain_is_marked() {
+        for (lines, odd) in [
+            (&[("CL", "5")][..], false),
+            (&[("CL", "0")], false),
+            (&[("CL", "05")], true),
+            (&[("CL", "5,5")], true),
+            (&[("CL", "5"), ("CL", "5")], true),
+        ] {
+            assert_eq!(evidence(lines).unwrap().length_is_odd, odd, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_only_coding_is_chunked_once() {
+        for value in [
+            "gzip",
+            "identity",
+            "xchunked",
+            "gzip, chunked",
+            "chunked, identity",
+            "chunked;a=b",
+            "\"chunked\"",
+            "chunked\u{a0}",
+            "chunk ed",
+        ] {
+            check(&[("TE", value)], Err(UnknownCoding));
+        }
+        for value in ["", ",", "chunked, chunked", "chunked,chunked, gzip"] {
+            check(&[("TE", value)], Err(BadCoding));
+        }
+        check(&[("TE", "chunked"), ("TE", "chunked")], Err(RepeatedCoding));
+        check(&[("TE", "identity"), ("TE", "chunked")], Err(RepeatedCoding));
+    }
+
+    #[test]
+    fn a_head_that_can_be_read_two_ways_is_refused() {
+        check(&[("TE", "chunked"), ("CL", "5")], Err(LengthAndCoding));
+        check(&[("CL", "0"), ("TE", "chunked")], Err(LengthAndCoding));
+        check(&[("CL", "0"), ("TE", "x")], Err(LengthAndCoding));
+        let chunked = evidence(&[("TE", "chunked")]).unwrap();
+        assert_eq!(request_framing(Version::Http10, &chunked), Err(CodingInHttp10));
+        assert_eq!(
+            response_framing(Version::Http10, 200, Method::Get, &chunked),
+            Err(CodingInHttp10)
+        );
+    }
+
+    #[test]
+    fn a_response_is_framed_by_status_and_method_first() {
+        use Framing::{Chunked, Empty};
+        use ResponseFraming::{Framed, Tunnel, UntilClose};
+        const NONE: &[(&str, &str)] = &[];
+        const FIVE: &[(&str, &str)] = &[("CL", "5")];
+        const CHUNKED: &[(&str, &str)] = &[("TE", "chunked")];
+        for (lines, status, method, expected) in [
+            (NONE, 200, Method::Get, UntilClose),
+            (FIVE, 200, Method::Get, Framed(length(5))),
+            (CHUNKED, 200, Method::Post, Framed(Chunked)),
+            (&[("CL", "0")], 200, Method::Get, Framed(Empty)),
+            (NONE, 200, Method::Head, Framed(Empty)),
+            (FIVE, 404, Method::Head, Framed(Empty)),
+            (CHUNKED, 200, Method::Head, Framed(Empty)),
+            (FIVE, 100, Method::Get, Framed(Empty)),
+            (CHUNKED, 103, Method::Connect, Framed(Empty)),
+            (FIVE, 204, Method::Get, Framed(Empty)),
+            (NONE, 205, Method::Get, UntilClose),
+            (FIVE, 304, Method::Get, Framed(Empty)),
+            (NONE, 101, Method::Get, Tunnel),
+            (NONE, 200, Method::Connect, Tunnel),
+            (FIVE, 299, Method::Connect, Tunnel),
+            (FIVE, 407, Method::Connect, Framed(length(5))),
+            (NONE, 300, Method::Connect, UntilClose),
+        ] {
+            let evidence = evidence(lines).unwrap();
+            let framing = response_framing(Version::Http11, status, method, &evidence);
+            assert_eq!(framing, Ok(expected), "{lines:?} {status} {method:?}");
+        }
+    }
+}

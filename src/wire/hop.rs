@@ -3,7 +3,7 @@
 //! `Survey` is the one pass over a head's fields. It marks the lines to drop, collects what frames
 //! the message, and hands the names that only requests or only responses care about to its caller.
 
-use super::field::{Known, LineSet, Lines, trim_ows, write_number};
+use super::field::{Field, Known, LineSet, Lines, trim_ows, write_number};
 use super::framing::Evidence;
 use super::head::{HeadError, Persistence};
 
@@ -166,4 +166,158 @@ impl Survey {
 /// The elements of a `Connection` value (RFC 9110 §5.6.1).
 fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&octet| octet == b',').map(trim_ows)
+}
+
+/// Asserts, for fuzzing, that fields a hop sent on have nothing hop-by-hop but what it put there.
+#[doc(hidden)]
+pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) {
+    let (mut codings, mut lengths) = (0, 0);
+    for field in fields {
+        match field.known {
+            Known::TransferEncoding => {
+                assert_eq!(field.value, b"chunked");
+                codings += 1;
+            }
+            Known::ContentLength => {
+                assert!(!field.value.is_empty() && field.value.iter().all(u8::is_ascii_digit));
+                lengths += 1;
+            }
+            Known::Connection => assert!(field.value == b"close" || field.value == b"keep-alive"),
+            Known::KeepAlive
+            | Known::ProxyAuthenticate
+            | Known::ProxyAuthenticationInfo
+            | Known::ProxyAuthorization
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::Trailer
+            | Known::Upgrade => panic!("{} travelled on", field.name),
+            _ => {}
+        }
+    }
+    assert_eq!(codings, usize::from(chunked));
+    assert!(codings + lengths <= 1, "framed twice");
+}
+
+/// Asserts, for fuzzing, that all end-to-end fields were sent on, in their order, and no others.
+#[doc(hidden)]
+pub fn assert_kept<'a, 'b>(
+    received: impl Iterator<Item = Field<'a>> + Clone,
+    sent: impl Iterator<Item = Field<'b>>,
+) {
+    let is_named = |name: &str| {
+        received
+            .clone()
+            .filter(|field| field.known == Known::Connection)
+            .flat_map(|field| options(field.value))
+            .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+            && !FOR_ALL_RECIPIENTS.iter().any(|all| all.eq_ignore_ascii_case(name))
+    };
+    let expected = received
+        .clone()
+        .filter(|field| field.known == Known::Other && !is_named(field.name))
+        .map(|field| (field.name, field.value));
+    let sent =
+        sent.filter(|field| field.known == Known::Other).map(|field| (field.name, field.value));
+    assert!(expected.eq(sent), "fields were lost, added or changed");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::field::Slots;
+    use super::super::head::Limits;
+    use super::super::request::{Outgoing, RequestHead};
+    use super::*;
+
+    /// Asserts that `head` goes on as `expected`.
+    #[track_caller]
+    fn sent(head: &str, expected: &str) {
+        let mut slots = Slots::new();
+        let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let target = read.target_text.into();
+        let rest = Outgoing { target, host: "a", via: None, max_forwards: None, close: false };
+        let mut out = Vec::new();
+        read.write_upstream(&mut out, &rest);
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay_here() {
+        sent(
+            "GET / HTTP/1.1\r\nConnection: x-hop , close\r\nHost: a\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nA: b\r\n\
+             Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nProxy-Authenticate: Basic\r\n\
+             Proxy-Authentication-Info: x\r\nTE: trailers\r\nTrailer: Digest\r\nUpgrade: x\r\nX-HOP: 2\r\nC: d\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nC: d\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn connection_cannot_remove_what_others_need() {
+        sent(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: host, content-length, authorization, cookie, via, x\r\n\
+             Authorization: b\r\nCookie: c\r\nVia: 1.1 d\r\nx: y\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nAuthorization: b\r\nCookie: c\r\nVia: 1.1 d\r\n\r\n",
+        );
+        sent(
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn connection_options_are_bounded() {
+        let head = |count: usize| {
+            format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: {}\r\n\r\n",
+                vec!["x"; count].join(",")
+            )
+        };
+        for (count, expected) in [(32, Ok(())), (33, Err(HeadError::TooManyConnectionOptions))] {
+            let head = head(count);
+            let mut slots = Slots::new();
+            let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default());
+            assert_eq!(read.map(|_| ()), expected);
+        }
+    }
+
+    #[test]
+    fn framing_fields_leave_in_one_plain_line() {
+        sent(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nA: b\r\ncontent-length: 5\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nA: b\r\n\r\n",
+        );
+        sent(
+            "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 005 , 5\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+        );
+        sent(
+            "POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH:0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH:0\r\n\r\n",
+        );
+        sent(
+            "POST / HTTP/1.1\r\ntransfer-encoding:\tCHUNKED\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: a\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn a_connection_persists_as_its_version_says() {
+        for (head, persistent) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, CLOSE\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, keep-alive\r\n\r\n", false),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
+                false,
+            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\nProxy-Connection: close\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true),
+            ("GET / HTTP/1.0\r\nProxy-Connection: keep-alive\r\n\r\n", true),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive\r\nProxy-Connection: close\r\n\r\n", false),
+        ] {
+            let mut slots = Slots::new();
+            let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+            assert_eq!(read.persistent(), persistent, "{head:?}");
+        }
+    }
 }

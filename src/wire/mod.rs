@@ -28,3 +28,42 @@ pub use head::{HeadError, Limits, Method, Persistence, Version};
 pub use request::{Outgoing, RequestHead};
 pub use response::{Recode, ResponseHead, ResponseOutgoing};
 pub use target::{Authority, OriginForm, Scheme, Target, TargetError};
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Calls `check` with `bytes` cut in two at every place, ends included.
+    pub(super) fn at_every_split(bytes: &[u8], check: impl Fn(&[u8], &[u8])) {
+        for cut in 0..=bytes.len() {
+            let (first, rest) = bytes.split_at(cut);
+            check(first, rest);
+        }
+    }
+
+    /// What the fuzz targets assert also holds for their seeds, in every plain `cargo test`.
+    #[test]
+    fn every_seed_keeps_the_invariants() {
+        type Fuzz = fn(&[u8]);
+        let targets: &[(&str, Fuzz)] = &[
+            ("chunked", super::chunked::fuzz),
+            ("detect", super::detect::fuzz),
+            ("framing", super::framing::fuzz),
+            ("request_head", super::request::fuzz),
+            ("response_head", super::response::fuzz),
+            ("target", super::target::fuzz),
+        ];
+        for (name, fuzz) in targets {
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+            let seeds =
+                fs::read_dir(&corpus).unwrap_or_else(|e| panic!("{}: {e}", corpus.display()));
+            let mut count = 0;
+            for seed in seeds {
+                fuzz(&fs::read(seed.unwrap().path()).unwrap());
+                count += 1;
+            }
+            assert!(count > 3, "{name} has too few seeds");
+        }
+    }
+}

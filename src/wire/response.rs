@@ -113,7 +113,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     /// All field lines in their order.
-    pub fn fields(&self) -> impl Iterator<Item = Field<'b>> + use<'h, 'b> {
+    pub fn fields(&self) -> impl Iterator<Item = Field<'b>> + Clone + use<'h, 'b> {
         self.lines.iter()
     }
 
@@ -180,5 +180,223 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// passed on, lest the client wait for that content.
     fn has_no_length(&self) -> bool {
         self.framing == ResponseFraming::Tunnel || matches!(self.status, ..200 | 204)
+    }
+}
+
+/// A head that is accepted is understood the same by the client.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let limits = Limits::default();
+    let Some(end) = super::head::fuzz(bytes, &limits) else { return };
+    let bytes = bytes.get(..end).unwrap_or_default();
+    for method in [Method::Get, Method::Head, Method::Connect] {
+        let mut slots = Slots::new();
+        let head = match ResponseHead::read(bytes, &mut slots, &limits, method) {
+            Ok(head) => head,
+            Err(error) => {
+                assert_ne!(error, HeadError::NotOneHead);
+                continue;
+            }
+        };
+        assert!(!super::detect::cannot_be_response(bytes));
+        for coding in [Recode::Chunk, Recode::Dechunk, Recode::Keep] {
+            check_sent_on(&head, method, coding);
+        }
+    }
+}
+
+/// Asserts, for fuzzing, that the head a client gets says what the received one said.
+fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
+    let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+    let outgoing = ResponseOutgoing { via: Some("g"), close: true, keep_alive: true, coding, date };
+    let mut out = Vec::new();
+    head.write_client(&mut out, &outgoing);
+
+    let roomy = Limits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
+    assert_eq!(super::head::find_end(&out, &mut 0, &roomy), Ok(Some(out.len())));
+    let mut slots = Slots::new();
+    let again = ResponseHead::read(&out, &mut slots, &roomy, method);
+    let Ok(again) = again else { panic!("{again:?} of {}", out.escape_ascii()) };
+    let chunked = ResponseFraming::Framed(Framing::Chunked);
+    let expected = match (coding, head.framing) {
+        (Recode::Chunk, ResponseFraming::UntilClose) => chunked,
+        (Recode::Dechunk, framing) if framing == chunked => ResponseFraming::UntilClose,
+        (_, framing) => framing,
+    };
+    assert_eq!(again.framing, expected);
+    assert_eq!((again.status, again.reason), (head.status, head.reason));
+    assert!(again.has_date && !again.persistent());
+    super::hop::assert_clean(again.fields(), again.framing == chunked);
+    super::hop::assert_kept(head.fields(), again.fields());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::framing::FramingError;
+    use super::*;
+
+    fn read<'h>(
+        head: &'static str,
+        method: Method,
+        slots: &'h mut Slots<'static>,
+    ) -> Result<ResponseHead<'h, 'static>, HeadError> {
+        fuzz(head.as_bytes());
+        ResponseHead::read(head.as_bytes(), slots, &Limits::default(), method)
+    }
+
+    #[track_caller]
+    fn refused(head: &'static str, expected: HeadError) {
+        let mut slots = Slots::new();
+        assert_eq!(read(head, Method::Get, &mut slots).map(|_| ()), Err(expected), "{head:?}");
+    }
+
+    /// Asserts that `head`, in answer to `method`, is sent to the client as `expected`.
+    #[track_caller]
+    fn sent(head: &'static str, method: Method, outgoing: ResponseOutgoing<'_>, expected: &str) {
+        let mut slots = Slots::new();
+        let mut out = Vec::new();
+        read(head, method, &mut slots).unwrap().write_client(&mut out, &outgoing);
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+
+    const AS_IS: ResponseOutgoing<'_> = ResponseOutgoing {
+        via: None,
+        close: false,
+        keep_alive: false,
+        coding: Recode::Keep,
+        date: None,
+    };
+
+    #[test]
+    fn a_status_line_has_a_version_and_three_digits() {
+        refused("HTTP/1.1 20 OK\r\n\r\n", HeadError::BadStatusLine);
+        refused("HTTP/1.1 2000 OK\r\n\r\n", HeadError::BadStatusLine);
+        refused("HTTP/1.1 099 OK\r\n\r\n", HeadError::BadStatusLine);
+        refused("HTTP/1.1 600 OK\r\n\r\n", HeadError::BadStatusLine);
+        refused("HTTP/1.1  200 OK\r\n\r\n", HeadError::BadStatusLine);
+        refused("HTTP/1.1\t200 OK\r\n\r\n", HeadError::BadStatusLine);
+        refused("HTTP/1.1 200\tOK\r\n\r\n", HeadError::BadStatusLine);
+        refused("HTTP/1.1 200 a\u{7}\r\n\r\n", HeadError::BadStatusLine);
+        refused("\r\nHTTP/1.1 200 OK\r\n\r\n", HeadError::BadStatusLine);
+        refused("ICY 200 OK\r\n\r\n", HeadError::BadStatusLine);
+        refused("-ERR unknown command\r\n\r\n", HeadError::BadStatusLine);
+        refused("HTTP/2.0 200 OK\r\n\r\n", HeadError::UnsupportedVersion);
+        refused("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", HeadError::SpaceBeforeColon);
+        refused("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", HeadError::ObsFold);
+    }
+
+    #[test]
+    fn the_reason_is_kept_whatever_it_is() {
+        for (head, reason, line) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", "OK", "HTTP/1.1 200 OK\r\n\r\n"),
+            ("HTTP/1.0 404 Not  Found\r\n\r\n", "Not  Found", "HTTP/1.1 404 Not  Found\r\n\r\n"),
+            ("HTTP/1.1 200 \r\n\r\n", "", "HTTP/1.1 200 \r\n\r\n"),
+            ("HTTP/1.1 200\r\n\r\n", "", "HTTP/1.1 200 \r\n\r\n"),
+            ("HTTP/1.1 200 \u{e9}\r\n\r\n", "\u{e9}", "HTTP/1.1 200 \u{e9}\r\n\r\n"),
+        ] {
+            let mut slots = Slots::new();
+            assert_eq!(read(head, Method::Get, &mut slots).unwrap().reason, reason.as_bytes());
+            sent(head, Method::Get, AS_IS, line);
+        }
+    }
+
+    #[test]
+    fn an_upstream_connection_persists_if_the_content_has_an_end() {
+        for (head, persistent) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\n\r\n", false),
+            ("HTTP/1.1 204 OK\r\n\r\n", true),
+            ("HTTP/1.1 101 OK\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n", true),
+        ] {
+            let mut slots = Slots::new();
+            let head_read = read(head, Method::Get, &mut slots).unwrap();
+            assert_eq!(head_read.persistent(), persistent, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_fields_of_a_response_stay_here() {
+        sent(
+            "HTTP/1.1 407 No\r\nServer: s\r\nConnection: x-hop\r\nX-Hop: 1\r\nProxy-Authenticate: Basic\r\n\
+             Keep-Alive: 5\r\nUpgrade: h2c\r\nTrailer: A\r\nContent-Length: 0\r\nSet-Cookie: a\r\n\r\n",
+            Method::Get,
+            AS_IS,
+            "HTTP/1.1 407 No\r\nServer: s\r\nContent-Length: 0\r\nSet-Cookie: a\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn the_coding_is_what_the_client_will_see() {
+        let chunked = "HTTP/1.1 200 OK\r\nA: b\r\ntransfer-encoding:  Chunked\r\nC: d\r\n\r\n";
+        let plain = "HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n";
+        let kept = "HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\nC: d\r\n\r\n";
+        sent(chunked, Method::Get, AS_IS, kept);
+        sent(chunked, Method::Get, ResponseOutgoing { coding: Recode::Chunk, ..AS_IS }, kept);
+        sent(chunked, Method::Get, ResponseOutgoing { coding: Recode::Dechunk, ..AS_IS }, plain);
+        sent(chunked, Method::Head, AS_IS, plain);
+        sent(plain, Method::Get, AS_IS, plain);
+        sent(
+            plain,
+            Method::Get,
+            ResponseOutgoing { coding: Recode::Chunk, ..AS_IS },
+            "HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+        sent(plain, Method::Head, ResponseOutgoing { coding: Recode::Chunk, ..AS_IS }, plain);
+    }
+
+    #[test]
+    fn a_length_is_passed_on_only_where_it_may_stand() {
+        let length = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        sent(length, Method::Get, AS_IS, length);
+        sent(length, Method::Head, AS_IS, length);
+        sent(length, Method::Connect, AS_IS, "HTTP/1.1 200 OK\r\n\r\n");
+        sent(
+            "HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n",
+            Method::Get,
+            AS_IS,
+            "HTTP/1.1 204 No\r\n\r\n",
+        );
+        sent(
+            "HTTP/1.1 103 Hint\r\nContent-Length: 5\r\n\r\n",
+            Method::Get,
+            AS_IS,
+            "HTTP/1.1 103 Hint\r\n\r\n",
+        );
+        sent(
+            "HTTP/1.1 304 Not\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            Method::Get,
+            AS_IS,
+            "HTTP/1.1 304 Not\r\nContent-Length: 5\r\n\r\n",
+        );
+        refused(
+            "HTTP/1.1 204 No\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            HeadError::Framing(FramingError::LengthAndCoding),
+        );
+    }
+
+    #[test]
+    fn what_we_add_to_a_response_comes_last() {
+        let all = ResponseOutgoing {
+            via: Some("gate"),
+            close: false,
+            keep_alive: true,
+            coding: Recode::Chunk,
+            date: Some("now"),
+        };
+        sent(
+            "HTTP/1.0 200 OK\r\nA: b\r\n\r\n",
+            Method::Get,
+            all,
+            "HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\nDate: now\r\nVia: 1.0 gate\r\nConnection: keep-alive\r\n\r\n",
+        );
+        sent(
+            "HTTP/1.1 200 OK\r\ndate: then\r\nContent-Length: 1\r\n\r\n",
+            Method::Get,
+            ResponseOutgoing { close: true, ..all },
+            "HTTP/1.1 200 OK\r\ndate: then\r\nContent-Length: 1\r\nVia: 1.1 gate\r\nConnection: close\r\n\r\n",
+        );
     }
 }

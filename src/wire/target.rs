@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use memchr::{memchr, memchr2};
+use memchr::memchr2;
 
 use super::head::Method;
 
@@ -120,8 +120,14 @@ impl<'b> Target<'b> {
     }
 
     fn parse_absolute(text: &'b str) -> Result<Self, TargetError> {
-        let (scheme, rest) = text.split_once("://").ok_or(TargetError::BadForm)?;
-        let scheme = Scheme::parse(scheme).ok_or(TargetError::BadForm)?;
+        let (scheme, rest) = match text.split_at_checked("http://".len()) {
+            // Almost every target there is.
+            Some((start, rest)) if start.eq_ignore_ascii_case("http://") => (Scheme::Http, rest),
+            _ => {
+                let (scheme, rest) = text.split_once("://").ok_or(TargetError::BadForm)?;
+                (Scheme::parse(scheme).ok_or(TargetError::BadForm)?, rest)
+            }
+        };
         let end = memchr2(b'/', b'?', rest.as_bytes()).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end).ok_or(TargetError::BadForm)?;
         Ok(Self::Absolute { scheme, authority: Authority::parse(authority)?, path })
@@ -220,30 +226,34 @@ impl<'b> Authority<'b> {
     ///
     /// Reply 400.
     pub fn parse(text: &'b str) -> Result<Self, TargetError> {
-        if memchr(b'@', text.as_bytes()).is_some() {
-            return Err(TargetError::UserInfo);
-        }
-        let (host, ip, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, port) = rest.split_once(']').ok_or(TargetError::BadHost)?;
-            // Ipv6Addr takes no zone: it means something on the client's machine only.
-            let ip: Ipv6Addr = host.parse().map_err(|_| TargetError::BadHost)?;
-            let port = match port.strip_prefix(':') {
-                Some(port) => Some(port),
-                None if port.is_empty() => None,
-                None => return Err(TargetError::BadPort),
-            };
-            (host, Some(IpAddr::V6(ip)), port)
-        } else {
-            let (host, port) = match memchr(b':', text.as_bytes()) {
-                Some(colon) => (text.get(..colon).unwrap_or_default(), text.get(colon + 1..)),
-                None => (text, None),
-            };
-            check_name(host)?;
-            let may_be_v4 = host.ends_with(|c: char| c.is_ascii_digit());
-            let ip = if may_be_v4 { host.parse::<Ipv4Addr>().ok() } else { None };
-            (host, ip.map(IpAddr::V4), port)
+        let parsed = if text.starts_with('[') { Self::v6(text) } else { Self::name_or_v4(text) };
+        // No valid authority has an `@`, so it need not be looked for in the good ones.
+        parsed.map_err(|error| if text.contains('@') { TargetError::UserInfo } else { error })
+    }
+
+    fn v6(text: &'b str) -> Result<Self, TargetError> {
+        let inside = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (host, rest) = inside.ok_or(TargetError::BadHost)?;
+        // Ipv6Addr takes no zone: it means something on the client's machine only.
+        let ip: Ipv6Addr = host.parse().map_err(|_| TargetError::BadHost)?;
+        let port = match rest.strip_prefix(':') {
+            Some(digits) => parse_port(digits)?,
+            None if rest.is_empty() => None,
+            None => return Err(TargetError::BadPort),
         };
-        Ok(Self { text, host, ip, port: port.map_or(Ok(None), parse_port)? })
+        Ok(Self { text, host, ip: Some(IpAddr::V6(ip)), port })
+    }
+
+    fn name_or_v4(text: &'b str) -> Result<Self, TargetError> {
+        let end = name_end(text)?;
+        let (host, rest) = text.split_at_checked(end).ok_or(TargetError::BadHost)?;
+        let port = match rest.strip_prefix(':') {
+            Some(digits) => parse_port(digits)?,
+            None => None,
+        };
+        let may_be_v4 = host.as_bytes().last().is_some_and(u8::is_ascii_digit);
+        let ip = if may_be_v4 { host.parse::<Ipv4Addr>().ok() } else { None };
+        Ok(Self { text, host, ip: ip.map(IpAddr::V4), port })
     }
 }
 
@@ -263,22 +273,26 @@ fn check_characters(text: &str) -> Result<(), TargetError> {
     }
 }
 
-/// A registered name as we take it: at most 255 letters, digits, `-`, `_`, `.`, no empty label
-/// except after the last dot.
-fn check_name(host: &str) -> Result<(), TargetError> {
-    if host.is_empty() {
-        return Err(TargetError::EmptyHost);
-    }
+/// Where the name at the start of `text` ends: at a colon or the end. A registered name as we take
+/// it is at most 255 letters, digits, `-`, `_`, `.`, with no empty label except after the last dot.
+fn name_end(text: &str) -> Result<usize, TargetError> {
     let mut before = b'.';
-    for octet in host.bytes() {
+    let mut end = 0;
+    for octet in text.bytes() {
         match octet {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
             b'.' if before != b'.' => {}
+            b':' => break,
             _ => return Err(TargetError::BadHost),
         }
         before = octet;
+        end += 1;
     }
-    if host.len() > 255 { Err(TargetError::BadHost) } else { Ok(()) }
+    match end {
+        0 => Err(TargetError::EmptyHost),
+        1..=255 => Ok(end),
+        _ => Err(TargetError::BadHost),
+    }
 }
 
 /// A port in at most five digits (`str::parse` alone would take a sign).
@@ -292,5 +306,217 @@ fn parse_port(digits: &str) -> Result<Option<u16>, TargetError> {
     match digits.parse() {
         Ok(0) | Err(_) => Err(TargetError::BadPort),
         Ok(port) => Ok(Some(port)),
+    }
+}
+
+/// An accepted target means the same when it is written and read again.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for method in [Method::Connect, Method::Get, Method::Options] {
+        let Ok(target) = Target::parse(method, text) else { continue };
+        if let Some(authority) = target.authority() {
+            assert_eq!(Authority::parse(authority.text), Ok(*authority));
+            assert!(!authority.host.is_empty() && text.contains(authority.text));
+            assert!(!authority.text.contains(['@', '/', '?', '#', '\\', '%', ' ']));
+            assert_ne!(authority.port, Some(0));
+            match authority.ip {
+                Some(ip) => assert_eq!(authority.host.parse(), Ok(ip)),
+                None => assert!(authority.host.parse::<IpAddr>().is_err()),
+            }
+        }
+        let form = target.origin_form(method);
+        let mut out = Vec::new();
+        form.write(&mut out);
+        let out = String::from_utf8_lossy(&out);
+        assert_eq!((out.len(), &*out), (form.len(), &*form.to_string()));
+        match (Target::parse(method, &out), method) {
+            (Ok(Target::Authority(_)), Method::Connect) => {}
+            (Ok(Target::Asterisk), Method::Options) => {}
+            (Ok(Target::Origin(path)), _) => assert!(text.ends_with(path.trim_start_matches('/'))),
+            (other, _) => panic!("{out} is {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn host(text: &str, host: &str, ip: Option<&str>, port: Option<u16>) {
+        let ip = ip.map(|ip| ip.parse().unwrap());
+        assert_eq!(Authority::parse(text), Ok(Authority { text, host, ip, port }));
+        fuzz(format!("http://{text}").as_bytes());
+        fuzz(text.as_bytes());
+    }
+
+    #[track_caller]
+    fn bad(text: &str, expected: TargetError) {
+        assert_eq!(Authority::parse(text), Err(expected), "{text}");
+        fuzz(format!("http://{text}/").as_bytes());
+    }
+
+    #[test]
+    fn an_authority_is_a_host_and_maybe_a_port() {
+        host("example.com", "example.com", None, None);
+        host("Example.COM.:8080", "Example.COM.", None, Some(8080));
+        host("my_host-1:65535", "my_host-1", None, Some(65535));
+        host("a:", "a", None, None);
+        host("a:00080", "a", None, Some(80));
+        host("192.0.2.1", "192.0.2.1", Some("192.0.2.1"), None);
+        host("192.0.2.1:1", "192.0.2.1", Some("192.0.2.1"), Some(1));
+        host("[::1]", "::1", Some("::1"), None);
+        host("[2001:DB8::1]:443", "2001:DB8::1", Some("2001:db8::1"), Some(443));
+        host("[::ffff:192.0.2.1]:", "::ffff:192.0.2.1", Some("::ffff:192.0.2.1"), None);
+    }
+
+    #[test]
+    fn what_only_looks_like_an_address_is_a_name() {
+        for name in
+            ["127.1", "0x7f.1", "2130706433", "0177.0.0.1", "192.0.2.01", "1.2.3.4.", "1.2.3.4.5"]
+        {
+            host(name, name, None, None);
+        }
+    }
+
+    #[test]
+    fn a_port_is_a_number_that_can_be_connected_to() {
+        for text in [
+            "a:0", "a:65536", "a:+80", "a:-1", "a:8O", "a:80 ", "a:000080", "a:80:80", "::1",
+            "[::1]80", "[::1]x",
+        ] {
+            bad(text, if text == "::1" { TargetError::EmptyHost } else { TargetError::BadPort });
+        }
+    }
+
+    #[test]
+    fn a_host_that_can_be_read_two_ways_is_refused() {
+        for text in [
+            "a%41",
+            "a b",
+            "a,b",
+            "a*",
+            "a~",
+            "a\\b",
+            "a/b",
+            "a?b",
+            ".a",
+            "a..b",
+            ".",
+            "[::1",
+            "[::1%25eth0]",
+            "[::1%eth0]",
+            "[v1.x]",
+            "[127.0.0.1]",
+            "[]",
+            "caf\u{e9}",
+            "a\u{0}",
+            "a]",
+            "'a'",
+        ] {
+            bad(text, TargetError::BadHost);
+        }
+        bad("", TargetError::EmptyHost);
+        bad(":80", TargetError::EmptyHost);
+        bad("u@a", TargetError::UserInfo);
+        bad("u:p@a:80", TargetError::UserInfo);
+        bad("@", TargetError::UserInfo);
+        bad(&"a".repeat(256), TargetError::BadHost);
+        host(&"a".repeat(255), &"a".repeat(255), None, None);
+    }
+
+    #[track_caller]
+    fn refused(method: Method, text: &str, expected: TargetError) {
+        assert_eq!(Target::parse(method, text), Err(expected), "{text}");
+    }
+
+    #[test]
+    fn the_form_fits_the_method() {
+        assert_eq!(Target::parse(Method::Get, "/a?b"), Ok(Target::Origin("/a?b")));
+        assert_eq!(Target::parse(Method::Get, "//a/b"), Ok(Target::Origin("//a/b")));
+        assert_eq!(Target::parse(Method::Options, "*"), Ok(Target::Asterisk));
+        assert!(matches!(Target::parse(Method::Connect, "a:443"), Ok(Target::Authority(_))));
+        refused(Method::Get, "*", TargetError::BadForm);
+        refused(Method::Options, "**", TargetError::BadForm);
+        refused(Method::Get, "a:443", TargetError::BadForm);
+        refused(Method::Get, "", TargetError::BadForm);
+        refused(Method::Get, "urn:a", TargetError::BadForm);
+        refused(Method::Get, "http:/a", TargetError::BadForm);
+        refused(Method::Get, "://a", TargetError::BadForm);
+        refused(Method::Get, "1http://a", TargetError::BadForm);
+        refused(Method::Get, "ht_tp://a", TargetError::BadForm);
+        refused(Method::Connect, "a", TargetError::MissingPort);
+        refused(Method::Connect, "a:", TargetError::MissingPort);
+        refused(Method::Connect, "/a", TargetError::BadHost);
+        refused(Method::Connect, "http://a:80", TargetError::BadPort);
+        refused(Method::Connect, "*", TargetError::BadHost);
+    }
+
+    #[test]
+    fn an_absolute_target_names_scheme_server_and_path() {
+        for (text, scheme, server, path) in [
+            ("http://a", Scheme::Http, "a", ""),
+            ("HTTP://a:80/", Scheme::Http, "a:80", "/"),
+            ("http://a?b", Scheme::Http, "a", "?b"),
+            ("https://a/b/../c?d=http://e", Scheme::Https, "a", "/b/../c?d=http://e"),
+            ("ftp://a/b", Scheme::Other, "a", "/b"),
+            ("http://[::1]:81/x", Scheme::Http, "[::1]:81", "/x"),
+            ("http://a/@b", Scheme::Http, "a", "/@b"),
+        ] {
+            let authority = Authority::parse(server).unwrap();
+            let expected = Target::Absolute { scheme, authority, path };
+            assert_eq!(Target::parse(Method::Get, text), Ok(expected), "{text}");
+            fuzz(text.as_bytes());
+        }
+        refused(Method::Get, "http://", TargetError::EmptyHost);
+        refused(Method::Get, "http:///a", TargetError::EmptyHost);
+        refused(Method::Get, "http://:80/", TargetError::EmptyHost);
+        refused(Method::Get, "http://u:p@a/", TargetError::UserInfo);
+        refused(Method::Get, "http://a\\@b/", TargetError::UserInfo);
+        refused(Method::Get, "http://a\\b/", TargetError::BadHost);
+    }
+
+    #[test]
+    fn characters_that_must_be_encoded_are_refused() {
+        for text in ["/a b", "/a\tb", "/\u{e9}", "/\u{7f}", "/a\r", "/\u{0}"] {
+            refused(Method::Get, text, TargetError::BadCharacter);
+        }
+        refused(Method::Get, "/a#b", TargetError::Fragment);
+        refused(Method::Get, "http://a#b", TargetError::Fragment);
+        assert!(Target::parse(Method::Get, "/a|b{c}\"d\"^`<>%zz").is_ok());
+    }
+
+    #[test]
+    fn an_origin_server_gets_the_path_alone() {
+        for (method, text, expected) in [
+            (Method::Get, "http://a", "/"),
+            (Method::Get, "http://a/b", "/b"),
+            (Method::Get, "http://a?b", "/?b"),
+            (Method::Options, "http://a", "*"),
+            (Method::Options, "http://a/", "/"),
+            (Method::Options, "http://a?b", "/?b"),
+            (Method::Options, "*", "*"),
+            (Method::Get, "/b", "/b"),
+        ] {
+            let form = Target::parse(method, text).unwrap().origin_form(method);
+            assert_eq!((form.to_string(), form.len()), (expected.to_owned(), expected.len()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_keeps_the_invariants(text in "(http|HTTPS|x)?(://)?[a-b0-9.:@\\[\\]%-]{0,12}[/?#*a:]{0,4}") {
+            fuzz(text.as_bytes());
+        }
+
+        #[test]
+        fn an_address_and_a_port_survive(ip: IpAddr, port in 1_u16..) {
+            let text = std::net::SocketAddr::new(ip, port).to_string();
+            let authority = Authority::parse(&text).unwrap();
+            prop_assert_eq!((authority.ip, authority.port), (Some(ip), Some(port)));
+        }
     }
 }

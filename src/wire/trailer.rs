@@ -62,10 +62,17 @@ enum State {
 impl Trailer {
     /// Takes one octet; answers whether it was the last of the section.
     pub(super) fn step(&mut self, octet: u8, limits: &ChunkLimits) -> Result<bool, ChunkError> {
+        self.octets += 1;
+        if self.octets > limits.max_trailer_octets {
+            return Err(ChunkError::TrailerTooLarge);
+        }
         self.state = match (self.state, octet) {
             (State::LineStart, b'\r') => State::LastLineEnd,
             (State::LineStart, _) if is_token_octet(octet) => {
                 self.lines += 1;
+                if self.lines > limits.max_trailer_fields {
+                    return Err(ChunkError::TrailerTooLarge);
+                }
                 self.name_octets = 0;
                 self.push_name(octet);
                 State::Name
@@ -87,10 +94,6 @@ impl Trailer {
                 return Err(ChunkError::BadTrailer);
             }
         };
-        self.octets += 1;
-        if self.octets > limits.max_trailer_octets || self.lines > limits.max_trailer_fields {
-            return Err(ChunkError::TrailerTooLarge);
-        }
         Ok(false)
     }
 
