@@ -15,7 +15,6 @@ fn content_by_length_arrives_whole_in_both_directions() {
         for &size in SIZES {
             let head = peer.read_head();
             assert_eq!(field(&head, "content-length"), Some(&*size.to_string()));
-            eprintln!("origin has head for {size}");
             assert!(peer.read_exact(size) == pattern(size), "{size} octets of request content");
 
             peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"));

@@ -290,8 +290,9 @@ fn usr2_writes_a_snapshot_to_the_log() {
     let origin = Origin::answer(OK);
     let proxy = Binary::start(&[]);
     assert_eq!(get(proxy.addr, origin.addr, "/").text(), "ok");
-    proxy.signal(Signal::USR2);
+    // The answer may reach the client before it is counted.
     eventually(|| {
+        proxy.signal(Signal::USR2);
         let said = proxy.stderr();
         said.contains("connections") && said.contains("exchanges") && said.contains("1 finished")
     });

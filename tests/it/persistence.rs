@@ -34,8 +34,10 @@ fn one_client_after_another_uses_the_same_upstream_connection() {
         }
     });
     let proxy = proxy();
-    for _ in 0..3 {
+    for i in 1..=3 {
         assert_eq!(get(proxy.addr(), origin.addr, "/").text(), "ok");
+        // By then its upstream connection is free.
+        eventually_eq(|| proxy.stats().connections_closed, i);
     }
     origin.join();
 }
@@ -210,8 +212,10 @@ fn a_1_0_upstream_that_keeps_alive_is_used_again() {
         }
     });
     let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
     for _ in 0..2 {
-        assert_eq!(get(proxy.addr(), origin.addr, "/").text(), "ok");
+        client.send(get_request(origin.addr, "/"));
+        assert_eq!(client.read_response().text(), "ok");
     }
     origin.join();
 }

@@ -188,13 +188,6 @@ impl Binary {
         self.entries("fd").len()
     }
 
-    /// Open descriptors that are sockets.
-    pub(crate) fn sockets(&self) -> usize {
-        let fds = self.entries("fd");
-        let links = fds.iter().filter_map(|fd| fs::read_link(self.proc().join("fd").join(fd)).ok());
-        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
-    }
-
     /// How often each of its threads was switched to, by thread.
     pub(crate) fn context_switches(&self) -> Vec<(String, String)> {
         let tasks = self.entries("task");

@@ -360,8 +360,7 @@ fn haproxy_in_front_passes_requests_and_tunnels_on() {
          listen front
            bind {front}
            http-reuse always
-           server gate {}
-        ",
+           server gate {}\n",
         proxy.addr
     );
     let file = dir.path().join("haproxy.cfg");
