@@ -220,6 +220,31 @@ fn a_1_0_upstream_that_keeps_alive_is_used_again() {
     origin.join();
 }
 
+/// Whatever size buffers have: "it was full" must not be taken for "there is more".
+#[test]
+fn a_response_that_fills_a_buffer_exactly_leaves_its_connection_usable() {
+    let head_is_there = Moment::new();
+    let has_head = head_is_there.clone();
+    let origin = Origin::script(1, move |peer| {
+        for power in 9..18 {
+            let size = 1 << power;
+            peer.read_head();
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"));
+            has_head.wait();
+            peer.send(vec![b'x'; size]);
+        }
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    for power in 9..18 {
+        client.send(get_request(origin.addr, &format!("/{power}")));
+        client.read_head();
+        head_is_there.has_come();
+        client.read_exact(1 << power);
+    }
+    origin.join();
+}
+
 /// On its first connection answers one request and dies on the second; on every other answers.
 fn dies_when_reused(connections: usize) -> Origin {
     let first = std::sync::atomic::AtomicBool::new(true);
