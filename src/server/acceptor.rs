@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::net::dial::is_shortage;
 use crate::net::permits::Permits;
 use crate::net::poll::Wake;
 use crate::net::stream::Stream;
@@ -127,12 +127,6 @@ impl Trouble {
             say();
         }
     }
-}
-
-fn is_shortage(e: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Wakes the acceptor of `listener`, for good.

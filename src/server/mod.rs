@@ -179,7 +179,7 @@ impl Server {
             },
             own: OwnAddresses::new(addresses.clone()),
             poller: Arc::clone(&poller),
-            pool: pool::Pool::new(limits, Arc::clone(&timers)),
+            pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
             resolver: Resolver::new(options.resolver),
             access_log,
             draining: AtomicBool::new(false),

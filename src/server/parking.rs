@@ -107,6 +107,10 @@ impl Wake for Slot {
         self.send(job);
         true
     }
+
+    fn has_edge(&self, tag: u32) -> bool {
+        self.state.lock().edges.has(tag)
+    }
 }
 
 impl Expire for Slot {
