@@ -271,6 +271,11 @@ impl Stream {
         }
     }
 
+    /// Whether edges of reading reach the owner.
+    pub fn is_watched(&self) -> bool {
+        self.registration.as_ref().is_some_and(|r| r.interest() != Interest::Nothing)
+    }
+
     /// Gives later edges to `owner`.
     pub fn hand_to(&self, owner: Owner) {
         if let Some(r) = &self.registration {
