@@ -129,9 +129,22 @@ impl Binary {
     /// `threadgate` with `args` alone.
     #[track_caller]
     pub(crate) fn start_as(args: &[&str]) -> Self {
+        Self::spawn(command(args))
+    }
+
+    /// The usual, that may open so many files and no more.
+    #[track_caller]
+    pub(crate) fn start_limited(files: u32, args: &[&str]) -> Self {
+        let script = format!("ulimit -n {files} && exec \"$0\" --listen 127.0.0.1:0 \"$@\"");
+        let mut command = piped("sh");
+        command.arg("-c").arg(script).arg(PROGRAM).args(args);
+        Self::spawn(command)
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port_file = dir.path().join("port");
-        let mut command = command(args);
         command.arg("--port-file").arg(&port_file);
         let mut child = command.spawn().expect("the binary starts");
         let stdout = collected(child.stdout.take().unwrap());
@@ -245,9 +258,17 @@ impl Drop for Binary {
 
 /// The binary with `args`, output piped.
 pub(crate) fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_threadgate"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("RUST_LOG");
+    let mut command = piped(PROGRAM);
+    command.args(args);
+    command
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_threadgate");
+
+fn piped(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_remove("RUST_LOG").env_remove("THREADGATE_LOG");
     command
 }
 
