@@ -208,17 +208,16 @@ impl Stream {
     ///
     /// Why the connect failed.
     pub fn is_connected(&mut self) -> io::Result<bool> {
-        if let Some(e) = self.socket.take_error()? {
-            return Err(e);
-        }
         match self.socket.peer_addr() {
             Ok(_) => {
                 self.writable = true;
-                Ok(true)
+                return Ok(true);
             }
-            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(e) => Err(e),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => {}
+            Err(e) => return Err(e),
         }
+        // Only one that is not connected has a reason to tell.
+        self.socket.take_error()?.map_or(Ok(false), Err)
     }
 
     /// Ends this side: the peer reads the end, and may still send.

@@ -23,8 +23,11 @@ impl Exchange {
             let step = flow.step(from, out, &mut to.stream, turn);
             if matches!(step, Ok(Step::Ended)) && !was_over {
                 flow.set_over();
-                // The peer that is told may have gone already, which its own flow will find.
-                let _ = to.stream.finish();
+                // Closing is to come and says the same, once the peer has ended its side too.
+                if !to.ended {
+                    // The peer may have gone already, which its own flow will find.
+                    let _ = to.stream.finish();
+                }
             }
             step
         };

@@ -15,6 +15,7 @@ use crate::net::stream::Stream;
 use crate::policy::guard::Scope;
 use crate::proxy::session::Session;
 
+use super::batch;
 use super::parking::{Job, Slot};
 use super::ready::Message;
 use super::workers::Pool;
@@ -57,6 +58,7 @@ pub struct Acceptor {
 impl Acceptor {
     /// Accepts until the listener is shut down.
     pub fn run(&self) {
+        batch::enter();
         let mut full = Trouble::default();
         let mut short = Trouble::default();
         while !self.stopping.load(Ordering::SeqCst) {

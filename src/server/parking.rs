@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -211,6 +211,14 @@ impl Parking {
             }
             self.poller.deliver(&events);
             self.timers.wake();
+        }
+    }
+
+    /// Looks once whether anything has happened, on a worker's thread. Under load the parking thread
+    /// may have to wait for a processor longer than a session may be kept waiting.
+    pub fn glance(&self, events: &mut Events) {
+        if self.poller.wait(events, Some(Duration::ZERO)).is_ok() {
+            self.poller.deliver(events);
         }
     }
 

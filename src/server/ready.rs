@@ -33,7 +33,25 @@ pub struct ReadyQueue {
     free: AtomicUsize,
     /// A woken worker has not found a session yet.
     searching: AtomicBool,
+    /// Workers that wait with their session.
+    patient: AtomicUsize,
+    /// How many may at once.
+    most_patient: usize,
     beds: Box<[Bed]>,
+}
+
+/// A worker's leave to wait with its session; it ends when this drops.
+#[must_use]
+pub struct Patience<'q>(&'q AtomicUsize);
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn most_patient() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[derive(Default)]
@@ -52,6 +70,8 @@ impl ReadyQueue {
             asleep: Mutex::new(Vec::with_capacity(workers)),
             free: AtomicUsize::new(0),
             searching: AtomicBool::new(false),
+            patient: AtomicUsize::new(0),
+            most_patient: most_patient(),
             beds: (0..workers).map(|_| Bed::default()).collect(),
         }
     }
@@ -68,9 +88,16 @@ impl ReadyQueue {
         self.receiver.is_empty()
     }
 
-    /// How many workers sleep.
-    pub fn free(&self) -> usize {
-        self.free.load(Ordering::SeqCst)
+    /// Leave for a worker to wait with its session: another one must be free to take what comes.
+    /// Only as many as there are processors may, since each such wait that ends is a thread to
+    /// switch to, while a burst of events is served by one.
+    pub fn be_patient(&self) -> Option<Patience<'_>> {
+        if self.free.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let patience = Patience(&self.patient);
+        let before = self.patient.fetch_add(1, Ordering::SeqCst);
+        (before < self.most_patient).then_some(patience)
     }
 
     /// Wakes a worker, unless one is searching already.

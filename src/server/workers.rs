@@ -4,6 +4,7 @@
 //! milliseconds, in a blocking read of the one socket that can make it go on. That is allowed only
 //! while another worker is free to take what comes, so the last free worker never sits still.
 
+use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::net::buffer::Buffers;
+use crate::net::poll::Events;
 use crate::observe::stats::Stats;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::session::Next;
@@ -44,7 +46,8 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 batch::enter();
                 let buffers = Buffers::default();
-                Worker { pool: &pool, index, buffers, spare: Vec::new() }.work();
+                let events = RefCell::default();
+                Worker { pool: &pool, index, buffers, events, spare: Vec::new() }.work();
             })
         })
         .collect()
@@ -54,6 +57,7 @@ struct Worker<'p> {
     pool: &'p Pool,
     index: usize,
     buffers: Buffers,
+    events: RefCell<Events>,
     // Boxed in sessions too: they move between the two without being copied.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Exchange>>,
@@ -101,7 +105,7 @@ impl Worker<'_> {
     }
 
     fn take_turn(&mut self, mut job: Job) -> After {
-        let Self { pool, index, buffers, spare } = self;
+        let Self { pool, index, buffers, events, spare } = self;
         let ready = &pool.ready;
         let stage = pool.parking.stage();
         let mut turn = Turn {
@@ -109,7 +113,12 @@ impl Worker<'_> {
             buffers,
             spare,
             counters: pool.stats.shard(*index),
-            others_wait: &|| !ready.is_empty(),
+            others_wait: &|| {
+                if ready.is_empty() {
+                    pool.parking.glance(&mut events.borrow_mut());
+                }
+                !ready.is_empty()
+            },
             now: Instant::now(),
             moved: 0,
         };
@@ -136,8 +145,8 @@ impl Worker<'_> {
                     let Some(expected) = tag else { break (until, tag) };
                     if stage == Stage::Running
                         && ready.is_empty()
-                        && ready.free() > 0
                         && job.session.would_be_patient(expected)
+                        && let Some(_place) = ready.be_patient()
                     {
                         patient += 1;
                         if job.session.be_patient(expected, &mut turn) {
