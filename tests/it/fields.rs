@@ -132,6 +132,7 @@ fn a_connection_field_cannot_remove_host_or_framing() {
         let head = peer.read_head();
         assert!(field(&head, "host").is_some(), "{head}");
         assert_eq!(field(&head, "content-length"), Some("3"), "{head}");
+        assert_eq!(field(&head, "authorization"), Some("Basic Yzpk"), "{head}");
         assert_eq!(peer.read_text(3), "abc");
         peer.send(
             "HTTP/1.1 200 OK\r\nConnection: content-length, close\r\nContent-Length: 2\r\n\r\nok",
@@ -140,7 +141,7 @@ fn a_connection_field_cannot_remove_host_or_framing() {
     let proxy = proxy();
     let mut client = Peer::connect(proxy.addr());
     client.send(format!(
-        "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nConnection: host, content-length, via\r\nContent-Length: 3\r\n\r\nabc",
+        "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nConnection: host, content-length, via, authorization\r\nAuthorization: Basic Yzpk\r\nContent-Length: 3\r\n\r\nabc",
         origin.addr
     ));
     let response = client.read_response();

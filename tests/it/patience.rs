@@ -365,3 +365,25 @@ fn bulk_flows_do_not_starve_small_exchanges() {
     drop(proxy);
     origin.join();
 }
+
+/// A turn is bounded here too: always another request in hand, always room for its answer.
+#[test]
+fn a_client_that_pipelines_without_end_does_not_starve_others() {
+    let proxy = one_worker();
+    let mut client = Peer::connect(proxy.addr());
+    let mut writer = Peer::new(client.stream().try_clone().unwrap());
+    let writing = thread::spawn(move || {
+        let many = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+        while writer.try_send(&many).is_ok() {}
+    });
+    let reading = thread::spawn(move || {
+        while client.fill().is_ok_and(|n| n > 0) {
+            client.discard();
+        }
+    });
+    eventually(|| proxy.stats().exchanges_finished > 1000);
+    others_are_served(&proxy);
+    drop(proxy);
+    writing.join().unwrap();
+    reading.join().unwrap();
+}

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -112,8 +113,8 @@ pub(crate) fn get_request(origin: SocketAddr, path: &str) -> String {
 pub(crate) struct Binary {
     child: Child,
     pub(crate) addr: SocketAddr,
-    stdout: Arc<Mutex<String>>,
-    stderr: Arc<Mutex<String>>,
+    stdout: Collected,
+    stderr: Collected,
     pub(crate) dir: TempDir,
 }
 
@@ -157,7 +158,7 @@ impl Binary {
         });
         let Some(port) = port else {
             let _ = child.kill();
-            panic!("no port file; stderr: {}", stderr.lock());
+            panic!("no port file; stderr: {}", stderr.text());
         };
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self { child, addr, stdout, stderr, dir }
@@ -169,11 +170,11 @@ impl Binary {
     }
 
     pub(crate) fn stdout(&self) -> String {
-        self.stdout.lock().clone()
+        self.stdout.text()
     }
 
     pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().clone()
+        self.stderr.text()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -193,6 +194,10 @@ impl Binary {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
+        if status.is_some() {
+            self.stdout.wait();
+            self.stderr.wait();
+        }
         status
     }
 
@@ -272,17 +277,37 @@ fn piped(program: &str) -> Command {
     command
 }
 
+/// What a pipe has said so far.
+struct Collected {
+    said: Arc<Mutex<String>>,
+    ended: Receiver<()>,
+}
+
+impl Collected {
+    fn text(&self) -> String {
+        self.said.lock().clone()
+    }
+
+    /// The process is gone: waits until the last it said is here.
+    fn wait(&self) {
+        // Nothing is ever sent: only the end of the sender counts.
+        let _ = self.ended.recv_timeout(STEP);
+    }
+}
+
 /// Reads `from` to its end on a thread of its own.
-fn collected(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
-    let text = Arc::new(Mutex::new(String::new()));
-    let collector = Arc::clone(&text);
+fn collected(mut from: impl Read + Send + 'static) -> Collected {
+    let said = Arc::new(Mutex::new(String::new()));
+    let collector = Arc::clone(&said);
+    let (alive, ended) = bounded(0);
     thread::spawn(move || {
+        let _alive: Sender<()> = alive;
         let mut buf = [0; 4096];
         while let Ok(n @ 1..) = from.read(&mut buf) {
             collector.lock().push_str(&String::from_utf8_lossy(&buf[..n]));
         }
     });
-    text
+    Collected { said, ended }
 }
 
 /// One exchange without request content. `{o}` in `request` is where the origin server is. What that
