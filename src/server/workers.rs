@@ -74,7 +74,7 @@ impl Worker<'_> {
         loop {
             match self.pool.ready.take(self.index) {
                 Message::Ready(job) => self.serve(job),
-                Message::Stop => return,
+                Message::Stop => return self.pool.ready.leave(),
             }
         }
     }
