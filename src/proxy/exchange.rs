@@ -185,10 +185,13 @@ pub struct Exchange {
     pub(super) upstream_persists: bool,
     /// The final response's head was staged: a reply of ours can no longer take its place.
     pub(super) begun: bool,
+    /// How many octets to the client there were, sent or staged, before the final response's head.
+    pub(super) staged_at: Option<u64>,
     pub(super) times: Times,
     pub(super) deadline: Option<Instant>,
     pub(super) wake_at: Option<Instant>,
     pub(super) failure: Option<Error>,
+    aborted: bool,
 }
 
 impl Default for Flow {
@@ -242,14 +245,27 @@ impl Exchange {
         matches!(self.stage, Stage::Tunnel)
     }
 
-    /// Whether a reply of ours can still be sent.
-    pub fn can_reply(&self) -> bool {
-        !self.begun && !self.is_tunnel()
+    /// Whether a reply of ours can still be sent: none of the final response has gone out. What is
+    /// staged of it is dropped, interim responses stay.
+    pub fn make_way_for_reply(&mut self) -> bool {
+        let Some(staged) = self.staged_at else { return !self.begun };
+        if self.is_tunnel() || self.response.sent() > staged {
+            return false;
+        }
+        let interim = usize::try_from(staged - self.response.sent()).unwrap_or(0);
+        self.to_client.truncate(interim);
+        true
     }
 
-    /// Whether all of the request was taken from the client's connection.
-    pub fn request_is_taken(&self) -> bool {
-        self.request.is_taken()
+    /// Whether it ended without the reply, or the response, it should have had.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted
+    }
+
+    /// Whether all of the request is out of the client's connection: what comes there next is
+    /// another one.
+    pub fn request_is_clear(&self) -> bool {
+        self.request.is_clear()
     }
 
     /// Whether the response's content ends by closing, so that a plain close would look like its
@@ -308,6 +324,7 @@ impl Exchange {
     /// The exchange ends here, without a reply.
     pub fn abort(&mut self, failure: Error) {
         self.failure = Some(failure);
+        self.aborted = true;
         self.close = true;
         if let Some(upstream) = &self.upstream
             && self.is_tunnel()
@@ -366,7 +383,7 @@ impl Exchange {
     ///
     /// # Errors
     ///
-    /// The exchange has failed; reply if [`can_reply`](Self::can_reply), else close.
+    /// The exchange has failed; reply if [there is a way](Self::make_way_for_reply), else close.
     pub fn advance(
         &mut self,
         client: &mut ClientSide<'_>,

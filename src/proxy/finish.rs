@@ -30,8 +30,12 @@ impl Exchange {
         }
         if let Some(Upstream { mut end, .. }) = self.upstream.take() {
             // Octets past the end of a response would answer the next request.
-            let clean = end.buffer.is_empty() && !end.ended && !end.stream.is_readable();
-            let whole = self.request.is_taken() && self.request.is_sent() && !self.upload_broken;
+            // After a receive that filled its buffer only the socket knows whether there are more.
+            let clean = end.buffer.is_empty()
+                && !end.ended
+                && !(end.stream.is_readable() && end.stream.is_stale());
+            let whole =
+                self.request.is_clear() && self.to_upstream.is_empty() && !self.upload_broken;
             turn.buffers.discard(&mut end.buffer);
             if clean && whole && self.upstream_persists && !tunnel && self.failure.is_none() {
                 let former = Owner { who: Arc::clone(waker), tag: UPSTREAM };

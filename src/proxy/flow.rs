@@ -173,14 +173,16 @@ impl Flow {
         self.sent += octets;
     }
 
-    /// Whether everything was taken from the source.
+    /// Whether nothing of it is to come from the source any more. What is held of it may still be in
+    /// the source's buffer: see [`is_clear`](Self::is_clear).
     pub fn is_taken(&self) -> bool {
         self.taken
     }
 
-    /// Whether everything taken so far was sent, staged octets aside.
-    pub fn is_sent(&self) -> bool {
-        self.cleared == 0
+    /// Whether everything was taken, and out of the source's buffer: what stands there, and what
+    /// comes next, is something else.
+    pub fn is_clear(&self) -> bool {
+        self.taken && self.cleared == 0
     }
 
     /// Whether the sink can tell the end only by the connection's.

@@ -54,7 +54,7 @@ impl Exchange {
                 self.times.sent = Some(turn.clock());
             }
             // Content that is taken but still to be sent is in the client's buffer.
-            if self.upload_broken || self.request.is_sent() {
+            if self.upload_broken || self.request.is_clear() {
                 return Ok(Step::Ended);
             }
         }
@@ -69,7 +69,7 @@ impl Exchange {
             Err(Broken::Sink(_)) => {
                 // It may have answered before it closed: what it said is there to be read.
                 self.upload_broken = true;
-                self.close |= !self.request.is_taken();
+                self.close |= !self.request.is_clear();
                 turn.buffers.discard(&mut self.to_upstream);
                 upstream.end.stream.note(Edge { readable: true, closed: true, writable: false });
                 Ok(Step::Ended)
@@ -196,6 +196,7 @@ impl Exchange {
         } else {
             self.times.response = Some(turn.clock());
             let (flow, outgoing) = self.answer(&head, client, turn)?;
+            self.staged_at = Some(self.response.sent() + self.to_client.len() as u64);
             head.write_client(self.to_client.tail(), &outgoing);
             self.close = outgoing.close;
             self.status = head.status;
@@ -235,12 +236,12 @@ impl Exchange {
                 return Err(malformed("the upstream opened a tunnel nobody asked for"));
             }
         };
-        // An error that comes before the whole request: the client need not send the rest.
-        let early = !self.request.is_taken() && head.status >= 400;
+        // An answer to a request that is not whole yet: what is still to come of it must never be
+        // read as the next request, so there is none on this connection.
+        let early = !self.request.is_clear();
         let close = self.close
             || ends
             || early
-            || (self.upload_broken && !self.request.is_taken())
             || !self.facts.persistent
             || (client.end.ended && client.end.buffer.is_empty())
             || turn.ctx.is_draining();

@@ -139,7 +139,8 @@ impl Session {
         permit: Permit,
         deadline: Instant,
     ) -> Self {
-        let habit = Habit { pays: true, in_a_row: 0 };
+        // Two system calls make a socket fit for patience: not before it has shown to be worth it.
+        let habit = Habit { pays: false, in_a_row: 0 };
         Self {
             client: End::new(stream),
             state: AWAITED,
@@ -330,7 +331,7 @@ impl Session {
         };
         exchange.stop_waiting(&self.waker, turn);
         log::debug!("{}: {error}", self.asker.address);
-        if error.kind() == Kind::ClientGone || !exchange.can_reply() {
+        if error.kind() == Kind::ClientGone || !exchange.make_way_for_reply() {
             if exchange.is_tunnel() {
                 self.client.stream.reset_on_close();
             } else if exchange.ends_by_closing() {
@@ -341,7 +342,7 @@ impl Session {
             return self.finish(turn);
         }
         exchange.close |= !exchange.facts.persistent
-            || !exchange.request_is_taken()
+            || !exchange.request_is_clear()
             || error.side() == Side::Client
             || (self.client.ended && self.client.buffer.is_empty())
             || turn.ctx.is_draining();
@@ -364,13 +365,10 @@ impl Session {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             return Stepped::Next(Next::Close);
         };
-        let gone = exchange.failure().is_some_and(|e| {
-            e.kind() == Kind::ClientGone
-                || exchange.is_tunnel()
-                || e.kind() == Kind::HttpResponseIncomplete
-        }) || exchange.is_tunnel();
-        let unread = !exchange.request_is_taken() || exchange.failure().is_some();
-        let close = exchange.close || turn.ctx.is_draining();
+        let gone = exchange.is_aborted() || exchange.is_tunnel();
+        let unread = !exchange.request_is_clear() || exchange.failure().is_some();
+        // The rest of a request is never read as another one.
+        let close = exchange.close || !exchange.request_is_clear() || turn.ctx.is_draining();
         exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
         if turn.spare.len() < SPARE_KEPT {
