@@ -99,14 +99,10 @@ impl Timers {
         until.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Runs what is due by now.
-    pub fn wake(&self) {
+    /// Runs what is due by `now`.
+    pub fn wake(&self, now: Instant) {
         let mut heap = self.heap.lock();
         heap.sleeps_until = None;
-        if heap.entries.is_empty() {
-            return;
-        }
-        let now = Instant::now();
         while heap.entries.peek().is_some_and(|Reverse(e)| e.at <= now) {
             let Some(Reverse(Entry { at, who })) = heap.entries.pop() else { break };
             drop(heap);
@@ -168,7 +164,7 @@ mod tests {
         let early = Arc::new(Later(Mutex::default(), Some(future)));
         timers.file(past, early.clone());
         timers.file(past, Arc::new(Later(Mutex::default(), None)));
-        timers.wake();
+        timers.wake(Instant::now());
         assert_eq!(*early.0.lock(), [past]);
         assert_eq!(timers.len(), 1);
         assert!(timers.sleep().unwrap() > Duration::from_secs(50));
@@ -203,7 +199,7 @@ mod tests {
         timers.file(Instant::now(), Arc::new(Later(Mutex::default(), None)));
         // Hangs here if the notification is missing: the wait has no limit.
         poller.wait(&mut crate::net::poll::Events::default(), None).unwrap();
-        timers.wake();
+        timers.wake(Instant::now());
         assert!(timers.is_empty());
     }
 }

@@ -7,7 +7,7 @@
 //! which a turn tolerates.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -148,12 +148,19 @@ pub struct Parking {
     poller: Arc<Poller>,
     timers: Arc<Timers>,
     stage: AtomicU8,
+    start: Instant,
+    /// When somebody looked for edges last, in microseconds since `start`.
+    looked: AtomicU64,
 }
+
+/// How long edges may go unseen because the parking thread waits for a processor.
+const LOOK: Duration = Duration::from_micros(250);
 
 impl Parking {
     /// An empty parking.
     pub fn new(poller: Arc<Poller>, timers: Arc<Timers>) -> Self {
-        Self { poller, timers, stage: AtomicU8::new(Stage::Running as u8) }
+        let stage = AtomicU8::new(Stage::Running as u8);
+        Self { poller, timers, stage, start: Instant::now(), looked: AtomicU64::new(0) }
     }
 
     /// How far the proxy is in shutting down.
@@ -211,16 +218,28 @@ impl Parking {
             }
             self.poller.acknowledge(&events);
             self.poller.deliver(&events);
-            self.timers.wake();
+            let now = Instant::now();
+            self.note_look(now);
+            self.timers.wake(now);
         }
     }
 
-    /// Looks once whether anything has happened, on a worker's thread. Under load the parking thread
+    /// Looks for edges on a worker's thread, if nobody has for a while: under load the parking thread
     /// may have to wait for a processor longer than a session may be kept waiting.
-    pub fn glance(&self, events: &mut Events) {
+    pub fn glance(&self, events: &mut Events, now: Instant) {
+        let looked = self.start + Duration::from_micros(self.looked.load(Ordering::Relaxed));
+        if now.saturating_duration_since(looked) < LOOK {
+            return;
+        }
+        self.note_look(now);
         if self.poller.wait(events, Some(Duration::ZERO)).is_ok() {
             self.poller.deliver(events);
         }
+    }
+
+    fn note_look(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.start).as_micros();
+        self.looked.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Ends [`watch`](Self::watch).

@@ -73,19 +73,24 @@ impl Worker<'_> {
     fn work(&mut self) {
         loop {
             match self.pool.ready.take(self.index) {
-                Message::Ready(job) => self.serve(job),
+                Message::Ready(job) => {
+                    let now = Instant::now();
+                    if !self.pool.ready.is_empty() {
+                        self.pool.parking.glance(&mut self.events, now);
+                    }
+                    self.serve(job, now);
+                }
                 Message::Stop => return self.pool.ready.leave(),
             }
         }
     }
 
     /// Gives the session turns for as long as it can go on and nobody else waits.
-    fn serve(&mut self, job: Job) {
-        let mut job = job;
+    fn serve(&mut self, mut job: Job, mut now: Instant) {
         loop {
             // A panic costs one session, not a worker: the pool is fixed and must not shrink. The
             // session went down with the stack; what is left here is buffers, each empty or whole.
-            let after = match catch_unwind(AssertUnwindSafe(|| self.take_turn(job))) {
+            let after = match catch_unwind(AssertUnwindSafe(|| self.take_turn(job, now))) {
                 Ok(after) => after,
                 Err(_) => {
                     log::error!("a session was closed by a defect of ours; the message is above");
@@ -95,17 +100,20 @@ impl Worker<'_> {
             };
             match after {
                 After::Gone => return,
-                After::Again(again) if !self.others_wait() => job = again,
                 After::Again(again) => {
-                    self.pool.stats.shard(self.index).count(|c| c.yields += 1);
-                    self.pool.ready.push(Message::Ready(again));
-                    return;
+                    now = Instant::now();
+                    if self.others_wait(now) {
+                        self.pool.stats.shard(self.index).count(|c| c.yields += 1);
+                        self.pool.ready.push(Message::Ready(again));
+                        return;
+                    }
+                    job = again;
                 }
             }
         }
     }
 
-    fn take_turn(&mut self, mut job: Job) -> After {
+    fn take_turn(&mut self, mut job: Job, now: Instant) -> After {
         let Self { pool, index, buffers, spare, .. } = self;
         let ready = &pool.ready;
         let stage = pool.parking.stage();
@@ -114,7 +122,7 @@ impl Worker<'_> {
             buffers,
             spare,
             counters: pool.stats.shard(*index),
-            now: Instant::now(),
+            now,
             moved: 0,
         };
         if stage == Stage::Cutting {
@@ -171,10 +179,8 @@ impl Worker<'_> {
     }
 
     /// Whether other sessions wait for a worker, those included that nobody has looked for yet.
-    fn others_wait(&mut self) -> bool {
-        if self.pool.ready.is_empty() {
-            self.pool.parking.glance(&mut self.events);
-        }
+    fn others_wait(&mut self, now: Instant) -> bool {
+        self.pool.parking.glance(&mut self.events, now);
         !self.pool.ready.is_empty()
     }
 
