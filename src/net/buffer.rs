@@ -60,6 +60,12 @@ impl Buffer {
         }
     }
 
+    /// Drops what is to be used beyond the first `keep` octets.
+    pub fn truncate(&mut self, keep: usize) {
+        self.octets.truncate(self.start + keep);
+        self.consume(0);
+    }
+
     /// The vector to append to; its spare capacity is what [`room`](Self::room) says.
     pub fn tail(&mut self) -> &mut Vec<u8> {
         if self.start > 0 {
@@ -141,6 +147,19 @@ mod tests {
         buffers.reclaim(&mut buffer);
         assert!(!buffer.is_lent());
         assert_eq!(buffers.ordinary.len(), 1);
+    }
+
+    #[test]
+    fn a_truncated_buffer_keeps_what_comes_first() {
+        let mut buffer = Buffer::default();
+        buffer.tail().extend_from_slice(b"hello, world");
+        buffer.consume(7);
+        buffer.truncate(3);
+        assert_eq!(buffer.unread(), b"wor");
+        buffer.truncate(9);
+        assert_eq!(buffer.unread(), b"wor");
+        buffer.truncate(0);
+        assert!(buffer.is_empty() && buffer.tail().is_empty());
     }
 
     #[test]

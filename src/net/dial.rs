@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::poll::{Edge, Owner, Poller};
@@ -164,6 +165,14 @@ impl Dial {
     }
 }
 
+/// Whether an error says that descriptors, ports or memory are used up: waiting helps, and so does
+/// closing what is idle.
+pub fn is_shortage(e: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Starts a connect. It may succeed at once.
 fn begin(to: SocketAddr, poller: &Arc<Poller>, owner: Option<Owner>) -> io::Result<(Stream, bool)> {
     let socket = Socket::new(
@@ -175,7 +184,7 @@ fn begin(to: SocketAddr, poller: &Arc<Poller>, owner: Option<Owner>) -> io::Resu
     socket.set_tcp_nodelay(true)?;
     let connected = match socket.connect(&to.into()) {
         Ok(()) => true,
-        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => false,
+        Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
         Err(e) => return Err(e),
     };
     let mut stream = Stream::dialing(TcpStream::from(socket));

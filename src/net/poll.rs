@@ -36,6 +36,11 @@ pub trait Wake: Send + Sync {
     /// An edge on the socket known to this owner as `tag`. Called on the parking thread; must not
     /// block. Answers `false` when the socket has gone to another owner, who is asked next.
     fn wake(&self, tag: u32, edge: Edge) -> bool;
+
+    /// Whether an edge on the socket known as `tag` came that nobody has looked at yet.
+    fn has_edge(&self, _tag: u32) -> bool {
+        false
+    }
 }
 
 /// Who is to be woken for a socket, and under which tag.

@@ -208,17 +208,16 @@ impl Stream {
     ///
     /// Why the connect failed.
     pub fn is_connected(&mut self) -> io::Result<bool> {
-        if let Some(e) = self.socket.take_error()? {
-            return Err(e);
-        }
         match self.socket.peer_addr() {
             Ok(_) => {
                 self.writable = true;
-                Ok(true)
+                return Ok(true);
             }
-            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(e) => Err(e),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => {}
+            Err(e) => return Err(e),
         }
+        // Only one that is not connected has a reason to tell.
+        self.socket.take_error()?.map_or(Ok(false), Err)
     }
 
     /// Ends this side: the peer reads the end, and may still send.
@@ -269,6 +268,11 @@ impl Stream {
             // It cannot fail for the registered socket; if it did, edges would only go on.
             let _ = r.ask(&self.socket, Interest::Nothing);
         }
+    }
+
+    /// Whether edges of reading reach the owner.
+    pub fn is_watched(&self) -> bool {
+        self.registration.as_ref().is_some_and(|r| r.interest() != Interest::Nothing)
     }
 
     /// Gives later edges to `owner`.

@@ -18,24 +18,18 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::buffer::Buffer;
-use crate::net::dial::{Addresses, Dial, Dialed, Failure};
+use crate::net::dial::{Addresses, Dial};
 use crate::net::poll::{Edge, Owner, Wake};
-use crate::net::resolve::Lookup;
-use crate::net::stream::{Received, Stream};
-use crate::observe::access_log::{Phases, Record, RecordKind};
+use crate::net::stream::Stream;
 use crate::policy::guard::Scope;
-use crate::wire::detect::cannot_be_response;
-use crate::wire::head::find_end;
-use crate::wire::{
-    Framing, Method, Recode, ResponseFraming, ResponseHead, ResponseOutgoing, Slots, Version,
-};
+use crate::wire::{Framing, Method, Version};
 
 use super::Turn;
-use super::flow::{Broken, Coding, End, Flow, Step};
+use super::flow::{Coding, End, Flow};
 
 /// Tag of the client's socket.
 pub const CLIENT: u32 = 0;
@@ -46,12 +40,9 @@ pub const SECOND: u32 = 2;
 /// How many sockets a session can have.
 pub const SOCKETS: usize = 3;
 
-/// Interim responses passed on for one request; more are taken for an attack.
-const MAX_INTERIM: u8 = 16;
-
 /// Where the exchange has come to.
 #[derive(Debug, Default)]
-enum Stage {
+pub(super) enum Stage {
     /// The name's addresses are awaited.
     Lookup,
     /// A connection is being made. Boxed: most exchanges never dial.
@@ -109,28 +100,28 @@ pub struct Destination {
 }
 
 impl Destination {
-    fn host(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         self.authority.get(..self.host_length).unwrap_or_default()
     }
 }
 
 /// When each phase ended; a phase that did not happen ends with the one before it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Times {
-    started: Option<Instant>,
-    head: Option<Instant>,
-    lookup: Option<Instant>,
-    connect: Option<Instant>,
-    sent: Option<Instant>,
-    response: Option<Instant>,
+pub(super) struct Times {
+    pub(super) started: Option<Instant>,
+    pub(super) head: Option<Instant>,
+    pub(super) lookup: Option<Instant>,
+    pub(super) connect: Option<Instant>,
+    pub(super) sent: Option<Instant>,
+    pub(super) response: Option<Instant>,
 }
 
 /// The connection an exchange goes out on.
 #[derive(Debug)]
-struct Upstream {
-    end: End,
-    address: Option<SocketAddr>,
-    reused: bool,
+pub(super) struct Upstream {
+    pub(super) end: End,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) reused: bool,
 }
 
 /// What a step came to.
@@ -153,7 +144,7 @@ pub struct ClientSide<'s> {
 }
 
 impl ClientSide<'_> {
-    fn owner(&self, tag: u32) -> Owner {
+    pub(super) fn owner(&self, tag: u32) -> Owner {
         Owner { who: Arc::clone(self.waker), tag }
     }
 }
@@ -177,27 +168,30 @@ pub struct Exchange {
     pub close: bool,
     /// Status of the final response; 0 while there is none.
     pub status: u16,
-    stage: Stage,
-    upstream: Option<Upstream>,
-    request: Flow,
-    response: Flow,
+    pub(super) stage: Stage,
+    pub(super) upstream: Option<Upstream>,
+    pub(super) request: Flow,
+    pub(super) response: Flow,
     /// The request as sent on a reused connection, in case it has to be sent again.
-    resend: Vec<u8>,
+    pub(super) resend: Vec<u8>,
     /// The upstream takes no more of the request; what it says is still passed on.
-    upload_broken: bool,
+    pub(super) upload_broken: bool,
     /// The response head as far as it was looked at, and how many interim ones came before it.
-    scanned: usize,
-    interim: u8,
+    pub(super) scanned: usize,
+    pub(super) interim: u8,
     /// Octets of the response received so far.
-    response_octets: u64,
+    pub(super) response_octets: u64,
     /// The upstream's connection can be used again.
-    upstream_persists: bool,
+    pub(super) upstream_persists: bool,
     /// The final response's head was staged: a reply of ours can no longer take its place.
-    begun: bool,
-    times: Times,
-    deadline: Option<Instant>,
-    wake_at: Option<Instant>,
-    failure: Option<Error>,
+    pub(super) begun: bool,
+    /// How many octets to the client there were, sent or staged, before the final response's head.
+    pub(super) staged_at: Option<u64>,
+    pub(super) times: Times,
+    pub(super) deadline: Option<Instant>,
+    pub(super) wake_at: Option<Instant>,
+    pub(super) failure: Option<Error>,
+    aborted: bool,
 }
 
 impl Default for Flow {
@@ -251,14 +245,27 @@ impl Exchange {
         matches!(self.stage, Stage::Tunnel)
     }
 
-    /// Whether a reply of ours can still be sent.
-    pub fn can_reply(&self) -> bool {
-        !self.begun && !self.is_tunnel()
+    /// Whether a reply of ours can still be sent: none of the final response has gone out. What is
+    /// staged of it is dropped, interim responses stay.
+    pub fn make_way_for_reply(&mut self) -> bool {
+        let Some(staged) = self.staged_at else { return !self.begun };
+        if self.is_tunnel() || self.response.sent() > staged {
+            return false;
+        }
+        let interim = usize::try_from(staged - self.response.sent()).unwrap_or(0);
+        self.to_client.truncate(interim);
+        true
     }
 
-    /// Whether all of the request was taken from the client's connection.
-    pub fn request_is_taken(&self) -> bool {
-        self.request.is_taken()
+    /// Whether it ended without the reply, or the response, it should have had.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted
+    }
+
+    /// Whether all of the request is out of the client's connection: what comes there next is
+    /// another one.
+    pub fn request_is_clear(&self) -> bool {
+        self.request.is_clear()
     }
 
     /// Whether the response's content ends by closing, so that a plain close would look like its
@@ -317,6 +324,7 @@ impl Exchange {
     /// The exchange ends here, without a reply.
     pub fn abort(&mut self, failure: Error) {
         self.failure = Some(failure);
+        self.aborted = true;
         self.close = true;
         if let Some(upstream) = &self.upstream
             && self.is_tunnel()
@@ -330,7 +338,7 @@ impl Exchange {
         self.times.head = Some(turn.clock());
     }
 
-    fn find(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn find(&mut self, turn: &mut Turn<'_>) {
         self.stage = match self.destination.ip {
             Some(ip) => {
                 self.times.lookup = self.times.head;
@@ -341,7 +349,7 @@ impl Exchange {
         self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
     }
 
-    fn connected(
+    pub(super) fn connected(
         &mut self,
         stream: Stream,
         address: Option<SocketAddr>,
@@ -375,7 +383,7 @@ impl Exchange {
     ///
     /// # Errors
     ///
-    /// The exchange has failed; reply if [`can_reply`](Self::can_reply), else close.
+    /// The exchange has failed; reply if [there is a way](Self::make_way_for_reply), else close.
     pub fn advance(
         &mut self,
         client: &mut ClientSide<'_>,
@@ -485,403 +493,6 @@ impl Exchange {
         Ok(())
     }
 
-    fn look_up(&mut self, client: &ClientSide<'_>, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        let first = self.wake_at.is_none();
-        let host = self.destination.host();
-        let answer = turn.ctx.resolver.lookup(host, turn.now, &client.owner(UPSTREAM));
-        // Marks that the lookup was counted; the moment itself is past any use.
-        self.wake_at = self.deadline;
-        let fail = |kind, reason| Err(Error::new(Side::Upstream, Phase::Lookup, kind, reason));
-        match answer {
-            Lookup::Pending => {
-                if first {
-                    turn.counters.count(|c| c.lookups += 1);
-                }
-                Ok(false)
-            }
-            Lookup::Found(addresses) => {
-                if first {
-                    turn.counters.count(|c| c.lookup_cache_hits += 1);
-                }
-                self.wake_at = None;
-                self.times.lookup = Some(turn.clock());
-                self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-                let dial = Dial::new(Addresses::Found(addresses), self.destination.port);
-                self.stage = Stage::Dial(Box::new(dial));
-                Ok(true)
-            }
-            Lookup::Failed => fail(Kind::DnsError, "the name has no address"),
-            Lookup::Refused => Err(Error::new(
-                Side::Proxy,
-                Phase::Lookup,
-                Kind::ConnectionLimitReached,
-                "too many name lookups are under way",
-            )),
-        }
-    }
-
-    /// Forgets a lookup nobody waits for any more.
-    pub fn stop_waiting(&self, waker: &Arc<dyn Wake>, turn: &Turn<'_>) {
-        if matches!(self.stage, Stage::Lookup) {
-            let owner = Owner { who: Arc::clone(waker), tag: UPSTREAM };
-            turn.ctx.resolver.forget(self.destination.host(), &owner);
-        }
-    }
-
-    fn dial(&mut self, client: &ClientSide<'_>, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        let Stage::Dial(dial) = &mut self.stage else { return Ok(true) };
-        let scope = self.facts.scope;
-        let refuse = |to: SocketAddr| {
-            if turn.ctx.own.contain(to) {
-                Some(Failure::Own)
-            } else {
-                scope.forbids(to.ip()).map(Failure::Forbidden)
-            }
-        };
-        let owners = [client.owner(UPSTREAM), client.owner(SECOND)];
-        match dial.step(turn.now, &turn.ctx.poller, &owners, &refuse) {
-            Dialed::Connected(stream, address) => {
-                if turn.ctx.own.have_port(address.port())
-                    && let Ok(from) = stream.socket().local_addr()
-                    && turn.ctx.own.answered(from.ip(), address)
-                {
-                    return Err(looped());
-                }
-                stream.hand_to(client.owner(UPSTREAM));
-                turn.counters.count(|c| c.upstream_connects += 1);
-                self.connected(stream, Some(address), false, turn);
-                Ok(true)
-            }
-            Dialed::Waiting(at) => {
-                self.wake_at = at;
-                Ok(false)
-            }
-            Dialed::Failed(_, why) => {
-                turn.counters.count(|c| c.upstream_connect_failures += 1);
-                if let Failure::System(e) = &why
-                    && is_shortage(e)
-                    && turn.ctx.pool.clear() > 0
-                {
-                    // Idle connections held what this one needs.
-                    self.find(turn);
-                    return Ok(true);
-                }
-                Err(unconnected(why))
-            }
-        }
-    }
-
-    fn relay(
-        &mut self,
-        client: &mut ClientSide<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<Progress, Error> {
-        let before = turn.moved;
-        let sent = self.push_request(client, turn)?;
-        let received = self.pull_response(client, turn)?;
-        if turn.moved > before {
-            self.deadline = Some(turn.now + turn.ctx.timeouts.response);
-        }
-        if received == Step::Ended && self.begun {
-            return Ok(Progress::Finished);
-        }
-        if sent == Step::Spent || received == Step::Spent {
-            return Ok(Progress::Spent);
-        }
-        let only_upstream = sent == Step::Ended && client.end.stream.is_writable();
-        Ok(Progress::Wait(only_upstream.then_some(UPSTREAM)))
-    }
-
-    fn push_request(
-        &mut self,
-        client: &mut ClientSide<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<Step, Error> {
-        let Some(upstream) = &mut self.upstream else { return Ok(Step::Ended) };
-        if self.upload_broken || (self.request.is_taken() && self.to_upstream.is_empty()) {
-            if self.times.sent.is_none() {
-                self.times.sent = Some(turn.clock());
-            }
-            // Content that is taken but still to be sent is in the client's buffer.
-            if self.upload_broken || self.request.is_sent() {
-                return Ok(Step::Ended);
-            }
-        }
-        let sink = &mut upstream.end.stream;
-        match self.request.step(client.end, &mut self.to_upstream, sink, turn) {
-            Ok(Step::Ended) => {
-                turn.buffers.reclaim(&mut self.to_upstream);
-                self.times.sent = Some(turn.clock());
-                Ok(Step::Ended)
-            }
-            Ok(step) => Ok(step),
-            Err(Broken::Sink(_)) => {
-                // It may have answered before it closed: what it said is there to be read.
-                self.upload_broken = true;
-                self.close |= !self.request.is_taken();
-                turn.buffers.discard(&mut self.to_upstream);
-                upstream.end.stream.note(Edge { readable: true, closed: true, writable: false });
-                Ok(Step::Ended)
-            }
-            Err(Broken::Source(e)) => Err(client_gone(e)),
-            Err(Broken::SourceEnded) => Err(Error::new(
-                Side::Client,
-                Phase::Send,
-                Kind::HttpRequestError,
-                "the client ended the connection before the request's content was complete",
-            )),
-            Err(Broken::Framing(e)) => {
-                Err(Error::new(Side::Client, Phase::Send, Kind::HttpRequestError, e.reason()))
-            }
-        }
-    }
-
-    fn pull_response(
-        &mut self,
-        client: &mut ClientSide<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<Step, Error> {
-        while !self.begun {
-            if self.find_head(client, turn)? {
-                continue;
-            }
-            let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
-            if end.ended {
-                return Err(self.unanswered(None));
-            }
-            if !end.stream.is_readable() {
-                // Interim responses must not wait for the final one.
-                let sink = &mut client.end.stream;
-                flush(&mut self.to_client, &mut self.response, sink).map_err(client_gone)?;
-                return Ok(Step::Blocked);
-            }
-            turn.buffers.lend(&mut end.buffer);
-            if end.buffer.room() == 0 {
-                // `find_head` has refused a head past the limit.
-                end.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
-            }
-            match end.receive() {
-                Ok(Received::Octets(count)) => {
-                    turn.moved += count;
-                    self.response_octets += count as u64;
-                }
-                Ok(Received::Nothing | Received::End) => {}
-                Err(e) => return Err(self.unanswered(Some(e))),
-            }
-        }
-        let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
-        let sink = &mut client.end.stream;
-        self.response.step(end, &mut self.to_client, sink, turn).map_err(|broken| {
-            let incomplete = |e: Option<io::Error>| {
-                let error = Error::new(
-                    Side::Upstream,
-                    Phase::Transfer,
-                    Kind::HttpResponseIncomplete,
-                    "the upstream closed before its response was complete",
-                );
-                e.into_iter().fold(error, Error::with_source)
-            };
-            match broken {
-                Broken::Sink(e) => client_gone(e),
-                Broken::Source(e) => incomplete(Some(e)),
-                Broken::SourceEnded => incomplete(None),
-                Broken::Framing(e) => {
-                    Error::new(Side::Upstream, Phase::Transfer, Kind::HttpProtocolError, e.reason())
-                }
-            }
-        })
-    }
-
-    /// The upstream closed or reset the connection before a response head was complete.
-    fn unanswered(&self, e: Option<io::Error>) -> Error {
-        let reason = if self.response_octets == 0 {
-            "the upstream closed the connection without an answer"
-        } else {
-            "the upstream closed the connection in the middle of a response head"
-        };
-        let error = Error::new(Side::Upstream, Phase::Response, Kind::ConnectionTerminated, reason);
-        e.into_iter().fold(error, Error::with_source)
-    }
-
-    /// Looks for a response head in what was read. Answers whether there was one.
-    fn find_head(
-        &mut self,
-        client: &mut ClientSide<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<bool, Error> {
-        let Some(Upstream { end, .. }) = &self.upstream else { return Ok(false) };
-        let held = end.buffer.unread();
-        if held.is_empty() {
-            return Ok(false);
-        }
-        if cannot_be_response(held) {
-            return Err(malformed("the upstream's answer is not HTTP/1"));
-        }
-        let limits = &turn.ctx.limits;
-        let length = match find_end(held, &mut self.scanned, limits) {
-            Ok(Some(length)) => length,
-            Ok(None) => return Ok(false),
-            Err(e) => return Err(malformed(e.reason())),
-        };
-        let mut slots = Slots::new();
-        let octets = held.get(..length).unwrap_or_default();
-        let head = ResponseHead::read(octets, &mut slots, limits, self.facts.method)
-            .map_err(|e| malformed(e.reason()))?;
-        turn.buffers.lend(&mut self.to_client);
-        if head.status < 200 {
-            self.interim += 1;
-            if head.status == 101 {
-                return Err(malformed("the upstream changed to a protocol nobody asked for"));
-            }
-            if self.interim > MAX_INTERIM {
-                return Err(malformed("the upstream sent too many interim responses"));
-            }
-            // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
-            if self.facts.version >= Version::Http11 {
-                let via = turn.ctx.via.as_deref();
-                let outgoing = ResponseOutgoing { via, ..ResponseOutgoing::default() };
-                head.write_client(self.to_client.tail(), &outgoing);
-            }
-        } else {
-            self.times.response = Some(turn.clock());
-            let (flow, outgoing) = self.answer(&head, client, turn)?;
-            head.write_client(self.to_client.tail(), &outgoing);
-            self.close = outgoing.close;
-            self.status = head.status;
-            self.upstream_persists = head.persistent();
-            let sent = self.response.sent();
-            self.response = flow;
-            self.response.add_sent(sent);
-            self.begun = true;
-        }
-        if let Some(Upstream { end, .. }) = &mut self.upstream {
-            end.buffer.consume(length);
-        }
-        self.scanned = 0;
-        Ok(true)
-    }
-
-    /// How the response goes to the client, and whether the connection lives on.
-    fn answer<'t>(
-        &self,
-        head: &ResponseHead<'_, '_>,
-        client: &ClientSide<'_>,
-        turn: &Turn<'t>,
-    ) -> Result<(Flow, ResponseOutgoing<'t>), Error> {
-        let old = self.facts.version < Version::Http11;
-        let (flow, coding, ends) = match head.framing {
-            ResponseFraming::Framed(Framing::Chunked) if old => {
-                (Flow::framed(Framing::Chunked, Coding::Dechunk), Recode::Dechunk, true)
-            }
-            ResponseFraming::Framed(framing) => {
-                (Flow::framed(framing, Coding::Keep), Recode::Keep, false)
-            }
-            ResponseFraming::UntilClose if old => {
-                (Flow::until_close(Coding::Keep), Recode::Keep, true)
-            }
-            ResponseFraming::UntilClose => (Flow::until_close(Coding::Chunk), Recode::Chunk, false),
-            ResponseFraming::Tunnel => {
-                return Err(malformed("the upstream opened a tunnel nobody asked for"));
-            }
-        };
-        // An error that comes before the whole request: the client need not send the rest.
-        let early = !self.request.is_taken() && head.status >= 400;
-        let close = self.close
-            || ends
-            || early
-            || (self.upload_broken && !self.request.is_taken())
-            || !self.facts.persistent
-            || client.end.ended
-            || turn.ctx.is_draining();
-        let outgoing = ResponseOutgoing {
-            via: turn.ctx.via.as_deref(),
-            close,
-            keep_alive: old && !close,
-            coding,
-            date: None,
-        };
-        Ok((flow, outgoing))
-    }
-
-    fn may_resend(&self, error: &Error, turn: &Turn<'_>) -> bool {
-        error.kind() == Kind::ConnectionTerminated
-            && self.facts.repeatable
-            && !self.resend.is_empty()
-            && self.response_octets == 0
-            && self.upstream.as_ref().is_some_and(|u| u.reused)
-            && !turn.ctx.is_draining()
-    }
-
-    /// The pooled connection was dead: once more, on a fresh one (RFC 9112 §9.3.1).
-    fn resend(&mut self, turn: &mut Turn<'_>) {
-        turn.counters.count(|c| c.resends += 1);
-        if let Some(upstream) = &mut self.upstream {
-            turn.buffers.discard(&mut upstream.end.buffer);
-        }
-        self.upstream = None;
-        self.upload_broken = false;
-        turn.buffers.discard(&mut self.to_upstream);
-        turn.buffers.lend(&mut self.to_upstream);
-        self.to_upstream.tail().extend_from_slice(&self.resend);
-        self.resend.clear();
-        self.request = Flow::empty();
-        self.times.sent = None;
-        self.find(turn);
-    }
-
-    fn tunnel(
-        &mut self,
-        client: &mut ClientSide<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<Progress, Error> {
-        let Some(upstream) = &mut self.upstream else { return Ok(Progress::Finished) };
-        let before = turn.moved;
-        let (sent, received) = (self.request.sent(), self.response.sent());
-        let mut step = |flow: &mut Flow, from: &mut End, out: &mut Buffer, to: &mut End| {
-            let was_over = flow.is_over();
-            let step = flow.step(from, out, &mut to.stream, turn);
-            if matches!(step, Ok(Step::Ended)) && !was_over {
-                flow.set_over();
-                // The peer that is told may have gone already, which its own flow will find.
-                let _ = to.stream.finish();
-            }
-            step
-        };
-        let up = step(&mut self.request, client.end, &mut self.to_upstream, &mut upstream.end);
-        let down = step(&mut self.response, &mut upstream.end, &mut self.to_client, client.end);
-        let reset = |side, e: io::Error| {
-            let reason = "a peer reset the tunnel";
-            Err(Error::new(side, Phase::Transfer, Kind::ConnectionTerminated, reason)
-                .with_source(e))
-        };
-        let (up, down) = match (up, down) {
-            (Err(Broken::Source(e)), _) | (_, Err(Broken::Sink(e))) => {
-                return reset(Side::Client, e);
-            }
-            (Err(Broken::Sink(e)), _) | (_, Err(Broken::Source(e))) => {
-                return reset(Side::Upstream, e);
-            }
-            (Ok(up), Ok(down)) => (up, down),
-            _ => return Ok(Progress::Finished),
-        };
-        turn.buffers.reclaim(&mut self.to_client);
-        if turn.moved > before {
-            self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
-        }
-        Ok(match (up, down) {
-            (Step::Ended, Step::Ended) => Progress::Finished,
-            (Step::Spent, _) | (_, Step::Spent) => Progress::Spent,
-            // Whoever was spoken to is likely to answer.
-            _ => Progress::Wait(
-                match (self.request.sent() > sent, self.response.sent() > received) {
-                    (true, false) => Some(UPSTREAM),
-                    (false, true) => Some(CLIENT),
-                    _ => None,
-                },
-            ),
-        })
-    }
-
     /// Notes an edge on one of the exchange's sockets.
     pub fn note(&mut self, tag: u32, edge: Edge) {
         match (&mut self.stage, &mut self.upstream) {
@@ -921,86 +532,10 @@ impl Exchange {
     pub fn add_received(&mut self, octets: usize) {
         self.response_octets += octets as u64;
     }
-
-    /// The end: the connection goes back to the pool if it can, counters and log are told. With no
-    /// `client` the session ended before anything could be told of it.
-    pub fn finish(&mut self, address: SocketAddr, turn: &mut Turn<'_>) {
-        let tunnel = self.is_tunnel();
-        let (sent, received) = (self.response.sent(), self.head_octets + self.request.sent());
-        let (status, side) = (self.status, self.failure.as_ref().map(Error::side));
-        turn.counters.count(|c| {
-            c.exchanges_finished += 1;
-            c.count_status(status);
-            c.octets_to_clients += sent;
-            c.octets_from_clients += received;
-            c.tunnels_closed += u64::from(tunnel);
-            side.into_iter().for_each(|side| c.count_failure(side));
-        });
-        if turn.ctx.access_log.is_some() {
-            self.tell(address, turn);
-        }
-        if let Some(Upstream { mut end, .. }) = self.upstream.take() {
-            // Octets past the end of a response would answer the next request.
-            let clean = end.buffer.is_empty() && !end.ended && !end.stream.is_readable();
-            let whole = self.request.is_taken() && self.request.is_sent() && !self.upload_broken;
-            turn.buffers.discard(&mut end.buffer);
-            if clean && whole && self.upstream_persists && !tunnel && self.failure.is_none() {
-                turn.ctx.pool.put(&self.destination.authority, end.stream, turn.now);
-            }
-        }
-    }
-
-    fn tell(&self, client: SocketAddr, turn: &Turn<'_>) {
-        let Some(log) = &turn.ctx.access_log else { return };
-        let now = Instant::now();
-        let started = self.times.started.unwrap_or(now);
-        let mut last = started;
-        let mut phase = |end: Option<Instant>| {
-            let end = end.unwrap_or(last).max(last);
-            let spent = end - last;
-            last = end;
-            spent
-        };
-        let mut phases = Phases {
-            request: phase(self.times.head),
-            lookup: phase(self.times.lookup),
-            connect: phase(self.times.connect),
-            send: phase(self.times.sent),
-            wait: phase(self.times.response),
-            ..Phases::default()
-        };
-        // What is left belongs to the phase it ended in.
-        let rest = phase(Some(now));
-        match self.failure.as_ref().map(Error::phase) {
-            Some(Phase::Request) => phases.request += rest,
-            Some(Phase::Lookup) => phases.lookup += rest,
-            Some(Phase::Connect) => phases.connect += rest,
-            Some(Phase::Send) => phases.send += rest,
-            Some(Phase::Response) => phases.wait += rest,
-            _ => phases.transfer += rest,
-        }
-        let (line, method) = (&self.line.0, self.line.1);
-        let (method, target) = line.split_at_checked(method).unwrap_or_default();
-        let address = self.upstream.as_ref();
-        log.record(&Record {
-            started: SystemTime::now() - (now - started),
-            client,
-            kind: if self.is_tunnel() { RecordKind::Tunnel } else { RecordKind::Exchange },
-            method: std::str::from_utf8(method).unwrap_or_default(),
-            target,
-            status: self.status,
-            octets_from_client: self.head_octets + self.request.sent(),
-            octets_to_client: self.response.sent(),
-            upstream: address.and_then(|u| u.address.or_else(|| u.end.stream.peer())),
-            reused: address.is_some_and(|u| u.reused),
-            phases,
-            failure: self.failure.as_ref().map(Into::into),
-        });
-    }
 }
 
 /// Sends staged octets. Answers whether all have gone.
-fn flush(out: &mut Buffer, flow: &mut Flow, sink: &mut Stream) -> io::Result<bool> {
+pub(super) fn flush(out: &mut Buffer, flow: &mut Flow, sink: &mut Stream) -> io::Result<bool> {
     while !out.is_empty() && sink.is_writable() {
         let count = sink.send(out.unread())?;
         out.consume(count);
@@ -1009,57 +544,7 @@ fn flush(out: &mut Buffer, flow: &mut Flow, sink: &mut Stream) -> io::Result<boo
     Ok(out.is_empty())
 }
 
-fn client_gone(e: io::Error) -> Error {
+pub(super) fn client_gone(e: io::Error) -> Error {
     let reason = "the client closed the connection";
     Error::new(Side::Client, Phase::Transfer, Kind::ClientGone, reason).with_source(e)
-}
-
-fn malformed(reason: &'static str) -> Error {
-    Error::new(Side::Upstream, Phase::Response, Kind::HttpProtocolError, reason)
-}
-
-/// The request would come back to us.
-pub fn looped() -> Error {
-    let reason = "the request would come back to this proxy";
-    Error::new(Side::Proxy, Phase::Connect, Kind::ProxyLoopDetected, reason)
-}
-
-/// Whether descriptors, ports or memory are used up.
-fn is_shortage(e: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL]
-        .iter()
-        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-fn unconnected(why: Failure) -> Error {
-    let upstream = |kind, reason| Error::new(Side::Upstream, Phase::Connect, kind, reason);
-    match why {
-        Failure::Own => looped(),
-        Failure::Forbidden(reason) => {
-            Error::new(Side::Proxy, Phase::Connect, Kind::DestinationIpProhibited, reason)
-        }
-        Failure::NoAddress => upstream(Kind::DnsError, "the name has no address"),
-        Failure::System(e) if is_shortage(&e) => Error::new(
-            Side::Proxy,
-            Phase::Connect,
-            Kind::ConnectionLimitReached,
-            "the proxy has no descriptor or port left for another connection",
-        )
-        .with_source(e),
-        Failure::System(e) => match e.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                upstream(Kind::ConnectionRefused, "the upstream refused the connection")
-            }
-            io::ErrorKind::TimedOut => {
-                upstream(Kind::ConnectionTimeout, "the upstream cannot be reached")
-            }
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                upstream(Kind::DestinationIpUnroutable, "there is no way to the upstream")
-                    .with_source(e)
-            }
-            _ => upstream(Kind::ConnectionTerminated, "the connection to the upstream failed")
-                .with_source(e),
-        },
-    }
 }

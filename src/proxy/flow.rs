@@ -8,6 +8,7 @@
 use std::io::{self, IoSlice};
 
 use crate::net::buffer::Buffer;
+use crate::net::poll::Edge;
 use crate::net::stream::{Received, Stream};
 use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
 use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing};
@@ -23,12 +24,14 @@ pub struct End {
     pub buffer: Buffer,
     /// The peer has ended its side.
     pub ended: bool,
+    /// An error met outside a step. The system tells it once, so it is kept for the next receive.
+    failed: Option<io::Error>,
 }
 
 impl End {
     /// A connection nothing was read from yet.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, buffer: Buffer::default(), ended: false }
+        Self { stream, buffer: Buffer::default(), ended: false, failed: None }
     }
 
     /// Receives what fits; the buffer must be lent and have room.
@@ -37,9 +40,31 @@ impl End {
     ///
     /// The connection is over.
     pub fn receive(&mut self) -> io::Result<Received> {
+        if let Some(e) = self.failed.take() {
+            return Err(e);
+        }
         let received = self.stream.receive(&mut self.buffer)?;
         self.ended |= received == Received::End;
         Ok(received)
+    }
+
+    /// Waits a few milliseconds, on the worker, for something to receive. What comes of it, an end
+    /// or an error included, is there for the next step. Answers how many octets came, or `None`
+    /// if nothing did.
+    pub fn receive_patiently(&mut self) -> Option<usize> {
+        match self.stream.receive_patiently(&mut self.buffer) {
+            Ok(Received::Octets(count)) => Some(count),
+            Ok(Received::End) => {
+                self.ended = true;
+                Some(0)
+            }
+            Ok(Received::Nothing) => None,
+            Err(e) => {
+                self.failed = Some(e);
+                self.stream.note(Edge { readable: true, ..Edge::default() });
+                Some(0)
+            }
+        }
     }
 }
 
@@ -148,14 +173,16 @@ impl Flow {
         self.sent += octets;
     }
 
-    /// Whether everything was taken from the source.
+    /// Whether nothing of it is to come from the source any more. What is held of it may still be in
+    /// the source's buffer: see [`is_clear`](Self::is_clear).
     pub fn is_taken(&self) -> bool {
         self.taken
     }
 
-    /// Whether everything taken so far was sent, staged octets aside.
-    pub fn is_sent(&self) -> bool {
-        self.cleared == 0
+    /// Whether everything was taken, and out of the source's buffer: what stands there, and what
+    /// comes next, is something else.
+    pub fn is_clear(&self) -> bool {
+        self.taken && self.cleared == 0
     }
 
     /// Whether the sink can tell the end only by the connection's.

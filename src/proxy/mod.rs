@@ -1,15 +1,19 @@
 //! A client connection from its first octet to its last: sessions, exchanges, tunnels, replies.
 //!
 //! In reading order: [`session`] (the states and what a turn may answer), [`request`] (a head
-//! becomes an exchange), [`exchange`] (the list of steps), [`flow`] (the engine that moves octets),
-//! [`reply`] and [`own`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
+//! becomes an exchange), [`exchange`] (the list of steps: `connect`, `relay`, `tunnel`, `finish`),
+//! [`flow`] (the engine that moves octets), [`reply`] and [`own`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
 
+mod connect;
 pub mod exchange;
+mod finish;
 pub mod flow;
 pub mod own;
+mod relay;
 pub mod reply;
 pub mod request;
 pub mod session;
+mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

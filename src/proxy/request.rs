@@ -12,7 +12,8 @@ use crate::wire::{
     Authority, Framing, HeadError, Method, Outgoing, RequestHead, Scheme, Slots, Target, Version,
 };
 
-use super::exchange::{Exchange, Facts, looped};
+use super::connect::looped;
+use super::exchange::{Exchange, Facts};
 use super::reply::{Connection, Reply};
 use super::{Turn, own};
 

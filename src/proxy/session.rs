@@ -75,6 +75,11 @@ impl Edges {
         }
     }
 
+    /// Whether there was one on the socket with this tag.
+    pub fn has(&self, tag: u32) -> bool {
+        self.sockets.get(tag as usize).is_some_and(|edge| *edge != Edge::default())
+    }
+
     /// Whether there was none.
     pub fn is_empty(&self) -> bool {
         !self.any
@@ -134,7 +139,8 @@ impl Session {
         permit: Permit,
         deadline: Instant,
     ) -> Self {
-        let habit = Habit { pays: true, in_a_row: 0 };
+        // Two system calls make a socket fit for patience: not before it has shown to be worth it.
+        let habit = Habit { pays: false, in_a_row: 0 };
         Self {
             client: End::new(stream),
             state: AWAITED,
@@ -187,8 +193,9 @@ impl Session {
                 self.client.buffer.consume(empty);
                 *skipped += empty;
             }
+            let flooded = *skipped > MAX_EMPTY_LINES;
             let held = self.client.buffer.unread();
-            if !held.is_empty() {
+            if !held.is_empty() || flooded {
                 if begun.is_none() {
                     *begun = Some(turn.clock());
                     if self.served > 0 {
@@ -198,7 +205,7 @@ impl Session {
                     }
                 }
                 let found = match find_end(held, scanned, &turn.ctx.limits) {
-                    _ if *skipped > MAX_EMPTY_LINES => Err(crate::wire::HeadError::BadRequestLine),
+                    _ if flooded => Err(crate::wire::HeadError::BadRequestLine),
                     found => found,
                 };
                 match found {
@@ -324,7 +331,7 @@ impl Session {
         };
         exchange.stop_waiting(&self.waker, turn);
         log::debug!("{}: {error}", self.asker.address);
-        if error.kind() == Kind::ClientGone || !exchange.can_reply() {
+        if error.kind() == Kind::ClientGone || !exchange.make_way_for_reply() {
             if exchange.is_tunnel() {
                 self.client.stream.reset_on_close();
             } else if exchange.ends_by_closing() {
@@ -335,9 +342,9 @@ impl Session {
             return self.finish(turn);
         }
         exchange.close |= !exchange.facts.persistent
-            || !exchange.request_is_taken()
+            || !exchange.request_is_clear()
             || error.side() == Side::Client
-            || self.client.ended
+            || (self.client.ended && self.client.buffer.is_empty())
             || turn.ctx.is_draining();
         turn.buffers.lend(&mut exchange.to_client);
         reply::write_error(
@@ -358,14 +365,11 @@ impl Session {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             return Stepped::Next(Next::Close);
         };
-        let gone = exchange.failure().is_some_and(|e| {
-            e.kind() == Kind::ClientGone
-                || exchange.is_tunnel()
-                || e.kind() == Kind::HttpResponseIncomplete
-        }) || exchange.is_tunnel();
-        let unread = !exchange.request_is_taken() || exchange.failure().is_some();
-        let close = exchange.close || turn.ctx.is_draining();
-        exchange.finish(self.asker.address, turn);
+        let gone = exchange.is_aborted() || exchange.is_tunnel();
+        let unread = !exchange.request_is_clear() || exchange.failure().is_some();
+        // The rest of a request is never read as another one.
+        let close = exchange.close || !exchange.request_is_clear() || turn.ctx.is_draining();
+        exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
         if turn.spare.len() < SPARE_KEPT {
             turn.spare.push(exchange);
@@ -443,21 +447,14 @@ impl Session {
         if end.buffer.room() == 0 {
             return false;
         }
-        let received = end.stream.receive_patiently(&mut end.buffer);
+        let received = end.receive_patiently();
         turn.now = Instant::now();
-        let mut count = 0;
-        match received {
-            Ok(Received::Octets(octets)) => count = octets,
-            Ok(Received::End) => end.ended = true,
-            Ok(Received::Nothing) => {}
-            // The next step finds the error again: it stays readable until then.
-            Err(_) => end.stream.note(Edge { readable: true, ..Edge::default() }),
-        }
-        let went_on = !matches!(received, Ok(Received::Nothing));
+        let went_on = received.is_some();
+        let count = received.unwrap_or(0);
         if let Some(habit) = self.habits.get_mut(tag as usize) {
             habit.pays = went_on;
             habit.in_a_row = if went_on { habit.in_a_row.saturating_add(1) } else { 0 };
-            if habit.in_a_row == STEADY {
+            if habit.in_a_row >= STEADY {
                 // Each octet would wake the parking thread for nothing.
                 end.stream.unwatch();
             }
@@ -509,7 +506,7 @@ impl Session {
         };
         exchange.stop_waiting(&self.waker, turn);
         exchange.abort(Error::new(Side::Proxy, Phase::Transfer, Kind::ShuttingDown, reason));
-        exchange.finish(self.asker.address, turn);
+        exchange.finish(self.asker.address, &self.waker, turn);
     }
 }
 

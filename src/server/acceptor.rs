@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::net::dial::is_shortage;
 use crate::net::permits::Permits;
 use crate::net::poll::Wake;
 use crate::net::stream::Stream;
 use crate::policy::guard::Scope;
 use crate::proxy::session::Session;
 
-use super::parking::{Job, Message, Slot};
+use super::batch;
+use super::parking::{Job, Slot};
+use super::ready::Message;
 use super::workers::Pool;
 
 /// Connections the kernel may hold for us; it cuts this down to `net.core.somaxconn`.
@@ -56,6 +58,7 @@ pub struct Acceptor {
 impl Acceptor {
     /// Accepts until the listener is shut down.
     pub fn run(&self) {
+        batch::enter();
         let mut full = Trouble::default();
         let mut short = Trouble::default();
         while !self.stopping.load(Ordering::SeqCst) {
@@ -79,15 +82,14 @@ impl Acceptor {
                 Ok((socket, address)) => {
                     short.may_end(true, || log::info!("connections are accepted again"));
                     self.pool.stats.other().count(|c| c.connections_accepted += 1);
-                    let slot = Slot::new(self.pool.ready.0.clone());
+                    let slot = Slot::new(Arc::clone(&self.pool.ready));
                     let waker = Arc::clone(&slot) as Arc<dyn Wake>;
                     let deadline = Instant::now() + self.pool.ctx.timeouts.head;
                     let stream = Stream::accepted(socket);
                     let session =
                         Session::new(stream, address, self.scope, waker, permit, deadline);
                     let job = Job { session: Box::new(session), slot };
-                    // The queue outlives the acceptors.
-                    let _ = self.pool.ready.0.send(Message::Ready(job));
+                    self.pool.ready.push(Message::Ready(job));
                 }
                 Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(e) if is_shortage(&e) => {
@@ -127,12 +129,6 @@ impl Trouble {
             say();
         }
     }
-}
-
-fn is_shortage(e: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Wakes the acceptor of `listener`, for good.

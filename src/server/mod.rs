@@ -9,6 +9,7 @@
 pub mod acceptor;
 pub mod batch;
 pub mod parking;
+pub mod ready;
 pub mod workers;
 
 use std::collections::hash_map::RandomState;
@@ -18,7 +19,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,8 @@ use crate::upstream::pool;
 use crate::wire;
 
 use acceptor::Acceptor;
-use parking::{Message, Parking, Stage};
+use parking::{Parking, Stage};
+use ready::{Message, ReadyQueue};
 use workers::Pool;
 
 /// What a request gets as `Via`.
@@ -177,7 +179,7 @@ impl Server {
             },
             own: OwnAddresses::new(addresses.clone()),
             poller: Arc::clone(&poller),
-            pool: pool::Pool::new(limits, Arc::clone(&timers)),
+            pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
             resolver: Resolver::new(options.resolver),
             access_log,
             draining: AtomicBool::new(false),
@@ -186,8 +188,7 @@ impl Server {
             ctx: Arc::new(ctx),
             parking: Arc::new(Parking::new(poller, timers)),
             stats: Arc::new(Stats::new(threads)),
-            ready: crossbeam_channel::unbounded(),
-            free: AtomicUsize::new(0),
+            ready: Arc::new(ReadyQueue::new(threads)),
         });
         // Each acceptor holds a permit while it waits in `accept`.
         let places = places + listeners.len().saturating_sub(1);
@@ -288,8 +289,7 @@ impl Server {
         self.wait_for_the_last(Duration::from_secs(1));
         self.permits.close();
         for _ in &self.workers {
-            // The receiving end is the pool's, which is alive.
-            let _ = self.pool.ready.0.send(Message::Stop);
+            self.pool.ready.push(Message::Stop);
         }
         self.pool.parking.stop();
         let threads = self.workers.drain(..).chain(self.parking.take());

@@ -8,14 +8,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use crate::net::poll::{Edge, Events, Poller, Wake};
 use crate::net::timers::{Expire, Timers};
 use crate::proxy::session::{Edges, Session};
+
+use super::ready::{Message, ReadyQueue};
 
 /// A session on its way to a worker.
 pub struct Job {
@@ -23,14 +24,6 @@ pub struct Job {
     pub session: Box<Session>,
     /// Its slot.
     pub slot: Arc<Slot>,
-}
-
-/// What goes through the ready queue.
-pub enum Message {
-    /// A session that can go on.
-    Ready(Job),
-    /// The worker that takes it ends.
-    Stop,
 }
 
 /// How far the proxy is in shutting down.
@@ -48,7 +41,7 @@ pub enum Stage {
 /// Where a session waits.
 pub struct Slot {
     state: Mutex<SlotState>,
-    ready: Sender<Message>,
+    ready: Arc<ReadyQueue>,
 }
 
 struct SlotState {
@@ -67,7 +60,7 @@ struct SlotState {
 
 impl Slot {
     /// An empty slot of a session that will be sent to `ready` when it is woken.
-    pub fn new(ready: Sender<Message>) -> Arc<Self> {
+    pub fn new(ready: Arc<ReadyQueue>) -> Arc<Self> {
         let until = Instant::now();
         let edges = Edges::default();
         let state = SlotState { parked: None, edges, until, filed: None, over: false };
@@ -75,9 +68,7 @@ impl Slot {
     }
 
     fn send(&self, job: Job) {
-        // The queue outlives every session: both ends are the server's. It is unbounded only in
-        // name: a session is in it at most once, and permits bound the sessions.
-        let _ = self.ready.send(Message::Ready(job));
+        self.ready.push(Message::Ready(job));
     }
 
     /// The session is gone: its timer entry, if any, is for nobody.
@@ -115,6 +106,10 @@ impl Wake for Slot {
         };
         self.send(job);
         true
+    }
+
+    fn has_edge(&self, tag: u32) -> bool {
+        self.state.lock().edges.has(tag)
     }
 }
 
@@ -216,6 +211,14 @@ impl Parking {
             }
             self.poller.deliver(&events);
             self.timers.wake();
+        }
+    }
+
+    /// Looks once whether anything has happened, on a worker's thread. Under load the parking thread
+    /// may have to wait for a processor longer than a session may be kept waiting.
+    pub fn glance(&self, events: &mut Events) {
+        if self.poller.wait(events, Some(Duration::ZERO)).is_ok() {
+            self.poller.deliver(events);
         }
     }
 

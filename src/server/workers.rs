@@ -4,23 +4,23 @@
 //! milliseconds, in a blocking read of the one socket that can make it go on. That is allowed only
 //! while another worker is free to take what comes, so the last free worker never sits still.
 
+use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
-
 use crate::net::buffer::Buffers;
+use crate::net::poll::Events;
 use crate::observe::stats::Stats;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::session::Next;
 use crate::proxy::{Context, Turn};
 
 use super::batch;
-use super::parking::{Job, Message, Parking, Stage};
+use super::parking::{Job, Parking, Stage};
+use super::ready::{Message, ReadyQueue};
 
 /// What the workers share.
 pub struct Pool {
@@ -30,10 +30,8 @@ pub struct Pool {
     pub parking: Arc<Parking>,
     /// Counters, a shard a worker.
     pub stats: Arc<Stats>,
-    /// The ready queue's two ends.
-    pub ready: (Sender<Message>, Receiver<Message>),
-    /// Workers that wait for a session.
-    pub free: AtomicUsize,
+    /// Sessions that can go on.
+    pub ready: Arc<ReadyQueue>,
 }
 
 /// Starts `count` workers named `worker-0`, `worker-1`, … They end on [`Message::Stop`].
@@ -48,7 +46,8 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 batch::enter();
                 let buffers = Buffers::default();
-                Worker { pool: &pool, index, buffers, spare: Vec::new() }.work();
+                let events = RefCell::default();
+                Worker { pool: &pool, index, buffers, events, spare: Vec::new() }.work();
             })
         })
         .collect()
@@ -58,6 +57,7 @@ struct Worker<'p> {
     pool: &'p Pool,
     index: usize,
     buffers: Buffers,
+    events: RefCell<Events>,
     // Boxed in sessions too: they move between the two without being copied.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Exchange>>,
@@ -71,21 +71,10 @@ enum After {
 
 impl Worker<'_> {
     fn work(&mut self) {
-        let ready = &self.pool.ready.1;
         loop {
-            let message = match ready.try_recv() {
-                Ok(message) => Ok(message),
-                Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => {
-                    self.pool.free.fetch_add(1, Ordering::SeqCst);
-                    let message = ready.recv();
-                    self.pool.free.fetch_sub(1, Ordering::SeqCst);
-                    message
-                }
-            };
-            match message {
-                Ok(Message::Ready(job)) => self.serve(job),
-                Ok(Message::Stop) | Err(_) => return,
+            match self.pool.ready.take(self.index) {
+                Message::Ready(job) => self.serve(job),
+                Message::Stop => return,
             }
         }
     }
@@ -106,10 +95,9 @@ impl Worker<'_> {
             };
             match after {
                 After::Gone => return,
-                After::Again(again) if self.pool.ready.1.is_empty() => job = again,
+                After::Again(again) if self.pool.ready.is_empty() => job = again,
                 After::Again(again) => {
-                    // The queue outlives the workers.
-                    let _ = self.pool.ready.0.send(Message::Ready(again));
+                    self.pool.ready.push(Message::Ready(again));
                     return;
                 }
             }
@@ -117,15 +105,20 @@ impl Worker<'_> {
     }
 
     fn take_turn(&mut self, mut job: Job) -> After {
-        let Self { pool, index, buffers, spare } = self;
-        let ready = &pool.ready.1;
+        let Self { pool, index, buffers, events, spare } = self;
+        let ready = &pool.ready;
         let stage = pool.parking.stage();
         let mut turn = Turn {
             ctx: &pool.ctx,
             buffers,
             spare,
             counters: pool.stats.shard(*index),
-            others_wait: &|| !ready.is_empty(),
+            others_wait: &|| {
+                if ready.is_empty() {
+                    pool.parking.glance(&mut events.borrow_mut());
+                }
+                !ready.is_empty()
+            },
             now: Instant::now(),
             moved: 0,
         };
@@ -152,8 +145,8 @@ impl Worker<'_> {
                     let Some(expected) = tag else { break (until, tag) };
                     if stage == Stage::Running
                         && ready.is_empty()
-                        && pool.free.load(Ordering::SeqCst) > 0
                         && job.session.would_be_patient(expected)
+                        && let Some(_place) = ready.be_patient()
                     {
                         patient += 1;
                         if job.session.be_patient(expected, &mut turn) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::net::poll::{Edge, Owner, Wake};
+use crate::net::poll::{Edge, Owner, Poller, Wake};
 use crate::net::stream::Stream;
 use crate::net::timers::{Expire, Timers};
 
@@ -31,8 +31,11 @@ impl Default for Limits {
     }
 }
 
-/// Idle younger than this, a connection is used unprobed for a request that may be repeated.
+/// Idle younger than this, a watched connection is used unprobed for a request that may be repeated.
 const YOUNG: Duration = Duration::from_secs(1);
+/// How long a connection may be idle unwatched. One that is used again and again by a patient worker
+/// is never watched, which saves a wake-up for each response; it is probed each time instead.
+const UNWATCHED: Duration = Duration::from_secs(1);
 /// Destinations without an idle connection that are remembered, to keep their memory.
 const EMPTY_KEPT: usize = 256;
 
@@ -41,6 +44,7 @@ pub struct Pool {
     idle: Mutex<Idle>,
     limits: Limits,
     timers: Arc<Timers>,
+    poller: Arc<Poller>,
 }
 
 #[derive(Default)]
@@ -50,7 +54,8 @@ struct Idle {
     /// Places by destination (`host:port`, lower case), the latest last.
     by_destination: HashMap<Arc<str>, Vec<u32>>,
     count: usize,
-    filed: bool,
+    /// The moment of the pool's one live timer entry.
+    filed: Option<Instant>,
 }
 
 struct Entry {
@@ -61,12 +66,13 @@ struct Entry {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(limits: Limits, timers: Arc<Timers>) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), limits, timers })
+    pub fn new(limits: Limits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), limits, timers, poller })
     }
 
     /// Takes a connection to `destination` that is fit for use, and gives its edges to `owner`. One
-    /// that is not quite young, or is wanted for a request that may not be repeated, is probed.
+    /// that is not watched, or not quite young, or is wanted for a request that may not be
+    /// repeated, is probed.
     pub fn take(
         &self,
         destination: &str,
@@ -84,43 +90,45 @@ impl Pool {
                 (entry.stream, entry.since)
             };
             let young = now.saturating_duration_since(since) < YOUNG;
-            if !(young && repeatable) && stream.is_stale() {
+            if !(young && repeatable && stream.is_watched()) && stream.is_stale() {
                 continue;
             }
             return Some(stream);
         }
     }
 
-    /// Keeps a connection between exchanges, if there is room.
-    pub fn put(self: &Arc<Self>, destination: &str, stream: Stream, now: Instant) {
+    /// Keeps a connection between exchanges, if there is room. An edge that still reached its
+    /// `former` owner is seen to.
+    pub fn put(self: &Arc<Self>, destination: &str, stream: Stream, former: &Owner, now: Instant) {
         let mut idle = self.idle.lock();
         if idle.count >= self.limits.total {
             return;
         }
-        let destination = match idle.by_destination.get_key_value(destination) {
-            Some((_, places)) if places.len() >= self.limits.per_destination => return,
-            Some((known, _)) => Arc::clone(known),
-            None => {
-                if idle.by_destination.len() >= idle.count + EMPTY_KEPT {
-                    idle.by_destination.retain(|_, places| !places.is_empty());
-                }
-                Arc::from(destination)
-            }
-        };
         let place = idle.free.pop().unwrap_or_else(|| {
             idle.places.push(None);
             idle.places.len() as u32 - 1
         });
+        let Some(destination) = idle.list(destination, place, self.limits.per_destination) else {
+            idle.free.push(place);
+            return;
+        };
         stream.hand_to(Owner { who: Arc::clone(self) as Arc<dyn Wake>, tag: place });
-        idle.by_destination.entry(Arc::clone(&destination)).or_default().push(place);
+        // From here on edges come to the pool. One that came before is perhaps that of the response
+        // just read, perhaps the end: the socket tells.
+        let doubtful = former.who.has_edge(former.tag) && stream.is_stale();
+        let due = now + if stream.is_watched() { self.limits.idle } else { UNWATCHED };
         if let Some(free) = idle.places.get_mut(place as usize) {
             *free = Some(Entry { stream, destination, since: now });
         }
         idle.count += 1;
-        let file = !std::mem::replace(&mut idle.filed, true);
-        drop(idle);
-        if file {
-            self.timers.file(now + self.limits.idle, Arc::clone(self) as Arc<dyn Expire>);
+        if doubtful {
+            idle.remove(place);
+            return;
+        }
+        if idle.filed.is_none_or(|filed| filed > due) {
+            idle.filed = Some(due);
+            drop(idle);
+            self.timers.file(due, Arc::clone(self) as Arc<dyn Expire>);
         }
     }
 
@@ -149,6 +157,25 @@ impl Pool {
 }
 
 impl Idle {
+    /// Lists a place under its destination, if that may have one more.
+    fn list(&mut self, destination: &str, place: u32, most: usize) -> Option<Arc<str>> {
+        if let Some((known, _)) = self.by_destination.get_key_value(destination) {
+            let known = Arc::clone(known);
+            let places = self.by_destination.get_mut(destination)?;
+            if places.len() >= most {
+                return None;
+            }
+            places.push(place);
+            return Some(known);
+        }
+        if self.by_destination.len() >= self.count + EMPTY_KEPT {
+            self.by_destination.retain(|_, places| !places.is_empty());
+        }
+        let destination: Arc<str> = Arc::from(destination);
+        self.by_destination.insert(Arc::clone(&destination), vec![place]);
+        Some(destination)
+    }
+
     /// Empties a place that is no longer listed under its destination.
     fn vacate(&mut self, place: u32) -> Option<Entry> {
         let entry = self.places.get_mut(place as usize)?.take()?;
@@ -184,22 +211,39 @@ impl Wake for Pool {
 }
 
 impl Expire for Pool {
-    fn due(self: Arc<Self>, _: Instant, now: Instant) -> Option<Instant> {
+    /// Closes what was idle for too long, and watches what nobody does.
+    fn due(self: Arc<Self>, filed: Instant, now: Instant) -> Option<Instant> {
         let mut closed = Vec::new();
         let mut idle = self.idle.lock();
-        let mut oldest: Option<Instant> = None;
+        if idle.filed != Some(filed) {
+            return None;
+        }
+        let mut next: Option<Instant> = None;
         for place in 0..idle.places.len() as u32 {
-            let Some(Some(entry)) = idle.places.get(place as usize) else { continue };
-            let since = entry.since;
-            if since + self.limits.idle <= now {
+            let Some(Some(entry)) = idle.places.get_mut(place as usize) else { continue };
+            let owner = Owner { who: Arc::clone(&self) as Arc<dyn Wake>, tag: place };
+            let end = entry.since + self.limits.idle;
+            let watch = entry.since + UNWATCHED;
+            let due = if entry.stream.is_watched() {
+                end
+            } else if watch > now {
+                watch
+            } else if entry.stream.watch(&self.poller, &owner, false).is_ok() {
+                end
+            } else {
+                // It cannot be watched, so it is not kept.
+                now
+            };
+            if due <= now {
                 closed.extend(idle.remove(place));
             } else {
-                oldest = Some(oldest.map_or(since, |o| o.min(since)));
+                next = Some(next.map_or(due, |n| n.min(due)));
             }
         }
-        idle.filed = oldest.is_some();
+        idle.filed = next;
         drop(idle);
-        oldest.map(|o| o + self.limits.idle)
+        drop(closed);
+        next
     }
 }
 
@@ -208,7 +252,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::net::poll::{Events, Poller};
+    use crate::net::poll::Events;
 
     struct Nobody;
     impl Wake for Nobody {
@@ -236,7 +280,7 @@ mod tests {
         }
 
         fn pool(&self, limits: Limits) -> Arc<Pool> {
-            Pool::new(limits, Arc::clone(&self.timers))
+            Pool::new(limits, Arc::clone(&self.timers), Arc::clone(&self.poller))
         }
 
         fn connection(&self) -> (Stream, TcpStream) {
@@ -254,8 +298,8 @@ mod tests {
         let now = Instant::now();
         let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
         let (port_a, port_b) = (a.socket().local_addr().unwrap(), b.socket().local_addr().unwrap());
-        pool.put("a:80", a, now);
-        pool.put("a:80", b, now);
+        pool.put("a:80", a, &bench.owner, now);
+        pool.put("a:80", b, &bench.owner, now);
         assert!(pool.take("b:80", &bench.owner, true, now).is_none());
         let take = || pool.take("a:80", &bench.owner, true, now).unwrap();
         assert_eq!(take().socket().local_addr().unwrap(), port_b);
@@ -268,7 +312,7 @@ mod tests {
         let bench = Bench::new();
         let pool = bench.pool(Limits::default());
         let (stream, peer) = bench.connection();
-        pool.put("a:80", stream, Instant::now());
+        pool.put("a:80", stream, &bench.owner, Instant::now());
         drop(peer);
         let mut events = Events::default();
         bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
@@ -284,7 +328,7 @@ mod tests {
         for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
             let (stream, peer) = bench.connection();
             peer.shutdown(std::net::Shutdown::Both).unwrap();
-            pool.put("a:80", stream, now);
+            pool.put("a:80", stream, &bench.owner, now);
             let at = now + Duration::from_secs(later);
             let taken = pool.take("a:80", &bench.owner, repeatable, at);
             assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
@@ -301,7 +345,7 @@ mod tests {
         let mut put = |destination, at| {
             let (stream, peer) = bench.connection();
             peers.push(peer);
-            pool.put(destination, stream, at);
+            pool.put(destination, stream, &bench.owner, at);
             pool.len()
         };
         let later = now + Duration::from_secs(10);
@@ -311,9 +355,58 @@ mod tests {
         assert_eq!(put("b:80", later), 3);
         assert_eq!(put("c:80", later), 3, "three in all");
         assert_eq!(bench.timers.len(), 1);
-        let due = Arc::clone(&pool).due(now, now + Duration::from_secs(31));
+        let first = now + limits.idle;
+        let due = Arc::clone(&pool).due(first, now + Duration::from_secs(31));
         assert_eq!((pool.len(), due), (2, Some(later + limits.idle)));
-        let due = Arc::clone(&pool).due(now, now + Duration::from_secs(60));
+        let due = Arc::clone(&pool).due(later + limits.idle, now + Duration::from_secs(60));
         assert_eq!((pool.len(), due), (0, None));
+    }
+
+    #[test]
+    fn one_that_is_not_watched_is_probed_and_soon_watched() {
+        let bench = Bench::new();
+        let pool = bench.pool(Limits::default());
+        let now = Instant::now();
+        let unwatched = || {
+            let (mut stream, peer) = bench.connection();
+            stream.unwatch();
+            (stream, peer)
+        };
+        let (stream, peer) = unwatched();
+        peer.shutdown(std::net::Shutdown::Both).unwrap();
+        pool.put("a:80", stream, &bench.owner, now);
+        assert!(pool.take("a:80", &bench.owner, true, now).is_none(), "a probe finds the end");
+
+        let (stream, peer) = unwatched();
+        pool.put("a:80", stream, &bench.owner, now);
+        drop(peer);
+        let due = Arc::clone(&pool).due(now + UNWATCHED, now + UNWATCHED);
+        assert_eq!((pool.len(), due), (1, Some(now + Limits::default().idle)));
+        let mut events = Events::default();
+        bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+        bench.poller.deliver(&events);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn an_edge_that_reached_the_former_owner_is_not_lost() {
+        struct Late;
+        impl Wake for Late {
+            fn wake(&self, _: u32, _: Edge) -> bool {
+                true
+            }
+            fn has_edge(&self, _: u32) -> bool {
+                true
+            }
+        }
+        let bench = Bench::new();
+        let pool = bench.pool(Limits::default());
+        let former = Owner { who: Arc::new(Late), tag: 1 };
+        let ((alive, _peer), (dead, peer)) = (bench.connection(), bench.connection());
+        peer.shutdown(std::net::Shutdown::Both).unwrap();
+        pool.put("a:80", alive, &former, Instant::now());
+        assert_eq!(pool.len(), 1, "a late edge alone is no reason to close");
+        pool.put("a:80", dead, &former, Instant::now());
+        assert_eq!(pool.len(), 1);
     }
 }

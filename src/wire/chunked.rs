@@ -49,7 +49,8 @@ pub enum ChunkError {
     BadExtension,
     /// Not CR LF where a line or a chunk's data must end (RFC 9112 §7.1).
     BadLineEnd,
-    /// A size that is not 1 to 16 hexadecimal digits (RFC 9112 §7.1).
+    /// A size that is not 1 to 16 hexadecimal digits (RFC 9112 §7.1), or is more than a signed
+    /// 64-bit number holds: a recipient could read it as negative.
     BadSize,
     /// A trailer line that is not a field line (RFC 9112 §7.1.2).
     BadTrailer,
@@ -203,6 +204,9 @@ impl Chunked {
                 let digit = if octet <= b'9' { octet - b'0' } else { (octet | 0x20) - b'a' + 10 };
                 // Sixteen digits fill 64 bits and no more.
                 self.left = self.left << 4 | u64::from(digit);
+                if self.left > i64::MAX as u64 {
+                    return Err(ChunkError::BadSize);
+                }
                 Ok(State::Size { digits: digits + 1 })
             }
             (State::Size { digits: 1.. }, b'\r') => Ok(State::SizeLf),
@@ -408,14 +412,16 @@ mod tests {
             "1\0",
             "\n",
             "00000000000000001",
+            "8000000000000000",
+            "ffffffffffffffff",
             "5G",
             "5_",
         ] {
             refused(body, ChunkError::BadSize);
         }
         let mut chunked = Chunked::new(LIMITS);
-        assert_eq!(chunked.pass(b"FFFFfffffFFFFFFF\r\nabc"), Ok(21));
-        assert_eq!(chunked.left, u64::MAX - 3);
+        assert_eq!(chunked.pass(b"7FFFfffffFFFFFFF\r\nabc"), Ok(21));
+        assert_eq!(chunked.left, i64::MAX as u64 - 3);
     }
 
     #[test]

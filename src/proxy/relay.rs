@@ -1,0 +1,287 @@
+//! Messages both ways: the request as far as the upstream takes it, the response as it comes.
+
+use std::io;
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::net::poll::Edge;
+use crate::net::stream::Received;
+use crate::wire::detect::cannot_be_response;
+use crate::wire::head::find_end;
+use crate::wire::{
+    Framing, Recode, ResponseFraming, ResponseHead, ResponseOutgoing, Slots, Version,
+};
+
+use super::Turn;
+use super::exchange::{ClientSide, Exchange, Progress, UPSTREAM, Upstream, client_gone, flush};
+use super::flow::{Broken, Coding, Flow, Step};
+
+/// Interim responses passed on for one request; more are taken for an attack.
+const MAX_INTERIM: u8 = 16;
+
+impl Exchange {
+    pub(super) fn relay(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Progress, Error> {
+        let before = turn.moved;
+        let sent = self.push_request(client, turn)?;
+        let between = turn.moved;
+        let received = self.pull_response(client, turn)?;
+        // Until the response begins, what the upstream says does not buy it time: neither a head
+        // octet by octet nor interim responses.
+        if between > before || (self.begun && turn.moved > between) {
+            self.deadline = Some(turn.now + turn.ctx.timeouts.response);
+        }
+        if received == Step::Ended && self.begun {
+            return Ok(Progress::Finished);
+        }
+        if sent == Step::Spent || received == Step::Spent {
+            return Ok(Progress::Spent);
+        }
+        let only_upstream = sent == Step::Ended && client.end.stream.is_writable();
+        Ok(Progress::Wait(only_upstream.then_some(UPSTREAM)))
+    }
+
+    pub(super) fn push_request(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Step, Error> {
+        let Some(upstream) = &mut self.upstream else { return Ok(Step::Ended) };
+        if self.upload_broken || (self.request.is_taken() && self.to_upstream.is_empty()) {
+            if self.times.sent.is_none() {
+                self.times.sent = Some(turn.clock());
+            }
+            // Content that is taken but still to be sent is in the client's buffer.
+            if self.upload_broken || self.request.is_clear() {
+                return Ok(Step::Ended);
+            }
+        }
+        let sink = &mut upstream.end.stream;
+        match self.request.step(client.end, &mut self.to_upstream, sink, turn) {
+            Ok(Step::Ended) => {
+                turn.buffers.reclaim(&mut self.to_upstream);
+                self.times.sent = Some(turn.clock());
+                Ok(Step::Ended)
+            }
+            Ok(step) => Ok(step),
+            Err(Broken::Sink(_)) => {
+                // It may have answered before it closed: what it said is there to be read.
+                self.upload_broken = true;
+                self.close |= !self.request.is_clear();
+                turn.buffers.discard(&mut self.to_upstream);
+                upstream.end.stream.note(Edge { readable: true, closed: true, writable: false });
+                Ok(Step::Ended)
+            }
+            Err(Broken::Source(e)) => Err(client_gone(e)),
+            Err(Broken::SourceEnded) => Err(Error::new(
+                Side::Client,
+                Phase::Send,
+                Kind::HttpRequestError,
+                "the client ended the connection before the request's content was complete",
+            )),
+            Err(Broken::Framing(e)) => {
+                Err(Error::new(Side::Client, Phase::Send, Kind::HttpRequestError, e.reason()))
+            }
+        }
+    }
+
+    pub(super) fn pull_response(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Step, Error> {
+        while !self.begun {
+            if self.find_head(client, turn)? {
+                continue;
+            }
+            let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
+            if end.ended {
+                return Err(self.unanswered(None));
+            }
+            if !end.stream.is_readable() {
+                // Interim responses must not wait for the final one.
+                let sink = &mut client.end.stream;
+                flush(&mut self.to_client, &mut self.response, sink).map_err(client_gone)?;
+                return Ok(Step::Blocked);
+            }
+            turn.buffers.lend(&mut end.buffer);
+            if end.buffer.room() == 0 {
+                // `find_head` has refused a head past the limit.
+                end.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
+            }
+            match end.receive() {
+                Ok(Received::Octets(count)) => {
+                    turn.moved += count;
+                    self.response_octets += count as u64;
+                }
+                Ok(Received::Nothing | Received::End) => {}
+                Err(e) => return Err(self.unanswered(Some(e))),
+            }
+        }
+        let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
+        let sink = &mut client.end.stream;
+        self.response.step(end, &mut self.to_client, sink, turn).map_err(|broken| {
+            let incomplete = |e: Option<io::Error>| {
+                let error = Error::new(
+                    Side::Upstream,
+                    Phase::Transfer,
+                    Kind::HttpResponseIncomplete,
+                    "the upstream closed before its response was complete",
+                );
+                e.into_iter().fold(error, Error::with_source)
+            };
+            match broken {
+                Broken::Sink(e) => client_gone(e),
+                Broken::Source(e) => incomplete(Some(e)),
+                Broken::SourceEnded => incomplete(None),
+                Broken::Framing(e) => {
+                    Error::new(Side::Upstream, Phase::Transfer, Kind::HttpProtocolError, e.reason())
+                }
+            }
+        })
+    }
+
+    /// The upstream closed or reset the connection before a response head was complete.
+    pub(super) fn unanswered(&self, e: Option<io::Error>) -> Error {
+        let reason = if self.response_octets == 0 {
+            "the upstream closed the connection without an answer"
+        } else {
+            "the upstream closed the connection in the middle of a response head"
+        };
+        let error = Error::new(Side::Upstream, Phase::Response, Kind::ConnectionTerminated, reason);
+        e.into_iter().fold(error, Error::with_source)
+    }
+
+    /// Looks for a response head in what was read. Answers whether there was one.
+    pub(super) fn find_head(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<bool, Error> {
+        let Some(Upstream { end, .. }) = &self.upstream else { return Ok(false) };
+        let held = end.buffer.unread();
+        if held.is_empty() {
+            return Ok(false);
+        }
+        if cannot_be_response(held) {
+            return Err(malformed("the upstream's answer is not HTTP/1"));
+        }
+        let limits = &turn.ctx.limits;
+        let length = match find_end(held, &mut self.scanned, limits) {
+            Ok(Some(length)) => length,
+            Ok(None) => return Ok(false),
+            Err(e) => return Err(malformed(e.reason())),
+        };
+        let mut slots = Slots::new();
+        let octets = held.get(..length).unwrap_or_default();
+        let head = ResponseHead::read(octets, &mut slots, limits, self.facts.method)
+            .map_err(|e| malformed(e.reason()))?;
+        turn.buffers.lend(&mut self.to_client);
+        if head.status < 200 {
+            self.interim += 1;
+            if head.status == 101 {
+                return Err(malformed("the upstream changed to a protocol nobody asked for"));
+            }
+            if self.interim > MAX_INTERIM {
+                return Err(malformed("the upstream sent too many interim responses"));
+            }
+            // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
+            if self.facts.version >= Version::Http11 {
+                let via = turn.ctx.via.as_deref();
+                let outgoing = ResponseOutgoing { via, ..ResponseOutgoing::default() };
+                head.write_client(self.to_client.tail(), &outgoing);
+            }
+        } else {
+            self.times.response = Some(turn.clock());
+            let (flow, outgoing) = self.answer(&head, client, turn)?;
+            self.staged_at = Some(self.response.sent() + self.to_client.len() as u64);
+            head.write_client(self.to_client.tail(), &outgoing);
+            self.close = outgoing.close;
+            self.status = head.status;
+            self.upstream_persists = head.persistent();
+            let sent = self.response.sent();
+            self.response = flow;
+            self.response.add_sent(sent);
+            self.begun = true;
+        }
+        if let Some(Upstream { end, .. }) = &mut self.upstream {
+            end.buffer.consume(length);
+        }
+        self.scanned = 0;
+        Ok(true)
+    }
+
+    /// How the response goes to the client, and whether the connection lives on.
+    pub(super) fn answer<'t>(
+        &self,
+        head: &ResponseHead<'_, '_>,
+        client: &ClientSide<'_>,
+        turn: &Turn<'t>,
+    ) -> Result<(Flow, ResponseOutgoing<'t>), Error> {
+        let old = self.facts.version < Version::Http11;
+        let (flow, coding, ends) = match head.framing {
+            ResponseFraming::Framed(Framing::Chunked) if old => {
+                (Flow::framed(Framing::Chunked, Coding::Dechunk), Recode::Dechunk, true)
+            }
+            ResponseFraming::Framed(framing) => {
+                (Flow::framed(framing, Coding::Keep), Recode::Keep, false)
+            }
+            ResponseFraming::UntilClose if old => {
+                (Flow::until_close(Coding::Keep), Recode::Keep, true)
+            }
+            ResponseFraming::UntilClose => (Flow::until_close(Coding::Chunk), Recode::Chunk, false),
+            ResponseFraming::Tunnel => {
+                return Err(malformed("the upstream opened a tunnel nobody asked for"));
+            }
+        };
+        // An answer to a request that is not whole yet: what is still to come of it must never be
+        // read as the next request, so there is none on this connection.
+        let early = !self.request.is_clear();
+        let close = self.close
+            || ends
+            || early
+            || !self.facts.persistent
+            || (client.end.ended && client.end.buffer.is_empty())
+            || turn.ctx.is_draining();
+        let outgoing = ResponseOutgoing {
+            via: turn.ctx.via.as_deref(),
+            close,
+            keep_alive: old && !close,
+            coding,
+            date: None,
+        };
+        Ok((flow, outgoing))
+    }
+
+    pub(super) fn may_resend(&self, error: &Error, turn: &Turn<'_>) -> bool {
+        error.kind() == Kind::ConnectionTerminated
+            && self.facts.repeatable
+            && !self.resend.is_empty()
+            && self.response_octets == 0
+            && self.upstream.as_ref().is_some_and(|u| u.reused)
+            && !turn.ctx.is_draining()
+    }
+
+    /// The pooled connection was dead: once more, on a fresh one (RFC 9112 §9.3.1).
+    pub(super) fn resend(&mut self, turn: &mut Turn<'_>) {
+        turn.counters.count(|c| c.resends += 1);
+        if let Some(upstream) = &mut self.upstream {
+            turn.buffers.discard(&mut upstream.end.buffer);
+        }
+        self.upstream = None;
+        self.upload_broken = false;
+        turn.buffers.discard(&mut self.to_upstream);
+        turn.buffers.lend(&mut self.to_upstream);
+        self.to_upstream.tail().extend_from_slice(&self.resend);
+        self.resend.clear();
+        self.request = Flow::empty();
+        self.times.sent = None;
+        self.find(turn);
+    }
+}
+
+fn malformed(reason: &'static str) -> Error {
+    Error::new(Side::Upstream, Phase::Response, Kind::HttpProtocolError, reason)
+}

@@ -1,0 +1,68 @@
+//! Octets both ways, until each direction has ended.
+
+use std::io;
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::net::buffer::Buffer;
+
+use super::Turn;
+use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM};
+use super::flow::{Broken, End, Flow, Step};
+
+impl Exchange {
+    pub(super) fn tunnel(
+        &mut self,
+        client: &mut ClientSide<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Progress, Error> {
+        let Some(upstream) = &mut self.upstream else { return Ok(Progress::Finished) };
+        let before = turn.moved;
+        let (sent, received) = (self.request.sent(), self.response.sent());
+        let mut step = |flow: &mut Flow, from: &mut End, out: &mut Buffer, to: &mut End| {
+            let was_over = flow.is_over();
+            let step = flow.step(from, out, &mut to.stream, turn);
+            if matches!(step, Ok(Step::Ended)) && !was_over {
+                flow.set_over();
+                // Closing is to come and says the same, once the peer has ended its side too.
+                if !to.ended {
+                    // The peer may have gone already, which its own flow will find.
+                    let _ = to.stream.finish();
+                }
+            }
+            step
+        };
+        let up = step(&mut self.request, client.end, &mut self.to_upstream, &mut upstream.end);
+        let down = step(&mut self.response, &mut upstream.end, &mut self.to_client, client.end);
+        let reset = |side, e: io::Error| {
+            let reason = "a peer reset the tunnel";
+            Err(Error::new(side, Phase::Transfer, Kind::ConnectionTerminated, reason)
+                .with_source(e))
+        };
+        let (up, down) = match (up, down) {
+            (Err(Broken::Source(e)), _) | (_, Err(Broken::Sink(e))) => {
+                return reset(Side::Client, e);
+            }
+            (Err(Broken::Sink(e)), _) | (_, Err(Broken::Source(e))) => {
+                return reset(Side::Upstream, e);
+            }
+            (Ok(up), Ok(down)) => (up, down),
+            _ => return Ok(Progress::Finished),
+        };
+        turn.buffers.reclaim(&mut self.to_client);
+        if turn.moved > before {
+            self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
+        }
+        Ok(match (up, down) {
+            (Step::Ended, Step::Ended) => Progress::Finished,
+            (Step::Spent, _) | (_, Step::Spent) => Progress::Spent,
+            // Whoever was spoken to is likely to answer.
+            _ => Progress::Wait(
+                match (self.request.sent() > sent, self.response.sent() > received) {
+                    (true, false) => Some(UPSTREAM),
+                    (false, true) => Some(CLIENT),
+                    _ => None,
+                },
+            ),
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! The ready queue, and the workers that wait at it.
+//!
+//! The queue is a crossbeam channel. What is added is who wakes when something comes: one worker at
+//! a time, the one that went to sleep last. It is *searching* until it has found a session; only
+//! then, and only if more are queued, is the next one woken. So a burst of ten sessions on a busy
+//! machine costs one or two wake-ups instead of ten, the others being served by whoever is awake,
+//! and the worker with the warmest caches and buffers works most.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+
+use super::parking::Job;
+
+/// What goes through the ready queue.
+pub enum Message {
+    /// A session that can go on.
+    Ready(Job),
+    /// The worker that takes it ends.
+    Stop,
+}
+
+/// The queue. Unbounded only in name: a session is in it at most once, and permits bound the
+/// sessions; no table is sized by that bound.
+pub struct ReadyQueue {
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+    /// Sleeping workers by index, the latest last.
+    asleep: Mutex<Vec<usize>>,
+    /// How many sleep; decremented before a woken one looks for work.
+    free: AtomicUsize,
+    /// A woken worker has not found a session yet.
+    searching: AtomicBool,
+    /// Workers that wait with their session.
+    patient: AtomicUsize,
+    /// How many may at once.
+    most_patient: usize,
+    beds: Box<[Bed]>,
+}
+
+/// A worker's leave to wait with its session; it ends when this drops.
+#[must_use]
+pub struct Patience<'q>(&'q AtomicUsize);
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn most_patient() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[derive(Default)]
+struct Bed {
+    thread: Mutex<Option<Thread>>,
+    woken: AtomicBool,
+}
+
+impl ReadyQueue {
+    /// An empty queue for so many workers.
+    pub fn new(workers: usize) -> Self {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        Self {
+            sender,
+            receiver,
+            asleep: Mutex::new(Vec::with_capacity(workers)),
+            free: AtomicUsize::new(0),
+            searching: AtomicBool::new(false),
+            patient: AtomicUsize::new(0),
+            most_patient: most_patient(),
+            beds: (0..workers).map(|_| Bed::default()).collect(),
+        }
+    }
+
+    /// Queues a message and sees to it that somebody takes it.
+    pub fn push(&self, message: Message) {
+        // Both ends live as long as the queue.
+        let _ = self.sender.send(message);
+        self.nudge();
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// Leave for a worker to wait with its session: another one must be free to take what comes.
+    /// Only as many as there are processors may, since each such wait that ends is a thread to
+    /// switch to, while a burst of events is served by one.
+    pub fn be_patient(&self) -> Option<Patience<'_>> {
+        if self.free.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let patience = Patience(&self.patient);
+        let before = self.patient.fetch_add(1, Ordering::SeqCst);
+        (before < self.most_patient).then_some(patience)
+    }
+
+    /// Wakes a worker, unless one is searching already.
+    fn nudge(&self) {
+        if self.free.load(Ordering::SeqCst) == 0 || self.searching.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let worker = self.asleep.lock().pop();
+        let Some(bed) = worker.and_then(|worker| self.beds.get(worker)) else {
+            self.searching.store(false, Ordering::SeqCst);
+            return;
+        };
+        self.free.fetch_sub(1, Ordering::SeqCst);
+        bed.woken.store(true, Ordering::SeqCst);
+        if let Some(thread) = &*bed.thread.lock() {
+            thread.unpark();
+        }
+    }
+
+    /// Takes the next message, sleeping until there is one. Called by worker `worker` only.
+    pub fn take(&self, worker: usize) -> Message {
+        let mut searching = false;
+        loop {
+            if let Ok(message) = self.receiver.try_recv() {
+                if searching {
+                    self.searching.store(false, Ordering::SeqCst);
+                }
+                // Whoever queued what is left may have seen this worker searching.
+                if !self.receiver.is_empty() {
+                    self.nudge();
+                }
+                return message;
+            }
+            self.sleep(worker, std::mem::take(&mut searching));
+            searching = true;
+        }
+    }
+
+    /// Sleeps until woken, as the searching worker.
+    fn sleep(&self, worker: usize, searching: bool) {
+        let Some(bed) = self.beds.get(worker) else { return };
+        {
+            let mut thread = bed.thread.lock();
+            if thread.is_none() {
+                *thread = Some(thread::current());
+            }
+        }
+        self.asleep.lock().push(worker);
+        self.free.fetch_add(1, Ordering::SeqCst);
+        if searching {
+            self.searching.store(false, Ordering::SeqCst);
+        }
+        // What was queued before this worker could be seen asleep woke nobody.
+        if !self.receiver.is_empty() {
+            self.nudge();
+        }
+        while !bed.woken.swap(false, Ordering::SeqCst) {
+            thread::park();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Every message is taken, however pushes and sleeps fall together.
+    #[test]
+    fn no_message_is_left_lying() {
+        const WORKERS: usize = 4;
+        const EACH: usize = 20_000;
+        let queue = Arc::new(ReadyQueue::new(WORKERS));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| {
+                let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
+                thread::spawn(move || {
+                    loop {
+                        let Message::Stop = queue.take(worker) else { unreachable!() };
+                        if taken.fetch_add(1, Ordering::SeqCst) >= EACH {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for sent in 1..=EACH {
+            queue.push(Message::Stop);
+            // Alternately let them fall asleep and keep them busy.
+            if sent % 3 == 0 {
+                let limit = Instant::now() + Duration::from_secs(5);
+                while taken.load(Ordering::SeqCst) < sent {
+                    assert!(Instant::now() < limit, "message {sent} was left lying");
+                    thread::yield_now();
+                }
+            }
+        }
+        (0..WORKERS).for_each(|_| queue.push(Message::Stop));
+        workers.into_iter().for_each(|w| w.join().unwrap());
+    }
+}
