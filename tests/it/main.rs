@@ -1,1 +1,32 @@
 //! One integration binary: a module a feature.
+//!
+//! Read `peers` and `servers` first: every test is a conversation between scripted peers and one
+//! proxy of its own. `hostile` has the peers that misbehave on purpose, `proxies` starts proxies. The number of worker
+//! threads comes from `THREADGATE_TEST_THREADS` (default 1): each promise must hold at any number.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the bans are for the proxy's own sockets; a test's peers may block, up to their time limit"
+)]
+
+mod access_log;
+mod connect;
+mod deadlines;
+mod destinations;
+mod fields;
+mod forward;
+mod framing;
+mod hostile;
+mod interim;
+mod layers;
+mod lifecycle;
+mod patience;
+mod peers;
+mod persistence;
+mod proxies;
+mod replies;
+mod responses;
+mod servers;
+mod smuggling;
+mod soak;
+mod tools;

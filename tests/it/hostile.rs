@@ -1,0 +1,258 @@
+//! Peers that misbehave on purpose, a named type a misbehaviour.
+//!
+//! Those that answer implement [`Misbehaves`] and stand behind [`Origin::hostile`]; those that ask
+//! have a constructor that connects.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::peers::{Peer, STEP, is_timeout};
+use crate::servers::Origin;
+
+/// What an origin server does instead of its work, once per connection.
+pub(crate) trait Misbehaves: Send + 'static {
+    fn play(&self, peer: &mut Peer);
+}
+
+impl Origin {
+    pub(crate) fn hostile(connections: usize, how: impl Misbehaves) -> Self {
+        Self::script(connections, move |peer| how.play(peer))
+    }
+}
+
+/// Sends one octet at a time, with a pause before each.
+pub(crate) struct DripFeed {
+    pub(crate) octets: &'static [u8],
+    pub(crate) pace: Duration,
+}
+
+impl DripFeed {
+    /// Drips until the other end says something (or the octets run out); how long that took.
+    pub(crate) fn until_answered(&self, peer: &mut Peer) -> Duration {
+        let start = Instant::now();
+        for octet in self.octets {
+            if peer.has_something_within(self.pace) || peer.try_send([*octet]).is_err() {
+                break;
+            }
+            assert!(start.elapsed() < STEP, "dripped for {STEP:?} without an answer");
+        }
+        start.elapsed()
+    }
+}
+
+impl Misbehaves for DripFeed {
+    fn play(&self, peer: &mut Peer) {
+        peer.read_head();
+        self.until_answered(peer);
+        peer.read_to_any_end();
+    }
+}
+
+/// A client that asks and never reads what it gets.
+pub(crate) struct NeverReads(Peer);
+
+impl NeverReads {
+    /// Connects with the smallest receive buffer there is, and sends `request`.
+    pub(crate) fn ask(proxy: SocketAddr, request: &str) -> Self {
+        let socket =
+            Socket::new(Domain::for_address(proxy), Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_recv_buffer_size(1).unwrap();
+        socket.connect_timeout(&proxy.into(), STEP).unwrap();
+        let mut peer = Peer::new(TcpStream::from(socket));
+        peer.send(request);
+        Self(peer)
+    }
+
+    /// Changes its mind.
+    pub(crate) fn read_after_all(self) -> Peer {
+        self.0
+    }
+}
+
+/// An origin server that resets the connection in the middle of its response.
+pub(crate) struct ResetMidBody {
+    /// All that is sent before the reset.
+    pub(crate) sent: &'static str,
+}
+
+impl Misbehaves for ResetMidBody {
+    fn play(&self, peer: &mut Peer) {
+        peer.read_head();
+        peer.send(self.sent);
+        // A reset discards what the other side has not read yet: give it the time to.
+        wait_until_taken(peer);
+        socket2::SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// An origin server whose content is shorter or longer than its length says, and which then closes.
+pub(crate) struct LiesAboutLength {
+    pub(crate) says: usize,
+    pub(crate) sends: &'static str,
+}
+
+impl Misbehaves for LiesAboutLength {
+    fn play(&self, peer: &mut Peer) {
+        peer.read_head();
+        let (says, sends) = (self.says, self.sends);
+        peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {says}\r\n\r\n{sends}"));
+    }
+}
+
+/// A client that closes its sending side right after its request.
+pub(crate) struct HalfCloses;
+
+impl HalfCloses {
+    pub(crate) fn ask(proxy: SocketAddr, request: &str) -> Peer {
+        let mut peer = Peer::connect(proxy);
+        peer.send(request);
+        peer.half_close();
+        peer
+    }
+}
+
+/// An origin server that takes the request and says nothing until the other end gives up.
+pub(crate) struct NeverAnswers;
+
+impl Misbehaves for NeverAnswers {
+    fn play(&self, peer: &mut Peer) {
+        peer.read_head();
+        peer.read_to_any_end();
+    }
+}
+
+/// A server of another protocol on the port where HTTP was expected.
+pub(crate) struct SpeaksRedis;
+
+impl SpeaksRedis {
+    pub(crate) const ANSWER: &'static str =
+        "-ERR unknown command `GET`, with args beginning with: `/`\r\n";
+}
+
+impl Misbehaves for SpeaksRedis {
+    fn play(&self, peer: &mut Peer) {
+        peer.read_until(b"\r\n");
+        peer.send(Self::ANSWER);
+        peer.read_to_any_end();
+    }
+}
+
+/// A listening socket whose queue is full: the kernel drops every SYN that comes, so a connect hangs.
+pub(crate) struct DropsSyns {
+    pub(crate) addr: SocketAddr,
+    _listener: Socket,
+    _queue: Vec<Socket>,
+}
+
+impl DropsSyns {
+    pub(crate) fn new() -> Self {
+        Self::on((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    pub(crate) fn on(addr: SocketAddr) -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        listener.bind(&addr.into()).unwrap();
+        listener.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap().as_socket().unwrap();
+        let queue = (0..4).map(|_| started_connect(addr)).collect();
+        Self { addr, _listener: listener, _queue: queue }
+    }
+}
+
+fn started_connect(addr: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    // Pending or done, it takes a place in the queue.
+    let _ = socket.connect(&addr.into());
+    socket
+}
+
+/// Lookups that do not return while [`Gate`] is held.
+pub(crate) struct HangingResolver {
+    gate: Receiver<()>,
+    answer: Vec<IpAddr>,
+}
+
+/// Dropping it lets every hanging lookup return.
+pub(crate) struct Gate(#[expect(dead_code, reason = "dropping it is all it is for")] Sender<()>);
+
+impl HangingResolver {
+    /// Hangs for every name that begins with `hang`; every other name, and a released lookup, has
+    /// `answer`.
+    pub(crate) fn new(answer: Vec<IpAddr>) -> (Self, Gate) {
+        let (sender, gate) = bounded(0);
+        (Self { gate, answer }, Gate(sender))
+    }
+
+    pub(crate) fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        if host.starts_with("hang") {
+            // Only the end of the sender, or of patience, ends this wait.
+            let _ = self.gate.recv_timeout(STEP * 2);
+        }
+        Ok(self.answer.clone())
+    }
+}
+
+/// Waits until the other end's kernel has taken everything sent, and its reader had a moment.
+fn wait_until_taken(peer: &mut Peer) {
+    // Nothing is expected to come: this is the shortest pause that lets the reader go first.
+    peer.has_something_within(Duration::from_millis(50));
+}
+
+#[test]
+fn a_drip_feed_stops_when_it_is_answered() {
+    let origin = Origin::script(1, |peer| {
+        assert_eq!(peer.read_text(3), "abc");
+        peer.send("enough");
+        peer.read_to_any_end();
+    });
+    let mut client = Peer::connect(origin.addr);
+    let drip = DripFeed { octets: b"abcdefghijklmnopqrstuvwxyz", pace: Duration::from_millis(5) };
+    drip.until_answered(&mut client);
+    assert_eq!(client.read_text(6), "enough");
+}
+
+#[test]
+fn a_connect_to_a_server_that_drops_syns_hangs() {
+    let server = DropsSyns::new();
+    for _ in 0..2 {
+        let e = TcpStream::connect_timeout(&server.addr, Duration::from_millis(200)).unwrap_err();
+        assert!(is_timeout(&e), "{e}");
+    }
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_body_is_seen_as_one() {
+    let origin = Origin::hostile(1, ResetMidBody { sent: "HTTP/1.1 200 OK\r\n\r\nhalf" });
+    let mut client = Peer::connect(origin.addr);
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    client.read_head();
+    assert_eq!(client.read_text(4), "half");
+    client.expect_reset();
+}
+
+#[test]
+fn a_client_that_never_reads_stalls_its_sender() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.stream().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        let e = peer.try_send(vec![b'x'; 16 << 20]).unwrap_err();
+        assert!(is_timeout(&e), "{e}");
+    });
+    let client = NeverReads::ask(origin.addr, "GET / HTTP/1.1\r\n\r\n");
+    origin.join();
+    drop(client.read_after_all());
+}
+
+#[test]
+fn a_hanging_lookup_ends_with_its_gate() {
+    let (resolver, gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
+    let lookup = std::thread::spawn(move || resolver.lookup("hang.example").unwrap());
+    assert!(!lookup.is_finished());
+    drop(gate);
+    assert_eq!(lookup.join().unwrap(), [Ipv4Addr::LOCALHOST]);
+}

@@ -1,0 +1,86 @@
+//! Imports go one way: a module uses only the layers listed before its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// In the order of `docs/architecture.md`.
+const LAYERS: &[&str] =
+    &["wire", "error", "net", "policy", "observe", "upstream", "proxy", "server", "config", "cli"];
+
+#[test]
+fn no_module_imports_from_a_layer_above_its_own() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for file in rust_files(&src) {
+        let inside = file.strip_prefix(&src).unwrap();
+        let layer = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        if ["lib", "main"].contains(&layer) {
+            continue;
+        }
+        let rank = LAYERS.iter().position(|&l| l == layer);
+        let rank = rank.unwrap_or_else(|| panic!("give src/{layer} a place in LAYERS"));
+        let text = fs::read_to_string(&file).unwrap();
+        if text.contains("crate::{") {
+            wrong.push(format!("{}: one `use` a parent module", inside.display()));
+        }
+        for above in &LAYERS[rank + 1..] {
+            if text.contains(&format!("crate::{above}::"))
+                || text.contains(&format!("crate::{above};"))
+            {
+                wrong.push(format!("{} uses {above}", inside.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_keeps_in_mind() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut long = Vec::new();
+    for dir in ["src", "tests"] {
+        for file in rust_files(&root.join(dir)) {
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            if lines > 600 {
+                long.push(format!("{}: {lines} lines", file.strip_prefix(root).unwrap().display()));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn no_source_file_is_asynchronous() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in rust_files(&src) {
+        let text = fs::read_to_string(&file).unwrap();
+        for word in ["async fn", "async move", ".await"] {
+            assert!(!text.contains(word), "{} has {word:?}", file.display());
+        }
+    }
+}
+
+/// No async runtime, in no dependency that ships either.
+#[test]
+fn no_dependency_brings_an_async_runtime() {
+    let lock =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    for name in ["tokio", "async-std", "smol", "futures-core", "futures-util", "hyper", "h2", "mio"]
+    {
+        assert!(!lock.contains(&format!("name = \"{name}\"\n")), "Cargo.lock has {name}");
+    }
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            files.append(&mut rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}

@@ -1,0 +1,336 @@
+//! The binary from start to end: what it says, which status it exits with, what signals do.
+
+use std::net::TcpStream;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::peers::{Moment, Peer, STEP, eventually};
+use crate::proxies::{Binary, OK, command, get, get_request};
+use crate::servers::{Origin, listen};
+
+/// Runs the binary to its end, which must come by itself.
+#[track_caller]
+fn run(args: &[&str]) -> Output {
+    let mut child = command(args).spawn().unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > STEP {
+            let _ = child.kill();
+            panic!("{args:?}: still running after {STEP:?}: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn fails(args: &[&str], code: i32, says: &[&str]) {
+    let output = run(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{args:?}: stdout has {:?}", output.stdout);
+    for word in says {
+        assert!(stderr.contains(word), "{args:?}: no {word:?} in {stderr:?}");
+    }
+}
+
+#[test]
+fn it_says_in_one_line_where_it_listens_and_what_to_try() {
+    let mut proxy = Binary::start(&[]);
+    eventually(|| proxy.stderr().ends_with('\n'));
+    let said = proxy.stderr();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(&proxy.addr.to_string()), "{said}");
+    assert!(said.contains("curl "), "{said}");
+    assert!(
+        said.contains(&format!("-x {}", proxy.url()))
+            || said.contains(&format!("-x {}", proxy.addr)),
+        "{said}"
+    );
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.stdout(), "", "stdout is for what was asked for");
+}
+
+#[test]
+fn quiet_means_nothing_at_all_on_stderr() {
+    let origin = Origin::answer(OK);
+    let mut proxy = Binary::start(&["-q"]);
+    assert_eq!(get(proxy.addr, origin.addr, "/").text(), "ok");
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!((proxy.stdout(), proxy.stderr()), (String::new(), String::new()));
+}
+
+#[test]
+fn options_are_read_in_every_usual_spelling() {
+    for args in [
+        &["--port=0"][..],
+        &["-p0"],
+        &["-p", "0"],
+        &["--port", "0", "-vv"],
+        &["serve", "--port=0", "-t2", "-q"],
+        &["serve", "-l", "127.0.0.1:0"],
+        &["-l127.0.0.1:0", "--via=off", "--drain=1s", "--timeout-head=500ms"],
+    ] {
+        let mut proxy = Binary::start_as(args);
+        assert_eq!(own_page(&proxy), 200, "{args:?}");
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.wait().code(), Some(0), "{args:?}");
+    }
+}
+
+/// The status of `/healthz`.
+fn own_page(proxy: &Binary) -> u16 {
+    let mut client = Peer::connect(proxy.addr);
+    client.send("GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.read_response().status
+}
+
+#[test]
+fn each_listener_listens_and_has_its_line_in_the_port_file() {
+    let proxy = Binary::start_as(&["-l", "127.0.0.1:0", "-l", "127.0.0.2:0"]);
+    let ports = std::fs::read_to_string(proxy.dir.path().join("port")).unwrap();
+    let ports: Vec<u16> = ports.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(ports.len(), 2);
+    for (ip, port) in [([127, 0, 0, 1], ports[0]), ([127, 0, 0, 2], ports[1])] {
+        let mut client = Peer::connect((ip, port).into());
+        client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+#[test]
+fn a_wrong_word_is_a_usage_error_that_names_it() {
+    for (args, word) in [
+        (&["--nonsense"][..], "--nonsense"),
+        (&["nonsense"], "nonsense"),
+        (&["--threads", "0"], "--threads"),
+        (&["--threads", "many"], "--threads"),
+        (&["--threads"], "--threads"),
+        (&["-t"], "-t"),
+        (&["--listen", "nowhere"], "--listen"),
+        (&["--listen", "127.0.0.1:70000"], "--listen"),
+        (&["--port", "70000"], "--port"),
+        (&["--timeout-head", "5 parsecs"], "--timeout-head"),
+        (&["--timeout-idle", "-1s"], "--timeout-idle"),
+        (&["--max-connections", "0"], "--max-connections"),
+        (&["--max-head-size", "1"], "--max-head-size"),
+        (&["--log-format", "xml"], "--log-format"),
+        (&["--via", "a b"], "--via"),
+        (&["--drain", "soon"], "--drain"),
+        (&["serve", "extra"], "extra"),
+    ] {
+        fails(args, 2, &[word]);
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for args in [&["--help"][..], &["-h"], &["serve", "--help"], &["help"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        for option in ["--listen", "--port", "--threads", "--access-log"] {
+            assert!(text.contains(option), "{args:?}: no {option} in {text}");
+        }
+        assert!(output.stderr.is_empty(), "{args:?}");
+    }
+    for args in [&["--version"][..], &["-V"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")
+        );
+    }
+}
+
+#[test]
+fn a_port_in_use_is_said_with_its_address() {
+    let taken = listen();
+    let addr = taken.local_addr().unwrap().to_string();
+    fails(&["--listen", &addr], 69, &[&addr, "in use"]);
+}
+
+#[test]
+fn an_address_of_another_machine_is_said_to_be_one() {
+    fails(&["--listen", "192.0.2.1:3128"], 69, &["192.0.2.1:3128"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named() {
+    for option in ["--access-log", "--port-file"] {
+        let output = run(&["--listen", "127.0.0.1:0", option, "/nonexistent/file"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{option}: {stderr}");
+        assert!(
+            stderr.contains("/nonexistent/file") && stderr.contains(option),
+            "{option}: {stderr}"
+        );
+    }
+}
+
+/// An exchange under way through `proxy`: the client, the moment that lets its answer come.
+fn under_way(proxy: &Binary) -> (Peer, Moment, Origin) {
+    let (asked, answer) = (Moment::new(), Moment::new());
+    let (is_asked, may_answer) = (asked.clone(), answer.clone());
+    let origin = Origin::script(1, move |peer| {
+        peer.read_head();
+        is_asked.has_come();
+        may_answer.wait();
+        // Gone when the proxy did not wait for it.
+        let _ = peer.try_send(OK);
+    });
+    let mut client = Peer::connect(proxy.addr);
+    client.send(get_request(origin.addr, "/"));
+    asked.wait();
+    (client, answer, origin)
+}
+
+fn refuses_connections(proxy: &Binary) -> bool {
+    TcpStream::connect_timeout(&proxy.addr, Duration::from_millis(100)).is_err()
+}
+
+#[test]
+fn a_signal_lets_what_is_under_way_end_and_takes_nothing_new() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut proxy = Binary::start(&[]);
+        let (mut client, answer, origin) = under_way(&proxy);
+        let mut idle = Peer::connect(proxy.addr);
+        idle.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(idle.read_response().status, 200);
+        proxy.signal(signal);
+        // Idle clients are let go at once, new ones refused.
+        idle.expect_eof();
+        eventually(|| refuses_connections(&proxy));
+        answer.has_come();
+        let response = client.read_response();
+        assert_eq!(response.text(), "ok");
+        assert_eq!(response.field("connection"), Some("close"), "{}", response.head);
+        client.expect_eof();
+        assert_eq!(proxy.wait().code(), Some(0), "{signal:?}");
+        origin.join();
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_now() {
+    let mut proxy = Binary::start(&["--drain", "1h"]);
+    let (client, answer, origin) = under_way(&proxy);
+    proxy.signal(Signal::TERM);
+    eventually(|| refuses_connections(&proxy));
+    proxy.signal(Signal::TERM);
+    let start = Instant::now();
+    proxy.wait();
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    answer.has_come();
+    drop(client);
+    origin.join();
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    let mut proxy = Binary::start(&["--drain", "300ms"]);
+    let (mut client, answer, origin) = under_way(&proxy);
+    let start = Instant::now();
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(280), "too early: {took:?}");
+    assert!(took < Duration::from_millis(2300), "too late: {took:?}");
+    client.read_to_any_end();
+    answer.has_come();
+    origin.join();
+}
+
+#[test]
+fn a_tunnel_is_drained_like_an_exchange() {
+    let origin = Origin::script(1, |peer| {
+        assert_eq!(peer.read_text(4), "ping");
+        peer.send("pong");
+        peer.expect_end();
+    });
+    let mut proxy = Binary::start(&[]);
+    let mut client = Peer::connect(proxy.addr);
+    client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
+    client.read_head();
+    proxy.signal(Signal::TERM);
+    eventually(|| refuses_connections(&proxy));
+    client.send("ping");
+    assert_eq!(client.read_text(4), "pong");
+    drop(client);
+    assert_eq!(proxy.wait().code(), Some(0));
+    origin.join();
+}
+
+#[test]
+fn a_hanging_exchange_in_each_state_does_not_outlive_the_drain() {
+    let mut proxy = Binary::start(&["--drain", "200ms"]);
+    let hole = crate::hostile::DropsSyns::new();
+    let origin = Origin::script(1, |peer| {
+        peer.read_to_any_end();
+    });
+    let mut clients: Vec<_> = (0..4).map(|_| Peer::connect(proxy.addr)).collect();
+    clients[1].send("GET / HTTP/1.1\r\nHo");
+    clients[2].send(get_request(hole.addr, "/"));
+    clients[3].send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
+    clients[3].read_head();
+    proxy.signal(Signal::TERM);
+    let start = Instant::now();
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    origin.join();
+}
+
+#[test]
+fn usr2_writes_a_snapshot_to_the_log() {
+    let origin = Origin::answer(OK);
+    let proxy = Binary::start(&[]);
+    assert_eq!(get(proxy.addr, origin.addr, "/").text(), "ok");
+    // The answer may reach the client before it is counted.
+    eventually(|| {
+        proxy.signal(Signal::USR2);
+        let said = proxy.stderr();
+        said.contains("connections") && said.contains("exchanges") && said.contains("1 finished")
+    });
+    assert_eq!(proxy.stdout(), "");
+    assert_eq!(own_page(&proxy), 200, "and goes on");
+    drop(proxy);
+}
+
+#[test]
+fn signals_that_usually_kill_do_not() {
+    let proxy = Binary::start(&[]);
+    for signal in [Signal::PIPE, Signal::HUP, Signal::USR1] {
+        proxy.signal(signal);
+        assert_eq!(own_page(&proxy), 200, "{signal:?}");
+    }
+}
+
+#[test]
+fn hup_opens_the_access_log_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, old) = (dir.path().join("log"), dir.path().join("log.1"));
+    let proxy = Binary::start(&["--access-log", log.to_str().unwrap()]);
+    assert_eq!(own_page(&proxy), 200);
+    eventually(|| std::fs::read_to_string(&log).unwrap_or_default().contains("/healthz"));
+    std::fs::rename(&log, &old).unwrap();
+    proxy.signal(Signal::HUP);
+    eventually(|| log.exists());
+    assert_eq!(own_page(&proxy), 200);
+    eventually(|| std::fs::read_to_string(&log).unwrap_or_default().contains("/healthz"));
+    drop(proxy);
+}
+
+#[test]
+fn verbose_ends_with_a_snapshot() {
+    let mut proxy = Binary::start(&["-v"]);
+    assert_eq!(own_page(&proxy), 200);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let said = proxy.stderr();
+    assert!(said.contains("1 accepted") && said.contains("1 finished"), "{said}");
+}
