@@ -205,6 +205,8 @@ fn a_chunked_response_that_stops_making_sense_ends_before_its_end() {
         let proxy = proxy();
         let mut client = Peer::connect(proxy.addr());
         client.send(get_request(origin.addr, "/"));
+        // If nothing had gone out yet the answer is a 502, after which the connection lives on.
+        client.half_close();
         let (all, _) = client.read_to_any_end();
         let text = String::from_utf8_lossy(&all);
         let whole = text.contains("\r\n0\r\n");
