@@ -21,22 +21,24 @@ Listening:
                                     port 0 lets the system choose
   -p, --port PORT                   short for --listen 127.0.0.1:PORT
       --port-file FILE              write the ports to FILE once they are bound
-      --open                        accept clients from any network, not only from
-                                    private ones, where it listens beyond loopback
+      --open                        beyond loopback, serve any network and not only
+                                    private ones, and connect to any address and not
+                                    only to public ones
 
 Limits:
-  -t, --threads N                   worker threads, 1 to 1024 (default: by the number
-                                    of cores)
+  -t, --threads N                   worker threads, 1 to 1024 (default: four for each
+                                    processor)
       --max-connections N           client connections at one time, 1 to 1000000
                                     (default: by the limit on open files)
       --max-head-size SIZE          largest head of a message, 1KiB to 1MiB
                                     (default 32KiB)
 
 Times:
-      --timeout-head DURATION       for a head to come whole (default 10s)
+      --timeout-head DURATION       for a request head to come whole (default 10s)
       --timeout-idle DURATION       a client connection without a request (default 60s)
-      --timeout-connect DURATION    to reach the next server (default 10s)
-      --timeout-response DURATION   for a response to begin (default 60s)
+      --timeout-connect DURATION    to look up a name, and to connect (default 10s)
+      --timeout-response DURATION   for a response to begin, and for any standstill of
+                                    content after it (default 60s)
       --timeout-tunnel DURATION     a tunnel in which nobody sends (default 10m)
       --drain DURATION              to finish after SIGTERM or SIGINT; 0 does not wait
                                     (default 10s)

@@ -17,10 +17,11 @@ use crate::server::{self, Server, StartError};
 /// Runs the proxy until a signal has stopped it and the last connection is over.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     server::raise_open_files();
-    // Before the listeners: a signal that comes while they start is not lost.
+    // Until the proxy has started signals do what they do by default. After that, and before
+    // anybody is told that it has, they are ours.
+    let server = Server::start(config.options()).map_err(|e| refused(config, e))?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|e| failed(format!("cannot watch for signals: {e}")))?;
-    let server = Server::start(config.options()).map_err(|e| refused(config, e))?;
     if let Some(file) = &config.port_file {
         write_ports(file, server.addrs())
             .map_err(|e| failed(format!("--port-file {}: cannot write it: {e}", file.display())))?;

@@ -124,13 +124,8 @@ impl Poller {
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let notifier = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        // Edge-triggered, so that a notification need not be read away.
-        epoll::add(
-            &epoll,
-            &notifier,
-            EventData::new_u64(NOTIFIER),
-            EventFlags::IN | EventFlags::ET,
-        )?;
+        // Level-triggered: a glance from another thread must not use the notification up.
+        epoll::add(&epoll, &notifier, EventData::new_u64(NOTIFIER), EventFlags::IN)?;
         let chunks = (0..CHUNKS).map(|_| OnceLock::new()).collect();
         Ok(Self { epoll, notifier, chunks, free: Mutex::default() })
     }
@@ -150,6 +145,14 @@ impl Poller {
         match epoll::wait(&self.epoll, spare_capacity(&mut events.0), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Uses up a notification, if `events` has one. For the thread that notifications are for.
+    pub fn acknowledge(&self, events: &Events) {
+        if events.0.iter().any(|event| event.data.u64() == NOTIFIER) {
+            // It only fails when another call has read it away.
+            let _ = rustix::io::read(&self.notifier, &mut [0_u8; 8]);
         }
     }
 
@@ -194,7 +197,7 @@ impl Poller {
         }
     }
 
-    /// Ends the current or next [`wait`](Self::wait).
+    /// Ends the current or next [`wait`](Self::wait), until it is [acknowledged](Self::acknowledge).
     pub fn notify(&self) {
         // Fails only when 2⁶⁴ − 1 notifications are unread: then one is pending anyway.
         let _ = rustix::io::write(&self.notifier, &1_u64.to_ne_bytes());
@@ -366,6 +369,21 @@ mod tests {
         let _registration = poller.register(&other, owner, Interest::Read).unwrap();
         poll(&poller);
         assert!(told.0.lock().is_empty());
+    }
+
+    #[test]
+    fn a_notification_stays_until_it_is_acknowledged() {
+        let poller = Poller::new().unwrap();
+        poller.notify();
+        let mut events = Events::default();
+        for _ in 0..3 {
+            poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
+            poller.deliver(&events);
+            assert_eq!(events.0.len(), 1, "a look does not use it up");
+        }
+        poller.acknowledge(&events);
+        poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        assert!(events.0.is_empty());
     }
 
     #[test]

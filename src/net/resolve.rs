@@ -105,7 +105,7 @@ impl Resolver {
     }
 
     /// Looks `host` up. On [`Lookup::Pending`] the owner gets an edge when asking again will give
-    /// an answer. The second value tells whether the answer was in the cache.
+    /// an answer.
     pub fn lookup(&self, host: &str, now: Instant, asker: &Owner) -> Lookup {
         let mut names = self.shared.names.lock();
         match names.get_mut(host) {

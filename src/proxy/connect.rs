@@ -92,7 +92,8 @@ impl Exchange {
                 self.wake_at = at;
                 Ok(false)
             }
-            Dialed::Failed(_, why) => {
+            Dialed::Failed(address, why) => {
+                self.tried = address;
                 turn.counters.count(|c| c.upstream_connect_failures += 1);
                 if let Failure::System(e) = &why
                     && is_shortage(e)

@@ -170,6 +170,8 @@ pub struct Exchange {
     pub status: u16,
     pub(super) stage: Stage,
     pub(super) upstream: Option<Upstream>,
+    /// The last address that could not be connected to.
+    pub(super) tried: Option<SocketAddr>,
     pub(super) request: Flow,
     pub(super) response: Flow,
     /// The request as sent on a reused connection, in case it has to be sent again.
@@ -333,6 +335,11 @@ impl Exchange {
         }
     }
 
+    /// Content in this framing belongs to the request, and nobody will take it.
+    pub fn leave_content(&mut self, framing: Framing) {
+        self.request = Flow::framed(framing, Coding::Keep);
+    }
+
     /// Marks a request that never got this far as received.
     pub fn received(&mut self, turn: &Turn<'_>) {
         self.times.head = Some(turn.clock());
@@ -443,25 +450,23 @@ impl Exchange {
                 Kind::ConnectionTimeout,
                 "the tunnel was quiet for too long",
             ),
+            _ if self.upstream.as_ref().is_some_and(|u| !u.end.stream.is_writable()) => Error::new(
+                Side::Upstream,
+                Phase::Send,
+                Kind::ConnectionWriteTimeout,
+                "the upstream took no more of the request for too long",
+            ),
             _ if !client.end.stream.is_writable() => Error::new(
                 Side::Client,
                 Phase::Transfer,
                 Kind::ConnectionWriteTimeout,
                 "the client took no more of the response for too long",
             ),
-            _ if !self.request.is_taken() && !self.upload_broken && self.to_upstream.is_empty() => {
-                Error::new(
-                    Side::Client,
-                    Phase::Send,
-                    Kind::HttpRequestTimeout,
-                    "the client sent no more of the request's content for too long",
-                )
-            }
-            _ if !self.to_upstream.is_empty() || !self.request.is_taken() => Error::new(
-                Side::Upstream,
+            _ if !self.request.is_taken() && !self.upload_broken => Error::new(
+                Side::Client,
                 Phase::Send,
-                Kind::ConnectionWriteTimeout,
-                "the upstream took no more of the request for too long",
+                Kind::HttpRequestTimeout,
+                "the client sent no more of the request's content for too long",
             ),
             _ => Error::new(
                 Side::Upstream,

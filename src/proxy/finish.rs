@@ -85,7 +85,7 @@ impl Exchange {
             status: self.status,
             octets_from_client: self.head_octets + self.request.sent(),
             octets_to_client: self.response.sent(),
-            upstream: address.and_then(|u| u.address.or_else(|| u.end.stream.peer())),
+            upstream: address.map_or(self.tried, |u| u.address.or_else(|| u.end.stream.peer())),
             reused: address.is_some_and(|u| u.reused),
             phases,
             failure: self.failure.as_ref().map(Into::into),

@@ -130,9 +130,9 @@ impl OwnAddresses {
     }
 }
 
-/// Octets a session may move in one turn while others wait.
+/// Octets a session may move in one turn. With nobody else waiting the next turn follows at once.
 const TURN_OCTETS: usize = 128 * 1024;
-/// How long a turn may last while others wait.
+/// How long a turn may last.
 const TURN_TIME: Duration = Duration::from_millis(1);
 
 /// What a worker brings to a session's turn.
@@ -145,8 +145,6 @@ pub struct Turn<'w> {
     pub spare: &'w mut Vec<Box<Exchange>>,
     /// The worker's counters.
     pub counters: &'w Shard,
-    /// Whether other sessions wait for a worker.
-    pub others_wait: &'w dyn Fn() -> bool,
     /// When the turn began.
     pub now: Instant,
     /// Octets moved so far.
@@ -161,7 +159,7 @@ impl Turn<'_> {
 
     /// Whether the turn should end although the session could go on.
     pub fn is_spent(&self) -> bool {
-        (self.moved >= TURN_OCTETS || self.now.elapsed() >= TURN_TIME) && (self.others_wait)()
+        self.moved >= TURN_OCTETS || self.now.elapsed() >= TURN_TIME
     }
 }
 

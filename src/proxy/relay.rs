@@ -1,6 +1,7 @@
 //! Messages both ways: the request as far as the upstream takes it, the response as it comes.
 
 use std::io;
+use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::Edge;
@@ -195,7 +196,11 @@ impl Exchange {
             }
         } else {
             self.times.response = Some(turn.clock());
-            let (flow, outgoing) = self.answer(&head, client, turn)?;
+            // A response that has no date gets the time it came (RFC 9110 §6.6.1).
+            let date = (turn.ctx.via.is_some() && !head.has_date)
+                .then(|| httpdate::fmt_http_date(SystemTime::now()));
+            let (flow, mut outgoing) = self.answer(&head, client, turn)?;
+            outgoing.date = date.as_deref();
             self.staged_at = Some(self.response.sent() + self.to_client.len() as u64);
             head.write_client(self.to_client.tail(), &outgoing);
             self.close = outgoing.close;

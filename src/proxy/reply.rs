@@ -130,7 +130,9 @@ fn advice(error: &Error) -> &'static str {
             505 => "HTTP/1.1",
             _ => "a request as RFC 9112 has it; the sentence above says what was wrong",
         },
-        Kind::HttpRequestTimeout => "sending the request faster; --timeout-head sets the wait",
+        Kind::HttpRequestTimeout => {
+            "sending faster; --timeout-head sets the wait for a head, --timeout-response for content"
+        }
         Kind::HttpResponseIncomplete | Kind::HttpProtocolError => {
             "whether the port is one that speaks HTTP; the server's answer broke its rules"
         }

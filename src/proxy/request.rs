@@ -168,6 +168,7 @@ fn reply(
     turn: &mut Turn<'_>,
 ) -> Wanted {
     // Content would have to be read to find the next request: nobody wants it here.
+    exchange.leave_content(head.framing);
     exchange.close = !head.persistent() || head.framing != Framing::Empty || turn.ctx.is_draining();
     turn.buffers.lend(&mut exchange.to_client);
     let connection = connection(exchange.close, head.version);

@@ -33,14 +33,16 @@ use super::flow::End;
 use super::request::{Asker, Wanted, connection, prepare, refused};
 use super::{Turn, reply};
 
-/// Empty lines accepted before a request line, in octets (RFC 9112 §2.2 asks for one at least).
-const MAX_EMPTY_LINES: usize = 8;
+/// Octets of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
+const MAX_EMPTY_OCTETS: usize = 8;
 /// How long a client that may still be sending is read from after a last reply.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How many octets of it are thrown away at most.
 const LINGER_OCTETS: usize = 1024 * 1024;
 /// A wait shorter than this would have been worth a worker's patience.
 const WORTH_PATIENCE: Duration = Duration::from_millis(2);
+/// Short waits in a row after which a tunnel is taken for question and answer.
+const PING_PONG: u8 = 8;
 /// Patient receives in a row that paid off before edges are switched off.
 const STEADY: u8 = 4;
 
@@ -53,7 +55,7 @@ pub enum Next {
     /// Wait without a thread, at most until then. The socket with this tag, if any, is the only
     /// one that can make the session go on.
     Park(Instant, Option<u32>),
-    /// The turn is spent but there is more to do: take another after the others in the queue.
+    /// The turn is spent but there is more to do: take another, after the others in the queue.
     Yield,
 }
 
@@ -105,6 +107,8 @@ const AWAITED: State = State::Request { scanned: 0, skipped: 0, begun: None };
 struct Habit {
     pays: bool,
     in_a_row: u8,
+    /// Waits in a row that were short, parked ones included.
+    short: u8,
 }
 
 /// A client connection.
@@ -118,6 +122,8 @@ pub struct Session {
     waker: Arc<dyn Wake>,
     /// For the client and the upstream.
     habits: [Habit; 2],
+    /// Patience has failed once.
+    impatient: bool,
     /// When the last turn ended, and what it waited for.
     waiting: Option<(Instant, u32)>,
     _permit: Permit,
@@ -140,7 +146,7 @@ impl Session {
         deadline: Instant,
     ) -> Self {
         // Two system calls make a socket fit for patience: not before it has shown to be worth it.
-        let habit = Habit { pays: false, in_a_row: 0 };
+        let habit = Habit { pays: false, in_a_row: 0, short: 0 };
         Self {
             client: End::new(stream),
             state: AWAITED,
@@ -149,6 +155,7 @@ impl Session {
             asker: Asker { address, scope },
             waker,
             habits: [habit; 2],
+            impatient: false,
             waiting: None,
             _permit: permit,
         }
@@ -159,17 +166,13 @@ impl Session {
         self.asker.address
     }
 
-    /// Whether the session is between exchanges: closing it loses nothing.
-    pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Request { begun: None, .. }) && self.served > 0
-    }
-
     /// Gets as far as it can without waiting.
     pub fn turn(&mut self, turn: &mut Turn<'_>) -> Next {
         if let Some((since, tag)) = self.waiting.take()
             && let Some(habit) = self.habits.get_mut(tag as usize)
         {
             habit.pays = turn.now.saturating_duration_since(since) < WORTH_PATIENCE;
+            habit.short = if habit.pays { habit.short.saturating_add(1) } else { 0 };
         }
         loop {
             let stepped = match &self.state {
@@ -193,7 +196,7 @@ impl Session {
                 self.client.buffer.consume(empty);
                 *skipped += empty;
             }
-            let flooded = *skipped > MAX_EMPTY_LINES;
+            let flooded = *skipped > MAX_EMPTY_OCTETS;
             let held = self.client.buffer.unread();
             if !held.is_empty() || flooded {
                 if begun.is_none() {
@@ -386,8 +389,8 @@ impl Session {
             };
         }
         self.deadline = turn.now + turn.ctx.timeouts.idle;
-        // One exchange a turn, while others wait.
-        if !self.client.buffer.is_empty() && (turn.others_wait)() {
+        // One exchange a turn.
+        if !self.client.buffer.is_empty() {
             return Stepped::Next(Next::Yield);
         }
         Stepped::Again
@@ -430,7 +433,15 @@ impl Session {
 
     /// Whether waiting on the worker for the socket `tag` is likely to be worth it.
     pub fn would_be_patient(&self, tag: u32) -> bool {
-        self.habits.get(tag as usize).is_some_and(|habit| habit.pays)
+        let Some(habit) = self.habits.get(tag as usize) else { return false };
+        match &self.state {
+            // Both sides of a tunnel may speak: the one not waited for would be kept waiting. So
+            // it has to look like question and answer for a while, and one mistake is enough.
+            State::Exchange(exchange) if exchange.is_tunnel() => {
+                habit.pays && habit.short >= PING_PONG && !self.impatient
+            }
+            _ => habit.pays,
+        }
     }
 
     /// Waits on the worker, a few milliseconds at most, for the socket `tag`. Answers whether the
@@ -454,6 +465,7 @@ impl Session {
         if let Some(habit) = self.habits.get_mut(tag as usize) {
             habit.pays = went_on;
             habit.in_a_row = if went_on { habit.in_a_row.saturating_add(1) } else { 0 };
+            self.impatient |= !went_on;
             if habit.in_a_row >= STEADY {
                 // Each octet would wake the parking thread for nothing.
                 end.stream.unwatch();
@@ -500,12 +512,12 @@ impl Session {
     }
 
     /// The session is closed from outside: what it was doing is told as failed.
-    pub fn cut(&mut self, reason: &'static str, turn: &mut Turn<'_>) {
+    pub fn cut(&mut self, kind: Kind, reason: &'static str, turn: &mut Turn<'_>) {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             return;
         };
         exchange.stop_waiting(&self.waker, turn);
-        exchange.abort(Error::new(Side::Proxy, Phase::Transfer, Kind::ShuttingDown, reason));
+        exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));
         exchange.finish(self.asker.address, &self.waker, turn);
     }
 }

@@ -25,15 +25,18 @@ const BACKLOG: i32 = 4096;
 /// How long to wait for a descriptor to come free before trying again.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Binds a listener.
+/// Binds a listener. One on `[::]` takes IPv4 too, unless `only_v6`.
 ///
 /// # Errors
 ///
 /// What the system said; [`cli::bind_failure`](crate::cli) makes a sentence of it.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if only_v6 && address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
     // Inherited by what is accepted: no system call a connection.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
@@ -85,6 +88,8 @@ impl Acceptor {
                     let slot = Slot::new(Arc::clone(&self.pool.ready));
                     let waker = Arc::clone(&slot) as Arc<dyn Wake>;
                     let deadline = Instant::now() + self.pool.ctx.timeouts.head;
+                    // IPv4 on a listener for both is written as IPv4 everywhere.
+                    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                     let stream = Stream::accepted(socket);
                     let session =
                         Session::new(stream, address, self.scope, waker, permit, deadline);

@@ -151,7 +151,8 @@ impl Server {
         let mut listeners = Vec::with_capacity(options.listen.len());
         let mut addresses = Vec::with_capacity(options.listen.len());
         for &address in &options.listen {
-            let bound = acceptor::bind(address)
+            let both = options.listen.iter().any(|o| o.is_ipv4() && o.port() == address.port());
+            let bound = acceptor::bind(address, both)
                 .and_then(|listener| Ok((listener.local_addr()?, Arc::new(listener))));
             let (address, listener) = bound.map_err(|e| StartError::Bind(address, e))?;
             addresses.push(address);

@@ -209,6 +209,7 @@ impl Parking {
                 log::error!("waiting for sockets failed: {e}");
                 return;
             }
+            self.poller.acknowledge(&events);
             self.poller.deliver(&events);
             self.timers.wake();
         }

@@ -5,6 +5,9 @@
 //! then, and only if more are queued, is the next one woken. So a burst of ten sessions on a busy
 //! machine costs one or two wake-ups instead of ten, the others being served by whoever is awake,
 //! and the worker with the warmest caches and buffers works most.
+//!
+//! No more workers are awake than there are processors: a turn never blocks, so one more would only
+//! make them take turns on a processor. Whoever does block, out of patience, does not count as awake.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
@@ -33,25 +36,23 @@ pub struct ReadyQueue {
     free: AtomicUsize,
     /// A woken worker has not found a session yet.
     searching: AtomicBool,
+    /// Workers neither asleep nor patient.
+    awake: AtomicUsize,
+    processors: usize,
     /// Workers that wait with their session.
     patient: AtomicUsize,
-    /// How many may at once.
-    most_patient: usize,
     beds: Box<[Bed]>,
 }
 
 /// A worker's leave to wait with its session; it ends when this drops.
 #[must_use]
-pub struct Patience<'q>(&'q AtomicUsize);
+pub struct Patience<'q>(&'q ReadyQueue);
 
 impl Drop for Patience<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.awake.fetch_add(1, Ordering::SeqCst);
+        self.0.patient.fetch_sub(1, Ordering::SeqCst);
     }
-}
-
-fn most_patient() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[derive(Default)]
@@ -71,7 +72,9 @@ impl ReadyQueue {
             free: AtomicUsize::new(0),
             searching: AtomicBool::new(false),
             patient: AtomicUsize::new(0),
-            most_patient: most_patient(),
+            // They start awake, and find nothing.
+            awake: AtomicUsize::new(workers),
+            processors: thread::available_parallelism().map_or(1, usize::from),
             beds: (0..workers).map(|_| Bed::default()).collect(),
         }
     }
@@ -95,14 +98,20 @@ impl ReadyQueue {
         if self.free.load(Ordering::SeqCst) == 0 {
             return None;
         }
-        let patience = Patience(&self.patient);
         let before = self.patient.fetch_add(1, Ordering::SeqCst);
-        (before < self.most_patient).then_some(patience)
+        self.awake.fetch_sub(1, Ordering::SeqCst);
+        let patience = Patience(self);
+        // Whoever queued something before this worker ceased to count as awake may have left it to
+        // this worker.
+        (before < self.processors && self.receiver.is_empty()).then_some(patience)
     }
 
-    /// Wakes a worker, unless one is searching already.
+    /// Wakes a worker, unless one is searching already or enough are awake.
     fn nudge(&self) {
-        if self.free.load(Ordering::SeqCst) == 0 || self.searching.swap(true, Ordering::SeqCst) {
+        if self.awake.load(Ordering::SeqCst) >= self.processors
+            || self.free.load(Ordering::SeqCst) == 0
+            || self.searching.swap(true, Ordering::SeqCst)
+        {
             return;
         }
         let worker = self.asleep.lock().pop();
@@ -111,6 +120,7 @@ impl ReadyQueue {
             return;
         };
         self.free.fetch_sub(1, Ordering::SeqCst);
+        self.awake.fetch_add(1, Ordering::SeqCst);
         bed.woken.store(true, Ordering::SeqCst);
         if let Some(thread) = &*bed.thread.lock() {
             thread.unpark();
@@ -136,6 +146,14 @@ impl ReadyQueue {
         }
     }
 
+    /// A worker ends: it is not awake any more.
+    pub fn leave(&self) {
+        self.awake.fetch_sub(1, Ordering::SeqCst);
+        if !self.receiver.is_empty() {
+            self.nudge();
+        }
+    }
+
     /// Sleeps until woken, as the searching worker.
     fn sleep(&self, worker: usize, searching: bool) {
         let Some(bed) = self.beds.get(worker) else { return };
@@ -147,6 +165,7 @@ impl ReadyQueue {
         }
         self.asleep.lock().push(worker);
         self.free.fetch_add(1, Ordering::SeqCst);
+        self.awake.fetch_sub(1, Ordering::SeqCst);
         if searching {
             self.searching.store(false, Ordering::SeqCst);
         }
@@ -181,7 +200,7 @@ mod tests {
                     loop {
                         let Message::Stop = queue.take(worker) else { unreachable!() };
                         if taken.fetch_add(1, Ordering::SeqCst) >= EACH {
-                            return;
+                            return queue.leave();
                         }
                     }
                 })

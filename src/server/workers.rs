@@ -4,13 +4,13 @@
 //! milliseconds, in a blocking read of the one socket that can make it go on. That is allowed only
 //! while another worker is free to take what comes, so the last free worker never sits still.
 
-use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use crate::error::Kind;
 use crate::net::buffer::Buffers;
 use crate::net::poll::Events;
 use crate::observe::stats::Stats;
@@ -46,7 +46,7 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 batch::enter();
                 let buffers = Buffers::default();
-                let events = RefCell::default();
+                let events = Events::default();
                 Worker { pool: &pool, index, buffers, events, spare: Vec::new() }.work();
             })
         })
@@ -57,7 +57,7 @@ struct Worker<'p> {
     pool: &'p Pool,
     index: usize,
     buffers: Buffers,
-    events: RefCell<Events>,
+    events: Events,
     // Boxed in sessions too: they move between the two without being copied.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Exchange>>,
@@ -74,7 +74,7 @@ impl Worker<'_> {
         loop {
             match self.pool.ready.take(self.index) {
                 Message::Ready(job) => self.serve(job),
-                Message::Stop => return,
+                Message::Stop => return self.pool.ready.leave(),
             }
         }
     }
@@ -95,8 +95,9 @@ impl Worker<'_> {
             };
             match after {
                 After::Gone => return,
-                After::Again(again) if self.pool.ready.is_empty() => job = again,
+                After::Again(again) if !self.others_wait() => job = again,
                 After::Again(again) => {
+                    self.pool.stats.shard(self.index).count(|c| c.yields += 1);
                     self.pool.ready.push(Message::Ready(again));
                     return;
                 }
@@ -105,7 +106,7 @@ impl Worker<'_> {
     }
 
     fn take_turn(&mut self, mut job: Job) -> After {
-        let Self { pool, index, buffers, events, spare } = self;
+        let Self { pool, index, buffers, spare, .. } = self;
         let ready = &pool.ready;
         let stage = pool.parking.stage();
         let mut turn = Turn {
@@ -113,17 +114,11 @@ impl Worker<'_> {
             buffers,
             spare,
             counters: pool.stats.shard(*index),
-            others_wait: &|| {
-                if ready.is_empty() {
-                    pool.parking.glance(&mut events.borrow_mut());
-                }
-                !ready.is_empty()
-            },
             now: Instant::now(),
             moved: 0,
         };
         if stage == Stage::Cutting {
-            job.session.cut("the proxy is shutting down", &mut turn);
+            job.session.cut(Kind::ShuttingDown, "the proxy is shutting down", &mut turn);
             self.close(job);
             return After::Gone;
         }
@@ -135,10 +130,7 @@ impl Worker<'_> {
                     return After::Gone;
                 }
                 Next::Yield => {
-                    turn.counters.count(|c| {
-                        c.turns += 1;
-                        c.yields += 1;
-                    });
+                    turn.counters.count(|c| c.turns += 1);
                     return After::Again(job);
                 }
                 Next::Park(until, tag) => {
@@ -167,7 +159,8 @@ impl Worker<'_> {
         });
         if let Err(e) = job.session.prepare_to_park(tag, &mut turn) {
             log::warn!("{}: closed, since it cannot be watched: {e}", job.session.address());
-            job.session.cut("the proxy cannot watch another socket", &mut turn);
+            let reason = "the proxy cannot watch another socket";
+            job.session.cut(Kind::ConnectionLimitReached, reason, &mut turn);
             self.close(job);
             return After::Gone;
         }
@@ -175,6 +168,14 @@ impl Worker<'_> {
             Some(job) => After::Again(job),
             None => After::Gone,
         }
+    }
+
+    /// Whether other sessions wait for a worker, those included that nobody has looked for yet.
+    fn others_wait(&mut self) -> bool {
+        if self.pool.ready.is_empty() {
+            self.pool.parking.glance(&mut self.events);
+        }
+        !self.pool.ready.is_empty()
     }
 
     fn close(&self, job: Job) {

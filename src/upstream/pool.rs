@@ -199,9 +199,9 @@ impl Wake for Pool {
         let removed = {
             let mut idle = self.idle.lock();
             match idle.places.get(tag as usize) {
-                // Whatever an idle upstream says, it says to nobody.
-                Some(Some(_)) if edge.readable => idle.remove(tag),
-                Some(Some(_)) => return true,
+                // Whatever an idle upstream says, it says to nobody. The edge may have been for
+                // the connection that was here before this one: then its new owner is asked next.
+                Some(Some(entry)) if edge.readable && entry.stream.is_stale() => idle.remove(tag),
                 _ => return false,
             }
         };

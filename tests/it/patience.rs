@@ -358,6 +358,7 @@ fn bulk_flows_do_not_starve_small_exchanges() {
     for _ in 0..5 {
         others_are_served(&proxy);
     }
+    assert!(proxy.stats().yields > 0, "no turn ended for the others' sake");
     for (stop, reader) in readers {
         stop.has_come();
         assert!(reader.join().unwrap() > 1 << 20, "the bulk flows went on meanwhile");
@@ -383,6 +384,7 @@ fn a_client_that_pipelines_without_end_does_not_starve_others() {
     });
     eventually(|| proxy.stats().exchanges_finished > 1000);
     others_are_served(&proxy);
+    assert!(proxy.stats().yields > 0, "no turn ended for the others' sake");
     drop(proxy);
     writing.join().unwrap();
     reading.join().unwrap();
