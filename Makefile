@@ -1,0 +1,103 @@
+# What a developer and CI do, one word each; `make` alone lists it.
+#
+# Needs cargo with rustfmt and clippy; `.ci/tools` brings the rest, each when it is first asked for.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/sh
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+
+# Everything CI runs, in this order; the tests last, so that their result closes the output.
+CHECKS := fmt-check clippy doc examples no-async deny release fuzz-smoke test
+
+# Worker threads of the proxies in the integration suite: each promise must hold at any number.
+THREADS := 1 8
+# Seconds for each fuzz target; five in a check.
+FUZZ_SECONDS ?= 10
+check: FUZZ_SECONDS = 5
+# Round trips of each stress test of `make soak`.
+STRESS := 1000000
+# What must not stand anywhere in the tree that ships.
+ASYNC := tokio|async-std|smol|futures|futures-[a-z]+|mio|hyper|h2
+
+## Everyday
+
+help: ## this list
+	@echo 'usage: make TARGET'
+	@awk -F ':.*## ' '/^## /{ printf "\n%s\n", substr($$0, 4) } \
+		/^[a-z-]+:.*## /{ printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+test: ## unit and doc tests, then the integration suite at 1 and at 8 worker threads
+	.ci/tools packages
+	cargo test --locked --lib --bins
+	cargo test --locked --doc
+	set -e; for threads in $(THREADS); do \
+		echo "tests/it at $$threads worker threads:"; \
+		THREADGATE_TEST_THREADS=$$threads cargo test --locked --test it; \
+	done
+
+check: $(CHECKS) ## everything CI runs, about four minutes on two cores
+
+fmt: ## format the sources in place
+	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
+
+doc: ## API documentation; a warning is an error
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+bench: ## compare with other proxies; ROW=name for one row, QUICK=1 for a smoke test
+	.ci/tools packages
+	python3 benches/bench.py $(ROW:%=--row %) $(if $(QUICK),--quick)
+
+soak: ## the stress tests with STRESS=1000000 round trips each, in release
+	set -e; for threads in $(THREADS); do \
+		THREADGATE_STRESS=$(STRESS) THREADGATE_TEST_THREADS=$$threads \
+			cargo test --locked --release --test it soak:: -- --test-threads=1; \
+	done
+
+fuzz-smoke: ## run each fuzz target for FUZZ_SECONDS=10; the corpus stays as it is
+	.ci/tools cargo-fuzz
+	.ci/fuzz $(FUZZ_SECONDS)
+
+## Parts of check
+
+fmt-check: ## whether everything is formatted
+	cargo fmt --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+
+clippy: ## lints; a warning is an error
+	cargo clippy --locked --all-targets -- -D warnings
+
+examples: ## build the examples, and run the one that ends by itself
+	cargo build --locked --examples
+	cargo run --locked --quiet --example test_through_proxy
+
+no-async: ## that no async runtime is in the tree that ships
+	tree=$$(cargo tree --locked --edges normal --target all --all-features --prefix none) && \
+		if echo "$$tree" | grep -E '^($(ASYNC)) v'; then exit 1; fi
+
+deny: ## licences, banned crates and sources of all dependencies
+	.ci/tools cargo-deny
+	cargo deny --locked check bans licenses sources
+
+release: ## the binary as it ships
+	cargo build --locked --release
+
+## Now and then
+
+advisories: ## known vulnerabilities; fetches the advisory database from its git host
+	.ci/tools cargo-deny
+	cargo deny --locked check advisories
+
+tools: ## install what the other targets need
+	.ci/tools
+
+clean: ## remove everything built and measured
+	cargo clean
+	rm -rf fuzz/target fuzz/artifacts fuzz/coverage bench-results
+
+list-checks:
+	@echo $(CHECKS)
+
+.PHONY: help test check fmt doc bench soak fuzz-smoke fmt-check clippy examples no-async deny \
+	release advisories tools clean list-checks

@@ -1,0 +1,281 @@
+//! The conversation as messages, read again with the project's own `wire`.
+
+use threadgate::wire::head::{find_end, leading_empty_lines};
+use threadgate::wire::{
+    ChunkLimits, Chunked, Framing, HeadError, Limits, Method, RequestHead, ResponseFraming,
+    ResponseHead, Slots, Target, Version,
+};
+
+/// Empty lines the proxy skips before a request line, in octets.
+const MAX_EMPTY_LINES: usize = 8;
+
+/// How much of a message's content is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Extent {
+    Whole,
+    /// More would have to come.
+    Cut,
+    Malformed,
+}
+
+/// Content, without its coding.
+#[derive(Debug)]
+pub struct Content {
+    pub data: Vec<u8>,
+    pub extent: Extent,
+    used: usize,
+}
+
+impl Content {
+    fn read(octets: &[u8], framing: Framing) -> Self {
+        let mut content = Self { data: Vec::new(), extent: Extent::Cut, used: 0 };
+        match framing {
+            Framing::Empty => content.extent = Extent::Whole,
+            Framing::Length(length) => {
+                let length = usize::try_from(length.get()).unwrap_or(usize::MAX);
+                content.used = length.min(octets.len());
+                content.data.extend_from_slice(&octets[..content.used]);
+                if content.used == length {
+                    content.extent = Extent::Whole;
+                }
+            }
+            Framing::Chunked => {
+                let mut chunked = Chunked::new(ChunkLimits::default());
+                while content.used < octets.len() && !chunked.is_at_end() {
+                    let rest = &octets[content.used..];
+                    let Ok(piece) = chunked.advance(rest) else {
+                        content.extent = Extent::Malformed;
+                        return content;
+                    };
+                    content.data.extend_from_slice(&rest[piece.data.clone()]);
+                    content.used += piece.used;
+                }
+                if chunked.is_at_end() {
+                    content.extent = Extent::Whole;
+                }
+            }
+        }
+        content
+    }
+}
+
+/// A request, as the client sent it or as an origin server got it.
+#[derive(Debug)]
+pub struct Request {
+    /// All of the head.
+    pub head: Vec<u8>,
+    /// Where the head ends in what was sent.
+    pub head_end: usize,
+    pub method: Method,
+    /// Method, origin-form and authority: what an origin server can tell requests apart by.
+    pub identity: (String, String, String),
+    pub kind: Kind,
+    pub version: Version,
+    pub repeatable: bool,
+    pub content: Content,
+}
+
+/// What a request asks a proxy for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// A reply of the proxy's own.
+    Own,
+    Forward,
+    Tunnel,
+}
+
+/// What followed the last whole request head.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Rest {
+    Nothing,
+    /// The start of a head.
+    Cut,
+    /// Something that is no head.
+    Refused(HeadError),
+    /// A tunnel's octets, from here on.
+    Tunnel(usize),
+    /// The content of the last request is malformed or cut: nothing can follow.
+    Content,
+}
+
+/// The requests in what one side sent. `lenient` is how the proxy reads: empty lines may precede.
+pub fn requests(octets: &[u8], lenient: bool) -> (Vec<Request>, Rest) {
+    let limits = Limits::default();
+    let mut requests = Vec::new();
+    let mut at = 0;
+    loop {
+        if lenient {
+            let empty = leading_empty_lines(&octets[at..]);
+            if empty > MAX_EMPTY_LINES {
+                return (requests, Rest::Refused(HeadError::BadRequestLine));
+            }
+            at += empty;
+        }
+        let rest = &octets[at..];
+        if rest.is_empty() {
+            return (requests, Rest::Nothing);
+        }
+        let end = match find_end(rest, &mut 0, &limits) {
+            Ok(Some(end)) => end,
+            Ok(None) => return (requests, Rest::Cut),
+            Err(e) => return (requests, Rest::Refused(e)),
+        };
+        let mut slots = Slots::new();
+        let head = match RequestHead::read(&rest[..end], &mut slots, &limits) {
+            Ok(head) => head,
+            Err(e) => return (requests, Rest::Refused(e)),
+        };
+        at += end;
+        let content = Content::read(&octets[at..], head.framing);
+        let (used, extent) = (content.used, content.extent);
+        requests.push(Request {
+            head: rest[..end].to_vec(),
+            head_end: at,
+            method: head.method,
+            identity: identity(&head),
+            kind: kind(&head),
+            version: head.version,
+            repeatable: head.method.is_idempotent() && head.framing == Framing::Empty,
+            content,
+        });
+        if head.method == Method::Connect {
+            return (requests, Rest::Tunnel(at));
+        }
+        if extent != Extent::Whole {
+            return (requests, Rest::Content);
+        }
+        at += used;
+    }
+}
+
+fn identity(head: &RequestHead<'_, '_>) -> (String, String, String) {
+    let authority = head.target.authority().map(|authority| authority.text);
+    let authority = authority.or(head.host).unwrap_or_default();
+    let target = head.target.origin_form(head.method).to_string();
+    (head.method_name.to_owned(), target, authority.to_owned())
+}
+
+fn kind(head: &RequestHead<'_, '_>) -> Kind {
+    match head.target {
+        Target::Authority(_) => Kind::Tunnel,
+        Target::Absolute { scheme: threadgate::wire::Scheme::Http, .. }
+            if head.max_forwards != Some(0) =>
+        {
+            Kind::Forward
+        }
+        _ => Kind::Own,
+    }
+}
+
+/// A response, as an origin server sent it or as the client got it.
+#[derive(Debug)]
+pub struct Response {
+    pub head: Vec<u8>,
+    pub status: u16,
+    pub framing: ResponseFraming,
+    pub persistent: bool,
+    pub content: Content,
+    /// Interim responses before it.
+    pub interim: usize,
+    /// Where it ends in what was sent.
+    pub end: usize,
+}
+
+/// What answers a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// Not even a whole head.
+    None,
+    /// No HTTP, or none that may be passed on.
+    Invalid(&'static str),
+    Response(Response),
+}
+
+/// The answer to a request with `method` in `octets` from `start` on. `ended` tells whether the
+/// octets ended by a close, which ends content without framing.
+pub fn answer(octets: &[u8], start: usize, method: Method, ended: bool) -> Answer {
+    let limits = Limits::default();
+    let mut at = start;
+    let mut interim = 0;
+    loop {
+        let rest = &octets[at..];
+        if threadgate::wire::detect::cannot_be_response(rest) {
+            return Answer::Invalid("no status line");
+        }
+        let end = match find_end(rest, &mut 0, &limits) {
+            Ok(Some(end)) => end,
+            Ok(None) => return Answer::None,
+            Err(e) => return Answer::Invalid(e.reason()),
+        };
+        let mut slots = Slots::new();
+        let head = match ResponseHead::read(&rest[..end], &mut slots, &limits, method) {
+            Ok(head) => head,
+            Err(e) => return Answer::Invalid(e.reason()),
+        };
+        at += end;
+        if head.status == 101 {
+            return Answer::Invalid("another protocol");
+        }
+        if head.status < 200 {
+            interim += 1;
+            if interim > 16 {
+                return Answer::Invalid("too many interim responses");
+            }
+            continue;
+        }
+        let content = match head.framing {
+            ResponseFraming::Framed(framing) => Content::read(&octets[at..], framing),
+            ResponseFraming::UntilClose => Content {
+                data: octets[at..].to_vec(),
+                extent: if ended { Extent::Whole } else { Extent::Cut },
+                used: octets.len() - at,
+            },
+            ResponseFraming::Tunnel => Content { data: Vec::new(), extent: Extent::Whole, used: 0 },
+        };
+        return Answer::Response(Response {
+            head: rest[..end].to_vec(),
+            status: head.status,
+            framing: head.framing,
+            persistent: head.persistent(),
+            end: at + content.used,
+            content,
+            interim,
+        });
+    }
+}
+
+/// Asserts that `sent` has all end-to-end fields of `received`, and nothing meant for one hop.
+pub fn assert_request_fields(received: &Request, sent: &Request) {
+    let (mut r, mut s) = (Slots::new(), Slots::new());
+    let limits = Limits::default();
+    let received = RequestHead::read(&received.head, &mut r, &limits).expect("read before");
+    let sent = RequestHead::read(&sent.head, &mut s, &limits).expect("read before");
+    assert_eq!(sent.version, Version::Http11);
+    threadgate::wire::hop::assert_clean(sent.fields(), sent.framing == Framing::Chunked);
+    threadgate::wire::hop::assert_kept(received.fields(), sent.fields());
+}
+
+/// Asserts that nothing meant for one hop is in a response the client got, and, if it is the one
+/// `received` from upstream, that all else is.
+pub fn assert_response_fields(received: Option<&Response>, sent: &Response, method: Method) {
+    let (mut r, mut s) = (Slots::new(), Slots::new());
+    let limits = Limits::default();
+    let head = ResponseHead::read(&sent.head, &mut s, &limits, method).expect("read before");
+    // `HEAD` and 304 announce a coding that no content follows.
+    let chunked =
+        head.fields().any(|field| field.known == threadgate::wire::Known::TransferEncoding);
+    assert!(!chunked || head.announced_length().is_none(), "framed twice");
+    threadgate::wire::hop::assert_clean(head.fields(), chunked);
+    if let Some(received) = received {
+        let received = ResponseHead::read(&received.head, &mut r, &limits, method);
+        let received = received.expect("read before");
+        assert_eq!(head.reason, received.reason);
+        threadgate::wire::hop::assert_kept(received.fields(), head.fields());
+    }
+}
+
+/// Whether this is the proxy's own reply to a failure.
+pub fn is_own_failure(response: &Response) -> bool {
+    let own = b"\r\nProxy-Status: threadgate; error=";
+    response.status >= 400 && response.head.windows(own.len()).any(|window| window == own)
+}
