@@ -108,22 +108,29 @@ impl ReadyQueue {
 
     /// Wakes a worker, unless one is searching already or enough are awake.
     fn nudge(&self) {
-        if self.awake.load(Ordering::SeqCst) >= self.processors
-            || self.free.load(Ordering::SeqCst) == 0
-            || self.searching.swap(true, Ordering::SeqCst)
-        {
-            return;
-        }
-        let worker = self.asleep.lock().pop();
-        let Some(bed) = worker.and_then(|worker| self.beds.get(worker)) else {
+        loop {
+            if self.awake.load(Ordering::SeqCst) >= self.processors
+                || self.free.load(Ordering::SeqCst) == 0
+                || self.searching.swap(true, Ordering::SeqCst)
+            {
+                return;
+            }
+            let worker = self.asleep.lock().pop();
+            if let Some(bed) = worker.and_then(|worker| self.beds.get(worker)) {
+                self.free.fetch_sub(1, Ordering::SeqCst);
+                self.awake.fetch_add(1, Ordering::SeqCst);
+                bed.woken.store(true, Ordering::SeqCst);
+                if let Some(thread) = &*bed.thread.lock() {
+                    thread.unpark();
+                }
+                return;
+            }
+            // Another nudge took the last sleeper and has not said so yet. Who fell asleep since
+            // may have taken this one for the searching worker.
             self.searching.store(false, Ordering::SeqCst);
-            return;
-        };
-        self.free.fetch_sub(1, Ordering::SeqCst);
-        self.awake.fetch_add(1, Ordering::SeqCst);
-        bed.woken.store(true, Ordering::SeqCst);
-        if let Some(thread) = &*bed.thread.lock() {
-            thread.unpark();
+            if self.receiver.is_empty() {
+                return;
+            }
         }
     }
 
