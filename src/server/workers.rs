@@ -63,6 +63,9 @@ struct Worker<'p> {
     spare: Vec<Box<Exchange>>,
 }
 
+/// A session may stay with its patient worker for hours: after so many turns they are counted.
+const TELL: u64 = 64;
+
 /// What to do with a session after a turn.
 enum After {
     Again(Job),
@@ -152,6 +155,14 @@ impl Worker<'_> {
                         if job.session.be_patient(expected, &mut turn) {
                             paid += 1;
                             turn.moved = 0;
+                            if paid == TELL {
+                                turn.counters.count(|c| {
+                                    c.turns += paid;
+                                    c.patient_reads += patient;
+                                    c.patient_reads_paid += paid;
+                                });
+                                (patient, paid) = (0, 0);
+                            }
                             continue;
                         }
                     }
