@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, LogTarget};
@@ -51,10 +51,11 @@ fn drain(server: Server, mut signals: Signals, config: &Config) -> Result<(), Fa
     let drained = thread::Builder::new()
         .name("drain".into())
         .spawn(move || {
+            let handle = Closing(handle);
             let stats = server.stats_reader();
             let closed = server.shutdown(grace);
             tell(log::Level::Debug, &stats());
-            handle.close();
+            drop(handle);
             closed
         })
         .map_err(|e| failed(format!("cannot start a thread: {e}")))?;
@@ -70,6 +71,15 @@ fn drain(server: Server, mut signals: Signals, config: &Config) -> Result<(), Fa
         Err(_) => return Err(failed("the shutdown failed by a defect of ours".to_owned())),
     }
     Ok(())
+}
+
+/// Ends the wait for signals when it drops, a defect on the way included.
+struct Closing(Handle);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// A snapshot, a log line for each of its lines.

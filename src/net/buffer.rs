@@ -119,6 +119,18 @@ impl Buffers {
         }
     }
 
+    /// As [`reclaim`](Self::reclaim); octets that fit an ordinary buffer do not keep a large one.
+    pub fn settle(&mut self, buffer: &mut Buffer) {
+        if buffer.octets.capacity() == LARGE && (1..=ORDINARY).contains(&buffer.len()) {
+            let mut smaller = Buffer::default();
+            self.lend(&mut smaller);
+            smaller.octets.extend_from_slice(buffer.unread());
+            std::mem::swap(buffer, &mut smaller);
+            self.discard(&mut smaller);
+        }
+        self.reclaim(buffer);
+    }
+
     /// Takes the memory of `buffer` back, whatever it holds.
     pub fn discard(&mut self, buffer: &mut Buffer) {
         buffer.consume(buffer.len());
@@ -160,6 +172,20 @@ mod tests {
         assert_eq!(buffer.unread(), b"wor");
         buffer.truncate(0);
         assert!(buffer.is_empty() && buffer.tail().is_empty());
+    }
+
+    #[test]
+    fn few_octets_do_not_keep_a_large_buffer() {
+        let (mut buffers, mut buffer) = (Buffers::default(), Buffer::default());
+        buffers.lend_large(&mut buffer);
+        buffer.tail().extend_from_slice(&[b'x'; LARGE]);
+        buffer.consume(LARGE - ORDINARY - 1);
+        buffers.settle(&mut buffer);
+        assert_eq!(buffer.octets.capacity(), LARGE);
+        buffer.consume(1);
+        buffers.settle(&mut buffer);
+        assert_eq!((buffer.octets.capacity(), buffer.len()), (ORDINARY, ORDINARY));
+        assert_eq!(buffers.large.len(), 1);
     }
 
     #[test]

@@ -90,6 +90,14 @@ impl Dial {
         }
     }
 
+    /// Remembers why an address failed. That there is no way to one says less than what another did.
+    fn fail(&mut self, to: SocketAddr, why: Failure) {
+        let no_way = matches!(&why, Failure::System(e) if is_unroutable(e));
+        if !(no_way && self.last.is_some()) {
+            self.last = Some((to, why));
+        }
+    }
+
     /// Gets as far as it can without waiting. `owners` are told about the two attempts; `refuse`
     /// is asked about each address before it is connected to.
     pub fn step(
@@ -99,6 +107,7 @@ impl Dial {
         owners: &[Owner; 2],
         refuse: &dyn Fn(SocketAddr) -> Option<Failure>,
     ) -> Dialed {
+        let mut failed = None;
         for attempt in &mut self.pending {
             let Some(Attempt { to, stream }) = attempt else { continue };
             if !stream.is_writable() {
@@ -113,11 +122,14 @@ impl Dial {
                     return Dialed::Connected(stream, to);
                 }
                 Err(e) => {
-                    self.last = Some((*to, Failure::System(e)));
+                    failed = Some((*to, Failure::System(e)));
                     *attempt = None;
                     self.stagger = None;
                 }
             }
+        }
+        if let Some((to, why)) = failed {
+            self.fail(to, why);
         }
         loop {
             let pending = self.pending.iter().flatten().count();
@@ -147,7 +159,7 @@ impl Dial {
                             self.stagger = Some(now + STAGGER);
                         }
                         Err(e) => {
-                            self.last = Some((to, e));
+                            self.fail(to, e);
                             self.stagger = None;
                         }
                     }
@@ -165,12 +177,23 @@ impl Dial {
     }
 }
 
-/// Whether an error says that descriptors, ports or memory are used up: waiting helps, and so does
+/// Whether an error says that descriptors or memory are used up: waiting helps, and so does
 /// closing what is idle.
 pub fn is_shortage(e: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL]
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
         .iter()
         .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Whether an error says that this machine has no way to the address, or no address for that way:
+/// so it is with IPv6 where there is none.
+pub fn is_unroutable(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
 }
 
 /// Starts a connect. It may succeed at once.

@@ -29,16 +29,20 @@ pub struct Edge {
     pub writable: bool,
     /// The peer has ended its side: a receive that finds octets has not found all there is.
     pub closed: bool,
+    /// Both directions are over, perhaps by a reset: the socket may have an error to tell.
+    pub broken: bool,
 }
 
 /// Somebody who waits for sockets.
 pub trait Wake: Send + Sync {
-    /// An edge on the socket known to this owner as `tag`. Called on the parking thread; must not
-    /// block. Answers `false` when the socket has gone to another owner, who is asked next.
+    /// An edge on the socket known to this owner as `tag`. Called on the parking thread, on a worker
+    /// that looks for edges, or on a resolver thread; must not block. Answers `false` if it knows
+    /// that the socket is another's by now, who is told next.
     fn wake(&self, tag: u32, edge: Edge) -> bool;
 
-    /// Whether an edge on the socket known as `tag` came that nobody has looked at yet.
-    fn has_edge(&self, _tag: u32) -> bool {
+    /// Whether an edge on the socket known as `tag` came that nobody has looked at yet. The caller
+    /// sees to it now.
+    fn take_edge(&self, _tag: u32) -> bool {
         false
     }
 }
@@ -92,6 +96,14 @@ struct SourceState {
     owner: Option<Owner>,
 }
 
+impl Source {
+    fn is_of(&self, generation: u32, who: &Arc<dyn Wake>, tag: u32) -> bool {
+        let state = self.state.lock();
+        state.generation == generation
+            && state.owner.as_ref().is_some_and(|o| o.tag == tag && Arc::ptr_eq(&o.who, who))
+    }
+}
+
 #[derive(Default)]
 struct Free {
     indexes: Vec<u32>,
@@ -106,7 +118,7 @@ pub struct Poller {
     free: Mutex<Free>,
 }
 
-/// Events of one wait; kept by the parking thread from wait to wait.
+/// Events of one wait; kept by each thread that waits from wait to wait.
 pub struct Events(Vec<epoll::Event>);
 
 impl Default for Events {
@@ -172,6 +184,7 @@ impl Poller {
                     readable: closed || flags.contains(EventFlags::IN),
                     writable: broken || flags.contains(EventFlags::OUT),
                     closed,
+                    broken,
                 },
             );
         }
@@ -180,8 +193,8 @@ impl Poller {
     fn deliver_one(&self, key: u64, edge: Edge) {
         let (index, generation) = ((key >> 32) as u32, key as u32);
         let Some(source) = self.source(index) else { return };
-        // An owner that lets go of a socket names the next one before it unlocks, so a second
-        // question finds it; the third and fourth are for a socket that changes hands at that rate.
+        // The second time round it is the new owner; the third and fourth are for a socket that
+        // changes hands at that rate.
         for _ in 0..4 {
             let owner = {
                 let state = source.state.lock();
@@ -190,9 +203,11 @@ impl Poller {
                 }
                 state.owner.clone()
             };
-            match owner {
-                Some(Owner { who, tag }) if !who.wake(tag, edge) => {}
-                _ => return,
+            let Some(Owner { who, tag }) = owner else { return };
+            // The socket may have changed hands while its former owner was told: then the edge is
+            // the new one's too. One too many does no harm.
+            if who.wake(tag, edge) && source.is_of(generation, &who, tag) {
+                return;
             }
         }
     }
@@ -279,7 +294,9 @@ impl Registration {
     /// Gives later edges to `owner`.
     pub fn hand_to(&self, owner: Owner) {
         if let Some(source) = self.poller.source(self.index) {
-            source.state.lock().owner = Some(owner);
+            let former = source.state.lock().owner.replace(owner);
+            // Outside the lock: it may be the last reference to a slot.
+            drop(former);
         }
     }
 }
@@ -334,7 +351,7 @@ mod tests {
         poller.deliver(&events);
     }
 
-    const READABLE: Edge = Edge { readable: true, writable: false, closed: false };
+    const READABLE: Edge = Edge { readable: true, writable: false, closed: false, broken: false };
 
     #[test]
     fn the_owner_at_the_time_of_the_edge_is_told() {

@@ -44,6 +44,8 @@ pub struct Stream {
     /// Whether an edge told of the peer's end. No other will: the stream is readable until the end
     /// was read.
     closed: bool,
+    /// Whether an edge told that both directions are over.
+    broken: bool,
     /// Whether the socket waits in a receive, and for how long, as dialing left it.
     patient: Patient,
 }
@@ -67,6 +69,7 @@ impl Stream {
             readable: true,
             writable: true,
             closed: false,
+            broken: false,
             patient: Patient::Unset,
         }
     }
@@ -79,6 +82,7 @@ impl Stream {
             readable: false,
             writable: false,
             closed: false,
+            broken: false,
             patient: Patient::NonBlocking,
         }
     }
@@ -103,6 +107,7 @@ impl Stream {
         self.readable |= edge.readable;
         self.writable |= edge.writable;
         self.closed |= edge.closed;
+        self.broken |= edge.broken;
     }
 
     /// Receives what is there into the room `into` has; it must have some.
@@ -193,6 +198,14 @@ impl Stream {
             Err(Errno::INTR) => Ok(0),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// The error of a connection that an edge told to be over, if it has one: a reset.
+    pub fn broken(&mut self) -> Option<io::Error> {
+        if !std::mem::take(&mut self.broken) {
+            return None;
+        }
+        self.socket.take_error().ok().flatten()
     }
 
     /// Whether an idle connection has said anything since: it is then no longer fit for use.

@@ -19,8 +19,8 @@ pub trait Expire: Send + Sync {
     /// come back, if at all.
     fn due(self: Arc<Self>, filed: Instant, now: Instant) -> Option<Instant>;
 
-    /// Whether the entries filed by it mean nothing any more.
-    fn is_over(&self) -> bool {
+    /// Whether its entry filed for `filed` means nothing any more.
+    fn is_over(&self, _filed: Instant) -> bool {
         false
     }
 
@@ -55,6 +55,8 @@ struct Heap {
     entries: BinaryHeap<Reverse<Entry>>,
     /// Until when the parking thread sleeps, while it does: an earlier entry must wake it.
     sleeps_until: Option<Option<Instant>>,
+    /// Everybody who has an entry is to look up.
+    hurry: bool,
     /// About how many entries mean nothing any more.
     over: usize,
 }
@@ -112,24 +114,29 @@ impl Timers {
                 heap.entries.push(Reverse(Entry { at, who }));
             }
         }
+        if std::mem::take(&mut heap.hurry) {
+            let all: Vec<_> = heap.entries.iter().map(|Reverse(e)| Arc::clone(&e.who)).collect();
+            drop(heap);
+            all.into_iter().for_each(Expire::hurry);
+        }
     }
 
-    /// Somebody with an entry is over. When that is true of most entries they are swept out, so
+    /// An entry means nothing any more. When that is true of most entries they are swept out, so
     /// that a proxy with many short connections does not keep each until its deadline.
     pub fn one_is_over(&self) {
         let mut heap = self.heap.lock();
         heap.over += 1;
         if heap.over > OVER_KEPT && heap.over > heap.entries.len() / 2 {
             heap.over = 0;
-            heap.entries.retain(|Reverse(e)| !e.who.is_over());
+            heap.entries.retain(|Reverse(e)| !e.who.is_over(e.at));
         }
     }
 
-    /// Hurries everybody who has an entry.
+    /// Has the parking thread hurry everybody who has an entry. Only that thread takes entries out,
+    /// so it finds them all.
     pub fn hurry_all(&self) {
-        let all: Vec<_> =
-            self.heap.lock().entries.iter().map(|Reverse(e)| Arc::clone(&e.who)).collect();
-        all.into_iter().for_each(Expire::hurry);
+        self.heap.lock().hurry = true;
+        self.poller.notify();
     }
 
     /// Entries filed; for tests and stats.
@@ -177,7 +184,7 @@ mod tests {
             fn due(self: Arc<Self>, _: Instant, _: Instant) -> Option<Instant> {
                 None
             }
-            fn is_over(&self) -> bool {
+            fn is_over(&self, _: Instant) -> bool {
                 true
             }
         }

@@ -97,7 +97,8 @@ fn special_v6(ip: Ipv6Addr) -> Option<&'static str> {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => return special_v4(v4(high, low)),
         [0x2002, high, low, ..] => return special_v4(v4(high, low)),
         [0, 0, 0, 0, 0, 0, high, low] => return special_v4(v4(high, low)),
-        [0x64, 0xff9b, 1, ..]
+        // Of ::/8 only the translated IPv4 above is in use.
+        [0..=0xff, ..]
         | [0x100, 0, 0, 0, ..]
         | [0x2001, 0xdb8, ..]
         | [0x3fff, ..]
@@ -182,6 +183,9 @@ mod tests {
             "2002:a9fe:a9fe::1",
             "2001:db8::1",
             "2001:0:1::1",
+            "::ffff:0:10.0.0.1",
+            "::1:2:3",
+            "64:ff9b:2::1",
         ] {
             assert!(Scope::Protected.forbids(ip(special)).is_some(), "{special}");
         }

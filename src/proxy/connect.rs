@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage};
+use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage, is_unroutable};
 use crate::net::poll::{Owner, Wake};
 use crate::net::resolve::Lookup;
 
@@ -127,7 +127,7 @@ fn unconnected(why: Failure) -> Error {
             Side::Proxy,
             Phase::Connect,
             Kind::ConnectionLimitReached,
-            "the proxy has no descriptor or port left for another connection",
+            "the proxy has no descriptor left for another connection",
         )
         .with_source(e),
         Failure::System(e) => match e.kind() {
@@ -137,7 +137,7 @@ fn unconnected(why: Failure) -> Error {
             io::ErrorKind::TimedOut => {
                 upstream(Kind::ConnectionTimeout, "the upstream cannot be reached")
             }
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            _ if is_unroutable(&e) => {
                 upstream(Kind::DestinationIpUnroutable, "there is no way to the upstream")
                     .with_source(e)
             }

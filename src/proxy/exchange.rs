@@ -170,7 +170,7 @@ pub struct Exchange {
     pub status: u16,
     pub(super) stage: Stage,
     pub(super) upstream: Option<Upstream>,
-    /// The last address that could not be connected to.
+    /// The last address that could not be connected to, or whose answer was not passed on.
     pub(super) tried: Option<SocketAddr>,
     pub(super) request: Flow,
     pub(super) response: Flow,
@@ -293,12 +293,17 @@ impl Exchange {
             let owner = client.owner(UPSTREAM);
             let repeatable = self.facts.repeatable;
             let authority = &self.destination.authority;
-            if let Some(stream) = turn.ctx.pool.take(authority, &owner, repeatable, turn.now) {
+            let taken = turn.ctx.pool.take(authority, &owner, repeatable, turn.now);
+            // The listener it was made for may allow more than this one.
+            let allowed = |address: &Option<SocketAddr>| {
+                address.is_some_and(|a| self.facts.scope.forbids(a.ip()).is_none())
+            };
+            if let Some((stream, address)) = taken.filter(|(_, address)| allowed(address)) {
                 if repeatable {
                     self.resend.extend_from_slice(self.to_upstream.unread());
                 }
                 turn.counters.count(|c| c.upstream_reuses += 1);
-                self.connected(stream, None, true, turn);
+                self.connected(stream, address, true, turn);
                 return;
             }
         }
@@ -309,6 +314,7 @@ impl Exchange {
     pub fn reply_only(&mut self, status: u16, failure: Option<Error>, turn: &mut Turn<'_>) {
         if let Some(upstream) = &mut self.upstream {
             turn.buffers.discard(&mut upstream.end.buffer);
+            self.tried = upstream.address;
         }
         self.upstream = None;
         self.upstream_persists = false;
@@ -318,6 +324,8 @@ impl Exchange {
         self.response.add_sent(sent);
         self.status = status;
         self.begun = true;
+        // No other reply takes its place.
+        self.staged_at = None;
         self.failure = failure;
         self.wake_at = None;
         self.deadline = Some(turn.now + turn.ctx.timeouts.response);
@@ -400,6 +408,7 @@ impl Exchange {
             if self.deadline.is_some_and(|at| at <= turn.now) {
                 return Err(self.expired(client));
             }
+            self.notice_breaks(client)?;
             self.listen_to_client(client, turn)?;
             match &mut self.stage {
                 Stage::Lookup => {
@@ -477,6 +486,24 @@ impl Exchange {
         }
     }
 
+    /// Notices a reset also where nothing is received from the peer now.
+    fn notice_breaks(&mut self, client: &mut ClientSide<'_>) -> Result<(), Error> {
+        if let Some(e) = client.end.stream.broken() {
+            return Err(if self.is_tunnel() {
+                tunnel_reset(Side::Client, e)
+            } else {
+                client_gone(e)
+            });
+        }
+        if self.is_tunnel()
+            && let Some(upstream) = &mut self.upstream
+            && let Some(e) = upstream.end.stream.broken()
+        {
+            return Err(tunnel_reset(Side::Upstream, e));
+        }
+        Ok(())
+    }
+
     /// Notices a client that has gone while only the upstream is awaited. What else it says is the
     /// next request, or its end, which is a half-close and gets its answer.
     fn listen_to_client(
@@ -524,7 +551,7 @@ impl Exchange {
         turn.buffers.reclaim(&mut self.to_upstream);
         turn.buffers.reclaim(&mut self.to_client);
         if let Some(upstream) = &mut self.upstream {
-            turn.buffers.reclaim(&mut upstream.end.buffer);
+            turn.buffers.settle(&mut upstream.end.buffer);
         }
     }
 
@@ -547,6 +574,11 @@ pub(super) fn flush(out: &mut Buffer, flow: &mut Flow, sink: &mut Stream) -> io:
         flow.add_sent(count as u64);
     }
     Ok(out.is_empty())
+}
+
+pub(super) fn tunnel_reset(side: Side, e: io::Error) -> Error {
+    let reason = "a peer reset the tunnel";
+    Error::new(side, Phase::Transfer, Kind::ConnectionTerminated, reason).with_source(e)
 }
 
 pub(super) fn client_gone(e: io::Error) -> Error {

@@ -28,7 +28,7 @@ impl Exchange {
         if turn.ctx.access_log.is_some() {
             self.tell(address, turn);
         }
-        if let Some(Upstream { mut end, .. }) = self.upstream.take() {
+        if let Some(Upstream { mut end, address, .. }) = self.upstream.take() {
             // Octets past the end of a response would answer the next request.
             // After a receive that filled its buffer only the socket knows whether there are more.
             let clean = end.buffer.is_empty()
@@ -39,7 +39,12 @@ impl Exchange {
             turn.buffers.discard(&mut end.buffer);
             if clean && whole && self.upstream_persists && !tunnel && self.failure.is_none() {
                 let former = Owner { who: Arc::clone(waker), tag: UPSTREAM };
-                turn.ctx.pool.put(&self.destination.authority, end.stream, &former, turn.now);
+                turn.ctx.pool.put(
+                    &self.destination.authority,
+                    (end.stream, address),
+                    &former,
+                    turn.now,
+                );
             }
         }
     }

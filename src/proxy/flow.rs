@@ -216,10 +216,13 @@ impl Flow {
         sink: &mut Stream,
         turn: &mut Turn<'_>,
     ) -> Result<Step, Broken> {
+        let mut received = false;
         loop {
             self.take(source, out, turn)?;
             if !out.is_empty() || self.cleared > 0 {
                 if !sink.is_writable() {
+                    // Who cannot keep up is not worth a large buffer.
+                    self.streams = false;
                     return Ok(Step::Blocked);
                 }
                 self.send(source, out, sink, turn)?;
@@ -241,9 +244,11 @@ impl Flow {
             if !source.stream.is_readable() {
                 return Ok(Step::Blocked);
             }
-            if turn.is_spent() {
+            // Once at least: the other direction may have used up the turn.
+            if received && turn.is_spent() {
                 return Ok(Step::Spent);
             }
+            received = true;
             self.receive(source, turn)?;
         }
     }

@@ -45,6 +45,22 @@ pub struct Timeouts {
     pub tunnel: Duration,
 }
 
+/// No wait is longer: past it moments cannot be counted on to exist.
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Timeouts {
+    /// The same, none longer than [`LONGEST`].
+    pub fn clamped(self) -> Self {
+        Self {
+            head: self.head.min(LONGEST),
+            idle: self.idle.min(LONGEST),
+            connect: self.connect.min(LONGEST),
+            response: self.response.min(LONGEST),
+            tunnel: self.tunnel.min(LONGEST),
+        }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -130,7 +146,7 @@ impl OwnAddresses {
     }
 }
 
-/// Octets a session may move in one turn. With nobody else waiting the next turn follows at once.
+/// Octets a session may receive and send in one turn. With nobody else waiting the next turn follows at once.
 const TURN_OCTETS: usize = 128 * 1024;
 /// How long a turn may last.
 const TURN_TIME: Duration = Duration::from_millis(1);
@@ -147,7 +163,7 @@ pub struct Turn<'w> {
     pub counters: &'w Shard,
     /// When the turn began.
     pub now: Instant,
-    /// Octets moved so far.
+    /// Octets received and octets sent so far.
     pub moved: usize,
 }
 

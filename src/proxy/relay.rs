@@ -72,10 +72,16 @@ impl Exchange {
                 self.upload_broken = true;
                 self.close |= !self.request.is_clear();
                 turn.buffers.discard(&mut self.to_upstream);
-                upstream.end.stream.note(Edge { readable: true, closed: true, writable: false });
+                upstream.end.stream.note(Edge { readable: true, closed: true, ..Edge::default() });
                 Ok(Step::Ended)
             }
             Err(Broken::Source(e)) => Err(client_gone(e)),
+            // The answer is on its way already: it goes on, and is the last.
+            Err(Broken::SourceEnded | Broken::Framing(_)) if self.begun => {
+                self.upload_broken = true;
+                self.close = true;
+                Ok(Step::Ended)
+            }
             Err(Broken::SourceEnded) => Err(Error::new(
                 Side::Client,
                 Phase::Send,

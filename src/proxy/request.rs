@@ -41,7 +41,7 @@ static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html
 ///
 /// # Errors
 ///
-/// The request is refused: reply, and close unless the error is the upstream's.
+/// The request is refused: reply, and close.
 pub fn prepare(
     octets: &[u8],
     asker: Asker,

@@ -74,12 +74,14 @@ impl Edges {
             known.readable |= edge.readable;
             known.writable |= edge.writable;
             known.closed |= edge.closed;
+            known.broken |= edge.broken;
         }
     }
 
-    /// Whether there was one on the socket with this tag.
-    pub fn has(&self, tag: u32) -> bool {
-        self.sockets.get(tag as usize).is_some_and(|edge| *edge != Edge::default())
+    /// Whether there was one on the socket with this tag, which is seen to now.
+    pub fn take(&mut self, tag: u32) -> bool {
+        let edge = self.sockets.get_mut(tag as usize).map(std::mem::take);
+        edge.is_some_and(|edge| edge != Edge::default())
     }
 
     /// Whether there was none.
@@ -198,6 +200,11 @@ impl Session {
             }
             let flooded = *skipped > MAX_EMPTY_OCTETS;
             let held = self.client.buffer.unread();
+            if held.is_empty() && begun.is_some() && self.served > 0 {
+                // It was an empty line, not the start of a request.
+                *begun = None;
+                self.deadline = turn.now + turn.ctx.timeouts.idle;
+            }
             if !held.is_empty() || flooded {
                 if begun.is_none() {
                     *begun = Some(turn.clock());
@@ -335,9 +342,7 @@ impl Session {
         exchange.stop_waiting(&self.waker, turn);
         log::debug!("{}: {error}", self.asker.address);
         if error.kind() == Kind::ClientGone || !exchange.make_way_for_reply() {
-            if exchange.is_tunnel() {
-                self.client.stream.reset_on_close();
-            } else if exchange.ends_by_closing() {
+            if exchange.is_tunnel() || exchange.ends_by_closing() {
                 // An end would look like the content's end: only a reset tells.
                 self.client.stream.reset_on_close();
             }
@@ -409,7 +414,7 @@ impl Session {
     fn linger(&mut self, turn: &mut Turn<'_>) -> Stepped {
         let State::Linger { left } = &mut self.state else { return Stepped::Again };
         loop {
-            if turn.now >= self.deadline || turn.ctx.is_draining() {
+            if turn.now >= self.deadline {
                 return Stepped::Next(Next::Close);
             }
             if !self.client.stream.is_readable() {
@@ -487,7 +492,7 @@ impl Session {
         if let Some(tag) = tag {
             self.waiting = Some((turn.now, tag));
         }
-        turn.buffers.reclaim(&mut self.client.buffer);
+        turn.buffers.settle(&mut self.client.buffer);
         let owner = Owner { who: Arc::clone(&self.waker), tag: CLIENT };
         let write = !self.client.stream.is_writable();
         self.client.stream.watch(&turn.ctx.poller, &owner, write)?;
@@ -497,6 +502,11 @@ impl Session {
             exchange.watch(&client, turn)?;
         }
         Ok(())
+    }
+
+    /// It was not parked after all: something had come already.
+    pub fn did_not_wait(&mut self) {
+        self.waiting = None;
     }
 
     /// Notes edges that came.
@@ -511,12 +521,24 @@ impl Session {
         }
     }
 
+    /// The session is dropped without another turn: what looks whole only by its end must not.
+    pub fn abandon(&self) {
+        if let State::Exchange(exchange) = &self.state
+            && (exchange.is_tunnel() || exchange.ends_by_closing())
+        {
+            self.client.stream.reset_on_close();
+        }
+    }
+
     /// The session is closed from outside: what it was doing is told as failed.
     pub fn cut(&mut self, kind: Kind, reason: &'static str, turn: &mut Turn<'_>) {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             return;
         };
         exchange.stop_waiting(&self.waker, turn);
+        if exchange.is_tunnel() || exchange.ends_by_closing() {
+            self.client.stream.reset_on_close();
+        }
         exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));
         exchange.finish(self.asker.address, &self.waker, turn);
     }

@@ -1,12 +1,10 @@
 //! Octets both ways, until each direction has ended.
 
-use std::io;
-
-use crate::error::{Error, Kind, Phase, Side};
+use crate::error::{Error, Side};
 use crate::net::buffer::Buffer;
 
 use super::Turn;
-use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM};
+use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, tunnel_reset};
 use super::flow::{Broken, End, Flow, Step};
 
 impl Exchange {
@@ -33,17 +31,12 @@ impl Exchange {
         };
         let up = step(&mut self.request, client.end, &mut self.to_upstream, &mut upstream.end);
         let down = step(&mut self.response, &mut upstream.end, &mut self.to_client, client.end);
-        let reset = |side, e: io::Error| {
-            let reason = "a peer reset the tunnel";
-            Err(Error::new(side, Phase::Transfer, Kind::ConnectionTerminated, reason)
-                .with_source(e))
-        };
         let (up, down) = match (up, down) {
             (Err(Broken::Source(e)), _) | (_, Err(Broken::Sink(e))) => {
-                return reset(Side::Client, e);
+                return Err(tunnel_reset(Side::Client, e));
             }
             (Err(Broken::Sink(e)), _) | (_, Err(Broken::Source(e))) => {
-                return reset(Side::Upstream, e);
+                return Err(tunnel_reset(Side::Upstream, e));
             }
             (Ok(up), Ok(down)) => (up, down),
             _ => return Ok(Progress::Finished),

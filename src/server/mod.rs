@@ -16,7 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ use crate::net::timers::Timers;
 use crate::observe::access_log::{AccessLog, Destination, Format};
 use crate::observe::stats::{Snapshot, Stats};
 use crate::policy::guard::Scope;
-use crate::proxy::{Context, OwnAddresses, Timeouts};
+use crate::proxy::{Context, LONGEST, OwnAddresses, Timeouts};
 use crate::upstream::pool;
 use crate::wire;
 
@@ -151,7 +151,10 @@ impl Server {
         let mut listeners = Vec::with_capacity(options.listen.len());
         let mut addresses = Vec::with_capacity(options.listen.len());
         for &address in &options.listen {
-            let both = options.listen.iter().any(|o| o.is_ipv4() && o.port() == address.port());
+            let beside = |o: &SocketAddr| {
+                o.ip() == Ipv4Addr::UNSPECIFIED && o.port() == address.port() && o.port() != 0
+            };
+            let both = options.listen.iter().any(beside);
             let bound = acceptor::bind(address, both)
                 .and_then(|listener| Ok((listener.local_addr()?, Arc::new(listener))));
             let (address, listener) = bound.map_err(|e| StartError::Bind(address, e))?;
@@ -168,7 +171,7 @@ impl Server {
         let timers = Arc::new(Timers::new(Arc::clone(&poller)));
         let limits = pool::Limits { total: places, ..pool::Limits::default() };
         let ctx = Context {
-            timeouts: options.timeouts,
+            timeouts: options.timeouts.clamped(),
             limits: wire::Limits {
                 max_head_octets: options.max_head_octets,
                 ..wire::Limits::default()
@@ -298,6 +301,11 @@ impl Server {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
+        for message in self.pool.ready.drain() {
+            if let Message::Ready(job) = message {
+                job.session.abandon();
+            }
+        }
         self.pool.ctx.pool.clear();
         if let Some(log) = &self.pool.ctx.access_log {
             log.finish(LOG_GRACE);
@@ -306,7 +314,7 @@ impl Server {
     }
 
     fn wait_for_the_last(&self, limit: Duration) {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + limit.min(LONGEST);
         while self.permits.left() < self.places {
             let now = Instant::now();
             if now >= end {

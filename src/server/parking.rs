@@ -108,8 +108,8 @@ impl Wake for Slot {
         true
     }
 
-    fn has_edge(&self, tag: u32) -> bool {
-        self.state.lock().edges.has(tag)
+    fn take_edge(&self, tag: u32) -> bool {
+        self.state.lock().edges.take(tag)
     }
 }
 
@@ -134,8 +134,9 @@ impl Expire for Slot {
         None
     }
 
-    fn is_over(&self) -> bool {
-        self.state.lock().over
+    fn is_over(&self, filed: Instant) -> bool {
+        let state = self.state.lock();
+        state.over || state.filed != Some(filed)
     }
 
     fn hurry(self: Arc<Self>) {
@@ -178,6 +179,7 @@ impl Parking {
         let slot = Arc::clone(&job.slot);
         let mut job = job;
         loop {
+            let superseded;
             {
                 let mut state = slot.state.lock();
                 if state.filed.is_some_and(|at| at <= until) {
@@ -192,11 +194,14 @@ impl Parking {
                     state.parked = Some(job);
                     return None;
                 }
-                state.filed = Some(until);
+                superseded = state.filed.replace(until).is_some();
             }
             // Without the slot's lock: timers take the two in the other order. The entry may come
             // due before the session is stored; then the loop files another.
             self.timers.file(until, Arc::clone(&slot) as Arc<dyn Expire>);
+            if superseded {
+                self.timers.one_is_over();
+            }
         }
     }
 
@@ -204,7 +209,7 @@ impl Parking {
     pub fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::SeqCst);
         // A session that waits has an entry; one that is about to files it first and then looks
-        // at the stage. So none is missed.
+        // at the stage; and no entry is out while all are hurried. So none is missed.
         self.timers.hurry_all();
     }
 

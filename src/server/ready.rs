@@ -153,6 +153,11 @@ impl ReadyQueue {
         }
     }
 
+    /// What is left when the workers have ended.
+    pub fn drain(&self) -> impl Iterator<Item = Message> {
+        self.receiver.try_iter()
+    }
+
     /// A worker ends: it is not awake any more.
     pub fn leave(&self) {
         self.awake.fetch_sub(1, Ordering::SeqCst);

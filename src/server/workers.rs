@@ -40,7 +40,7 @@ pub struct Pool {
 ///
 /// When the system refuses a thread.
 pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> {
-    (0..count)
+    let spawned: io::Result<Vec<_>> = (0..count)
         .map(|index| {
             let pool = Arc::clone(pool);
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -50,7 +50,12 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
                 Worker { pool: &pool, index, buffers, events, spare: Vec::new() }.work();
             })
         })
-        .collect()
+        .collect();
+    if spawned.is_err() {
+        // Those that started end.
+        (0..count).for_each(|_| pool.ready.push(Message::Stop));
+    }
+    spawned
 }
 
 struct Worker<'p> {
@@ -137,6 +142,11 @@ impl Worker<'_> {
         let (until, tag) = loop {
             match job.session.turn(&mut turn) {
                 Next::Close => {
+                    turn.counters.count(|c| {
+                        c.turns += 1 + paid;
+                        c.patient_reads += patient;
+                        c.patient_reads_paid += paid;
+                    });
                     self.close(job);
                     return After::Gone;
                 }
@@ -146,7 +156,7 @@ impl Worker<'_> {
                 }
                 Next::Park(until, tag) => {
                     let Some(expected) = tag else { break (until, tag) };
-                    if stage == Stage::Running
+                    if pool.parking.stage() == Stage::Running
                         && ready.is_empty()
                         && job.session.would_be_patient(expected)
                         && let Some(_place) = ready.be_patient()
@@ -184,7 +194,10 @@ impl Worker<'_> {
             return After::Gone;
         }
         match pool.parking.park(job, until, stage) {
-            Some(job) => After::Again(job),
+            Some(mut job) => {
+                job.session.did_not_wait();
+                After::Again(job)
+            }
             None => After::Gone,
         }
     }

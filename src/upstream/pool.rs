@@ -5,6 +5,7 @@
 //! needed for one that was used a moment ago.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ const YOUNG: Duration = Duration::from_secs(1);
 /// How long a connection may be idle unwatched. One that is used again and again by a patient worker
 /// is never watched, which saves a wake-up for each response; it is probed each time instead.
 const UNWATCHED: Duration = Duration::from_secs(1);
+/// Connections that come due within this are seen to together.
+const TOGETHER: Duration = Duration::from_millis(100);
 /// Destinations without an idle connection that are remembered, to keep their memory.
 const EMPTY_KEPT: usize = 256;
 
@@ -60,6 +63,7 @@ struct Idle {
 
 struct Entry {
     stream: Stream,
+    address: Option<SocketAddr>,
     destination: Arc<str>,
     since: Instant,
 }
@@ -72,34 +76,40 @@ impl Pool {
 
     /// Takes a connection to `destination` that is fit for use, and gives its edges to `owner`. One
     /// that is not watched, or not quite young, or is wanted for a request that may not be
-    /// repeated, is probed.
+    /// repeated, is probed. The address is the one that was connected to.
     pub fn take(
         &self,
         destination: &str,
         owner: &Owner,
         repeatable: bool,
         now: Instant,
-    ) -> Option<Stream> {
+    ) -> Option<(Stream, Option<SocketAddr>)> {
         loop {
-            let (stream, since) = {
+            let (stream, address, since) = {
                 let mut idle = self.idle.lock();
                 let place = idle.by_destination.get_mut(destination)?.pop()?;
                 let Some(entry) = idle.vacate(place) else { continue };
                 // Under the lock: an edge that finds the connection gone asks its owner next.
                 entry.stream.hand_to(owner.clone());
-                (entry.stream, entry.since)
+                (entry.stream, entry.address, entry.since)
             };
             let young = now.saturating_duration_since(since) < YOUNG;
             if !(young && repeatable && stream.is_watched()) && stream.is_stale() {
                 continue;
             }
-            return Some(stream);
+            return Some((stream, address));
         }
     }
 
-    /// Keeps a connection between exchanges, if there is room. An edge that still reached its
+    /// Keeps a connection, to this address, between exchanges, if there is room. An edge that still reached its
     /// `former` owner is seen to.
-    pub fn put(self: &Arc<Self>, destination: &str, stream: Stream, former: &Owner, now: Instant) {
+    pub fn put(
+        self: &Arc<Self>,
+        destination: &str,
+        (stream, address): (Stream, Option<SocketAddr>),
+        former: &Owner,
+        now: Instant,
+    ) {
         let mut idle = self.idle.lock();
         if idle.count >= self.limits.total {
             return;
@@ -115,10 +125,10 @@ impl Pool {
         stream.hand_to(Owner { who: Arc::clone(self) as Arc<dyn Wake>, tag: place });
         // From here on edges come to the pool. One that came before is perhaps that of the response
         // just read, perhaps the end: the socket tells.
-        let doubtful = former.who.has_edge(former.tag) && stream.is_stale();
+        let doubtful = former.who.take_edge(former.tag) && stream.is_stale();
         let due = now + if stream.is_watched() { self.limits.idle } else { UNWATCHED };
         if let Some(free) = idle.places.get_mut(place as usize) {
-            *free = Some(Entry { stream, destination, since: now });
+            *free = Some(Entry { stream, address, destination, since: now });
         }
         idle.count += 1;
         if doubtful {
@@ -240,6 +250,8 @@ impl Expire for Pool {
                 next = Some(next.map_or(due, |n| n.min(due)));
             }
         }
+        // Not for each of many on its own: this looks at all of them.
+        let next = next.map(|next| next.max(now + TOGETHER));
         idle.filed = next;
         drop(idle);
         drop(closed);
@@ -298,12 +310,12 @@ mod tests {
         let now = Instant::now();
         let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
         let (port_a, port_b) = (a.socket().local_addr().unwrap(), b.socket().local_addr().unwrap());
-        pool.put("a:80", a, &bench.owner, now);
-        pool.put("a:80", b, &bench.owner, now);
+        pool.put("a:80", (a, None), &bench.owner, now);
+        pool.put("a:80", (b, None), &bench.owner, now);
         assert!(pool.take("b:80", &bench.owner, true, now).is_none());
         let take = || pool.take("a:80", &bench.owner, true, now).unwrap();
-        assert_eq!(take().socket().local_addr().unwrap(), port_b);
-        assert_eq!(take().socket().local_addr().unwrap(), port_a);
+        assert_eq!(take().0.socket().local_addr().unwrap(), port_b);
+        assert_eq!(take().0.socket().local_addr().unwrap(), port_a);
         assert!(pool.is_empty());
     }
 
@@ -312,7 +324,7 @@ mod tests {
         let bench = Bench::new();
         let pool = bench.pool(Limits::default());
         let (stream, peer) = bench.connection();
-        pool.put("a:80", stream, &bench.owner, Instant::now());
+        pool.put("a:80", (stream, None), &bench.owner, Instant::now());
         drop(peer);
         let mut events = Events::default();
         bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
@@ -328,7 +340,7 @@ mod tests {
         for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
             let (stream, peer) = bench.connection();
             peer.shutdown(std::net::Shutdown::Both).unwrap();
-            pool.put("a:80", stream, &bench.owner, now);
+            pool.put("a:80", (stream, None), &bench.owner, now);
             let at = now + Duration::from_secs(later);
             let taken = pool.take("a:80", &bench.owner, repeatable, at);
             assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
@@ -345,7 +357,7 @@ mod tests {
         let mut put = |destination, at| {
             let (stream, peer) = bench.connection();
             peers.push(peer);
-            pool.put(destination, stream, &bench.owner, at);
+            pool.put(destination, (stream, None), &bench.owner, at);
             pool.len()
         };
         let later = now + Duration::from_secs(10);
@@ -374,11 +386,11 @@ mod tests {
         };
         let (stream, peer) = unwatched();
         peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", stream, &bench.owner, now);
+        pool.put("a:80", (stream, None), &bench.owner, now);
         assert!(pool.take("a:80", &bench.owner, true, now).is_none(), "a probe finds the end");
 
         let (stream, peer) = unwatched();
-        pool.put("a:80", stream, &bench.owner, now);
+        pool.put("a:80", (stream, None), &bench.owner, now);
         drop(peer);
         let due = Arc::clone(&pool).due(now + UNWATCHED, now + UNWATCHED);
         assert_eq!((pool.len(), due), (1, Some(now + Limits::default().idle)));
@@ -395,7 +407,7 @@ mod tests {
             fn wake(&self, _: u32, _: Edge) -> bool {
                 true
             }
-            fn has_edge(&self, _: u32) -> bool {
+            fn take_edge(&self, _: u32) -> bool {
                 true
             }
         }
@@ -404,9 +416,9 @@ mod tests {
         let former = Owner { who: Arc::new(Late), tag: 1 };
         let ((alive, _peer), (dead, peer)) = (bench.connection(), bench.connection());
         peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", alive, &former, Instant::now());
+        pool.put("a:80", (alive, None), &former, Instant::now());
         assert_eq!(pool.len(), 1, "a late edge alone is no reason to close");
-        pool.put("a:80", dead, &former, Instant::now());
+        pool.put("a:80", (dead, None), &former, Instant::now());
         assert_eq!(pool.len(), 1);
     }
 }

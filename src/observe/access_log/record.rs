@@ -25,7 +25,7 @@ pub struct Record<'a> {
     pub octets_from_client: u64,
     /// Octets sent to the client for this exchange, heads included.
     pub octets_to_client: u64,
-    /// The upstream it was connected to, if it came that far.
+    /// The upstream it was connected to, or that was tried last, if it came that far.
     pub upstream: Option<SocketAddr>,
     /// Whether that connection had served an exchange before.
     pub reused: bool,
