@@ -27,7 +27,8 @@
 //! - [`config`]: checked values of the command line.
 //! - [`cli`]: the command line itself, and exit codes.
 //!
-//! `docs/architecture.md` has the drawings and the walks.
+//! `docs/architecture.md` has the drawings and the walks; `examples/` a whole program, and a test
+//! through a proxy.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
