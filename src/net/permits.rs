@@ -63,10 +63,8 @@ impl Permits {
     /// descriptors too.
     pub fn wait_for_return(&self, limit: Duration) {
         let mut left = self.left.lock();
-        if !left.closed {
-            left.waiting = true;
-            let _ = self.returned.wait_for(&mut left, limit);
-        }
+        left.waiting = true;
+        let _ = self.returned.wait_for(&mut left, limit);
     }
 
     /// Ends all waiting; no place is given any more.

@@ -285,19 +285,23 @@ impl Server {
         }
         self.stopping.store(true, Ordering::SeqCst);
         self.listeners.iter().for_each(|listener| acceptor::shut_down(listener));
+        self.permits.close();
+        for acceptor in self.acceptors.drain(..) {
+            // One that panicked has said so. Each gives the permit back that it held in `accept`.
+            let _ = acceptor.join();
+        }
         self.pool.ctx.draining.store(true, Ordering::SeqCst);
         self.pool.parking.enter(Stage::Draining);
         self.wait_for_the_last(grace);
         let left = self.places - self.permits.left().min(self.places);
         self.pool.parking.enter(Stage::Cutting);
         self.wait_for_the_last(Duration::from_secs(1));
-        self.permits.close();
         for _ in &self.workers {
             self.pool.ready.push(Message::Stop);
         }
         self.pool.parking.stop();
         let threads = self.workers.drain(..).chain(self.parking.take());
-        for thread in threads.chain(self.acceptors.drain(..)) {
+        for thread in threads {
             // A thread that panicked has said so.
             let _ = thread.join();
         }

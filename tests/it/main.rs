@@ -24,6 +24,7 @@ mod patience;
 mod peers;
 mod persistence;
 mod proxies;
+mod regression;
 mod replies;
 mod responses;
 mod servers;

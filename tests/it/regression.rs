@@ -1,0 +1,168 @@
+//! One test a defect that was found by reading, fuzzing or use, and that no other file is about.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::peers::{Peer, eventually, pattern};
+use crate::proxies::{get_request, proxy, proxy_with};
+use crate::servers::{Origin, listen};
+
+/// A connection is judged by the listener that uses it, not by the one it was made for.
+#[test]
+fn an_idle_connection_made_for_one_listener_is_no_way_around_the_rules_of_another() {
+    let origin = Origin::answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = proxy_with(|options| {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        options.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), any];
+    });
+    let mut allowed = Peer::connect(proxy.addr());
+    allowed.send(get_request(origin.addr, "/"));
+    assert_eq!(allowed.read_response().text(), "ok");
+
+    let beyond = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.addrs()[1].port()));
+    let mut denied = Peer::connect(beyond);
+    denied.send(get_request(origin.addr, "/"));
+    assert_eq!(denied.read_response().status, 403);
+    eventually(|| proxy.stats().failures_proxy == 1);
+}
+
+/// An HTTP/1.0 client knows the end of such content only by the connection's: a cut must show.
+#[test]
+fn content_until_close_that_a_shutdown_cuts_ends_in_a_reset() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send("HTTP/1.1 200 OK\r\n\r\nthe beginning");
+        peer.read_to_any_end();
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr));
+    client.read_until(b"the beginning");
+    assert_eq!(proxy.shutdown(Duration::ZERO), 1);
+    client.expect_reset();
+    origin.join();
+}
+
+/// A worker may stay with a lively session for as long as it is lively, but not past the end.
+#[test]
+fn a_shutdown_reaches_a_tunnel_that_never_pauses() {
+    let echo = listen();
+    let to = echo.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = echo.accept().unwrap();
+        let mut message = [0; 64];
+        while stream.read(&mut message).is_ok_and(|n| n > 0) && stream.write_all(&message).is_ok() {
+        }
+    });
+    let proxy = proxy_with(|options| options.threads = std::num::NonZeroUsize::new(4));
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    let rounds = thread::spawn(move || {
+        let mut rounds = 0;
+        let mut stream = client.stream().try_clone().unwrap();
+        let mut message = [0; 64];
+        while stream.write_all(&message).is_ok() && stream.read_exact(&mut message).is_ok() {
+            rounds += 1;
+        }
+        rounds
+    });
+    eventually(|| proxy.stats().patient_reads_paid > 100);
+    let begun = Instant::now();
+    assert_eq!(proxy.shutdown(Duration::ZERO), 1);
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(rounds.join().unwrap() > 0);
+    server.join().unwrap();
+}
+
+/// Both directions of a tunnel get on, however busy the other one is.
+#[test]
+fn a_flood_one_way_does_not_stop_the_other_way() {
+    const OCTETS: usize = 2 * 1024 * 1024;
+    let origin = Origin::script(1, |peer| {
+        let stream = peer.stream().try_clone().unwrap();
+        // Takes all that comes, for as long as it comes.
+        let drain = thread::spawn(move || std::io::copy(&mut &stream, &mut std::io::sink()));
+        peer.send(pattern(OCTETS));
+        drain.join().unwrap().unwrap();
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    let mut flood = client.stream().try_clone().unwrap();
+    let flooding = thread::spawn(move || {
+        let octets = vec![b'x'; 256 * 1024];
+        let mut sent = 0_u64;
+        while let Ok(n) = flood.write(&octets) {
+            sent += n as u64;
+        }
+        sent
+    });
+    assert_eq!(client.read_exact(OCTETS), pattern(OCTETS));
+    client.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(flooding.join().unwrap() > 0);
+    drop(client);
+    origin.join();
+}
+
+/// The client was told to stop, stops, and reads on.
+#[test]
+fn an_early_answer_goes_on_when_the_client_ends_its_upload() {
+    const OCTETS: usize = 300_000;
+    let (go, went) = crossbeam_channel::bounded::<()>(1);
+    let origin = Origin::script(1, move |peer| {
+        peer.read_head();
+        peer.send(format!("HTTP/1.1 413 No\r\nContent-Length: {OCTETS}\r\n\r\n"));
+        peer.send(&pattern(OCTETS)[..1000]);
+        went.recv_timeout(Duration::from_secs(5)).unwrap();
+        peer.send(&pattern(OCTETS)[1000..]);
+        peer.read_to_any_end();
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!(
+        "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: 1000000\r\n\r\nsome",
+        origin.addr
+    ));
+    assert!(client.read_head().starts_with("HTTP/1.1 413 "));
+    let beginning = client.read_exact(1000);
+    client.half_close();
+    go.send(()).unwrap();
+    let rest = client.read_to_end();
+    assert_eq!([beginning, rest].concat(), pattern(OCTETS));
+    origin.join();
+}
+
+/// A peer that takes nothing of a request is to blame, not the client that sends it.
+#[test]
+fn an_upstream_that_takes_no_more_of_a_request_costs_a_504() {
+    let (go, went) = crossbeam_channel::bounded::<()>(1);
+    let origin = Origin::script(1, move |peer| {
+        peer.read_head();
+        // Reads no more until the proxy has given up.
+        went.recv_timeout(Duration::from_secs(5)).unwrap();
+    });
+    let proxy = proxy_with(|options| options.timeouts.response = Duration::from_millis(300));
+    let mut client = Peer::connect(proxy.addr());
+    let octets = 64 * 1024 * 1024;
+    client.send(format!(
+        "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: {octets}\r\n\r\n",
+        origin.addr
+    ));
+    let mut upload = client.stream().try_clone().unwrap();
+    let uploading = thread::spawn(move || {
+        let content = vec![b'x'; 256 * 1024];
+        while upload.write(&content).is_ok() {}
+    });
+    let head = client.read_head();
+    assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
+    assert!(head.contains("error=connection_write_timeout"), "{head}");
+    go.send(()).unwrap();
+    drop(client);
+    drop(proxy);
+    uploading.join().unwrap();
+    origin.join();
+}
