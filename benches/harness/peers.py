@@ -99,6 +99,8 @@ def threadgate_command(setup: Setup, listen: str, extra: tuple[str, ...] = ()) -
         *("--timeout-head", f"{setup.head_timeout}s"),
         *("--timeout-idle", "10m"),
         *("--timeout-tunnel", "10m"),
+        # Its own default leaves three descriptors for each client: too few here for 9,000 idle ones.
+        *("--max-connections", "9500"),
         *(extra or ("--access-log", "off")),
     ]
 
