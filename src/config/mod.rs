@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::observe::access_log::{Destination, Format};
 use crate::proxy::Timeouts;
 use crate::server::{Options, Via};
+use crate::wire::field::is_token_octet;
 
 /// The most worker threads taken: past it a pool costs more than it serves.
 pub const MOST_THREADS: usize = 1024;
@@ -178,15 +179,10 @@ pub fn parse_via(text: &str) -> Result<Via, String> {
     if text.len() > LONGEST {
         return Err(format!("the name has more than {LONGEST} characters; {advice}"));
     }
-    match text.chars().find(|c| !is_token_char(*c)) {
+    match text.chars().find(|&c| !u8::try_from(c).is_ok_and(is_token_octet)) {
         Some(c) => Err(format!("'{text}' has a {c:?}, which a name in Via cannot have; {advice}")),
         None => Ok(Via::Named(text.to_owned())),
     }
-}
-
-/// `tchar` of RFC 9110 §5.6.2.
-fn is_token_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }
 
 #[cfg(test)]

@@ -239,7 +239,7 @@ pub(super) fn write_number(out: &mut Vec<u8>, mut number: u64) {
 
 /// Whether `octet` may stand in a token (RFC 9110 §5.6.2).
 #[inline]
-pub(super) fn is_token_octet(octet: u8) -> bool {
+pub(crate) fn is_token_octet(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 
