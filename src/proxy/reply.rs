@@ -109,10 +109,12 @@ fn advice(error: &Error) -> &'static str {
         Kind::ConnectionLimitReached => {
             "again in a moment; raise the open-file limit or --max-connections if it goes on"
         }
-        Kind::ConnectionRefused => "whether the server runs, and whether the port is right",
+        Kind::ConnectionRefused => {
+            "checking whether the server runs, and whether the port is right"
+        }
         Kind::ConnectionTerminated => "again; the server closed before it answered",
         Kind::ConnectionTimeout => {
-            "whether the server can be reached from here; --timeout-connect sets the wait"
+            "checking whether the server can be reached from here; --timeout-connect sets the wait"
         }
         Kind::ConnectionWriteTimeout | Kind::HttpResponseTimeout => {
             "again, or raise --timeout-response if the server is known to be slow"
@@ -120,8 +122,12 @@ fn advice(error: &Error) -> &'static str {
         Kind::DestinationIpProhibited => {
             "another destination; the proxy's --open lifts this, for networks you trust"
         }
-        Kind::DestinationIpUnroutable => "whether this machine has a route to the destination",
-        Kind::DnsError => "whether the name is spelled right and this machine can resolve it",
+        Kind::DestinationIpUnroutable => {
+            "checking whether this machine has a route to the destination"
+        }
+        Kind::DnsError => {
+            "checking whether the name is spelled right and this machine can resolve it"
+        }
         Kind::DnsTimeout => "again; this machine's name server does not answer",
         Kind::HttpRequestDenied => "the operator of this proxy; --open serves every network",
         Kind::HttpRequestError => match error.status() {
@@ -134,7 +140,7 @@ fn advice(error: &Error) -> &'static str {
             "sending faster; --timeout-head sets the wait for a head, --timeout-response for content"
         }
         Kind::HttpResponseIncomplete | Kind::HttpProtocolError => {
-            "whether the port is one that speaks HTTP; the server's answer broke its rules"
+            "checking whether the port is one that speaks HTTP; the server's answer broke its rules"
         }
         Kind::ProxyLoopDetected => "the address of the server you want, not the proxy's own",
         Kind::ShuttingDown => "again in a moment; the proxy is shutting down",
