@@ -390,21 +390,4 @@ access log lines dropped  17";
             assert_eq!(Size(octets).to_string(), expected);
         }
     }
-
-    #[test]
-    #[ignore = "a measurement, made by hand in release"]
-    fn cost_of_a_count() {
-        let stats = Stats::new(4);
-        let rounds = 10_000_000_u32;
-        let start = std::time::Instant::now();
-        for i in 0..rounds {
-            stats.shard(1).count(|c| {
-                c.exchanges_finished += 1;
-                c.octets_to_clients += u64::from(i);
-                c.count_status(200);
-            });
-        }
-        eprintln!("{:?} a count", start.elapsed() / rounds);
-        assert_eq!(stats.snapshot().exchanges_finished, u64::from(rounds));
-    }
 }

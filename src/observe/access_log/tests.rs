@@ -203,28 +203,3 @@ fn an_idle_log_sleeps_until_a_line_comes() {
     // Asleep means: in a wait without a timeout, until someone records.
     eventually(|| log.shared.pending.lock().asleep);
 }
-
-#[test]
-#[ignore = "a measurement, made by hand in release"]
-fn cost_of_a_line() {
-    let dir = tempfile::tempdir().expect("a directory");
-    for format in [Format::Text, Format::Json] {
-        let path = dir.path().join(format!("{format:?}"));
-        let log = AccessLog::open(Destination::File(path.clone()), format).expect("opened");
-        let (rounds, pause) = (200_000_u32, 2_000);
-        let mut spent = Duration::ZERO;
-        for round in 0..rounds {
-            let record = record(b"http://example.com/some/path?and=query");
-            let start = Instant::now();
-            log.record(&record);
-            spent += start.elapsed();
-            if round % pause == 0 {
-                thread::sleep(Duration::from_millis(21));
-            }
-        }
-        assert!(log.finish(SOON));
-        let octets = fs::metadata(&path).expect("there").len() / u64::from(rounds);
-        eprintln!("{format:?}: {:?} a line of {octets} octets", spent / rounds);
-        assert_eq!(log.dropped(), 0);
-    }
-}
