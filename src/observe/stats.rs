@@ -107,8 +107,10 @@ counters! {
     failures_proxy,
     /// Exchanges and tunnels that failed by the upstream's doing.
     failures_upstream,
-    /// Tunnels opened.
+    /// Tunnels opened, by CONNECT or by an upgrade.
     tunnels_opened,
+    /// Those of `tunnels_opened` that began with a 101: a WebSocket, for one.
+    upgrades,
     /// Tunnels closed.
     tunnels_closed,
     /// Octets received from clients.
@@ -220,6 +222,7 @@ impl fmt::Display for Counters {
                 }),
             ),
             always("tunnels", active(self.active_tunnels(), self.tunnels_opened, "opened")),
+            rare("upgrades", self.upgrades),
             always(
                 "octets",
                 format!(

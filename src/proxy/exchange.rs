@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!           name                        addresses           connection
-//! begin ──────────▶ Lookup ───────────▶ Dial ─────────────▶ Relay ──▶ finished
-//!   │ pooled connection                   ▲                  │  ▲│
-//!   ├─────────────────────────────────────┼──────────────────┼──┘└──▶ (CONNECT: both flows
-//!   │ literal address                     │ resend           │        without framing)
-//!   ├─────────────────────────────────────┘◀─────────────────┘
+//! begin ──────────▶ Lookup ───────────▶ Dial ───────────┬─▶ Relay ──▶ finished
+//!   │ literal address                     ▲             │     │ 101
+//!   ├─────────────────────────────────────┤             │     ▼
+//!   │                                     │     CONNECT └─▶ Tunnel ──▶ finished
+//!   │ pooled connection                   │ resend
+//!   ├─────────────────────────────────────┼────────────────▶ Relay
+//!   │                                     └──────────────────┘
 //!   │ refused, failed, our own page
 //!   └──▶ Reply ──▶ finished
 //! ```
@@ -26,7 +28,7 @@ use crate::net::dial::{Addresses, Dial};
 use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::stream::Stream;
 use crate::policy::guard::Scope;
-use crate::wire::{Framing, Method, Version};
+use crate::wire::{Framing, Method, Protocols, Version};
 
 use super::Turn;
 use super::flow::{Coding, End, Flow};
@@ -49,7 +51,7 @@ pub(super) enum Stage {
     Dial(Box<Dial>),
     /// Connected: messages go both ways.
     Relay,
-    /// Connected by CONNECT: octets go both ways.
+    /// Connected by CONNECT, or changed to another protocol: octets go both ways.
     Tunnel,
     /// Our own reply is on its way; there is no upstream.
     #[default]
@@ -162,6 +164,8 @@ pub struct Exchange {
     pub to_client: Buffer,
     /// Method and target as received, and the method's length; for the access log.
     pub line: (Vec<u8>, usize),
+    /// What the upstream was offered to change to.
+    pub offer: Option<Protocols>,
     /// Octets of the request head as received.
     pub head_octets: u64,
     /// The connection ends after this exchange.

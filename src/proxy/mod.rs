@@ -1,7 +1,7 @@
 //! A client connection from its first octet to its last: sessions, exchanges, tunnels, replies.
 //!
 //! In reading order: [`session`] (the states and what a turn may answer), [`request`] (a head
-//! becomes an exchange), [`exchange`] (the list of steps: `connect`, `relay`, `tunnel`, `finish`),
+//! becomes an exchange), [`exchange`] (the list of steps: `connect`, `relay`, `upgrade`, `tunnel`, `finish`),
 //! [`flow`] (the engine that moves octets), [`reply`] and [`own`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
 
 mod connect;
@@ -14,6 +14,7 @@ pub mod reply;
 pub mod request;
 pub mod session;
 mod tunnel;
+mod upgrade;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -29,6 +29,9 @@ impl Exchange {
         let sent = self.push_request(client, turn)?;
         let between = turn.moved;
         let received = self.pull_response(client, turn)?;
+        if self.is_tunnel() {
+            return self.tunnel(client, turn);
+        }
         // Until the response begins, what the upstream says does not buy it time: neither a head
         // octet by octet nor interim responses.
         if between > before || (self.begun && turn.moved > between) {
@@ -127,6 +130,9 @@ impl Exchange {
                 Err(e) => return Err(self.unanswered(Some(e))),
             }
         }
+        if self.is_tunnel() {
+            return Ok(Step::Ended);
+        }
         let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
         let sink = &mut client.end.stream;
         self.response.step(end, &mut self.to_client, sink, turn).map_err(|broken| {
@@ -186,11 +192,15 @@ impl Exchange {
         let head = ResponseHead::read(octets, &mut slots, limits, self.facts.method)
             .map_err(|e| malformed(e.reason()))?;
         turn.buffers.lend(&mut self.to_client);
-        if head.status < 200 {
+        if head.status == 101 {
+            let protocols = self.agreed(&head)?;
+            let via = turn.ctx.via.as_deref();
+            let upgrade = Some(&protocols);
+            let outgoing = ResponseOutgoing { via, upgrade, ..ResponseOutgoing::default() };
+            head.write_client(self.to_client.tail(), &outgoing);
+            self.change_protocol(turn);
+        } else if head.status < 200 {
             self.interim += 1;
-            if head.status == 101 {
-                return Err(malformed("the upstream changed to a protocol nobody asked for"));
-            }
             if self.interim > MAX_INTERIM {
                 return Err(malformed("the upstream sent too many interim responses"));
             }
@@ -207,6 +217,8 @@ impl Exchange {
                 .then(|| httpdate::fmt_http_date(SystemTime::now()));
             let (flow, mut outgoing) = self.answer(&head, client, turn)?;
             outgoing.date = date.as_deref();
+            let upgrade = self.wanted_instead(&head);
+            outgoing.upgrade = upgrade.as_ref();
             self.staged_at = Some(self.response.sent() + self.to_client.len() as u64);
             head.write_client(self.to_client.tail(), &outgoing);
             self.close = outgoing.close;
@@ -261,7 +273,7 @@ impl Exchange {
             close,
             keep_alive: old && !close,
             coding,
-            date: None,
+            ..ResponseOutgoing::default()
         };
         Ok((flow, outgoing))
     }
@@ -293,6 +305,6 @@ impl Exchange {
     }
 }
 
-fn malformed(reason: &'static str) -> Error {
+pub(super) fn malformed(reason: &'static str) -> Error {
     Error::new(Side::Upstream, Phase::Response, Kind::HttpProtocolError, reason)
 }

@@ -88,6 +88,7 @@ pub fn prepare(
             if head.max_forwards == Some(0) {
                 return Ok(last_hop(&head, exchange, turn));
             }
+            exchange.offer = head.offer();
             turn.buffers.lend(&mut exchange.to_upstream);
             head.write_upstream(
                 exchange.to_upstream.tail(),
@@ -96,6 +97,7 @@ pub fn prepare(
                     host: authority.text,
                     via: turn.ctx.via.as_deref(),
                     max_forwards: head.max_forwards.map(|hops| hops.saturating_sub(1)),
+                    upgrade: exchange.offer.as_ref(),
                     close: false,
                 },
             );

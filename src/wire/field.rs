@@ -23,6 +23,8 @@ pub enum Known {
     Expect,
     /// RFC 9110 §7.2
     Host,
+    /// RFC 7540 §3.2.1, obsolete
+    Http2Settings,
     /// RFC 9110 §7.6.1, obsolete
     KeepAlive,
     /// RFC 9110 §7.6.2
@@ -70,6 +72,7 @@ impl Known {
             (10, b'k') => (Self::KeepAlive, b"keep-alive"),
             (12, b'm') => (Self::MaxForwards, b"max-forwards"),
             (14, b'c') => (Self::ContentLength, b"content-length"),
+            (14, b'h') => (Self::Http2Settings, b"http2-settings"),
             (16, b'p') => (Self::ProxyConnection, b"proxy-connection"),
             (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
             (18, b'p') => (Self::ProxyAuthenticate, b"proxy-authenticate"),
@@ -277,6 +280,7 @@ mod tests {
         check("Date", Known::Date);
         check("Expect", Known::Expect);
         check("Host", Known::Host);
+        check("HTTP2-Settings", Known::Http2Settings);
         check("Keep-Alive", Known::KeepAlive);
         check("Max-Forwards", Known::MaxForwards);
         check("Proxy-Authenticate", Known::ProxyAuthenticate);

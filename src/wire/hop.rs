@@ -99,8 +99,10 @@ impl Survey {
                     has_upgrade = true;
                 }
                 // The Proxy-… three are for this hop (RFC 9110 §11.7); from an origin server they
-                // would make a client show the proxy's password to whoever asks.
-                Known::KeepAlive
+                // would make a client show the proxy's password to whoever asks. HTTP2-Settings
+                // belongs to an `Upgrade: h2c`, which goes no further.
+                Known::Http2Settings
+                | Known::KeepAlive
                 | Known::ProxyAuthenticate
                 | Known::ProxyAuthenticationInfo
                 | Known::ProxyAuthorization
@@ -171,7 +173,7 @@ fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Asserts, for fuzzing, that fields a hop sent on have nothing hop-by-hop but what it put there.
 #[doc(hidden)]
 pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) {
-    let (mut codings, mut lengths) = (0, 0);
+    let (mut codings, mut lengths, mut upgrades) = (0, 0, (0, 0));
     for field in fields {
         match field.known {
             Known::TransferEncoding => {
@@ -182,20 +184,26 @@ pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) 
                 assert!(!field.value.is_empty() && field.value.iter().all(u8::is_ascii_digit));
                 lengths += 1;
             }
+            Known::Connection if field.value == b"upgrade" => upgrades.0 += 1,
             Known::Connection => assert!(field.value == b"close" || field.value == b"keep-alive"),
-            Known::KeepAlive
+            Known::Upgrade => {
+                super::upgrade::assert_sent_on(field.value);
+                upgrades.1 += 1;
+            }
+            Known::Http2Settings
+            | Known::KeepAlive
             | Known::ProxyAuthenticate
             | Known::ProxyAuthenticationInfo
             | Known::ProxyAuthorization
             | Known::ProxyConnection
             | Known::Te
-            | Known::Trailer
-            | Known::Upgrade => panic!("{} travelled on", field.name),
+            | Known::Trailer => panic!("{} travelled on", field.name),
             _ => {}
         }
     }
     assert_eq!(codings, usize::from(chunked));
     assert!(codings + lengths <= 1, "framed twice");
+    assert!(matches!(upgrades, (0, 0) | (1, 1)), "Upgrade, and Connection that names it");
 }
 
 /// Asserts, for fuzzing, that all end-to-end fields were sent on, in their order, and no others.
@@ -234,7 +242,8 @@ mod tests {
         let mut slots = Slots::new();
         let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
         let target = read.target_text.into();
-        let rest = Outgoing { target, host: "a", via: None, max_forwards: None, close: false };
+        let (via, max_forwards, upgrade) = (None, None, None);
+        let rest = Outgoing { target, host: "a", via, max_forwards, upgrade, close: false };
         let mut out = Vec::new();
         read.write_upstream(&mut out, &rest);
         assert_eq!(String::from_utf8_lossy(&out), expected);
@@ -245,7 +254,7 @@ mod tests {
         sent(
             "GET / HTTP/1.1\r\nConnection: x-hop , close\r\nHost: a\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nA: b\r\n\
              Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nProxy-Authenticate: Basic\r\n\
-             Proxy-Authentication-Info: x\r\nTE: trailers\r\nTrailer: Digest\r\nUpgrade: x\r\nX-HOP: 2\r\nC: d\r\n\r\n",
+             Proxy-Authentication-Info: x\r\nTE: trailers\r\nTrailer: Digest\r\nUpgrade: x\r\nX-HOP: 2\r\nHTTP2-Settings: AAMAAABk\r\nC: d\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nC: d\r\n\r\n",
         );
     }

@@ -4,7 +4,8 @@
 //! ends, [`request`] and [`response`] turn a head into a value and write it for the next hop,
 //! [`chunked`] finds the end of a chunked body. Below them: [`field`] knows the names that matter,
 //! [`target`] reads request-targets and authorities, [`framing`] says where content ends, [`hop`]
-//! what must not travel further, [`via`] who handled the message before.
+//! what must not travel further, [`upgrade`] what the connection may turn into, [`via`] who handled
+//! the message before.
 //!
 //! One rule is above all others: a message that two recipients could read in two ways is refused,
 //! never repaired. Parsing allocates nothing; a value borrows the octets it was read from.
@@ -19,6 +20,7 @@ pub mod request;
 pub mod response;
 pub mod target;
 mod trailer;
+pub mod upgrade;
 pub mod via;
 
 pub use chunked::{ChunkError, ChunkLimits, Chunked, Piece};
@@ -28,6 +30,7 @@ pub use head::{HeadError, Limits, Method, Persistence, Version};
 pub use request::{Outgoing, RequestHead};
 pub use response::{Recode, ResponseHead, ResponseOutgoing};
 pub use target::{Authority, OriginForm, Scheme, Target, TargetError};
+pub use upgrade::Protocols;
 
 #[cfg(test)]
 mod tests {

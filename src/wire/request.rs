@@ -13,6 +13,7 @@ use super::framing::{Framing, request_framing};
 use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
 use super::hop::Survey;
 use super::target::{Authority, OriginForm, Target, TargetError};
+use super::upgrade::{self, Protocols};
 use super::via;
 
 /// A valid request head; it borrows the octets it was read from.
@@ -39,7 +40,7 @@ pub struct RequestHead<'h, 'b> {
     pub expect_continue: bool,
     /// `Max-Forwards` of a TRACE or OPTIONS (RFC 9110 §7.6.2); ignored in others.
     pub max_forwards: Option<u32>,
-    /// The client offers to change the protocol (RFC 9110 §7.8); never in HTTP/1.0.
+    /// The client [offers](Self::offer) to change the protocol (RFC 9110 §7.8); never in HTTP/1.0.
     pub upgrade: bool,
     lines: Lines<'h, 'b>,
     survey: Survey,
@@ -60,6 +61,8 @@ pub struct Outgoing<'a> {
     pub via: Option<&'a str>,
     /// Replaces the value of `Max-Forwards` in its place.
     pub max_forwards: Option<u32>,
+    /// Adds `Upgrade`, and the `Connection` that names it.
+    pub upgrade: Option<&'a Protocols>,
     /// Adds `Connection: close`.
     pub close: bool,
 }
@@ -191,6 +194,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if let Some(pseudonym) = outgoing.via {
             via::write(out, self.version, pseudonym);
         }
+        upgrade::write(out, outgoing.upgrade);
         if outgoing.close {
             out.extend_from_slice(b"Connection: close\r\n");
         }
@@ -290,11 +294,13 @@ pub fn fuzz(bytes: &[u8]) {
     };
     let target = head.target.origin_form(head.method);
     let host = head.target.authority().map(|authority| authority.text).or(head.host);
+    let offer = head.offer();
     let outgoing = Outgoing {
         target,
         host: host.unwrap_or("fallback.example"),
         via: Some("gate-7"),
         max_forwards: head.max_forwards.map(|left| left.saturating_sub(1)),
+        upgrade: offer.as_ref(),
         close: end % 2 == 0,
     };
     let mut out = Vec::new();
@@ -313,6 +319,7 @@ pub fn fuzz(bytes: &[u8]) {
     assert_eq!(again.max_forwards, outgoing.max_forwards);
     assert_eq!(again.persistence, Persistence { close: outgoing.close, keep_alive: false });
     assert!(again.via_names("gate-7"));
+    assert_eq!(again.offer(), offer);
     super::hop::assert_clean(again.fields(), head.framing == Framing::Chunked);
     super::hop::assert_kept(head.fields(), again.fields());
 
@@ -353,7 +360,8 @@ mod tests {
         let host = head.target.authority().map_or("a", |authority| authority.text);
         let target = head.target.origin_form(head.method);
         let mut out = Vec::new();
-        let rest = Outgoing { target, host, via: None, max_forwards: None, close: false };
+        let (via, max_forwards, upgrade) = (None, None, None);
+        let rest = Outgoing { target, host, via, max_forwards, upgrade, close: false };
         head.write_upstream(&mut out, &rest);
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
@@ -577,6 +585,7 @@ mod tests {
                 host: "a",
                 via: Some("gate"),
                 max_forwards: Some(2),
+                upgrade: None,
                 close: true,
             },
         );

@@ -9,6 +9,7 @@ use super::field::{Field, Known, Lines, Slots, write_line};
 use super::framing::{Framing, ResponseFraming, response_framing};
 use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
 use super::hop::Survey;
+use super::upgrade::{self, Protocols};
 use super::via;
 
 /// A valid response head; it borrows the octets it was read from.
@@ -24,7 +25,7 @@ pub struct ResponseHead<'h, 'b> {
     pub framing: ResponseFraming,
     /// What `Connection` says.
     pub persistence: Persistence,
-    /// The upstream changes the protocol or offers to (RFC 9110 §7.8).
+    /// The upstream changes the protocol or [offers](Self::protocols) to (RFC 9110 §7.8).
     pub upgrade: bool,
     /// Whether there is a `Date` (RFC 9110 §6.6.1).
     pub has_date: bool,
@@ -37,6 +38,8 @@ pub struct ResponseHead<'h, 'b> {
 pub struct ResponseOutgoing<'a> {
     /// Our pseudonym, for a `Via` line at the end.
     pub via: Option<&'a str>,
+    /// Adds `Upgrade`, and the `Connection` that names it.
+    pub upgrade: Option<&'a Protocols>,
     /// Adds `Connection: close`.
     pub close: bool,
     /// Adds `Connection: keep-alive`, for HTTP/1.0 clients; not with `close`.
@@ -168,6 +171,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         if let Some(pseudonym) = outgoing.via {
             via::write(out, self.version, pseudonym);
         }
+        upgrade::write(out, outgoing.upgrade);
         if outgoing.close {
             out.extend_from_slice(b"Connection: close\r\n");
         } else if outgoing.keep_alive {
@@ -208,7 +212,16 @@ pub fn fuzz(bytes: &[u8]) {
 /// Asserts, for fuzzing, that the head a client gets says what the received one said.
 fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
-    let outgoing = ResponseOutgoing { via: Some("g"), close: true, keep_alive: true, coding, date };
+    let upgrade = head.protocols().and_then(|protocols| protocols.forwardable());
+    let via = Some("g");
+    let outgoing = ResponseOutgoing {
+        via,
+        upgrade: upgrade.as_ref(),
+        close: true,
+        keep_alive: true,
+        coding,
+        date,
+    };
     let mut out = Vec::new();
     head.write_client(&mut out, &outgoing);
 
@@ -226,6 +239,7 @@ fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     assert_eq!(again.framing, expected);
     assert_eq!((again.status, again.reason), (head.status, head.reason));
     assert!(again.has_date && !again.persistent());
+    assert_eq!(again.protocols(), upgrade);
     super::hop::assert_clean(again.fields(), again.framing == chunked);
     super::hop::assert_kept(head.fields(), again.fields());
 }
@@ -261,6 +275,7 @@ mod tests {
 
     const AS_IS: ResponseOutgoing<'_> = ResponseOutgoing {
         via: None,
+        upgrade: None,
         close: false,
         keep_alive: false,
         coding: Recode::Keep,
@@ -381,6 +396,7 @@ mod tests {
     fn what_we_add_to_a_response_comes_last() {
         let all = ResponseOutgoing {
             via: Some("gate"),
+            upgrade: None,
             close: false,
             keep_alive: true,
             coding: Recode::Chunk,

@@ -10,13 +10,13 @@ use crate::proxies::{Binary, OK, get, get_request};
 use crate::servers::{Origin, RefusedPort};
 
 /// A proxy with an access log in JSON, and what stands in that.
-struct Logged {
-    proxy: Binary,
+pub(crate) struct Logged {
+    pub(crate) proxy: Binary,
     file: tempfile::TempPath,
 }
 
 impl Logged {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let proxy =
             Binary::start(&["--access-log", file.to_str().unwrap(), "--log-format", "json"]);
@@ -39,7 +39,7 @@ impl Logged {
     }
 
     #[track_caller]
-    fn line(&self) -> Value {
+    pub(crate) fn line(&self) -> Value {
         self.lines(1).remove(0)
     }
 }

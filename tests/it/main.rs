@@ -31,3 +31,4 @@ mod servers;
 mod smuggling;
 mod soak;
 mod tools;
+mod upgrade;

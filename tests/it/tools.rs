@@ -31,6 +31,18 @@ fn tool(name: &str) -> Option<Command> {
     Some(command)
 }
 
+/// Debian's Python, which has Debian's modules, if `module` is among them.
+fn python_with(module: &str) -> Option<Command> {
+    let python = || Command::new("/usr/bin/python3");
+    let found = python().args(["-c", &format!("import {module}")]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Some(python());
+    }
+    assert!(std::env::var_os("CI").is_none(), "Python's {module} is missing");
+    eprintln!("Python's {module} is missing: not tested with it");
+    None
+}
+
 /// Runs it; its stdout, when it succeeds.
 #[track_caller]
 fn output(command: &mut Command) -> Vec<u8> {
@@ -384,6 +396,15 @@ fn haproxy_in_front_passes_requests_and_tunnels_on() {
         assert!(run(&[&nginx.url()]) == nginx.content);
     }
     assert!(run(&["--cacert", nginx.ca.to_str().unwrap(), &nginx.tls_url()]) == nginx.content);
+}
+
+#[test]
+fn a_websocket_goes_through_by_a_plain_request() {
+    let Some(mut python) = python_with("websockets") else { return };
+    let proxy = Binary::start(&[]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/websocket.py");
+    let (host, port) = (proxy.addr.ip().to_string(), proxy.addr.port().to_string());
+    assert_eq!(output(python.args([script, &host, &port])), b"ok\n");
 }
 
 /// What is not HTTP must not hang a browser: it closes at once.

@@ -1,0 +1,189 @@
+//! `Upgrade`: which protocols may a peer change to, and which did it choose? (RFC 9110 §7.8)
+//!
+//! The field is for one hop, so a proxy forwards nothing by itself: it reads the list, keeps the
+//! protocols it can step aside for, and writes a list of its own. What it cannot step aside for is
+//! HTTP in another version and TLS:
+//!
+//! - `h2c`, `h2` and `HTTP/…`: the requests that follow would pass through the proxy unread, past
+//!   every rule of it, as if one client's first request had opened the connection to all of them.
+//!   It would have to speak that version itself, on both sides.
+//! - `TLS/…` asks the *proxy* for TLS on the hop to it (RFC 2817 §5.2), which it does not speak
+//!   there. TLS with the origin server is asked for by CONNECT.
+//!
+//! Anybody may ignore `Upgrade`, so a list that is malformed, or too long, is dropped whole and the
+//! request stays what it is: nobody behind us reads it in another way than we did.
+
+use super::field::{Field, Known, is_token_octet, trim_ows, write_line};
+use super::request::RequestHead;
+use super::response::ResponseHead;
+
+/// Protocols in one list; a longer one is dropped, so that comparing two stays cheap.
+const MAX_PROTOCOLS: usize = 16;
+
+/// Names of protocols that no peer is let change to through us, in any version.
+const KEPT_HERE: &[&str] = &["h2c", "h2", "http", "tls"];
+
+/// The protocols of a valid `Upgrade` list, one at least.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Protocols(Box<str>);
+
+impl Protocols {
+    /// Reads the values of all `Upgrade` lines of a message. `None` if they name no protocol or
+    /// too many, or are malformed.
+    fn read<'b>(values: impl Iterator<Item = &'b [u8]>) -> Option<Self> {
+        let mut list = String::new();
+        let elements = values.flat_map(|value| value.split(|&octet| octet == b',')).map(trim_ows);
+        // Empty elements are none (RFC 9110 §5.6.1.2).
+        for (count, protocol) in elements.filter(|element| !element.is_empty()).enumerate() {
+            if count >= MAX_PROTOCOLS || !is_protocol(protocol) {
+                return None;
+            }
+            push(&mut list, std::str::from_utf8(protocol).ok()?);
+        }
+        (!list.is_empty()).then(|| Self(list.into()))
+    }
+
+    /// Those that a proxy can step aside for. `None` if there are none.
+    pub fn forwardable(&self) -> Option<Self> {
+        let mut list = String::new();
+        self.iter().filter(|protocol| is_forwardable(protocol)).for_each(|p| push(&mut list, p));
+        (!list.is_empty()).then(|| Self(list.into()))
+    }
+
+    /// Whether each of them stands in `offered`, in whatever case (RFC 9110 §7.8).
+    pub fn are_among(&self, offered: &Self) -> bool {
+        self.iter().all(|chosen| offered.iter().any(|offer| offer.eq_ignore_ascii_case(chosen)))
+    }
+
+    /// The field's value: the protocols as they were written, in their order.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split(", ")
+    }
+}
+
+impl RequestHead<'_, '_> {
+    /// What to offer to the next hop, if the client offers anything a proxy can step aside for.
+    pub fn offer(&self) -> Option<Protocols> {
+        self.upgrade.then(|| named_in(self.fields())?.forwardable()).flatten()
+    }
+}
+
+impl ResponseHead<'_, '_> {
+    /// What the upstream changes to, or would rather speak.
+    pub fn protocols(&self) -> Option<Protocols> {
+        self.upgrade.then(|| named_in(self.fields())).flatten()
+    }
+}
+
+fn named_in<'b>(fields: impl Iterator<Item = Field<'b>>) -> Option<Protocols> {
+    let upgrades = fields.filter(|field| field.known == Known::Upgrade);
+    Protocols::read(upgrades.map(|field| field.value))
+}
+
+/// Writes the field, and the `Connection` that says it is for the next hop only.
+pub(super) fn write(out: &mut Vec<u8>, protocols: Option<&Protocols>) {
+    if let Some(protocols) = protocols {
+        write_line(out, "Connection", "upgrade");
+        write_line(out, "Upgrade", protocols.as_str());
+    }
+}
+
+fn push(list: &mut String, protocol: &str) {
+    if !list.is_empty() {
+        list.push_str(", ");
+    }
+    list.push_str(protocol);
+}
+
+/// A token, or two with a slash between.
+fn is_protocol(element: &[u8]) -> bool {
+    let is_token = |octets: &[u8]| !octets.is_empty() && octets.iter().copied().all(is_token_octet);
+    let mut parts = element.splitn(2, |&octet| octet == b'/');
+    parts.all(is_token)
+}
+
+fn is_forwardable(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    !KEPT_HERE.iter().any(|kept| name.eq_ignore_ascii_case(kept))
+}
+
+/// Asserts, for fuzzing, that a field value sent on is a list that may be.
+pub(super) fn assert_sent_on(value: &[u8]) {
+    let protocols = Protocols::read([value].into_iter());
+    let Some(protocols) = protocols else { panic!("{} was sent on", value.escape_ascii()) };
+    assert_eq!(protocols.as_str().as_bytes(), value, "written in another way than ours");
+    assert_eq!(protocols.forwardable().as_ref(), Some(&protocols));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&str]) -> Option<Protocols> {
+        Protocols::read(values.iter().map(|value| value.as_bytes()))
+    }
+
+    /// Asserts what of these field values is sent on.
+    #[track_caller]
+    fn check(values: &[&str], expected: Option<&str>) {
+        let forwarded = read(values).and_then(|protocols| protocols.forwardable());
+        if let Some(list) = &forwarded {
+            assert_sent_on(list.as_str().as_bytes());
+        }
+        assert_eq!(forwarded.as_ref().map(Protocols::as_str), expected, "{values:?}");
+    }
+
+    #[test]
+    fn any_protocol_is_offered_but_http_and_tls() {
+        check(&["websocket"], Some("websocket"));
+        check(&["WebSocket/13 ,\tfoo"], Some("WebSocket/13, foo"));
+        check(&["a", ",b,,", "c/1"], Some("a, b, c/1"));
+        for kept in ["h2c", "H2C", "h2c/1", "h2", "HTTP/2.0", "http/1.1", "Http", "TLS/1.0", "tls"]
+        {
+            check(&[kept], None);
+            check(&["websocket", kept], Some("websocket"));
+            check(&[&format!("{kept}, websocket, {kept}")], Some("websocket"));
+        }
+        check(&["h2cx, httpx, x-h2c"], Some("h2cx, httpx, x-h2c"));
+    }
+
+    #[test]
+    fn a_malformed_list_is_dropped_whole() {
+        for value in [
+            "",
+            ",",
+            "web socket",
+            "websocket;v=13",
+            "websocket/",
+            "/13",
+            "a/b/c",
+            "\"websocket\"",
+            "websocket, h2c h2c",
+            "w\u{e9}b",
+        ] {
+            check(&[value], None);
+            if !value.trim_matches(',').is_empty() {
+                check(&["websocket", value], None);
+            }
+        }
+        let many = |count: usize| vec!["x"; count].join(", ");
+        check(&[&many(MAX_PROTOCOLS)], Some(&many(MAX_PROTOCOLS)));
+        check(&[&many(MAX_PROTOCOLS + 1)], None);
+    }
+
+    #[test]
+    fn a_choice_is_among_what_was_offered_in_any_case() {
+        let among = |chosen: &str, offered: &str| {
+            read(&[chosen]).unwrap().are_among(&read(&[offered]).unwrap())
+        };
+        assert!(among("websocket", "WebSocket"));
+        assert!(among("b, a", "a, b, c"));
+        assert!(!among("a, d", "a, b, c"));
+        assert!(!among("websocket/13", "websocket"));
+        assert!(!among("web", "websocket"));
+    }
+}
