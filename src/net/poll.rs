@@ -29,6 +29,8 @@ pub struct Edge {
     pub writable: bool,
     /// The peer has ended its side: a receive that finds octets has not found all there is.
     pub closed: bool,
+    /// There is urgent data (RFC 6093): a receive stops in front of it, whatever is behind.
+    pub urgent: bool,
     /// Both directions are over, perhaps by a reset: the socket may have an error to tell.
     pub broken: bool,
 }
@@ -72,8 +74,10 @@ impl Interest {
         EventFlags::ET
             | match self {
                 Self::Nothing => EventFlags::empty(),
-                Self::Read => EventFlags::IN | EventFlags::RDHUP,
-                Self::ReadWrite => EventFlags::IN | EventFlags::RDHUP | EventFlags::OUT,
+                Self::Read => EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP,
+                Self::ReadWrite => {
+                    EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP | EventFlags::OUT
+                }
             }
     }
 }
@@ -184,6 +188,7 @@ impl Poller {
                     readable: closed || flags.contains(EventFlags::IN),
                     writable: broken || flags.contains(EventFlags::OUT),
                     closed,
+                    urgent: flags.contains(EventFlags::PRI),
                     broken,
                 },
             );
@@ -351,7 +356,8 @@ mod tests {
         poller.deliver(&events);
     }
 
-    const READABLE: Edge = Edge { readable: true, writable: false, closed: false, broken: false };
+    const READABLE: Edge =
+        Edge { readable: true, writable: false, closed: false, urgent: false, broken: false };
 
     #[test]
     fn the_owner_at_the_time_of_the_edge_is_told() {

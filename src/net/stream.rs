@@ -46,6 +46,9 @@ pub struct Stream {
     closed: bool,
     /// Whether an edge told that both directions are over.
     broken: bool,
+    /// Whether an edge told of urgent data. From then on a receive that found less than it asked
+    /// for may have stopped in front of some.
+    urgent: bool,
     /// Whether the socket waits in a receive, and for how long, as dialing left it.
     patient: Patient,
 }
@@ -71,6 +74,7 @@ impl Stream {
             closed: false,
             broken: false,
             patient: Patient::Unset,
+            urgent: false,
         }
     }
 
@@ -84,6 +88,7 @@ impl Stream {
             closed: false,
             broken: false,
             patient: Patient::NonBlocking,
+            urgent: false,
         }
     }
 
@@ -109,6 +114,7 @@ impl Stream {
         self.closed |= edge.closed;
         self.broken |= edge.broken;
     }
+        self.urgent |= edge.urgent;
 
     /// Receives what is there into the room `into` has; it must have some.
     ///
@@ -149,8 +155,9 @@ impl Stream {
                 }
                 Ok((count, _)) => {
                     // Less than asked for is all there was (epoll(7)): more makes a new edge. But
-                    // the end, if it came with the octets, makes none.
-                    self.readable = count == room || self.closed;
+                    // the end, if it came with the octets, makes none, nor does what is behind
+                    // urgent data.
+                    self.readable = count == room || self.closed || self.urgent;
                     Ok(Received::Octets(count))
                 }
                 Err(Errno::AGAIN) => {

@@ -74,6 +74,7 @@ impl Edges {
             known.readable |= edge.readable;
             known.writable |= edge.writable;
             known.closed |= edge.closed;
+            known.urgent |= edge.urgent;
             known.broken |= edge.broken;
         }
     }
