@@ -30,6 +30,9 @@ Limits:
                                     processor)
       --max-connections N           client connections at one time, 1 to 1000000
                                     (default: by the limit on open files)
+      --max-pipes N                 streams moved without copying at one time, 0 to
+                                    65536, two descriptors each (default: a quarter of
+                                    the connections, at most 256)
       --max-head-size SIZE          largest head of a message, 1KiB to 1MiB
                                     (default 32KiB)
 

@@ -39,6 +39,10 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "N")]
     max_connections: Option<String>,
 
+    /// pipes at one time
+    #[argh(option, arg_name = "N")]
+    max_pipes: Option<String>,
+
     /// octets of a head
     #[argh(option, arg_name = "SIZE")]
     max_head_size: Option<String>,
@@ -111,10 +115,12 @@ impl ServeArgs {
         let threads = |v: &str| number::parse_count(v, config::MOST_THREADS, "--threads 8");
         let connections =
             |v: &str| number::parse_count(v, config::MOST_CONNECTIONS, "--max-connections 10000");
+        let pipes = |v: &str| number::parse_from_zero(v, config::MOST_PIPES, "--max-pipes 64");
         Ok(Config {
             listen: addresses(&self.listen, self.port.as_deref())?.unwrap_or(usual.listen),
             threads: read("--threads", self.threads, threads)?,
             max_connections: read("--max-connections", self.max_connections, connections)?,
+            max_pipes: read("--max-pipes", self.max_pipes, pipes)?,
             port_file: read("--port-file", self.port_file, file_name)?,
             timeouts: Timeouts {
                 head: time("--timeout-head", self.timeout_head, times.head)?,
@@ -227,6 +233,7 @@ mod tests {
         field("--threads 1024", |c| c.threads = NonZeroUsize::new(1024));
         field("-t 1", |c| c.threads = NonZeroUsize::new(1));
         field("--max-connections 9", |c| c.max_connections = NonZeroUsize::new(9));
+        field("--max-pipes 0", |c| c.max_pipes = Some(0));
         field("--port-file p", |c| c.port_file = Some("p".into()));
         field("--timeout-head 1s", |c| c.timeouts.head = seconds(1));
         field("--timeout-idle 2s", |c| c.timeouts.idle = seconds(2));
@@ -255,6 +262,7 @@ mod tests {
             ("-t 0", "--threads: '0' is less than 1; "),
             ("-t 1025", "--threads: '1025' is more than 1024; "),
             ("--max-connections -1", "--max-connections: '-1' is less than 1; "),
+            ("--max-pipes -1", "--max-pipes: '-1' is less than 0; "),
             ("-l 8080", "--listen: '8080' is a port without an address; write :8080"),
             ("-l :80 -l 127.0.0.1:80", "--listen: 127.0.0.1:80 is given twice"),
             ("-p 65536", "--port: '65536' is not a port"),

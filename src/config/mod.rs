@@ -26,6 +26,9 @@ pub const MOST_THREADS: usize = 1024;
 /// The most client connections taken; each needs descriptors the system must grant too.
 pub const MOST_CONNECTIONS: usize = 1_000_000;
 
+/// The most pipes taken; each is two descriptors, and memory of the kernel's when it is full.
+pub const MOST_PIPES: usize = 65_536;
+
 /// The smallest limit on the octets of a head: below it ordinary requests do not fit.
 pub const LEAST_HEAD_OCTETS: usize = 1024;
 
@@ -42,6 +45,9 @@ pub struct Config {
     /// Client connections at one time, at most [`MOST_CONNECTIONS`]; `None` lets the
     /// server choose by the descriptors it may open.
     pub max_connections: Option<NonZeroUsize>,
+    /// Pipes for streams at one time, at most [`MOST_PIPES`], 0 to copy everything; `None` lets
+    /// the server choose.
+    pub max_pipes: Option<usize>,
     /// File that receives the ports, one a line in the order of `listen`, once they are bound.
     pub port_file: Option<PathBuf>,
     /// How long each phase may take.
@@ -73,6 +79,7 @@ impl Config {
             listen: self.listen.clone(),
             threads: self.threads,
             max_connections: self.max_connections,
+            max_pipes: self.max_pipes,
             timeouts: self.timeouts,
             max_head_octets: self.max_head_octets,
             via: self.via.clone(),
@@ -93,6 +100,7 @@ impl Default for Config {
             listen: vec![listen::loopback(listen::DEFAULT_PORT)],
             threads: None,
             max_connections: None,
+            max_pipes: None,
             port_file: None,
             timeouts: Timeouts::default(),
             drain: Duration::from_secs(10),

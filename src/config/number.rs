@@ -25,6 +25,19 @@ pub fn parse_count(text: &str, most: usize, example: &str) -> Result<NonZeroUsiz
     Err(format!("'{text}' {problem}; give a whole number from 1 to {most}, for example {example}"))
 }
 
+/// As [`parse_count`], with 0 among the numbers.
+///
+/// # Errors
+///
+/// As [`parse_count`].
+pub fn parse_from_zero(text: &str, most: usize, example: &str) -> Result<usize, String> {
+    if text.bytes().all(|b| b == b'0') && !text.is_empty() {
+        return Ok(0);
+    }
+    let count = parse_count(text, most, example).map(NonZeroUsize::get);
+    count.map_err(|e| e.replace("less than 1", "less than 0").replace("from 1 to", "from 0 to"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +47,14 @@ mod tests {
         assert_eq!(parse_count("1", 8, "-t 4").unwrap().get(), 1);
         assert_eq!(parse_count("8", 8, "-t 4").unwrap().get(), 8);
         assert_eq!(parse_count("007", 8, "-t 4").unwrap().get(), 7);
+    }
+
+    #[test]
+    fn a_count_from_zero_may_be_zero() {
+        assert_eq!(parse_from_zero("0", 8, "-t 4"), Ok(0));
+        assert_eq!(parse_from_zero("8", 8, "-t 4"), Ok(8));
+        let error = parse_from_zero("-1", 8, "-t 4").unwrap_err();
+        assert!(error.contains("is less than 0; give a whole number from 0 to 8"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod dial;
 pub mod permits;
+pub mod pipe;
 pub mod poll;
 pub mod resolve;
 pub mod stream;

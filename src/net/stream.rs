@@ -12,8 +12,10 @@ use std::time::Duration;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use rustix::pipe::{SpliceFlags, splice};
 
 use super::buffer::Buffer;
+use super::pipe::Pipe;
 use super::poll::{Edge, Interest, Owner, Poller, Registration};
 
 /// How long a patient receive waits: the kernel counts in jiffies, so 4 to 8 ms at 250 Hz.
@@ -44,18 +46,18 @@ pub struct Stream {
     /// Whether an edge told of the peer's end. No other will: the stream is readable until the end
     /// was read.
     closed: bool,
-    /// Whether an edge told that both directions are over.
-    broken: bool,
     /// Whether an edge told of urgent data. From then on a receive that found less than it asked
     /// for may have stopped in front of some.
     urgent: bool,
+    /// Whether an edge told that both directions are over.
+    broken: bool,
     /// Whether the socket waits in a receive, and for how long, as dialing left it.
     patient: Patient,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Patient {
-    /// `O_NONBLOCK` is still set from dialing.
+    /// `O_NONBLOCK` is set, from dialing or for splicing.
     NonBlocking,
     /// Blocking, without a receive timeout.
     Unset,
@@ -72,9 +74,9 @@ impl Stream {
             readable: true,
             writable: true,
             closed: false,
+            urgent: false,
             broken: false,
             patient: Patient::Unset,
-            urgent: false,
         }
     }
 
@@ -86,9 +88,9 @@ impl Stream {
             readable: false,
             writable: false,
             closed: false,
+            urgent: false,
             broken: false,
             patient: Patient::NonBlocking,
-            urgent: false,
         }
     }
 
@@ -112,9 +114,9 @@ impl Stream {
         self.readable |= edge.readable;
         self.writable |= edge.writable;
         self.closed |= edge.closed;
+        self.urgent |= edge.urgent;
         self.broken |= edge.broken;
     }
-        self.urgent |= edge.urgent;
 
     /// Receives what is there into the room `into` has; it must have some.
     ///
@@ -190,6 +192,64 @@ impl Stream {
         let total = parts.iter().map(|p| p.len()).sum();
         let mut none = SendAncillaryBuffer::default();
         self.sent(rustix::net::sendmsg(&self.socket, parts, &mut none, flags), total)
+    }
+
+    /// Receives what is there into an empty `pipe`, `most` octets at most, without copying it.
+    ///
+    /// `Nothing` means that the pipe got none, not that there is none: urgent data, for one, is
+    /// received but not spliced. Ask [`receive`](Self::receive) before waiting.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` where the system cannot splice from this socket; else what the socket
+    /// reports, and the connection is over.
+    pub fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<Received> {
+        self.make_non_blocking()?;
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        loop {
+            return match splice(&self.socket, None, pipe.writer(), None, most, flags) {
+                Ok(0) => {
+                    self.readable = false;
+                    self.closed = false;
+                    Ok(Received::End)
+                }
+                // The pipe may have been full before the socket was empty: still readable.
+                Ok(count) => {
+                    pipe.add(count);
+                    Ok(Received::Octets(count))
+                }
+                Err(Errno::AGAIN) => Ok(Received::Nothing),
+                Err(Errno::INTR) => continue,
+                Err(e) => Err(e.into()),
+            };
+        }
+    }
+
+    /// Sends what the socket takes of the octets in `pipe`, 0 when it takes none now.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    pub fn splice_from(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        let held = pipe.held();
+        if held == 0 {
+            return Ok(0);
+        }
+        self.make_non_blocking()?;
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let outcome = splice(pipe.reader(), None, &self.socket, None, held, flags);
+        let count = self.sent(outcome, held)?;
+        pipe.take(count);
+        Ok(count)
+    }
+
+    /// `splice(2)` heeds `O_NONBLOCK` of the socket and nothing else. A patient receive undoes it.
+    fn make_non_blocking(&mut self) -> io::Result<()> {
+        if self.patient != Patient::NonBlocking {
+            self.socket.set_nonblocking(true)?;
+            self.patient = Patient::NonBlocking;
+        }
+        Ok(())
     }
 
     fn sent(&mut self, outcome: rustix::io::Result<usize>, asked: usize) -> io::Result<usize> {

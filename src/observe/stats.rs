@@ -117,6 +117,8 @@ counters! {
     octets_from_clients,
     /// Octets sent to clients.
     octets_to_clients,
+    /// Octets that went from socket to socket through a pipe, uncopied; part of the two above.
+    octets_spliced,
     /// Upstream connections made.
     upstream_connects,
     /// Attempts to connect to an upstream that failed.

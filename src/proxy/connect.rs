@@ -97,7 +97,7 @@ impl Exchange {
                 turn.counters.count(|c| c.upstream_connect_failures += 1);
                 if let Failure::System(e) = &why
                     && is_shortage(e)
-                    && turn.ctx.pool.clear() > 0
+                    && turn.ctx.free_descriptors() > 0
                 {
                     // Idle connections held what this one needs.
                     self.find(turn);

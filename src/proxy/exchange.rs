@@ -226,6 +226,8 @@ impl Exchange {
             turn.buffers.discard(&mut upstream.end.buffer);
         }
         self.upstream = None;
+        self.request.drop_pipe();
+        self.response.drop_pipe();
         self.stage = Stage::Reply;
         self.failure = None;
         const KEPT: usize = 4096;

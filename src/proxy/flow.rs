@@ -6,8 +6,10 @@
 //! and the sink, so that no octet in hand is ever waited for at a socket.
 
 use std::io::{self, IoSlice};
+use std::time::{Duration, Instant};
 
-use crate::net::buffer::Buffer;
+use crate::net::buffer::{Buffer, LARGE, ORDINARY};
+use crate::net::pipe::{PIPE_OCTETS, Pipe};
 use crate::net::poll::Edge;
 use crate::net::stream::{Received, Stream};
 use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
@@ -32,6 +34,16 @@ impl End {
     /// A connection nothing was read from yet.
     pub fn new(stream: Stream) -> Self {
         Self { stream, buffer: Buffer::default(), ended: false, failed: None }
+    }
+
+    /// Receives into a pipe, as [`Stream::splice_into`] does.
+    fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<Received> {
+        if let Some(e) = self.failed.take() {
+            return Err(e);
+        }
+        let received = self.stream.splice_into(pipe, most)?;
+        self.ended |= received == Received::End;
+        Ok(received)
     }
 
     /// Receives what fits; the buffer must be lent and have room.
@@ -90,6 +102,17 @@ pub enum Coding {
     Dechunk,
 }
 
+/// How octets are moved, by how many come at a time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pace {
+    /// Through an ordinary buffer.
+    Message,
+    /// Ordinary buffers were filled: through a large one.
+    Stream,
+    /// Large ones were filled: through a pipe, without being copied.
+    Splice,
+}
+
 /// One direction.
 #[derive(Debug)]
 pub struct Flow {
@@ -99,12 +122,18 @@ pub struct Flow {
     cleared: usize,
     /// Everything that belongs here was taken from the source.
     taken: bool,
-    /// Ordinary buffers were filled: use large ones.
-    streams: bool,
-    /// Octets sent to the sink.
-    sent: u64,
+    /// How octets are moved.
+    pace: Pace,
+    /// Splices in a row that moved little.
+    small: u8,
     /// The sink was told that nothing more comes.
     over: bool,
+    /// Octets sent to the sink.
+    sent: u64,
+    /// Octets of this flow that are in a pipe, to be sent after `out` and before all others.
+    pipe: Option<Box<Pipe>>,
+    /// When the sink took no more from the pipe.
+    stalled: Option<Instant>,
 }
 
 /// What a step came to.
@@ -134,6 +163,13 @@ pub enum Broken {
 /// Up to here content is copied behind a head, to go out in one plain send; beyond, the head and
 /// the content are gathered from where they are.
 const COPY: usize = 4096;
+/// What ends a chunk.
+const CRLF: &[u8] = b"\r\n";
+/// Splices that move less than an ordinary buffer holds cost more calls than copying: after so many
+/// in a row the octets are copied again.
+const SMALL_SPLICES: u8 = 8;
+/// A sink that stands still for this long has no use for a pipe's worth of octets at a time.
+const STALL: Duration = Duration::from_millis(50);
 /// The most a chunk's head and end add to it.
 const CHUNK_FRAME: usize = 24;
 
@@ -160,7 +196,18 @@ impl Flow {
     }
 
     fn new(body: Body, coding: Coding) -> Self {
-        Self { body, coding, cleared: 0, taken: false, streams: false, sent: 0, over: false }
+        Self {
+            body,
+            coding,
+            cleared: 0,
+            taken: false,
+            pace: Pace::Message,
+            small: 0,
+            over: false,
+            sent: 0,
+            pipe: None,
+            stalled: None,
+        }
     }
 
     /// Octets sent to the sink so far, staged ones included.
@@ -179,10 +226,15 @@ impl Flow {
         self.taken
     }
 
-    /// Whether everything was taken, and out of the source's buffer: what stands there, and what
-    /// comes next, is something else.
+    /// Whether everything was taken, and out of the source's buffer and the pipe: what stands there,
+    /// and what comes next, is something else.
     pub fn is_clear(&self) -> bool {
-        self.taken && self.cleared == 0
+        self.taken && self.cleared == 0 && self.pipe.is_none()
+    }
+
+    /// Closes the pipe, if there still is one: nobody will send what is in it.
+    pub fn drop_pipe(&mut self) {
+        self.pipe = None;
     }
 
     /// Whether the sink can tell the end only by the connection's.
@@ -216,13 +268,21 @@ impl Flow {
         sink: &mut Stream,
         turn: &mut Turn<'_>,
     ) -> Result<Step, Broken> {
-        let mut received = false;
+        let (mut received, mut copy) = (false, false);
         loop {
+            if self.pipe.is_some() && !self.send_pipe(out, sink, turn)? {
+                return Ok(Step::Blocked);
+            }
             self.take(source, out, turn)?;
+            if !copy && self.can_splice(source, out, sink) && !(received && turn.is_spent()) {
+                received = true;
+                copy = !self.splice(source, out, turn)?;
+                continue;
+            }
             if !out.is_empty() || self.cleared > 0 {
                 if !sink.is_writable() {
                     // Who cannot keep up is not worth a large buffer.
-                    self.streams = false;
+                    self.pace = Pace::Message;
                     return Ok(Step::Blocked);
                 }
                 self.send(source, out, sink, turn)?;
@@ -249,22 +309,130 @@ impl Flow {
                 return Ok(Step::Spent);
             }
             received = true;
+            copy = false;
             self.receive(source, turn)?;
         }
     }
 
     fn receive(&mut self, source: &mut End, turn: &mut Turn<'_>) -> Result<(), Broken> {
-        if self.streams {
+        if self.pace == Pace::Stream {
             turn.buffers.lend_large(&mut source.buffer);
         } else {
             turn.buffers.lend(&mut source.buffer);
         }
+        let room = source.buffer.room();
         if let Received::Octets(count) = source.receive().map_err(Broken::Source)? {
             turn.moved += count;
             // The buffer was empty: filling it to the brim is what a stream does.
-            self.streams |= source.stream.is_readable() && source.buffer.room() == 0;
+            if self.pace == Pace::Message && source.stream.is_readable() && count == room {
+                self.pace = Pace::Stream;
+            }
+            if self.pace == Pace::Stream && count >= LARGE / 2 {
+                self.pace = Pace::Splice;
+                self.small = 0;
+            }
         }
         Ok(())
+    }
+
+    /// Whether what comes next can go through a pipe: nothing has to be looked at or changed, and
+    /// nothing that was received before it is still here.
+    fn can_splice(&self, source: &End, out: &Buffer, sink: &Stream) -> bool {
+        self.pace == Pace::Splice
+            && self.pipe.is_none()
+            && !self.taken
+            && match self.body {
+                Body::Length(left) => self.coding == Coding::Keep && left >= ORDINARY as u64,
+                Body::UntilClose => true,
+                Body::Chunked(_) => false,
+            }
+            && source.buffer.is_empty()
+            && !source.ended
+            && source.stream.is_readable()
+            && sink.is_writable()
+            // The end of the last chunk goes out with the head of the next.
+            && out.len() <= CRLF.len()
+    }
+
+    /// Receives into a pipe. Answers whether anything came of it; if not, a plain receive has to
+    /// say whether there is nothing.
+    fn splice(
+        &mut self,
+        source: &mut End,
+        out: &mut Buffer,
+        turn: &mut Turn<'_>,
+    ) -> Result<bool, Broken> {
+        let Some(mut pipe) = turn.ctx.pipes.lend() else { return Ok(false) };
+        let most = match self.body {
+            Body::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(PIPE_OCTETS),
+            _ => PIPE_OCTETS,
+        };
+        let count = match source.splice_into(&mut pipe, most) {
+            Ok(Received::Octets(count)) => count,
+            Ok(received) => {
+                turn.ctx.pipes.put(pipe);
+                return Ok(received == Received::End);
+            }
+            Err(e) => {
+                turn.ctx.pipes.put(pipe);
+                if e.kind() == io::ErrorKind::InvalidInput {
+                    self.pace = Pace::Message;
+                    return Ok(false);
+                }
+                return Err(Broken::Source(e));
+            }
+        };
+        self.pipe = Some(pipe);
+        turn.moved += count;
+        turn.counters.count(|c| c.octets_spliced += count as u64);
+        if let Body::Length(left) = &mut self.body {
+            *left = left.saturating_sub(count as u64);
+            self.taken = *left == 0;
+        }
+        if self.coding == Coding::Chunk {
+            turn.buffers.lend(out);
+            write_chunk_head(out.tail(), count);
+        }
+        self.small = if count < ORDINARY { self.small + 1 } else { 0 };
+        if self.small == SMALL_SPLICES {
+            self.pace = Pace::Message;
+        }
+        Ok(true)
+    }
+
+    /// Sends what is staged, then what is in the pipe. Answers whether all of it has gone.
+    fn send_pipe(
+        &mut self,
+        out: &mut Buffer,
+        sink: &mut Stream,
+        turn: &mut Turn<'_>,
+    ) -> Result<bool, Broken> {
+        let Some(pipe) = &mut self.pipe else { return Ok(true) };
+        while pipe.held() > 0 {
+            if !sink.is_writable() {
+                self.stalled = self.stalled.or(Some(turn.now));
+                return Ok(false);
+            }
+            let count = if out.is_empty() {
+                sink.splice_from(pipe)
+            } else {
+                sink.send(out.unread()).inspect(|count| out.consume(*count))
+            }
+            .map_err(Broken::Sink)?;
+            self.sent += count as u64;
+            turn.moved += count;
+        }
+        self.pipe.take().into_iter().for_each(|pipe| turn.ctx.pipes.put(pipe));
+        if self.coding == Coding::Chunk {
+            turn.buffers.lend(out);
+            out.tail().extend_from_slice(CRLF);
+        }
+        if let Some(since) = self.stalled.take()
+            && turn.now.saturating_duration_since(since) >= STALL
+        {
+            self.pace = Pace::Message;
+        }
+        Ok(true)
     }
 
     /// Takes what belongs here from what the source has in hand.

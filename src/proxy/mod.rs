@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::net::buffer::Buffers;
+use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
 use crate::net::resolve::Resolver;
 use crate::observe::access_log::AccessLog;
@@ -88,6 +89,8 @@ pub struct Context {
     pub poller: Arc<Poller>,
     /// Idle upstream connections.
     pub pool: Arc<Pool>,
+    /// Pipes for streams.
+    pub pipes: Pipes,
     /// Names.
     pub resolver: Resolver,
     /// Where finished exchanges are told, if anywhere.
@@ -100,6 +103,12 @@ impl Context {
     /// Whether the proxy is shutting down.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Closes what is only kept to be used again, since descriptors are short: idle upstream
+    /// connections and empty pipes. Answers how many there were.
+    pub fn free_descriptors(&self) -> usize {
+        self.pool.clear() + self.pipes.clear()
     }
 
     /// The name in `Proxy-Status`: the pseudonym, or just what we are.

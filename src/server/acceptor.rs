@@ -103,7 +103,7 @@ impl Acceptor {
                     short.begins(|| {
                         log::warn!("cannot accept connections: {e}: trying again until it goes");
                     });
-                    if self.pool.ctx.pool.clear() == 0 {
+                    if self.pool.ctx.free_descriptors() == 0 {
                         self.permits.wait_for_return(BACK_OFF);
                     }
                 }

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::net::permits::Permits;
+use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
 use crate::net::resolve::{Resolve, Resolver, System};
 use crate::net::timers::Timers;
@@ -63,6 +64,9 @@ pub struct Options {
     pub threads: Option<NonZeroUsize>,
     /// Client connections at once; by default what the open-file limit allows.
     pub max_connections: Option<NonZeroUsize>,
+    /// Pipes for streams at once, two descriptors each; 0 copies all octets. By default a quarter
+    /// of `max_connections`, 256 at most.
+    pub max_pipes: Option<usize>,
     /// How long each wait may last.
     pub timeouts: Timeouts,
     /// Octets of a request or response head at most.
@@ -83,6 +87,7 @@ impl Default for Options {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             threads: None,
             max_connections: None,
+            max_pipes: None,
             timeouts: Timeouts::default(),
             max_head_octets: wire::Limits::default().max_head_octets,
             via: Via::default(),
@@ -184,6 +189,7 @@ impl Server {
             own: OwnAddresses::new(addresses.clone()),
             poller: Arc::clone(&poller),
             pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
+            pipes: Pipes::new(options.max_pipes.unwrap_or_else(|| default_pipes(places))),
             resolver: Resolver::new(options.resolver),
             access_log,
             draining: AtomicBool::new(false),
@@ -310,7 +316,7 @@ impl Server {
                 job.session.abandon();
             }
         }
-        self.pool.ctx.pool.clear();
+        self.pool.ctx.free_descriptors();
         if let Some(log) = &self.pool.ctx.access_log {
             log.finish(LOG_GRACE);
         }
@@ -359,6 +365,12 @@ fn default_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let places = files.saturating_sub(64) / 3;
     usize::try_from(places).unwrap_or(usize::MAX).clamp(1, 1_000_000)
+}
+
+/// Most connections need two descriptors of the three they are counted with: what is over, half of
+/// it, is for pipes.
+fn default_pipes(places: usize) -> usize {
+    (places / 4).min(256)
 }
 
 /// Raises the soft limit of open files to the hard one. Meant for a program that is a proxy and

@@ -30,5 +30,6 @@ mod responses;
 mod servers;
 mod smuggling;
 mod soak;
+mod splice;
 mod tools;
 mod upgrade;

@@ -1,0 +1,181 @@
+//! Pipes for `splice(2)`: octets that go from socket to socket without being copied.
+//!
+//! A pipe is lent to a flow when it splices and comes back as soon as it is empty; only one that
+//! holds octets, because the sink takes none now, stays with its flow. Their number is bounded, and
+//! whoever gets none copies.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+/// What a pipe is asked to hold, in octets. One that the system leaves smaller serves too.
+pub const PIPE_OCTETS: usize = 256 * 1024;
+/// How many empty pipes are kept for the next splice.
+const KEPT: usize = 16;
+
+/// A pipe, and how many octets are in it.
+#[derive(Debug)]
+pub struct Pipe {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    held: usize,
+    made: Arc<AtomicUsize>,
+}
+
+impl Pipe {
+    /// Octets in it. What was never counted in is never asked for.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The end to splice out of.
+    pub(super) fn reader(&self) -> &OwnedFd {
+        &self.reader
+    }
+
+    /// The end to splice into.
+    pub(super) fn writer(&self) -> &OwnedFd {
+        &self.writer
+    }
+
+    /// Counts octets that were spliced into it.
+    pub(super) fn add(&mut self, octets: usize) {
+        self.held += octets;
+    }
+
+    /// Counts octets that were spliced out of it.
+    pub(super) fn take(&mut self, octets: usize) {
+        self.held = self.held.saturating_sub(octets);
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.made.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All pipes of a proxy.
+#[derive(Debug)]
+pub struct Pipes {
+    // Boxed in flows too: they move between the two without being copied.
+    #[allow(clippy::vec_box)]
+    free: Mutex<Vec<Box<Pipe>>>,
+    made: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Pipes {
+    /// At most so many at once, each two descriptors; with none, all octets are copied.
+    pub fn new(most: usize) -> Self {
+        Self { free: Mutex::default(), made: Arc::default(), most }
+    }
+
+    /// How many there are, lent and free.
+    pub fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// An empty pipe, unless there are too many or the system has none. Never waits.
+    pub fn lend(&self) -> Option<Box<Pipe>> {
+        if self.most == 0 {
+            return None;
+        }
+        if let Some(pipe) = self.free.lock().pop() {
+            return Some(pipe);
+        }
+        if self.made.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.made.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        match open() {
+            Ok((reader, writer)) => {
+                let made = Arc::clone(&self.made);
+                Some(Box::new(Pipe { reader, writer, held: 0, made }))
+            }
+            // No descriptor is left: copying needs none.
+            Err(_) => {
+                self.made.fetch_sub(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Takes a pipe back. One that still holds octets is closed: they belong to nobody else.
+    pub fn put(&self, pipe: Box<Pipe>) {
+        let mut free = self.free.lock();
+        if pipe.held == 0 && free.len() < KEPT {
+            free.push(pipe);
+        }
+    }
+
+    /// Closes the free ones, since descriptors are short. Answers how many there were.
+    pub fn clear(&self) -> usize {
+        let free = std::mem::take(&mut *self.free.lock());
+        free.len()
+    }
+}
+
+fn open() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // Past the user's share (pipe(7)) the usual size has to do.
+    let _ = fcntl_setpipe_size(&writer, PIPE_OCTETS);
+    Ok((reader, writer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_at_most_so_many_and_a_free_one_is_lent_again() {
+        let pipes = Pipes::new(2);
+        let (a, b) = (pipes.lend().unwrap(), pipes.lend().unwrap());
+        assert!(pipes.lend().is_none());
+        pipes.put(a);
+        assert_eq!(pipes.made(), 2, "it is kept");
+        let a = pipes.lend().unwrap();
+        assert!(pipes.lend().is_none());
+        drop((a, b));
+        assert_eq!(pipes.made(), 0);
+        assert!(pipes.lend().is_some());
+    }
+
+    #[test]
+    fn one_that_holds_octets_is_not_lent_again() {
+        let pipes = Pipes::new(2);
+        let mut pipe = pipes.lend().unwrap();
+        rustix::io::write(pipe.writer(), b"secret").unwrap();
+        pipe.add(6);
+        pipes.put(pipe);
+        assert_eq!((pipes.made(), pipes.clear()), (0, 0));
+    }
+
+    #[test]
+    fn none_is_made_where_none_is_wanted() {
+        let pipes = Pipes::new(0);
+        assert!(pipes.lend().is_none());
+        assert_eq!(pipes.made(), 0);
+    }
+
+    #[test]
+    fn many_threads_stay_within_the_bound() {
+        let pipes = Pipes::new(3);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let pipe = pipes.lend();
+                        assert!(pipes.made.load(Ordering::Relaxed) <= 3 + 4);
+                        pipe.into_iter().for_each(|pipe| pipes.put(pipe));
+                    }
+                });
+            }
+        });
+        assert!(pipes.made() <= 3);
+    }
+}
