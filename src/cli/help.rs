@@ -49,7 +49,10 @@ Times:
 Messages and logs:
       --via NAME|off                name in the Via field (default threadgate-XXXX)
       --access-log FILE|-|off       a line for each exchange; - is stdout (default off)
-      --log-format text|json        how that line is written (default text)
+      --log-format FORMAT           how that line is written: text, json, common or
+                                    combined (default text)
+      --color WHEN                  auto, always or never (default auto): on a terminal,
+                                    unless NO_COLOR is set
   -v, --verbose                     say more on stderr; may be repeated
   -q, --quiet                       say less on stderr; may be repeated
 
@@ -152,7 +155,8 @@ mod tests {
             ("--max-head-size SIZE", size::Shown(config.max_head_octets as u64).to_string()),
             ("--via NAME|off", "threadgate-XXXX".to_owned()),
             ("--access-log FILE|-|off", "off".to_owned()),
-            ("--log-format text|json", "text".to_owned()),
+            ("--log-format FORMAT", "text".to_owned()),
+            ("--color WHEN", "auto".to_owned()),
         ];
         let man = man();
         for (option, default) in rows {

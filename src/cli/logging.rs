@@ -10,21 +10,24 @@
 //! away (warnings, errors, nothing), `-v` adds (debug: one line a session; trace). The
 //! variables `THREADGATE_LOG` and `RUST_LOG`, the first before the second, overrule both with
 //! env_logger's directives (`debug`, `threadgate::server=trace,warn`). Colour only on a
-//! terminal and without `NO_COLOR`. The access log is not written here.
+//! terminal and as `--color` says. The access log is not written here, but dressed alike.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::io::{self, IsTerminal, Write as _};
 
-use env_logger::Builder;
+use env_logger::{Builder, WriteStyle};
 use jiff::Timestamp;
 use log::{Level, LevelFilter};
+
+use crate::config::{Color, LogFormat};
+use crate::observe::access_log::Format;
 
 /// The variables with directives, the first that is set and not empty counts.
 const VARIABLES: [&str; 2] = ["THREADGATE_LOG", "RUST_LOG"];
 
 /// Sends messages of the `log` crate to stderr, for the rest of the process. A second call
 /// changes nothing.
-pub(crate) fn init(verbosity: i8) {
+pub(crate) fn init(verbosity: i8, color: Color) {
     let mut builder = Builder::new();
     let set = VARIABLES.iter().find_map(|v| std::env::var(v).ok().filter(|d| !d.is_empty()));
     match set {
@@ -34,10 +37,17 @@ pub(crate) fn init(verbosity: i8) {
             builder.filter_level(others).filter_module("threadgate", ours)
         }
     };
-    builder.format(|out, record| {
+    let stderr = io::stderr().is_terminal();
+    builder.write_style(if is_colored(color, stderr, &of_environment) {
+        WriteStyle::Always
+    } else {
+        WriteStyle::Never
+    });
+    let width = if stderr { 5 } else { 0 };
+    builder.format(move |out, record| {
         let style = out.default_level_style(record.level());
         let time = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-        write!(out, "{time} {style}{}{style:#} ", record.level())?;
+        write!(out, "{time} {style}{:width$}{style:#} ", record.level())?;
         if record.level() >= Level::Debug {
             write!(out, "{}: ", record.target())?;
         }
@@ -45,6 +55,32 @@ pub(crate) fn init(verbosity: i8) {
     });
     // The only error is that a logger is there already, which is what we want.
     let _ = builder.try_init();
+}
+
+/// How the access log is written to stdout: on a terminal, or where colour is asked for, for
+/// somebody who watches.
+pub(crate) fn on_stdout(format: LogFormat, color: Color) -> Option<Format> {
+    let terminal = io::stdout().is_terminal();
+    let watched = format == LogFormat::Text && (terminal || color == Color::Always);
+    watched.then(|| Format::Terminal { colour: is_colored(color, terminal, &of_environment) })
+}
+
+/// Whether to use colour. What was said on the command line goes before the environment
+/// (no-color.org); a terminal that does not say what it is gets none.
+fn is_colored(color: Color, terminal: bool, variable: &dyn Fn(&str) -> String) -> bool {
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            terminal
+                && variable("NO_COLOR").is_empty()
+                && !matches!(variable("TERM").as_str(), "" | "dumb")
+        }
+    }
+}
+
+fn of_environment(variable: &str) -> String {
+    std::env::var_os(variable).unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The level of our own messages and that of the libraries we use.
@@ -104,6 +140,25 @@ mod tests {
         ] {
             assert_eq!(OneLine(&format_args!("{text}")).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn colour_is_for_terminals_that_want_it() {
+        let is = |color, terminal, set: &[(&str, &str)]| {
+            is_colored(color, terminal, &|name| {
+                let found = set.iter().find(|(n, _)| *n == name);
+                found.map_or_else(String::new, |(_, value)| (*value).to_owned())
+            })
+        };
+        let xterm = ("TERM", "xterm-256color");
+        assert!(is(Color::Auto, true, &[xterm]));
+        assert!(is(Color::Auto, true, &[xterm, ("NO_COLOR", "")]), "empty is as if not set");
+        assert!(!is(Color::Auto, true, &[xterm, ("NO_COLOR", "0")]), "any other value counts");
+        assert!(!is(Color::Auto, true, &[("TERM", "dumb")]));
+        assert!(!is(Color::Auto, true, &[]));
+        assert!(!is(Color::Auto, false, &[xterm]));
+        assert!(is(Color::Always, false, &[("NO_COLOR", "1")]));
+        assert!(!is(Color::Never, true, &[xterm]));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::logging;
 use crate::config::{Config, LogTarget};
+use crate::observe::access_log::Destination;
 use crate::observe::stats::Snapshot;
 use crate::server::{self, Server, StartError};
 
@@ -19,7 +21,11 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     server::raise_open_files();
     // Until the proxy has started signals do what they do by default. After that, and before
     // anybody is told that it has, they are ours.
-    let server = Server::start(config.options()).map_err(|e| refused(config, e))?;
+    let mut options = config.options();
+    if let Some((Destination::Stdout, format)) = &mut options.access_log {
+        *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
+    }
+    let server = Server::start(options).map_err(|e| refused(config, e))?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|e| failed(format!("cannot watch for signals: {e}")))?;
     if let Some(file) = &config.port_file {

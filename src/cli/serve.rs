@@ -12,7 +12,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::exit::Failure;
 use crate::cli::logging;
 use crate::cli::run;
-use crate::config::{self, Config, LogFormat, LogTarget, duration, listen, number, size};
+use crate::config::{self, Color, Config, LogFormat, LogTarget, duration, listen, number, size};
 use crate::proxy::Timeouts;
 
 /// start the proxy
@@ -76,8 +76,12 @@ pub(crate) struct ServeArgs {
     access_log: Option<String>,
 
     /// how it is written
-    #[argh(option, arg_name = "text|json")]
+    #[argh(option, arg_name = "FORMAT")]
     log_format: Option<String>,
+
+    /// when output is in colour
+    #[argh(option, arg_name = "WHEN")]
+    color: Option<String>,
 
     /// our name in the Via field
     #[argh(option, arg_name = "NAME|off")]
@@ -99,7 +103,7 @@ pub(crate) struct ServeArgs {
 /// Runs the proxy until a signal stops it.
 pub(crate) fn serve(args: ServeArgs) -> Result<(), Failure> {
     let config = args.into_config().map_err(Failure::usage)?;
-    logging::init(config.verbosity);
+    logging::init(config.verbosity, config.color);
     run::run(&config)
 }
 
@@ -138,6 +142,7 @@ impl ServeArgs {
                 .unwrap_or(usual.log_format),
             via: read("--via", self.via, config::parse_via)?.unwrap_or(usual.via),
             open: self.open,
+            color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),
         })
     }
@@ -244,6 +249,9 @@ mod tests {
         field("--max-head-size 64KiB", |c| c.max_head_octets = 64 << 10);
         field("--access-log -", |c| c.access_log = LogTarget::Stdout);
         field("--log-format json", |c| c.log_format = LogFormat::Json);
+        field("--log-format common", |c| c.log_format = LogFormat::Common);
+        field("--color never", |c| c.color = Color::Never);
+        field("--color always", |c| c.color = Color::Always);
         field("--via edge", |c| c.via = Via::Named("edge".to_owned()));
         field("--via off", |c| c.via = Via::Off);
         field("--open", |c| c.open = true);
@@ -282,7 +290,8 @@ mod tests {
             ),
             ("--access-log ''", "--access-log: '' is not a file"),
             ("--port-file ''", "--port-file: '' is not a file"),
-            ("--log-format xml", "--log-format: 'xml' is not a log format; give text or json"),
+            ("--log-format xml", "--log-format: 'xml' is not a log format; give text, json"),
+            ("--color blue", "--color: 'blue' is not one of auto, always and never"),
             ("--via a:b", "--via: 'a:b' has a ':'"),
         ] {
             let error = config(words).unwrap_err();

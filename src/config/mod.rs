@@ -64,6 +64,8 @@ pub struct Config {
     pub via: Via,
     /// Accept clients from any network on listeners beyond loopback.
     pub open: bool,
+    /// When messages on stderr, and the access log on a terminal, are in colour.
+    pub color: Color,
     /// How many times more (or, below zero, less) than usual we say on stderr.
     pub verbosity: i8,
 }
@@ -74,6 +76,8 @@ impl Config {
         let format = match self.log_format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
+            LogFormat::Common => Format::Common,
+            LogFormat::Combined => Format::Combined,
         };
         Options {
             listen: self.listen.clone(),
@@ -109,6 +113,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             via: Via::Drawn,
             open: false,
+            color: Color::Auto,
             verbosity: 0,
         }
     }
@@ -150,10 +155,14 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, for programs.
     Json,
+    /// The NCSA common log format, for programs that read those of web servers.
+    Common,
+    /// The same with `Referer` and `User-Agent`.
+    Combined,
 }
 
 impl LogFormat {
-    /// Reads `text` or `json`.
+    /// Reads `text`, `json`, `common` or `combined`.
     ///
     /// # Errors
     ///
@@ -162,7 +171,37 @@ impl LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err(format!("'{text}' is not a log format; give text or json")),
+            "common" => Ok(Self::Common),
+            "combined" => Ok(Self::Combined),
+            _ => Err(format!("'{text}' is not a log format; give text, json, common or combined")),
+        }
+    }
+}
+
+/// When output is in colour.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Color {
+    /// On a terminal that knows colours, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Wherever it goes.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+impl Color {
+    /// Reads `auto`, `always` or `never`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence to print after the name of the option.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(format!("'{text}' is not one of auto, always and never; give one of them")),
         }
     }
 }
@@ -226,10 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_format_is_text_or_json() {
+    fn a_log_format_is_one_of_four() {
         assert_eq!(LogFormat::parse("text"), Ok(LogFormat::Text));
         assert_eq!(LogFormat::parse("json"), Ok(LogFormat::Json));
-        assert!(LogFormat::parse("xml").unwrap_err().contains("give text or json"));
+        assert_eq!(LogFormat::parse("common"), Ok(LogFormat::Common));
+        assert_eq!(LogFormat::parse("combined"), Ok(LogFormat::Combined));
+        assert!(LogFormat::parse("xml").unwrap_err().contains("give text, json, common"));
     }
 
     #[test]

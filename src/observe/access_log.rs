@@ -15,12 +15,15 @@
 //! So a busy proxy costs about 50 writes a second, an idle one no wake-ups, and a line is on disk
 //! within about 20 ms. Lines stand in the order exchanges *ended*; their time is when they began.
 //!
-//! Credentials never reach a line: userinfo in a target is masked, fields are not logged.
+//! Credentials never reach a line: userinfo in a target or `Referer` is masked, and but for that and
+//! `User-Agent` no field is logged.
 
+mod clf;
 mod format;
 mod output;
 mod record;
 mod target;
+mod terminal;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -48,11 +51,11 @@ const GATHER: Duration = Duration::from_millis(20);
 /// What a buffer keeps of its room while nothing happens.
 const IDLE_OCTETS: usize = 64 * 1024;
 
-/// The layout of a line. Either way a record is one line, its own newline the only one in it.
+/// The layout of a line. Always a record is one line, its own newline the only one in it.
 ///
-/// In both, octets of a target or method that are not printable ASCII, and space, `"` and `\`,
-/// are written as `\xNN` (in JSON the `\` is then doubled); userinfo is `***@`; a target longer
-/// than 8 KiB is cut and ends in `...`.
+/// Octets of a target or method that are not printable ASCII, and space, `"` and `\`, are written
+/// as `\xNN` (in JSON the `\` is then doubled; the NCSA formats have the escapes of Apache);
+/// userinfo is `***@`; a target longer than 8 KiB is cut and ends in `...`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
     /// Columns parted by single spaces, `-` for what is missing; those after the status are named:
@@ -70,6 +73,23 @@ pub enum Format {
     /// error=connection_refused side=upstream phase=connect reason="the upstream refused the connection"
     /// ```
     Text,
+    /// The same for somebody who watches: status, method, total time, octets to the client, client
+    /// and target in columns of equal width, with a failure's sentence; for terminals.
+    Terminal {
+        /// Colour the status by its class, and failures.
+        colour: bool,
+    },
+    /// The NCSA common log format, `%h %l %u %t "%r" %>s %b` in Apache's letters:
+    ///
+    /// ```text
+    /// 127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET http://example.com/ HTTP/1.1" 200 2326
+    /// ```
+    ///
+    /// The octets at the end are content alone, `-` for none. The status is 499 if the client got
+    /// none, since the format wants a number.
+    Common,
+    /// The same with `"%{Referer}i" "%{User-Agent}i"` behind it.
+    Combined,
     /// One JSON object a line, always with all keys, in this order: `time`, `client`, `kind`
     /// (`exchange` or `tunnel`), `method`, `target`, `status`, `octets_to_client`,
     /// `octets_from_client`, `upstream`, `reused`, `total_us`, `request_us`, `lookup_us`,
@@ -77,7 +97,7 @@ pub enum Format {
     ///
     /// `status`, `octets_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the
     /// rest strings; what is missing, or did not take place, is `null`. Later versions may add
-    /// keys, and change none.
+    /// keys at the end, and change none; `docs/access-log.schema.json` is the JSON Schema.
     Json,
 }
 
@@ -122,6 +142,11 @@ impl AccessLog {
         };
         thread::Builder::new().name("access-log".into()).spawn(move || writer.run())?;
         Ok(Self { format, shared })
+    }
+
+    /// Whether its lines show [`Record::referer`] and [`Record::user_agent`].
+    pub fn shows_fields(&self) -> bool {
+        self.format == Format::Combined
     }
 
     /// Logs one exchange or tunnel. Never blocks on the destination and allocates nothing when

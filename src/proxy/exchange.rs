@@ -32,6 +32,7 @@ use crate::wire::{Framing, Method, Protocols, Version};
 
 use super::Turn;
 use super::flow::{Coding, End, Flow};
+use super::noted::{Noted, heads_octets};
 
 /// Tag of the client's socket.
 pub const CLIENT: u32 = 0;
@@ -162,8 +163,8 @@ pub struct Exchange {
     pub to_upstream: Buffer,
     /// Octets on their way to the client: heads and replies.
     pub to_client: Buffer,
-    /// Method and target as received, and the method's length; for the access log.
-    pub line: (Vec<u8>, usize),
+    /// What of the request the access log will say.
+    pub noted: Noted,
     /// What the upstream was offered to change to.
     pub offer: Option<Protocols>,
     /// Octets of the request head as received.
@@ -191,8 +192,10 @@ pub struct Exchange {
     pub(super) upstream_persists: bool,
     /// The final response's head was staged: a reply of ours can no longer take its place.
     pub(super) begun: bool,
-    /// How many octets to the client there were, sent or staged, before the final response's head.
+    /// How many octets to the client there were, sent or staged, before the final response's head,
+    /// and how many with it.
     pub(super) staged_at: Option<u64>,
+    pub(super) heads: u64,
     pub(super) times: Times,
     pub(super) deadline: Option<Instant>,
     pub(super) wake_at: Option<Instant>,
@@ -209,10 +212,9 @@ impl Default for Flow {
 impl Exchange {
     /// Makes the exchange ready for a new request; the memory stays.
     pub fn reset(&mut self, started: Instant) {
-        let Self { destination, to_upstream, to_client, line, resend, .. } = std::mem::take(self);
-        *self = Self { destination, to_upstream, to_client, line, resend, ..Self::default() };
-        self.line.0.clear();
-        self.line.1 = 0;
+        let Self { destination, to_upstream, to_client, noted, resend, .. } = std::mem::take(self);
+        *self = Self { destination, to_upstream, to_client, noted, resend, ..Self::default() };
+        self.noted.clear();
         self.destination.authority.clear();
         self.resend.clear();
         self.times.started = Some(started);
@@ -231,11 +233,10 @@ impl Exchange {
         self.stage = Stage::Reply;
         self.failure = None;
         const KEPT: usize = 4096;
-        for kept in [&mut self.resend, &mut self.line.0] {
-            if kept.capacity() > KEPT {
-                *kept = Vec::new();
-            }
+        if self.resend.capacity() > KEPT {
+            self.resend = Vec::new();
         }
+        self.noted.trim();
     }
 
     /// Until when the present wait may last.
@@ -328,6 +329,7 @@ impl Exchange {
         let sent = self.response.sent();
         self.response = Flow::empty();
         self.response.add_sent(sent);
+        self.heads = sent + heads_octets(self.to_client.unread()) as u64;
         self.status = status;
         self.begun = true;
         // No other reply takes its place.
@@ -392,6 +394,7 @@ impl Exchange {
             // No content length, no transfer coding: what follows belongs to the tunnel.
             turn.buffers.lend(&mut self.to_client);
             self.to_client.tail().extend_from_slice(b"HTTP/1.1 200 Connection established\r\n\r\n");
+            self.heads = self.to_client.len() as u64;
             turn.counters.count(|c| c.tunnels_opened += 1);
             self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
         } else {

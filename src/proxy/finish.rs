@@ -78,20 +78,23 @@ impl Exchange {
             Some(Phase::Response) => phases.wait += rest,
             _ => phases.transfer += rest,
         }
-        let (line, method) = (&self.line.0, self.line.1);
-        let (method, target) = line.split_at_checked(method).unwrap_or_default();
+        let noted = &self.noted;
         let address = self.upstream.as_ref();
         log.record(&Record {
             started: SystemTime::now() - (now - started),
             client,
             kind: if self.is_tunnel() { RecordKind::Tunnel } else { RecordKind::Exchange },
-            method: std::str::from_utf8(method).unwrap_or_default(),
-            target,
+            method: noted.method(),
+            target: noted.target(),
+            version: noted.version(),
             status: self.status,
             octets_from_client: self.head_octets + self.request.sent(),
             octets_to_client: self.response.sent(),
+            content_to_client: self.response.sent().saturating_sub(self.heads),
             upstream: address.map_or(self.tried, |u| u.address.or_else(|| u.end.stream.peer())),
             reused: address.is_some_and(|u| u.reused),
+            referer: noted.referer(),
+            user_agent: noted.user_agent(),
             phases,
             failure: self.failure.as_ref().map(Into::into),
         });

@@ -8,6 +8,7 @@ mod connect;
 pub mod exchange;
 mod finish;
 pub mod flow;
+pub mod noted;
 pub mod own;
 mod relay;
 pub mod reply;

@@ -225,6 +225,7 @@ impl Exchange {
             self.status = head.status;
             self.upstream_persists = head.persistent();
             let sent = self.response.sent();
+            self.heads = sent + self.to_client.len() as u64;
             self.response = flow;
             self.response.add_sent(sent);
             self.begun = true;

@@ -60,11 +60,8 @@ pub fn prepare(
         html: exchange.facts.html,
         scope: asker.scope,
     };
-    if turn.ctx.access_log.is_some() {
-        let line = &mut exchange.line.0;
-        line.extend_from_slice(head.method_name.as_bytes());
-        line.extend_from_slice(head.target_text.as_bytes());
-        exchange.line.1 = head.method_name.len();
+    if let Some(log) = &turn.ctx.access_log {
+        exchange.noted.note(&head, log.shows_fields());
     }
     if !asker.scope.serves(asker.address.ip()) {
         return Err(denied("this proxy serves private networks only"));

@@ -43,6 +43,7 @@ impl Exchange {
         self.stage = Stage::Tunnel;
         self.status = 101;
         self.begun = true;
+        self.heads = self.response.sent() + self.to_client.len() as u64;
         self.times.response = Some(turn.clock());
         for flow in [&mut self.request, &mut self.response] {
             let sent = flow.sent();

@@ -20,6 +20,7 @@ mod hostile;
 mod interim;
 mod layers;
 mod lifecycle;
+mod log_formats;
 mod patience;
 mod peers;
 mod persistence;

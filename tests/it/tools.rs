@@ -14,7 +14,7 @@ use crate::proxies::Binary;
 use crate::servers::{Origin, Recorder, listen, listen_v6};
 
 /// The command `name`, without the proxy settings of whoever runs the tests; `None` if it is missing.
-fn tool(name: &str) -> Option<Command> {
+pub(crate) fn tool(name: &str) -> Option<Command> {
     let mut dirs: Vec<PathBuf> =
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     dirs.push("/usr/sbin".into());
@@ -45,7 +45,7 @@ fn python_with(module: &str) -> Option<Command> {
 
 /// Runs it; its stdout, when it succeeds.
 #[track_caller]
-fn output(command: &mut Command) -> Vec<u8> {
+pub(crate) fn output(command: &mut Command) -> Vec<u8> {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&stderr);
     assert!(

@@ -1,16 +1,16 @@
-//! A [`Record`] as one line of text or JSON; the layouts are documented at [`Format`].
+//! A [`Record`] as one line; the layouts are documented at [`Format`].
 //!
 //! Runs on workers, once an exchange: a warm [`Scratch`] allocates nothing, and the wall-clock
 //! second is formatted once.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
 use super::record::Record;
-use super::{Format, target};
+use super::{Format, clf, target, terminal};
 
 /// One thread's buffers for formatting.
 #[derive(Debug)]
@@ -36,7 +36,12 @@ impl Scratch {
         self.text.shrink_to(KEPT_OCTETS);
         match format {
             Format::Text => self.write_text(record),
+            Format::Terminal { colour } => {
+                terminal::write(&mut self.line, &mut self.clock, record, colour);
+            }
             Format::Json => self.write_json(record),
+            Format::Common => clf::write(&mut self.line, &mut self.clock, record, false),
+            Format::Combined => clf::write(&mut self.line, &mut self.clock, record, true),
         }
         self.line.push(b'\n');
         &self.line
@@ -44,7 +49,7 @@ impl Scratch {
 
     fn write_text(&mut self, r: &Record<'_>) {
         let out = &mut self.line;
-        self.clock.write(out, r.started);
+        self.clock.write(out, Stamp::Iso, r.started);
         out.push(b' ');
         address(out, r.client);
         out.push(b' ');
@@ -53,7 +58,7 @@ impl Scratch {
         if r.target.is_empty() {
             out.push(b'-');
         } else {
-            target::write(out, r.target);
+            target::write(out, r.target, target::escape);
         }
         out.push(b' ');
         match r.status {
@@ -102,7 +107,7 @@ impl Scratch {
     fn write_json(&mut self, r: &Record<'_>) {
         let (out, text) = (&mut self.line, &mut self.text);
         out.extend_from_slice(b"{\"time\":\"");
-        self.clock.write(out, r.started);
+        self.clock.write(out, Stamp::Iso, r.started);
         out.extend_from_slice(b"\",\"client\":\"");
         address(out, r.client);
         out.extend_from_slice(b"\",\"kind\":\"");
@@ -113,7 +118,7 @@ impl Scratch {
         json_string(out, text);
         out.extend_from_slice(b",\"target\":");
         text.clear();
-        target::write(text, r.target);
+        target::write(text, r.target, target::escape);
         json_string(out, text);
         out.extend_from_slice(b",\"status\":");
         match r.status {
@@ -160,40 +165,60 @@ impl Scratch {
     }
 }
 
+/// How a format writes a moment, always in UTC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stamp {
+    /// `2026-11-21T20:00:00.123Z`
+    Iso,
+    /// `10/Oct/2000:13:55:36 +0000`
+    Clf,
+    /// `20:00:00.123`
+    TimeOfDay,
+}
+
 /// The wall clock as text, with its last second kept.
 #[derive(Debug)]
-struct Clock {
-    /// Seconds since the epoch that `text` is for.
+pub(super) struct Clock {
+    /// What `text` is for: seconds since the epoch.
     second: u64,
-    /// `2026-11-21T20:00:00`; empty before the first use.
+    stamp: Stamp,
+    /// All that stays the same for a second; empty before the first use.
     text: Vec<u8>,
 }
 
 impl Clock {
     const fn new() -> Self {
-        Self { second: 0, text: Vec::new() }
+        Self { second: 0, stamp: Stamp::Iso, text: Vec::new() }
     }
 
-    /// Appends `2026-11-21T20:00:00.123Z`. A clock before 1970 is shown as 1970.
-    fn write(&mut self, out: &mut Vec<u8>, time: SystemTime) {
+    /// Appends `time`. A clock before 1970 is shown as 1970.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, stamp: Stamp, time: SystemTime) {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if self.text.is_empty() || self.second != since.as_secs() {
-            self.second = since.as_secs();
+        if self.text.is_empty() || self.second != since.as_secs() || self.stamp != stamp {
+            (self.second, self.stamp) = (since.as_secs(), stamp);
             let second = i64::try_from(self.second).ok();
-            let stamp = second
+            let time = second
                 .and_then(|s| Timestamp::from_second(s).ok())
                 .unwrap_or(Timestamp::UNIX_EPOCH);
-            self.text = stamp.to_string().into_bytes();
-            self.text.pop_if(|o| *o == b'Z');
+            let layout = match stamp {
+                Stamp::Iso => "%Y-%m-%dT%H:%M:%S",
+                Stamp::Clf => clf::TIME,
+                Stamp::TimeOfDay => "%H:%M:%S",
+            };
+            self.text = time.strftime(layout).to_string().into_bytes();
         }
         out.extend_from_slice(&self.text);
-        out.push(b'.');
-        three_digits(out, since.subsec_millis());
-        out.push(b'Z');
+        if stamp != Stamp::Clf {
+            out.push(b'.');
+            three_digits(out, since.subsec_millis());
+        }
+        if stamp == Stamp::Iso {
+            out.push(b'Z');
+        }
     }
 }
 
-fn escaped_or_dash(out: &mut Vec<u8>, octets: &[u8]) {
+pub(super) fn escaped_or_dash(out: &mut Vec<u8>, octets: &[u8]) {
     if octets.is_empty() {
         out.push(b'-');
     } else {
@@ -202,7 +227,7 @@ fn escaped_or_dash(out: &mut Vec<u8>, octets: &[u8]) {
 }
 
 /// A sentence between quotes: spaces stay, the rest follows the rule for targets.
-fn quoted(out: &mut Vec<u8>, text: &str) {
+pub(super) fn quoted(out: &mut Vec<u8>, text: &str) {
     if target::fits_in_quotes(text) {
         out.extend_from_slice(text.as_bytes());
         return;
@@ -229,13 +254,29 @@ fn json_string(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-fn address(out: &mut Vec<u8>, address: SocketAddr) {
+/// Appends an address without its port.
+pub(super) fn ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(v4) => {
+            for (i, octet) in v4.octets().into_iter().enumerate() {
+                if i > 0 {
+                    out.push(b'.');
+                }
+                decimal(out, octet.into());
+            }
+        }
+        IpAddr::V6(v6) => {
+            // Writing to a `Vec` cannot fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+pub(super) fn address(out: &mut Vec<u8>, address: SocketAddr) {
     match address {
         SocketAddr::V4(v4) => {
-            for (octet, after) in v4.ip().octets().into_iter().zip(b"...:") {
-                decimal(out, octet.into());
-                out.push(*after);
-            }
+            ip(out, (*v4.ip()).into());
+            out.push(b':');
             decimal(out, v4.port().into());
         }
         SocketAddr::V6(v6) => {
@@ -250,7 +291,7 @@ fn microseconds(d: Duration) -> u64 {
 }
 
 /// Appends milliseconds with three decimals: one unit for all lines, so that they sort.
-fn milliseconds(out: &mut Vec<u8>, d: Duration) {
+pub(super) fn milliseconds(out: &mut Vec<u8>, d: Duration) {
     let us = microseconds(d);
     decimal(out, us / 1000);
     out.push(b'.');
@@ -262,7 +303,7 @@ fn three_digits(out: &mut Vec<u8>, n: u32) {
     out.extend([n / 100, n / 10, n].map(|digit| b'0' + (digit % 10) as u8));
 }
 
-fn decimal(out: &mut Vec<u8>, mut n: u64) {
+pub(super) fn decimal(out: &mut Vec<u8>, mut n: u64) {
     let mut digits = [0; 20];
     let mut unused = digits.len();
     for digit in digits.iter_mut().rev() {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::error::{Kind, Phase, Side};
 use crate::observe::access_log::{Failure, Phases, RecordKind};
+use crate::wire::Version;
 
 fn plain() -> Record<'static> {
     Record {
@@ -15,9 +16,13 @@ fn plain() -> Record<'static> {
         kind: RecordKind::Exchange,
         method: "GET",
         target: b"http://example.com/",
+        version: Some(Version::Http11),
+        referer: b"",
+        user_agent: b"",
         status: 200,
         octets_from_client: 120,
         octets_to_client: 1270,
+        content_to_client: 1024,
         upstream: Some(([93, 184, 216, 34], 80).into()),
         reused: true,
         phases: Phases {
@@ -193,5 +198,118 @@ fn decimals() {
         let mut out = Vec::new();
         decimal(&mut out, n);
         assert_eq!(out, n.to_string().into_bytes());
+    }
+}
+
+/// The schema that `docs` promises, as far as it can be judged without a validator; `tests/it` has
+/// real lines judged by one.
+#[test]
+fn the_schema_has_the_keys_of_a_line_and_no_others() {
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../docs/access-log.schema.json")).expect("JSON");
+    let properties = schema["properties"].as_object().expect("an object");
+    let required: Vec<_> = schema["required"].as_array().expect("a list").iter().collect();
+    for record in [plain(), failed(), Record { method: "", status: 0, ..failed() }] {
+        let text = line(Format::Json, &record);
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        let object = value.as_object().expect("an object");
+        let mut keys: Vec<_> = object.keys().collect();
+        keys.sort();
+        let mut documented: Vec<_> = properties.keys().collect();
+        documented.sort();
+        assert_eq!(keys, documented);
+        // serde_json sorts the keys of objects, but not the elements of lists.
+        let mut places: Vec<_> = required
+            .iter()
+            .map(|key| text.find(&format!("\"{}\":", key.as_str().expect("a key"))))
+            .collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
+        places.dedup();
+        assert_eq!(places.len(), keys.len());
+        for (key, value) in object {
+            assert!(fits(&properties[key], value), "{key}: {value} is not {}", properties[key]);
+        }
+    }
+}
+
+fn fits(property: &Value, value: &Value) -> bool {
+    if let Some(values) = property["enum"].as_array() {
+        return values.contains(value);
+    }
+    let name = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_u64() => "integer",
+        Value::String(_) => "string",
+        _ => return false,
+    };
+    let is = |expected: &Value| expected == name;
+    property["type"].as_array().map_or_else(|| is(&property["type"]), |all| all.iter().any(is))
+}
+
+#[test]
+fn each_side_and_phase_there_is_stands_in_the_schema() {
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../docs/access-log.schema.json")).expect("JSON");
+    let listed = |key: &str| schema["properties"][key]["enum"].as_array().expect("values").len();
+    // `null` beside them.
+    assert_eq!((listed("side"), listed("phase"), listed("kind")), (4, 7, 2));
+    for side in [Side::Client, Side::Proxy, Side::Upstream] {
+        assert!(fits(&schema["properties"]["side"], &side.word().into()));
+    }
+    use Phase::{Connect, Lookup, Request, Response, Send, Transfer};
+    for phase in [Request, Lookup, Connect, Send, Response, Transfer] {
+        assert!(fits(&schema["properties"]["phase"], &phase.word().into()));
+    }
+}
+
+#[test]
+fn lines_for_a_terminal_are_aligned_and_name_the_failure() {
+    let plain_look = Format::Terminal { colour: false };
+    check(
+        plain_look,
+        &plain(),
+        "20:00:00.123 200 GET        12.300ms       1270 127.0.0.1:50112       http://example.com/",
+    );
+    check(
+        plain_look,
+        &failed(),
+        "20:00:00.123 502 CONNECT     0.001ms       1270 127.0.0.1:50112       example.com:443 \
+         the upstream refused the connection (connection_refused, side upstream, phase connect)",
+    );
+    check(
+        plain_look,
+        &Record { method: "", target: b"", status: 0, octets_to_client: u64::MAX, ..plain() },
+        "20:00:00.123   - -          12.300ms 18446744073709551615 127.0.0.1:50112       -",
+    );
+}
+
+#[test]
+fn colour_goes_by_the_class_of_the_status_and_takes_no_width() {
+    for (status, code) in [(101, 32), (204, 32), (304, 36), (407, 33), (502, 31), (0, 31)] {
+        let coloured = line(Format::Terminal { colour: true }, &Record { status, ..failed() });
+        assert!(coloured.contains(&format!("\x1b[{code}m")), "{status}: {coloured:?}");
+        assert!(coloured.contains("\x1b[31mthe upstream refused"), "{coloured:?}");
+        let mut bare = coloured;
+        for code in ["0", "2", "31", "32", "33", "36"] {
+            bare = bare.replace(&format!("\x1b[{code}m"), "");
+        }
+        let expected = line(Format::Terminal { colour: false }, &Record { status, ..failed() });
+        assert_eq!(bare, expected);
+    }
+}
+
+#[test]
+fn a_thread_that_writes_in_two_formats_has_the_time_of_each() {
+    let mut scratch = Scratch::new();
+    for _ in 0..2 {
+        for (format, time) in [
+            (Format::Text, "2026-11-21T20:00:00.123Z "),
+            (Format::Common, "127.0.0.1 - - [21/Nov/2026:20:00:00 +0000] "),
+            (Format::Terminal { colour: false }, "20:00:00.123 "),
+        ] {
+            let line = String::from_utf8_lossy(scratch.line(format, &plain())).into_owned();
+            assert!(line.starts_with(time), "{line}");
+        }
     }
 }

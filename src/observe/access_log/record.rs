@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind, Phase, Side};
+use crate::wire::Version;
 
 /// One finished exchange or tunnel, borrowed from the session for the call that logs it.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +20,21 @@ pub struct Record<'a> {
     /// The request-target as the client sent it, any octets; empty if it is not known. The log
     /// masks credentials in it and escapes what could forge a line.
     pub target: &'a [u8],
+    /// The version the request was sent in, if it is known.
+    pub version: Option<Version>,
+    /// The request's `Referer`, any octets, empty if there is none; masked and escaped as the
+    /// target is. Shown in [`Format::Combined`](super::Format::Combined) only.
+    pub referer: &'a [u8],
+    /// The request's `User-Agent`, any octets; the same.
+    pub user_agent: &'a [u8],
     /// Status code of the final response the client got; 0 if none was sent.
     pub status: u16,
     /// Octets received from the client for this exchange, heads included.
     pub octets_from_client: u64,
     /// Octets sent to the client for this exchange, heads included.
     pub octets_to_client: u64,
+    /// Those of them that are content (RFC 9110 §6.4) with its chunked coding, or a tunnel's.
+    pub content_to_client: u64,
     /// The upstream it was connected to, or that was tried last, if it came that far.
     pub upstream: Option<SocketAddr>,
     /// Whether that connection had served an exchange before.

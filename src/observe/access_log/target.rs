@@ -9,8 +9,8 @@ use memchr::{memchr, memmem, memrchr};
 /// Targets are shown up to this many octets; the rest is cut and `...` says so.
 pub(super) const MAX_TARGET_OCTETS: usize = 8192;
 
-/// Appends `target`, masked, cut and escaped.
-pub(super) fn write(out: &mut Vec<u8>, target: &[u8]) {
+/// Appends `target`, masked, cut and escaped by `escape`, which is that of the format.
+pub(super) fn write(out: &mut Vec<u8>, target: &[u8], escape: fn(&mut Vec<u8>, &[u8])) {
     let (before, after) = mask(target);
     let (before, after) = match before {
         None => (&b""[..], after),
@@ -41,11 +41,16 @@ pub(super) fn escape(out: &mut Vec<u8>, octets: &[u8]) {
         if plain(octet) {
             out.push(*octet);
         } else {
-            out.extend_from_slice(b"\\x");
-            for digit in [octet >> 4, octet & 15] {
-                out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
-            }
+            hex(out, *octet);
         }
+    }
+}
+
+/// Appends `\xNN`.
+pub(super) fn hex(out: &mut Vec<u8>, octet: u8) {
+    out.extend_from_slice(b"\\x");
+    for digit in [octet >> 4, octet & 15] {
+        out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
     }
 }
 
@@ -107,7 +112,7 @@ mod tests {
     #[track_caller]
     fn check(target: impl AsRef<[u8]>, expected: &str) {
         let mut out = Vec::new();
-        write(&mut out, target.as_ref());
+        write(&mut out, target.as_ref(), escape);
         assert_eq!(String::from_utf8(out).expect("ASCII"), expected);
     }
 
@@ -172,14 +177,14 @@ mod tests {
         #[test]
         fn any_octets_become_one_printable_word(target: Vec<u8>) {
             let mut out = Vec::new();
-            write(&mut out, &target);
+            write(&mut out, &target, escape);
             prop_assert!(out.iter().all(u8::is_ascii_graphic));
         }
 
         #[test]
         fn no_userinfo_is_shown(before in "(http://|https://|)", user in "[^@/?#\\\\]{0,9}") {
             let mut out = Vec::new();
-            write(&mut out, format!("{before}{user}:SECRET@host/@path").as_bytes());
+            write(&mut out, format!("{before}{user}:SECRET@host/@path").as_bytes(), escape);
             let shown = String::from_utf8_lossy(&out);
             prop_assert!(!shown.contains("SECRET"), "{}", shown);
         }

@@ -1,0 +1,178 @@
+//! What of a request its log line will say, kept until the exchange is over.
+//!
+//! Nothing is kept without an access log, and `Referer` and `User-Agent` only for a format that
+//! shows them. The head's limit bounds what is kept; the memory is used again for the next request.
+
+use crate::wire::{RequestHead, Version};
+
+/// Up to here the memory is kept for the next request.
+const KEPT_OCTETS: usize = 4096;
+
+/// Method, target and perhaps two fields, as received.
+#[derive(Debug, Default)]
+pub struct Noted {
+    /// One behind the other; empty while no head could be read.
+    octets: Vec<u8>,
+    /// Where each but the last ends: method <= target <= referer <= `octets.len()`.
+    method: usize,
+    target: usize,
+    referer: usize,
+    version: Option<Version>,
+}
+
+impl Noted {
+    /// Keeps what `head` says; with `fields` also who referred to the target and what asks.
+    pub fn note(&mut self, head: &RequestHead<'_, '_>, fields: bool) {
+        self.octets.extend_from_slice(head.method_name.as_bytes());
+        self.method = self.octets.len();
+        self.octets.extend_from_slice(head.target_text.as_bytes());
+        self.target = self.octets.len();
+        self.version = Some(head.version);
+        if fields {
+            self.note_fields(head);
+        } else {
+            self.referer = self.target;
+        }
+    }
+
+    /// The first line of each name: others are an attempt to be shown as somebody else.
+    #[cold]
+    fn note_fields(&mut self, head: &RequestHead<'_, '_>) {
+        let first = |name: &str| {
+            let mut named = head.fields().filter(|field| field.name.eq_ignore_ascii_case(name));
+            named.next().map_or(&b""[..], |field| field.value)
+        };
+        self.octets.extend_from_slice(first("referer"));
+        self.referer = self.octets.len();
+        self.octets.extend_from_slice(first("user-agent"));
+    }
+
+    /// The method; empty if there was no head.
+    pub fn method(&self) -> &str {
+        std::str::from_utf8(self.part(0, self.method)).unwrap_or_default()
+    }
+
+    /// The request-target.
+    pub fn target(&self) -> &[u8] {
+        self.part(self.method, self.target)
+    }
+
+    /// The version of the request; `None` if there was no head.
+    pub fn version(&self) -> Option<Version> {
+        self.version
+    }
+
+    /// The value of `Referer`.
+    pub fn referer(&self) -> &[u8] {
+        self.part(self.target, self.referer)
+    }
+
+    /// The value of `User-Agent`.
+    pub fn user_agent(&self) -> &[u8] {
+        self.part(self.referer, self.octets.len())
+    }
+
+    /// Forgets the request; the memory stays.
+    pub fn clear(&mut self) {
+        let octets = std::mem::take(&mut self.octets);
+        *self = Self { octets, ..Self::default() };
+        self.octets.clear();
+    }
+
+    /// Gives memory back that an ordinary request does not need.
+    pub fn trim(&mut self) {
+        if self.octets.capacity() > KEPT_OCTETS {
+            *self = Self::default();
+        }
+    }
+
+    fn part(&self, from: usize, to: usize) -> &[u8] {
+        self.octets.get(from..to).unwrap_or_default()
+    }
+}
+
+/// How many of these octets to a client stand before the content of the final response, which is a
+/// reply of ours: the heads, or what is unsent of them.
+pub fn heads_octets(staged: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(head) = staged.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some(end) = memchr::memmem::find(head, b"\r\n\r\n") else { return staged.len() };
+        at += end + 4;
+        // What does not begin as a head is the rest of an interim one.
+        let rest = head.strip_prefix(b"HTTP/1.1 ");
+        if rest.is_some_and(|rest| rest.first() != Some(&b'1')) {
+            break;
+        }
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Limits, Slots};
+
+    fn note(noted: &mut Noted, head: &str, fields: bool) {
+        let mut slots = Slots::new();
+        let head = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        noted.note(&head, fields);
+    }
+
+    #[test]
+    fn the_line_and_the_first_field_of_each_name_are_kept() {
+        let head = "GET http://a/b HTTP/1.0\r\nuser-AGENT: x y\r\nHost: a\r\n\
+                    Referer: http://r/\r\nReferer: 2\r\nUser-Agent: 2\r\n\r\n";
+        let mut noted = Noted::default();
+        for _ in 0..2 {
+            note(&mut noted, head, true);
+            assert_eq!((noted.method(), noted.target()), ("GET", &b"http://a/b"[..]));
+            assert_eq!((noted.referer(), noted.user_agent()), (&b"http://r/"[..], &b"x y"[..]));
+            assert_eq!(noted.version(), Some(Version::Http10));
+            noted.clear();
+            assert_eq!((noted.method(), noted.target(), noted.version()), ("", &b""[..], None));
+            assert_eq!((noted.referer(), noted.user_agent()), (&b""[..], &b""[..]));
+        }
+    }
+
+    #[test]
+    fn no_field_is_kept_unasked() {
+        let mut noted = Noted::default();
+        note(
+            &mut noted,
+            "GET http://a/ HTTP/1.1\r\nHost: a\r\nReferer: r\r\nUser-Agent: u\r\n\r\n",
+            false,
+        );
+        assert_eq!(noted.octets, b"GEThttp://a/");
+        assert_eq!((noted.referer(), noted.user_agent()), (&b""[..], &b""[..]));
+    }
+
+    #[test]
+    fn only_ordinary_memory_is_kept() {
+        let mut noted = Noted::default();
+        note(&mut noted, "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", true);
+        noted.clear();
+        noted.trim();
+        assert!(noted.octets.capacity() > 0);
+        let long = format!("GET http://a/{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(KEPT_OCTETS));
+        note(&mut noted, &long, true);
+        noted.trim();
+        assert_eq!(noted.octets.capacity(), 0);
+    }
+
+    #[test]
+    fn heads_end_where_the_content_of_our_reply_begins() {
+        let reply = "HTTP/1.1 502 Bad Gateway\r\nA: b\r\n\r\n";
+        let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+        for (before, content) in [
+            ("", "text\r\n\r\nHTTP/1.1 103 x\r\n\r\n"),
+            ("", ""),
+            (interim, "text"),
+            (&interim[11..], "text"),
+            (&format!("{}{interim}", &interim[20..]), "\r\n\r\n"),
+        ] {
+            let staged = format!("{before}{reply}{content}");
+            assert_eq!(heads_octets(staged.as_bytes()), before.len() + reply.len(), "{staged}");
+        }
+        assert_eq!(heads_octets(b""), 0);
+    }
+}
