@@ -14,6 +14,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
+use std::time::UNIX_EPOCH;
 
 use env_logger::{Builder, WriteStyle};
 use jiff::Timestamp;
@@ -46,7 +47,10 @@ pub(crate) fn init(verbosity: i8, color: Color) {
     let width = if stderr { 5 } else { 0 };
     builder.format(move |out, record| {
         let style = out.default_level_style(record.level());
-        let time = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+        // `Timestamp::now` panics at a clock past the year 9999, and this may tell of a panic.
+        let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let now = i64::try_from(now).ok().and_then(|now| Timestamp::from_second(now).ok());
+        let time = now.unwrap_or_default();
         write!(out, "{time} {style}{:width$}{style:#} ", record.level())?;
         if record.level() >= Level::Debug {
             write!(out, "{}: ", record.target())?;

@@ -47,7 +47,12 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
                 batch::enter();
                 let buffers = Buffers::default();
                 let events = Events::default();
-                Worker { pool: &pool, index, buffers, events, spare: Vec::new() }.work();
+                let spare = Vec::new();
+                let mut worker = Worker { pool: &pool, index, buffers, events, spare };
+                // A panic outside a turn, telling of another one included, is no end either.
+                while catch_unwind(AssertUnwindSafe(|| worker.work())).is_err() {
+                    worker.pool.stats.shard(index).count(|c| c.panics += 1);
+                }
             })
         })
         .collect();
