@@ -117,20 +117,27 @@ impl Acceptor {
     }
 }
 
+/// How long all must have been well before it is said to be. Who is at a limit goes over it and
+/// back with each connection that ends.
+const CALM: Duration = Duration::from_secs(10);
+
 /// Something to be said once when it begins and once when it ends.
 #[derive(Default)]
-struct Trouble(bool);
+struct Trouble {
+    /// When it was met last, from its beginning to its end.
+    met: Option<Instant>,
+}
 
 impl Trouble {
     fn begins(&mut self, say: impl FnOnce()) {
-        if !std::mem::replace(&mut self.0, true) {
+        if self.met.replace(Instant::now()).is_none() {
             say();
         }
     }
 
     fn may_end(&mut self, ended: bool, say: impl FnOnce()) {
-        if self.0 && ended {
-            self.0 = false;
+        if ended && self.met.is_some_and(|met| met.elapsed() >= CALM) {
+            self.met = None;
             say();
         }
     }
