@@ -13,6 +13,8 @@ mod access_log;
 mod connect;
 mod deadlines;
 mod destinations;
+mod faults;
+mod faults_upstream;
 mod fields;
 mod forward;
 mod framing;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 use threadgate::Server;
 use threadgate::net::resolve::Resolve;
@@ -142,6 +142,17 @@ impl Binary {
         Self::spawn(command)
     }
 
+    /// The usual with `args`, started by another program with arguments of its own before it.
+    #[track_caller]
+    pub(crate) fn start_by(by: &[&str], change: impl FnOnce(&mut Command), args: &[&str]) -> Self {
+        let threads = threads().to_string();
+        let mut command = piped(by[0]);
+        command.args(&by[1..]).arg(PROGRAM);
+        command.args(["--listen", "127.0.0.1:0", "--threads", &threads]).args(args);
+        change(&mut command);
+        Self::spawn(command)
+    }
+
     #[track_caller]
     fn spawn(mut command: Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -178,8 +189,11 @@ impl Binary {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(pid, signal).expect("the process is still there");
+        kill_process(self.pid(), signal).expect("the process is still there");
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Waits for its end.
@@ -204,6 +218,35 @@ impl Binary {
     /// Open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         self.entries("fd").len()
+    }
+
+    /// From now on it may open so many descriptors more, one of which its acceptor reserves.
+    pub(crate) fn leave_descriptors(&self, left: usize) {
+        let names = self.entries("fd").into_iter();
+        let taken: Vec<u64> = names.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
+        let limit = (0..).filter(|number| !taken.contains(number)).nth(left);
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let limit = Rlimit { current: limit, maximum };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a process of ours");
+    }
+
+    /// A snapshot of its counters, as USR2 has it written to the log. Rare events, which stand
+    /// last, may be missing: ask again.
+    #[track_caller]
+    pub(crate) fn snapshot(&self) -> String {
+        const FIRST: &str = "stats: connections ";
+        let before = self.stderr().matches(FIRST).count();
+        self.signal(Signal::USR2);
+        let mut said = String::new();
+        let whole = comes_true(STEP, &mut || {
+            said = self.stderr();
+            let last = said.rfind(FIRST).map(|at| said.split_off(at)).unwrap_or_default();
+            let new = said.matches(FIRST).count() >= before;
+            said = last;
+            new && said.contains("stats: patient reads")
+        });
+        assert!(whole, "no snapshot: {said}");
+        said
     }
 
     /// How often each of its threads was switched to, by thread.

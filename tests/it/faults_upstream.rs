@@ -1,0 +1,273 @@
+//! An origin server that is stopped, or killed in the middle of what it says.
+//!
+//! It is a process of its own, since only that has a kernel that goes on accepting and taking
+//! octets for it while it stands still, and that ends its connections for it when it is gone.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::faults::stop;
+use crate::peers::{End, Peer, eventually_eq, is_whole_chunked, pattern};
+use crate::proxies::{Binary, OK, get, get_request};
+use crate::servers::Origin;
+
+/// What the process listens on.
+const LISTEN: &str = "THREADGATE_TEST_ORIGIN";
+/// Octets of `/big`, and of an upload that no buffer on the way holds.
+const BIG: usize = 16 << 20;
+
+/// The process; killed when dropped.
+struct OriginProcess {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl OriginProcess {
+    fn start() -> Self {
+        Self::start_on("127.0.0.1:0".parse().unwrap())
+    }
+
+    fn start_on(addr: SocketAddr) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "--nocapture", "faults_upstream::origin_process"]);
+        command.env(LISTEN, addr.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let addr = lines.into_iter().find_map(|line| {
+            line.split_once("listens on ").and_then(|(_, addr)| addr.parse().ok())
+        });
+        Self { child, addr: addr.expect("it says where it listens") }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn go_on(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("still there");
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for OriginProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+#[ignore = "the origin server of the other tests here, which start it as a process"]
+fn origin_process() {
+    let Ok(addr) = std::env::var(LISTEN) else { return };
+    let listener = std::net::TcpListener::bind(addr).unwrap();
+    println!("\nlistens on {}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            thread::spawn(move || serve(&mut Peer::new(stream)));
+        }
+    });
+    // Whoever started it is gone when this ends.
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Answers by path, until the other end is gone.
+fn serve(peer: &mut Peer) {
+    peer.stream().set_read_timeout(None).unwrap();
+    peer.stream().set_write_timeout(None).unwrap();
+    let half = |peer: &mut Peer, head: &str| {
+        let _ = peer.try_send(head).and_then(|()| peer.try_send("the beginning"));
+        // Until it is killed.
+        loop {
+            thread::park();
+        }
+    };
+    while let Some(head) = read_no_further_than_head(peer) {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        match path {
+            "/length" => half(peer, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"),
+            "/chunked" => {
+                half(peer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n")
+            }
+            "/close" => half(peer, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
+            "/big" => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n");
+                let _ = peer.try_send(head).and_then(|()| peer.try_send(pattern(BIG)));
+            }
+            "/upload" => {
+                let same = peer.read_exact(BIG) == pattern(BIG);
+                let _ = peer.try_send(answer(if same { "whole" } else { "spoilt" }));
+            }
+            path => drop(peer.try_send(answer(path))),
+        }
+    }
+}
+
+/// Content stays where it is, in the kernel.
+fn read_no_further_than_head(peer: &mut Peer) -> Option<String> {
+    let mut head = Vec::new();
+    let mut octet = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        peer.stream().read_exact(&mut octet).ok()?;
+        head.extend(octet);
+    }
+    String::from_utf8(head).ok()
+}
+
+fn answer(content: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{content}", content.len())
+}
+
+/// A proxy with one worker: if a stopped upstream holds that, nobody is served.
+fn proxy(args: &[&str]) -> Binary {
+    Binary::start_as(&[&["-l", "127.0.0.1:0", "--threads", "1"], args].concat())
+}
+
+#[track_caller]
+fn others_are_served(proxy: &Binary) {
+    let other = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send(OK);
+    });
+    assert_eq!(get(proxy.addr, other.addr, "/").text(), "ok");
+}
+
+#[track_caller]
+fn asks(proxy: &Binary, origin: &OriginProcess, path: &str) -> Peer {
+    let mut client = Peer::connect(proxy.addr);
+    client.send(get_request(origin.addr, path));
+    client
+}
+
+#[test]
+fn what_a_stopped_upstream_was_asked_it_answers_when_it_goes_on() {
+    let origin = OriginProcess::start();
+    let proxy = proxy(&[]);
+    // One goes out on a connection that is there, the others on their own.
+    assert_eq!(get(proxy.addr, origin.addr, "/first").text(), "/first");
+    let mut reader = asks(&proxy, &origin, "/big");
+    reader.read_head();
+    let beginning = reader.read_exact(1000);
+    stop(origin.pid());
+    let paths: Vec<_> = (0..10).map(|i| format!("/{i}")).collect();
+    let mut clients: Vec<_> = paths.iter().map(|path| asks(&proxy, &origin, path)).collect();
+    let mut uploader = Peer::connect(proxy.addr);
+    uploader.send(format!(
+        "PUT http://{0}/upload HTTP/1.1\r\nHost: {0}\r\nContent-Length: {BIG}\r\n\r\n",
+        origin.addr
+    ));
+    let mut writer = Peer::new(uploader.stream().try_clone().unwrap());
+    let uploading = thread::spawn(move || writer.send(pattern(BIG)));
+    others_are_served(&proxy);
+    for client in &mut clients {
+        assert!(!client.has_something_within(Duration::from_millis(10)), "nobody can answer");
+    }
+    assert!(!uploading.is_finished(), "nobody takes that much");
+    others_are_served(&proxy);
+    origin.go_on();
+    for (client, path) in clients.iter_mut().zip(&paths) {
+        assert_eq!(client.read_response().text(), path);
+    }
+    assert_eq!([beginning, reader.read_exact(BIG - 1000)].concat(), pattern(BIG));
+    assert_eq!(uploader.read_response().text(), "whole");
+    uploading.join().unwrap();
+}
+
+/// And none of its late answers reaches anybody who asked for something else.
+#[test]
+fn a_stopped_upstream_costs_a_504_and_is_used_again_when_it_goes_on() {
+    let origin = OriginProcess::start();
+    let proxy = proxy(&["--timeout-response", "500ms"]);
+    assert_eq!(get(proxy.addr, origin.addr, "/first").text(), "/first");
+    stop(origin.pid());
+    let mut clients: Vec<_> = (0..5).map(|_| asks(&proxy, &origin, "/late")).collect();
+    others_are_served(&proxy);
+    for client in &mut clients {
+        let response = client.read_response();
+        assert_eq!(response.status, 504, "{}", response.head);
+        let status = response.field("proxy-status").expect("Proxy-Status");
+        assert!(status.contains("error=http_response_timeout"), "{status}");
+    }
+    origin.go_on();
+    for i in 0..100 {
+        let path = format!("/{i}");
+        let client = &mut clients[i % 5];
+        client.send(get_request(origin.addr, &path));
+        assert_eq!(client.read_response().text(), path);
+    }
+}
+
+/// What a client got of a response that was cut.
+struct Cut {
+    head: String,
+    rest: Vec<u8>,
+    end: End,
+}
+
+/// Has `origin` killed when `request` has got its head and "the beginning".
+#[track_caller]
+fn cut(proxy: &Binary, origin: &mut OriginProcess, request: &str) -> Cut {
+    let mut client = Peer::connect(proxy.addr);
+    client.send(request.replace("{o}", &origin.addr.to_string()));
+    let head = client.read_head();
+    let beginning = client.read_until(b"the beginning");
+    origin.kill();
+    let (rest, end) = client.read_to_any_end();
+    Cut { head, rest: [beginning, rest].concat(), end }
+}
+
+#[test]
+fn a_response_whose_upstream_is_killed_never_looks_whole() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let log_path = log.path().to_str().unwrap();
+    let proxy = proxy(&["--access-log", log_path, "--log-format", "json"]);
+    let mut origin = OriginProcess::start();
+    let get = |path: &str| format!("GET http://{{o}}{path} HTTP/1.1\r\nHost: {{o}}\r\n\r\n");
+    // What it left unread makes the kernel reset the connection: only so can content that ends by
+    // closing be told from content that is cut (RFC 9112 §8).
+    let post = |path: &str, version: &str| {
+        let content = "x".repeat(100);
+        format!(
+            "POST http://{{o}}{path} HTTP/{version}\r\nHost: {{o}}\r\nContent-Length: 100\r\n\r\n{content}"
+        )
+    };
+    let rows = [
+        ("a length", get("/length")),
+        ("a length, reset", post("/length", "1.1")),
+        ("chunked", get("/chunked")),
+        ("chunked, reset", post("/chunked", "1.1")),
+        ("chunked, for a client of HTTP/1.0", post("/chunked", "1.0")),
+        ("until close, reset", post("/close", "1.1")),
+        ("until close, reset, for a client of HTTP/1.0", post("/close", "1.0")),
+    ];
+    for (at, (name, request)) in rows.iter().enumerate() {
+        let Cut { head, rest, end } = cut(&proxy, &mut origin, request);
+        if head.contains("Transfer-Encoding: chunked") {
+            assert!(!is_whole_chunked(&rest), "{name}: {head}{rest:?}");
+        } else if head.contains("Content-Length: 1000") {
+            assert_eq!(rest, b"the beginning", "{name}");
+        } else {
+            assert_eq!(end, End::Reset, "{name}: {head}");
+        }
+        eventually_eq(|| fs::read_to_string(log_path).unwrap().lines().count(), 2 * at + 1);
+        let text = fs::read_to_string(log_path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let told = [&line["error"], &line["side"], &line["phase"]];
+        assert_eq!(told, ["http_response_incomplete", "upstream", "transfer"], "{name}: {line}");
+        // It is started again, and the next request works at once.
+        origin = OriginProcess::start_on(origin.addr);
+        let next = crate::proxies::get(proxy.addr, origin.addr, "/next");
+        assert_eq!(next.text(), "/next", "{name}");
+    }
+}
