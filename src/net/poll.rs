@@ -32,7 +32,7 @@ pub struct Edge {
     pub closed: bool,
     /// There is urgent data (RFC 6093): a receive stops in front of it, whatever is behind.
     pub urgent: bool,
-    /// Both directions are over, perhaps by a reset: the socket may have an error to tell.
+    /// The socket has an error to tell: a reset. Both directions that merely ended are no error.
     pub broken: bool,
 }
 
@@ -182,11 +182,12 @@ impl Poller {
             if key == NOTIFIER {
                 continue;
             }
-            let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-            let closed = broken || flags.contains(EventFlags::RDHUP);
+            let broken = flags.contains(EventFlags::ERR);
+            let over = broken || flags.contains(EventFlags::HUP);
+            let closed = over || flags.contains(EventFlags::RDHUP);
             let edge = Edge {
                 readable: closed || flags.contains(EventFlags::IN),
-                writable: broken || flags.contains(EventFlags::OUT),
+                writable: over || flags.contains(EventFlags::OUT),
                 closed,
                 urgent: flags.contains(EventFlags::PRI),
                 broken,

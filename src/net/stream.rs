@@ -49,7 +49,7 @@ pub struct Stream {
     /// Whether an edge told of urgent data. From then on a receive that found less than it asked
     /// for may have stopped in front of some.
     urgent: bool,
-    /// Whether an edge told that both directions are over.
+    /// Whether an edge told of an error.
     broken: bool,
     /// Whether the socket waits in a receive, and for how long, as dialing left it.
     patient: Patient,
