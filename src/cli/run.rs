@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
@@ -15,6 +16,9 @@ use crate::config::{Config, LogTarget};
 use crate::observe::access_log::Destination;
 use crate::observe::stats::Snapshot;
 use crate::server::{self, Server, StartError};
+
+/// How long a process that must end now waits for the last lines of its log.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 /// Runs the proxy until a signal has stopped it and the last connection is over.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
@@ -53,6 +57,7 @@ fn drain(server: Server, mut signals: Signals, config: &Config) -> Result<(), Fa
         "stopping: connections have {} to finish; another signal closes them now",
         crate::config::duration::Shown(config.drain)
     );
+    let finish_log = server.log_finisher();
     let (handle, grace) = (signals.handle(), config.drain);
     let drained = thread::Builder::new()
         .name("drain".into())
@@ -68,6 +73,7 @@ fn drain(server: Server, mut signals: Signals, config: &Config) -> Result<(), Fa
     for signal in &mut signals {
         if matches!(signal, SIGTERM | SIGINT) {
             log::warn!("stopped at once; connections were cut");
+            finish_log(LAST_LINES);
             std::process::exit(Exit::Failure.code().into());
         }
     }

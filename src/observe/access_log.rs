@@ -118,7 +118,8 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the destination and starts the writer thread. Opening a FIFO waits for its reader.
+    /// Opens the destination and starts the writer thread. Nobody is waited for: a FIFO that has no
+    /// reader yet costs lines, which the `log` says once, and works from when it has one.
     ///
     /// # Errors
     ///
@@ -134,12 +135,13 @@ impl AccessLog {
 
     fn start(sink: Sink, name: String, path: Option<PathBuf>, format: Format) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut writer = Writer {
-            output: Output::new(sink, name),
-            path,
-            shared: Arc::clone(&shared),
-            batch: Vec::new(),
-        };
+        let mut output = Output::new(sink, name);
+        if !output.sink().is_open() {
+            output.is_in_trouble();
+            let name = output.name();
+            log::warn!("access log: nobody reads {name}; lines are dropped until somebody does");
+        }
+        let mut writer = Writer { output, path, shared: Arc::clone(&shared), batch: Vec::new() };
         thread::Builder::new().name("access-log".into()).spawn(move || writer.run())?;
         Ok(Self { format, shared })
     }
@@ -273,6 +275,7 @@ impl Writer {
         loop {
             let orders = self.next_batch();
             if !self.batch.is_empty() {
+                self.look_again();
                 let outcome = self.output.write(&self.batch, orders.overflowed);
                 self.count_dropped(outcome.lost);
                 if let Some(notice) = outcome.notice {
@@ -314,6 +317,21 @@ impl Writer {
             reopen: mem::take(&mut pending.reopen),
             finish: pending.finish,
         }
+    }
+
+    /// Opens a destination again that went away by itself.
+    fn look_again(&mut self) {
+        let (Some(path), sink) = (&self.path, self.output.sink()) else { return };
+        let was_open = sink.is_open();
+        if was_open && !sink.is_deleted() {
+            return;
+        }
+        let sink = sink.again(path);
+        if was_open && sink.is_open() {
+            log::warn!("access log: {} was deleted; it is made anew", path.display());
+        }
+        let lost = self.output.replace(sink);
+        self.count_dropped(lost);
     }
 
     fn reopen(&mut self) {

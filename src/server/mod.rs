@@ -272,6 +272,17 @@ impl Server {
         move || snapshot(&pool)
     }
 
+    /// Writes what the access log holds, and waits so long for that, after the server itself is gone
+    /// or while it drains; for a process that is about to exit. Lines that come later are dropped.
+    pub fn log_finisher(&self) -> impl Fn(Duration) + Send + 'static {
+        let pool = Arc::clone(&self.pool);
+        move |within| {
+            if let Some(log) = &pool.ctx.access_log {
+                log.finish(within);
+            }
+        }
+    }
+
     /// Opens the access log's file again, after it was moved away.
     pub fn reopen_log(&self) {
         if let Some(log) = &self.pool.ctx.access_log {

@@ -22,6 +22,7 @@ mod hostile;
 mod interim;
 mod layers;
 mod lifecycle;
+mod log_destinations;
 mod log_formats;
 mod patience;
 mod peers;

@@ -127,6 +127,16 @@ impl Binary {
         Self::start_as(&[&usual, args].concat())
     }
 
+    /// The same, its environment or descriptors changed.
+    #[track_caller]
+    pub(crate) fn start_with(args: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let threads = threads().to_string();
+        let usual = ["--listen", "127.0.0.1:0", "--threads", &threads];
+        let mut command = command(&[&usual, args].concat());
+        change(&mut command);
+        Self::spawn(command)
+    }
+
     /// `threadgate` with `args` alone.
     #[track_caller]
     pub(crate) fn start_as(args: &[&str]) -> Self {
@@ -159,7 +169,10 @@ impl Binary {
         let port_file = dir.path().join("port");
         command.arg("--port-file").arg(&port_file);
         let mut child = command.spawn().expect("the binary starts");
-        let stdout = collected(child.stdout.take().unwrap());
+        let stdout = match child.stdout.take() {
+            Some(stdout) => collected(stdout),
+            None => collected(io::empty()),
+        };
         let stderr = collected(child.stderr.take().unwrap());
         let mut port = None;
         comes_true(STEP, &mut || {

@@ -4,11 +4,14 @@
 //! a line, since what cannot be written now would fill memory. A line that was cut by a failure
 //! is the exception: its rest is kept and goes first next time, so that no line is ever torn.
 //! What happened comes back as one sentence at the start of trouble and one at its end.
+//!
+//! A file that was deleted, and a FIFO without a reader, are destinations in trouble: [`Sink`] tells, and
+//! can be opened again.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use memchr::{memchr, memchr_iter};
@@ -38,6 +41,19 @@ pub(super) struct Outcome {
 impl<W: Write> Output<W> {
     pub(super) fn new(sink: W, name: String) -> Self {
         Self { sink, name, torn: Vec::new(), trouble: None }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn sink(&self) -> &W {
+        &self.sink
+    }
+
+    /// The trouble with the sink has been told already.
+    pub(super) fn is_in_trouble(&mut self) {
+        self.trouble = Some(0);
     }
 
     /// Writes `lines`, each ending in a newline. `overflowed` lines were lost before they came
@@ -112,44 +128,118 @@ fn write_as_far_as_possible(sink: &mut impl Write, octets: &[u8]) -> (usize, io:
     (done, Ok(()))
 }
 
-/// A file, pipe or terminal; waits where a descriptor that came to us non-blocking would refuse.
+/// A file, pipe or terminal, or why there is none; waits where a non-blocking descriptor would refuse.
 #[derive(Debug)]
-pub(super) struct Sink(File);
+pub(super) struct Sink {
+    file: Result<File, Absence>,
+    /// It stands in a directory, so that it can be deleted.
+    has_name: bool,
+    /// It was a FIFO, which is not for us to make.
+    is_fifo: bool,
+}
+
+/// Why there is nothing to write to.
+#[derive(Debug)]
+enum Absence {
+    /// A FIFO that nobody has open for reading.
+    Unread,
+    /// It was deleted, and this came of opening it again.
+    Gone(io::Error),
+}
 
 impl Sink {
     /// Opens `path` for appending, created if missing. A regular file that ends in the middle of
-    /// a line (its writer was killed) gets a newline first.
+    /// a line (its writer was killed) gets a newline first. Never waits: a FIFO without a reader is
+    /// no error, but [not open](Self::is_open).
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = fs::OpenOptions::new().append(true).create(true).open(path)?;
-        let mut sink = Self(file);
-        if ends_within_a_line(path, &sink.0) {
+        Self::open_or_create(path, true)
+    }
+
+    fn open_or_create(path: &Path, create: bool) -> io::Result<Self> {
+        let mut options = fs::OpenOptions::new();
+        options.append(true).create(create);
+        // A FIFO would wait for its reader, and a terminal line for a carrier.
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let opened = options.open(path);
+        let no_reader = |e: &io::Error| e.raw_os_error() == Some(libc::ENXIO);
+        let file = match opened {
+            Err(e) if no_reader(&e) && fs::metadata(path)?.file_type().is_fifo() => {
+                return Ok(Self { file: Err(Absence::Unread), has_name: false, is_fifo: true });
+            }
+            opened => opened?,
+        };
+        let (has_name, is_fifo) = file.metadata().map_or((false, false), |m| {
+            // What comes by way of /proc may never have had a name, and a FIFO that both ends have
+            // open needs none.
+            let is_fifo = m.file_type().is_fifo();
+            (m.nlink() > 0 && !is_fifo, is_fifo)
+        });
+        let cut = ends_within_a_line(path, &file);
+        let mut sink = Self { file: Ok(file), has_name, is_fifo };
+        if cut {
             // A failure here comes again with the first batch, and is told then.
             let _ = sink.write(b"\n");
         }
         Ok(sink)
     }
 
+    /// Opens `path` once more in place of this sink, which is gone or not open.
+    pub(super) fn again(&self, path: &Path) -> Self {
+        Self::open_or_create(path, !self.is_fifo).unwrap_or_else(|e| Self {
+            file: Err(Absence::Gone(e)),
+            has_name: false,
+            is_fifo: self.is_fifo,
+        })
+    }
+
+    /// Whether there is something to write to.
+    pub(super) fn is_open(&self) -> bool {
+        self.file.is_ok()
+    }
+
+    /// Whether it has lost its name: what is written now is lost when it is closed.
+    pub(super) fn is_deleted(&self) -> bool {
+        let file = self.file.as_ref().ok().filter(|_| self.has_name);
+        file.and_then(|file| file.metadata().ok()).is_some_and(|m| m.nlink() == 0)
+    }
+
     /// The process's standard output, under a descriptor of its own: no buffer of `std`'s, whose
     /// lock and line-wise writes the log does without.
     pub(super) fn stdout() -> io::Result<Self> {
-        Ok(Self(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+        Ok(Self::nameless(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+    }
+
+    fn nameless(file: File) -> Self {
+        Self { file: Ok(file), has_name: false, is_fifo: false }
     }
 }
 
 #[cfg(test)]
 impl From<File> for Sink {
     fn from(file: File) -> Self {
-        Self(file)
+        Self::nameless(file)
+    }
+}
+
+impl From<&Absence> for io::Error {
+    fn from(absence: &Absence) -> Self {
+        match absence {
+            Absence::Unread => Self::other("nobody reads this FIFO"),
+            Absence::Gone(e) => {
+                Self::other(format!("it was deleted, and cannot be opened again: {e}"))
+            }
+        }
     }
 }
 
 impl Write for Sink {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let file = self.file.as_mut().map_err(|absence| io::Error::from(&*absence))?;
         loop {
-            match self.0.write(octets) {
+            match file.write(octets) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     // Interrupted or not, the next write tells.
-                    let _ = poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None);
+                    let _ = poll(&mut [PollFd::new(&*file, PollFlags::OUT)], None);
                 }
                 result => return result,
             }

@@ -208,3 +208,86 @@ fn an_idle_log_sleeps_until_a_line_comes() {
     // Asleep means: in a wait without a timeout, until someone records.
     eventually(|| log.shared.pending.lock().asleep);
 }
+
+/// What stands in a FIFO's way: nobody, until one reads.
+fn fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+}
+
+#[test]
+fn a_fifo_without_a_reader_costs_lines_until_somebody_reads() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    fifo(&path);
+    // On a thread of its own, in case it waits.
+    let (sender, opened) = crossbeam_channel::bounded(1);
+    let of_log = path.clone();
+    thread::spawn(move || sender.send(open(&of_log)));
+    let log = opened.recv_timeout(SOON).expect("opened without waiting");
+    log.record(&record(b"/nobody"));
+    eventually(|| log.dropped() == 1);
+    for round in 1..=2 {
+        // Opening waits for nobody either: a reader and a writer that would not wait.
+        let mut reader = fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut reader, libc::O_NONBLOCK);
+        let mut reader = reader.read(true).open(&path).expect("opened");
+        log.record(&record(b"/read"));
+        let mut text = String::new();
+        eventually(|| {
+            let mut octets = [0; 1024];
+            let n = reader.read(&mut octets).unwrap_or(0);
+            text.push_str(std::str::from_utf8(&octets[..n]).expect("ASCII"));
+            text.ends_with('\n')
+        });
+        assert!(text.contains(" /read ") && text.lines().count() == 1, "{text}");
+        drop(reader);
+        log.record(&record(b"/gone"));
+        eventually(|| log.dropped() == 1 + round);
+    }
+}
+
+#[test]
+fn a_deleted_file_is_made_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let log = open(&path);
+    log.record(&record(b"/before"));
+    eventually(|| targets(&path) == ["/before"]);
+    fs::remove_file(&path).expect("removed");
+    log.record(&record(b"/after"));
+    assert!(log.finish(SOON));
+    assert_eq!(targets(&path), ["/after"]);
+    assert_eq!(log.dropped(), 0);
+}
+
+#[test]
+fn a_removed_directory_costs_lines_until_it_is_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let inner = dir.path().join("logs");
+    fs::create_dir(&inner).expect("created");
+    let path = inner.join("log");
+    let log = open(&path);
+    fs::remove_dir_all(&inner).expect("removed");
+    for lost in 1..=2 {
+        log.record(&record(b"/lost"));
+        eventually(|| log.dropped() == lost);
+    }
+    fs::create_dir(&inner).expect("created");
+    log.record(&record(b"/kept"));
+    assert!(log.finish(SOON));
+    assert_eq!(targets(&path), ["/kept"]);
+    assert_eq!(log.dropped(), 2);
+}
+
+#[test]
+fn a_file_that_never_had_a_name_is_not_taken_for_deleted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = tempfile::tempfile_in(&dir).expect("a file");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+    let log = open(&path);
+    log.record(&record(b"/1"));
+    assert!(log.finish(SOON));
+    assert_eq!(targets(&path), ["/1"]);
+    assert!(!Sink::open(&path).expect("opened").is_deleted());
+}

@@ -1,0 +1,224 @@
+//! Where the access log goes: full, moved, deleted, not read. The proxy serves on, says it once, and
+//! goes on by itself.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
+
+use crate::peers::{Moment, Peer, eventually};
+use crate::proxies::{Binary, OK, get_request};
+use crate::servers::Origin;
+use crate::tools::{output, tool};
+
+/// Asks for `/healthz?text` `count` times, each of which has a line.
+fn ask(proxy: &Binary, text: &str, count: usize) {
+    let mut client = Peer::connect(proxy.addr);
+    for _ in 0..count {
+        client.send(format!("GET /healthz?{text} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// How many lines of its messages have `part`.
+fn said(proxy: &Binary, part: &str) -> usize {
+    proxy.stderr().lines().filter(|line| line.contains(part)).count()
+}
+
+/// A file system of 64 KiB; unmounted when dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    /// `None` where nobody may mount.
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = tool("mount")?;
+        mount.args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(dir.path());
+        let done = mount.output().unwrap();
+        if !done.status.success() {
+            eprintln!("cannot mount, so not tested on a full file system: {done:?}");
+            return None;
+        }
+        Some(Self(dir))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: the proxy may have its file open still.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_file_system_costs_lines_is_said_once_and_recovers() {
+    let Some(small) = Small::mount() else { return };
+    let (log, ballast) = (small.0.path().join("log"), small.0.path().join("ballast"));
+    fs::write(&ballast, vec![0; 48 << 10]).unwrap();
+    let mut proxy = Binary::start(&["--access-log", log.to_str().unwrap()]);
+    // Far more than the 16 KiB that are left, in batches of their own.
+    for _ in 0..4 {
+        ask(&proxy, &"x".repeat(1000), 20);
+    }
+    eventually(|| said(&proxy, "cannot write to") == 1);
+    ask(&proxy, "lost", 1);
+    let full = read(&log);
+    fs::remove_file(&ballast).unwrap();
+    ask(&proxy, "kept", 1);
+    eventually(|| said(&proxy, "works again") == 1);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(said(&proxy, "cannot write to"), 1, "{}", proxy.stderr());
+    let text = read(&log);
+    assert!(full.len() <= 16 << 10 && text.len() > full.len());
+    assert!(text.contains("?kept") && text.ends_with('\n'), "{text}");
+    // What is there is whole, and what is not was counted.
+    assert!(text.lines().all(|line| line.contains(" transfer=")), "{text}");
+    let stderr = proxy.stderr();
+    let lost = stderr.split_once("works again; ").unwrap().1.split(' ').next().unwrap();
+    assert_eq!(text.lines().count() + lost.parse::<usize>().unwrap(), 82, "{stderr}");
+}
+
+#[test]
+fn a_fifo_that_nobody_reads_does_not_hold_up_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut proxy = Binary::start(&["--access-log", path.to_str().unwrap()]);
+    assert_eq!(said(&proxy, "nobody reads"), 1, "{}", proxy.stderr());
+    ask(&proxy, "nobody", 3);
+    eventually(|| {
+        proxy.signal(Signal::USR2);
+        said(&proxy, "access log lines dropped  3") > 0
+    });
+    let reader = Command::new("cat").arg(&path).stdout(std::process::Stdio::piped()).spawn();
+    // Its opening ends when the proxy has opened the other end, for the first line that comes.
+    eventually(|| {
+        ask(&proxy, "read", 1);
+        said(&proxy, "works again") == 1
+    });
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let text = String::from_utf8(reader.unwrap().wait_with_output().unwrap().stdout).unwrap();
+    assert!(text.contains("?read") && !text.contains("?nobody"), "{text}");
+    assert_eq!(said(&proxy, "WARN access log:"), 2, "{}", proxy.stderr());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_said_once() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut proxy = Binary::start_with(&["--access-log", "-"], |command| {
+        command.stdout(OwnedFd::from(writer));
+    });
+    drop(reader);
+    for _ in 0..3 {
+        ask(&proxy, "x", 1);
+    }
+    eventually(|| said(&proxy, "cannot write to standard output: Broken pipe") == 1);
+    ask(&proxy, "x", 1);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(said(&proxy, "cannot write to"), 1, "{}", proxy.stderr());
+}
+
+#[test]
+fn a_deleted_file_is_made_anew_and_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let proxy = Binary::start(&["--access-log", path.to_str().unwrap()]);
+    ask(&proxy, "before", 1);
+    eventually(|| read(&path).contains("?before"));
+    fs::remove_file(&path).unwrap();
+    ask(&proxy, "after", 1);
+    eventually(|| read(&path).contains("?after"));
+    assert_eq!(said(&proxy, "was deleted; it is made anew"), 1, "{}", proxy.stderr());
+}
+
+#[test]
+fn logrotate_moves_the_file_and_either_signal_opens_the_new_one() {
+    for signal in ["USR1", "HUP"] {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(logrotate) = tool("logrotate") else { return };
+        let path = dir.path().join("access.log");
+        let proxy = Binary::start(&["--access-log", path.to_str().unwrap()]);
+        ask(&proxy, "first", 1);
+        eventually(|| read(&path).contains("?first"));
+        let conf = rotation(dir.path(), &path, signal, proxy.pid().as_raw_pid());
+        rotate(logrotate, &conf);
+        eventually(|| path.exists());
+        ask(&proxy, "second", 1);
+        eventually(|| read(&path).contains("?second"));
+        let old = read(&dir.path().join("access.log.1"));
+        assert!(old.contains("?first") && !old.contains("?second"), "{signal}: {old}");
+        assert_eq!(said(&proxy, "WARN"), 0, "{}", proxy.stderr());
+    }
+}
+
+/// The configuration of the manual, with this signal and process.
+fn rotation(dir: &Path, log: &Path, signal: &str, pid: i32) -> PathBuf {
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/manual.md"));
+    let manual = manual.unwrap();
+    let (_, after) = manual.split_once("/var/log/threadgate/access.log {").expect("the example");
+    let body = after.split_once("```").unwrap().0;
+    let kill = "kill -USR1 \"$(cat /run/threadgate.pid)\"";
+    assert!(body.contains(kill), "{body}");
+    let text =
+        format!("{} {{{}", log.display(), body.replace(kill, &format!("kill -{signal} {pid}")));
+    let conf = dir.join("logrotate.conf");
+    fs::write(&conf, text).unwrap();
+    // logrotate takes no configuration that others may write.
+    fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).unwrap();
+    conf
+}
+
+fn rotate(mut logrotate: Command, conf: &Path) {
+    output(logrotate.arg("--force").arg("--state").arg(conf.with_extension("state")).arg(conf));
+}
+
+#[test]
+fn a_second_signal_loses_no_line_of_what_had_ended() {
+    let (asked, answer) = (Moment::new(), Moment::new());
+    let (is_asked, may_answer) = (asked.clone(), answer.clone());
+    let ends = Origin::script(1, move |peer| {
+        peer.read_head();
+        is_asked.has_come();
+        may_answer.wait();
+        peer.send(OK);
+    });
+    let is_asked = asked.clone();
+    let hangs = Origin::script(1, move |peer| {
+        peer.read_head();
+        is_asked.has_come();
+        peer.read_to_any_end();
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut proxy = Binary::start(&["--drain", "1h", "--access-log", path.to_str().unwrap()]);
+    let [mut ending, hanging] = [&ends, &hangs].map(|origin| {
+        let mut client = Peer::connect(proxy.addr);
+        client.send(get_request(origin.addr, "/"));
+        asked.wait();
+        client
+    });
+    let of_ended = format!(" http://{}/ 200 ", ends.addr);
+    proxy.signal(Signal::TERM);
+    eventually(|| said(&proxy, "stopping") == 1);
+    answer.has_come();
+    // Its end comes after its line was recorded, which the writer would keep for 20 ms.
+    ending.read_to_end();
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(1));
+    drop(hanging);
+    ends.join();
+    hangs.join();
+    let text = read(&path);
+    assert!(text.contains(&of_ended) && text.ends_with('\n'), "{text:?}");
+}
