@@ -14,6 +14,8 @@ mod connect;
 mod deadlines;
 mod destinations;
 mod faults;
+mod faults_resets;
+mod faults_resets_upstream;
 mod faults_upstream;
 mod fields;
 mod forward;

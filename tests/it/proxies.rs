@@ -233,6 +233,13 @@ impl Binary {
         self.entries("fd").len()
     }
 
+    /// Open sockets. Descriptors of empty pipes stay for a while, and are few.
+    pub(crate) fn sockets(&self) -> usize {
+        let links = self.entries("fd").into_iter();
+        let links = links.filter_map(|fd| fs::read_link(self.proc().join("fd").join(fd)).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    }
+
     /// From now on it may open so many descriptors more, one of which its acceptor reserves.
     pub(crate) fn leave_descriptors(&self, left: usize) {
         let names = self.entries("fd").into_iter();
