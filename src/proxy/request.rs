@@ -77,7 +77,8 @@ pub fn prepare(
             Ok(Wanted::Forward(Framing::Empty))
         }
         Target::Absolute { scheme, authority, .. } => {
-            if scheme != Scheme::Http {
+            // A request for `ws:` is forwarded only if it can become one.
+            if scheme != Scheme::Http && !(scheme == Scheme::Ws && head.upgrade) {
                 return Err(not_implemented("only http URLs are forwarded; https goes by CONNECT"));
             }
             check_loop(&head, turn)?;

@@ -38,6 +38,9 @@ pub enum Scheme {
     Http,
     /// `https`
     Https,
+    /// `ws`, as some clients name the server of a WebSocket. The request is one of HTTP all the
+    /// same (RFC 6455 §4.1).
+    Ws,
     /// Any other.
     Other,
 }
@@ -161,6 +164,8 @@ impl Scheme {
             Some(Self::Http)
         } else if text.eq_ignore_ascii_case("https") {
             Some(Self::Https)
+        } else if text.eq_ignore_ascii_case("ws") {
+            Some(Self::Ws)
         } else {
             let rest_may_be = |o: u8| o.is_ascii_alphanumeric() || b"+-.".contains(&o);
             let is_scheme = text.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -169,10 +174,10 @@ impl Scheme {
         }
     }
 
-    /// The port when an authority names none (RFC 9110 §4.2).
+    /// The port when an authority names none (RFC 9110 §4.2, RFC 6455 §3).
     pub fn default_port(self) -> Option<u16> {
         match self {
-            Self::Http => Some(80),
+            Self::Http | Self::Ws => Some(80),
             Self::Https => Some(443),
             Self::Other => None,
         }
@@ -462,6 +467,8 @@ mod tests {
             ("HTTP://a:80/", Scheme::Http, "a:80", "/"),
             ("http://a?b", Scheme::Http, "a", "?b"),
             ("https://a/b/../c?d=http://e", Scheme::Https, "a", "/b/../c?d=http://e"),
+            ("Ws://a/b?c", Scheme::Ws, "a", "/b?c"),
+            ("wss://a/b", Scheme::Other, "a", "/b"),
             ("ftp://a/b", Scheme::Other, "a", "/b"),
             ("http://[::1]:81/x", Scheme::Http, "[::1]:81", "/x"),
             ("http://a/@b", Scheme::Http, "a", "/@b"),

@@ -80,6 +80,26 @@ fn a_101_turns_the_exchange_into_a_tunnel() {
     assert_eq!(stats.by_status[1], 1);
 }
 
+/// aiohttp names the server so, in a request like any other.
+#[test]
+fn a_ws_url_is_an_http_one_that_asks_for_an_upgrade() {
+    let origin = Origin::script(1, |peer| {
+        assert!(peer.read_head().starts_with("GET /ws HTTP/1.1\r\nHost: 127.0.0.1:"));
+        peer.send(SWITCH);
+        assert_eq!(peer.read_exact(2), b"\x81\0");
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(offer(&origin, "websocket").replace("http://", "ws://"));
+    assert_eq!(status(&client.read_head()), 101);
+    client.send(b"\x81\0");
+    origin.join();
+    // Without the offer it is one of those that are not forwarded.
+    let mut client = Peer::connect(proxy.addr());
+    client.send("GET ws://127.0.0.1:9/ HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n");
+    assert_eq!(client.read_response().status, 501);
+}
+
 #[test]
 fn octets_behind_a_101_arrive_wherever_its_octets_are_cut() {
     const EARLY: &str = "HTTP/1.1 200 OK\r\n\r\nframes";
