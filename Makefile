@@ -28,7 +28,7 @@ help: ## this list
 		/^[a-z-]+:.*## /{ printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 test: ## unit and doc tests, then the integration suite at 1 and at 8 worker threads
-	.ci/tools packages
+	.ci/tools packages modules
 	cargo test --locked --lib --bins
 	cargo test --locked --doc
 	set -e; for threads in $(THREADS); do \

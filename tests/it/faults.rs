@@ -14,9 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use threadgate::net::resolve::Resolve;
 
 use crate::peers::{Peer, STEP, comes_true, eventually, eventually_eq};
+use crate::programs::tool;
 use crate::proxies::{Binary, OK, get_request, proxy_with};
 use crate::servers::Origin;
-use crate::tools::tool;
 
 const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 

@@ -11,9 +11,9 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::peers::{Moment, Peer, eventually};
+use crate::programs::{output, tool};
 use crate::proxies::{Binary, OK, get_request};
 use crate::servers::Origin;
-use crate::tools::{output, tool};
 
 /// Asks for `/healthz?text` `count` times, each of which has a line.
 fn ask(proxy: &Binary, text: &str, count: usize) {

@@ -13,9 +13,9 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 
 use crate::peers::{Peer, STEP, comes_true};
+use crate::programs::{output, tool};
 use crate::proxies::{Binary, OK, command, get, get_request, threads};
 use crate::servers::{Origin, RefusedPort};
-use crate::tools::{output, tool};
 
 /// What a browser sends, and what somebody sends who wants to be seen in the log.
 const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";

@@ -10,6 +10,7 @@
 )]
 
 mod access_log;
+mod clients;
 mod connect;
 mod deadlines;
 mod destinations;
@@ -29,6 +30,7 @@ mod log_formats;
 mod patience;
 mod peers;
 mod persistence;
+mod programs;
 mod proxies;
 mod regression;
 mod replies;

@@ -3,171 +3,18 @@
 //! Where `CI` is set a missing tool is a failure; elsewhere it is said on stderr.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
-use tempfile::TempDir;
-
-use crate::peers::{STEP, comes_true, field, pattern};
+use crate::peers::{field, pattern};
+use crate::programs::{Nginx, output, python, tool};
 use crate::proxies::Binary;
-use crate::servers::{Origin, Recorder, listen, listen_v6};
-
-/// The command `name`, without the proxy settings of whoever runs the tests; `None` if it is missing.
-pub(crate) fn tool(name: &str) -> Option<Command> {
-    let mut dirs: Vec<PathBuf> =
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    dirs.push("/usr/sbin".into());
-    let Some(path) = dirs.iter().map(|dir| dir.join(name)).find(|path| path.is_file()) else {
-        assert!(std::env::var_os("CI").is_none(), "{name} is missing");
-        eprintln!("{name} is missing: not tested with it");
-        return None;
-    };
-    let mut command = Command::new(path);
-    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
-        command.env_remove(name).env_remove(name.to_ascii_uppercase());
-    }
-    command.stdin(Stdio::null());
-    Some(command)
-}
-
-/// Debian's Python, which has Debian's modules, if `module` is among them.
-fn python_with(module: &str) -> Option<Command> {
-    let python = || Command::new("/usr/bin/python3");
-    let found = python().args(["-c", &format!("import {module}")]).output();
-    if found.is_ok_and(|output| output.status.success()) {
-        return Some(python());
-    }
-    assert!(std::env::var_os("CI").is_none(), "Python's {module} is missing");
-    eprintln!("Python's {module} is missing: not tested with it");
-    None
-}
-
-/// Runs it; its stdout, when it succeeds.
-#[track_caller]
-pub(crate) fn output(command: &mut Command) -> Vec<u8> {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let stderr = String::from_utf8_lossy(&stderr);
-    assert!(
-        status.success(),
-        "{command:?}: {status}\n{stderr}\n{}",
-        String::from_utf8_lossy(&stdout)
-    );
-    stdout
-}
+use crate::servers::{Origin, Recorder, listen_v6};
 
 /// curl through `proxy`, silent but for errors, for at most 20 s.
 fn curl(proxy: &Binary) -> Option<Command> {
     let mut curl = tool("curl")?;
     curl.args(["-q", "-sS", "--max-time", "20", "--noproxy", "", "-x", &proxy.url()]);
     Some(curl)
-}
-
-/// A server program and its directory; killed when dropped.
-struct Running {
-    child: Child,
-    _dir: TempDir,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Starts `command`, which listens on `addr`.
-#[track_caller]
-fn started(command: &mut Command, addr: SocketAddr, dir: TempDir) -> Running {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let is_up = comes_true(STEP, &mut || TcpStream::connect(addr).is_ok());
-    if !is_up {
-        let _ = child.kill();
-        panic!("{command:?}: {:?}", child.wait_with_output());
-    }
-    Running { child, _dir: dir }
-}
-
-/// A port that was free a moment ago, for programs that cannot choose one.
-fn free_port() -> SocketAddr {
-    listen().local_addr().unwrap()
-}
-
-/// nginx serving one file of a megabyte, `/file`, in clear and with TLS.
-struct Nginx {
-    clear: SocketAddr,
-    tls: SocketAddr,
-    ca: PathBuf,
-    content: Vec<u8>,
-    _running: Running,
-}
-
-impl Nginx {
-    fn start() -> Option<Self> {
-        let mut nginx = tool("nginx")?;
-        let dir = tempfile::tempdir().unwrap();
-        // As root nginx reads files as another user.
-        let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(dir.path(), everyone).unwrap();
-        let root = dir.path().join("root");
-        fs::create_dir(&root).unwrap();
-        let content = pattern(1 << 20);
-        fs::write(root.join("file"), &content).unwrap();
-        let ca = certificates(dir.path())?;
-        let (clear, tls) = (free_port(), free_port());
-        let path = dir.path().display();
-        let config = format!(
-            "daemon off; master_process off; pid {path}/pid; error_log stderr;
-             events {{ worker_connections 256; }}
-             http {{
-               access_log off; client_body_temp_path {path}/t1; proxy_temp_path {path}/t2;
-               fastcgi_temp_path {path}/t3; uwsgi_temp_path {path}/t4; scgi_temp_path {path}/t5;
-               server {{
-                 listen {clear}; listen {tls} ssl; root {path}/root;
-                 ssl_certificate {path}/leaf.pem; ssl_certificate_key {path}/leaf.key;
-                 location /gone {{ return 410 'gone'; }}
-               }}
-             }}"
-        );
-        fs::write(dir.path().join("nginx.conf"), config).unwrap();
-        nginx.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
-        nginx.args(["-e", "stderr"]);
-        let running = started(&mut nginx, clear, dir);
-        Some(Self { clear, tls, ca, content, _running: running })
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}/file", self.clear)
-    }
-
-    fn tls_url(&self) -> String {
-        format!("https://{}/file", self.tls)
-    }
-}
-
-/// Makes a certificate authority and a leaf for 127.0.0.1; where the former's certificate is.
-fn certificates(dir: &Path) -> Option<PathBuf> {
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-    let mut make_ca = tool("openssl")?;
-    make_ca.current_dir(dir).args(["req", "-x509", "-subj", "/CN=a private authority"]).args(key);
-    output(make_ca.args(["-keyout", "ca.key", "-out", "ca.pem", "-days", "2"]));
-    let mut ask = tool("openssl")?;
-    ask.current_dir(dir).args(["req", "-subj", "/CN=127.0.0.1"]).args(key);
-    output(ask.args(["-keyout", "leaf.key", "-out", "leaf.csr"]));
-    fs::write(dir.join("leaf.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
-    let mut sign = tool("openssl")?;
-    sign.current_dir(dir)
-        .args(["x509", "-req", "-in", "leaf.csr", "-out", "leaf.pem", "-days", "2"]);
-    output(sign.args([
-        "-CA",
-        "ca.pem",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-        "-extfile",
-        "leaf.ext",
-    ]));
-    Some(dir.join("ca.pem"))
 }
 
 #[test]
@@ -353,54 +200,8 @@ fn openssl_s_client_speaks_tls_through_a_tunnel() {
 }
 
 #[test]
-fn haproxy_in_front_passes_requests_and_tunnels_on() {
-    let proxy = Binary::start(&[]);
-    let (Some(nginx), Some(mut haproxy), Some(_)) = (Nginx::start(), tool("haproxy"), tool("curl"))
-    else {
-        return;
-    };
-    let front = free_port();
-    let dir = tempfile::tempdir().unwrap();
-    let config = format!(
-        "global
-           maxconn 200
-         defaults
-           mode http
-           timeout connect 5s
-           timeout client 10s
-           timeout server 10s
-         listen front
-           bind {front}
-           http-reuse always
-           server gate {}\n",
-        proxy.addr
-    );
-    let file = dir.path().join("haproxy.cfg");
-    fs::write(&file, config).unwrap();
-    let _haproxy = started(haproxy.arg("-db").arg("-f").arg(&file), front, dir);
-    let run = |args: &[&str]| {
-        let mut curl = tool("curl").unwrap();
-        curl.args([
-            "-q",
-            "-sS",
-            "--max-time",
-            "20",
-            "--noproxy",
-            "",
-            "-x",
-            &format!("http://{front}"),
-        ]);
-        output(curl.args(args))
-    };
-    for _ in 0..3 {
-        assert!(run(&[&nginx.url()]) == nginx.content);
-    }
-    assert!(run(&["--cacert", nginx.ca.to_str().unwrap(), &nginx.tls_url()]) == nginx.content);
-}
-
-#[test]
 fn a_websocket_goes_through_by_a_plain_request() {
-    let Some(mut python) = python_with("websockets") else { return };
+    let Some(mut python) = python("websockets") else { return };
     let proxy = Binary::start(&[]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/websocket.py");
     let (host, port) = (proxy.addr.ip().to_string(), proxy.addr.port().to_string());

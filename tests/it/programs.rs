@@ -1,0 +1,391 @@
+//! Real programs as peers: finding them, running them within a time, and ending what they started.
+//!
+//! Where `CI` is set a missing program is a failure; elsewhere it is said on stderr. A program runs
+//! in a process group of its own, and what is left of the group ends with it.
+
+use std::fs;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::peers::{STEP, comes_true, eventually, pattern};
+use crate::proxies::Binary;
+
+/// No program that is run to its end runs longer than this.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// What whoever runs the tests may have set, and would lead a program elsewhere.
+const SETTINGS: &[&str] = &[
+    "ALL_PROXY",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_OPTIONS",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+];
+
+/// The command `name`, without the settings of whoever runs the tests; `None` if it is missing.
+pub(crate) fn tool(name: &str) -> Option<Command> {
+    let mut dirs: Vec<PathBuf> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    dirs.push("/usr/sbin".into());
+    match dirs.iter().map(|dir| dir.join(name)).find(|path| path.is_file()) {
+        Some(path) => Some(clean(path)),
+        None => missing(name),
+    }
+}
+
+/// `path` as a command, without those settings and without anything to read.
+pub(crate) fn clean(path: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(path);
+    for name in SETTINGS {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Says that `what` is missing; where it may not be, fails.
+pub(crate) fn missing<T>(what: &str) -> Option<T> {
+    assert!(std::env::var_os("CI").is_none(), "{what} is missing");
+    eprintln!("{what} is missing: not tested with it");
+    None
+}
+
+/// Debian's Python, which has Debian's packages, if it has these modules.
+pub(crate) fn python(modules: &str) -> Option<Command> {
+    let path = "/usr/bin/python3";
+    let has = |modules: &str| {
+        let check = clean(path).arg("-c").arg(format!("import {modules}")).output();
+        check.is_ok_and(|check| check.status.success())
+    };
+    if !has(modules) {
+        return missing(&format!("{path} with {modules}"));
+    }
+    let mut python = clean(path);
+    // Neither the variables nor the packages of whoever runs the tests.
+    python.args(["-I", "-B"]);
+    Some(python)
+}
+
+/// A script of `clients/`, in whatever language.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(name)
+}
+
+/// What a program said until it ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+/// Runs it; its stdout, when it succeeds.
+#[track_caller]
+pub(crate) fn output(command: &mut Command) -> Vec<u8> {
+    let ended = run(command);
+    assert!(
+        ended.status.success(),
+        "{command:?}: {}\n{}\n{}",
+        ended.status,
+        ended.stderr,
+        ended.text()
+    );
+    ended.stdout
+}
+
+/// Runs it; its stdout as text, when it succeeds.
+#[track_caller]
+pub(crate) fn text(command: &mut Command) -> String {
+    String::from_utf8(output(command)).unwrap()
+}
+
+/// Runs it to its end, which is not later than [`LIMIT`].
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Ended {
+    let mut group = Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let stdout = all_of(group.child.stdout.take().unwrap());
+    let stderr = all_of(group.child.stderr.take().unwrap());
+    let in_time = group.ends_within(LIMIT);
+    let status = group.end();
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    let ended = Ended { status, stdout, stderr };
+    assert!(in_time, "{command:?}: not after {LIMIT:?}\n{}\n{}", ended.stderr, ended.text());
+    ended
+}
+
+fn all_of(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        // What was read until an error is what there is.
+        let _ = from.read_to_end(&mut all);
+        all
+    })
+}
+
+/// A child that leads a process group. All of the group ends with it.
+struct Group {
+    child: Child,
+    has_ended: bool,
+}
+
+impl Group {
+    #[track_caller]
+    fn spawn(command: &mut Command) -> Self {
+        let child = command.process_group(0).spawn();
+        let child = child.unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Self { child, has_ended: false }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
+    }
+
+    /// Waits for the child's end, but leaves it to be reaped: until then nobody else gets its number.
+    fn ends_within(&self, limit: Duration) -> bool {
+        let pidfd = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
+        let limit = Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: 0 };
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).unwrap() > 0
+    }
+
+    /// Ends what is left, the child included.
+    fn end(&mut self) -> ExitStatus {
+        if !self.has_ended {
+            // It fails when nothing is left.
+            let _ = kill_process_group(self.pid(), Signal::KILL);
+            self.has_ended = true;
+        }
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A server program and its directory; ended when dropped, with everything that it started.
+pub(crate) struct Running {
+    group: Group,
+    pub(crate) dir: TempDir,
+}
+
+impl Running {
+    pub(crate) fn is_over(&self) -> bool {
+        self.group.ends_within(Duration::ZERO)
+    }
+
+    pub(crate) fn said(&self) -> String {
+        let said = fs::read(self.dir.path().join("said")).unwrap_or_default();
+        String::from_utf8_lossy(&said).into_owned()
+    }
+}
+
+/// Starts `command`, which listens on `addr`.
+#[track_caller]
+pub(crate) fn started(command: &mut Command, addr: SocketAddr, dir: TempDir) -> Running {
+    let running = in_background(command, dir);
+    let mut is_up = false;
+    comes_true(STEP, &mut || {
+        is_up = TcpStream::connect(addr).is_ok();
+        is_up || running.is_over()
+    });
+    assert!(is_up, "{command:?}: {}", running.said());
+    running
+}
+
+/// Starts `command`.
+#[track_caller]
+pub(crate) fn in_background(command: &mut Command, dir: TempDir) -> Running {
+    let said = fs::File::create(dir.path().join("said")).unwrap();
+    command.stdout(said.try_clone().unwrap()).stderr(said);
+    Running { group: Group::spawn(command), dir }
+}
+
+/// A port that is free, for programs that cannot choose one.
+///
+/// Below those that the system chooses, so that no connection gets it meanwhile, and none twice.
+pub(crate) fn free_port() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Two runs at one time begin at different places. Chromium refuses 10080.
+        let port = 10_100 + std::process::id().wrapping_mul(97).wrapping_add(next) % 22_000;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port.try_into().unwrap()));
+        if TcpListener::bind(addr).is_ok() {
+            return addr;
+        }
+    }
+}
+
+/// A directory that servers can read when they have become another user.
+pub(crate) fn open_dir() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+/// nginx in clear and with TLS, serving what is in its directory `root`: there is a file of a
+/// megabyte, `/file`. `/gone` is gone, and what is PUT below `/up/` is there afterwards.
+pub(crate) struct Nginx {
+    pub(crate) clear: SocketAddr,
+    pub(crate) tls: SocketAddr,
+    pub(crate) ca: PathBuf,
+    pub(crate) content: Vec<u8>,
+    pub(crate) root: PathBuf,
+    _running: Running,
+}
+
+impl Nginx {
+    pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// With lines of configuration for the server.
+    pub(crate) fn start_with(more: &str) -> Option<Self> {
+        let mut nginx = tool("nginx")?;
+        let dir = open_dir();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("up")).unwrap();
+        fs::set_permissions(root.join("up"), fs::Permissions::from_mode(0o777)).unwrap();
+        let content = pattern(1 << 20);
+        fs::write(root.join("file"), &content).unwrap();
+        let ca = certificates(dir.path())?;
+        let (clear, tls) = (free_port(), free_port());
+        let path = dir.path().display();
+        let config = format!(
+            "daemon off; master_process off; pid {path}/pid; error_log stderr;
+             events {{ worker_connections 512; }}
+             http {{
+               access_log off; client_body_temp_path {path}/t1; proxy_temp_path {path}/t2;
+               fastcgi_temp_path {path}/t3; uwsgi_temp_path {path}/t4; scgi_temp_path {path}/t5;
+               types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg;
+                        application/json json; }}
+               server {{
+                 listen {clear}; listen {tls} ssl http2; root {path}/root;
+                 ssl_certificate {path}/leaf.pem; ssl_certificate_key {path}/leaf.key;
+                 client_max_body_size 100m; lingering_time 2s;
+                 location /gone {{ return 410 'gone'; }}
+                 location /up/ {{ dav_methods PUT; }}
+                 {more}
+               }}
+             }}"
+        );
+        fs::write(dir.path().join("nginx.conf"), config).unwrap();
+        nginx.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
+        nginx.args(["-e", "stderr"]);
+        let running = started(&mut nginx, clear, dir);
+        Some(Self { clear, tls, ca, content, root, _running: running })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/file", self.clear)
+    }
+
+    pub(crate) fn tls_url(&self) -> String {
+        format!("https://{}/file", self.tls)
+    }
+}
+
+/// Makes a certificate authority and a leaf for 127.0.0.1; where the former's certificate is.
+pub(crate) fn certificates(dir: &Path) -> Option<PathBuf> {
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let mut make_ca = tool("openssl")?;
+    make_ca.current_dir(dir).args(["req", "-x509", "-subj", "/CN=a private authority"]).args(key);
+    output(make_ca.args(["-keyout", "ca.key", "-out", "ca.pem", "-days", "2"]));
+    let mut ask = tool("openssl")?;
+    ask.current_dir(dir).args(["req", "-subj", "/CN=127.0.0.1"]).args(key);
+    output(ask.args(["-keyout", "leaf.key", "-out", "leaf.csr"]));
+    fs::write(dir.join("leaf.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
+    let mut sign = tool("openssl")?;
+    sign.current_dir(dir)
+        .args(["x509", "-req", "-in", "leaf.csr", "-out", "leaf.pem", "-days", "2"]);
+    output(sign.args([
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-extfile",
+        "leaf.ext",
+    ]));
+    Some(dir.join("ca.pem"))
+}
+
+/// The real binary, that writes down each exchange and tunnel.
+#[track_caller]
+pub(crate) fn logging_proxy(args: &[&str]) -> Binary {
+    Binary::start(&[&["--access-log", "-", "--log-format", "json"], args].concat())
+}
+
+/// What the log of a [`logging_proxy`] has, once there is `enough`.
+#[track_caller]
+pub(crate) fn logged(proxy: &Binary, enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let mut lines = Vec::new();
+    let is_enough = comes_true(STEP, &mut || {
+        let text = proxy.stdout();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        lines = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        enough(&lines)
+    });
+    assert!(is_enough, "in the log: {:#?}", lines.iter().map(in_short).collect::<Vec<_>>());
+    lines
+}
+
+/// A log line for a person: method, target and status.
+pub(crate) fn in_short(line: &Value) -> String {
+    let word = |key: &str| line[key].as_str().unwrap_or("-").to_owned();
+    format!("{} {} {} {}", word("method"), word("target"), line["status"], word("error"))
+}
+
+/// How many client connections these lines came over.
+pub(crate) fn client_connections(lines: &[Value]) -> usize {
+    let mut clients: Vec<_> = lines.iter().map(|line| line["client"].as_str().unwrap()).collect();
+    clients.sort_unstable();
+    clients.dedup();
+    clients.len()
+}
+
+#[test]
+fn a_program_that_runs_too_long_ends_with_all_it_started() {
+    let Some(mut sh) = tool("sh") else { return };
+    let since = Instant::now();
+    let mut group = Group::spawn(
+        sh.args(["-c", "sleep 30 & echo $!; wait"]).stdout(Stdio::piped()).stderr(Stdio::null()),
+    );
+    let stdout = all_of(group.child.stdout.take().unwrap());
+    assert!(!group.ends_within(Duration::ZERO));
+    // The pipe closes when nobody is left who could write to it.
+    group.end();
+    let pid = String::from_utf8(stdout.join().unwrap()).unwrap();
+    eventually(|| !Path::new("/proc").join(pid.trim()).join("exe").exists());
+    assert!(since.elapsed() < STEP);
+}
