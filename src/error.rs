@@ -18,6 +18,9 @@ pub enum Side {
 }
 
 impl Side {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Client, Self::Proxy, Self::Upstream];
+
     /// The word used in replies and logs.
     pub fn word(self) -> &'static str {
         match self {
@@ -105,6 +108,37 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, in order.
+    pub const ALL: [Self; 19] = [
+        Self::ClientGone,
+        Self::ConnectionLimitReached,
+        Self::ConnectionRefused,
+        Self::ConnectionTerminated,
+        Self::ConnectionTimeout,
+        Self::ConnectionWriteTimeout,
+        Self::DestinationIpProhibited,
+        Self::DestinationIpUnroutable,
+        Self::DnsError,
+        Self::DnsTimeout,
+        Self::HttpRequestDenied,
+        Self::HttpRequestError,
+        Self::HttpRequestTimeout,
+        Self::HttpResponseIncomplete,
+        Self::HttpResponseTimeout,
+        Self::HttpProtocolError,
+        Self::ProxyInternalError,
+        Self::ProxyLoopDetected,
+        Self::ShuttingDown,
+    ];
+
+    /// The word in the counters: as [`token`](Self::token), but no two kinds have the same.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::HttpRequestTimeout => "http_request_timeout",
+            other => other.token(),
+        }
+    }
+
     /// The RFC 9209 §2.3 token for `Proxy-Status` and the log.
     pub fn token(self) -> &'static str {
         match self {
@@ -228,5 +262,25 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_ref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counters have a place for each, by its number.
+    #[test]
+    fn all_kinds_are_listed_in_order_and_none_is_left_out() {
+        let source = include_str!("error.rs");
+        let body = source.split_once("pub enum Kind {").unwrap().1.split_once("\n}").unwrap().0;
+        let variants = body.lines().filter(|line| line.ends_with(',')).map(str::trim);
+        let listed: Vec<String> = Kind::ALL.iter().map(|kind| format!("{kind:?},")).collect();
+        assert_eq!(listed, variants.collect::<Vec<_>>());
+        assert!(Kind::ALL.iter().enumerate().all(|(i, kind)| *kind as usize == i));
+        assert!(Side::ALL.iter().enumerate().all(|(i, side)| *side as usize == i));
+        let mut words = Kind::ALL.map(Kind::word);
+        words.sort_unstable();
+        assert!(words.windows(2).all(|w| w[0] != w[1]), "{words:?}");
     }
 }

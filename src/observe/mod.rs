@@ -4,8 +4,16 @@
 //! and none of them can fail an exchange. Diagnostics (start, refusals, trouble) go through the
 //! `log` crate instead.
 //!
-//! - [`stats`]: what happened how often, summed over the workers.
+//! - [`measure`]: what a number is called and means, said once.
+//! - [`histogram`]: how long things took, in fixed buckets.
+//! - [`counters`]: the list of what is counted.
+//! - [`stats`]: the counters of all workers, and their sum.
+//! - `summary`: the sum for a person.
 //! - [`access_log`]: one line an exchange or tunnel, written by a thread of its own.
 
 pub mod access_log;
+pub mod counters;
+pub mod histogram;
+pub mod measure;
 pub mod stats;
+mod summary;

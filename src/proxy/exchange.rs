@@ -108,7 +108,7 @@ impl Destination {
     }
 }
 
-/// When each phase ended; a phase that did not happen ends with the one before it.
+/// When each phase ended; a phase that did not take place has no end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     pub(super) started: Option<Instant>,
@@ -200,6 +200,8 @@ pub struct Exchange {
     pub(super) deadline: Option<Instant>,
     pub(super) wake_at: Option<Instant>,
     pub(super) failure: Option<Error>,
+    /// It began on an idle connection, whatever came after.
+    pub(super) began_reused: bool,
     aborted: bool,
 }
 
@@ -309,7 +311,7 @@ impl Exchange {
                 if repeatable {
                     self.resend.extend_from_slice(self.to_upstream.unread());
                 }
-                turn.counters.count(|c| c.upstream_reuses += 1);
+                self.began_reused = true;
                 self.connected(stream, address, true, turn);
                 return;
             }
@@ -363,10 +365,7 @@ impl Exchange {
 
     pub(super) fn find(&mut self, turn: &mut Turn<'_>) {
         self.stage = match self.destination.ip {
-            Some(ip) => {
-                self.times.lookup = self.times.head;
-                Stage::Dial(Box::new(Dial::new(Addresses::One(ip), self.destination.port)))
-            }
+            Some(ip) => Stage::Dial(Box::new(Dial::new(Addresses::One(ip), self.destination.port))),
             None => Stage::Lookup,
         };
         self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
@@ -381,15 +380,13 @@ impl Exchange {
     ) {
         self.upstream = Some(Upstream { end: End::new(stream), address, reused });
         self.wake_at = None;
-        let now = turn.clock();
-        self.times.lookup = self.times.lookup.or(self.times.head);
-        self.times.connect = Some(if reused { self.times.lookup.unwrap_or(now) } else { now });
+        if !reused {
+            self.times.connect = Some(turn.clock());
+        }
         if self.facts.method == Method::Connect {
             self.stage = Stage::Tunnel;
             self.status = 200;
             self.begun = true;
-            self.times.sent = self.times.connect;
-            self.times.response = self.times.connect;
             self.response = Flow::until_close(Coding::Keep);
             // No content length, no transfer coding: what follows belongs to the tunnel.
             turn.buffers.lend(&mut self.to_client);

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::error::{Error, Phase};
+use crate::error::Phase;
 use crate::net::poll::{Owner, Wake};
 use crate::observe::access_log::{Phases, Record, RecordKind};
+use crate::observe::counters::{Counters, PHASES};
 
 use super::Turn;
 use super::exchange::{Exchange, UPSTREAM, Upstream};
@@ -15,18 +16,10 @@ impl Exchange {
     /// The end: counters and log are told, and the connection goes back to the pool if it can.
     pub fn finish(&mut self, address: SocketAddr, waker: &Arc<dyn Wake>, turn: &mut Turn<'_>) {
         let tunnel = self.is_tunnel();
-        let (sent, received) = (self.response.sent(), self.head_octets + self.request.sent());
-        let (status, side) = (self.status, self.failure.as_ref().map(Error::side));
-        turn.counters.count(|c| {
-            c.exchanges_finished += 1;
-            c.count_status(status);
-            c.octets_to_clients += sent;
-            c.octets_from_clients += received;
-            c.tunnels_closed += u64::from(tunnel);
-            side.into_iter().for_each(|side| c.count_failure(side));
-        });
+        let now = turn.clock();
+        turn.counters.count(|c| self.count(now, c));
         if turn.ctx.access_log.is_some() {
-            self.tell(address, turn);
+            self.tell(address, now, turn);
         }
         if let Some(Upstream { mut end, address, .. }) = self.upstream.take() {
             // Octets past the end of a response would answer the next request.
@@ -49,35 +42,93 @@ impl Exchange {
         }
     }
 
-    fn tell(&self, client: SocketAddr, turn: &Turn<'_>) {
-        let Some(log) = &turn.ctx.access_log else { return };
-        let now = Instant::now();
-        let started = self.times.started.unwrap_or(now);
-        let mut last = started;
-        let mut phase = |end: Option<Instant>| {
-            let end = end.unwrap_or(last).max(last);
-            let spent = end - last;
-            last = end;
-            spent
-        };
-        let mut phases = Phases {
-            request: phase(self.times.head),
-            lookup: phase(self.times.lookup),
-            connect: phase(self.times.connect),
-            send: phase(self.times.sent),
-            wait: phase(self.times.response),
-            ..Phases::default()
-        };
-        // What is left belongs to the phase it ended in.
-        let rest = phase(Some(now));
-        match self.failure.as_ref().map(Error::phase) {
-            Some(Phase::Request) => phases.request += rest,
-            Some(Phase::Lookup) => phases.lookup += rest,
-            Some(Phase::Connect) => phases.connect += rest,
-            Some(Phase::Send) => phases.send += rest,
-            Some(Phase::Response) => phases.wait += rest,
-            _ => phases.transfer += rest,
+    fn count(&self, now: Instant, c: &mut Counters) {
+        c.exchanges_finished += 1;
+        c.count_status(self.status);
+        c.count_method(self.facts.method);
+        c.upstream_reuses += u64::from(self.began_reused);
+        c.octets_to_clients += self.response.sent();
+        c.octets_from_clients += self.head_octets + self.request.sent();
+        if self.failure.is_some() || self.is_tunnel() || self.times.response.is_none() {
+            return self.count_otherwise(now, c);
         }
+        let mut total = 0;
+        self.each_phase(now, Phase::Transfer, |phase, nanos| {
+            total += nanos;
+            c.record_phase(phase, nanos);
+        });
+        c.exchange_seconds.record_nanos(total);
+    }
+
+    /// Not a response that was relayed whole.
+    #[cold]
+    fn count_otherwise(&self, now: Instant, c: &mut Counters) {
+        let tunnel = self.is_tunnel();
+        let mut total = 0;
+        self.each_phase(now, self.final_phase(), |phase, nanos| {
+            total += nanos;
+            if !tunnel || phase != Phase::Transfer {
+                c.record_phase(phase, nanos);
+            }
+        });
+        if tunnel {
+            c.tunnels_closed += 1;
+            c.tunnel_seconds.record_nanos(total);
+        } else {
+            c.exchange_seconds.record_nanos(total);
+        }
+        if let Some(error) = &self.failure {
+            c.count_error(error);
+            c.lookup_failures += u64::from(error.phase() == Phase::Lookup);
+        }
+    }
+
+    /// The phase it ended in.
+    fn final_phase(&self) -> Phase {
+        match &self.failure {
+            Some(failure) => failure.phase(),
+            None if self.times.response.is_some() || self.is_tunnel() => Phase::Transfer,
+            // A reply of ours: its way to the client is no phase of an upstream's.
+            None => Phase::Request,
+        }
+    }
+
+    /// Gives the nanoseconds of each phase that took place, once each. What is left at the end
+    /// belongs to the final one.
+    #[inline(always)]
+    fn each_phase(&self, now: Instant, final_phase: Phase, mut f: impl FnMut(Phase, u64)) {
+        let times = &self.times;
+        let mut last = times.started.unwrap_or(now);
+        let mut held = 0;
+        let mut step = |phase: Phase, end: Option<Instant>| {
+            let Some(end) = end else { return };
+            let nanos = nanos_between(last, end);
+            last = end;
+            if phase == final_phase {
+                held = nanos;
+            } else {
+                f(phase, nanos);
+            }
+        };
+        // Written out: this is done for every exchange.
+        step(Phase::Request, times.head);
+        step(Phase::Lookup, times.lookup);
+        step(Phase::Connect, times.connect);
+        step(Phase::Send, times.sent);
+        step(Phase::Response, times.response);
+        f(final_phase, held + nanos_between(last, now));
+    }
+
+    fn tell(&self, client: SocketAddr, now: Instant, turn: &Turn<'_>) {
+        let Some(log) = &turn.ctx.access_log else { return };
+        let mut spent = [Duration::ZERO; PHASES.len()];
+        self.each_phase(now, self.final_phase(), |phase, nanos| {
+            if let Some(spent) = spent.get_mut(phase as usize) {
+                *spent = Duration::from_nanos(nanos);
+            }
+        });
+        let [request, lookup, connect, send, wait, transfer] = spent;
+        let started = self.times.started.unwrap_or(now);
         let noted = &self.noted;
         let address = self.upstream.as_ref();
         log.record(&Record {
@@ -95,8 +146,19 @@ impl Exchange {
             reused: address.is_some_and(|u| u.reused),
             referer: noted.referer(),
             user_agent: noted.user_agent(),
-            phases,
+            phases: Phases { request, lookup, connect, send, wait, transfer },
             failure: self.failure.as_ref().map(Into::into),
         });
     }
+}
+
+/// Most moments of a turn are the same: that is seen before anything is calculated.
+#[inline(always)]
+fn nanos_between(from: Instant, to: Instant) -> u64 {
+    if from == to {
+        return 0;
+    }
+    let spent = to.saturating_duration_since(from);
+    // 584 years fit.
+    spent.as_secs() * 1_000_000_000 + u64::from(spent.subsec_nanos())
 }

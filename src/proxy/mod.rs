@@ -16,6 +16,7 @@ pub mod request;
 pub mod session;
 mod tunnel;
 mod upgrade;
+pub mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -24,6 +24,7 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::permits::Permit;
 use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::stream::{Received, Stream};
+use crate::observe::stats::Wait;
 use crate::policy::guard::Scope;
 use crate::wire::detect::{Protocol, protocol};
 use crate::wire::head::{find_end, leading_empty_lines};
@@ -31,6 +32,7 @@ use crate::wire::head::{find_end, leading_empty_lines};
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress, SOCKETS, UPSTREAM};
 use super::flow::End;
 use super::request::{Asker, Wanted, connection, prepare, refused};
+use super::waiting::Waiting;
 use super::{Turn, reply};
 
 /// Octets of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
@@ -127,8 +129,10 @@ pub struct Session {
     habits: [Habit; 2],
     /// Patience has failed once.
     impatient: bool,
+    /// How it is counted while no worker has it.
+    pub waiting: Waiting,
     /// When the last turn ended, and what it waited for.
-    waiting: Option<(Instant, u32)>,
+    left: Option<(Instant, u32)>,
     _permit: Permit,
 }
 
@@ -159,7 +163,8 @@ impl Session {
             waker,
             habits: [habit; 2],
             impatient: false,
-            waiting: None,
+            waiting: Waiting::new(),
+            left: None,
             _permit: permit,
         }
     }
@@ -171,7 +176,7 @@ impl Session {
 
     /// Gets as far as it can without waiting.
     pub fn turn(&mut self, turn: &mut Turn<'_>) -> Next {
-        if let Some((since, tag)) = self.waiting.take()
+        if let Some((since, tag)) = self.left.take()
             && let Some(habit) = self.habits.get_mut(tag as usize)
         {
             habit.pays = turn.now.saturating_duration_since(since) < WORTH_PATIENCE;
@@ -313,7 +318,7 @@ impl Session {
     ) -> Stepped {
         let (answer, reason) = foreign;
         log::debug!("{}: {reason}", self.asker.address);
-        turn.counters.count(|c| c.count_failure(Side::Client));
+        turn.counters.count(|c| c.count_failure(Side::Client, Kind::HttpRequestError));
         // Nothing more can be done for a client that does not take these few octets.
         let _ = self.client.stream.send(answer);
         self.client.buffer.consume(self.client.buffer.len());
@@ -491,7 +496,7 @@ impl Session {
     /// When the kernel cannot watch another socket: the session has to be closed.
     pub fn prepare_to_park(&mut self, tag: Option<u32>, turn: &mut Turn<'_>) -> io::Result<()> {
         if let Some(tag) = tag {
-            self.waiting = Some((turn.now, tag));
+            self.left = Some((turn.now, tag));
         }
         turn.buffers.settle(&mut self.client.buffer);
         let owner = Owner { who: Arc::clone(&self.waker), tag: CLIENT };
@@ -505,9 +510,19 @@ impl Session {
         Ok(())
     }
 
+    /// What it waits for, when it parks.
+    pub fn wait(&self) -> Wait {
+        match &self.state {
+            State::Request { begun: None, .. } if self.served > 0 => Wait::Idle,
+            State::Request { .. } => Wait::Head,
+            State::Exchange(exchange) => exchange.wait(),
+            State::Linger { .. } => Wait::Linger,
+        }
+    }
+
     /// It was not parked after all: something had come already.
     pub fn did_not_wait(&mut self) {
-        self.waiting = None;
+        self.left = None;
     }
 
     /// Notes edges that came.

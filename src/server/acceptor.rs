@@ -93,8 +93,7 @@ impl Acceptor {
                     let stream = Stream::accepted(socket);
                     let session =
                         Session::new(stream, address, self.scope, waker, permit, deadline);
-                    let job = Job { session: Box::new(session), slot };
-                    self.pool.ready.push(Message::Ready(job));
+                    self.pool.ready.push(Message::Ready(Job { session: Box::new(session), slot }));
                 }
                 Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(e) if is_shortage(&e) => {

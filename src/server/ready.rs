@@ -80,7 +80,10 @@ impl ReadyQueue {
     }
 
     /// Queues a message and sees to it that somebody takes it.
-    pub fn push(&self, message: Message) {
+    pub fn push(&self, mut message: Message) {
+        if let Message::Ready(job) = &mut message {
+            job.session.waiting.enqueued();
+        }
         // Both ends live as long as the queue.
         let _ = self.sender.send(message);
         self.nudge();

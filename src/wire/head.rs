@@ -77,6 +77,34 @@ impl Method {
         }
     }
 
+    /// All of them, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Connect,
+        Self::Delete,
+        Self::Get,
+        Self::Head,
+        Self::Options,
+        Self::Other,
+        Self::Post,
+        Self::Put,
+        Self::Trace,
+    ];
+
+    /// The method's name; `other` for those that have no name here.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Delete => "DELETE",
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Options => "OPTIONS",
+            Self::Other => "other",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Trace => "TRACE",
+        }
+    }
+
     /// Whether a second identical request has no further effect (RFC 9110 §9.2.2).
     pub fn is_idempotent(self) -> bool {
         self.is_safe() || matches!(self, Self::Delete | Self::Put)

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use threadgate::error::Side;
+
 use crate::peers::{Peer, eventually, pattern};
 use crate::proxies::{get_request, proxy, proxy_with};
 use crate::servers::{Origin, listen};
@@ -25,7 +27,7 @@ fn an_idle_connection_made_for_one_listener_is_no_way_around_the_rules_of_anothe
     let mut denied = Peer::connect(beyond);
     denied.send(get_request(origin.addr, "/"));
     assert_eq!(denied.read_response().status, 403);
-    eventually(|| proxy.stats().failures_proxy == 1);
+    eventually(|| proxy.stats().failures_of(Side::Proxy) == 1);
 }
 
 /// An HTTP/1.0 client knows the end of such content only by the connection's: a cut must show.

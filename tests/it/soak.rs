@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use socket2::SockRef;
 use threadgate::Server;
+use threadgate::error::Side;
 
 use crate::hostile::NeverReads;
 use crate::peers::{Peer, STEP, comes_true, eventually, eventually_eq};
@@ -322,7 +323,7 @@ fn thousands_of_exchanges_of_many_clients_never_stall() {
             }
         });
         let stats = proxy.stats();
-        assert_eq!((stats.panics, stats.failures_upstream), (0, 0));
+        assert_eq!((stats.panics, stats.failures_of(Side::Upstream)), (0, 0));
     }
 }
 

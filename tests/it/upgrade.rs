@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use threadgate::error::Side;
+
 use crate::access_log::Logged;
 use crate::peers::{End, Moment, Peer, eventually_eq, field, fields, pattern, status};
 use crate::proxies::{
@@ -77,7 +79,7 @@ fn a_101_turns_the_exchange_into_a_tunnel() {
     eventually_eq(|| proxy.stats().connections_closed, 1);
     let stats = proxy.stats();
     assert_eq!((stats.tunnels_opened, stats.upgrades, stats.tunnels_closed), (1, 1, 1));
-    assert_eq!(stats.by_status[1], 1);
+    assert_eq!(stats.exchanges_by_status[1], 1);
 }
 
 /// aiohttp names the server so, in a request like any other.
@@ -289,7 +291,7 @@ fn a_101_to_what_was_not_offered_is_a_502_and_ends_the_upstream_connection() {
         // The client's connection was HTTP all the time.
         client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(client.read_response().status, 200);
-        assert_eq!((proxy.stats().upgrades, proxy.stats().failures_upstream), (0, 1));
+        assert_eq!((proxy.stats().upgrades, proxy.stats().failures_of(Side::Upstream)), (0, 1));
     }
 }
 
@@ -368,7 +370,7 @@ fn an_upgrade_may_follow_exchanges_on_both_connections() {
     assert_eq!(status(&client.read_head()), 101);
     client.expect_text_and_eof("pong");
     origin.join();
-    assert_eq!(proxy.stats().upstream_reuses, 1);
+    eventually_eq(|| proxy.stats().upstream_reuses, 1);
 }
 
 /// It has no content and a safe method, and nothing behind it was sent on yet.

@@ -89,7 +89,7 @@ impl Phases {
     }
 
     /// Each phase with its word, in the order they happen.
-    pub(super) fn named(&self) -> [(&'static str, Duration); 6] {
+    pub(in crate::observe) fn named(&self) -> [(&'static str, Duration); 6] {
         let Self { request, lookup, connect, send, wait, transfer } = *self;
         [
             ("request", request),

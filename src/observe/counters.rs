@@ -1,0 +1,324 @@
+//! The list of what is counted.
+//!
+//! A counter is added by a line here, and a line where the event happens: sums, `/metrics`,
+//! `/stats.json` and `docs/metrics.md` follow from the list, or a test says what is missing.
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::wire::Method;
+
+use super::histogram::Histogram;
+use super::measure::measures;
+
+/// Words of the classes of status codes; an exchange whose client was gone has none.
+pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Words of the phases of an exchange, as the access log has them.
+pub const PHASES: [&str; 6] = ["request", "lookup", "connect", "send", "wait", "transfer"];
+
+/// What a session waits for while it is parked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wait {
+    /// The next request, on a connection that has had one.
+    Idle,
+    /// The first octets of a connection, or the rest of a request head.
+    Head,
+    /// A name's addresses.
+    Lookup,
+    /// A connection to an upstream.
+    Connect,
+    /// The request's content, or an upstream that takes it.
+    Send,
+    /// The head of a response.
+    Response,
+    /// The response's content, or a client that takes it.
+    Transfer,
+    /// Either side of a tunnel.
+    Tunnel,
+    /// A client that takes a reply of ours.
+    Reply,
+    /// The end of a client that has its last reply.
+    Linger,
+    /// Whatever, on the admin listener.
+    Admin,
+}
+
+impl Wait {
+    /// All of them, in order.
+    pub const ALL: [Self; 11] = [
+        Self::Idle,
+        Self::Head,
+        Self::Lookup,
+        Self::Connect,
+        Self::Send,
+        Self::Response,
+        Self::Transfer,
+        Self::Tunnel,
+        Self::Reply,
+        Self::Linger,
+        Self::Admin,
+    ];
+
+    /// The word in the counters.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Head => "head",
+            Self::Lookup => "lookup",
+            Self::Connect => "connect",
+            Self::Send => "send",
+            Self::Response => "response",
+            Self::Transfer => "transfer",
+            Self::Tunnel => "tunnel",
+            Self::Reply => "reply",
+            Self::Linger => "linger",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+measures! {
+    /// What is counted, in one thread's shard or summed over all of them.
+    #[derive(Clone, Debug, Default, Eq, PartialEq)]
+    pub struct Counters {
+        /// Client connections accepted.
+        Counter connections_accepted: u64;
+        /// Client connections closed, by either side.
+        Counter connections_closed: u64;
+        /// Times an acceptor had to wait because no connection permit was left.
+        Counter accepts_refused_no_permit: u64;
+        /// Times accept failed (EMFILE, ENOMEM and the like).
+        Counter accept_failures: u64;
+        /// Exchanges begun: a request head was complete, or failed to be one.
+        Counter exchanges_begun: u64;
+        /// Exchanges finished, well or not.
+        Counter exchanges_finished: u64;
+        /// Exchanges finished, by the class of the status code the client got; none: it was gone.
+        Counter exchanges_by_status: [u64; CLASSES.len()], by "class" in CLASSES;
+        /// Exchanges finished, by the method of the request; other: one not listed, or no request.
+        Counter exchanges_by_method: [u64; Method::ALL.len()],
+            by "method" in Method::ALL.map(Method::word);
+        /// Seconds from the first octet of a request to the last of its response; not of tunnels.
+        Histogram exchange_seconds: Histogram;
+        /// Seconds each phase of an exchange or tunnel took, where it took place; transfer: not of tunnels.
+        Histogram phase_seconds: [Histogram; PHASES.len()], by "phase" in PHASES;
+        /// Exchanges and tunnels that failed, and connections that were not HTTP, by whose doing it was.
+        Counter failures: [u64; Side::ALL.len()], by "side" in Side::ALL.map(Side::word);
+        /// The same failures, by what went wrong.
+        Counter failures_by_kind: [u64; Kind::ALL.len()], by "kind" in Kind::ALL.map(Kind::word);
+        /// Tunnels opened, by CONNECT or by an upgrade.
+        Counter tunnels_opened: u64;
+        /// Tunnels that began with a 101: a WebSocket, for one; part of tunnels_opened.
+        Counter upgrades: u64;
+        /// Tunnels closed.
+        Counter tunnels_closed: u64;
+        /// Seconds tunnels lasted, from the request's first octet to the end of both directions.
+        Histogram tunnel_seconds: Histogram;
+        /// Bytes received from clients, counted at the end of an exchange or tunnel.
+        Counter octets_from_clients: u64 = "client_received_bytes";
+        /// Bytes sent to clients, counted at the end of an exchange or tunnel.
+        Counter octets_to_clients: u64 = "client_sent_bytes";
+        /// Bytes that went from socket to socket through a pipe, uncopied; part of the two above.
+        Counter octets_spliced: u64 = "spliced_bytes";
+        /// Upstream connections made.
+        Counter upstream_connects: u64;
+        /// Attempts to connect to an upstream that failed.
+        Counter upstream_connect_failures: u64;
+        /// Exchanges finished that began on an idle upstream connection.
+        Counter upstream_reuses: u64;
+        /// Requests sent again because a reused upstream connection died before it answered.
+        Counter resends: u64;
+        /// Names asked of the resolver threads.
+        Counter lookups: u64;
+        /// Names answered from the cache, not counted in lookups.
+        Counter lookup_cache_hits: u64;
+        /// Lookups that ended without an address, or not in time.
+        Counter lookup_failures: u64;
+        /// Turns of sessions on workers.
+        Counter turns: u64;
+        /// Turns that ended with the session parked, by what it then waited for.
+        Counter parks: [u64; Wait::ALL.len()], by "wait" in Wait::ALL.map(Wait::word);
+        /// Parked sessions that had a turn again or were closed, by what they had waited for.
+        Counter resumes: [u64; Wait::ALL.len()], by "wait" in Wait::ALL.map(Wait::word);
+        /// Seconds sessions stood in the ready queue; one parking in sixteen is measured.
+        Histogram queue_wait_seconds: Histogram;
+        /// Turns that ended because they were spent while others waited.
+        Counter yields: u64;
+        /// Reads that waited a little on the worker instead of parking at once.
+        Counter patient_reads: u64;
+        /// Patient reads that got octets.
+        Counter patient_reads_paid: u64;
+        /// Turns that panicked; each closed its session.
+        Counter panics: u64;
+        // No thread counts this one: who takes a snapshot sets it.
+        /// Access log lines dropped because nothing could be written.
+        Counter log_lines_dropped: u64;
+    }
+}
+
+impl Counters {
+    /// Counts a finished exchange's status code in its class; 0, or a code of no class, counts as
+    /// none.
+    pub fn count_status(&mut self, status: u16) {
+        let class = match status / 100 {
+            class @ 1..=5 => usize::from(class),
+            _ => 0,
+        };
+        if let Some(n) = self.exchanges_by_status.get_mut(class) {
+            *n += 1;
+        }
+    }
+
+    /// Counts a finished exchange's method.
+    pub fn count_method(&mut self, method: Method) {
+        if let Some(n) = self.exchanges_by_method.get_mut(method as usize) {
+            *n += 1;
+        }
+    }
+
+    /// Counts how long a phase took.
+    #[inline]
+    pub fn record_phase(&mut self, phase: Phase, nanos: u64) {
+        if let Some(sum) = self.phase_seconds.get_mut(phase as usize) {
+            sum.record_nanos(nanos);
+        }
+    }
+
+    /// Counts a failure.
+    pub fn count_failure(&mut self, side: Side, kind: Kind) {
+        if let Some(n) = self.failures.get_mut(side as usize) {
+            *n += 1;
+        }
+        if let Some(n) = self.failures_by_kind.get_mut(kind as usize) {
+            *n += 1;
+        }
+    }
+
+    /// Counts what `error` says.
+    pub fn count_error(&mut self, error: &Error) {
+        self.count_failure(error.side(), error.kind());
+    }
+
+    /// Counts a session that parks.
+    pub fn count_park(&mut self, wait: Wait) {
+        if let Some(n) = self.parks.get_mut(wait as usize) {
+            *n += 1;
+        }
+    }
+
+    /// Counts a session that no longer is parked, if it was.
+    pub fn count_resume(&mut self, was: Option<Wait>) {
+        if let Some(n) = was.and_then(|wait| self.resumes.get_mut(wait as usize)) {
+            *n += 1;
+        }
+    }
+
+    /// Client connections open now.
+    pub fn active_connections(&self) -> u64 {
+        self.connections_accepted.saturating_sub(self.connections_closed)
+    }
+
+    /// Exchanges under way now.
+    pub fn active_exchanges(&self) -> u64 {
+        self.exchanges_begun.saturating_sub(self.exchanges_finished)
+    }
+
+    /// Tunnels open now.
+    pub fn active_tunnels(&self) -> u64 {
+        self.tunnels_opened.saturating_sub(self.tunnels_closed)
+    }
+
+    /// Sessions parked now, by what they wait for.
+    pub fn parked(&self) -> [u64; Wait::ALL.len()] {
+        let mut parked = self.parks;
+        parked.iter_mut().zip(self.resumes).for_each(|(n, gone)| *n = n.saturating_sub(gone));
+        parked
+    }
+
+    /// Failures that were this side's doing.
+    pub fn failures_of(&self, side: Side) -> u64 {
+        self.failures.get(side as usize).copied().unwrap_or(0)
+    }
+
+    /// Turns that ended with the session parked.
+    pub fn all_parks(&self) -> u64 {
+        self.parks.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::access_log::Phases;
+    use crate::observe::measure::Sample;
+
+    #[test]
+    fn statuses_are_counted_by_class() {
+        let mut c = Counters::default();
+        for status in [0, 101, 200, 206, 304, 404, 502, 600, 99] {
+            c.count_status(status);
+        }
+        assert_eq!(c.exchanges_by_status, [3, 1, 2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn each_word_of_a_row_has_its_own_place() {
+        let mut c = Counters::default();
+        Method::ALL.into_iter().for_each(|method| c.count_method(method));
+        Wait::ALL.into_iter().for_each(|wait| c.count_park(wait));
+        for kind in Kind::ALL {
+            Side::ALL.into_iter().for_each(|side| c.count_failure(side, kind));
+        }
+        assert_eq!(c.exchanges_by_method, [1; 9]);
+        assert_eq!(c.parks, [1; 11]);
+        assert_eq!(c.failures, [19; 3]);
+        assert_eq!(c.failures_by_kind, [3; 19]);
+        for method in Method::ALL {
+            assert_eq!(Method::of(method.word()), method);
+        }
+        for measure in c.measures() {
+            if let Some((_, words)) = &measure.label {
+                let mut numbers = 0;
+                measure.value.each(&mut |_| numbers += 1);
+                assert_eq!(words.len(), numbers, "{}", measure.field);
+            }
+        }
+        assert_eq!(PHASES, Phases::default().named().map(|(word, _)| word));
+    }
+
+    #[test]
+    fn what_is_parked_is_what_parked_and_did_not_go_on() {
+        let mut c = Counters::default();
+        c.count_park(Wait::Idle);
+        c.count_park(Wait::Tunnel);
+        c.count_resume(Some(Wait::Idle));
+        c.count_resume(None);
+        let mut expected = [0; 11];
+        expected[Wait::Tunnel as usize] = 1;
+        assert_eq!(c.parked(), expected);
+    }
+
+    #[test]
+    fn every_number_is_summed_and_explained() {
+        let one = {
+            let mut c = Counters::default();
+            c.exchange_seconds.record(std::time::Duration::from_secs(1));
+            c.turns = 3;
+            c
+        };
+        let mut sum = one.clone();
+        sum.add(&one);
+        for measure in sum.measures() {
+            assert!(measure.help.ends_with('.'), "{}", measure.help);
+            assert!(!measure.help.contains(['`', '[', '\n', '\\']), "{}", measure.help);
+            for (_, sample) in measure.samples() {
+                match (measure.field, sample) {
+                    ("turns", Sample::Count(n)) => assert_eq!(n, 6),
+                    ("exchange_seconds", Sample::Histogram(h)) => assert_eq!(h.count(), 2),
+                    (_, Sample::Histogram(h)) => assert_eq!(h.count(), 0),
+                    (_, Sample::Count(n)) => assert_eq!(n, 0),
+                    (_, Sample::Fraction(_)) => unreachable!(),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What a number is called and means, said once, at the field that holds it.
+//!
+//! `measures!` defines a struct of numbers from a list. The doc comment of each is its help text, the
+//! field's name its key in JSON, and nearly its name in Prometheus. So nothing can be counted and
+//! left out of a sum, of `/metrics` or of `/stats.json`.
+
+use super::histogram::Histogram;
+
+/// Whether a number only rises.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Events, or octets, since the start.
+    Counter,
+    /// As it is now.
+    Gauge,
+    /// Durations in buckets, since the start.
+    Histogram,
+}
+
+/// One number, or a row of them, with what is said about it.
+pub struct Measure<'a> {
+    /// The field's name, which is the key in JSON.
+    pub field: &'static str,
+    /// The name in Prometheus, without prefix and suffix, if it is not the field's.
+    pub name: Option<&'static str>,
+    /// What it counts.
+    pub help: &'static str,
+    /// Whether it only rises.
+    pub kind: Kind,
+    /// What tells the numbers of a row apart, and the word for each.
+    pub label: Option<(&'static str, Vec<&'static str>)>,
+    /// The number.
+    pub value: &'a dyn Value,
+}
+
+impl Measure<'_> {
+    /// The name in Prometheus.
+    pub fn metric(&self) -> String {
+        let name = self.name.unwrap_or(self.field);
+        let suffix = if self.kind == Kind::Counter { "_total" } else { "" };
+        // Names that do not begin with ours are standard for all programs.
+        let prefix = if name.starts_with("process_") { "" } else { "threadgate_" };
+        format!("{prefix}{name}{suffix}")
+    }
+
+    /// Each number with its word; a single one has none.
+    pub fn samples(&self) -> Vec<(Option<&'static str>, Sample<'_>)> {
+        let mut samples = Vec::new();
+        self.value.each(&mut |sample| samples.push(sample));
+        let words = self.label.iter().flat_map(|(_, words)| words.iter().copied().map(Some));
+        words.chain([None]).zip(samples).collect()
+    }
+}
+
+/// One number as it is shown.
+#[derive(Clone, Copy, Debug)]
+pub enum Sample<'a> {
+    /// A count.
+    Count(u64),
+    /// Seconds, or another number that is not whole.
+    Fraction(f64),
+    /// Durations.
+    Histogram(&'a Histogram),
+}
+
+/// What a field may be.
+pub trait Value {
+    /// Adds another thread's number to this one.
+    fn add(&mut self, more: &Self)
+    where
+        Self: Sized;
+
+    /// Gives each number in turn.
+    fn each<'a>(&'a self, f: &mut dyn FnMut(Sample<'a>));
+}
+
+impl Value for u64 {
+    fn add(&mut self, more: &Self) {
+        *self = self.wrapping_add(*more);
+    }
+
+    fn each<'a>(&'a self, f: &mut dyn FnMut(Sample<'a>)) {
+        f(Sample::Count(*self));
+    }
+}
+
+impl Value for f64 {
+    fn add(&mut self, more: &Self) {
+        *self += more;
+    }
+
+    fn each<'a>(&'a self, f: &mut dyn FnMut(Sample<'a>)) {
+        f(Sample::Fraction(*self));
+    }
+}
+
+impl Value for Histogram {
+    fn add(&mut self, more: &Self) {
+        Self::add(self, more);
+    }
+
+    fn each<'a>(&'a self, f: &mut dyn FnMut(Sample<'a>)) {
+        f(Sample::Histogram(self));
+    }
+}
+
+impl<V: Value, const N: usize> Value for [V; N] {
+    fn add(&mut self, more: &Self) {
+        self.iter_mut().zip(more).for_each(|(sum, n)| sum.add(n));
+    }
+
+    fn each<'a>(&'a self, f: &mut dyn FnMut(Sample<'a>)) {
+        self.iter().for_each(|n| n.each(f));
+    }
+}
+
+/// Defines a struct of numbers:
+///
+/// ```text
+/// /// HELP TEXT.
+/// Counter field_name: u64;
+/// /// HELP TEXT.
+/// Counter field_name: [u64; 3] = "prometheus_name", by "label" in ["a", "b", "c"];
+/// ```
+macro_rules! measures {
+    (
+        $(#[$meta:meta])*
+        pub struct $owner:ident {
+            $(
+                $(#[doc = $help:literal])+
+                $kind:ident $field:ident: $type:ty
+                    $(= $name:literal)? $(, by $label:literal in $words:expr)?;
+            )*
+        }
+    ) => {
+        $(#[$meta])*
+        pub struct $owner {
+            $($(#[doc = $help])+ pub $field: $type,)*
+        }
+
+        impl $owner {
+            /// Adds each of `more`'s numbers to its own.
+            pub fn add(&mut self, more: &Self) {
+                $($crate::observe::measure::Value::add(&mut self.$field, &more.$field);)*
+            }
+
+            /// Every number, in the order of the list.
+            pub fn measures(&self) -> Vec<$crate::observe::measure::Measure<'_>> {
+                vec![$($crate::observe::measure::Measure {
+                    field: stringify!($field),
+                    name: None$(.or(Some($name)))?,
+                    help: concat!($($help),+).trim_ascii(),
+                    kind: $crate::observe::measure::Kind::$kind,
+                    label: None$(.or(Some(($label, Vec::from($words)))))?,
+                    value: &self.$field,
+                },)*]
+            }
+        }
+    };
+}
+
+pub(super) use measures;

@@ -1,0 +1,170 @@
+//! A snapshot for a person, as USR2 writes it to the log.
+
+use std::fmt;
+
+use super::counters::{CLASSES, Counters};
+
+/// Several lines, rare events only if there were any, no newline at the end.
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let active = |now: u64, all: u64, done: &str| format!("{now} active, {all} {done}");
+        let always = |name, text| (name, Some(text));
+        let rare = |name, count: u64| (name, (count > 0).then(|| count.to_string()));
+        let failures: u64 = self.failures.iter().sum();
+
+        let rows = [
+            always(
+                "connections",
+                active(self.active_connections(), self.connections_accepted, "accepted"),
+            ),
+            always(
+                "exchanges",
+                active(self.active_exchanges(), self.exchanges_finished, "finished"),
+            ),
+            ("statuses", Some(statuses(self)).filter(|s| !s.is_empty())),
+            (
+                "failures",
+                (failures > 0).then(|| {
+                    let [client, proxy, upstream] = self.failures;
+                    format!("{client} client, {proxy} proxy, {upstream} upstream")
+                }),
+            ),
+            always("tunnels", active(self.active_tunnels(), self.tunnels_opened, "opened")),
+            rare("upgrades", self.upgrades),
+            always(
+                "octets",
+                format!(
+                    "{} from clients, {} to clients",
+                    Size(self.octets_from_clients),
+                    Size(self.octets_to_clients)
+                ),
+            ),
+            always(
+                "upstream",
+                format!("{} connects, {} reuses", self.upstream_connects, self.upstream_reuses),
+            ),
+            rare("connect failures", self.upstream_connect_failures),
+            rare("resends", self.resends),
+            always(
+                "lookups",
+                format!("{} asked, {} from the cache", self.lookups, self.lookup_cache_hits),
+            ),
+            always(
+                "turns",
+                format!("{}, {} parked, {} yielded", self.turns, self.all_parks(), self.yields),
+            ),
+            always(
+                "patient reads",
+                format!("{}, {} paid off", self.patient_reads, self.patient_reads_paid),
+            ),
+            rare("waits for a connection permit", self.accepts_refused_no_permit),
+            rare("accept failures", self.accept_failures),
+            rare("panics", self.panics),
+            rare("access log lines dropped", self.log_lines_dropped),
+        ];
+
+        let shown = || rows.iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
+        let width = shown().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (i, (name, text)) in shown().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{name:<width$}  {text}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The classes that were counted, by name.
+fn statuses(counters: &Counters) -> String {
+    let counted = CLASSES.iter().zip(counters.exchanges_by_status).filter(|(_, n)| *n > 0);
+    counted.map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A number of octets, shown with its binary unit.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        let mut value = self.0 as f64 / 1024.0;
+        let mut shown = "KiB";
+        for unit in units {
+            shown = unit;
+            // 1023.95 would round to 1024.0.
+            if value < 1023.95 {
+                break;
+            }
+            value /= 1024.0;
+        }
+        write!(f, "{value:.1} {shown}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Kind, Side};
+
+    #[test]
+    fn a_fresh_snapshot_shows_no_rare_lines() {
+        let expected = "\
+connections    0 active, 0 accepted
+exchanges      0 active, 0 finished
+tunnels        0 active, 0 opened
+octets         0 B from clients, 0 B to clients
+upstream       0 connects, 0 reuses
+lookups        0 asked, 0 from the cache
+turns          0, 0 parked, 0 yielded
+patient reads  0, 0 paid off";
+        assert_eq!(Counters::default().to_string(), expected);
+    }
+
+    #[test]
+    fn a_busy_snapshot_is_aligned_and_has_units() {
+        let mut c = Counters {
+            connections_accepted: 1234,
+            connections_closed: 1222,
+            exchanges_begun: 5003,
+            exchanges_finished: 5000,
+            octets_from_clients: 1_500,
+            octets_to_clients: 5 << 30,
+            panics: 1,
+            log_lines_dropped: 17,
+            ..Counters::default()
+        };
+        c.count_status(200);
+        c.count_status(0);
+        c.count_failure(Side::Upstream, Kind::DnsError);
+        let expected = "\
+connections               12 active, 1234 accepted
+exchanges                 3 active, 5000 finished
+statuses                  1 none, 1 2xx
+failures                  0 client, 0 proxy, 1 upstream
+tunnels                   0 active, 0 opened
+octets                    1.5 KiB from clients, 5.0 GiB to clients
+upstream                  0 connects, 0 reuses
+lookups                   0 asked, 0 from the cache
+turns                     0, 0 parked, 0 yielded
+patient reads             0, 0 paid off
+panics                    1
+access log lines dropped  17";
+        assert_eq!(c.to_string(), expected);
+    }
+
+    #[test]
+    fn sizes_carry_the_unit_that_fits() {
+        for (octets, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(Size(octets).to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a session waits for, as the counters have it.
+
+use std::time::Instant;
+
+use crate::observe::stats::Wait;
+
+use super::exchange::{Exchange, Stage};
+
+/// How a session is counted while no worker has it.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What it is counted as waiting for.
+    parked: Option<Wait>,
+    /// Its next way through the ready queue is measured.
+    measure: bool,
+    /// Since when it is in the queue, if that is measured.
+    queued: Option<Instant>,
+}
+
+impl Waiting {
+    /// Of a connection just accepted; its way to the first turn is measured.
+    pub fn new() -> Self {
+        Self { parked: None, measure: true, queued: None }
+    }
+
+    /// It is about to park, counted until [`resumed`](Self::resumed). If `measure`, its way through
+    /// the ready queue will be measured.
+    pub fn parks(&mut self, wait: Wait, measure: bool) {
+        self.parked = Some(wait);
+        self.measure = measure;
+    }
+
+    /// What it was counted as waiting for, and is no more.
+    pub fn resumed(&mut self) -> Option<Wait> {
+        self.parked.take()
+    }
+
+    /// It goes into the ready queue.
+    pub fn enqueued(&mut self) {
+        if std::mem::take(&mut self.measure) {
+            self.queued = Some(Instant::now());
+        }
+    }
+
+    /// It leaves the ready queue: since when it was there, if that was measured.
+    pub fn dequeued(&mut self) -> Option<Instant> {
+        self.queued.take()
+    }
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Exchange {
+    /// What it waits for, when it waits.
+    pub fn wait(&self) -> Wait {
+        match &self.stage {
+            Stage::Lookup => Wait::Lookup,
+            Stage::Dial(_) => Wait::Connect,
+            Stage::Relay if self.begun => Wait::Transfer,
+            Stage::Relay if self.times.sent.is_none() => Wait::Send,
+            Stage::Relay => Wait::Response,
+            Stage::Tunnel => Wait::Tunnel,
+            Stage::Reply => Wait::Reply,
+        }
+    }
+}
