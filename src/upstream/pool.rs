@@ -54,11 +54,18 @@ pub struct Pool {
 struct Idle {
     places: Vec<Option<Entry>>,
     free: Vec<u32>,
-    /// Places by destination (`host:port`, lower case), the latest last.
-    by_destination: HashMap<Arc<str>, Vec<u32>>,
+    /// By destination (`host:port`, lower case).
+    by_destination: HashMap<Arc<str>, Listed>,
     count: usize,
     /// The moment of the pool's one live timer entry.
     filed: Option<Instant>,
+}
+
+struct Listed {
+    /// The key once more: finding it in the map would take a second look.
+    name: Arc<str>,
+    /// Places, the latest last.
+    places: Vec<u32>,
 }
 
 struct Entry {
@@ -87,7 +94,7 @@ impl Pool {
         loop {
             let (stream, address, since) = {
                 let mut idle = self.idle.lock();
-                let place = idle.by_destination.get_mut(destination)?.pop()?;
+                let place = idle.by_destination.get_mut(destination)?.places.pop()?;
                 let Some(entry) = idle.vacate(place) else { continue };
                 // Under the lock: an edge that finds the connection gone asks its owner next.
                 entry.stream.hand_to(owner.clone());
@@ -169,20 +176,19 @@ impl Pool {
 impl Idle {
     /// Lists a place under its destination, if that may have one more.
     fn list(&mut self, destination: &str, place: u32, most: usize) -> Option<Arc<str>> {
-        if let Some((known, _)) = self.by_destination.get_key_value(destination) {
-            let known = Arc::clone(known);
-            let places = self.by_destination.get_mut(destination)?;
-            if places.len() >= most {
+        if let Some(known) = self.by_destination.get_mut(destination) {
+            if known.places.len() >= most {
                 return None;
             }
-            places.push(place);
-            return Some(known);
+            known.places.push(place);
+            return Some(Arc::clone(&known.name));
         }
         if self.by_destination.len() >= self.count + EMPTY_KEPT {
-            self.by_destination.retain(|_, places| !places.is_empty());
+            self.by_destination.retain(|_, listed| !listed.places.is_empty());
         }
         let destination: Arc<str> = Arc::from(destination);
-        self.by_destination.insert(Arc::clone(&destination), vec![place]);
+        let listed = Listed { name: Arc::clone(&destination), places: vec![place] };
+        self.by_destination.insert(Arc::clone(&destination), listed);
         Some(destination)
     }
 
@@ -197,8 +203,8 @@ impl Idle {
     /// Removes a place wherever it is listed.
     fn remove(&mut self, place: u32) -> Option<Entry> {
         let entry = self.vacate(place)?;
-        if let Some(places) = self.by_destination.get_mut(&entry.destination) {
-            places.retain(|&p| p != place);
+        if let Some(listed) = self.by_destination.get_mut(&entry.destination) {
+            listed.places.retain(|&p| p != place);
         }
         Some(entry)
     }
