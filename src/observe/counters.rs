@@ -123,7 +123,7 @@ measures! {
         Counter upstream_connects: u64;
         /// Attempts to connect to an upstream that failed.
         Counter upstream_connect_failures: u64;
-        /// Exchanges finished that began on an idle upstream connection.
+        /// Exchanges that began on an idle upstream connection.
         Counter upstream_reuses: u64;
         /// Requests sent again because a reused upstream connection died before it answered.
         Counter resends: u64;

@@ -200,8 +200,6 @@ pub struct Exchange {
     pub(super) deadline: Option<Instant>,
     pub(super) wake_at: Option<Instant>,
     pub(super) failure: Option<Error>,
-    /// It began on an idle connection, whatever came after.
-    pub(super) began_reused: bool,
     aborted: bool,
 }
 
@@ -311,7 +309,7 @@ impl Exchange {
                 if repeatable {
                     self.resend.extend_from_slice(self.to_upstream.unread());
                 }
-                self.began_reused = true;
+                turn.counters.count(|c| c.upstream_reuses += 1);
                 self.connected(stream, address, true, turn);
                 return;
             }

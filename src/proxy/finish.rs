@@ -46,7 +46,6 @@ impl Exchange {
         c.exchanges_finished += 1;
         c.count_status(self.status);
         c.count_method(self.facts.method);
-        c.upstream_reuses += u64::from(self.began_reused);
         c.octets_to_clients += self.response.sent();
         c.octets_from_clients += self.head_octets + self.request.sent();
         if self.failure.is_some() || self.is_tunnel() || self.times.response.is_none() {

@@ -370,7 +370,7 @@ fn an_upgrade_may_follow_exchanges_on_both_connections() {
     assert_eq!(status(&client.read_head()), 101);
     client.expect_text_and_eof("pong");
     origin.join();
-    eventually_eq(|| proxy.stats().upstream_reuses, 1);
+    assert_eq!(proxy.stats().upstream_reuses, 1);
 }
 
 /// It has no content and a safe method, and nothing behind it was sent on yet.
