@@ -15,8 +15,9 @@ THREADS := 1 8
 # Seconds for each fuzz target; five in a check.
 FUZZ_SECONDS ?= 10
 check: FUZZ_SECONDS = 5
-# Round trips of each stress test of `make soak`.
+# Round trips of each stress test of `make soak`, and seconds of its mixed traffic.
 STRESS := 1000000
+SOAK ?= 600
 # What must not stand anywhere in the tree that ships.
 ASYNC := tokio|async-std|smol|futures|futures-[a-z]+|mio|hyper|h2
 
@@ -49,10 +50,10 @@ bench: ## compare with other proxies; ROW=name for one row, QUICK=1 for a smoke 
 	.ci/tools packages
 	python3 benches/bench.py $(ROW:%=--row %) $(if $(QUICK),--quick)
 
-soak: ## the stress tests with STRESS=1000000 round trips each, in release
+soak: ## SOAK=600 seconds of good and hostile traffic, and the stress tests in release
 	set -e; for threads in $(THREADS); do \
-		THREADGATE_STRESS=$(STRESS) THREADGATE_TEST_THREADS=$$threads \
-			cargo test --locked --release --test it soak:: -- --test-threads=1; \
+		THREADGATE_STRESS=$(STRESS) THREADGATE_SOAK=$(SOAK) THREADGATE_TEST_THREADS=$$threads \
+			cargo test --locked --release --test it soak -- --test-threads=1; \
 	done
 
 fuzz-smoke: ## run each fuzz target for FUZZ_SECONDS=10; the corpus stays as it is

@@ -154,7 +154,7 @@ fn a_proxy_that_is_stopped_for_a_while_goes_on_and_what_is_overdue_ends_cleanly(
     let mut waiting = Peer::connect(proxy.addr);
     waiting.send(get_request(origin.addr, "/"));
     asked.wait();
-    let threads = proxy.thread_names();
+    let threads = proxy.started_threads();
 
     stop(proxy.pid());
     half.send(&HEALTHZ[20..]);
@@ -286,7 +286,7 @@ fn a_panic_costs_one_session_and_no_worker() {
     let Some(clock) = Clock::new() else { return };
     let proxy = clock.start_proxy(&[]);
     let mut bystander = idle_client(&proxy);
-    let (threads, descriptors) = (proxy.thread_names(), proxy.descriptors());
+    let (threads, descriptors) = (proxy.started_threads(), proxy.descriptors());
     clock.show("+8000y");
     for _ in 0..PANICS {
         let mut client = Peer::connect(proxy.addr);

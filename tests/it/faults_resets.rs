@@ -336,6 +336,8 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How, is_back: &dyn Fn() -> 
         Quiet => {
             client.iter_mut().for_each(Peer::expect_end);
             eventually_eq(|| scene.lines(), before);
+            // Now, not when a wait is over.
+            assert!(comes_true(Duration::from_millis(1500), &mut || is_back()));
         }
         Freed => {
             upstream.iter_mut().for_each(Peer::expect_end);
@@ -480,7 +482,7 @@ fn a_client_that_leaves_at_any_stage_leaves_no_descriptor_open() {
     let mut before = 0;
     // The same twice running: the connection of the client just served has gone.
     eventually(|| std::mem::replace(&mut before, proxy.sockets()) == proxy.sockets());
-    let (threads, others) = (proxy.thread_names(), proxy.descriptors() - proxy.sockets());
+    let (threads, others) = (proxy.started_threads(), proxy.descriptors() - proxy.sockets());
     // Names are not looked up here.
     play_all(&scene, |name| !name.starts_with("lookup"), &|| proxy.sockets() <= before);
     // Two for each of the pipes that are kept.

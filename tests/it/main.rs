@@ -38,6 +38,7 @@ mod responses;
 mod servers;
 mod smuggling;
 mod soak;
+mod soak_mixed;
 mod splice;
 mod tools;
 mod upgrade;

@@ -22,7 +22,7 @@ use threadgate::net::resolve::Resolve;
 use threadgate::server::{Options, Via};
 
 use crate::hostile::HangingResolver;
-use crate::peers::{Peer, Response, STEP, comes_true};
+use crate::peers::{Peer, Response, STEP, comes_true, eventually_eq};
 use crate::servers::Origin;
 
 /// How many workers a proxy gets unless a test is about their number.
@@ -250,6 +250,13 @@ impl Binary {
         prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a process of ours");
     }
 
+    /// Memory in use that is its own, in KiB.
+    pub(crate) fn memory(&self) -> usize {
+        let status = fs::read_to_string(self.proc().join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// A snapshot of its counters, as USR2 has it written to the log. Rare events, which stand
     /// last, may be missing: ask again.
     #[track_caller]
@@ -294,6 +301,14 @@ impl Binary {
             names.filter_map(Result::ok).map(|name| name.trim().to_owned()).collect();
         names.sort();
         names
+    }
+
+    /// The same once each has its own name, which it gives itself a moment after it was started.
+    #[track_caller]
+    pub(crate) fn started_threads(&self) -> Vec<String> {
+        let named = |names: &[String]| names.iter().filter(|name| *name == "threadgate").count();
+        eventually_eq(|| named(&self.thread_names()), 1);
+        self.thread_names()
     }
 
     /// CPU time used so far, in clock ticks (10 ms).
