@@ -18,7 +18,7 @@ pub enum Exit {
     Failure,
     /// The command line cannot be understood.
     Usage,
-    /// It cannot listen where it was told to (`EX_UNAVAILABLE`).
+    /// It cannot listen, or connect from, where it was told to (`EX_UNAVAILABLE`).
     Unavailable,
     /// The system does not permit what was asked (`EX_NOPERM`).
     NoPermission,
@@ -65,6 +65,24 @@ impl Failure {
     pub fn bind(address: SocketAddr, error: &io::Error) -> Self {
         let (exit, message) = bind_failure(address, error);
         Self { exit, message }
+    }
+
+    /// Upstream connections cannot come from `ip`.
+    pub fn source(ip: IpAddr, error: &io::Error) -> Self {
+        let why = match error.kind() {
+            io::ErrorKind::AddrNotAvailable => {
+                "it is not an address of this machine; give one of those that 'ip address' shows"
+                    .to_owned()
+            }
+            // A link-local address means something on one of its networks only.
+            io::ErrorKind::InvalidInput => {
+                "the system cannot bind to it; give an address that is valid everywhere on this                  machine"
+                    .to_owned()
+            }
+            _ => format!("{error}; leave the option out to let the system choose"),
+        };
+        let message = format!("--source-address: cannot connect from {ip}: {why}");
+        Self { exit: Exit::Unavailable, message }
     }
 }
 
@@ -180,6 +198,22 @@ mod tests {
             assert_eq!(found, exit, "{message}");
             let start = format!("cannot listen on {address}: ");
             assert!(message.starts_with(&start) && message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_source_address_that_is_refused_says_why_and_what_to_try() {
+        for (errno, says) in [
+            (Errno::ADDRNOTAVAIL, "not an address of this machine; give one of those"),
+            (Errno::INVAL, "cannot bind to it; give an address"),
+            (Errno::AFNOSUPPORT, "leave the option out"),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            let failure = Failure::source("192.0.2.1".parse().unwrap(), &error);
+            assert_eq!(failure.exit, Exit::Unavailable);
+            let start = "--source-address: cannot connect from 192.0.2.1: ";
+            assert!(failure.message.starts_with(start), "{failure}");
+            assert!(failure.message.contains(says), "{failure}");
         }
     }
 

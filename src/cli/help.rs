@@ -11,6 +11,7 @@ Usage: threadgate [serve] [OPTIONS]
   threadgate -p 8080 -t 8           another port, eight worker threads
   threadgate -l 0.0.0.0:3128        for the private networks this machine is in, too
   threadgate --access-log -         a line on stdout for each exchange
+  threadgate --resolve www.example:127.0.0.1   send a name somewhere else
   curl -x http://127.0.0.1:3128 http://example.com/
 
 Listening:
@@ -35,6 +36,18 @@ Limits:
                                     the connections, at most 256)
       --max-head-size SIZE          largest head of a message, 1KiB to 1MiB
                                     (default 32KiB)
+
+Names and connecting:
+      --resolve HOST[:PORT]:ADDR    connect to ADDR for HOST; may be repeated, also for
+                                    several addresses in the order of trying
+      --hosts-file FILE             look names up in FILE first, lines of an address and
+                                    its names; may be repeated; read again on SIGHUP
+      --dns-ttl DURATION            how long the addresses of a name are used; 0 keeps
+                                    none (default 30s)
+      --source-address ADDR         connect from ADDR, an address of this machine; may
+                                    be given for IPv4 and for IPv6
+      --max-connecting N            connects to one address under way, 1 to 65535; more
+                                    wait their turn (default 128)
 
 Times:
       --timeout-head DURATION       for a request head to come whole (default 10s)
@@ -63,7 +76,7 @@ A DURATION is a whole number and a unit: 500ms, 10s, 5m, 1h, 2d.
 A SIZE is a number of octets, or one with a unit: 32k, 64KiB (of 1024), 64kB (of 1000).
 
 Exit status: 0 stopped by a signal, 1 failed while running, 2 wrong command line,
-69 cannot listen there, 77 not permitted, 78 wrong configuration.
+69 cannot listen or connect from there, 77 not permitted, 78 wrong configuration.
 ";
 
 #[cfg(test)]
@@ -151,6 +164,8 @@ mod tests {
             ("--timeout-connect DURATION", duration::Shown(times.connect).to_string()),
             ("--timeout-response DURATION", format!("{}s", times.response.as_secs())),
             ("--timeout-tunnel DURATION", duration::Shown(times.tunnel).to_string()),
+            ("--dns-ttl DURATION", duration::Shown(config.names.ttl).to_string()),
+            ("--max-connecting N", config.max_connecting.to_string()),
             ("--drain DURATION", duration::Shown(config.drain).to_string()),
             ("--max-head-size SIZE", size::Shown(config.max_head_octets as u64).to_string()),
             ("--via NAME|off", "threadgate-XXXX".to_owned()),

@@ -43,12 +43,24 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             SIGHUP | SIGUSR1 => {
                 log::info!("opening the access log again");
                 server.reopen_log();
+                reread_hosts(&server);
             }
             SIGUSR2 => tell(log::Level::Info, &server.stats()),
             _ => break,
         }
     }
     drain(server, signals, config)
+}
+
+/// Reads the hosts files again; if one is wrong, what was read before stays.
+fn reread_hosts(server: &Server) {
+    match server.reread_hosts() {
+        None => {}
+        Some(Ok(count)) => log::info!("the hosts files were read again: {count} names"),
+        Some(Err(wrong)) => {
+            log::warn!("--hosts-file {wrong}; the names read before stay in use");
+        }
+    }
 }
 
 /// Lets the connections finish, unless another signal says that it must be now.
@@ -121,6 +133,11 @@ fn refused(config: &Config, e: StartError) -> Failure {
             let advice = "give a file this user can write, or - for stdout";
             Failure { exit, message: format!("--access-log {file}: cannot open it: {e}; {advice}") }
         }
+        StartError::Hosts(wrong) => {
+            let exit = if wrong.is_denied() { Exit::NoPermission } else { Exit::Configuration };
+            Failure { exit, message: format!("--hosts-file {wrong}") }
+        }
+        StartError::Source(ip, e) => Failure::source(ip, &e),
         StartError::System(e) => failed(format!("cannot start: {e}")),
     }
 }

@@ -12,7 +12,11 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::exit::Failure;
 use crate::cli::logging;
 use crate::cli::run;
-use crate::config::{self, Color, Config, LogFormat, LogTarget, duration, listen, number, size};
+use crate::config::{
+    self, Color, Config, LogFormat, LogTarget, duration, listen, names, number, size,
+};
+use crate::net::resolve::NameOptions;
+use crate::net::source::Sources;
 use crate::proxy::Timeouts;
 
 /// start the proxy
@@ -46,6 +50,26 @@ pub(crate) struct ServeArgs {
     /// octets of a head
     #[argh(option, arg_name = "SIZE")]
     max_head_size: Option<String>,
+
+    /// connects to one address
+    #[argh(option, arg_name = "N")]
+    max_connecting: Option<String>,
+
+    /// how long the addresses of a name are used
+    #[argh(option, arg_name = "DURATION")]
+    dns_ttl: Option<String>,
+
+    /// address of a name
+    #[argh(option, arg_name = "HOST[:PORT]:ADDR")]
+    resolve: Vec<String>,
+
+    /// file with addresses of names
+    #[argh(option, arg_name = "FILE")]
+    hosts_file: Vec<String>,
+
+    /// address to connect from
+    #[argh(option, arg_name = "ADDR")]
+    source_address: Vec<String>,
 
     /// time for a head
     #[argh(option, arg_name = "DURATION")]
@@ -120,11 +144,21 @@ impl ServeArgs {
         let connections =
             |v: &str| number::parse_count(v, config::MOST_CONNECTIONS, "--max-connections 10000");
         let pipes = |v: &str| number::parse_from_zero(v, config::MOST_PIPES, "--max-pipes 64");
+        let connecting =
+            |v: &str| number::parse_count(v, config::MOST_CONNECTING, "--max-connecting 256");
         Ok(Config {
             listen: addresses(&self.listen, self.port.as_deref())?.unwrap_or(usual.listen),
             threads: read("--threads", self.threads, threads)?,
             max_connections: read("--max-connections", self.max_connections, connections)?,
             max_pipes: read("--max-pipes", self.max_pipes, pipes)?,
+            max_connecting: read("--max-connecting", self.max_connecting, connecting)?
+                .unwrap_or(usual.max_connecting),
+            names: NameOptions {
+                ttl: read("--dns-ttl", self.dns_ttl, duration::parse)?.unwrap_or(usual.names.ttl),
+                given: read_all("--resolve", &self.resolve, names::parse_given)?,
+                hosts_files: read_all("--hosts-file", &self.hosts_file, file_name)?,
+            },
+            sources: sources(&self.source_address)?,
             port_file: read("--port-file", self.port_file, file_name)?,
             timeouts: Timeouts {
                 head: time("--timeout-head", self.timeout_head, times.head)?,
@@ -155,6 +189,23 @@ fn read<T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, String> {
     value.map(|v| parse(&v).map_err(|e| format!("{option}: {e}"))).transpose()
+}
+
+/// Reads each value of an option that may be repeated.
+fn read_all<T>(
+    option: &str,
+    values: &[String],
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    values.iter().map(|v| parse(v).map_err(|e| format!("{option}: {e}"))).collect()
+}
+
+fn sources(addresses: &[String]) -> Result<Sources, String> {
+    let mut sources = Sources::default();
+    for text in addresses {
+        names::add_source(&mut sources, text).map_err(|e| format!("--source-address: {e}"))?;
+    }
+    Ok(sources)
 }
 
 fn time(option: &str, value: Option<String>, usual: Duration) -> Result<Duration, String> {
@@ -239,6 +290,21 @@ mod tests {
         field("-t 1", |c| c.threads = NonZeroUsize::new(1));
         field("--max-connections 9", |c| c.max_connections = NonZeroUsize::new(9));
         field("--max-pipes 0", |c| c.max_pipes = Some(0));
+        field("--max-connecting 9", |c| c.max_connecting = NonZeroUsize::new(9).unwrap());
+        field("--dns-ttl 0", |c| c.names.ttl = Duration::ZERO);
+        field("--resolve a:1.1.1.1 --resolve b:80:[::1]", |c| {
+            c.names.given = vec![
+                names::parse_given("a:1.1.1.1").unwrap(),
+                names::parse_given("b:80:[::1]").unwrap(),
+            ];
+        });
+        field("--hosts-file a --hosts-file b", |c| {
+            c.names.hosts_files = vec!["a".into(), "b".into()];
+        });
+        field("--source-address 127.0.0.1 --source-address ::1", |c| {
+            names::add_source(&mut c.sources, "127.0.0.1").unwrap();
+            names::add_source(&mut c.sources, "::1").unwrap();
+        });
         field("--port-file p", |c| c.port_file = Some("p".into()));
         field("--timeout-head 1s", |c| c.timeouts.head = seconds(1));
         field("--timeout-idle 2s", |c| c.timeouts.idle = seconds(2));
@@ -278,6 +344,11 @@ mod tests {
                 "-p 80 -l :81",
                 "--port: cannot be combined with --listen; write --listen 127.0.0.1:80",
             ),
+            ("--max-connecting 0", "--max-connecting: '0' is less than 1; "),
+            ("--dns-ttl 30", "--dns-ttl: '30' has no unit; write 30s"),
+            ("--resolve a", "--resolve: 'a' has no address; give HOST:ADDR or HOST:PORT:ADDR"),
+            ("--hosts-file ''", "--hosts-file: '' is not a file"),
+            ("--source-address a", "--source-address: 'a' is not an address; give an address"),
             ("--timeout-head 0", "--timeout-head: '0' would end everything at once"),
             ("--timeout-idle 10", "--timeout-idle: '10' has no unit; write 10s"),
             ("--timeout-connect x", "--timeout-connect: 'x' is not a duration"),

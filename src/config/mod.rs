@@ -7,6 +7,7 @@
 
 pub mod duration;
 pub mod listen;
+pub mod names;
 pub mod number;
 pub mod size;
 
@@ -15,9 +16,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::net::resolve::NameOptions;
+use crate::net::source::Sources;
 use crate::observe::access_log::{Destination, Format};
 use crate::proxy::Timeouts;
-use crate::server::{Options, Via};
+use crate::server::{MAX_CONNECTING, Options, Via};
 use crate::wire::field::is_token_octet;
 
 /// The most worker threads taken: past it a pool costs more than it serves.
@@ -28,6 +31,8 @@ pub const MOST_CONNECTIONS: usize = 1_000_000;
 
 /// The most pipes taken; each is two descriptors, and memory of the kernel's when it is full.
 pub const MOST_PIPES: usize = 65_536;
+/// The most connects to one address taken: past it ports run out.
+pub const MOST_CONNECTING: usize = 65_535;
 
 /// The smallest limit on the octets of a head: below it ordinary requests do not fit.
 pub const LEAST_HEAD_OCTETS: usize = 1024;
@@ -50,6 +55,12 @@ pub struct Config {
     pub max_pipes: Option<usize>,
     /// File that receives the ports, one a line in the order of `listen`, once they are bound.
     pub port_file: Option<PathBuf>,
+    /// Connects to one address that may be pending, at most [`MOST_CONNECTING`].
+    pub max_connecting: NonZeroUsize,
+    /// Names with given addresses, hosts files, and how long answers are kept.
+    pub names: NameOptions,
+    /// Addresses of this machine that upstream connections come from.
+    pub sources: Sources,
     /// How long each phase may take.
     pub timeouts: Timeouts,
     /// How long sessions may go on after the signal to stop; zero closes them at once.
@@ -84,6 +95,9 @@ impl Config {
             threads: self.threads,
             max_connections: self.max_connections,
             max_pipes: self.max_pipes,
+            max_connecting: self.max_connecting,
+            names: self.names.clone(),
+            sources: self.sources,
             timeouts: self.timeouts,
             max_head_octets: self.max_head_octets,
             via: self.via.clone(),
@@ -106,6 +120,9 @@ impl Default for Config {
             max_connections: None,
             max_pipes: None,
             port_file: None,
+            max_connecting: MAX_CONNECTING,
+            names: NameOptions::default(),
+            sources: Sources::default(),
             timeouts: Timeouts::default(),
             drain: Duration::from_secs(10),
             max_head_octets: 32 * 1024,

@@ -1,8 +1,15 @@
-//! Connecting: one address after the other, a second attempt beside a slow first one.
+//! Connecting: one address after the other, a second attempt beside a slow first one (RFC 8305 §5).
 //!
 //! At most two connects are pending. The next address is tried when one fails, or when the last
 //! attempt has had [`STAGGER`] and is still pending, so that an address that drops SYNs costs a
-//! quarter of a second and not the whole connect timeout (RFC 8305 §5).
+//! quarter of a second and not the whole connect timeout. With two pending and more addresses left
+//! the older one makes room for the next, so two such addresses cost no more than twice that. One
+//! that had to make room is tried again when all have had their chance, and each round is twice as
+//! patient as the one before: an answer that takes seconds is waited for, too. The last two
+//! keep what is left of the time.
+//!
+//! An address to which too many connects are pending already is passed over; if nothing else is left,
+//! the dial waits its turn without a socket (see [`connecting`](super::connecting)).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -12,13 +19,28 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::connecting::{Connecting, InLine, Place};
+use super::hosts::MOST_ADDRESSES;
 use super::poll::{Edge, Owner, Poller};
+use super::source::{self, Source, Sources};
 use super::stream::Stream;
 
 /// How long an attempt is alone (RFC 8305 §8: 250 ms).
 pub const STAGGER: Duration = Duration::from_millis(250);
+/// Rounds after which patience grows no more.
+const MOST_PATIENT: usize = 6;
 
-/// Where a connection may go to, in the order of trying.
+/// What all dials of one proxy share.
+pub struct Dialer {
+    /// Readiness.
+    pub poller: Arc<Poller>,
+    /// How many connects are pending, by address.
+    pub connecting: Arc<Connecting>,
+    /// Which addresses connections come from.
+    pub sources: Sources,
+}
+
+/// Where a connection may go to, in the order of trying. Of a list the first 64 count.
 #[derive(Clone, Debug)]
 pub enum Addresses {
     /// A literal.
@@ -28,10 +50,10 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    fn nth(&self, n: usize) -> Option<IpAddr> {
+    fn as_slice(&self) -> &[IpAddr] {
         match self {
-            Self::One(ip) => (n == 0).then_some(*ip),
-            Self::Found(ips) => ips.get(n).copied(),
+            Self::One(ip) => std::slice::from_ref(ip),
+            Self::Found(ips) => ips.get(..MOST_ADDRESSES).unwrap_or(ips),
         }
     }
 }
@@ -56,8 +78,21 @@ pub enum Failure {
     Own,
     /// There was no address to try.
     NoAddress,
+    /// Connections have a source address, and none of this address' family.
+    NoSource,
     /// What the system said.
     System(io::Error),
+}
+
+impl Failure {
+    /// That there is no way to an address says less than what another one answered.
+    fn says_little(&self) -> bool {
+        match self {
+            Self::NoSource => true,
+            Self::System(e) => is_unroutable(e),
+            _ => false,
+        }
+    }
 }
 
 /// A connection being made.
@@ -65,22 +100,55 @@ pub enum Failure {
 pub struct Dial {
     addresses: Addresses,
     port: u16,
+    /// Where the search for the next address begins, in an endless repetition of the list.
     next: usize,
+    /// Attempts so far.
+    begun: usize,
+    /// Addresses that have failed, a bit each: they are not tried again.
+    failed: u64,
     pending: [Option<Attempt>; 2],
+    /// The address, and the turn, that is waited for without a socket.
+    line: Option<(usize, InLine)>,
     stagger: Option<Instant>,
     last: Option<(SocketAddr, Failure)>,
 }
 
 #[derive(Debug)]
 struct Attempt {
+    index: usize,
+    /// How many attempts came before it.
+    before: usize,
     to: SocketAddr,
+    // Before the place: the socket is closed when another may be opened.
     stream: Stream,
+    _place: Place,
+}
+
+/// What there is to try next.
+enum Next {
+    /// This address, number in the endless list, with a place.
+    Try(usize, Place),
+    /// Nothing but addresses to which too many connects are pending; this is the first.
+    Crowded(usize),
+    /// Nothing.
+    Nothing,
 }
 
 impl Dial {
     /// Connects to one of `addresses`, on the first [`step`](Self::step).
     pub fn new(addresses: Addresses, port: u16) -> Self {
-        Self { addresses, port, next: 0, pending: [None, None], stagger: None, last: None }
+        let (pending, line, stagger, last) = ([None, None], None, None, None);
+        Self { addresses, port, next: 0, begun: 0, failed: 0, pending, line, stagger, last }
+    }
+
+    /// The addresses, in the order of trying.
+    pub fn addresses(&self) -> &[IpAddr] {
+        self.addresses.as_slice()
+    }
+
+    /// Whether it waits its turn with no connect pending.
+    pub fn is_in_line(&self) -> bool {
+        self.line.is_some() && self.pending.iter().all(Option::is_none)
     }
 
     /// Notes an edge on the attempt in `place`, 0 or 1.
@@ -90,83 +158,59 @@ impl Dial {
         }
     }
 
-    /// Remembers why an address failed. That there is no way to one says less than what another did.
-    fn fail(&mut self, to: SocketAddr, why: Failure) {
-        let no_way = matches!(&why, Failure::System(e) if is_unroutable(e));
-        if !(no_way && self.last.is_some()) {
-            self.last = Some((to, why));
-        }
-    }
-
     /// Gets as far as it can without waiting. `owners` are told about the two attempts; `refuse`
     /// is asked about each address before it is connected to.
     pub fn step(
         &mut self,
         now: Instant,
-        poller: &Arc<Poller>,
+        dialer: &Dialer,
         owners: &[Owner; 2],
         refuse: &dyn Fn(SocketAddr) -> Option<Failure>,
     ) -> Dialed {
-        let mut failed = None;
-        for attempt in &mut self.pending {
-            let Some(Attempt { to, stream }) = attempt else { continue };
-            if !stream.is_writable() {
-                continue;
-            }
-            match stream.is_connected() {
-                Ok(false) => {}
-                Ok(true) => {
-                    let to = *to;
-                    let Some(Attempt { stream, .. }) = attempt.take() else { continue };
-                    self.pending = [None, None];
-                    return Dialed::Connected(stream, to);
-                }
-                Err(e) => {
-                    failed = Some((*to, Failure::System(e)));
-                    *attempt = None;
-                    self.stagger = None;
-                }
-            }
+        if let Some(connected) = self.look_at_pending() {
+            return connected;
         }
-        if let Some((to, why)) = failed {
-            self.fail(to, why);
+        if let Some((number, turn)) = &self.line
+            && let Some(place) = turn.collect()
+        {
+            let number = *number;
+            self.line = None;
+            if let Some(connected) = self.begin(number, place, now, dialer, owners) {
+                return connected;
+            }
         }
         loop {
             let pending = self.pending.iter().flatten().count();
-            let due = self.stagger.is_none_or(|at| at <= now);
-            let address = self.addresses.nth(self.next);
-            let Some(place) = self.pending.iter().position(Option::is_none) else {
-                return Dialed::Waiting(None);
-            };
-            match address {
-                Some(ip) if pending == 0 || due => {
-                    self.next += 1;
-                    let to = SocketAddr::new(ip, self.port);
-                    let owner = owners.get(place).cloned();
-                    let begun = match refuse(to) {
-                        Some(refusal) => Err(refusal),
-                        None => begin(to, poller, owner).map_err(Failure::System),
-                    };
-                    match begun {
-                        Ok((stream, true)) => {
-                            self.pending = [None, None];
-                            return Dialed::Connected(stream, to);
-                        }
-                        Ok((stream, false)) => {
-                            if let Some(free) = self.pending.get_mut(place) {
-                                *free = Some(Attempt { to, stream });
+            let waits = pending > 0 || self.line.is_some();
+            if waits && self.stagger.is_some_and(|at| at > now) {
+                return Dialed::Waiting(self.stagger.filter(|_| self.has_more()));
+            }
+            match self.choose(dialer, refuse) {
+                Next::Try(number, place) => {
+                    self.next = number + 1;
+                    if let Some(connected) = self.begin(number, place, now, dialer, owners) {
+                        return connected;
+                    }
+                }
+                Next::Crowded(number) => {
+                    self.stagger = Some(now + self.patience());
+                    if self.line.is_some() || pending == 2 {
+                        return Dialed::Waiting(self.stagger);
+                    }
+                    let [owner, _] = owners;
+                    match dialer.connecting.line_up(self.to(number), owner.clone()) {
+                        Err(turn) => self.line = Some((number, turn)),
+                        // It has come free this very moment.
+                        Ok(place) => {
+                            if let Some(connected) = self.begin(number, place, now, dialer, owners)
+                            {
+                                return connected;
                             }
-                            self.stagger = Some(now + STAGGER);
-                        }
-                        Err(e) => {
-                            self.fail(to, e);
-                            self.stagger = None;
                         }
                     }
                 }
-                Some(_) => return Dialed::Waiting(self.stagger),
-                None if pending > 0 => return Dialed::Waiting(None),
-                None => {
+                Next::Nothing if waits => return Dialed::Waiting(None),
+                Next::Nothing => {
                     return match self.last.take() {
                         Some((to, why)) => Dialed::Failed(Some(to), why),
                         None => Dialed::Failed(None, Failure::NoAddress),
@@ -174,6 +218,128 @@ impl Dial {
                 }
             }
         }
+    }
+
+    /// Sees what became of the pending connects that an edge told of.
+    fn look_at_pending(&mut self) -> Option<Dialed> {
+        for place in 0..self.pending.len() {
+            let Some(attempt) = self.pending.get_mut(place)?.as_mut() else { continue };
+            if !attempt.stream.is_writable() {
+                continue;
+            }
+            let outcome = attempt.stream.is_connected();
+            if matches!(outcome, Ok(false)) {
+                continue;
+            }
+            let Attempt { index, to, stream, .. } = self.pending.get_mut(place)?.take()?;
+            match outcome {
+                Ok(_) => return Some(self.connected(stream, to)),
+                Err(e) => self.fail(index, to, Failure::System(e)),
+            }
+        }
+        None
+    }
+
+    fn connected(&mut self, stream: Stream, to: SocketAddr) -> Dialed {
+        self.pending = [None, None];
+        self.line = None;
+        Dialed::Connected(stream, to)
+    }
+
+    /// The next address is tried at once.
+    fn fail(&mut self, index: usize, to: SocketAddr, why: Failure) {
+        self.failed |= 1 << index;
+        self.stagger = None;
+        if !(why.says_little() && self.last.is_some()) {
+            self.last = Some((to, why));
+        }
+    }
+
+    /// Whether there is an address that could still be tried.
+    fn has_more(&self) -> bool {
+        let used = self.failed.count_ones() as usize
+            + self.pending.iter().flatten().count()
+            + usize::from(self.line.is_some());
+        used < self.addresses().len()
+    }
+
+    /// The next address that has not failed and is neither pending nor waited for.
+    fn choose(&mut self, dialer: &Dialer, refuse: &dyn Fn(SocketAddr) -> Option<Failure>) -> Next {
+        let count = self.addresses().len();
+        let mut crowded = None;
+        for number in self.next..self.next + count {
+            let index = number % count;
+            let is_pending = self.pending.iter().flatten().any(|a| a.index == index);
+            let is_in_line = self.line.as_ref().is_some_and(|(n, _)| n % count == index);
+            if self.failed & (1 << index) != 0 || is_pending || is_in_line {
+                continue;
+            }
+            let to = self.to(number);
+            let refusal = refuse(to).or_else(|| match dialer.sources.of(to.ip()) {
+                Source::None => Some(Failure::NoSource),
+                _ => None,
+            });
+            if let Some(refusal) = refusal {
+                self.fail(index, to, refusal);
+                continue;
+            }
+            match dialer.connecting.place(to) {
+                Some(place) => return Next::Try(number, place),
+                None => crowded = crowded.or(Some(number)),
+            }
+        }
+        crowded.map_or(Next::Nothing, Next::Crowded)
+    }
+
+    /// Begins an attempt. Answers if it has ended well already.
+    fn begin(
+        &mut self,
+        number: usize,
+        place: Place,
+        now: Instant,
+        dialer: &Dialer,
+        owners: &[Owner; 2],
+    ) -> Option<Dialed> {
+        let (index, to) = (number % self.addresses().len(), self.to(number));
+        if self.pending.iter().all(Option::is_some) {
+            self.give_up_older();
+        }
+        let free = self.pending.iter().position(Option::is_none);
+        let owner = free.and_then(|free| owners.get(free));
+        match connect(to, dialer, owner) {
+            Ok((stream, true)) => return Some(self.connected(stream, to)),
+            Ok((stream, false)) => {
+                if let Some(free) = free.and_then(|free| self.pending.get_mut(free)) {
+                    let before = self.begun;
+                    *free = Some(Attempt { index, before, to, stream, _place: place });
+                    self.begun += 1;
+                }
+                self.stagger = Some(now + self.patience());
+            }
+            Err(e) => self.fail(index, to, Failure::System(e)),
+        }
+        None
+    }
+
+    /// How long an attempt may keep the next one waiting.
+    fn patience(&self) -> Duration {
+        let round = self.next / self.addresses().len().max(1);
+        STAGGER * (1 << round.min(MOST_PATIENT))
+    }
+
+    fn give_up_older(&mut self) {
+        let before = |attempt: &Option<Attempt>| attempt.as_ref().map(|a| a.before);
+        if let Some(older) = self.pending.iter_mut().min_by_key(|a| before(a)) {
+            *older = None;
+        }
+    }
+
+    /// The address with this number; IPv4 in IPv6 clothes is connected to as IPv4.
+    fn to(&self, number: usize) -> SocketAddr {
+        let ips = self.addresses();
+        let unspecified = IpAddr::from([0, 0, 0, 0]);
+        let ip = ips.get(number % ips.len().max(1)).copied().unwrap_or(unspecified);
+        SocketAddr::new(ip.to_canonical(), self.port)
     }
 }
 
@@ -193,11 +359,11 @@ pub fn is_unroutable(e: &io::Error) -> bool {
         io::ErrorKind::AddrNotAvailable
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
-    )
+    ) || e.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// Starts a connect. It may succeed at once.
-fn begin(to: SocketAddr, poller: &Arc<Poller>, owner: Option<Owner>) -> io::Result<(Stream, bool)> {
+fn connect(to: SocketAddr, dialer: &Dialer, owner: Option<&Owner>) -> io::Result<(Stream, bool)> {
     let socket = Socket::new(
         Domain::for_address(to),
         Type::STREAM.nonblocking().cloexec(),
@@ -205,9 +371,20 @@ fn begin(to: SocketAddr, poller: &Arc<Poller>, owner: Option<Owner>) -> io::Resu
     )?;
     // Octets go out as they come; waiting for more to send with them would stall a tunnel.
     socket.set_tcp_nodelay(true)?;
+    let source = dialer.sources.of(to.ip());
+    if let Source::Bound(ip) = source {
+        source::bind(&socket, ip)?;
+    }
     let connected = match socket.connect(&to.into()) {
         Ok(()) => true,
         Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
+        // A loopback source, and a destination beyond it.
+        Err(e)
+            if matches!(source, Source::Bound(_))
+                && e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
+        {
+            return Err(Errno::NETUNREACH.into());
+        }
         Err(e) => return Err(e),
     };
     let mut stream = Stream::dialing(TcpStream::from(socket));
@@ -217,7 +394,10 @@ fn begin(to: SocketAddr, poller: &Arc<Poller>, owner: Option<Owner>) -> io::Resu
         return Ok((stream, true));
     }
     if let Some(owner) = owner {
-        stream.watch(poller, &owner, true)?;
+        stream.watch(&dialer.poller, owner, true)?;
     }
     Ok((stream, false))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,15 @@
 //! Sockets, readiness, timers and names: what moves octets, without any HTTP in it.
 
 pub mod buffer;
+pub mod connecting;
 pub mod dial;
+pub mod family;
+pub mod hosts;
+pub mod names;
 pub mod permits;
 pub mod pipe;
 pub mod poll;
 pub mod resolve;
+pub mod source;
 pub mod stream;
 pub mod timers;

@@ -1,24 +1,31 @@
 //! Names to addresses, on threads of their own: `getaddrinfo` blocks for as long as it likes.
 //!
-//! A session never moves to a resolver thread. It asks, parks, and is woken when the answer stands
-//! in the cache; its own deadline answers the client if that takes too long. Lookups of one name
-//! are merged. `getaddrinfo` tells no time to live, so answers are kept for a fixed while.
+//! A session never moves to a resolver thread. It asks, parks, and is woken when its question is
+//! answered; its own deadline answers the client if that takes too long. Lookups of one name are
+//! merged into one question, whatever the number of askers. `getaddrinfo` tells no time to live, so
+//! answers are kept for a fixed while, failures for a shorter one.
+
+mod threads;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use parking_lot::Mutex;
 
+use super::family::{Families, alternate};
+use super::hosts::{MOST_ADDRESSES, Wrong};
+use super::names::{Given, GivenNames};
 use super::poll::{Edge, Owner};
+
+use threads::{Limits, Threads};
 
 /// How a name becomes addresses. Called on a resolver thread; may block.
 pub trait Resolve: Send + Sync {
-    /// The addresses of `host`, best first.
+    /// The addresses of `host`, best first. Of more than 64 the first count.
     ///
     /// # Errors
     ///
@@ -42,170 +49,255 @@ impl Resolve for System {
     }
 }
 
-/// The answer to a lookup.
+/// What is known about names beforehand, and how long what is learned is kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NameOptions {
+    /// How long the addresses of a name are used; a failure for as long, but 5 s at most. Zero keeps
+    /// nothing; lookups of one name that are under way at the same time are still merged.
+    pub ttl: Duration,
+    /// Names with given addresses, those of one name in the order of trying.
+    pub given: Vec<Given>,
+    /// Files in the format of hosts(5), asked after `given` and before the resolver.
+    pub hosts_files: Vec<PathBuf>,
+}
+
+impl Default for NameOptions {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(30), given: Vec::new(), hosts_files: Vec::new() }
+    }
+}
+
+/// What a lookup found; `None` if the name has no address, or nobody could tell.
+pub type Answer = Option<Arc<[IpAddr]>>;
+
+/// What can be said about a name at once.
+#[derive(Debug)]
 pub enum Lookup {
-    /// At least one address.
-    Found(Arc<[IpAddr]>),
-    /// The name has no address, or nobody could tell.
-    Failed,
-    /// Being looked up: the asker is woken.
-    Pending,
+    /// Its addresses are given by an option or a file.
+    Given(Arc<[IpAddr]>),
+    /// The answer is not too old yet.
+    Known(Answer),
+    /// It is being looked up: the asker is woken.
+    Asked(Asked),
     /// Too many lookups are under way.
     Refused,
 }
 
-/// How long an answer is used.
-const KEEP_FOUND: Duration = Duration::from_secs(30);
-/// How long a failure is believed.
-const KEEP_FAILED: Duration = Duration::from_secs(5);
-/// Names kept; beyond it old answers go first.
-const MAX_NAMES: usize = 4096;
-/// Lookups that may wait for a thread.
-const MAX_QUEUED: usize = 1024;
-/// Threads that stay once started.
-const STEADY_THREADS: usize = 4;
-/// Threads at most, while all the others hang in `getaddrinfo`.
-const MAX_THREADS: usize = 32;
-/// How long a thread beyond the steady ones waits for work before it ends.
-const LINGER: Duration = Duration::from_secs(10);
+/// How long a failure is believed at most.
+const MOST_KEPT_FAILED: Duration = Duration::from_secs(5);
+/// Names kept; beyond it the oldest quarter goes.
+const MOST_NAMES: usize = 4096;
 
 enum Name {
-    Pending(Vec<Owner>),
-    Known { answer: Option<Arc<[IpAddr]>>, until: Instant },
+    Asked(Arc<Question>),
+    Known { answer: Answer, until: Instant },
 }
 
-struct Threads {
-    started: usize,
-    alive: usize,
-    /// Threads that wait for work, less the work already queued for them.
-    free: isize,
+/// A lookup under way, shared by all who wait for it.
+#[derive(Default)]
+struct Question(Mutex<Askers>);
+
+#[derive(Default)]
+struct Askers {
+    waiting: HashMap<u64, Owner>,
+    next: u64,
+    answer: Option<Answer>,
 }
 
+/// A place among those who wait for one name. Dropping it leaves; a lookup that nobody waits for
+/// any more is not begun.
+pub struct Asked {
+    question: Arc<Question>,
+    number: u64,
+}
+
+impl Question {
+    fn join(self: &Arc<Self>, owner: Owner) -> Asked {
+        let mut askers = self.0.lock();
+        let number = askers.next;
+        askers.next += 1;
+        askers.waiting.insert(number, owner);
+        Asked { question: Arc::clone(self), number }
+    }
+
+    fn answer(&self, answer: Answer) {
+        let woken = {
+            let mut askers = self.0.lock();
+            askers.answer = Some(answer);
+            std::mem::take(&mut askers.waiting)
+        };
+        for Owner { who, tag } in woken.into_values() {
+            // A hint like any edge: the asker may have given up and gone.
+            let _ = who.wake(tag, Edge::default());
+        }
+    }
+}
+
+impl Asked {
+    /// The answer, once there is one.
+    pub fn answer(&self) -> Option<Answer> {
+        self.question.0.lock().answer.clone()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let owner = self.question.0.lock().waiting.remove(&self.number);
+        // Without the lock: it may be the last reference to a slot.
+        drop(owner);
+    }
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Asked({})", self.number)
+    }
+}
+
+/// What the threads need, too.
 struct Shared {
     how: Arc<dyn Resolve>,
+    ttl: Duration,
     names: Mutex<HashMap<Box<str>, Name>>,
-    threads: Mutex<Threads>,
-    work: Receiver<Box<str>>,
 }
 
-/// The cache and its threads. Dropping it lets the threads end; none is waited for, since one may
-/// hang in `getaddrinfo`.
+/// Names given, names known, and the threads that look up the others. Dropping it lets the threads
+/// end; none is waited for, since one may hang in `getaddrinfo`.
 pub struct Resolver {
+    given: GivenNames,
+    families: Families,
     shared: Arc<Shared>,
-    queue: Sender<Box<str>>,
+    threads: Threads,
 }
 
 impl Resolver {
-    /// A resolver without a thread: the first lookup starts one.
-    pub fn new(how: Arc<dyn Resolve>) -> Self {
-        let (queue, work) = crossbeam_channel::bounded(MAX_QUEUED);
-        let threads = Mutex::new(Threads { started: 0, alive: 0, free: 0 });
-        Self { shared: Arc::new(Shared { how, names: Mutex::default(), threads, work }), queue }
+    /// A resolver without a thread: the first lookup starts one. Reads the hosts files.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a hosts file.
+    pub fn new(how: Arc<dyn Resolve>, options: NameOptions) -> Result<Self, Wrong> {
+        Self::with_limits(how, options, Limits::default())
     }
 
-    /// Looks `host` up. On [`Lookup::Pending`] the owner gets an edge when asking again will give
-    /// an answer.
-    pub fn lookup(&self, host: &str, now: Instant, asker: &Owner) -> Lookup {
+    fn with_limits(
+        how: Arc<dyn Resolve>,
+        options: NameOptions,
+        limits: Limits,
+    ) -> Result<Self, Wrong> {
+        let given = GivenNames::new(&options.given, options.hosts_files)?;
+        let shared = Arc::new(Shared { how, ttl: options.ttl, names: Mutex::default() });
+        let answering = Arc::clone(&shared);
+        let threads = Threads::new(limits, Arc::new(move |host: &str| answering.answer(host)));
+        Ok(Self { given, families: Families::default(), shared, threads })
+    }
+
+    /// The names with given addresses.
+    pub fn given(&self) -> &GivenNames {
+        &self.given
+    }
+
+    /// Looks up `host`, which is in lower case. On [`Lookup::Asked`] the owner gets an edge when
+    /// there is an answer.
+    pub fn lookup(&self, host: &str, port: u16, now: Instant, asker: &Owner) -> Lookup {
+        if let Some(ips) = self.given.find(host, port) {
+            return Lookup::Given(ips);
+        }
         let mut names = self.shared.names.lock();
-        match names.get_mut(host) {
+        match names.get(host) {
             Some(Name::Known { answer, until }) if *until > now => {
-                return answer.clone().map_or(Lookup::Failed, Lookup::Found);
+                return Lookup::Known(answer.clone());
             }
-            Some(Name::Pending(askers)) => {
-                if !askers.iter().any(|a| same(a, asker)) {
-                    askers.push(asker.clone());
-                }
-                return Lookup::Pending;
-            }
+            Some(Name::Asked(question)) => return Lookup::Asked(question.join(asker.clone())),
             _ => {}
         }
-        if names.len() >= MAX_NAMES {
+        if names.len() >= MOST_NAMES {
             make_room(&mut names, now);
         }
-        match self.queue.try_send(host.into()) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Lookup::Refused,
+        if !self.threads.queue(host) {
+            return Lookup::Refused;
         }
-        names.insert(host.into(), Name::Pending(vec![asker.clone()]));
+        let question = Arc::new(Question::default());
+        let asked = question.join(asker.clone());
+        names.insert(host.into(), Name::Asked(question));
         drop(names);
-        self.shared.see_to_a_thread();
-        Lookup::Pending
+        self.threads.see_to_one();
+        Lookup::Asked(asked)
     }
 
-    /// The asker no longer waits for `host`.
-    pub fn forget(&self, host: &str, asker: &Owner) {
-        if let Some(Name::Pending(askers)) = self.shared.names.lock().get_mut(host) {
-            askers.retain(|a| !same(a, asker));
-        }
+    /// A name's addresses in the order of trying: the family that answered last time first.
+    pub fn order(&self, host: &str, ips: Arc<[IpAddr]>, now: Instant) -> Arc<[IpAddr]> {
+        self.families.order(host, ips, now)
+    }
+
+    /// Of `ips`, in the order of trying, `answered` did.
+    pub fn note(&self, host: &str, ips: &[IpAddr], answered: IpAddr, now: Instant) {
+        self.families.note(host, ips, answered, now);
+    }
+
+    /// Resolver threads there are now.
+    pub fn threads(&self) -> usize {
+        self.threads.alive()
     }
 }
 
-fn same(a: &Owner, b: &Owner) -> bool {
-    Arc::ptr_eq(&a.who, &b.who)
-}
-
-/// Drops what has expired, and if nothing has, every answer: they can be asked for again.
+/// Drops what has expired, and if that is not much, the quarter that would expire first: each answer
+/// can be asked for again. Names being looked up stay; their number is bounded elsewhere.
 fn make_room(names: &mut HashMap<Box<str>, Name>, now: Instant) {
     names.retain(|_, name| !matches!(name, Name::Known { until, .. } if *until <= now));
-    if names.len() >= MAX_NAMES {
-        names.retain(|_, name| matches!(name, Name::Pending(_)));
+    if names.len() <= MOST_NAMES / 4 * 3 {
+        return;
+    }
+    let mut moments: Vec<Instant> = names
+        .values()
+        .filter_map(|name| match name {
+            Name::Known { until, .. } => Some(*until),
+            Name::Asked(_) => None,
+        })
+        .collect();
+    let quarter = (MOST_NAMES / 4).min(moments.len().saturating_sub(1));
+    if !moments.is_empty() {
+        let (_, &mut last, _) = moments.select_nth_unstable(quarter);
+        names.retain(|_, name| !matches!(name, Name::Known { until, .. } if *until <= last));
     }
 }
 
 impl Shared {
-    fn see_to_a_thread(self: &Arc<Self>) {
-        let mut threads = self.threads.lock();
-        threads.free -= 1;
-        if threads.free >= 0 || threads.alive >= MAX_THREADS {
-            return;
-        }
-        let steady = threads.alive < STEADY_THREADS;
-        let shared = Arc::clone(self);
-        let spawned = thread::Builder::new()
-            .name(format!("resolver-{}", threads.started))
-            .stack_size(256 * 1024)
-            .spawn(move || shared.work(steady));
-        match spawned {
-            Ok(_) => {
-                threads.started += 1;
-                threads.alive += 1;
-                threads.free += 1;
-            }
-            // Those already running get to it, or the asker's deadline does.
-            Err(e) => log::warn!("cannot start another resolver thread: {e}"),
-        }
-    }
-
-    fn work(&self, steady: bool) {
-        loop {
-            let host = if steady {
-                self.work.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                self.work.recv_timeout(LINGER)
-            };
-            match host {
-                Ok(host) => self.answer(&host),
-                Err(e) => {
-                    let mut threads = self.threads.lock();
-                    // Work queued since is for this thread: it was counted as free.
-                    if e == RecvTimeoutError::Timeout && !self.work.is_empty() {
-                        continue;
-                    }
-                    threads.alive -= 1;
-                    threads.free -= 1;
-                    return;
-                }
-            }
-            self.threads.lock().free += 1;
-        }
-    }
-
+    /// Answers the question about `host`, on a resolver thread.
     fn answer(&self, host: &str) {
-        let how = Arc::clone(&self.how);
-        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| how.resolve(host)));
-        let answer = match found {
-            Ok(Ok(addresses)) if !addresses.is_empty() => Some(Arc::from(addresses)),
+        {
+            let mut names = self.names.lock();
+            let Some(Name::Asked(question)) = names.get(host) else { return };
+            if question.0.lock().waiting.is_empty() {
+                names.remove(host);
+                return;
+            }
+        }
+        let answer = self.find(host);
+        let keep = if answer.is_some() { self.ttl } else { self.ttl.min(MOST_KEPT_FAILED) };
+        let before = {
+            let mut names = self.names.lock();
+            if keep.is_zero() {
+                names.remove(host)
+            } else {
+                let known = Name::Known { answer: answer.clone(), until: Instant::now() + keep };
+                names.insert(host.into(), known)
+            }
+        };
+        // Whoever still finds the question in the table has joined it by now.
+        if let Some(Name::Asked(question)) = before {
+            question.answer(answer);
+        }
+    }
+
+    fn find(&self, host: &str) -> Answer {
+        let how = std::panic::AssertUnwindSafe(|| self.how.resolve(host));
+        match std::panic::catch_unwind(how) {
+            Ok(Ok(mut ips)) if !ips.is_empty() => {
+                ips = alternate(&ips);
+                ips.truncate(MOST_ADDRESSES);
+                Some(ips.into())
+            }
             Ok(Ok(_)) => None,
             Ok(Err(e)) => {
                 log::debug!("lookup of {host}: {e}");
@@ -215,100 +307,9 @@ impl Shared {
                 log::error!("the resolver panicked on {host}");
                 None
             }
-        };
-        let keep = if answer.is_some() { KEEP_FOUND } else { KEEP_FAILED };
-        let known = Name::Known { answer, until: Instant::now() + keep };
-        let before = self.names.lock().insert(host.into(), known);
-        if let Some(Name::Pending(askers)) = before {
-            for Owner { who, tag } in askers {
-                // A hint like any edge: the asker may have given up and gone.
-                let _ = who.wake(tag, Edge::default());
-            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use crossbeam_channel::unbounded;
-
-    use super::*;
-    use crate::net::poll::Wake;
-
-    struct Asker(Sender<u32>);
-
-    impl Wake for Asker {
-        fn wake(&self, tag: u32, _: Edge) -> bool {
-            self.0.send(tag).is_ok()
-        }
-    }
-
-    struct Scripted(AtomicUsize, Receiver<io::Result<Vec<IpAddr>>>);
-
-    impl Resolve for Scripted {
-        fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            self.1.recv_timeout(Duration::from_secs(5)).unwrap()
-        }
-    }
-
-    const WAIT: Duration = Duration::from_secs(5);
-
-    #[test]
-    fn lookups_of_one_name_are_merged_and_kept_for_a_while() {
-        let (answers, script) = unbounded();
-        let how = Arc::new(Scripted(AtomicUsize::new(0), script));
-        let resolver = Resolver::new(how.clone());
-        let (told, tells) = unbounded();
-        let asker = |tag| Owner { who: Arc::new(Asker(told.clone())), tag };
-        let now = Instant::now();
-
-        assert_eq!(resolver.lookup("a.example", now, &asker(1)), Lookup::Pending);
-        assert_eq!(resolver.lookup("a.example", now, &asker(2)), Lookup::Pending);
-        let gone = asker(3);
-        assert_eq!(resolver.lookup("a.example", now, &gone), Lookup::Pending);
-        resolver.forget("a.example", &gone);
-        let address: IpAddr = "192.0.2.1".parse().unwrap();
-        answers.send(Ok(vec![address])).unwrap();
-        let mut woken = [tells.recv_timeout(WAIT).unwrap(), tells.recv_timeout(WAIT).unwrap()];
-        woken.sort_unstable();
-        assert_eq!(woken, [1, 2]);
-        assert!(tells.is_empty());
-        let found = Lookup::Found(Arc::from([address]));
-        assert_eq!(resolver.lookup("a.example", now, &asker(4)), found);
-        assert_eq!(how.0.load(Ordering::SeqCst), 1);
-
-        let later = now + KEEP_FOUND + WAIT;
-        assert_eq!(resolver.lookup("a.example", later, &asker(5)), Lookup::Pending);
-        answers.send(Err(io::ErrorKind::NotFound.into())).unwrap();
-        assert_eq!(tells.recv_timeout(WAIT).unwrap(), 5);
-        assert_eq!(resolver.lookup("a.example", now, &asker(6)), Lookup::Failed);
-    }
-
-    #[test]
-    fn hanging_lookups_do_not_hold_up_another_name() {
-        struct Hangs(Receiver<()>);
-        impl Resolve for Hangs {
-            fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-                if host != "quick.example" {
-                    let _ = self.0.recv_timeout(WAIT);
-                }
-                Ok(vec![IpAddr::from([192, 0, 2, 1])])
-            }
-        }
-        let (release, hang) = unbounded();
-        let resolver = Resolver::new(Arc::new(Hangs(hang)));
-        let (told, tells) = unbounded();
-        let asker = |tag| Owner { who: Arc::new(Asker(told.clone())), tag };
-        let now = Instant::now();
-        for i in 0..MAX_THREADS as u32 - 1 {
-            let name = format!("slow-{i}.example");
-            assert_eq!(resolver.lookup(&name, now, &asker(i)), Lookup::Pending);
-        }
-        assert_eq!(resolver.lookup("quick.example", now, &asker(99)), Lookup::Pending);
-        assert_eq!(tells.recv_timeout(WAIT).unwrap(), 99);
-        drop(release);
-    }
-}
+mod tests;

@@ -13,10 +13,24 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustix::pipe::{SpliceFlags, splice};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::buffer::Buffer;
 use super::pipe::Pipe;
 use super::poll::{Edge, Interest, Owner, Poller, Registration};
+
+/// When a connection on which nothing moves is probed by the kernel: after a minute, every 15 s, and
+/// with the fourth probe unanswered it is over. So a peer that has vanished is found out within two
+/// minutes, and whatever forgets quiet connections on the way is kept from it.
+///
+/// There is no `TCP_USER_TIMEOUT` beside it: it also ends a connection whose peer is alive and has
+/// merely read nothing for that long, which is for the timeouts to say.
+pub fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4)
+}
 
 /// How long a patient receive waits: the kernel counts in jiffies, so 4 to 8 ms at 250 Hz.
 const PATIENCE: Duration = Duration::from_millis(4);
@@ -312,7 +326,14 @@ impl Stream {
     /// Makes the close to come a reset, so that the peer knows the stream is incomplete.
     pub fn reset_on_close(&self) {
         // A socket that refuses is closed the ordinary way: nothing better is left.
-        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Has the kernel see from time to time whether the peer is still there ([`keepalive`]). Four
+    /// system calls: for a connection that has lasted. What was accepted has it from its listener.
+    pub fn probe_when_quiet(&self) {
+        // Without it a vanished peer is found later, by a timeout.
+        let _ = SockRef::from(&self.socket).set_tcp_keepalive(&keepalive());
     }
 
     /// The peer's address.

@@ -131,6 +131,8 @@ measures! {
         Counter lookups: u64;
         /// Names answered from the cache, not counted in lookups.
         Counter lookup_cache_hits: u64;
+        /// Names answered by an option or a hosts file, not counted in lookups.
+        Counter lookups_given: u64;
         /// Lookups that ended without an address, or not in time.
         Counter lookup_failures: u64;
         /// Turns of sessions on workers.
@@ -149,7 +151,11 @@ measures! {
         Counter patient_reads_paid: u64;
         /// Turns that panicked; each closed its session.
         Counter panics: u64;
-        // No thread counts this one: who takes a snapshot sets it.
+        // No thread counts those that follow: who takes a snapshot sets them.
+        /// Connects to upstreams that are pending.
+        Gauge connects_pending: u64;
+        /// Times a dial had to wait in line because too many connects to the address were pending.
+        Counter connect_waits: u64;
         /// Access log lines dropped because nothing could be written.
         Counter log_lines_dropped: u64;
     }

@@ -44,11 +44,14 @@ impl fmt::Display for Counters {
                 format!("{} connects, {} reuses", self.upstream_connects, self.upstream_reuses),
             ),
             rare("connect failures", self.upstream_connect_failures),
+            rare("connects pending now", self.connects_pending),
+            rare("waits in line to connect", self.connect_waits),
             rare("resends", self.resends),
             always(
                 "lookups",
                 format!("{} asked, {} from the cache", self.lookups, self.lookup_cache_hits),
             ),
+            rare("names given", self.lookups_given),
             always(
                 "turns",
                 format!("{}, {} parked, {} yielded", self.turns, self.all_parks(), self.yields),

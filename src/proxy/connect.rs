@@ -1,12 +1,11 @@
 //! From a destination to a connection: the name lookup, the dial, and what their failures mean.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage, is_unroutable};
-use crate::net::poll::{Owner, Wake};
 use crate::net::resolve::Lookup;
 
 use super::Turn;
@@ -18,46 +17,50 @@ impl Exchange {
         client: &ClientSide<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<bool, Error> {
-        let first = self.wake_at.is_none();
-        let host = self.destination.host();
-        let answer = turn.ctx.resolver.lookup(host, turn.now, &client.owner(UPSTREAM));
-        // Marks that the lookup was counted; the moment itself is past any use.
-        self.wake_at = self.deadline;
-        let fail = |kind, reason| Err(Error::new(Side::Upstream, Phase::Lookup, kind, reason));
-        match answer {
-            Lookup::Pending => {
-                if first {
-                    turn.counters.count(|c| c.lookups += 1);
+        let Stage::Lookup(asked) = &mut self.stage else { return Ok(true) };
+        let (host, port) = (self.destination.host(), self.destination.port);
+        let resolver = &turn.ctx.resolver;
+        let answer = match asked {
+            Some(asked) => match asked.answer() {
+                Some(answer) => answer,
+                None => return Ok(false),
+            },
+            None => match resolver.lookup(host, port, turn.now, &client.owner(UPSTREAM)) {
+                Lookup::Given(ips) => {
+                    turn.counters.count(|c| c.lookups_given += 1);
+                    self.dial_to(ips, turn);
+                    return Ok(true);
                 }
-                Ok(false)
-            }
-            Lookup::Found(addresses) => {
-                if first {
+                Lookup::Known(answer) => {
                     turn.counters.count(|c| c.lookup_cache_hits += 1);
+                    answer
                 }
-                self.wake_at = None;
-                self.times.lookup = Some(turn.clock());
-                self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-                let dial = Dial::new(Addresses::Found(addresses), self.destination.port);
-                self.stage = Stage::Dial(Box::new(dial));
-                Ok(true)
-            }
-            Lookup::Failed => fail(Kind::DnsError, "the name has no address"),
-            Lookup::Refused => Err(Error::new(
-                Side::Proxy,
-                Phase::Lookup,
-                Kind::ConnectionLimitReached,
-                "too many name lookups are under way",
-            )),
-        }
+                Lookup::Asked(question) => {
+                    *asked = Some(Box::new(question));
+                    turn.counters.count(|c| c.lookups += 1);
+                    return Ok(false);
+                }
+                Lookup::Refused => {
+                    let reason = "too many name lookups are under way";
+                    let kind = Kind::ConnectionLimitReached;
+                    return Err(Error::new(Side::Proxy, Phase::Lookup, kind, reason));
+                }
+            },
+        };
+        let Some(ips) = answer else {
+            let reason = "the name has no address";
+            return Err(Error::new(Side::Upstream, Phase::Lookup, Kind::DnsError, reason));
+        };
+        let ips = resolver.order(host, ips, turn.now);
+        self.dial_to(ips, turn);
+        Ok(true)
     }
 
-    /// Forgets a lookup nobody waits for any more.
-    pub fn stop_waiting(&self, waker: &Arc<dyn Wake>, turn: &Turn<'_>) {
-        if matches!(self.stage, Stage::Lookup) {
-            let owner = Owner { who: Arc::clone(waker), tag: UPSTREAM };
-            turn.ctx.resolver.forget(self.destination.host(), &owner);
-        }
+    fn dial_to(&mut self, ips: Arc<[IpAddr]>, turn: &Turn<'_>) {
+        self.times.lookup = Some(turn.clock());
+        self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
+        let dial = Dial::new(Addresses::Found(ips), self.destination.port);
+        self.stage = Stage::Dial(Box::new(dial));
     }
 
     pub(super) fn dial(
@@ -75,13 +78,17 @@ impl Exchange {
             }
         };
         let owners = [client.owner(UPSTREAM), client.owner(SECOND)];
-        match dial.step(turn.now, &turn.ctx.poller, &owners, &refuse) {
+        match dial.step(turn.now, &turn.ctx.dialer, &owners, &refuse) {
             Dialed::Connected(stream, address) => {
                 if turn.ctx.own.have_port(address.port())
                     && let Ok(from) = stream.socket().local_addr()
                     && turn.ctx.own.answered(from.ip(), address)
                 {
                     return Err(looped());
+                }
+                if self.destination.ip.is_none() {
+                    let (host, now) = (self.destination.host(), turn.now);
+                    turn.ctx.resolver.note(host, dial.addresses(), address.ip(), now);
                 }
                 stream.hand_to(client.owner(UPSTREAM));
                 turn.counters.count(|c| c.upstream_connects += 1);
@@ -115,6 +122,23 @@ pub(super) fn looped() -> Error {
     Error::new(Side::Proxy, Phase::Connect, Kind::ProxyLoopDetected, reason)
 }
 
+/// The name's addresses did not come in time.
+pub(super) fn lookup_expired() -> Error {
+    let reason = "the name lookup took too long";
+    Error::new(Side::Upstream, Phase::Lookup, Kind::DnsTimeout, reason)
+}
+
+/// No address took the connection in time.
+pub(super) fn dial_expired(dial: &Dial) -> Error {
+    if dial.is_in_line() {
+        let reason = "too many connections to the upstream are being made already";
+        let kind = Kind::ConnectionLimitReached;
+        return Error::new(Side::Upstream, Phase::Connect, kind, reason);
+    }
+    let reason = "the upstream did not accept the connection in time";
+    Error::new(Side::Upstream, Phase::Connect, Kind::ConnectionTimeout, reason)
+}
+
 fn unconnected(why: Failure) -> Error {
     let upstream = |kind, reason| Error::new(Side::Upstream, Phase::Connect, kind, reason);
     match why {
@@ -122,6 +146,10 @@ fn unconnected(why: Failure) -> Error {
         Failure::Forbidden(reason) => {
             Error::new(Side::Proxy, Phase::Connect, Kind::DestinationIpProhibited, reason)
         }
+        Failure::NoSource => upstream(
+            Kind::DestinationIpUnroutable,
+            "connections have a source address, and none of the destination's family",
+        ),
         Failure::NoAddress => upstream(Kind::DnsError, "the name has no address"),
         Failure::System(e) if is_shortage(&e) => Error::new(
             Side::Proxy,

@@ -26,11 +26,13 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::buffer::Buffer;
 use crate::net::dial::{Addresses, Dial};
 use crate::net::poll::{Edge, Owner, Wake};
+use crate::net::resolve::Asked;
 use crate::net::stream::Stream;
 use crate::policy::guard::Scope;
 use crate::wire::{Framing, Method, Protocols, Version};
 
 use super::Turn;
+use super::connect::{dial_expired, lookup_expired};
 use super::flow::{Coding, End, Flow};
 use super::noted::{Noted, heads_octets};
 
@@ -46,8 +48,8 @@ pub const SOCKETS: usize = 3;
 /// Where the exchange has come to.
 #[derive(Debug, Default)]
 pub(super) enum Stage {
-    /// The name's addresses are awaited.
-    Lookup,
+    /// The name's addresses are awaited, once they were asked for.
+    Lookup(Option<Box<Asked>>),
     /// A connection is being made. Boxed: most exchanges never dial.
     Dial(Box<Dial>),
     /// Connected: messages go both ways.
@@ -199,6 +201,8 @@ pub struct Exchange {
     pub(super) times: Times,
     pub(super) deadline: Option<Instant>,
     pub(super) wake_at: Option<Instant>,
+    /// The kernel looks after the upstream's connection of a tunnel.
+    pub(super) probed: bool,
     pub(super) failure: Option<Error>,
     aborted: bool,
 }
@@ -364,8 +368,9 @@ impl Exchange {
     pub(super) fn find(&mut self, turn: &mut Turn<'_>) {
         self.stage = match self.destination.ip {
             Some(ip) => Stage::Dial(Box::new(Dial::new(Addresses::One(ip), self.destination.port))),
-            None => Stage::Lookup,
+            None => Stage::Lookup(None),
         };
+        self.wake_at = None;
         self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
     }
 
@@ -415,7 +420,7 @@ impl Exchange {
             self.notice_breaks(client)?;
             self.listen_to_client(client, turn)?;
             match &mut self.stage {
-                Stage::Lookup => {
+                Stage::Lookup(_) => {
                     if !self.look_up(client, turn)? {
                         return Ok(Progress::Wait(None));
                     }
@@ -445,18 +450,8 @@ impl Exchange {
     /// Which wait was too long.
     fn expired(&self, client: &ClientSide<'_>) -> Error {
         match &self.stage {
-            Stage::Lookup => Error::new(
-                Side::Upstream,
-                Phase::Lookup,
-                Kind::DnsTimeout,
-                "the name lookup took too long",
-            ),
-            Stage::Dial(_) => Error::new(
-                Side::Upstream,
-                Phase::Connect,
-                Kind::ConnectionTimeout,
-                "the upstream did not accept the connection in time",
-            ),
+            Stage::Lookup(_) => lookup_expired(),
+            Stage::Dial(dial) => dial_expired(dial),
             Stage::Tunnel => Error::new(
                 Side::Proxy,
                 Phase::Transfer,
@@ -581,7 +576,11 @@ pub(super) fn flush(out: &mut Buffer, flow: &mut Flow, sink: &mut Stream) -> io:
 }
 
 pub(super) fn tunnel_reset(side: Side, e: io::Error) -> Error {
-    let reason = "a peer reset the tunnel";
+    let reason = match e.kind() {
+        // Keepalive probes, or octets sent again and again, had no answer.
+        io::ErrorKind::TimedOut => "a peer of the tunnel has vanished",
+        _ => "a peer reset the tunnel",
+    };
     Error::new(side, Phase::Transfer, Kind::ConnectionTerminated, reason).with_source(e)
 }
 

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::net::buffer::Buffers;
+use crate::net::dial::Dialer;
 use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
 use crate::net::resolve::Resolver;
@@ -95,6 +96,8 @@ pub struct Context {
     pub pipes: Pipes,
     /// Names.
     pub resolver: Resolver,
+    /// New upstream connections.
+    pub dialer: Dialer,
     /// Where finished exchanges are told, if anywhere.
     pub access_log: Option<AccessLog>,
     /// Set once, when the proxy begins to shut down: connections are then not kept.

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Side};
 
 /// A response of our own.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +106,10 @@ pub fn write_error(
 /// What the reader of a reply can do.
 fn advice(error: &Error) -> &'static str {
     match error.kind() {
+        Kind::ConnectionLimitReached if error.side() == Side::Upstream => {
+            "checking whether the server can be reached from here; --max-connecting sets how many \
+             connects to one address may be under way"
+        }
         Kind::ConnectionLimitReached => {
             "again in a moment; raise the open-file limit or --max-connections if it goes on"
         }

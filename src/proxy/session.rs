@@ -345,7 +345,6 @@ impl Session {
         let State::Exchange(exchange) = &mut self.state else {
             return Stepped::Next(Next::Close);
         };
-        exchange.stop_waiting(&self.waker, turn);
         log::debug!("{}: {error}", self.asker.address);
         if error.kind() == Kind::ClientGone || !exchange.make_way_for_reply() {
             if exchange.is_tunnel() || exchange.ends_by_closing() {
@@ -551,7 +550,6 @@ impl Session {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             return;
         };
-        exchange.stop_waiting(&self.waker, turn);
         if exchange.is_tunnel() || exchange.ends_by_closing() {
             self.client.stream.reset_on_close();
         }

@@ -1,11 +1,19 @@
 //! Octets both ways, until each direction has ended.
 
+use std::time::Duration;
+
 use crate::error::{Error, Side};
 use crate::net::buffer::Buffer;
 
 use super::Turn;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, tunnel_reset};
 use super::flow::{Broken, End, Flow, Step};
+
+/// How old a tunnel is when the kernel begins to look after the upstream's connection. Most tunnels
+/// are over by then, and never pay for it.
+fn probe_after(turn: &Turn<'_>) -> Duration {
+    (turn.ctx.timeouts.tunnel / 10).min(Duration::from_secs(60))
+}
 
 impl Exchange {
     pub(super) fn tunnel(
@@ -42,6 +50,14 @@ impl Exchange {
             _ => return Ok(Progress::Finished),
         };
         turn.buffers.reclaim(&mut self.to_client);
+        if !self.probed {
+            let at = *self.times.response.get_or_insert(turn.now) + probe_after(turn);
+            self.probed = at <= turn.now;
+            self.wake_at = (!self.probed).then_some(at);
+            if self.probed {
+                upstream.end.stream.probe_when_quiet();
+            }
+        }
         if turn.moved > before {
             self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
         }

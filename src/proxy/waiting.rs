@@ -58,7 +58,7 @@ impl Exchange {
     /// What it waits for, when it waits.
     pub fn wait(&self) -> Wait {
         match &self.stage {
-            Stage::Lookup => Wait::Lookup,
+            Stage::Lookup(_) => Wait::Lookup,
             Stage::Dial(_) => Wait::Connect,
             Stage::Relay if self.begun => Wait::Transfer,
             Stage::Relay if self.times.sent.is_none() => Wait::Send,

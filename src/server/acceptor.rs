@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::net::dial::is_shortage;
 use crate::net::permits::Permits;
 use crate::net::poll::Wake;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, keepalive};
 use crate::policy::guard::Scope;
 use crate::proxy::session::Session;
 
@@ -39,6 +39,7 @@ pub fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     }
     // Inherited by what is accepted: no system call a connection.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

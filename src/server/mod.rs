@@ -16,7 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +25,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::net::connecting::Connecting;
+use crate::net::dial::Dialer;
+use crate::net::hosts::Wrong;
 use crate::net::permits::Permits;
 use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
-use crate::net::resolve::{Resolve, Resolver, System};
+use crate::net::resolve::{NameOptions, Resolve, Resolver, System};
+use crate::net::source::Sources;
 use crate::net::timers::Timers;
 use crate::observe::access_log::{AccessLog, Destination, Format};
 use crate::observe::stats::{Snapshot, Stats};
@@ -79,7 +83,17 @@ pub struct Options {
     pub access_log: Option<(Destination, Format)>,
     /// How names become addresses.
     pub resolver: Arc<dyn Resolve>,
+    /// What is known about names beforehand, and how long answers are kept.
+    pub names: NameOptions,
+    /// Which addresses upstream connections come from.
+    pub sources: Sources,
+    /// Connects to one address that may be pending at once.
+    pub max_connecting: NonZeroUsize,
 }
+
+/// Connects to one address that may be pending at once, unless something else is said: enough for
+/// a thousand new connections a second to a server 100 ms away.
+pub const MAX_CONNECTING: NonZeroUsize = NonZeroUsize::new(128).unwrap();
 
 impl Default for Options {
     fn default() -> Self {
@@ -94,6 +108,9 @@ impl Default for Options {
             open: false,
             access_log: None,
             resolver: Arc::new(System),
+            names: NameOptions::default(),
+            sources: Sources::default(),
+            max_connecting: MAX_CONNECTING,
         }
     }
 }
@@ -105,6 +122,10 @@ pub enum StartError {
     Bind(SocketAddr, io::Error),
     /// The access log could not be opened.
     AccessLog(io::Error),
+    /// A hosts file is wrong.
+    Hosts(Wrong),
+    /// A source address cannot be used.
+    Source(IpAddr, io::Error),
     /// The system refused a thread or a descriptor.
     System(io::Error),
 }
@@ -114,6 +135,8 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind(address, e) => write!(f, "cannot listen on {address}: {e}"),
             Self::AccessLog(e) => write!(f, "cannot open the access log: {e}"),
+            Self::Hosts(wrong) => wrong.fmt(f),
+            Self::Source(ip, e) => write!(f, "cannot connect from {ip}: {e}"),
             Self::System(e) => write!(f, "cannot start: {e}"),
         }
     }
@@ -122,7 +145,8 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Bind(_, e) | Self::AccessLog(e) | Self::System(e) => Some(e),
+            Self::Bind(_, e) | Self::AccessLog(e) | Self::Source(_, e) | Self::System(e) => Some(e),
+            Self::Hosts(wrong) => Some(wrong),
         }
     }
 }
@@ -153,6 +177,8 @@ impl Server {
     ///
     /// What could not be had; nothing is left running.
     pub fn start(options: Options) -> Result<Self, StartError> {
+        options.sources.check().map_err(|(ip, e)| StartError::Source(ip, e))?;
+        let resolver = Resolver::new(options.resolver, options.names).map_err(StartError::Hosts)?;
         let mut listeners = Vec::with_capacity(options.listen.len());
         let mut addresses = Vec::with_capacity(options.listen.len());
         for &address in &options.listen {
@@ -190,7 +216,12 @@ impl Server {
             poller: Arc::clone(&poller),
             pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
             pipes: Pipes::new(options.max_pipes.unwrap_or_else(|| default_pipes(places))),
-            resolver: Resolver::new(options.resolver),
+            resolver,
+            dialer: Dialer {
+                poller: Arc::clone(&poller),
+                connecting: Connecting::new(options.max_connecting.get()),
+                sources: options.sources,
+            },
             access_log,
             draining: AtomicBool::new(false),
         };
@@ -290,6 +321,22 @@ impl Server {
         }
     }
 
+    /// Reads the hosts files again, on this thread; `None` if there are none. The next lookup sees
+    /// what they say now, and idle upstream connections are closed, for they may lead to
+    /// where a name led before. Those in use stay.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a file; all that was read before stays in use.
+    pub fn reread_hosts(&self) -> Option<Result<usize, Wrong>> {
+        let given = self.pool.ctx.resolver.given();
+        given.have_files().then(|| {
+            let count = given.reread()?;
+            self.pool.ctx.pool.clear();
+            Ok(count)
+        })
+    }
+
     /// Stops accepting, closes idle connections, gives the others `grace` to finish, closes what is
     /// left, and ends all threads. Answers how many connections had to be closed.
     pub fn shutdown(mut self, grace: Duration) -> usize {
@@ -363,6 +410,9 @@ fn snapshot(pool: &Pool) -> Snapshot {
     if let Some(log) = &pool.ctx.access_log {
         snapshot.log_lines_dropped = log.dropped();
     }
+    let connecting = &pool.ctx.dialer.connecting;
+    snapshot.connect_waits = connecting.waits();
+    snapshot.connects_pending = connecting.pending() as u64;
     snapshot
 }
 

@@ -4,7 +4,7 @@
 //! have a constructor that connects.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -144,8 +144,8 @@ impl Misbehaves for SpeaksRedis {
 /// A listening socket whose queue is full: the kernel drops every SYN that comes, so a connect hangs.
 pub(crate) struct DropsSyns {
     pub(crate) addr: SocketAddr,
-    _listener: Socket,
-    _queue: Vec<Socket>,
+    listener: Socket,
+    queue: Vec<Socket>,
 }
 
 impl DropsSyns {
@@ -154,17 +154,32 @@ impl DropsSyns {
     }
 
     pub(crate) fn on(addr: SocketAddr) -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let domain = Domain::for_address(addr);
+        let listener = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap();
         listener.bind(&addr.into()).unwrap();
         listener.listen(0).unwrap();
         let addr = listener.local_addr().unwrap().as_socket().unwrap();
         let queue = (0..4).map(|_| started_connect(addr)).collect();
-        Self { addr, _listener: listener, _queue: queue }
+        Self { addr, listener, queue }
+    }
+
+    /// Accepts connections from now on. Whoever waits is heard when it sends its SYN again, a second
+    /// or more after the one before.
+    pub(crate) fn relent(self) -> TcpListener {
+        drop(self.queue);
+        self.listener.listen(64).unwrap();
+        let listener = TcpListener::from(self.listener);
+        // Those that made the queue full.
+        listener.set_nonblocking(true).unwrap();
+        while listener.accept().is_ok() {}
+        listener.set_nonblocking(false).unwrap();
+        listener
     }
 }
 
 fn started_connect(addr: SocketAddr) -> Socket {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    let domain = Domain::for_address(addr);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_nonblocking(true).unwrap();
     // Pending or done, it takes a place in the queue.
     let _ = socket.connect(&addr.into());

@@ -1,0 +1,255 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::*;
+use crate::net::poll::Wake;
+
+struct Asker(Sender<u32>);
+
+impl Wake for Asker {
+    fn wake(&self, tag: u32, _: Edge) -> bool {
+        self.0.send(tag).is_ok()
+    }
+}
+
+/// Answers as it is told to, and counts.
+struct Scripted(AtomicUsize, Receiver<io::Result<Vec<IpAddr>>>);
+
+impl Resolve for Scripted {
+    fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        self.1.recv_timeout(WAIT).unwrap()
+    }
+}
+
+/// Hangs for every name but one that begins with "quick".
+struct Hangs(Receiver<()>, AtomicUsize);
+
+impl Resolve for Hangs {
+    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        if !host.starts_with("quick") {
+            let _ = self.0.recv_timeout(WAIT);
+        }
+        Ok(vec![IpAddr::from([192, 0, 2, 1])])
+    }
+}
+
+const WAIT: Duration = Duration::from_secs(5);
+
+/// A resolver, and what its askers are told.
+struct Play {
+    resolver: Resolver,
+    told: Sender<u32>,
+    tells: Receiver<u32>,
+}
+
+impl Play {
+    fn new(how: Arc<dyn Resolve>, ttl: Duration) -> Self {
+        let (told, tells) = unbounded();
+        let options = NameOptions { ttl, ..NameOptions::default() };
+        Self { resolver: Resolver::new(how, options).unwrap(), told, tells }
+    }
+
+    fn ask(&self, host: &str, now: Instant, tag: u32) -> Lookup {
+        let who = Arc::new(Asker(self.told.clone()));
+        self.resolver.lookup(host, 80, now, &Owner { who, tag })
+    }
+
+    #[track_caller]
+    fn asked(&self, host: &str, now: Instant, tag: u32) -> Asked {
+        match self.ask(host, now, tag) {
+            Lookup::Asked(asked) => asked,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn known(&self, host: &str, now: Instant) -> Answer {
+        match self.ask(host, now, 0) {
+            Lookup::Known(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn told(&self) -> u32 {
+        self.tells.recv_timeout(WAIT).unwrap()
+    }
+}
+
+#[track_caller]
+fn eventually(mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < WAIT, "not so within {WAIT:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn lookups_of_one_name_are_merged_and_kept_for_a_while() {
+    let (answers, script) = unbounded();
+    let how = Arc::new(Scripted(AtomicUsize::new(0), script));
+    let ttl = Duration::from_secs(40);
+    let play = Play::new(how.clone(), ttl);
+    let now = Instant::now();
+
+    let one = play.asked("a.example", now, 1);
+    let two = play.asked("a.example", now, 2);
+    drop(play.asked("a.example", now, 3));
+    assert_eq!(one.answer(), None);
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
+    answers.send(Ok(vec![address])).unwrap();
+    let mut woken = [play.told(), play.told()];
+    woken.sort_unstable();
+    assert_eq!(woken, [1, 2]);
+    assert!(play.tells.is_empty(), "who has left is not woken");
+    let found = Some(Arc::from([address]));
+    assert_eq!((one.answer(), two.answer()), (Some(found.clone()), Some(found.clone())));
+    assert_eq!(play.known("a.example", now + ttl - Duration::from_secs(1)), found);
+    assert_eq!(how.0.load(Ordering::SeqCst), 1);
+
+    let later = now + ttl + WAIT;
+    let again = play.asked("a.example", later, 5);
+    answers.send(Err(io::ErrorKind::NotFound.into())).unwrap();
+    assert_eq!(play.told(), 5);
+    assert_eq!(again.answer(), Some(None));
+    assert_eq!(play.known("a.example", now), None);
+    // A failure is forgotten sooner.
+    let _asked = play.asked("a.example", now + MOST_KEPT_FAILED + WAIT, 6);
+    answers.send(Ok(vec![])).unwrap();
+}
+
+#[test]
+fn without_a_time_to_live_nothing_is_kept_but_merged_all_the_same() {
+    let (answers, script) = unbounded();
+    let how = Arc::new(Scripted(AtomicUsize::new(0), script));
+    let play = Play::new(how.clone(), Duration::ZERO);
+    let now = Instant::now();
+    for round in 1..=3 {
+        let asked: Vec<_> = (0..10).map(|tag| play.asked("a.example", now, tag)).collect();
+        answers.send(Ok(vec![[192, 0, 2, round].into()])).unwrap();
+        for _ in &asked {
+            play.told();
+        }
+        let found = Some(Some(Arc::from([IpAddr::from([192, 0, 2, round])])));
+        assert!(asked.iter().all(|a| a.answer() == found), "each has the answer to its question");
+        assert_eq!(how.0.load(Ordering::SeqCst), usize::from(round));
+    }
+    assert!(play.resolver.shared.names.lock().is_empty());
+}
+
+#[test]
+fn threads_grow_while_others_hang_and_shrink_when_there_is_no_work() {
+    let (release, hang) = unbounded();
+    let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
+    let mut play = Play::new(how.clone(), Duration::ZERO);
+    let limits = Limits { steady: 2, most: 5, linger: Duration::from_millis(20), queued: 3 };
+    play.resolver = Resolver::with_limits(how, NameOptions::default(), limits).unwrap();
+    let now = Instant::now();
+    assert_eq!(play.resolver.threads(), 0);
+    let slow = |i| {
+        let asked = play.asked(&format!("slow-{i}.example"), now, i);
+        eventually(|| play.resolver.threads.crew_is_busy());
+        asked
+    };
+    let hung: Vec<_> = (0..4).map(slow).collect();
+    let quick = play.asked("quick.example", now, 99);
+    assert_eq!(play.told(), 99, "there was a thread for it");
+    assert!(quick.answer().is_some());
+    assert_eq!(play.resolver.threads(), 5);
+    // All hang from here on, and three more may wait.
+    let last = slow(4);
+    let queued: Vec<_> = (5..8).map(|i| play.asked(&format!("slow-{i}.example"), now, i)).collect();
+    assert!(matches!(play.ask("one-more.example", now, 8), Lookup::Refused));
+    assert_eq!(play.resolver.threads(), 5, "no more than that");
+    drop(release);
+    for _ in 0..8 {
+        play.told();
+    }
+    drop((hung, last, queued));
+    eventually(|| play.resolver.threads() == 2);
+    let _asked = play.asked("quick-again.example", now, 100);
+    assert_eq!(play.told(), 100);
+    assert_eq!(play.resolver.threads(), 2, "those that stay are enough");
+}
+
+#[test]
+fn a_lookup_nobody_waits_for_any_more_is_not_begun() {
+    let (release, hang) = unbounded();
+    let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
+    let mut play = Play::new(how.clone(), Duration::ZERO);
+    let limits = Limits { steady: 1, most: 1, ..Limits::default() };
+    play.resolver = Resolver::with_limits(how.clone(), NameOptions::default(), limits).unwrap();
+    let now = Instant::now();
+    let _slow = play.asked("slow.example", now, 1);
+    drop(play.asked("slow-too.example", now, 2));
+    let _last = play.asked("quick.example", now, 3);
+    drop(release);
+    assert_eq!((play.told(), play.told()), (1, 3));
+    assert_eq!(how.1.load(Ordering::SeqCst), 2);
+    assert_eq!(play.resolver.shared.names.lock().len(), 2);
+}
+
+#[test]
+fn thousands_who_wait_for_one_name_join_and_leave_in_no_time() {
+    let (_release, hang) = unbounded();
+    let play = Play::new(Arc::new(Hangs(hang, AtomicUsize::new(0))), Duration::ZERO);
+    let now = Instant::now();
+    let asked: Vec<_> = (0..50_000).map(|tag| play.asked("slow.example", now, tag)).collect();
+    drop(asked);
+    // A list scanned by each of them would take 2.5 thousand million looks.
+    assert!(now.elapsed() < Duration::from_secs(3), "{:?}", now.elapsed());
+}
+
+#[test]
+fn names_are_kept_up_to_a_bound_the_oldest_going_first() {
+    let now = Instant::now();
+    let mut names = HashMap::new();
+    let asked = |names: &mut HashMap<Box<str>, Name>| {
+        names.insert("asked".into(), Name::Asked(Arc::default()));
+    };
+    let known = |names: &mut HashMap<Box<str>, Name>, i: u64| {
+        let until = now + Duration::from_secs(10 + i);
+        names.insert(format!("{i}").into(), Name::Known { answer: None, until });
+    };
+    asked(&mut names);
+    (1..MOST_NAMES as u64).for_each(|i| known(&mut names, i));
+    make_room(&mut names, now);
+    assert!(names.len() <= MOST_NAMES / 4 * 3 + 1, "{}", names.len());
+    assert!(names.contains_key("asked") && names.contains_key("4095") && !names.contains_key("1"));
+    make_room(&mut names, now + Duration::from_secs(10 + MOST_NAMES as u64));
+    assert_eq!(names.len(), 1, "what has expired goes first");
+}
+
+#[test]
+fn the_families_of_an_answer_alternate_and_it_is_not_endless() {
+    let (answers, script) = unbounded();
+    let play = Play::new(Arc::new(Scripted(AtomicUsize::new(0), script)), WAIT);
+    let now = Instant::now();
+    let asked = play.asked("a.example", now, 1);
+    let ips: Vec<IpAddr> = ["::1", "::2", "192.0.2.1"].map(|ip| ip.parse().unwrap()).into();
+    answers.send(Ok(ips.clone())).unwrap();
+    play.told();
+    assert_eq!(*asked.answer().unwrap().unwrap(), [ips[0], ips[2], ips[1]]);
+    let many = play.asked("many.example", now, 2);
+    answers.send(Ok((0..200).map(|i| [192, 0, 2, i].into()).collect())).unwrap();
+    play.told();
+    assert_eq!(many.answer().unwrap().unwrap().len(), MOST_ADDRESSES);
+}
+
+#[test]
+fn a_given_name_is_never_asked_for() {
+    let (_release, hang) = unbounded();
+    let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
+    let ip = IpAddr::from([127, 0, 0, 1]);
+    let given = vec![Given { host: "a.example".into(), port: Some(80), ip }];
+    let mut play = Play::new(how.clone(), WAIT);
+    let options = NameOptions { given, ..NameOptions::default() };
+    play.resolver = Resolver::new(how.clone(), options).unwrap();
+    let answer = play.ask("a.example", Instant::now(), 1);
+    assert!(matches!(answer, Lookup::Given(ips) if *ips == [ip]));
+    assert_eq!(how.1.load(Ordering::SeqCst), 0);
+}
