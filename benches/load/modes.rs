@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::check::Expect;
 use crate::engine::{After, Engine, Plan, Send, Step, Tally};
 use crate::options::{Options, Via};
+use crate::pattern;
 
 /// The connections under test, and the fast traffic beside them.
 const MAIN: usize = 0;
@@ -33,6 +34,8 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         "per-connection" => session.requests(vec![session.get()], After::AwaitCloseAndReopen)?,
         "connect" => session.requests(session.tunnel_get(), After::Reopen)?,
         "tcp-relay" => session.requests(vec![session.get_direct()], After::Reopen)?,
+        "warm" => session.warm()?,
+        "once" => session.once()?,
         "pingpong" => session.pingpong()?,
         "bulk" => session.bulk()?,
         "fairness" => session.fairness()?,
@@ -66,11 +69,22 @@ impl Session<'_> {
 
     // Plans
 
+    fn authority(&self) -> String {
+        self.options.authority.clone().unwrap_or_else(|| self.options.origin.to_string())
+    }
+
     fn request(&self, target: &str, close: bool, octets: u64, from: u64) -> Step {
         let close = if close { "Connection: close\r\n" } else { "" };
-        let head = format!("GET {target} HTTP/1.1\r\nHost: {}\r\n{close}\r\n", self.options.origin);
+        let (method, length) = match self.options.post {
+            Some(octets) => ("POST", format!("Content-Length: {octets}\r\n")),
+            None => ("GET", String::new()),
+        };
+        let host = self.authority();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{length}{close}\r\n");
+        let mut sent = head.into_bytes();
+        sent.extend_from_slice(pattern::at(0, self.options.post.unwrap_or(0) as usize));
         let expect = Expect::Content { status: 200, from, octets };
-        Step { send: Send::Head(head.into_bytes().into()), expect }
+        Step { send: Send::Head(sent.into()), expect }
     }
 
     fn path(&self) -> String {
@@ -79,7 +93,7 @@ impl Session<'_> {
     }
 
     fn get(&self) -> Step {
-        let target = format!("http://{}{}", self.options.origin, self.path());
+        let target = format!("http://{}{}", self.authority(), self.path());
         self.request(&target, self.options.mode == "per-connection", self.options.octets, 0)
     }
 
@@ -122,7 +136,7 @@ impl Session<'_> {
     /// Opens connections in waves and runs until each went through the plan once.
     fn open_held(&mut self, group: usize, plan: &Rc<Plan>, count: usize) -> io::Result<()> {
         let addr = match self.options.mode.as_str() {
-            "idle" | "inflight" => self.options.proxy,
+            "idle" | "inflight" | "warm" => self.options.proxy,
             _ => self.tunnel_addr(),
         };
         let mut opened = 0;
@@ -192,6 +206,36 @@ impl Session<'_> {
         let limit = options.requests.map_or(self.seconds(), |_| PATIENCE);
         self.engine.run(limit, |e| e.live(MAIN) == 0)?;
         Ok(summary(self.engine.reset(MAIN), began.elapsed()))
+    }
+
+    /// A number of exchanges on connections that have had some: what an exchange costs by itself.
+    fn warm(&mut self) -> io::Result<Value> {
+        let clients = self.options.clients.max(1);
+        let each = self.options.requests.unwrap_or(1000) as usize / clients;
+        let exchanges = |count| Plan::new(vec![self.get(); count], After::Hold);
+        let (warm, counted) = (exchanges(self.options.warm), exchanges(each));
+        self.open_held(MAIN, &warm, clients)?;
+        let opening = self.engine.reset(MAIN);
+        self.step("opened")?;
+        let (_, tally) = self.all_again(MAIN, &counted)?;
+        self.step("measured")?;
+        let done = tally.done * each as u64;
+        Ok(json!({ "done": done, "errors": [errors(&opening), errors(&tally)] }))
+    }
+
+    /// Every client asks once, all at the same time; how long the slowest waited.
+    fn once(&mut self) -> io::Result<Value> {
+        let plan = Plan::new(vec![self.get()], After::Close);
+        let began = Instant::now();
+        self.engine.open(self.options.proxy, MAIN, &plan, self.options.clients);
+        self.engine.run(self.seconds(), |e| e.live(MAIN) == 0)?;
+        let unfinished = self.engine.live(MAIN);
+        let mut tally = self.engine.reset(MAIN);
+        let slowest = percentile(&mut tally.nanos, 1.0) as f64 / 1e9;
+        let mut report = summary(tally, began.elapsed());
+        report["slowest_seconds"] = json!(slowest);
+        report["unfinished"] = json!(unfinished);
+        Ok(report)
     }
 
     fn pingpong(&mut self) -> io::Result<Value> {

@@ -27,8 +27,8 @@ fn via(value: &str) -> Result<Via, String> {
 
 /// Strict load client of the benchmarks: every status, length and octet is checked.
 ///
-/// Modes: keepalive, per-connection, connect, tcp-relay, pingpong, bulk, fairness, idle,
-/// idle-tunnels, inflight, drip; origin serves, pattern prints its content.
+/// Modes: keepalive, warm, per-connection, connect, tcp-relay, once, pingpong, bulk, fairness,
+/// idle, idle-tunnels, inflight, drip; origin serves, pattern prints its content.
 #[derive(Debug, FromArgs)]
 pub(crate) struct Options {
     /// what to do
@@ -46,6 +46,10 @@ pub(crate) struct Options {
     /// address of the origin server
     #[argh(option, default = "SocketAddr::from(([127, 0, 0, 1], 8000))")]
     pub(crate) origin: SocketAddr,
+
+    /// host and port to ask for instead of the origin server's address
+    #[argh(option)]
+    pub(crate) authority: Option<String>,
 
     /// address of the echo server
     #[argh(option, default = "SocketAddr::from(([127, 0, 0, 1], 8007))")]
@@ -70,6 +74,14 @@ pub(crate) struct Options {
     /// octets of content of a response, or of a message
     #[argh(option, default = "1024")]
     pub(crate) octets: u64,
+
+    /// octets of content of a request, which is POST then
+    #[argh(option)]
+    pub(crate) post: Option<u64>,
+
+    /// exchanges on each connection before it counts
+    #[argh(option, default = "100")]
+    pub(crate) warm: usize,
 
     /// units of work in all; without it, the seconds decide
     #[argh(option)]

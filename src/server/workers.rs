@@ -2,7 +2,8 @@
 //!
 //! With nothing else to do a worker may be *patient*: it stays with its session for a few
 //! milliseconds, in a blocking read of the one socket that can make it go on. That is allowed only
-//! while another worker is free to take what comes, so the last free worker never sits still.
+//! while another worker is free to take what comes, so the last free worker never sits still. (A build
+//! with `--cfg threadgate_impatient` leaves it out, for the benchmarks to compare with.)
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -178,7 +179,8 @@ impl Worker<'_> {
                 }
                 Next::Park(until, tag) => {
                     let Some(expected) = tag else { break (until, tag) };
-                    if pool.parking.stage() == Stage::Running
+                    if !cfg!(threadgate_impatient)
+                        && pool.parking.stage() == Stage::Running
                         && ready.is_empty()
                         && job.session.would_be_patient(expected)
                         && let Some(_place) = ready.be_patient()
