@@ -8,7 +8,7 @@ SHELL := /bin/sh
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 # Everything CI runs, in this order; the tests last, so that their result closes the output.
-CHECKS := fmt-check clippy doc examples no-async deny release fuzz-smoke test
+CHECKS := fmt-check clippy doc bench-check examples no-async deny release fuzz-smoke test
 
 # Worker threads of the proxies in the integration suite: each promise must hold at any number.
 THREADS := 1 8
@@ -46,8 +46,8 @@ fmt: ## format the sources in place
 doc: ## API documentation; a warning is an error
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
-bench: ## compare with other proxies; ROW=name for one row, QUICK=1 for a smoke test
-	.ci/tools packages
+bench: ## compare with other proxies, half an hour; ROW=name for one row, QUICK=1 for a smoke test
+	.ci/tools packages bench-packages
 	python3 benches/bench.py $(ROW:%=--row %) $(if $(QUICK),--quick)
 
 soak: ## SOAK=600 seconds of good and hostile traffic, and the stress tests in release
@@ -68,6 +68,10 @@ fmt-check: ## whether everything is formatted
 
 clippy: ## lints; a warning is an error
 	cargo clippy --locked --all-targets -- -D warnings
+
+bench-check: ## the benchmarks' own tests; whether docs/performance.md shows its figures
+	python3 -B -m unittest discover -q -s benches/tests -t benches
+	python3 -B benches/bench.py --check-docs
 
 examples: ## build the examples, and run the one that ends by itself
 	cargo build --locked --examples
@@ -100,5 +104,5 @@ clean: ## remove everything built and measured
 list-checks:
 	@echo $(CHECKS)
 
-.PHONY: help test check fmt doc bench soak fuzz-smoke fmt-check clippy examples no-async deny \
+.PHONY: help test check fmt doc bench soak fuzz-smoke fmt-check clippy bench-check examples no-async deny \
 	release advisories tools clean list-checks

@@ -49,20 +49,47 @@ def run_load(
             child.kill()
 
 
-def run_wrk(core: int | None, port: int, origin: str, clients: int, seconds: int) -> dict[str, Any]:
-    """Keep-alive requests in absolute-form: requests, requests/s, errors."""
+def run_wrk(
+    core: int | None,
+    port: int,
+    origin: str,
+    clients: int,
+    seconds: int,
+    around: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Keep-alive requests in absolute-form: requests, requests/s, p99 in ms, errors.
+
+    `around` is a command that runs the one given to it, as `perf stat` does.
+    """
     pinned = ["taskset", "-c", str(core)] if core is not None else []
     script = str(TEMPLATES / "absolute.lua")
-    command = [*pinned, tool("wrk"), "-t1", f"-c{clients}", f"-d{seconds}s", "-s", script]
-    command += [f"http://127.0.0.1:{port}/", "--", origin]
+    command = [*around, *pinned, tool("wrk"), "-t1", f"-c{clients}", f"-d{seconds}s", "--latency"]
+    command += ["-s", script, f"http://127.0.0.1:{port}/", "--", origin]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    requests = re.search(r"(\d+) requests in", done.stdout)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    if not requests or not rate:
-        raise BenchError(f"wrk: {done.stdout} {done.stderr}")
+    try:
+        return read_wrk(done.stdout)
+    except ValueError:
+        raise BenchError(f"wrk: {done.stdout} {done.stderr}") from None
+
+
+def read_wrk(said: str) -> dict[str, Any]:
+    """The numbers in what wrk prints; a ValueError if they are not there."""
+    requests = re.search(r"(\d+) requests in", said)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    p99 = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s|m|h)$", said, re.MULTILINE)
+    if not requests or not rate or not p99:
+        raise ValueError(said)
     errors = 0
-    if refused := re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout):
+    if refused := re.search(r"Non-2xx or 3xx responses: (\d+)", said):
         errors += int(refused[1])
-    if failed := re.search(r"Socket errors: (.*)", done.stdout):
+    if failed := re.search(r"Socket errors: (.*)", said):
         errors += sum(int(count) for count in re.findall(r"\d+", failed[1]))
-    return {"done": int(requests[1]), "rate": float(rate[1]), "errors": errors}
+    return {
+        "done": int(requests[1]),
+        "rate": float(rate[1]),
+        "p99_ms": float(p99[1]) * MILLISECONDS[p99[2]],
+        "errors": errors,
+    }
+
+
+MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6}

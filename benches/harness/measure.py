@@ -15,13 +15,13 @@ from typing import Any
 
 from harness import procs
 from harness.load import count_errors, run_load, run_wrk
-from harness.peers import STARTERS, Proxy, Setup, threadgate_command
-from harness.procs import BenchError, Process
+from harness.peers import Proxy, Setup
+from harness.procs import BenchError, BlackHole, Process
 
 Sample = dict[str, float]
 
 WORKERS_OF_CORES = 2
-"""HAProxy threads and nginx workers where nothing is pinned: one a core of the reference machine."""
+"""Threads or processes of peers where nothing is pinned: one a core of the reference machine."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Bench:
     setup: Setup
     seconds: int
     quick: bool
+    subject: str
+    """Whose numbers the goals of the row are about."""
+    where: Path | None = None
+    """Directory that gets backtraces of allocations, if they are wanted."""
 
     @property
     def origin(self) -> str:
@@ -60,8 +64,12 @@ def keepalive(bench: Bench, proxy: Proxy, clients: int) -> Sample:
     port = proxy.http_port
     said = run_wrk(bench.setup.core, port, bench.origin, clients, bench.seconds)
     used = procs.cpu_seconds(proxy.process.pid) - before
-    per_request = used * 1e6 / max(1, said["done"])
-    return {"cpu_us": per_request, "rate": said["rate"], "errors": said["errors"]}
+    return {
+        "cpu_us": used * 1e6 / max(1, said["done"]),
+        "rate": said["rate"],
+        "p99_ms": said["p99_ms"],
+        "errors": said["errors"],
+    }
 
 
 def requests(bench: Bench, proxy: Proxy, mode: str) -> Sample:
@@ -160,7 +168,8 @@ def idle(bench: Bench, proxy: Proxy) -> Sample:
             after = procs.switches(pid)
             moved.append(sum(after.get(task) != count for task, count in before.items()))
 
-    said = bench.client("idle", proxy, "--clients", str(clients), *pairs(bench), steps=look)
+    arguments = ("--clients", str(clients), *pairs(bench, proxy))
+    said = bench.client("idle", proxy, *arguments, steps=look)
     return {
         "kib_each": (resident["opened"] - resident["before"]) / 1024 / clients,
         "failed": clients - min(said["first"], said["second"]),
@@ -170,8 +179,11 @@ def idle(bench: Bench, proxy: Proxy) -> Sample:
     }
 
 
-def pairs(bench: Bench) -> tuple[str, ...]:
-    return ("--pairs", "1", "--seconds", "1") if bench.quick else ("--pairs", "5", "--seconds", "2")
+def pairs(bench: Bench, proxy: Proxy) -> tuple[str, ...]:
+    """Measurements without and with; peers have no goal here, so fewer do."""
+    if bench.quick:
+        return ("--pairs", "1", "--seconds", "1")
+    return ("--pairs", "5" if proxy.name == bench.subject else "2", "--seconds", "2")
 
 
 def idle_tunnels(bench: Bench, proxy: Proxy) -> Sample:
@@ -199,7 +211,7 @@ def idle_tunnels(bench: Bench, proxy: Proxy) -> Sample:
 
 def inflight(bench: Bench, proxy: Proxy) -> Sample:
     flights = bench.scaled(1000)
-    said = bench.client("inflight", proxy, "--clients", str(flights), *pairs(bench))
+    said = bench.client("inflight", proxy, "--clients", str(flights), *pairs(bench, proxy))
     return {
         "done_s": said["done_seconds"],
         "failed": flights - said["done"],
@@ -215,7 +227,7 @@ def drip(bench: Bench, proxy: Proxy) -> Sample:
         proxy,
         *("--clients", str(drippers), "--readers", str(readers)),
         *("--head-timeout", str(bench.setup.head_timeout)),
-        *pairs(bench),
+        *pairs(bench, proxy),
     )
     return {
         **beside(said),
@@ -226,20 +238,46 @@ def drip(bench: Bench, proxy: Proxy) -> Sample:
     }
 
 
+BLACK_HOLE = "127.0.0.66"
+TWO_ADDRESSES = "two-addresses.test"
+
+
+def two_addresses(origin_port: int) -> tuple[str, ...]:
+    """`--resolve` for a name: its first address is the black hole, its second the origin's."""
+    return tuple(
+        f"{TWO_ADDRESSES}:{origin_port}:{address}" for address in (BLACK_HOLE, "127.0.0.1")
+    )
+
+
+def black_hole(bench: Bench, proxy: Proxy) -> Sample:
+    """Requests, all at once, to a name whose first address never answers a SYN."""
+    clients = bench.scaled(200)
+    port = bench.setup.origin_port
+    with BlackHole(BLACK_HOLE, port):
+        said = bench.client(
+            "once",
+            proxy,
+            *("--clients", str(clients), "--authority", f"{TWO_ADDRESSES}:{port}"),
+            *("--seconds", "20"),
+        )
+    return {
+        "slowest_s": said["slowest_seconds"],
+        "failed": clients - said["done"],
+        "errors": count_errors(said["errors"]),
+    }
+
+
 def start(bench: Bench, proxy: Proxy) -> Sample:
     """From the start of the process to its first response; its memory then; its binary."""
-    if proxy.name.startswith("threadgate"):
-        (port,) = procs.free_ports(1)
-        command = threadgate_command(bench.setup, f"127.0.0.1:{port}")
-    else:
-        port = proxy.http_port
-        command = Path(f"/proc/{proxy.process.pid}/cmdline").read_text().split("\0")[:-1]
-        if command[0].startswith("nginx:"):
-            # nginx writes its title over its arguments.
-            command = command[0].removeprefix("nginx: master process ").split()
-        proxy.process.stop()
+    command, port = proxy.process.command, proxy.http_port
+    if "--port-file" in command:
+        # It chose its port by itself; the second one takes the same.
+        command = command[: command.index("--port-file")]
+        command[command.index("--listen") + 1] = f"127.0.0.1:{port}"
+    proxy.process.stop()
+    environment = proxy.process.environment
     began = time.monotonic()
-    process = Process(command, bench.setup.core, bench.setup.directory)
+    process = Process(command, bench.setup.core, bench.setup.directory, environment)
     try:
         head = f"GET http://{bench.origin}/1024 HTTP/1.1\r\nHost: {bench.origin}\r\n\r\n".encode()
         while True:
@@ -263,7 +301,3 @@ def start(bench: Bench, proxy: Proxy) -> Sample:
         "binary_mb": Path(command[0]).stat().st_size / 1e6,
         "errors": 0 if right else 1,
     }
-
-
-def start_proxy(setup: Setup, name: str) -> Proxy:
-    return STARTERS[name](setup, name)

@@ -18,7 +18,14 @@ PACKAGES = {
     "haproxy": "haproxy",
     "tinyproxy": "tinyproxy",
     "taskset": "util-linux",
+    "squid": "squid",
+    "privoxy": "privoxy",
+    "apache2": "apache2",
+    "go": "golang-go golang-github-elazarl-goproxy-dev",
+    "perf": "linux-perf",
 }
+
+APACHE_MODULES = Path("/usr/lib/apache2/modules")
 
 
 def tool(name: str) -> str:
@@ -26,7 +33,7 @@ def tool(name: str) -> str:
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if path is None:
         raise BenchError(
-            f"{name} is missing: install it with `apt-get install {PACKAGES[name]}` or `make tools`"
+            f"{name} is missing: `apt-get install {PACKAGES[name]}` or `.ci/tools bench-packages`"
         )
     return path
 
@@ -36,7 +43,8 @@ class Setup:
     """What a proxy is started with; the same for all proxies of a row."""
 
     directory: Path
-    binary: Path
+    binaries: dict[str, Path]
+    """What was built here, by the name of the proxy it is."""
     origin_port: int
     echo_port: int
     core: int | None = None
@@ -44,7 +52,11 @@ class Setup:
     """Workers of threadgate."""
     peer_threads: int = 1
     """Threads or worker processes of HAProxy and nginx: as many as cores they may use."""
+    held: int = 512
+    """Exchanges and tunnels under way at once: threads of peers that have one for each."""
     head_timeout: int = 60
+    resolve: tuple[str, ...] = ()
+    """Names threadgate gets addresses for: `HOST:PORT:ADDRESS` each, in the order to try."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +90,9 @@ def fill(template: str, to: Path, values: dict[str, object]) -> Path:
 def start_threadgate(setup: Setup, name: str, extra: tuple[str, ...] = ()) -> Proxy:
     port_file = setup.directory / f"{name}.port"
     port_file.unlink(missing_ok=True)
-    process = Process(
-        threadgate_command(setup, "127.0.0.1:0", extra) + ["--port-file", str(port_file)],
-        setup.core,
-        setup.directory,
-    )
+    command = threadgate_command(setup, name, "127.0.0.1:0", extra)
+    command += ["--port-file", str(port_file)]
+    process = Process(command, setup.core, setup.directory, asked=name in COUNTING)
     try:
         return Proxy(name, process, process.wait_file(port_file)[0])
     except BenchError:
@@ -90,18 +100,22 @@ def start_threadgate(setup: Setup, name: str, extra: tuple[str, ...] = ()) -> Pr
         raise
 
 
-def threadgate_command(setup: Setup, listen: str, extra: tuple[str, ...] = ()) -> list[str]:
+def threadgate_command(
+    setup: Setup, name: str, listen: str, extra: tuple[str, ...] = ()
+) -> list[str]:
     """The command line; `extra` replaces `--access-log off`."""
+    names = [word for name in setup.resolve for word in ("--resolve", name)]
     return [
-        str(setup.binary),
+        str(setup.binaries[name]),
         *("--listen", listen),
         *("--threads", str(setup.threads)),
         *("--timeout-head", f"{setup.head_timeout}s"),
         *("--timeout-idle", "10m"),
         *("--timeout-tunnel", "10m"),
-        # Its own default leaves three descriptors for each client: too few here for 9,000 idle ones.
+        # Its own default leaves three descriptors for each client: too few for 9,000 idle ones.
         *("--max-connections", "9500"),
         *(extra or ("--access-log", "off")),
+        *names,
     ]
 
 
@@ -159,6 +173,60 @@ def start_tinyproxy(setup: Setup, name: str) -> Proxy:
     return Proxy(name, process, http, persistent=False)
 
 
+def start_squid(setup: Setup, name: str) -> Proxy:
+    (http,) = free_ports(1)
+    values = {
+        "http_port": http,
+        "head_timeout": setup.head_timeout,
+        "directory": setup.directory,
+    }
+    config = fill("squid.conf", setup.directory / f"{name}.conf", values)
+    command = [tool("squid"), "-N", "-f", str(config)]
+    process = Process(command, setup.core, setup.directory)
+    process.wait_listening([http])
+    return Proxy(name, process, http)
+
+
+def start_privoxy(setup: Setup, name: str) -> Proxy:
+    (http,) = free_ports(1)
+    values = {"http_port": http, "directory": setup.directory}
+    config = fill("privoxy.conf", setup.directory / f"{name}.conf", values)
+    process = Process([tool("privoxy"), "--no-daemon", str(config)], setup.core, setup.directory)
+    process.wait_listening([http])
+    return Proxy(name, process, http)
+
+
+def start_apache(setup: Setup, name: str) -> Proxy:
+    (http,) = free_ports(1)
+    each = -(-setup.held // setup.peer_threads)
+    values = {
+        "http_port": http,
+        "origin_port": setup.origin_port,
+        "head_timeout": setup.head_timeout,
+        "directory": setup.directory,
+        "modules": APACHE_MODULES,
+        "processes": setup.peer_threads,
+        "threads_each": each,
+        "threads": each * setup.peer_threads,
+    }
+    config = fill("apache.conf", setup.directory / f"{name}.conf", values)
+    command = [tool("apache2"), "-D", "FOREGROUND", "-f", str(config)]
+    process = Process(command, setup.core, setup.directory)
+    process.wait_listening([http])
+    return Proxy(name, process, http)
+
+
+def start_goproxy(setup: Setup, name: str) -> Proxy:
+    (http,) = free_ports(1)
+    command = [str(setup.binaries[name]), "-listen", f"127.0.0.1:{http}"]
+    command += ["-head-timeout", f"{setup.head_timeout}s"]
+    process = Process(
+        command, setup.core, setup.directory, {"GOMAXPROCS": str(setup.peer_threads)}
+    )
+    process.wait_listening([http])
+    return Proxy(name, process, http)
+
+
 def nginx_command(config: Path) -> list[str]:
     return [tool("nginx"), "-p", str(config.parent), "-e", "stderr", "-c", str(config)]
 
@@ -166,12 +234,34 @@ def nginx_command(config: Path) -> list[str]:
 STARTERS: dict[str, Callable[[Setup, str], Proxy]] = {
     "threadgate": start_threadgate,
     "threadgate-log": start_threadgate_logging,
+    "threadgate-impatient": start_threadgate,
+    "threadgate-counting": start_threadgate,
+    "threadgate-counting-log": start_threadgate_logging,
     "haproxy": start_haproxy,
     "haproxy-splice": start_haproxy_splice,
     "nginx": start_nginx,
+    "squid": start_squid,
+    "apache": start_apache,
+    "goproxy": start_goproxy,
+    "privoxy": start_privoxy,
     "tinyproxy": start_tinyproxy,
 }
 """Every proxy a row can name."""
+
+PROGRAMS = {
+    "haproxy": "haproxy",
+    "haproxy-splice": "haproxy",
+    "nginx": "nginx",
+    "squid": "squid",
+    "apache": "apache2",
+    "goproxy": "go",
+    "privoxy": "privoxy",
+    "tinyproxy": "tinyproxy",
+}
+"""What a peer is started or built with."""
+
+COUNTING = ("threadgate-counting", "threadgate-counting-log")
+"""Those with an allocator that counts; they answer on standard output what it counted."""
 
 
 def start_nginx_origin(directory: Path, core: int | None, content: str) -> tuple[Process, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 START_SECONDS = 5.0
-STOP_SECONDS = 5.0
+STOP_SECONDS = 2.0
 
 
 class BenchError(Exception):
@@ -30,22 +31,76 @@ def free_ports(count: int) -> list[int]:
             sock.close()
 
 
+class BlackHole:
+    """An address of loopback that drops every SYN, until its `with` block ends.
+
+    A listener whose accept queue is full: with a backlog of 0 one connection fills it, and the
+    kernel drops what comes then, without an answer. That needs no packet filter and no privilege.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.sockets = [socket.socket(), socket.socket()]
+        listener, filler = self.sockets
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(0)
+        filler.settimeout(1)
+        filler.connect((host, port))
+        with socket.socket() as probe, contextlib.suppress(TimeoutError):
+            probe.settimeout(0.2)
+            probe.connect((host, port))
+            raise BenchError(f"{host}:{port} does not drop SYNs")
+
+    def __enter__(self) -> BlackHole:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.sockets:
+            one.close()
+
+
 class Process:
     """A child that is stopped with its `with` block, and the tree below it."""
 
-    def __init__(self, command: list[str], core: int | None, cwd: Path) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        core: int | None,
+        cwd: Path,
+        environment: dict[str, str] | None = None,
+        asked: bool = False,
+    ) -> None:
+        """`asked` leaves its standard input and output to `ask`."""
         self.name = Path(command[0]).name
+        self.command = command
+        self.environment = environment
         # taskset replaces itself by the command, so the pid is the command's.
         pinned = ["taskset", "-c", str(core), *command] if core is not None else command
         self.output = cwd / f"{self.name}-{time.monotonic_ns()}.out"
         with self.output.open("wb") as output:
             self.child = subprocess.Popen(
-                pinned, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                pinned,
+                cwd=cwd,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.PIPE if asked else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if asked else output,
+                stderr=output,
+                text=True,
             )
 
     @property
     def pid(self) -> int:
         return self.child.pid
+
+    def ask(self, question: str) -> str:
+        """Writes a line to the child and answers the line it answers."""
+        assert self.child.stdin and self.child.stdout
+        try:
+            self.child.stdin.write(question + "\n")
+            self.child.stdin.flush()
+        except BrokenPipeError:
+            raise self.fail("takes no questions") from None
+        return self.child.stdout.readline()
 
     def fail(self, what: str) -> BenchError:
         said = self.output.read_text(errors="replace").strip()[-600:]
@@ -78,15 +133,22 @@ class Process:
         raise self.fail(f"did not write {path.name}")
 
     def stop(self) -> None:
+        """Ends the child, and what is left of the tree below it."""
+        below = tree(self.pid)
         # tinyproxy waits for its clients on SIGTERM, so a second signal follows.
         for how in (signal.SIGTERM, signal.SIGKILL):
             if self.child.poll() is None:
                 self.child.send_signal(how)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.child.wait(STOP_SECONDS)
-                return
-            except subprocess.TimeoutExpired:
-                continue
+                break
+        for pid in below[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pipe in (self.child.stdin, self.child.stdout):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def tree(root: int) -> list[int]:
@@ -114,16 +176,30 @@ def cpu_seconds(root: int) -> float:
     """User and system time of a process tree.
 
     The process CPU clock counts nanoseconds and includes threads that have ended; the ticks of
-    /proc/PID/stat are 10 ms each and schedstat forgets a thread when it ends.
+    /proc/PID/stat are 10 ms each and schedstat forgets a thread when it ends. Processes that have
+    ended are only in those ticks, of the process that waited for them.
     """
     total = 0.0
+    tick = os.sysconf("SC_CLK_TCK")
     for pid in tree(root):
+        total += ended_ticks(pid) / tick
         try:
             # The clock id of another process: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED).
             total += time.clock_gettime_ns((~pid << 3) | 2) / 1e9
         except OSError:
             continue
     return total
+
+
+def ended_ticks(pid: int) -> int:
+    """User and system time of the children of a process that have ended and were waited for."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    # The name may have spaces and parentheses in it; what counts stands behind the last one.
+    fields = said.rpartition(")")[2].split()
+    return int(fields[13]) + int(fields[14])
 
 
 def rss_octets(root: int) -> int:

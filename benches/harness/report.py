@@ -1,14 +1,19 @@
-"""The results as a table for people, Markdown for documents and JSON for programs."""
+"""What was measured, as values: medians, ratios, what is met; as a terminal's table and as JSON."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.measure import Sample
-from harness.rows import Goal, Row
+from harness.peers import STARTERS
+from harness.rows import Goal, Row, absent
+
+Entry = dict[str, Any]
+"""A row as it stands in the JSON file: all that the documents are made from."""
 
 HEADINGS = ("row", "number")
 TAIL = ("goal", "reached", "met")
@@ -32,6 +37,7 @@ UNITS = {
     "p99_of_allowed": "p99 of allowed",
     "answered_s": "answered s",
     "done_s": "done s",
+    "slowest_s": "slowest s",
     "rate_kept": "rate kept",
     "not_408": "not 408",
     "refused_s": "refused after s",
@@ -39,7 +45,13 @@ UNITS = {
     "start_ms": "start ms",
     "rss_mb": "resident MB",
     "binary_mb": "binary MB",
+    "syscalls": "system calls",
+    "allocs_get": "GET",
+    "allocs_get_64": "GET, 64 clients",
+    "allocs_post": "POST of 1 KB",
+    "allocs_connect": "CONNECT and close",
 }
+"""What each number is, in a table's cell."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +61,11 @@ class Result:
     row: Row
     samples: dict[str, list[Sample]]
     problems: dict[str, str]
+    how: dict[str, Any] = field(default_factory=dict)
+    """How it was measured: date, commit, runs, seconds, whether it was quick."""
 
     def value(self, proxy: str, metric: str) -> float | None:
+        """The median over the samples, or the best where the row says so."""
         values = [sample[metric] for sample in self.samples.get(proxy, []) if metric in sample]
         if not values:
             return None
@@ -64,13 +79,18 @@ class Result:
         own = self.value(self.row.subject, goal.metric)
         if own is None or goal.peer is None:
             return own
-        if goal.peer == "best":
-            peers = [name for name in self.samples if name != self.row.subject]
-            values = [v for name in peers if (v := self.value(name, goal.metric)) is not None]
-            against = (max if goal.at_least else min)(values, default=None)
-        else:
-            against = self.value(goal.peer, goal.metric)
+        against = self.against(goal)
         return own / against if against else None
+
+    def against(self, goal: Goal) -> float | None:
+        """The peer's number a goal compares with."""
+        if goal.peer is None:
+            return None
+        if goal.peer != "best":
+            return self.value(goal.peer, goal.metric)
+        peers = [name for name in self.samples if name != self.row.subject]
+        values = [v for name in peers if (v := self.value(name, goal.metric)) is not None]
+        return (max if goal.at_least else min)(values, default=None)
 
     def met(self, goal: Goal) -> bool | None:
         reached = self.reached(goal)
@@ -79,28 +99,57 @@ class Result:
         right = reached >= goal.limit if goal.at_least else reached <= goal.limit
         return right and not self.errors(self.row.subject)
 
+    def entry(self) -> Entry:
+        """What the JSON file keeps of it."""
+        metrics = dict.fromkeys(
+            [*(goal.metric for goal in self.row.goals), *self.row.shown]
+        )
+        return {
+            "row": self.row.name,
+            "about": self.row.about,
+            **self.how,
+            "pinned": self.row.pinned,
+            "of": "best" if self.row.best else "median",
+            "subject": self.row.subject,
+            "proxies": list(self.row.proxies),
+            "values": {
+                metric: {
+                    proxy: figure(value)
+                    for proxy in self.row.proxies
+                    if (value := self.value(proxy, metric)) is not None
+                }
+                for metric in metrics
+            },
+            "goals": [
+                {
+                    "metric": goal.metric,
+                    "limit": goal.limit,
+                    "peer": goal.peer,
+                    "at_least": goal.at_least,
+                    "goal": goal.text(),
+                    "reached": figure(self.reached(goal)),
+                    "met": self.met(goal),
+                }
+                for goal in self.row.goals
+            ],
+            "errors": {
+                proxy: count for proxy in self.samples if (count := self.errors(proxy))
+            },
+            "problems": self.problems,
+            "absent": absent(self.row),
+            "samples": {
+                proxy: [
+                    {metric: figure(value) for metric, value in sample.items()}
+                    for sample in samples
+                ]
+                for proxy, samples in self.samples.items()
+            },
+        }
 
-def columns(results: list[Result]) -> list[str]:
-    """Proxies in the order the rows first name them."""
-    return list(dict.fromkeys(name for result in results for name in result.row.proxies))
 
-
-def lines(results: list[Result]) -> list[list[str]]:
-    """The table's cells: a line a number and goal."""
-    proxies = columns(results)
-    cells = [[*HEADINGS, *proxies, *TAIL]]
-    for result in results:
-        wanted: list[tuple[str, Goal | None]] = [(goal.metric, goal) for goal in result.row.goals]
-        bounded = {goal.metric for goal in result.row.goals}
-        wanted += [(metric, None) for metric in result.row.shown if metric not in bounded]
-        for metric, goal in wanted:
-            values = [number(result.value(proxy, metric)) for proxy in proxies]
-            tail = ["", "", ""]
-            if goal:
-                verdict = {True: "yes", False: "NO", None: "-"}[result.met(goal)]
-                tail = [goal.text(), number(result.reached(goal)), verdict]
-            cells.append([result.row.name, UNITS[metric], *values, *tail])
-    return cells
+def figure(value: float | None) -> float | None:
+    """Five significant digits: more were never measured."""
+    return None if value is None else float(f"{value:.5g}")
 
 
 def number(value: float | None) -> str:
@@ -111,19 +160,64 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def notes(results: list[Result]) -> list[str]:
-    """Errors and absent proxies, a line each."""
+OURS = "threadgate"
+
+
+def columns(entries: list[Entry]) -> list[str]:
+    """The proxies of the rows, threadgate's variants under its own name."""
+    named = {name for entry in entries for name in entry["proxies"]}
+    variants = any(name.startswith(f"{OURS}-") for name in named)
+    return [name for name in STARTERS if name in named or (name == OURS and variants)]
+
+
+def lines(entries: list[Entry]) -> list[list[str]]:
+    """The table's cells: a line a number and goal, and one more for each variant of threadgate."""
+    proxies = [name for name in columns(entries) if not name.startswith(f"{OURS}-")]
+    cells = [[*HEADINGS, *proxies, *TAIL]]
+    for entry in entries:
+        wanted: list[tuple[str, Entry | None]] = [(goal["metric"], goal) for goal in entry["goals"]]
+        bounded = {metric for metric, _ in wanted}
+        wanted += [(metric, None) for metric in entry["values"] if metric not in bounded]
+        for metric, goal in wanted:
+            values = entry["values"].get(metric, {})
+            tail = ["", "", ""]
+            if goal:
+                verdict = {True: "yes", False: "NO", None: "-"}[goal["met"]]
+                tail = [goal["goal"], number(goal["reached"]), verdict]
+            subject = entry["subject"]
+            told = [number(values.get(subject if name == OURS else name)) for name in proxies]
+            cells.append([entry["row"], UNITS[metric], *told, *tail])
+            for variant in entry["proxies"]:
+                if variant.startswith(OURS) and variant != subject:
+                    other = ["-"] * len(proxies)
+                    other[proxies.index(OURS)] = number(values.get(variant))
+                    kind = variant.removeprefix(OURS).removeprefix("-") or "without"
+                    cells.append([entry["row"], f"{UNITS[metric]}, {kind}", *other, "", "", ""])
+    return cells
+
+
+def notes(entries: list[Entry]) -> list[str]:
+    """Errors, and proxies that failed, a line each."""
     said = []
-    for result in results:
-        for proxy in result.samples:
-            if count := result.errors(proxy):
-                said.append(f"{result.row.name}: {proxy}: {count} errors")
-        said += [f"{result.row.name}: {name}: {why}" for name, why in result.problems.items()]
+    for entry in entries:
+        row = entry["row"]
+        said += [f"{row}: {proxy}: {count} errors" for proxy, count in entry["errors"].items()]
+        said += [f"{row}: {proxy}: {why}" for proxy, why in entry["problems"].items()]
     return said
 
 
-def plain(results: list[Result]) -> str:
-    cells = lines(results)
+def absences(entries: list[Entry]) -> list[str]:
+    """Why peers are not in rows, a line a reason."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        for peer, why in entry["absent"].items():
+            rows.setdefault((peer, why), []).append(entry["row"])
+    return [f"{peer}: {why} ({', '.join(names)})" for (peer, why), names in rows.items()]
+
+
+def plain(entries: list[Entry]) -> str:
+    """The table for a terminal, with what went wrong below it."""
+    cells = lines(entries)
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     numeric = range(len(HEADINGS), len(widths) - len(TAIL))
     text = []
@@ -133,38 +227,46 @@ def plain(results: list[Result]) -> str:
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         text.append("  ".join(padded).rstrip())
-    return "\n".join([*text, *(["", *said] if (said := notes(results)) else [])])
+    for heading, said in (("Failed:", notes(entries)), ("Not in a row:", absences(entries))):
+        if said:
+            text += ["", heading, *said]
+    return "\n".join(text)
 
 
-def markdown(results: list[Result]) -> str:
-    heading, *cells = lines(results)
-    text = ["| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
-    text += ["| " + " | ".join(line) + " |" for line in cells]
-    return "\n".join([*text, "", *(f"- {note}" for note in notes(results))]).rstrip() + "\n"
+def read(path: Path) -> Entry:
+    """The JSON file, or one without rows if there is none."""
+    if not path.exists():
+        return {"machine": {}, "rows": []}
+    data: Entry = json.loads(path.read_text())
+    return data
 
 
-def write(results: list[Result], machine: dict[str, str], directory: Path) -> None:
-    """Leaves `results.json` and `results.md` in a directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {
-            "row": result.row.name,
-            "about": result.row.about,
-            "samples": result.samples,
-            "problems": result.problems,
-            "goals": [
-                {
-                    "metric": goal.metric,
-                    "goal": goal.text(),
-                    "reached": result.reached(goal),
-                    "met": result.met(goal),
-                }
-                for goal in result.row.goals
-            ],
-        }
-        for result in results
-    ]
-    text = json.dumps({"machine": machine, "rows": rows}, indent=1, ensure_ascii=False)
-    (directory / "results.json").write_text(text + "\n")
-    about = "".join(f"- {name}: {value}\n" for name, value in machine.items())
-    (directory / "results.md").write_text(about + "\n" + markdown(results))
+def merge(data: Entry, machine: dict[str, str], entries: list[Entry], order: list[str]) -> Entry:
+    """New rows take the place of those of the same name; another machine begins anew."""
+    same = all(data["machine"].get(name) == machine.get(name) for name in ("cpu", "cores"))
+    rows = {entry["row"]: entry for entry in data["rows"]} if same else {}
+    rows |= {entry["row"]: entry for entry in entries}
+    names = [name for name in order if name in rows]
+    return {"machine": machine, "rows": [rows[name] for name in names]}
+
+
+def dump(data: Entry) -> str:
+    """JSON with a line a sample: small, and its differences can be read."""
+    text = ['{', f'"machine": {compact(data["machine"])},', '"rows": [']
+    for index, entry in enumerate(data["rows"]):
+        fields = [(name, value) for name, value in entry.items() if name != "samples"]
+        text.append("{")
+        text += [f" {compact(name)}: {compact(value)}," for name, value in fields]
+        samples = [
+            f"  {compact(proxy)}: [\n"
+            + ",\n".join(f"   {compact(sample)}" for sample in taken)
+            + "\n  ]"
+            for proxy, taken in entry["samples"].items()
+        ]
+        text.append(' "samples": {' + ("\n" + ",\n".join(samples) + "\n }" if samples else "}"))
+        text.append("}" if index + 1 == len(data["rows"]) else "},")
+    return "\n".join([*text, "]", "}"]) + "\n"
+
+
+def compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

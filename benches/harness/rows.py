@@ -9,15 +9,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from harness import measure
+from harness import counting, measure
 from harness.measure import Bench, Sample
 from harness.peers import Proxy
 
-HTTP = ("threadgate", "haproxy", "nginx")
-"""tinyproxy ends every connection after one response: it is not in the keep-alive rows."""
-ALL = (*HTTP, "tinyproxy")
-TUNNELS = ("threadgate", "haproxy", "tinyproxy")
-"""nginx has no CONNECT; HAProxy relays TCP without one."""
+KEPT = ("threadgate", "haproxy", "nginx", "squid", "apache", "goproxy", "privoxy")
+"""Those that take a second request on a connection: not tinyproxy."""
+FORWARD = (*KEPT, "tinyproxy")
+TUNNELS = ("threadgate", "haproxy", "squid", "apache", "goproxy", "privoxy", "tinyproxy")
+"""Those with tunnels: nginx has no CONNECT. HAProxy has none either, it relays TCP without one."""
+
+ABSENT = {
+    "keepalive": {"tinyproxy": "ends each connection after one response"},
+    "unpinned": {"tinyproxy": "ends each connection after one response"},
+    "syscalls": {"tinyproxy": "ends each connection after one response"},
+    "connect": {"nginx": "no CONNECT"},
+    "pingpong": {"nginx": "no CONNECT"},
+    "bulk-connect": {"nginx": "no CONNECT"},
+    "fairness": {"nginx": "no CONNECT"},
+    "idle-tunnels": {"nginx": "no CONNECT"},
+    "idle-9000": {
+        "tinyproxy": "ends each connection after one response",
+        "privoxy": "a thread for each of the 9,000 connections",
+    },
+    "inflight": {"tinyproxy": "a response a connection", "privoxy": "a thread a connection"},
+    "drip": {
+        "tinyproxy": "no time limit for a head of its own",
+        "privoxy": "no time limit for a head of its own",
+    },
+    "black-hole": {
+        "haproxy": "asks one configured server",
+        "nginx": "asks one configured server",
+        "squid": "names only from DNS and the system's hosts file",
+        "apache": "names only from the system's resolver",
+        "goproxy": "names only from the system's resolver",
+        "privoxy": "names only from the system's resolver",
+        "tinyproxy": "names only from the system's resolver",
+    },
+}
+"""Why a peer is not in a row, by the row's name or how it begins."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +61,7 @@ class Goal:
     at_least: bool = False
 
     def text(self) -> str:
+        """The bound in words: a sign, a number, and whose number it is a multiple of."""
         sign = "≥" if self.at_least else "≤"
         return f"{sign} {self.limit:g}" + (f" × {self.peer}" if self.peer else "")
 
@@ -54,11 +85,19 @@ class Row:
     """Each sample has a proxy of its own: memory is not what another sample left."""
     runs: int | None = None
     """Samples of each proxy, where the number is not the command line's to choose."""
+    least_runs: int = 1
+    """Samples of each proxy at least."""
+    sample_seconds: float | None = None
+    """About how long a sample takes; by default as long as the command line says."""
     best: bool = False
     """The best sample counts, not the median."""
     threads: int | None = None
     """threadgate's workers, where the command line has no say."""
+    held: int = 512
+    """Exchanges and tunnels under way at once."""
     head_timeout: int = 60
+    two_addresses: bool = False
+    """threadgate is given a name with a black-holed address before the right one."""
     subject: str = field(default="threadgate")
     """Whose numbers the goals are about."""
 
@@ -70,20 +109,21 @@ P99_BESIDE = Goal("p99_of_allowed", 1.0)
 def keepalive_row(clients: int, limit: float) -> Row:
     return Row(
         f"keepalive-{clients}",
-        f"keep-alive GET of 1 KB, {clients} client{'s' if clients > 1 else ''}",
-        HTTP,
+        f"keep-alive GET of 1 KB, {clients:,} client{'s' if clients > 1 else ''}",
+        KEPT,
         partial(measure.keepalive, clients=clients),
         ("cpu_us", "rate"),
         (Goal("cpu_us", limit, "haproxy"),),
+        held=max(512, clients),
     )
 
 
 def bulk_row(via: str, transfers: int) -> Row:
-    proxies = ("threadgate", "haproxy", "haproxy-splice")
+    peers = FORWARD if via == "get" else TUNNELS
     return Row(
         f"bulk-{via}-{transfers}",
         f"1 GiB by {via.upper()}, {transfers} at once",
-        (*proxies, "nginx", "tinyproxy") if via == "get" else (*proxies, "tinyproxy"),
+        (*peers[:2], "haproxy-splice", *peers[2:]),
         partial(measure.bulk, via=via, transfers=transfers),
         ("cpu_s_per_gb", "mb_per_s"),
         (
@@ -92,6 +132,47 @@ def bulk_row(via: str, transfers: int) -> Row:
         ),
         pinned=False,
         own_origin=True,
+        sample_seconds=1.5,
+    )
+
+
+def patience_row(clients: int) -> Row:
+    return Row(
+        f"patience-{clients}",
+        f"keep-alive GET of 1 KB, {clients} clients, no pinning, beside a build without patience",
+        ("threadgate", "threadgate-impatient"),
+        partial(measure.keepalive, clients=clients),
+        ("p99_ms", "rate"),
+        (Goal("p99_ms", 1.5, "threadgate-impatient"),),
+        pinned=False,
+        least_runs=5,
+    )
+
+
+def syscalls_row(clients: int, goals: tuple[Goal, ...]) -> Row:
+    return Row(
+        f"syscalls-{clients}",
+        f"system calls of a keep-alive GET of 1 KB, {clients} client{'s' if clients > 1 else ''}",
+        KEPT,
+        partial(counting.syscalls, clients=clients),
+        ("syscalls",),
+        goals,
+        held=max(512, clients),
+    )
+
+
+def allocations_row(name: str, subject: str, about: str) -> Row:
+    kinds = ("allocs_get", "allocs_get_64", "allocs_post")
+    return Row(
+        name,
+        about,
+        (subject,),
+        counting.allocations,
+        ("allocs_connect",),
+        tuple(Goal(kind, 0) for kind in kinds),
+        runs=1,
+        sample_seconds=10,
+        subject=subject,
     )
 
 
@@ -99,7 +180,7 @@ def sweep_row(threads: int) -> Row:
     return Row(
         f"threads-sweep-{threads}",
         f"keepalive-64 with --threads {threads}",
-        ("threadgate", "haproxy"),
+        ("threadgate",),
         partial(measure.keepalive, clients=64),
         ("cpu_us", "rate"),
         threads=threads,
@@ -114,18 +195,18 @@ ROWS: tuple[Row, ...] = (
     Row(
         "unpinned",
         "keep-alive GET of 1 KB, 64 clients, no pinning, best run",
-        HTTP,
+        KEPT,
         partial(measure.keepalive, clients=64),
         ("rate",),
         (Goal("rate", 0.95, "haproxy", at_least=True),),
         pinned=False,
-        runs=5,
+        least_runs=5,
         best=True,
     ),
     Row(
         "per-connection",
         "a connection a request, 8 clients",
-        ALL,
+        FORWARD,
         partial(measure.requests, mode="per-connection"),
         ("cpu_us", "rate"),
         (Goal("cpu_us", 0.9, "haproxy"),),
@@ -172,17 +253,19 @@ ROWS: tuple[Row, ...] = (
         pinned=False,
         own_origin=True,
         threads=4,
+        sample_seconds=5,
     ),
     Row(
         "idle-9000",
         "9,000 idle clients after one exchange each, fast traffic beside them",
-        HTTP,
+        ("threadgate", "haproxy", "nginx", "squid", "apache", "goproxy"),
         measure.idle,
         ("p99_own_ms", "p99_beside_ms"),
         (Goal("kib_each", 1.5), NO_FAILURE, Goal("threads_moved", 0), P99_BESIDE),
         pinned=False,
         fresh=True,
         runs=1,
+        sample_seconds=35,
         threads=8,
     ),
     Row(
@@ -194,12 +277,14 @@ ROWS: tuple[Row, ...] = (
         (Goal("kib_each", 3), Goal("answered_s", 0.1), NO_FAILURE),
         pinned=False,
         fresh=True,
+        sample_seconds=3,
         threads=8,
+        held=2200,
     ),
     Row(
         "inflight-1000",
         "1,000 requests in flight to an origin server that takes 1 s",
-        HTTP,
+        ("threadgate", "haproxy", "nginx", "squid", "apache", "goproxy"),
         measure.inflight,
         ("p99_own_ms", "p99_beside_ms"),
         (Goal("done_s", 1.5), NO_FAILURE, P99_BESIDE),
@@ -207,12 +292,14 @@ ROWS: tuple[Row, ...] = (
         own_origin=True,
         fresh=True,
         runs=1,
+        sample_seconds=15,
         threads=8,
+        held=1100,
     ),
     Row(
         "drip",
         "500 dripping heads and 200 slow readers, fast traffic beside them",
-        HTTP,
+        ("threadgate", "haproxy", "nginx", "squid", "apache", "goproxy"),
         measure.drip,
         ("refused_s",),
         (Goal("rate_kept", 0.9, at_least=True), Goal("not_408", 0), Goal("readers_behind", 0)),
@@ -220,8 +307,23 @@ ROWS: tuple[Row, ...] = (
         own_origin=True,
         fresh=True,
         runs=1,
+        sample_seconds=28,
         threads=8,
         head_timeout=5,
+        held=1024,
+    ),
+    Row(
+        "black-hole",
+        "200 requests at once to a name whose first address drops every SYN, 1 worker",
+        ("threadgate",),
+        measure.black_hole,
+        (),
+        (Goal("slowest_s", 0.5), NO_FAILURE),
+        pinned=False,
+        fresh=True,
+        sample_seconds=1,
+        threads=1,
+        two_addresses=True,
     ),
     Row(
         "log-cost",
@@ -235,12 +337,26 @@ ROWS: tuple[Row, ...] = (
     Row(
         "start",
         "start of the process to the first response",
-        ALL,
+        FORWARD,
         measure.start,
         (),
         (Goal("start_ms", 15), Goal("rss_mb", 6), Goal("binary_mb", 10)),
         pinned=False,
         fresh=True,
+        sample_seconds=1,
+        held=64,
+    ),
+    patience_row(16),
+    patience_row(64),
+    syscalls_row(1, ()),
+    syscalls_row(64, (Goal("syscalls", 4.4), Goal("syscalls", 1.0, "haproxy"))),
+    allocations_row(
+        "allocations", "threadgate-counting", "allocations of an exchange on a warm connection"
+    ),
+    allocations_row(
+        "allocations-log",
+        "threadgate-counting-log",
+        "allocations of an exchange on a warm connection, with the access log on",
     ),
     *(sweep_row(threads) for threads in (2, 4, 8, 16, 64)),
 )
@@ -250,8 +366,18 @@ def select(names: list[str]) -> list[Row]:
     """Rows of these names; `bulk` stands for all that start with `bulk-`. All without names."""
     if not names:
         return list(ROWS)
-    return [
-        row
-        for row in ROWS
-        if any(row.name == name or row.name.startswith(f"{name}-") for name in names)
-    ]
+    return [row for row in ROWS if any(belongs(row.name, name) for name in names)]
+
+
+def belongs(row: str, name: str) -> bool:
+    return row == name or row.startswith(f"{name}-")
+
+
+def absent(row: Row) -> dict[str, str]:
+    """Why peers are not in a row."""
+    return {
+        peer: why
+        for name, reasons in ABSENT.items()
+        if belongs(row.name, name)
+        for peer, why in reasons.items()
+    }

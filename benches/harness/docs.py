@@ -1,0 +1,223 @@
+"""Brings measured figures into the documents, and holds the documents to them.
+
+`docs/performance.json` is what they are made from: the tables between the markers in
+`docs/performance.md` and the chart. `check` makes them once more and compares.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import chart
+from harness import report
+from harness.procs import BenchError
+from harness.report import Entry, number
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+FIGURES = DOCS / "performance.json"
+PAGE = DOCS / "performance.md"
+CHART = DOCS / "performance.svg"
+
+HINT = "`python3 benches/bench.py --write-docs`"
+
+LABELS = {
+    "haproxy": "HAProxy",
+    "haproxy-splice": "HAProxy with splice",
+    "apache": "Apache",
+    "squid": "Squid",
+    "privoxy": "Privoxy",
+    "best": "the best peer",
+    "threadgate": "the log off",
+    "threadgate-impatient": "no patience",
+}
+"""How peers are called in a sentence, where that is not their name."""
+
+HEADINGS = {
+    "haproxy": "HAProxy",
+    "haproxy-splice": "HAProxy, splice",
+    "apache": "Apache",
+    "squid": "Squid",
+    "privoxy": "Privoxy",
+}
+"""How peers are called above a column."""
+
+GOALS = {
+    "cpu_us": "CPU",
+    "rate": "requests/s",
+    "p99_ms": "p99",
+    "cpu_s_per_gb": "CPU/GB",
+    "mb_per_s": "MB/s",
+    "starved": "tunnels starved",
+    "bulk_share": "bulk against alone",
+    "kib_each": "memory each",
+    "failed": "failed",
+    "threads_moved": "threads that ran in 10 s",
+    "p99_of_allowed": "fast p99",
+    "answered_s": "all answered",
+    "done_s": "all done",
+    "slowest_s": "the slowest",
+    "rate_kept": "fast rate against alone",
+    "not_408": "drippers without a 408",
+    "readers_behind": "readers behind their pace",
+    "start_ms": "first response",
+    "rss_mb": "resident",
+    "binary_mb": "binary",
+    "syscalls": "system calls",
+    "allocs_get": "GET",
+    "allocs_get_64": "GET, 64 clients",
+    "allocs_post": "POST",
+}
+"""What a goal bounds, in words."""
+
+SUFFIXES = {
+    "cpu_us": " µs",
+    "rate": "/s",
+    "p99_ms": " ms",
+    "cpu_s_per_gb": " s",
+    "mb_per_s": " MB/s",
+    "kib_each": " KiB",
+    "answered_s": " s",
+    "done_s": " s",
+    "slowest_s": " s",
+    "start_ms": " ms",
+    "rss_mb": " MB",
+    "binary_mb": " MB",
+}
+"""The unit behind a number."""
+
+
+def write(data: Entry) -> None:
+    """Takes measured figures over into the documents."""
+    if not data["rows"]:
+        raise BenchError("nothing is measured yet: run `make bench`")
+    if quick := [entry["row"] for entry in data["rows"] if entry["quick"]]:
+        raise BenchError(f"measured with --quick, which is no figure: {', '.join(quick)}")
+    FIGURES.write_text(report.dump(data))
+    PAGE.write_text(page_with(PAGE.read_text(), data))
+    CHART.write_text(chart.svg(data))
+
+
+def check() -> None:
+    """Whether the tables and the chart are what the figures beside them make."""
+    data = report.read(FIGURES)
+    stale = []
+    if page_with(PAGE.read_text(), data) != PAGE.read_text():
+        stale.append(PAGE.name)
+    if not CHART.exists() or chart.svg(data) != CHART.read_text():
+        stale.append(CHART.name)
+    if stale:
+        raise BenchError(
+            f"{' and '.join(stale)} in docs/ differ from {FIGURES.name}: {HINT} makes them anew, "
+            "from the last results"
+        )
+
+
+def page_with(text: str, data: Entry) -> str:
+    """The page with what stands between its markers made from the figures."""
+    for name, made in (("targets", targets(data)), ("figures", figures(data))):
+        begin, end = f"<!-- {name}: made by benches/bench.py -->", f"<!-- end of {name} -->"
+        pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
+        if not pattern.search(text):
+            raise BenchError(f"{PAGE.name} has no markers {begin} and {end}")
+        text = pattern.sub(lambda _, made=made: f"\n{made}\n", text)
+    return text
+
+
+def page(data: Entry) -> str:
+    """Both tables, as a page of their own."""
+    return targets(data) + "\n" + figures(data)
+
+
+def targets(data: Entry) -> str:
+    """Each row with its goals, what was reached, and how it was measured."""
+    text = ["| row | work | target | measured |", "|---|---|---|---|"]
+    for entry in data["rows"]:
+        goals = entry["goals"]
+        bounds = ", ".join(bound(goal) for goal in goals) or "none"
+        reached = "; ".join(outcome(entry, goal) for goal in goals) or plain_figures(entry)
+        text.append(f"| `{entry['row']}` | {entry['about']} | {bounds} | {reached} |")
+    return "\n".join([*text, "", how(data)]) + "\n"
+
+
+def bound(goal: Entry) -> str:
+    metric = goal["metric"]
+    suffix = "" if goal["peer"] else SUFFIXES.get(metric, "")
+    sign = "≥" if goal["at_least"] else "≤"
+    if goal["limit"] == 0:
+        return f"{GOALS[metric]}: none" if metric in COUNTS else f"{GOALS[metric]} 0"
+    if metric == "p99_of_allowed":
+        return "fast p99 ≤ max(1.5 × its own, its own + 1 ms)"
+    text = f"{GOALS[metric]} {sign} {goal['limit']:g}{suffix}"
+    return text + (f" × {label(goal['peer'])}" if goal["peer"] else "")
+
+
+COUNTS = ("failed", "starved", "threads_moved", "not_408", "readers_behind")
+
+
+def outcome(entry: Entry, goal: Entry) -> str:
+    metric, suffix = goal["metric"], SUFFIXES.get(goal["metric"], "")
+    if goal["reached"] is None:
+        return f"{GOALS[metric]} not measured"
+    reached = number(goal["reached"]) + ("" if goal["peer"] else suffix)
+    if metric == "p99_of_allowed":
+        own, beside = (entry["values"][f"p99_{m}_ms"][entry["subject"]] for m in ("own", "beside"))
+        reached = f"{number(beside)} ms, its own {number(own)} ms"
+    text = f"**{reached}**" if goal["met"] else f"**not met**: {reached}"
+    if not goal["peer"]:
+        return f"{GOALS[metric]} {text}" if len(entry["goals"]) > 1 else text
+    values = entry["values"][metric]
+    own = number(values.get(entry["subject"]))
+    peer = goal["peer"]
+    if peer == "best":
+        pick = max if goal["at_least"] else min
+        peer = pick((name for name in values if name != entry["subject"]), key=values.__getitem__)
+    return f"{text} ({own}{suffix}; {label(peer)} {number(values.get(peer))})"
+
+
+def plain_figures(entry: Entry) -> str:
+    """What a row without goals came to."""
+    own = ((metric, values.get(entry["subject"])) for metric, values in entry["values"].items())
+    return ", ".join(
+        f"{number(value)}{SUFFIXES.get(metric, '')}" for metric, value in own if value is not None
+    )
+
+
+def label(proxy: str) -> str:
+    return LABELS.get(proxy, proxy)
+
+
+def how(data: Entry) -> str:
+    """When, with what and on what the figures were measured."""
+    samples: dict[str, list[str]] = {}
+    for entry in data["rows"]:
+        kind = f"{entry['date']}, commit {entry['commit']}, {entry['runs']} × {entry['seconds']} s"
+        samples.setdefault(kind, []).append(entry["row"])
+    most = max(samples, key=lambda kind: len(samples[kind]), default="")
+    said = [f"Measured {most} each; the median counts."] if most else []
+    for kind, rows in samples.items():
+        if kind != most:
+            said.append(f"{kind}: {', '.join(f'`{row}`' for row in rows)}.")
+    machine = data["machine"]
+    on = f"On {machine.get('cpu', '?')}, {machine.get('cores', '?')} processors"
+    kernel = f", Linux {machine['kernel']}" if "kernel" in machine else ""
+    with_ = [f"{name} {v}" for name, v in machine.items() if name not in ("cpu", "cores", "kernel")]
+    said.append(f"{on}{kernel}" + (f"; with {', '.join(with_)}." if with_ else "."))
+    return " ".join(said)
+
+
+def figures(data: Entry) -> str:
+    """Every number of every proxy."""
+    heading, *cells = report.lines(data["rows"])
+    drop = len(report.TAIL)
+    cells = [cell for cell in cells if any(value != "-" for value in cell[2:-drop])]
+    text = ["| " + " | ".join(HEADINGS.get(name, name) for name in heading[:-drop]) + " |"]
+    text.append("|---|---|" + "--:|" * (len(heading) - drop - 2))
+    # A row's second number is often the same metric with another goal: said once here.
+    told = dict.fromkeys(" | ".join([f"`{line[0]}`", *line[1:-drop]]) for line in cells)
+    text += [f"| {line} |" for line in told]
+    if notes := report.notes(data["rows"]):
+        text += ["", "What failed:", "", *(f"- {note}" for note in notes)]
+    if absences := report.absences(data["rows"]):
+        text += ["", "Who is not in which row:", "", *(f"- {note}" for note in absences)]
+    return "\n".join(text) + "\n"
