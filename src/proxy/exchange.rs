@@ -498,7 +498,11 @@ impl Exchange {
             && let Some(upstream) = &mut self.upstream
             && let Some(e) = upstream.end.stream.broken()
         {
-            return Err(tunnel_reset(Side::Upstream, e));
+            if self.response.is_over() {
+                return Err(tunnel_reset(Side::Upstream, e));
+            }
+            self.upload_broken = true;
+            upstream.end.break_at_end(e);
         }
         Ok(())
     }

@@ -28,12 +28,14 @@ pub struct End {
     pub ended: bool,
     /// An error met outside a step. The system tells it once, so it is kept for the next receive.
     failed: Option<io::Error>,
+    /// An error told early: it comes when what was received before it has been taken.
+    at_end: Option<io::Error>,
 }
 
 impl End {
     /// A connection nothing was read from yet.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, buffer: Buffer::default(), ended: false, failed: None }
+        Self { stream, buffer: Buffer::default(), ended: false, failed: None, at_end: None }
     }
 
     /// Receives into a pipe, as [`Stream::splice_into`] does.
@@ -42,8 +44,7 @@ impl End {
             return Err(e);
         }
         let received = self.stream.splice_into(pipe, most)?;
-        self.ended |= received == Received::End;
-        Ok(received)
+        self.note_end(received)
     }
 
     /// Receives what fits; the buffer must be lent and have room.
@@ -56,8 +57,25 @@ impl End {
             return Err(e);
         }
         let received = self.stream.receive(&mut self.buffer)?;
-        self.ended |= received == Received::End;
+        self.note_end(received)
+    }
+
+    fn note_end(&mut self, received: Received) -> io::Result<Received> {
+        if received == Received::End {
+            self.ended = true;
+            return self.at_end.take().map_or(Ok(received), Err);
+        }
         Ok(received)
+    }
+
+    /// The connection is broken, and the system has said so before all that came in was taken. It
+    /// says so once: to a receive its end would look like one.
+    pub fn break_at_end(&mut self, e: io::Error) {
+        // A pipe breaks that had ended before: what came in is whole (the kernel's `tcp_reset`).
+        if e.kind() != io::ErrorKind::BrokenPipe {
+            self.at_end.get_or_insert(e);
+        }
+        self.stream.note(Edge { readable: true, closed: true, ..Edge::default() });
     }
 
     /// Waits a few milliseconds, on the worker, for something to receive. What comes of it, an end
@@ -66,11 +84,12 @@ impl End {
     pub fn receive_patiently(&mut self) -> Option<usize> {
         match self.stream.receive_patiently(&mut self.buffer) {
             Ok(Received::Octets(count)) => Some(count),
+            Ok(Received::Nothing) => None,
             Ok(Received::End) => {
-                self.ended = true;
+                self.failed = self.note_end(Received::End).err();
+                self.stream.note(Edge { readable: self.failed.is_some(), ..Edge::default() });
                 Some(0)
             }
-            Ok(Received::Nothing) => None,
             Err(e) => {
                 self.failed = Some(e);
                 self.stream.note(Edge { readable: true, ..Edge::default() });

@@ -347,7 +347,8 @@ impl Session {
         };
         log::debug!("{}: {error}", self.asker.address);
         if error.kind() == Kind::ClientGone || !exchange.make_way_for_reply() {
-            if exchange.is_tunnel() || exchange.ends_by_closing() {
+            let is_whole = exchange.is_one_way() && error.side() == Side::Upstream;
+            if !is_whole && (exchange.is_tunnel() || exchange.ends_by_closing()) {
                 // An end would look like the content's end: only a reset tells.
                 self.client.stream.reset_on_close();
             }
@@ -380,12 +381,18 @@ impl Session {
         };
         let gone = exchange.is_aborted() || exchange.is_tunnel();
         let unread = !exchange.request_is_clear() || exchange.failure().is_some();
+        // The last that a gone upstream said may still be on its way.
+        let upstream_gone = exchange.failure().is_some_and(|e| e.side() == Side::Upstream);
+        let lingers = exchange.is_one_way() && upstream_gone && !self.client.ended;
         // The rest of a request is never read as another one.
         let close = exchange.close || !exchange.request_is_clear() || turn.ctx.is_draining();
         exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
         if turn.spare.len() < SPARE_KEPT {
             turn.spare.push(exchange);
+        }
+        if lingers {
+            return self.begin_linger(turn);
         }
         if gone {
             return Stepped::Next(Next::Close);

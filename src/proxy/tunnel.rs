@@ -1,5 +1,6 @@
 //! Octets both ways, until each direction has ended.
 
+use std::io;
 use std::time::Duration;
 
 use crate::error::{Error, Side};
@@ -16,6 +17,11 @@ fn probe_after(turn: &Turn<'_>) -> Duration {
 }
 
 impl Exchange {
+    /// Whether a tunnel's client has been sent all there was, and the end.
+    pub fn is_one_way(&self) -> bool {
+        self.is_tunnel() && self.response.is_over()
+    }
+
     pub(super) fn tunnel(
         &mut self,
         client: &mut ClientSide<'_>,
@@ -37,7 +43,18 @@ impl Exchange {
             }
             step
         };
-        let up = step(&mut self.request, client.end, &mut self.to_upstream, &mut upstream.end);
+        let mut up = match self.upload_broken {
+            false => step(&mut self.request, client.end, &mut self.to_upstream, &mut upstream.end),
+            true => Ok(Step::Ended),
+        };
+        if !self.response.is_over()
+            && let Err(Broken::Sink(e)) = up
+        {
+            // What it said before it broke is still to be passed on.
+            self.upload_broken = true;
+            upstream.end.break_at_end(e);
+            up = Ok(Step::Ended);
+        }
         let down = step(&mut self.response, &mut upstream.end, &mut self.to_client, client.end);
         let (up, down) = match (up, down) {
             (Err(Broken::Source(e)), _) | (_, Err(Broken::Sink(e))) => {
@@ -62,6 +79,9 @@ impl Exchange {
             self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
         }
         Ok(match (up, down) {
+            (Step::Ended, Step::Ended) if self.upload_broken => {
+                return Err(tunnel_reset(Side::Upstream, io::ErrorKind::BrokenPipe.into()));
+            }
             (Step::Ended, Step::Ended) => Progress::Finished,
             (Step::Spent, _) | (_, Step::Spent) => Progress::Spent,
             // Whoever was spoken to is likely to answer.

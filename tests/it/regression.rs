@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 
 use threadgate::error::Side;
 
-use crate::peers::{Peer, eventually, pattern};
-use crate::proxies::{get_request, proxy, proxy_with};
+use crate::faults::stop;
+use crate::hostile::NeverReads;
+use crate::peers::{Peer, STEP, eventually, pattern};
+use crate::proxies::{Binary, get_request, proxy, proxy_with};
 use crate::servers::{Origin, listen};
+use rustix::process::Signal;
+use socket2::SockRef;
 
 /// A connection is judged by the listener that uses it, not by the one it was made for.
 #[test]
@@ -167,4 +171,51 @@ fn an_upstream_that_takes_no_more_of_a_request_costs_a_504() {
     drop(proxy);
     uploading.join().unwrap();
     origin.join();
+}
+
+/// A server that closes while its client still sends resets the connection, and what it said before
+/// that is as good as ever: on a direct connection the client reads it.
+#[test]
+fn what_an_upstream_said_before_it_reset_a_tunnel_still_arrives() {
+    let origin = listen();
+    let to = origin.local_addr().unwrap();
+    let proxy = Binary::start(&[]);
+    let mut client = Peer::connect(proxy.addr);
+    client.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
+    client.read_head();
+    let mut upstream = Peer::new(origin.accept().unwrap().0);
+    client.send("an upload");
+    assert_eq!(upstream.read_text(9), "an upload");
+    // Both come while the proxy does not look.
+    stop(proxy.pid());
+    upstream.send("the last words");
+    upstream.reset();
+    proxy.signal(Signal::CONT);
+    assert_eq!(client.read_text(14), "the last words");
+    client.expect_reset();
+}
+
+/// All it said is under way when the upstream closes; that it takes no more does not matter then.
+#[test]
+fn a_client_that_sends_to_an_upstream_that_has_closed_loses_nothing_of_what_that_said() {
+    // So many fit into the buffers on the proxy's side.
+    const OCTETS: usize = 100_000;
+    let origin = listen();
+    let to = origin.local_addr().unwrap();
+    let proxy = proxy();
+    let connect = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n");
+    let client = NeverReads::ask(proxy.addr(), &connect);
+    let mut upstream = Peer::new(origin.accept().unwrap().0);
+    upstream.send(pattern(OCTETS));
+    // Closing waits until they are there.
+    SockRef::from(upstream.stream()).set_linger(Some(STEP)).unwrap();
+    drop(upstream);
+    let mut client = client.read_after_all();
+    client.read_head();
+    // To this the upstream's kernel answers with a reset; until that has come and gone the client
+    // reads nothing.
+    client.send("and another thing");
+    thread::sleep(Duration::from_millis(50));
+    assert!(client.read_to_end() == pattern(OCTETS), "not all, or not the same");
+    eventually(|| proxy.stats().failures_of(Side::Upstream) == 1);
 }
