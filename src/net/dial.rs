@@ -78,6 +78,8 @@ pub enum Failure {
     Own,
     /// There was no address to try.
     NoAddress,
+    /// All ports for connections to this address are taken.
+    NoPort(io::Error),
     /// Connections have a source address, and none of this address' family.
     NoSource,
     /// What the system said.
@@ -85,6 +87,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What it means that a connect to `to` failed so. Over IPv4 a missing address is a missing port:
+    /// that there is no way has an error of its own there.
+    fn of(to: SocketAddr, e: io::Error) -> Self {
+        match e.kind() {
+            io::ErrorKind::AddrNotAvailable if to.is_ipv4() => Self::NoPort(e),
+            _ => Self::System(e),
+        }
+    }
+
     /// That there is no way to an address says less than what another one answered.
     fn says_little(&self) -> bool {
         match self {
@@ -316,7 +327,7 @@ impl Dial {
                 }
                 self.stagger = Some(now + self.patience());
             }
-            Err(e) => self.fail(index, to, Failure::System(e)),
+            Err(why) => self.fail(index, to, why),
         }
         None
     }
@@ -363,18 +374,13 @@ pub fn is_unroutable(e: &io::Error) -> bool {
 }
 
 /// Starts a connect. It may succeed at once.
-fn connect(to: SocketAddr, dialer: &Dialer, owner: Option<&Owner>) -> io::Result<(Stream, bool)> {
-    let socket = Socket::new(
-        Domain::for_address(to),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    // Octets go out as they come; waiting for more to send with them would stall a tunnel.
-    socket.set_tcp_nodelay(true)?;
+fn connect(
+    to: SocketAddr,
+    dialer: &Dialer,
+    owner: Option<&Owner>,
+) -> Result<(Stream, bool), Failure> {
     let source = dialer.sources.of(to.ip());
-    if let Source::Bound(ip) = source {
-        source::bind(&socket, ip)?;
-    }
+    let socket = open(to, source).map_err(Failure::System)?;
     let connected = match socket.connect(&to.into()) {
         Ok(()) => true,
         Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
@@ -383,20 +389,35 @@ fn connect(to: SocketAddr, dialer: &Dialer, owner: Option<&Owner>) -> io::Result
             if matches!(source, Source::Bound(_))
                 && e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
         {
-            return Err(Errno::NETUNREACH.into());
+            return Err(Failure::System(Errno::NETUNREACH.into()));
         }
-        Err(e) => return Err(e),
+        Err(e) => return Err(Failure::of(to, e)),
     };
     let mut stream = Stream::dialing(TcpStream::from(socket));
     // Over loopback the handshake is over before `connect` returns, in spite of what it says.
-    if connected || stream.is_connected()? {
+    if connected || stream.is_connected().map_err(Failure::System)? {
         stream.note(Edge { writable: true, ..Edge::default() });
         return Ok((stream, true));
     }
     if let Some(owner) = owner {
-        stream.watch(&dialer.poller, owner, true)?;
+        stream.watch(&dialer.poller, owner, true).map_err(Failure::System)?;
     }
     Ok((stream, false))
+}
+
+/// A socket to connect to `to` with.
+fn open(to: SocketAddr, source: Source) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(to),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    // Octets go out as they come; waiting for more to send with them would stall a tunnel.
+    socket.set_tcp_nodelay(true)?;
+    if let Source::Bound(ip) = source {
+        source::bind(&socket, ip)?;
+    }
+    Ok(socket)
 }
 
 #[cfg(test)]

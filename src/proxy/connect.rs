@@ -146,6 +146,13 @@ fn unconnected(why: Failure) -> Error {
         Failure::Forbidden(reason) => {
             Error::new(Side::Proxy, Phase::Connect, Kind::DestinationIpProhibited, reason)
         }
+        Failure::NoPort(e) => Error::new(
+            Side::Proxy,
+            Phase::Connect,
+            Kind::ConnectionLimitReached,
+            "the proxy has no port left for another connection to this address",
+        )
+        .with_source(e),
         Failure::NoSource => upstream(
             Kind::DestinationIpUnroutable,
             "connections have a source address, and none of the destination's family",

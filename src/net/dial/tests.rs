@@ -280,3 +280,12 @@ fn a_long_list_is_cut() {
     play.fails(&mut dial, 0);
     assert_eq!(dial.failed, u64::MAX);
 }
+
+/// The kernel's answer when the ports run out, which takes 28,000 connections to bring about.
+#[test]
+fn a_missing_port_is_told_from_a_missing_way() {
+    let e = || io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let (four, six) = (SocketAddr::new(ip(1), 80), "[2001:db8::1]:80".parse().unwrap());
+    assert!(matches!(Failure::of(four, e()), Failure::NoPort(_)));
+    assert!(matches!(Failure::of(six, e()), Failure::System(e) if is_unroutable(&e)));
+}
