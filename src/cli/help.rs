@@ -26,6 +26,12 @@ Listening:
                                     private ones, and connect to any address and not
                                     only to public ones
 
+Process:
+      --ready-fd N                  write a line to descriptor N once it listens, and
+                                    close it
+      --pid-file FILE               the process number, while it runs
+      --exit-after N|DURATION       stop after so many exchanges, or that time
+
 Limits:
   -t, --threads N                   worker threads, 1 to 1024 (default: four for each
                                     processor)
@@ -75,8 +81,9 @@ Messages and logs:
 A DURATION is a whole number and a unit: 500ms, 10s, 5m, 1h, 2d.
 A SIZE is a number of octets, or one with a unit: 32k, 64KiB (of 1024), 64kB (of 1000).
 
-Exit status: 0 stopped by a signal, 1 failed while running, 2 wrong command line,
-69 cannot listen or connect from there, 77 not permitted, 78 wrong configuration.
+Exit status: 0 stopped by a signal or --exit-after, 1 failed while running, 2 wrong
+command line, 69 cannot listen or connect from there, 77 not permitted, 78 wrong
+configuration.
 ";
 
 #[cfg(test)]

@@ -9,9 +9,12 @@
 
 mod argv;
 mod exit;
+mod files;
 mod help;
+mod inherited;
 mod logging;
 mod nearest;
+mod readiness;
 mod run;
 mod serve;
 

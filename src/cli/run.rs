@@ -1,18 +1,20 @@
-//! A running proxy as a process: the start line, the port file, signals, the end.
+//! A running proxy as a process: who is told that it runs, signals, the end.
 
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::files::{PidFile, write_whole};
 use crate::cli::logging;
-use crate::config::{Config, LogTarget};
+use crate::cli::readiness::Readiness;
+use crate::config::{Config, ExitAfter, LogTarget};
 use crate::observe::access_log::Destination;
 use crate::observe::stats::Snapshot;
 use crate::server::{self, Server, StartError};
@@ -20,8 +22,15 @@ use crate::server::{self, Server, StartError};
 /// How long a process that must end now waits for the last lines of its log.
 const LAST_LINES: Duration = Duration::from_millis(100);
 
-/// Runs the proxy until a signal has stopped it and the last connection is over.
+/// The signals that are ours once the proxy has started.
+const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
+
+/// Runs the proxy until a signal, or `--exit-after`, has stopped it and the last connection is over.
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
+    let mut readiness = Readiness::prepare(config.ready_fd)?;
+    if let Some(file) = &config.pid_file {
+        PidFile::check(file).map_err(|e| failed(format!("--pid-file {}: {e}", file.display())))?;
+    }
     server::raise_open_files();
     // Until the proxy has started signals do what they do by default. After that, and before
     // anybody is told that it has, they are ours.
@@ -29,27 +38,89 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     if let Some((Destination::Stdout, format)) = &mut options.access_log {
         *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
     }
+    let enough = Arc::new(Enough::default());
+    if let Some(ExitAfter::Exchanges(count)) = config.exit_after {
+        let enough = Arc::clone(&enough);
+        options.after = Some((count, Arc::new(move || enough.reached())));
+    }
     let server = Server::start(options).map_err(|e| refused(config, e))?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
-        .map_err(|e| failed(format!("cannot watch for signals: {e}")))?;
+    let mut signals = signals()?;
+    enough.ends(signals.handle());
     if let Some(file) = &config.port_file {
-        write_ports(file, server.addrs())
+        let ports: String = server.addrs().iter().map(|a| format!("{}\n", a.port())).collect();
+        write_whole(file, &ports)
             .map_err(|e| failed(format!("--port-file {}: cannot write it: {e}", file.display())))?;
     }
+    let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose();
+    let pid_file = pid_file.map_err(|e| no_pid_file(config, &e))?;
+    if let Some(ExitAfter::Time(time)) = config.exit_after {
+        enough.reached_after(time)?;
+    }
     announce(&server, config.open);
+    let listening = addresses(&server);
+    readiness.ready(&listening);
 
+    let mut by_signal = false;
     for signal in &mut signals {
         match signal {
             SIGHUP | SIGUSR1 => {
                 log::info!("opening the access log again");
+                readiness.reloading();
                 server.reopen_log();
                 reread_hosts(&server);
+                readiness.ready(&listening);
             }
             SIGUSR2 => tell(log::Level::Info, &server.stats()),
-            _ => break,
+            _ => {
+                by_signal = true;
+                break;
+            }
         }
     }
-    drain(server, signals, config)
+    readiness.stopping();
+    if !by_signal {
+        log::info!("--exit-after: it is enough");
+        // What ended the wait has ended this source of signals, too.
+        signals = self::signals()?;
+    }
+    drain(server, signals, pid_file, config)
+}
+
+fn signals() -> Result<Signals, Failure> {
+    Signals::new(SIGNALS).map_err(|e| failed(format!("cannot watch for signals: {e}")))
+}
+
+/// Ends the wait for signals without one.
+#[derive(Default)]
+struct Enough(Mutex<(bool, Option<Handle>)>);
+
+impl Enough {
+    /// It is enough: `--exit-after` says so.
+    fn reached(&self) {
+        let (reached, waiting) = &mut *self.0.lock();
+        *reached = true;
+        if let Some(waiting) = waiting {
+            waiting.close();
+        }
+    }
+
+    /// What is to be ended, at once if it was enough before anybody waited.
+    fn ends(&self, waiting: Handle) {
+        let (reached, known) = &mut *self.0.lock();
+        if *reached {
+            waiting.close();
+        }
+        *known = Some(waiting);
+    }
+
+    fn reached_after(self: &Arc<Self>, time: Duration) -> Result<(), Failure> {
+        let enough = Arc::clone(self);
+        let spawned = thread::Builder::new().name("exit-after".into()).spawn(move || {
+            thread::sleep(time);
+            enough.reached();
+        });
+        spawned.map(drop).map_err(|e| failed(format!("cannot start a thread: {e}")))
+    }
 }
 
 /// Reads the hosts files again; if one is wrong, what was read before stays.
@@ -64,7 +135,12 @@ fn reread_hosts(server: &Server) {
 }
 
 /// Lets the connections finish, unless another signal says that it must be now.
-fn drain(server: Server, mut signals: Signals, config: &Config) -> Result<(), Failure> {
+fn drain(
+    server: Server,
+    mut signals: Signals,
+    pid_file: Option<PidFile>,
+    config: &Config,
+) -> Result<(), Failure> {
     log::info!(
         "stopping: connections have {} to finish; another signal closes them now",
         crate::config::duration::Shown(config.drain)
@@ -86,6 +162,7 @@ fn drain(server: Server, mut signals: Signals, config: &Config) -> Result<(), Fa
         if matches!(signal, SIGTERM | SIGINT) {
             log::warn!("stopped at once; connections were cut");
             finish_log(LAST_LINES);
+            drop(pid_file);
             std::process::exit(Exit::Failure.code().into());
         }
     }
@@ -117,6 +194,15 @@ fn failed(message: String) -> Failure {
     Failure { exit: Exit::Failure, message }
 }
 
+fn no_pid_file(config: &Config, e: &io::Error) -> Failure {
+    let file = config.pid_file.as_deref().unwrap_or_else(|| "".as_ref()).display();
+    let exit = match e.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        _ => Exit::Failure,
+    };
+    Failure { exit, message: format!("--pid-file {file}: cannot write it: {e}") }
+}
+
 fn refused(config: &Config, e: StartError) -> Failure {
     match e {
         StartError::Bind(address, e) => Failure::bind(address, &e),
@@ -144,11 +230,10 @@ fn refused(config: &Config, e: StartError) -> Failure {
 
 /// One line that says where it listens and what to try.
 fn announce(server: &Server, open: bool) {
-    let all: Vec<String> = server.addrs().iter().map(ToString::to_string).collect();
     let to = reachable(server.addr());
     log::info!(
         "listening on {} with {} threads; try: curl -x http://{to} http://example.com/",
-        all.join(", "),
+        addresses(server),
         server.threads(),
     );
     let beyond = server.addrs().iter().any(|a| !a.ip().to_canonical().is_loopback());
@@ -162,6 +247,12 @@ fn announce(server: &Server, open: bool) {
     }
 }
 
+/// All listeners' addresses.
+fn addresses(server: &Server) -> String {
+    let all: Vec<String> = server.addrs().iter().map(ToString::to_string).collect();
+    all.join(", ")
+}
+
 /// An address a client on this machine can use for `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
@@ -170,14 +261,4 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-/// Writes the ports, one a line. The file appears whole or not at all: who waits for it may read
-/// it as soon as it is there.
-fn write_ports(file: &Path, addresses: &[SocketAddr]) -> io::Result<()> {
-    let ports: String = addresses.iter().map(|a| format!("{}\n", a.port())).collect();
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
-    fs::write(&beside, ports)?;
-    fs::rename(&beside, file)
 }

@@ -13,7 +13,7 @@ use crate::cli::exit::Failure;
 use crate::cli::logging;
 use crate::cli::run;
 use crate::config::{
-    self, Color, Config, LogFormat, LogTarget, duration, listen, names, number, size,
+    self, Color, Config, ExitAfter, LogFormat, LogTarget, duration, listen, names, number, size,
 };
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
@@ -34,6 +34,18 @@ pub(crate) struct ServeArgs {
     /// file that receives the ports
     #[argh(option, arg_name = "FILE")]
     port_file: Option<String>,
+
+    /// descriptor that is told of the start
+    #[argh(option, arg_name = "N")]
+    ready_fd: Option<String>,
+
+    /// file with the process number
+    #[argh(option, arg_name = "FILE")]
+    pid_file: Option<String>,
+
+    /// when to stop without a signal
+    #[argh(option, arg_name = "N|DURATION")]
+    exit_after: Option<String>,
 
     /// worker threads
     #[argh(option, short = 't', arg_name = "N")]
@@ -160,6 +172,9 @@ impl ServeArgs {
             },
             sources: sources(&self.source_address)?,
             port_file: read("--port-file", self.port_file, file_name)?,
+            ready_fd: read("--ready-fd", self.ready_fd, number::parse_descriptor)?,
+            pid_file: read("--pid-file", self.pid_file, file_name)?,
+            exit_after: read("--exit-after", self.exit_after, ExitAfter::parse)?,
             timeouts: Timeouts {
                 head: time("--timeout-head", self.timeout_head, times.head)?,
                 idle: time("--timeout-idle", self.timeout_idle, times.idle)?,
@@ -305,6 +320,9 @@ mod tests {
             names::add_source(&mut c.sources, "127.0.0.1").unwrap();
             names::add_source(&mut c.sources, "::1").unwrap();
         });
+        field("--ready-fd 3", |c| c.ready_fd = Some(3));
+        field("--pid-file p", |c| c.pid_file = Some("p".into()));
+        field("--exit-after 5s", |c| c.exit_after = Some(ExitAfter::Time(seconds(5))));
         field("--port-file p", |c| c.port_file = Some("p".into()));
         field("--timeout-head 1s", |c| c.timeouts.head = seconds(1));
         field("--timeout-idle 2s", |c| c.timeouts.idle = seconds(2));
@@ -360,6 +378,9 @@ mod tests {
                 "--max-head-size: '1' is too small; give a size from 1KiB to 1MiB",
             ),
             ("--access-log ''", "--access-log: '' is not a file"),
+            ("--ready-fd 1", "--ready-fd: 1 is stdin, stdout or stderr; "),
+            ("--pid-file ''", "--pid-file: '' is not a file"),
+            ("--exit-after 0", "--exit-after: '0' would end everything at once; "),
             ("--port-file ''", "--port-file: '' is not a file"),
             ("--log-format xml", "--log-format: 'xml' is not a log format; give text, json"),
             ("--color blue", "--color: 'blue' is not one of auto, always and never"),

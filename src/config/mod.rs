@@ -12,7 +12,7 @@ pub mod number;
 pub mod size;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +61,12 @@ pub struct Config {
     pub names: NameOptions,
     /// Addresses of this machine that upstream connections come from.
     pub sources: Sources,
+    /// Descriptor that gets a line once the proxy listens; 3 or more.
+    pub ready_fd: Option<i32>,
+    /// File that has the process number while the proxy runs.
+    pub pid_file: Option<PathBuf>,
+    /// When the proxy stops by itself.
+    pub exit_after: Option<ExitAfter>,
     /// How long each phase may take.
     pub timeouts: Timeouts,
     /// How long sessions may go on after the signal to stop; zero closes them at once.
@@ -123,6 +129,9 @@ impl Default for Config {
             max_connecting: MAX_CONNECTING,
             names: NameOptions::default(),
             sources: Sources::default(),
+            ready_fd: None,
+            pid_file: None,
+            exit_after: None,
             timeouts: Timeouts::default(),
             drain: Duration::from_secs(10),
             max_head_octets: 32 * 1024,
@@ -133,6 +142,37 @@ impl Default for Config {
             color: Color::Auto,
             verbosity: 0,
         }
+    }
+}
+
+/// When a proxy stops without a signal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ExitAfter {
+    /// When so many exchanges and tunnels are over, failed ones included.
+    Exchanges(NonZeroU64),
+    /// So long after the start.
+    Time(Duration),
+}
+
+impl ExitAfter {
+    /// Reads a whole number for exchanges, or a number with a unit for a time.
+    ///
+    /// # Errors
+    ///
+    /// A sentence to print after the name of the option.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let advice = "give a number of exchanges, for example 100, or a time, for example 30s";
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            return match text.parse::<u64>().map(NonZeroU64::new) {
+                Ok(Some(exchanges)) => Ok(Self::Exchanges(exchanges)),
+                Ok(None) => Err(format!("'{text}' would end everything at once; {advice}")),
+                Err(_) => Err(format!("'{text}' is too many; {advice}")),
+            };
+        }
+        if !text.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(format!("'{text}' is neither a number nor a time; {advice}"));
+        }
+        duration::parse_nonzero(text).map(Self::Time)
     }
 }
 
@@ -271,6 +311,27 @@ mod tests {
         }
         assert!(parse_via(&"a".repeat(255)).is_ok());
         assert!(parse_via(&"a".repeat(256)).unwrap_err().contains("more than 255"));
+    }
+
+    #[test]
+    fn a_proxy_stops_after_exchanges_or_a_time() {
+        let exchanges = |n| ExitAfter::Exchanges(NonZeroU64::new(n).unwrap());
+        assert_eq!(ExitAfter::parse("1"), Ok(exchanges(1)));
+        assert_eq!(ExitAfter::parse("18446744073709551615"), Ok(exchanges(u64::MAX)));
+        assert_eq!(ExitAfter::parse("5m"), Ok(ExitAfter::Time(Duration::from_secs(300))));
+        for (text, says) in [
+            ("0", "at once; give a number of exchanges"),
+            ("00", "at once"),
+            ("0s", "would end everything at once"),
+            ("18446744073709551616", "is too many"),
+            ("5x", "'x' is not one of the units"),
+            ("", "is neither a number nor a time"),
+            ("-1", "is neither a number nor a time"),
+            ("soon", "is neither a number nor a time; give a number of exchanges"),
+        ] {
+            let error = ExitAfter::parse(text).unwrap_err();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
     }
 
     #[test]

@@ -38,6 +38,20 @@ pub fn parse_from_zero(text: &str, most: usize, example: &str) -> Result<usize, 
     count.map_err(|e| e.replace("less than 1", "less than 0").replace("from 1 to", "from 0 to"))
 }
 
+/// Reads the number of a descriptor that was opened for this process.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option; 0, 1 and 2 have their own meaning.
+pub fn parse_descriptor(text: &str) -> Result<i32, String> {
+    let advice = "give the number of one that was opened for this, for example 3";
+    match text.parse::<i32>() {
+        Ok(0..=2) => Err(format!("{text} is stdin, stdout or stderr; {advice}")),
+        Ok(number @ 3..) => Ok(number),
+        _ => Err(format!("'{text}' is not a descriptor; {advice}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +87,22 @@ mod tests {
             let error = parse_count(text, 8, "--threads 4").unwrap_err();
             let rest = "; give a whole number from 1 to 8, for example --threads 4";
             assert_eq!(error, format!("'{text}' {says}{rest}"));
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_none_of_the_three_every_process_has() {
+        assert_eq!((parse_descriptor("3"), parse_descriptor("1023")), (Ok(3), Ok(1023)));
+        for (text, says) in [
+            ("0", "0 is stdin, stdout or stderr; "),
+            ("2", "2 is stdin"),
+            ("-1", "'-1' is not a descriptor"),
+            ("", "'' is not a descriptor"),
+            ("3x", "'3x' is not"),
+            ("2147483648", "is not a descriptor"),
+        ] {
+            let error = parse_descriptor(text).unwrap_err();
+            assert!(error.starts_with(says) || error.contains(says), "{text}: {error}");
         }
     }
 }

@@ -40,6 +40,9 @@ impl Exchange {
                 );
             }
         }
+        if let Some(quota) = &turn.ctx.quota {
+            quota.spend();
+        }
     }
 
     fn count(&self, now: Instant, c: &mut Counters) {

@@ -19,8 +19,9 @@ mod upgrade;
 pub mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::net::buffer::Buffers;
@@ -100,6 +101,8 @@ pub struct Context {
     pub dialer: Dialer,
     /// Where finished exchanges are told, if anywhere.
     pub access_log: Option<AccessLog>,
+    /// How many exchanges are wanted, if that is bounded.
+    pub quota: Option<Quota>,
     /// Set once, when the proxy begins to shut down: connections are then not kept.
     pub draining: AtomicBool,
 }
@@ -119,6 +122,27 @@ impl Context {
     /// The name in `Proxy-Status`: the pseudonym, or just what we are.
     pub fn name(&self) -> &str {
         self.via.as_deref().unwrap_or("threadgate")
+    }
+}
+
+/// Calls somebody once, when so many exchanges are over.
+pub struct Quota {
+    left: AtomicU64,
+    then: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Quota {
+    /// Calls `then` after `count` exchanges, on the worker that ends the last of them.
+    pub fn new(count: NonZeroU64, then: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self { left: AtomicU64::new(count.get()), then }
+    }
+
+    /// One is over.
+    pub fn spend(&self) {
+        // Past zero it wraps: that many more exchanges do not happen in the life of a machine.
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            (self.then)();
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -37,7 +37,7 @@ use crate::net::timers::Timers;
 use crate::observe::access_log::{AccessLog, Destination, Format};
 use crate::observe::stats::{Snapshot, Stats};
 use crate::policy::guard::Scope;
-use crate::proxy::{Context, LONGEST, OwnAddresses, Timeouts};
+use crate::proxy::{Context, LONGEST, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
 use crate::wire;
 
@@ -81,6 +81,9 @@ pub struct Options {
     pub open: bool,
     /// Where finished exchanges are told.
     pub access_log: Option<(Destination, Format)>,
+    /// Called once, when so many exchanges and tunnels are over, failed ones included; by a worker,
+    /// so it must not wait.
+    pub after: Option<(NonZeroU64, Arc<dyn Fn() + Send + Sync>)>,
     /// How names become addresses.
     pub resolver: Arc<dyn Resolve>,
     /// What is known about names beforehand, and how long answers are kept.
@@ -107,6 +110,7 @@ impl Default for Options {
             via: Via::default(),
             open: false,
             access_log: None,
+            after: None,
             resolver: Arc::new(System),
             names: NameOptions::default(),
             sources: Sources::default(),
@@ -223,6 +227,7 @@ impl Server {
                 sources: options.sources,
             },
             access_log,
+            quota: options.after.map(|(count, then)| Quota::new(count, then)),
             draining: AtomicBool::new(false),
         };
         let pool = Arc::new(Pool {

@@ -1,7 +1,7 @@
 //! The binary from start to end: what it says, which status it exits with, what signals do.
 
 use std::net::TcpStream;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -12,13 +12,19 @@ use crate::servers::{Origin, listen};
 
 /// Runs the binary to its end, which must come by itself.
 #[track_caller]
-fn run(args: &[&str]) -> Output {
-    let mut child = command(args).spawn().unwrap();
+pub(crate) fn run(args: &[&str]) -> Output {
+    run_command(command(args))
+}
+
+/// Runs it to its end, which must come by itself.
+#[track_caller]
+pub(crate) fn run_command(mut command: Command) -> Output {
+    let mut child = command.spawn().unwrap();
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if start.elapsed() > STEP {
             let _ = child.kill();
-            panic!("{args:?}: still running after {STEP:?}: {:?}", child.wait_with_output());
+            panic!("{command:?}: still running after {STEP:?}: {:?}", child.wait_with_output());
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -26,7 +32,7 @@ fn run(args: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn fails(args: &[&str], code: i32, says: &[&str]) {
+pub(crate) fn fails(args: &[&str], code: i32, says: &[&str]) {
     let output = run(args);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");

@@ -115,9 +115,13 @@ fn a_fifo_that_nobody_reads_does_not_hold_up_the_start() {
 #[test]
 fn a_reader_that_goes_away_is_said_once() {
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut proxy = Binary::start_with(&["--access-log", "-"], |command| {
-        command.stdout(OwnedFd::from(writer));
-    });
+    let mut proxy = Binary::start_by(
+        &["env"],
+        |command| {
+            command.stdout(OwnedFd::from(writer));
+        },
+        &["--access-log", "-"],
+    );
     drop(reader);
     for _ in 0..3 {
         ask(&proxy, "x", 1);

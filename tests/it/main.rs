@@ -33,6 +33,7 @@ mod names;
 mod patience;
 mod peers;
 mod persistence;
+mod process;
 mod programs;
 mod proxies;
 mod regression;

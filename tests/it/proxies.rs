@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
@@ -127,16 +127,6 @@ impl Binary {
         Self::start_as(&[&usual, args].concat())
     }
 
-    /// The same, its environment or descriptors changed.
-    #[track_caller]
-    pub(crate) fn start_with(args: &[&str], change: impl FnOnce(&mut Command)) -> Self {
-        let threads = threads().to_string();
-        let usual = ["--listen", "127.0.0.1:0", "--threads", &threads];
-        let mut command = command(&[&usual, args].concat());
-        change(&mut command);
-        Self::spawn(command)
-    }
-
     /// `threadgate` with `args` alone.
     #[track_caller]
     pub(crate) fn start_as(args: &[&str]) -> Self {
@@ -195,6 +185,11 @@ impl Binary {
 
     pub(crate) fn stdout(&self) -> String {
         self.stdout.text()
+    }
+
+    /// Whether nobody holds it open any more.
+    pub(crate) fn stdout_has_ended(&self) -> bool {
+        self.stdout.has_ended()
     }
 
     pub(crate) fn stderr(&self) -> String {
@@ -364,6 +359,10 @@ struct Collected {
 impl Collected {
     fn text(&self) -> String {
         self.said.lock().clone()
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.ended.try_recv(), Err(TryRecvError::Disconnected))
     }
 
     /// The process is gone: waits until the last it said is here.
