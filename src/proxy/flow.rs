@@ -565,3 +565,7 @@ impl Flow {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "flow_tests.rs"]
+mod tests;

@@ -84,6 +84,7 @@ fn a_shutdown_reaches_a_tunnel_that_never_pauses() {
 }
 
 /// Both directions of a tunnel get on, however busy the other one is.
+/// The rule behind it has a test of its own, beside `src/proxy/flow.rs`: what floods here pauses.
 #[test]
 fn a_flood_one_way_does_not_stop_the_other_way() {
     const OCTETS: usize = 2 * 1024 * 1024;
