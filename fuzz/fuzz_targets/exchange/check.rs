@@ -30,9 +30,15 @@ pub fn check(record: &Record) {
         assert!(record.upstream.iter().all(|(_, peer)| peer.heard.is_empty()));
         return;
     }
-    let (asked, rest) = requests(&client.said, true);
+    let (mut asked, mut rest) = requests(&client.said, true);
     let heard = Heard::read(client, &asked);
-    let tunnel = Tunnel::find(record, &asked, &rest, &heard);
+    let upgraded = heard.responses.last().is_some_and(|response| response.status == 101);
+    if upgraded {
+        // What looked like requests behind it are octets of the tunnel.
+        asked.truncate(heard.responses.len());
+        rest = Rest::Tunnel(asked.last().expect("it was asked for").end);
+    }
+    let tunnel = if upgraded { None } else { Tunnel::find(record, &asked, &rest, &heard) };
     let arrived = arrivals(record, tunnel.as_ref().map(|t| t.connection));
 
     for request in &arrived {
@@ -45,6 +51,10 @@ pub fn check(record: &Record) {
     heard.check_end(client, &asked, &rest);
     if let Some(tunnel) = tunnel {
         tunnel.check(record, &heard);
+    }
+    check_early_octets(record, &asked, &arrived);
+    if upgraded {
+        check_upgrade(record, &asked, &arrived, &heard);
     }
 }
 
@@ -69,7 +79,8 @@ impl Heard {
             let request = asked.get(heard.responses.len());
             let (method, version) =
                 request.map_or((Method::Other, Version::Http11), |r| (r.method, r.version));
-            let response = match answer(&client.heard, heard.end, method, closed) {
+            let offer = request.and_then(|r| r.offer.as_ref());
+            let response = match answer(&client.heard, heard.end, (method, offer), closed) {
                 Answer::Response(response) => response,
                 Answer::None => {
                     assert!(b"HTTP/1.1 ".iter().zip(rest).all(|(a, b)| a == b));
@@ -139,8 +150,13 @@ fn arrivals(record: &Record, tunnel: Option<usize>) -> Vec<Arrived> {
         if Some(connection) == tunnel {
             continue;
         }
-        let (requests, rest) = requests(&peer.heard, false);
+        let (mut requests, rest) = requests(&peer.heard, false);
+        let closed = matches!(peer.ended.0, Ending::Ended | Ending::Left);
+        let answers = answers(peer, &mut requests, closed);
+        let changed = answers.last().is_some_and(changes_protocol);
         match rest {
+            // What follows a change of protocol is not HTTP.
+            _ if changed => {}
             Rest::Nothing => {}
             Rest::Content => {
                 let last = requests.last().map(|r| r.content.extent);
@@ -151,15 +167,9 @@ fn arrivals(record: &Record, tunnel: Option<usize>) -> Vec<Arrived> {
             Rest::Refused(e) => panic!("the origin server got what is no request: {}", e.reason()),
             Rest::Tunnel(_) => panic!("the origin server got a CONNECT"),
         }
-        let mut start = 0;
-        for (place, request) in requests.into_iter().enumerate() {
+        for (place, (request, answer)) in requests.into_iter().zip(answers).enumerate() {
             if place > 0 {
-                check_reuse(peer, &arrived, start);
-            }
-            let closed = matches!(peer.ended.0, Ending::Ended | Ending::Left);
-            let answer = answer(&peer.said, start, request.method, closed);
-            if let Answer::Response(response) = &answer {
-                start = response.end;
+                check_reuse(&arrived);
             }
             arrived.push(Arrived { request, connection, place, answer });
         }
@@ -167,15 +177,38 @@ fn arrivals(record: &Record, tunnel: Option<usize>) -> Vec<Arrived> {
     arrived
 }
 
+/// What a server said to each request; those that only look like some, because the protocol had
+/// changed, are taken away.
+fn answers(peer: &Peer, requests: &mut Vec<Request>, closed: bool) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    let mut start = 0;
+    for request in requests.iter() {
+        let asked = (request.method, request.offer.as_ref());
+        let answer = answer(&peer.said, start, asked, closed);
+        if let Answer::Response(response) = &answer {
+            start = response.end;
+        }
+        answers.push(answer);
+        if answers.last().is_some_and(changes_protocol) {
+            break;
+        }
+    }
+    requests.truncate(answers.len());
+    answers
+}
+
+fn changes_protocol(answer: &Answer) -> bool {
+    matches!(answer, Answer::Response(response) if response.status == 101)
+}
+
 /// The exchange before a request on the same connection was over, and left it usable.
-fn check_reuse(peer: &Peer, arrived: &[Arrived], start: usize) {
+fn check_reuse(arrived: &[Arrived]) {
     let Some(Arrived { request, answer: Answer::Response(before), .. }) = arrived.last() else {
         panic!("a connection was used again without an answer to the request before");
     };
     assert_eq!(request.content.extent, Extent::Whole, "used again in the middle of a request");
     assert_eq!(before.content.extent, Extent::Whole, "used again in the middle of a response");
     assert!(before.persistent, "used again although the origin server said that it ends");
-    assert!(start <= peer.said.len());
 }
 
 /// What an origin server got is what the client sent to it.
@@ -245,7 +278,9 @@ fn check_answer(
         }
     }
     let Some(last) = attempts.last() else {
-        assert!(is_own_failure(response), "an answer from nowhere");
+        // A server that speaks first and leaves has not heard what it answers.
+        let left = record.upstream.iter().any(|(_, peer)| peer.ended.0.may_lose());
+        assert!(left || is_own_failure(response), "an answer from nowhere");
         return;
     };
     let (_, peer) = &record.upstream[last.connection];
@@ -255,7 +290,8 @@ fn check_answer(
     };
     let passed_on = response.status == received.status
         && received.content.data.starts_with(&response.content.data)
-        && !is_own_failure(response);
+        // A server may say that a failure is ours.
+        && (!is_own_failure(response) || is_own_failure(received));
     if passed_on {
         assert_response_fields(Some(received), response, request.method);
         if response.content.extent == Extent::Whole {
@@ -268,7 +304,10 @@ fn check_answer(
     } else {
         assert!(is_own_failure(response), "changed on the way");
     }
-    let nothing_broke = request.content.extent == Extent::Whole
+    // Whether content was whole when the server changed the protocol cannot be told from here.
+    let is_clear = request.head_end == request.end || received.status != 101;
+    let nothing_broke = is_clear
+        && request.content.extent == Extent::Whole
         && received.content.extent == Extent::Whole
         && !peer.ended.0.may_lose()
         && !record.client.ended.0.may_lose();
@@ -276,6 +315,50 @@ fn check_answer(
         assert!(passed_on, "a good answer was not passed on");
         assert_eq!(response.content.extent, Extent::Whole, "a good answer was cut");
     }
+}
+
+/// Behind a request that a server answers with a change of protocol only what the client said behind it
+/// goes to that server, and only after the answer.
+fn check_early_octets(record: &Record, asked: &[Request], arrived: &[Arrived]) {
+    for Arrived { request, connection, answer, .. } in arrived {
+        let Answer::Response(response) = answer else { continue };
+        let (_, peer) = &record.upstream[*connection];
+        let extra = &peer.heard[request.end.min(peer.heard.len())..];
+        if response.status != 101 || extra.is_empty() {
+            continue;
+        }
+        assert!(
+            peer.heard_tick(request.end) >= Some(peer.tick_of(response.end)),
+            "octets went to the server before it had changed the protocol"
+        );
+        assert_eq!(request.content.extent, Extent::Whole, "changed in the middle of a request");
+        let mut alike = asked.iter().filter(|a| a.identity == request.identity);
+        assert!(
+            alike.any(|asked| record.client.said[asked.end..].starts_with(extra)),
+            "a server that changed the protocol got what was not said to it"
+        );
+    }
+}
+
+/// The client was told of a change of protocol: it and a server that changed heard each other.
+fn check_upgrade(record: &Record, asked: &[Request], arrived: &[Arrived], heard: &Heard) {
+    let (client, last) = (&record.client, asked.last().expect("it was asked for"));
+    let up = &client.said[last.end..];
+    let is_other_end = |arrived: &&Arrived| {
+        let Answer::Response(response) = &arrived.answer else { return false };
+        let (_, peer) = &record.upstream[arrived.connection];
+        if response.status != 101 || arrived.request.identity != last.identity {
+            return false;
+        }
+        let (got, said) = (&peer.heard[arrived.request.end..], &peer.said[response.end..]);
+        let lossy = client.ended.0.may_lose() || peer.ended.0.may_lose();
+        let same = up.starts_with(got) && said.starts_with(&heard.rest);
+        same && (lossy || (got.len() == up.len() && heard.rest.len() == said.len()))
+    };
+    assert!(
+        arrived.iter().any(|a| is_other_end(&a)),
+        "changed or lost behind a change of protocol"
+    );
 }
 
 /// A CONNECT that succeeded.

@@ -2,8 +2,8 @@
 
 use threadgate::wire::head::{find_end, leading_empty_lines};
 use threadgate::wire::{
-    ChunkLimits, Chunked, Framing, HeadError, Limits, Method, RequestHead, ResponseFraming,
-    ResponseHead, Slots, Target, Version,
+    ChunkLimits, Chunked, Framing, HeadError, Known, Limits, Method, Protocols, RequestHead,
+    ResponseFraming, ResponseHead, Slots, Target, Version,
 };
 
 /// Empty lines the proxy skips before a request line, in octets.
@@ -72,7 +72,11 @@ pub struct Request {
     pub kind: Kind,
     pub version: Version,
     pub repeatable: bool,
+    /// What the upstream may change to.
+    pub offer: Option<Protocols>,
     pub content: Content,
+    /// Where it ends in what was sent.
+    pub end: usize,
 }
 
 /// What a request asks a proxy for.
@@ -136,7 +140,9 @@ pub fn requests(octets: &[u8], lenient: bool) -> (Vec<Request>, Rest) {
             kind: kind(&head),
             version: head.version,
             repeatable: head.method.is_idempotent() && head.framing == Framing::Empty,
+            offer: head.offer(),
             content,
+            end: at + used,
         });
         if head.method == Method::Connect {
             return (requests, Rest::Tunnel(at));
@@ -191,9 +197,14 @@ pub enum Answer {
     Response(Response),
 }
 
-/// The answer to a request with `method` in `octets` from `start` on. `ended` tells whether the
-/// octets ended by a close, which ends content without framing.
-pub fn answer(octets: &[u8], start: usize, method: Method, ended: bool) -> Answer {
+/// The answer to a request with `method` and `offer` in `octets` from `start` on. `ended` tells whether
+/// the octets ended by a close, which ends content without framing.
+pub fn answer(
+    octets: &[u8],
+    start: usize,
+    (method, offer): (Method, Option<&Protocols>),
+    ended: bool,
+) -> Answer {
     let limits = Limits::default();
     let mut at = start;
     let mut interim = 0;
@@ -214,9 +225,11 @@ pub fn answer(octets: &[u8], start: usize, method: Method, ended: bool) -> Answe
         };
         at += end;
         if head.status == 101 {
-            return Answer::Invalid("another protocol");
-        }
-        if head.status < 200 {
+            let chosen = head.protocols().filter(|_| head.version >= Version::Http11);
+            if !chosen.zip(offer).is_some_and(|(chosen, offer)| chosen.are_among(offer)) {
+                return Answer::Invalid("another protocol");
+            }
+        } else if head.status < 200 {
             interim += 1;
             if interim > 16 {
                 return Answer::Invalid("too many interim responses");
@@ -251,6 +264,7 @@ pub fn assert_request_fields(received: &Request, sent: &Request) {
     let received = RequestHead::read(&received.head, &mut r, &limits).expect("read before");
     let sent = RequestHead::read(&sent.head, &mut s, &limits).expect("read before");
     assert_eq!(sent.version, Version::Http11);
+    assert_eq!(sent.offer(), received.offer(), "another offer");
     threadgate::wire::hop::assert_clean(sent.fields(), sent.framing == Framing::Chunked);
     threadgate::wire::hop::assert_kept(received.fields(), sent.fields());
 }
@@ -262,10 +276,11 @@ pub fn assert_response_fields(received: Option<&Response>, sent: &Response, meth
     let limits = Limits::default();
     let head = ResponseHead::read(&sent.head, &mut s, &limits, method).expect("read before");
     // `HEAD` and 304 announce a coding that no content follows.
-    let chunked =
-        head.fields().any(|field| field.known == threadgate::wire::Known::TransferEncoding);
+    let chunked = head.fields().any(|field| field.known == Known::TransferEncoding);
     assert!(!chunked || head.announced_length().is_none(), "framed twice");
     threadgate::wire::hop::assert_clean(head.fields(), chunked);
+    let may_name_protocols = matches!(head.status, 101 | 426);
+    assert!(may_name_protocols || !head.fields().any(|field| field.known == Known::Upgrade));
     if let Some(received) = received {
         let received = ResponseHead::read(&received.head, &mut r, &limits, method);
         let received = received.expect("read before");

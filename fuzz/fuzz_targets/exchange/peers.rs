@@ -106,6 +106,8 @@ pub struct Peer {
     /// How much was said when, in ticks of the play.
     pub said_at: Vec<(usize, u64)>,
     pub heard: Vec<u8>,
+    /// How much was heard when.
+    heard_at: Vec<(usize, u64)>,
     /// How the peer ended its direction, and when.
     pub ended: (Ending, u64),
     /// How the proxy ended its direction.
@@ -125,6 +127,7 @@ impl Peer {
             said: Vec::new(),
             said_at: Vec::new(),
             heard: Vec::new(),
+            heard_at: Vec::new(),
             ended: (Ending::Open, 0),
             proxy_ended: Ending::Open,
         }
@@ -143,18 +146,26 @@ impl Peer {
             .map_or(u64::MAX, |(_, tick)| *tick)
     }
 
+    /// When the octet at `offset` was heard, if it was: after everything said until then.
+    pub fn heard_tick(&self, offset: usize) -> Option<u64> {
+        self.heard_at.iter().find(|(octets, _)| *octets > offset).map(|(_, tick)| *tick)
+    }
+
     fn is_over(&self) -> bool {
         self.stream.is_none() || self.proxy_ended != Ending::Open
     }
 
-    fn hear(&mut self) -> bool {
+    fn hear(&mut self, tick: u64) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         let mut moved = false;
         let mut octets = [0; 16 * 1024];
         while self.proxy_ended == Ending::Open {
             match stream.read(&mut octets) {
                 Ok(0) => self.proxy_ended = Ending::Ended,
-                Ok(count) => self.heard.extend_from_slice(&octets[..count]),
+                Ok(count) => {
+                    self.heard.extend_from_slice(&octets[..count]);
+                    self.heard_at.push((self.heard.len(), tick));
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => self.proxy_ended = Ending::Reset,
@@ -298,10 +309,10 @@ pub fn play(world: &World, scripts: Scripts) -> Record {
     let mut moved_at = Instant::now();
     loop {
         let mut moved = accept(&mut record, &scripts.upstream, world);
-        moved |= record.client.hear();
+        moved |= record.client.hear(play.tick);
         moved |= record.client.act(&mut play, true);
         for (_, upstream) in &mut record.upstream {
-            moved |= upstream.hear();
+            moved |= upstream.hear(play.tick);
             moved |= upstream.act(&mut play, false);
         }
         if record.client.is_over() {
@@ -326,7 +337,7 @@ pub fn play(world: &World, scripts: Scripts) -> Record {
 
 /// After the client has gone nothing is left.
 fn end(record: &mut Record, play: &mut Play<'_>, scripts: &[Script], accepted: u64) {
-    record.client.hear();
+    record.client.hear(play.tick);
     record.client.stream = None;
     let begun = Instant::now();
     loop {
@@ -336,7 +347,7 @@ fn end(record: &mut Record, play: &mut Play<'_>, scripts: &[Script], accepted: u
                 upstream.script.clear();
                 upstream.act(play, false);
             }
-            upstream.hear();
+            upstream.hear(play.tick);
         }
         let stats = play.world.proxy.stats();
         // A client that left at once is accepted all the same.
