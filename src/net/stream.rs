@@ -65,6 +65,9 @@ pub struct Stream {
     urgent: bool,
     /// Whether an edge told of an error.
     broken: bool,
+    /// A reset that a send was told of. The system tells it once: to a receive after it the stream
+    /// would seem to have ended in order.
+    reset: Option<Errno>,
     /// Whether the socket waits in a receive, and for how long, as dialing left it.
     patient: Patient,
 }
@@ -90,6 +93,7 @@ impl Stream {
             closed: false,
             urgent: false,
             broken: false,
+            reset: None,
             patient: Patient::Unset,
         }
     }
@@ -104,6 +108,7 @@ impl Stream {
             closed: false,
             urgent: false,
             broken: false,
+            reset: None,
             patient: Patient::NonBlocking,
         }
     }
@@ -167,7 +172,7 @@ impl Stream {
                 Ok((0, _)) => {
                     self.readable = false;
                     self.closed = false;
-                    Ok(Received::End)
+                    self.ended()
                 }
                 Ok((count, _)) => {
                     // Less than asked for is all there was (epoll(7)): more makes a new edge. But
@@ -225,7 +230,7 @@ impl Stream {
                 Ok(0) => {
                     self.readable = false;
                     self.closed = false;
-                    Ok(Received::End)
+                    self.ended()
                 }
                 // The pipe may have been full before the socket was empty: still readable.
                 Ok(count) => {
@@ -277,7 +282,19 @@ impl Stream {
                 Ok(0)
             }
             Err(Errno::INTR) => Ok(0),
-            Err(e) => Err(e.into()),
+            Err(e) => {
+                // EPIPE alone is no reset: if the peer had ended its side, that stays an end.
+                self.reset = (e == Errno::CONNRESET).then_some(e);
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Everything the peer sent was received: was it all it wanted to send?
+    fn ended(&mut self) -> io::Result<Received> {
+        match self.reset.take() {
+            Some(e) => Err(e.into()),
+            None => Ok(Received::End),
         }
     }
 

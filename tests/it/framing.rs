@@ -1,8 +1,13 @@
 //! Where content ends: every framing both ways, re-framing between versions, and truncation, which
 //! must look like truncation on the other side too.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::hostile::{LiesAboutLength, ResetMidBody};
-use crate::peers::{End, Peer, eventually, field, fields, is_whole_chunked, pattern, shown};
+use crate::peers::{
+    End, Moment, Peer, comes_true, eventually, field, fields, is_whole_chunked, pattern, shown,
+};
 use crate::proxies::{OK, get_request, proxy};
 use crate::servers::{Origin, Recorder};
 
@@ -220,6 +225,36 @@ fn a_response_cut_short_reaches_the_client_cut_short() {
 #[test]
 fn a_response_until_close_that_is_reset_reaches_the_client_cut_short() {
     truncated(Origin::hostile(1, ResetMidBody { sent: "HTTP/1.1 200 OK\r\n\r\nhalf" }), "reset");
+}
+
+/// The system tells a reset once: here to the send that is under way.
+#[test]
+fn a_response_until_close_that_is_reset_under_an_upload_reaches_the_client_cut_short() {
+    let come = Moment::new();
+    let has_come = come.clone();
+    let origin = Origin::script(1, move |peer| {
+        peer.read_head();
+        peer.send("HTTP/1.1 200 OK\r\n\r\nhalf");
+        has_come.wait();
+        socket2::SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!(
+        "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: 100000000\r\n\r\n",
+        origin.addr
+    ));
+    let mut writer = Peer::new(client.stream().try_clone().unwrap());
+    // Nobody reads it: from some moment on the proxy has octets in hand that it cannot send.
+    let sending = thread::spawn(move || while writer.try_send([b'x'; 65536]).is_ok() {});
+    let content = client.read_until(b"4\r\nhalf\r\n");
+    let stuck = || comes_true(Duration::from_millis(100), &mut || sending.is_finished());
+    assert!(!stuck(), "somebody took it");
+    come.has_come();
+    let (rest, _) = client.read_to_any_end();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{} looks whole", shown(&[content, rest].concat()));
+    sending.join().unwrap();
+    origin.join();
 }
 
 /// Asks `origin`; the client gets a head and some content, then the end, and can tell that it came
