@@ -40,6 +40,8 @@ Limits:
       --max-pipes N                 streams moved without copying at one time, 0 to
                                     65536, two descriptors each (default: a quarter of
                                     the connections, at most 256)
+      --pool-per-destination N      idle connections kept to one server, 0 to 1000000
+                                    (default 2048)
       --max-head-size SIZE          largest head of a message, 1KiB to 1MiB
                                     (default 32KiB)
 
@@ -62,6 +64,8 @@ Times:
       --timeout-response DURATION   for a response to begin, and for any standstill of
                                     content after it (default 60s)
       --timeout-tunnel DURATION     a tunnel in which nobody sends (default 10m)
+      --pool-idle DURATION          an idle connection to a server is kept; 0 keeps none
+                                    (default 30s)
       --drain DURATION              to finish after SIGTERM or SIGINT; 0 does not wait
                                     (default 10s)
 

@@ -18,6 +18,7 @@ use crate::config::{
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
 use crate::proxy::Timeouts;
+use crate::upstream::pool;
 
 /// start the proxy
 #[derive(ArgsInfo, Debug, Default, FromArgs)]
@@ -58,6 +59,10 @@ pub(crate) struct ServeArgs {
     /// pipes at one time
     #[argh(option, arg_name = "N")]
     max_pipes: Option<String>,
+
+    /// idle upstream connections to one destination
+    #[argh(option, arg_name = "N")]
+    pool_per_destination: Option<String>,
 
     /// octets of a head
     #[argh(option, arg_name = "SIZE")]
@@ -102,6 +107,10 @@ pub(crate) struct ServeArgs {
     /// time of silence in a tunnel
     #[argh(option, arg_name = "DURATION")]
     timeout_tunnel: Option<String>,
+
+    /// time an upstream connection is kept idle
+    #[argh(option, arg_name = "DURATION")]
+    pool_idle: Option<String>,
 
     /// time to finish after the signal to stop
     #[argh(option, arg_name = "DURATION")]
@@ -156,6 +165,10 @@ impl ServeArgs {
         let connections =
             |v: &str| number::parse_count(v, config::MOST_CONNECTIONS, "--max-connections 10000");
         let pipes = |v: &str| number::parse_from_zero(v, config::MOST_PIPES, "--max-pipes 64");
+        const POOL_PER: &str = "--pool-per-destination";
+        let kept = |v: &str| {
+            number::parse_from_zero(v, config::MOST_CONNECTIONS, "--pool-per-destination 64")
+        };
         let connecting =
             |v: &str| number::parse_count(v, config::MOST_CONNECTING, "--max-connecting 256");
         Ok(Config {
@@ -163,6 +176,13 @@ impl ServeArgs {
             threads: read("--threads", self.threads, threads)?,
             max_connections: read("--max-connections", self.max_connections, connections)?,
             max_pipes: read("--max-pipes", self.max_pipes, pipes)?,
+            pool: pool::Limits {
+                per_destination: read(POOL_PER, self.pool_per_destination, kept)?
+                    .unwrap_or(usual.pool.per_destination),
+                idle: read("--pool-idle", self.pool_idle, duration::parse)?
+                    .unwrap_or(usual.pool.idle),
+                ..usual.pool
+            },
             max_connecting: read("--max-connecting", self.max_connecting, connecting)?
                 .unwrap_or(usual.max_connecting),
             names: NameOptions {
@@ -305,6 +325,9 @@ mod tests {
         field("-t 1", |c| c.threads = NonZeroUsize::new(1));
         field("--max-connections 9", |c| c.max_connections = NonZeroUsize::new(9));
         field("--max-pipes 0", |c| c.max_pipes = Some(0));
+        field("--pool-per-destination 0", |c| c.pool.per_destination = 0);
+        field("--pool-idle 5s", |c| c.pool.idle = seconds(5));
+        field("--pool-idle 0", |c| c.pool.idle = Duration::ZERO);
         field("--max-connecting 9", |c| c.max_connecting = NonZeroUsize::new(9).unwrap());
         field("--dns-ttl 0", |c| c.names.ttl = Duration::ZERO);
         field("--resolve a:1.1.1.1 --resolve b:80:[::1]", |c| {
@@ -355,6 +378,8 @@ mod tests {
             ("-t 1025", "--threads: '1025' is more than 1024; "),
             ("--max-connections -1", "--max-connections: '-1' is less than 1; "),
             ("--max-pipes -1", "--max-pipes: '-1' is less than 0; "),
+            ("--pool-per-destination x", "--pool-per-destination: 'x' is not a number; "),
+            ("--pool-idle 30", "--pool-idle: '30' has no unit; write 30s"),
             ("-l 8080", "--listen: '8080' is a port without an address; write :8080"),
             ("-l :80 -l 127.0.0.1:80", "--listen: 127.0.0.1:80 is given twice"),
             ("-p 65536", "--port: '65536' is not a port"),

@@ -21,6 +21,7 @@ use crate::net::source::Sources;
 use crate::observe::access_log::{Destination, Format};
 use crate::proxy::Timeouts;
 use crate::server::{MAX_CONNECTING, Options, Via};
+use crate::upstream::pool;
 use crate::wire::field::is_token_octet;
 
 /// The most worker threads taken: past it a pool costs more than it serves.
@@ -53,6 +54,8 @@ pub struct Config {
     /// Pipes for streams at one time, at most [`MOST_PIPES`], 0 to copy everything; `None` lets
     /// the server choose.
     pub max_pipes: Option<usize>,
+    /// Which upstream connections are kept between exchanges.
+    pub pool: pool::Limits,
     /// File that receives the ports, one a line in the order of `listen`, once they are bound.
     pub port_file: Option<PathBuf>,
     /// Connects to one address that may be pending, at most [`MOST_CONNECTING`].
@@ -101,6 +104,7 @@ impl Config {
             threads: self.threads,
             max_connections: self.max_connections,
             max_pipes: self.max_pipes,
+            pool: self.pool,
             max_connecting: self.max_connecting,
             names: self.names.clone(),
             sources: self.sources,
@@ -125,6 +129,7 @@ impl Default for Config {
             threads: None,
             max_connections: None,
             max_pipes: None,
+            pool: pool::Limits::default(),
             port_file: None,
             max_connecting: MAX_CONNECTING,
             names: NameOptions::default(),

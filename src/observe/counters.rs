@@ -76,6 +76,34 @@ impl Wait {
     }
 }
 
+/// Why an idle upstream connection was not kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Retired {
+    /// The upstream ended it, or said something nobody had asked for.
+    Ended,
+    /// It was idle for too long.
+    Idle,
+    /// It was made too long ago.
+    Age,
+    /// There was no room for it beside others.
+    Full,
+}
+
+impl Retired {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Ended, Self::Idle, Self::Age, Self::Full];
+
+    /// The word in the counters.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Idle => "idle",
+            Self::Age => "age",
+            Self::Full => "full",
+        }
+    }
+}
+
 measures! {
     /// What is counted, in one thread's shard or summed over all of them.
     #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -125,6 +153,10 @@ measures! {
         Counter upstream_connect_failures: u64;
         /// Exchanges that began on an idle upstream connection.
         Counter upstream_reuses: u64;
+        // The pool counts these: who takes a snapshot sets them.
+        /// Idle upstream connections not kept any longer, by why: the upstream ended them, idle or in use for too long, no room.
+        Counter upstream_retired: [u64; Retired::ALL.len()],
+            by "reason" in Retired::ALL.map(Retired::word);
         /// Requests sent again because a reused upstream connection died before it answered.
         Counter resends: u64;
         /// Names asked of the resolver threads.

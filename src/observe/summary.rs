@@ -11,6 +11,7 @@ impl fmt::Display for Counters {
         let always = |name, text| (name, Some(text));
         let rare = |name, count: u64| (name, (count > 0).then(|| count.to_string()));
         let failures: u64 = self.failures.iter().sum();
+        let retired: u64 = self.upstream_retired.iter().sum();
 
         let rows = [
             always(
@@ -46,6 +47,15 @@ impl fmt::Display for Counters {
             rare("connect failures", self.upstream_connect_failures),
             rare("connects pending now", self.connects_pending),
             rare("waits in line to connect", self.connect_waits),
+            (
+                "upstream retired",
+                (retired > 0).then(|| {
+                    let [ended, idle, age, full] = self.upstream_retired;
+                    format!(
+                        "{ended} ended, {idle} idle too long, {age} too old, {full} without room"
+                    )
+                }),
+            ),
             rare("resends", self.resends),
             always(
                 "lookups",

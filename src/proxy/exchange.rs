@@ -127,6 +127,8 @@ pub(super) struct Upstream {
     pub(super) end: End,
     pub(super) address: Option<SocketAddr>,
     pub(super) reused: bool,
+    /// When it was connected.
+    pub(super) made: Instant,
 }
 
 /// What a step came to.
@@ -192,6 +194,8 @@ pub struct Exchange {
     pub(super) response_octets: u64,
     /// The upstream's connection can be used again.
     pub(super) upstream_persists: bool,
+    /// The response announced content that does not follow.
+    pub(super) withholds: bool,
     /// The final response's head was staged: a reply of ours can no longer take its place.
     pub(super) begun: bool,
     /// How many octets to the client there were, sent or staged, before the final response's head,
@@ -300,25 +304,9 @@ impl Exchange {
             _ => Flow::framed(framing, Coding::Keep),
         };
         self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-        if self.facts.method != Method::Connect {
-            let owner = client.owner(UPSTREAM);
-            let repeatable = self.facts.repeatable;
-            let authority = &self.destination.authority;
-            let taken = turn.ctx.pool.take(authority, &owner, repeatable, turn.now);
-            // The listener it was made for may allow more than this one.
-            let allowed = |address: &Option<SocketAddr>| {
-                address.is_some_and(|a| self.facts.scope.forbids(a.ip()).is_none())
-            };
-            if let Some((stream, address)) = taken.filter(|(_, address)| allowed(address)) {
-                if repeatable {
-                    self.resend.extend_from_slice(self.to_upstream.unread());
-                }
-                turn.counters.count(|c| c.upstream_reuses += 1);
-                self.connected(stream, address, true, turn);
-                return;
-            }
+        if self.facts.method == Method::Connect || !self.take_kept(client, turn) {
+            self.find(turn);
         }
-        self.find(turn);
     }
 
     /// A reply of ours, which stands in `to_client`, is all there will be.
@@ -381,7 +369,8 @@ impl Exchange {
         reused: bool,
         turn: &mut Turn<'_>,
     ) {
-        self.upstream = Some(Upstream { end: End::new(stream), address, reused });
+        let made = turn.now;
+        self.upstream = Some(Upstream { end: End::new(stream), address, reused, made });
         self.wake_at = None;
         if !reused {
             self.times.connect = Some(turn.clock());

@@ -5,41 +5,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Phase;
-use crate::net::poll::{Owner, Wake};
+use crate::net::poll::Wake;
 use crate::observe::access_log::{Phases, Record, RecordKind};
 use crate::observe::counters::{Counters, PHASES};
 
 use super::Turn;
-use super::exchange::{Exchange, UPSTREAM, Upstream};
+use super::exchange::Exchange;
 
 impl Exchange {
     /// The end: counters and log are told, and the connection goes back to the pool if it can.
     pub fn finish(&mut self, address: SocketAddr, waker: &Arc<dyn Wake>, turn: &mut Turn<'_>) {
-        let tunnel = self.is_tunnel();
         let now = turn.clock();
         turn.counters.count(|c| self.count(now, c));
         if turn.ctx.access_log.is_some() {
             self.tell(address, now, turn);
         }
-        if let Some(Upstream { mut end, address, .. }) = self.upstream.take() {
-            // Octets past the end of a response would answer the next request.
-            // After a receive that filled its buffer only the socket knows whether there are more.
-            let clean = end.buffer.is_empty()
-                && !end.ended
-                && !(end.stream.is_readable() && end.stream.is_stale());
-            let whole =
-                self.request.is_clear() && self.to_upstream.is_empty() && !self.upload_broken;
-            turn.buffers.discard(&mut end.buffer);
-            if clean && whole && self.upstream_persists && !tunnel && self.failure.is_none() {
-                let former = Owner { who: Arc::clone(waker), tag: UPSTREAM };
-                turn.ctx.pool.put(
-                    &self.destination.authority,
-                    (end.stream, address),
-                    &former,
-                    turn.now,
-                );
-            }
-        }
+        self.keep(waker, turn);
         if let Some(quota) = &turn.ctx.quota {
             quota.spend();
         }

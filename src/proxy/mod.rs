@@ -1,7 +1,7 @@
 //! A client connection from its first octet to its last: sessions, exchanges, tunnels, replies.
 //!
 //! In reading order: [`session`] (the states and what a turn may answer), [`request`] (a head
-//! becomes an exchange), [`exchange`] (the list of steps: `connect`, `relay`, `upgrade`, `tunnel`, `finish`),
+//! becomes an exchange), [`exchange`] (the list of steps: `connect`, `relay`, `upgrade`, `tunnel`, `finish`, and `reuse` of connections),
 //! [`flow`] (the engine that moves octets), [`reply`] and [`own`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
 
 mod connect;
@@ -13,6 +13,7 @@ pub mod own;
 mod relay;
 pub mod reply;
 pub mod request;
+mod reuse;
 pub mod session;
 mod tunnel;
 mod upgrade;

@@ -211,6 +211,9 @@ impl Exchange {
                 head.write_client(self.to_client.tail(), &outgoing);
             }
         } else {
+            if self.has_crossed(&head, turn) {
+                return Err(self.unanswered(None));
+            }
             self.times.response = Some(turn.clock());
             // A response that has no date gets the time it came (RFC 9110 §6.6.1).
             let date = (turn.ctx.via.is_some() && !head.has_date)
@@ -224,6 +227,7 @@ impl Exchange {
             self.close = outgoing.close;
             self.status = head.status;
             self.upstream_persists = head.persistent();
+            self.withholds = head.withholds_content();
             let sent = self.response.sent();
             self.heads = sent + self.to_client.len() as u64;
             self.response = flow;
@@ -277,32 +281,6 @@ impl Exchange {
             ..ResponseOutgoing::default()
         };
         Ok((flow, outgoing))
-    }
-
-    pub(super) fn may_resend(&self, error: &Error, turn: &Turn<'_>) -> bool {
-        error.kind() == Kind::ConnectionTerminated
-            && self.facts.repeatable
-            && !self.resend.is_empty()
-            && self.response_octets == 0
-            && self.upstream.as_ref().is_some_and(|u| u.reused)
-            && !turn.ctx.is_draining()
-    }
-
-    /// The pooled connection was dead: once more, on a fresh one (RFC 9112 §9.3.1).
-    pub(super) fn resend(&mut self, turn: &mut Turn<'_>) {
-        turn.counters.count(|c| c.resends += 1);
-        if let Some(upstream) = &mut self.upstream {
-            turn.buffers.discard(&mut upstream.end.buffer);
-        }
-        self.upstream = None;
-        self.upload_broken = false;
-        turn.buffers.discard(&mut self.to_upstream);
-        turn.buffers.lend(&mut self.to_upstream);
-        self.to_upstream.tail().extend_from_slice(&self.resend);
-        self.resend.clear();
-        self.request = Flow::empty();
-        self.times.sent = None;
-        self.find(turn);
     }
 }
 

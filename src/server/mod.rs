@@ -71,6 +71,9 @@ pub struct Options {
     /// Pipes for streams at once, two descriptors each; 0 copies all octets. By default a quarter
     /// of `max_connections`, 256 at most.
     pub max_pipes: Option<usize>,
+    /// Which upstream connections are kept between exchanges: never more in all than
+    /// `max_connections`.
+    pub pool: pool::Limits,
     /// How long each wait may last.
     pub timeouts: Timeouts,
     /// Octets of a request or response head at most.
@@ -105,6 +108,7 @@ impl Default for Options {
             threads: None,
             max_connections: None,
             max_pipes: None,
+            pool: pool::Limits::default(),
             timeouts: Timeouts::default(),
             max_head_octets: wire::Limits::default().max_head_octets,
             via: Via::default(),
@@ -204,7 +208,7 @@ impl Server {
         };
         let poller = Arc::new(Poller::new().map_err(StartError::System)?);
         let timers = Arc::new(Timers::new(Arc::clone(&poller)));
-        let limits = pool::Limits { total: places, ..pool::Limits::default() };
+        let limits = pool::Limits { total: options.pool.total.min(places), ..options.pool };
         let ctx = Context {
             timeouts: options.timeouts.clamped(),
             limits: wire::Limits {
@@ -412,6 +416,7 @@ impl fmt::Debug for Server {
 
 fn snapshot(pool: &Pool) -> Snapshot {
     let mut snapshot = pool.stats.snapshot();
+    snapshot.upstream_retired = pool.ctx.pool.retired();
     if let Some(log) = &pool.ctx.access_log {
         snapshot.log_lines_dropped = log.dropped();
     }

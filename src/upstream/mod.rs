@@ -1,3 +1,4 @@
 //! Connections to the next server on the way, and which of them may be used again.
 
+mod idle;
 pub mod pool;

@@ -2,9 +2,10 @@
 //!
 //! The one used last is taken first: it is the likeliest to be alive still. While a connection is
 //! idle the pool owns its edges, so one that the upstream closes is dropped at once, and no probe is
-//! needed for one that was used a moment ago.
+//! needed for one that was used a moment ago. Where there is no room for one more, the one that has
+//! been idle for longest goes. The lock is never held while a connection is made, probed for use or
+//! closed. Which is which is [`idle`](super::idle)'s.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,21 +15,32 @@ use parking_lot::Mutex;
 use crate::net::poll::{Edge, Owner, Poller, Wake};
 use crate::net::stream::Stream;
 use crate::net::timers::{Expire, Timers};
+use crate::observe::counters::Retired;
+
+use super::idle::{Entry, Idle};
 
 /// Bounds of a pool.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// Idle connections in all.
     pub total: usize,
-    /// Idle connections to one destination.
+    /// Idle connections to one destination; 0 keeps none.
     pub per_destination: usize,
-    /// How long a connection may be idle.
+    /// How long a connection may be idle; zero keeps none.
     pub idle: Duration,
+    /// How long after it was made a connection is used again, less up to a quarter, so that those
+    /// made together do not end together. However busy, a name is so followed to another address.
+    pub age: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { total: 4096, per_destination: 2048, idle: Duration::from_secs(30) }
+        Self {
+            total: usize::MAX,
+            per_destination: 2048,
+            idle: Duration::from_secs(30),
+            age: Duration::from_secs(600),
+        }
     }
 }
 
@@ -39,112 +51,106 @@ const YOUNG: Duration = Duration::from_secs(1);
 const UNWATCHED: Duration = Duration::from_secs(1);
 /// Connections that come due within this are seen to together.
 const TOGETHER: Duration = Duration::from_millis(100);
-/// Destinations without an idle connection that are remembered, to keep their memory.
-const EMPTY_KEPT: usize = 256;
+
+/// A connection between exchanges.
+#[derive(Debug)]
+pub struct Kept {
+    /// The connection.
+    pub stream: Stream,
+    /// The address that was connected to.
+    pub address: Option<SocketAddr>,
+    /// When it was made.
+    pub made: Instant,
+    /// The last response on it announced content that must not follow. Some servers send it all the
+    /// same, so such a connection is not used again unprobed.
+    pub withholds: bool,
+}
 
 /// The idle connections of one proxy.
 pub struct Pool {
-    idle: Mutex<Idle>,
+    state: Mutex<State>,
     limits: Limits,
     timers: Arc<Timers>,
     poller: Arc<Poller>,
+    began: Instant,
 }
 
 #[derive(Default)]
-struct Idle {
-    places: Vec<Option<Entry>>,
-    free: Vec<u32>,
-    /// By destination (`host:port`, lower case).
-    by_destination: HashMap<Arc<str>, Listed>,
-    count: usize,
+struct State {
+    idle: Idle<Kept>,
     /// The moment of the pool's one live timer entry.
     filed: Option<Instant>,
-}
-
-struct Listed {
-    /// The key once more: finding it in the map would take a second look.
-    name: Arc<str>,
-    /// Places, the latest last.
-    places: Vec<u32>,
-}
-
-struct Entry {
-    stream: Stream,
-    address: Option<SocketAddr>,
-    destination: Arc<str>,
-    since: Instant,
+    retired: [u64; Retired::ALL.len()],
 }
 
 impl Pool {
     /// An empty pool.
     pub fn new(limits: Limits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), limits, timers, poller })
+        let state = Mutex::default();
+        Arc::new(Self { state, limits, timers, poller, began: Instant::now() })
     }
 
     /// Takes a connection to `destination` that is fit for use, and gives its edges to `owner`. One
-    /// that is not watched, or not quite young, or is wanted for a request that may not be
-    /// repeated, is probed. The address is the one that was connected to.
+    /// that is not watched, or not quite young, or withholds content, or is wanted for a request that
+    /// may not be repeated, is probed.
     pub fn take(
         &self,
         destination: &str,
         owner: &Owner,
         repeatable: bool,
         now: Instant,
-    ) -> Option<(Stream, Option<SocketAddr>)> {
+    ) -> Option<Kept> {
         loop {
-            let (stream, address, since) = {
-                let mut idle = self.idle.lock();
-                let place = idle.by_destination.get_mut(destination)?.places.pop()?;
-                let Some(entry) = idle.vacate(place) else { continue };
+            let Entry { kept, since, .. } = {
+                let mut state = self.state.lock();
+                let entry = state.idle.take(destination)?;
                 // Under the lock: an edge that finds the connection gone asks its owner next.
-                entry.stream.hand_to(owner.clone());
-                (entry.stream, entry.address, entry.since)
+                entry.kept.stream.hand_to(owner.clone());
+                entry
             };
             let young = now.saturating_duration_since(since) < YOUNG;
-            if !(young && repeatable && stream.is_watched()) && stream.is_stale() {
+            let trusted = young && repeatable && !kept.withholds && kept.stream.is_watched();
+            if !trusted && kept.stream.is_stale() {
+                self.state.lock().count(Retired::Ended);
                 continue;
             }
-            return Some((stream, address));
+            return Some(kept);
         }
     }
 
-    /// Keeps a connection, to this address, between exchanges, if there is room. An edge that still reached its
+    /// Keeps a connection between exchanges, unless it is too old. An edge that still reached its
     /// `former` owner is seen to.
-    pub fn put(
-        self: &Arc<Self>,
-        destination: &str,
-        (stream, address): (Stream, Option<SocketAddr>),
-        former: &Owner,
-        now: Instant,
-    ) {
-        let mut idle = self.idle.lock();
-        if idle.count >= self.limits.total {
-            return;
+    pub fn put(self: &Arc<Self>, destination: &str, kept: Kept, former: &Owner, now: Instant) {
+        let limits = self.limits;
+        let end = kept.made + self.lifetime(kept.made);
+        let until = end.min(now + limits.idle);
+        let mut state = self.state.lock();
+        if until <= now {
+            return state.count(if end <= now { Retired::Age } else { Retired::Idle });
         }
-        let place = idle.free.pop().unwrap_or_else(|| {
-            idle.places.push(None);
-            idle.places.len() as u32 - 1
-        });
-        let Some(destination) = idle.list(destination, place, self.limits.per_destination) else {
-            idle.free.push(place);
-            return;
-        };
-        stream.hand_to(Owner { who: Arc::clone(self) as Arc<dyn Wake>, tag: place });
+        if limits.total == 0 || limits.per_destination == 0 {
+            return state.count(Retired::Full);
+        }
+        let (free, evicted) =
+            state.idle.make_room(destination, limits.per_destination, limits.total);
+        if evicted.is_some() {
+            state.count(Retired::Full);
+        }
+        kept.stream.hand_to(Owner { who: Arc::clone(self) as Arc<dyn Wake>, tag: free.place });
         // From here on edges come to the pool. One that came before is perhaps that of the response
         // just read, perhaps the end: the socket tells.
-        let doubtful = former.who.take_edge(former.tag) && stream.is_stale();
-        let due = now + if stream.is_watched() { self.limits.idle } else { UNWATCHED };
-        if let Some(free) = idle.places.get_mut(place as usize) {
-            *free = Some(Entry { stream, address, destination, since: now });
+        let doubtful = former.who.take_edge(former.tag) && kept.stream.is_stale();
+        let due = if kept.stream.is_watched() { until } else { until.min(now + UNWATCHED) };
+        state.idle.fill(free, kept, now, until);
+        let ended = if doubtful { state.end(free.place) } else { None };
+        let file = !doubtful && state.filed.is_none_or(|filed| filed > due);
+        if file {
+            state.filed = Some(due);
         }
-        idle.count += 1;
-        if doubtful {
-            idle.remove(place);
-            return;
-        }
-        if idle.filed.is_none_or(|filed| filed > due) {
-            idle.filed = Some(due);
-            drop(idle);
+        // Closing takes a while, and the lock is everybody's.
+        drop(state);
+        drop((evicted, ended));
+        if file {
             self.timers.file(due, Arc::clone(self) as Arc<dyn Expire>);
         }
     }
@@ -152,72 +158,57 @@ impl Pool {
     /// Closes every idle connection: descriptors are short, or the proxy shuts down. Answers how
     /// many there were.
     pub fn clear(&self) -> usize {
-        let closed: Vec<Entry> = {
-            let mut idle = self.idle.lock();
-            idle.by_destination.clear();
-            idle.free.clear();
-            idle.count = 0;
-            std::mem::take(&mut idle.places).into_iter().flatten().collect()
-        };
+        let closed = self.state.lock().idle.clear();
         closed.len()
     }
 
     /// Idle connections now.
     pub fn len(&self) -> usize {
-        self.idle.lock().count
+        self.state.lock().idle.len()
     }
 
     /// Whether no connection is idle.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// How many were not kept any longer so far, by why.
+    pub fn retired(&self) -> [u64; Retired::ALL.len()] {
+        self.state.lock().retired
+    }
+
+    /// How long a connection made then is used again: [`Limits::age`] or up to a quarter less, always
+    /// the same for the same connection.
+    fn lifetime(&self, made: Instant) -> Duration {
+        let nanos = made.saturating_duration_since(self.began).subsec_nanos();
+        // 2^32 divided by the golden ratio: the upper bits of the product are spread evenly.
+        let spread = nanos.wrapping_mul(0x9e37_79b9) >> 24;
+        self.limits.age - self.limits.age / 1024 * spread
+    }
 }
 
-impl Idle {
-    /// Lists a place under its destination, if that may have one more.
-    fn list(&mut self, destination: &str, place: u32, most: usize) -> Option<Arc<str>> {
-        if let Some(known) = self.by_destination.get_mut(destination) {
-            if known.places.len() >= most {
-                return None;
-            }
-            known.places.push(place);
-            return Some(Arc::clone(&known.name));
+impl State {
+    fn count(&mut self, why: Retired) {
+        if let Some(count) = self.retired.get_mut(why as usize) {
+            *count += 1;
         }
-        if self.by_destination.len() >= self.count + EMPTY_KEPT {
-            self.by_destination.retain(|_, listed| !listed.places.is_empty());
-        }
-        let destination: Arc<str> = Arc::from(destination);
-        let listed = Listed { name: Arc::clone(&destination), places: vec![place] };
-        self.by_destination.insert(Arc::clone(&destination), listed);
-        Some(destination)
     }
 
-    /// Empties a place that is no longer listed under its destination.
-    fn vacate(&mut self, place: u32) -> Option<Entry> {
-        let entry = self.places.get_mut(place as usize)?.take()?;
-        self.free.push(place);
-        self.count -= 1;
-        Some(entry)
-    }
-
-    /// Removes a place wherever it is listed.
-    fn remove(&mut self, place: u32) -> Option<Entry> {
-        let entry = self.vacate(place)?;
-        if let Some(listed) = self.by_destination.get_mut(&entry.destination) {
-            listed.places.retain(|&p| p != place);
-        }
-        Some(entry)
+    /// Removes one that the upstream has ended, or spoken on.
+    fn end(&mut self, place: u32) -> Option<Entry<Kept>> {
+        self.count(Retired::Ended);
+        self.idle.remove(place)
     }
 }
 
 impl Wake for Pool {
     fn wake(&self, tag: u32, edge: Edge) -> bool {
         let removed = {
-            let mut idle = self.idle.lock();
-            match idle.places.get(tag as usize) {
+            let mut state = self.state.lock();
+            match state.idle.at(tag) {
                 // Whatever an idle upstream says, it says to nobody. The edge may have been for
                 // the connection that was here before this one: then its new owner is asked next.
-                Some(Some(entry)) if edge.readable && entry.stream.is_stale() => idle.remove(tag),
+                Some(entry) if edge.readable && entry.kept.stream.is_stale() => state.end(tag),
                 _ => return false,
             }
         };
@@ -227,39 +218,39 @@ impl Wake for Pool {
 }
 
 impl Expire for Pool {
-    /// Closes what was idle for too long, and watches what nobody does.
+    /// Closes what was idle for too long, or is too old, and watches what nobody does.
     fn due(self: Arc<Self>, filed: Instant, now: Instant) -> Option<Instant> {
         let mut closed = Vec::new();
-        let mut idle = self.idle.lock();
-        if idle.filed != Some(filed) {
+        let mut state = self.state.lock();
+        if state.filed != Some(filed) {
             return None;
         }
         let mut next: Option<Instant> = None;
-        for place in 0..idle.places.len() as u32 {
-            let Some(Some(entry)) = idle.places.get_mut(place as usize) else { continue };
+        for place in 0..state.idle.places() {
+            let Some(entry) = state.idle.at(place) else { continue };
             let owner = Owner { who: Arc::clone(&self) as Arc<dyn Wake>, tag: place };
-            let end = entry.since + self.limits.idle;
+            let stream = &mut entry.kept.stream;
             let watch = entry.since + UNWATCHED;
-            let due = if entry.stream.is_watched() {
-                end
-            } else if watch > now {
-                watch
-            } else if entry.stream.watch(&self.poller, &owner, false).is_ok() {
-                end
-            } else {
-                // It cannot be watched, so it is not kept.
-                now
-            };
-            if due <= now {
-                closed.extend(idle.remove(place));
-            } else {
+            // One that cannot be watched is not kept.
+            let watched = stream.is_watched()
+                || (watch <= now && stream.watch(&self.poller, &owner, false).is_ok());
+            let due = if watched { entry.until } else { entry.until.min(watch) };
+            if due > now {
                 next = Some(next.map_or(due, |n| n.min(due)));
+                continue;
             }
+            let why = match () {
+                () if entry.since + self.limits.idle <= now => Retired::Idle,
+                () if entry.until <= now => Retired::Age,
+                () => Retired::Full,
+            };
+            state.count(why);
+            closed.extend(state.idle.remove(place));
         }
         // Not for each of many on its own: this looks at all of them.
         let next = next.map(|next| next.max(now + TOGETHER));
-        idle.filed = next;
-        drop(idle);
+        state.filed = next;
+        drop(state);
         drop(closed);
         next
     }
@@ -267,10 +258,19 @@ impl Expire for Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::net::poll::Events;
+
+    fn retired(pool: &Pool) -> [u64; 4] {
+        pool.retired()
+    }
+
+    fn kept(stream: Stream, made: Instant) -> Kept {
+        Kept { stream, address: None, made, withholds: false }
+    }
 
     struct Nobody;
     impl Wake for Nobody {
@@ -316,12 +316,12 @@ mod tests {
         let now = Instant::now();
         let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
         let (port_a, port_b) = (a.socket().local_addr().unwrap(), b.socket().local_addr().unwrap());
-        pool.put("a:80", (a, None), &bench.owner, now);
-        pool.put("a:80", (b, None), &bench.owner, now);
+        pool.put("a:80", kept(a, now), &bench.owner, now);
+        pool.put("a:80", kept(b, now), &bench.owner, now);
         assert!(pool.take("b:80", &bench.owner, true, now).is_none());
         let take = || pool.take("a:80", &bench.owner, true, now).unwrap();
-        assert_eq!(take().0.socket().local_addr().unwrap(), port_b);
-        assert_eq!(take().0.socket().local_addr().unwrap(), port_a);
+        assert_eq!(take().stream.socket().local_addr().unwrap(), port_b);
+        assert_eq!(take().stream.socket().local_addr().unwrap(), port_a);
         assert!(pool.is_empty());
     }
 
@@ -330,7 +330,7 @@ mod tests {
         let bench = Bench::new();
         let pool = bench.pool(Limits::default());
         let (stream, peer) = bench.connection();
-        pool.put("a:80", (stream, None), &bench.owner, Instant::now());
+        pool.put("a:80", kept(stream, Instant::now()), &bench.owner, Instant::now());
         drop(peer);
         let mut events = Events::default();
         bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
@@ -346,7 +346,7 @@ mod tests {
         for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
             let (stream, peer) = bench.connection();
             peer.shutdown(std::net::Shutdown::Both).unwrap();
-            pool.put("a:80", (stream, None), &bench.owner, now);
+            pool.put("a:80", kept(stream, now), &bench.owner, now);
             let at = now + Duration::from_secs(later);
             let taken = pool.take("a:80", &bench.owner, repeatable, at);
             assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
@@ -354,30 +354,105 @@ mod tests {
     }
 
     #[test]
-    fn bounds_hold_and_old_connections_are_closed() {
+    fn one_on_which_content_was_withheld_is_probed_however_young() {
         let bench = Bench::new();
-        let limits = Limits { total: 3, per_destination: 2, idle: Duration::from_secs(30) };
+        let pool = bench.pool(Limits::default());
+        let now = Instant::now();
+        for says_more in [false, true] {
+            let (stream, mut peer) = bench.connection();
+            let withholding = Kept { withholds: true, ..kept(stream, now) };
+            pool.put("a:80", withholding, &bench.owner, now);
+            if says_more {
+                assert_eq!(peer.write(b"withheld").unwrap(), 8);
+            }
+            assert_eq!(pool.take("a:80", &bench.owner, true, now).is_none(), says_more);
+        }
+        assert_eq!(retired(&pool), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_one_idle_for_longest_makes_room() {
+        let bench = Bench::new();
+        let limits = Limits { total: 3, per_destination: 2, ..Limits::default() };
         let pool = bench.pool(limits);
         let now = Instant::now();
         let mut peers = Vec::new();
-        let mut put = |destination, at| {
+        let mut put = |destination| {
             let (stream, peer) = bench.connection();
+            let port = stream.socket().local_addr().unwrap();
             peers.push(peer);
-            pool.put(destination, (stream, None), &bench.owner, at);
-            pool.len()
+            pool.put(destination, kept(stream, now), &bench.owner, now);
+            (port, pool.len())
         };
+        let take = |destination| {
+            let kept = pool.take(destination, &bench.owner, true, now)?;
+            Some(kept.stream.socket().local_addr().unwrap())
+        };
+        assert_eq!([put("a:80").1, put("a:80").1], [1, 2]);
+        let (third, len) = put("a:80");
+        assert_eq!(len, 2, "two a destination");
+        let (b, len) = put("b:80");
+        assert_eq!(len, 3);
+        let (c, len) = put("c:80");
+        assert_eq!(len, 3, "three in all");
+        assert_eq!([take("a:80"), take("a:80")], [Some(third), None]);
+        assert_eq!([take("b:80"), take("c:80")], [Some(b), Some(c)]);
+        assert_eq!(retired(&pool), [0, 0, 0, 2]);
+        for nothing in [Limits { total: 0, ..limits }, Limits { per_destination: 0, ..limits }] {
+            let pool = bench.pool(nothing);
+            pool.put("a:80", kept(bench.connection().0, now), &bench.owner, now);
+            assert!(pool.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_connection_is_closed_when_it_was_idle_for_too_long() {
+        let bench = Bench::new();
+        let pool = bench.pool(Limits::default());
+        let idle = Limits::default().idle;
+        let now = Instant::now();
         let later = now + Duration::from_secs(10);
-        assert_eq!(put("a:80", now), 1);
-        assert_eq!(put("a:80", later), 2);
-        assert_eq!(put("a:80", later), 2, "two a destination");
-        assert_eq!(put("b:80", later), 3);
-        assert_eq!(put("c:80", later), 3, "three in all");
+        let ((first, _peer), (second, _other)) = (bench.connection(), bench.connection());
+        pool.put("a:80", kept(first, now), &bench.owner, now);
+        pool.put("a:80", kept(second, now), &bench.owner, later);
         assert_eq!(bench.timers.len(), 1);
-        let first = now + limits.idle;
-        let due = Arc::clone(&pool).due(first, now + Duration::from_secs(31));
-        assert_eq!((pool.len(), due), (2, Some(later + limits.idle)));
-        let due = Arc::clone(&pool).due(later + limits.idle, now + Duration::from_secs(60));
+        let due = Arc::clone(&pool).due(now + idle, now + Duration::from_secs(31));
+        assert_eq!((pool.len(), due), (1, Some(later + idle)));
+        let due = Arc::clone(&pool).due(later + idle, now + Duration::from_secs(60));
         assert_eq!((pool.len(), due), (0, None));
+        assert_eq!(retired(&pool), [0, 2, 0, 0]);
+
+        let pool = bench.pool(Limits { idle: Duration::ZERO, ..Limits::default() });
+        let (stream, _peer) = bench.connection();
+        pool.put("a:80", kept(stream, now), &bench.owner, now);
+        assert_eq!((pool.len(), retired(&pool)), (0, [0, 1, 0, 0]), "none is kept");
+    }
+
+    #[test]
+    fn a_connection_is_not_used_again_when_it_is_too_old_however_busy() {
+        let bench = Bench::new();
+        let pool = bench.pool(Limits::default());
+        let Limits { age, idle, .. } = Limits::default();
+        let made = pool.began;
+        let put = |at| {
+            let (stream, peer) = bench.connection();
+            pool.put("a:80", kept(stream, made), &bench.owner, at);
+            (pool.len(), peer)
+        };
+        assert_eq!(put(made + age).0, 0);
+        assert_eq!(retired(&pool), [0, 0, 1, 0]);
+        // Idle until it is too old, which is sooner than it would be idle for too long.
+        let at = made + age - idle / 2;
+        let (len, _peer) = put(at);
+        assert_eq!(len, 1);
+        let due = Arc::clone(&pool).due(made + age, made + age);
+        assert_eq!((pool.len(), due), (0, None));
+        assert_eq!(retired(&pool), [0, 0, 2, 0]);
+
+        let lifetimes = (0..1000).map(|ms| pool.lifetime(made + Duration::from_millis(ms)));
+        let (least, most) = lifetimes.fold((age, Duration::ZERO), |(a, b), l| (a.min(l), b.max(l)));
+        assert!(least >= age * 3 / 4 && most <= age, "{least:?} to {most:?}");
+        assert!(most - least > age / 5, "those made together must not end together");
     }
 
     #[test]
@@ -392,11 +467,11 @@ mod tests {
         };
         let (stream, peer) = unwatched();
         peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", (stream, None), &bench.owner, now);
+        pool.put("a:80", kept(stream, now), &bench.owner, now);
         assert!(pool.take("a:80", &bench.owner, true, now).is_none(), "a probe finds the end");
 
         let (stream, peer) = unwatched();
-        pool.put("a:80", (stream, None), &bench.owner, now);
+        pool.put("a:80", kept(stream, now), &bench.owner, now);
         drop(peer);
         let due = Arc::clone(&pool).due(now + UNWATCHED, now + UNWATCHED);
         assert_eq!((pool.len(), due), (1, Some(now + Limits::default().idle)));
@@ -422,9 +497,9 @@ mod tests {
         let former = Owner { who: Arc::new(Late), tag: 1 };
         let ((alive, _peer), (dead, peer)) = (bench.connection(), bench.connection());
         peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", (alive, None), &former, Instant::now());
+        pool.put("a:80", kept(alive, Instant::now()), &former, Instant::now());
         assert_eq!(pool.len(), 1, "a late edge alone is no reason to close");
-        pool.put("a:80", (dead, None), &former, Instant::now());
+        pool.put("a:80", kept(dead, Instant::now()), &former, Instant::now());
         assert_eq!(pool.len(), 1);
     }
 }

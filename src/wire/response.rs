@@ -130,6 +130,13 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.survey.evidence.length
     }
 
+    /// Whether content is announced that does not follow, as to HEAD and with 304 (RFC 9110 §8.6).
+    pub fn withholds_content(&self) -> bool {
+        let announced = self.announced_length().is_some_and(|length| length > 0)
+            || self.survey.coding_at.is_some();
+        announced && self.framing == ResponseFraming::Framed(Framing::Empty)
+    }
+
     /// Whether another request may be sent on the connection once the content is read (RFC 9112 §9.3).
     pub fn persistent(&self) -> bool {
         matches!(self.framing, ResponseFraming::Framed(_))

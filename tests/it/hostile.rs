@@ -5,13 +5,15 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::peers::{Peer, STEP, is_timeout};
-use crate::servers::Origin;
+use crate::servers::{Origin, listen};
 
 /// What an origin server does instead of its work, once per connection.
 pub(crate) trait Misbehaves: Send + 'static {
@@ -270,4 +272,94 @@ fn a_hanging_lookup_ends_with_its_gate() {
     assert!(!lookup.is_finished());
     drop(gate);
     assert_eq!(lookup.join().unwrap(), [Ipv4Addr::LOCALHOST]);
+}
+
+/// An origin server that answers a connection's first request with its target, and closes at random
+/// later: before or in the middle of an answer, right behind it, or while idle.
+pub(crate) struct ClosesAtRandom {
+    pub(crate) addr: SocketAddr,
+    listener: Arc<TcpListener>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ClosesAtRandom {
+    pub(crate) fn start() -> Self {
+        let listener = Arc::new(listen());
+        let addr = listener.local_addr().unwrap();
+        let theirs = Arc::clone(&listener);
+        let thread = thread::spawn(move || {
+            thread::scope(|scope| {
+                for seed in 1.. {
+                    let Ok((stream, _)) = theirs.accept() else { break };
+                    scope.spawn(move || play_at_random(&mut Peer::new(stream), seed));
+                }
+            });
+        });
+        Self { addr, listener, thread: Some(thread) }
+    }
+}
+
+impl Drop for ClosesAtRandom {
+    fn drop(&mut self) {
+        // Wakes `accept`, which then fails; the connections end with the proxy.
+        let _ = socket2::SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
+            && !thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn play_at_random(peer: &mut Peer, seed: u64) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut dice = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % 40
+    };
+    for answered in 0.. {
+        let Some(head) = peer.try_read_head() else { return };
+        let target = head.split(' ').nth(1).unwrap();
+        if answered > 0 {
+            match dice() {
+                0 | 1 => return,
+                2 | 3 => return set_to_reset(peer),
+                // The proxy may be quicker than this, and hang up.
+                4 => return drop(peer.try_send("HTTP/1.1 200 OK\r\nContent-Le")),
+                5 => {
+                    let _ = peer.try_send("H");
+                    return set_to_reset(peer);
+                }
+                6 => {
+                    let late =
+                        "HTTP/1.1 408 Late\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+                    return drop(peer.try_send(late));
+                }
+                _ => {}
+            }
+        }
+        let length = target.len();
+        peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{target}"));
+        match dice() {
+            0 | 1 => return,
+            // The proxy may be quicker than this, too.
+            2 | 3 => {
+                peer.has_something_within(Duration::from_millis(1));
+                return;
+            }
+            4 => {
+                peer.half_close_if_open();
+                peer.read_to_any_end();
+                return;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The close to come will be a reset.
+fn set_to_reset(peer: &Peer) {
+    socket2::SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO)).unwrap();
 }

@@ -1,7 +1,7 @@
 //! Connections that serve more than one exchange, on both sides, and what happens when one dies.
 
 use crate::hostile::HalfCloses;
-use crate::peers::{Moment, Peer, eventually_eq, field};
+use crate::peers::{Moment, Peer, eventually_eq, field, status};
 use crate::proxies::{OK, get, get_request, proxy};
 use crate::servers::{Origin, Untouched};
 
@@ -324,20 +324,107 @@ fn a_fresh_connection_that_dies_is_an_answer_not_a_reason_to_repeat() {
     assert_eq!(proxy.stats().resends, 0);
 }
 
-#[test]
-fn a_get_is_not_repeated_once_its_answer_has_begun() {
-    let origin = Origin::script(1, |peer| {
+/// Answers one request on its first connection, says `rest` to the second and closes. On all others it
+/// answers.
+fn dies_when_reused_after(connections: usize, rest: &'static str) -> Origin {
+    let first = std::sync::atomic::AtomicBool::new(true);
+    Origin::script(connections, move |peer| {
         peer.read_head();
         peer.send(OK);
+        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            peer.read_head();
+            peer.send(rest);
+        }
+    })
+}
+
+#[test]
+fn a_get_is_sent_once_more_until_anything_of_an_answer_has_reached_the_client() {
+    let proxy = proxy();
+    for (resends, rest) in ["H", "HTTP/1.1 200 OK\r\nContent-Le"].into_iter().enumerate() {
+        let origin = dies_when_reused_after(2, rest);
+        let mut client = Peer::connect(proxy.addr());
+        for _ in 0..2 {
+            client.send(get_request(origin.addr, "/"));
+            assert_eq!(client.read_response().text(), "ok");
+        }
+        origin.join();
+        assert_eq!(proxy.stats().resends, resends as u64 + 1);
+    }
+    for (rest, statuses) in [
+        ("HTTP/1.1 103 Hints\r\n\r\n", &[103, 502][..]),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 O", &[100, 502]),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nha", &[200]),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", &[200]),
+    ] {
+        let origin = dies_when_reused_after(1, rest);
+        let mut client = Peer::connect(proxy.addr());
+        client.send(get_request(origin.addr, "/"));
+        assert_eq!(client.read_response().text(), "ok");
+        client.send(get_request(origin.addr, "/"));
+        for &expected in statuses {
+            assert_eq!(status(&client.read_head()), expected, "{rest:?}");
+        }
+        origin.join();
+        assert_eq!(proxy.stats().resends, 2, "{rest:?}");
+    }
+}
+
+/// Not an answer to this request, but to none for a while (RFC 9110 §15.5.9).
+#[test]
+fn a_408_that_crossed_a_request_on_a_kept_connection_is_not_its_answer() {
+    const LATE: &str = "HTTP/1.1 408 Late\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    const KEPT: &str = "HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n";
+    for (method, late, connections, expected) in
+        [("GET", LATE, 2, 200), ("GET", KEPT, 1, 408), ("POST", LATE, 1, 408)]
+    {
+        let origin = dies_when_reused_after(connections, late);
+        let proxy = proxy();
+        let mut client = Peer::connect(proxy.addr());
+        client.send(get_request(origin.addr, "/"));
+        assert_eq!(client.read_response().text(), "ok");
+        client.send(get_request(origin.addr, "/").replace("GET", method));
+        assert_eq!(client.read_response().status, expected, "{method} {late}");
+        origin.join();
+    }
+    // The first answer on a connection is an answer.
+    let origin = Origin::answer(LATE);
+    let proxy = proxy();
+    assert_eq!(get(proxy.addr(), origin.addr, "/").status, 408);
+    drop(proxy);
+}
+
+/// Others that are idle may be as dead.
+#[test]
+fn a_request_is_repeated_on_a_fresh_connection_not_on_another_kept_one() {
+    let both = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::script_at_once(3, move |peer| {
+        let place = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         peer.read_head();
-        peer.send("HTTP/1.1 200 OK\r\nContent-Le");
+        if place < 2 {
+            both.wait();
+        }
+        peer.send(OK);
+        if place < 2 {
+            // Dies of the next request, if there is one.
+            peer.try_read_head();
+        }
     });
     let proxy = proxy();
-    let mut client = Peer::connect(proxy.addr());
+    let mut clients = [(); 2].map(|()| Peer::connect(proxy.addr()));
+    for client in &mut clients {
+        client.send(get_request(origin.addr, "/"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    eventually_eq(|| proxy.stats().exchanges_finished, 2);
+    let [client, _] = &mut clients;
     client.send(get_request(origin.addr, "/"));
     assert_eq!(client.read_response().text(), "ok");
-    client.send(get_request(origin.addr, "/"));
-    assert_eq!(client.read_response().status, 502);
+    assert_eq!((proxy.stats().resends, proxy.stats().upstream_connects), (1, 3));
+    drop(proxy);
     origin.join();
 }
 

@@ -1,0 +1,296 @@
+//! What waits to be used again: by destination, the latest first, and by how long it waits.
+//!
+//! Pure bookkeeping, without sockets and clocks: [`pool`](super::pool) has those, and the lock. A
+//! thing has a place, a small number that stays its own while it is here. All but finding a
+//! destination by its name is a few writes.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+/// Destinations without anything idle that are remembered, to keep their memory.
+const EMPTY_KEPT: usize = 256;
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// Idle things of one kind.
+#[derive(Debug)]
+pub(super) struct Idle<T> {
+    places: Vec<Option<Entry<T>>>,
+    free: Vec<u32>,
+    /// Which of `lists` a destination has.
+    names: HashMap<Box<str>, u32>,
+    /// The places of each destination, the latest last.
+    lists: Vec<VecDeque<u32>>,
+    free_lists: Vec<u32>,
+    /// The ends of the list of all entries, in the order in which they came.
+    oldest: u32,
+    latest: u32,
+    count: usize,
+}
+
+/// A thing at its place.
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    /// The thing.
+    pub(super) kept: T,
+    /// When it came.
+    pub(super) since: Instant,
+    /// When it is to go.
+    pub(super) until: Instant,
+    list: u32,
+    /// Its neighbours in the list of all.
+    before: u32,
+    after: u32,
+}
+
+/// A place that is to be filled.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(super) struct Free {
+    pub(super) place: u32,
+    list: u32,
+}
+
+impl<T> Default for Idle<T> {
+    fn default() -> Self {
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+            names: HashMap::new(),
+            lists: Vec::new(),
+            free_lists: Vec::new(),
+            oldest: NONE,
+            latest: NONE,
+            count: 0,
+        }
+    }
+}
+
+impl<T> Idle<T> {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// How many places there are, filled or not.
+    pub(super) fn places(&self) -> u32 {
+        self.places.len() as u32
+    }
+
+    /// What is at a place.
+    pub(super) fn at(&mut self, place: u32) -> Option<&mut Entry<T>> {
+        self.places.get_mut(place as usize)?.as_mut()
+    }
+
+    /// Takes the latest of a destination.
+    pub(super) fn take(&mut self, destination: &str) -> Option<Entry<T>> {
+        let list = *self.names.get(destination)?;
+        let place = self.lists.get_mut(list as usize)?.pop_back()?;
+        self.vacate(place)
+    }
+
+    /// A free place for one more of a destination, and what had to go for it: if there are
+    /// `per_destination` of the same, or `total` of all, the one of them that has waited longest.
+    pub(super) fn make_room(
+        &mut self,
+        destination: &str,
+        per_destination: usize,
+        total: usize,
+    ) -> (Free, Option<Entry<T>>) {
+        let list = match self.names.get(destination) {
+            Some(&list) => list,
+            None => self.new_list(destination),
+        };
+        let same = self.lists.get(list as usize);
+        let first = same.filter(|places| places.len() >= per_destination);
+        let goes = match first.and_then(|places| places.front()) {
+            Some(&place) => self.remove(place),
+            None if self.count >= total => self.remove(self.oldest),
+            None => None,
+        };
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() as u32 - 1
+        });
+        (Free { place, list }, goes)
+    }
+
+    /// Puts a thing at a free place, as the latest of all and of its destination.
+    pub(super) fn fill(&mut self, free: Free, kept: T, since: Instant, until: Instant) {
+        let Free { place, list } = free;
+        if let Some(places) = self.lists.get_mut(list as usize) {
+            places.push_back(place);
+        }
+        let before = self.latest;
+        if let Some(free) = self.places.get_mut(place as usize) {
+            *free = Some(Entry { kept, since, until, list, before, after: NONE });
+        }
+        self.count += 1;
+        self.join(before, place);
+        self.join(place, NONE);
+    }
+
+    /// Removes what is at a place.
+    pub(super) fn remove(&mut self, place: u32) -> Option<Entry<T>> {
+        let entry = self.vacate(place)?;
+        if let Some(places) = self.lists.get_mut(entry.list as usize) {
+            if places.front() == Some(&place) {
+                places.pop_front();
+            } else {
+                places.retain(|&other| other != place);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&mut self) -> Vec<Entry<T>> {
+        std::mem::take(self).places.into_iter().flatten().collect()
+    }
+
+    /// Empties a place that is no longer listed under its destination.
+    fn vacate(&mut self, place: u32) -> Option<Entry<T>> {
+        let entry = self.places.get_mut(place as usize)?.take()?;
+        self.join(entry.before, entry.after);
+        self.free.push(place);
+        self.count -= 1;
+        Some(entry)
+    }
+
+    /// Makes two places neighbours in the list of all; [`NONE`] stands beyond either end.
+    fn join(&mut self, before: u32, after: u32) {
+        match self.at(before) {
+            Some(entry) => entry.after = after,
+            None => self.oldest = after,
+        }
+        match self.at(after) {
+            Some(entry) => entry.before = before,
+            None => self.latest = before,
+        }
+    }
+
+    #[cold]
+    fn new_list(&mut self, destination: &str) -> u32 {
+        if self.names.len() >= self.count + EMPTY_KEPT {
+            let (lists, free_lists) = (&self.lists, &mut self.free_lists);
+            self.names.retain(|_, &mut list| {
+                let empty = lists.get(list as usize).is_none_or(VecDeque::is_empty);
+                if empty {
+                    free_lists.push(list);
+                }
+                !empty
+            });
+        }
+        let list = self.free_lists.pop().unwrap_or_else(|| {
+            self.lists.push(VecDeque::new());
+            self.lists.len() as u32 - 1
+        });
+        self.names.insert(destination.into(), list);
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn put(idle: &mut Idle<u32>, destination: &str, n: u32, limits: (usize, usize)) -> Option<u32> {
+        let (free, goes) = idle.make_room(destination, limits.0, limits.1);
+        let now = Instant::now();
+        idle.fill(free, n, now, now);
+        goes.map(|entry| entry.kept)
+    }
+
+    fn take(idle: &mut Idle<u32>, destination: &str) -> Option<u32> {
+        idle.take(destination).map(|entry| entry.kept)
+    }
+
+    #[test]
+    fn the_latest_of_a_destination_is_taken_first() {
+        let mut idle = Idle::default();
+        for (n, destination) in ["a", "b", "a", "b"].into_iter().enumerate() {
+            assert_eq!(put(&mut idle, destination, n as u32, (9, 9)), None);
+        }
+        assert_eq!(take(&mut idle, "c"), None);
+        assert_eq!([take(&mut idle, "a"), take(&mut idle, "a")], [Some(2), Some(0)]);
+        assert_eq!((take(&mut idle, "a"), idle.len()), (None, 2));
+    }
+
+    #[test]
+    fn what_waited_longest_goes_where_there_is_no_room() {
+        let mut idle = Idle::default();
+        let rows = [("a", 0), ("b", 1), ("a", 2)];
+        for (destination, n) in rows {
+            assert_eq!(put(&mut idle, destination, n, (2, 4)), None);
+        }
+        // Two of a destination, then four in all.
+        assert_eq!(put(&mut idle, "a", 3, (2, 4)), Some(0));
+        assert_eq!(put(&mut idle, "c", 4, (2, 4)), None);
+        assert_eq!(put(&mut idle, "d", 5, (2, 4)), Some(1));
+        assert_eq!(put(&mut idle, "d", 6, (2, 4)), Some(2));
+        assert_eq!(idle.len(), 4);
+    }
+
+    #[test]
+    fn names_without_anything_idle_are_forgotten_in_time() {
+        let mut idle = Idle::default();
+        for n in 0..10_000 {
+            put(&mut idle, &format!("{n}.test"), n, (9, 9));
+            assert_eq!(take(&mut idle, &format!("{n}.test")), Some(n));
+        }
+        assert!(idle.names.len() <= EMPTY_KEPT + 1, "{} names", idle.names.len());
+        assert!(idle.lists.len() <= EMPTY_KEPT + 1, "{} lists", idle.lists.len());
+        assert_eq!(idle.places.len(), 1);
+    }
+
+    proptest! {
+        /// Against the plainest thing that does the same.
+        #[test]
+        fn it_is_a_list_in_the_order_of_coming(
+            steps in prop::collection::vec((0_u8..3, 0_usize..4), 1..300),
+        ) {
+            const LIMITS: (usize, usize) = (3, 7);
+            let names = ["a", "b", "c", "d"];
+            let mut idle = Idle::default();
+            let mut model: Vec<(usize, u32)> = Vec::new();
+            for (n, (what, which)) in steps.into_iter().enumerate() {
+                let n = n as u32;
+                match what {
+                    0 => {
+                        let at = model.iter().rposition(|(name, _)| *name == which);
+                        let expected = at.map(|at| model.remove(at).1);
+                        prop_assert_eq!(take(&mut idle, names[which]), expected);
+                    }
+                    1 => {
+                        let place = (0..idle.places()).find(|&p| {
+                            idle.at(p).is_some_and(|e| model.get(which).is_some_and(|m| m.1 == e.kept))
+                        });
+                        let removed = place.and_then(|p| idle.remove(p)).map(|e| e.kept);
+                        let expected = (which < model.len()).then(|| model.remove(which).1);
+                        prop_assert_eq!(removed, expected);
+                    }
+                    _ => {
+                        let same = model.iter().filter(|(name, _)| *name == which).count();
+                        let goes = if same >= LIMITS.0 {
+                            model.iter().position(|(name, _)| *name == which)
+                        } else {
+                            (model.len() >= LIMITS.1).then_some(0)
+                        };
+                        let expected = goes.map(|at| model.remove(at).1);
+                        model.push((which, n));
+                        prop_assert_eq!(put(&mut idle, names[which], n, LIMITS), expected);
+                    }
+                }
+                prop_assert_eq!(idle.len(), model.len());
+            }
+            let mut left: Vec<u32> = idle.clear().into_iter().map(|e| e.kept).collect();
+            left.sort_unstable();
+            let expected: Vec<u32> = model.into_iter().map(|(_, n)| n).collect();
+            prop_assert_eq!(left, expected);
+            prop_assert_eq!((idle.len(), idle.oldest, idle.latest), (0, NONE, NONE));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Idle upstream connections: which are kept, for how long, and what happens when one turns out to
+//! be dead. How one connection serves several exchanges is shown in `persistence`.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::hostile::ClosesAtRandom;
+use crate::peers::{Moment, Peer, STEP, eventually_eq};
+use crate::proxies::{OK, get, get_request, proxy, proxy_with};
+use crate::servers::Origin;
+
+/// Each of these moments is one at which servers close connections they had kept.
+#[test]
+fn a_connection_that_dies_at_any_moment_never_costs_a_repeatable_request() {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 1250;
+    let origin = ClosesAtRandom::start();
+    let proxy = proxy();
+    let ask = |client: usize| {
+        let mut peer = Peer::connect(proxy.addr());
+        for i in 0..EACH {
+            let path = format!("/{client}/{i}");
+            peer.send(get_request(origin.addr, &path));
+            let response = peer.read_response();
+            assert_eq!((response.status, response.text()), (200, &*path), "{}", response.head);
+        }
+    };
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || ask(client));
+        }
+    });
+    eventually_eq(|| proxy.stats().exchanges_by_status[2], (CLIENTS * EACH) as u64);
+    let stats = proxy.stats();
+    // Otherwise nothing was shown.
+    assert!(stats.resends > 100, "{stats}");
+    assert!(stats.upstream_reuses > 1000, "{stats}");
+}
+
+/// Asks twice at the same time, so that there are two connections, which then are idle or not.
+fn two_at_once(proxy: &threadgate::Server, origins: [&Origin; 2]) {
+    let mut clients = origins.map(|origin| {
+        let mut client = Peer::connect(proxy.addr());
+        client.send(get_request(origin.addr, "/"));
+        client
+    });
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    eventually_eq(|| proxy.stats().exchanges_finished, 2);
+}
+
+/// Answers two connections once both have asked, and keeps them.
+fn answers_two_at_once() -> Origin {
+    let both = std::sync::Barrier::new(2);
+    Origin::script_at_once(2, move |peer| {
+        peer.read_head();
+        both.wait();
+        peer.send(OK);
+        peer.read_to_any_end();
+    })
+}
+
+#[test]
+fn no_more_connections_are_kept_to_one_destination_than_the_limit() {
+    let proxy = proxy_with(|options| options.pool.per_destination = 1);
+    let origin = answers_two_at_once();
+    two_at_once(&proxy, [&origin, &origin]);
+    eventually_eq(|| proxy.stats().upstream_retired, [0, 0, 0, 1]);
+    drop(proxy);
+    origin.join();
+}
+
+#[test]
+fn no_more_connections_are_kept_in_all_than_the_limit() {
+    let proxy = proxy_with(|options| options.pool.total = 1);
+    let origins = [(); 2].map(|()| Origin::answer(OK));
+    two_at_once(&proxy, origins.each_ref());
+    eventually_eq(|| proxy.stats().upstream_retired, [0, 0, 0, 1]);
+    drop(proxy);
+}
+
+#[test]
+fn a_connection_idle_for_too_long_is_closed() {
+    let limit = Duration::from_millis(200);
+    let proxy = proxy_with(|options| options.pool.idle = limit);
+    let origin = Origin::script(1, move |peer| {
+        peer.read_head();
+        peer.send(OK);
+        peer.expect_eof();
+    });
+    assert_eq!(get(proxy.addr(), origin.addr, "/").text(), "ok");
+    origin.join();
+    eventually_eq(|| proxy.stats().upstream_retired, [0, 1, 0, 0]);
+}
+
+#[test]
+fn without_idle_time_none_is_kept() {
+    let proxy = proxy_with(|options| options.pool.idle = Duration::ZERO);
+    let origin = Origin::script(3, |peer| {
+        peer.read_head();
+        peer.send(OK);
+        peer.expect_eof();
+    });
+    let mut client = Peer::connect(proxy.addr());
+    for _ in 0..3 {
+        client.send(get_request(origin.addr, "/"));
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    origin.join();
+}
+
+#[test]
+fn a_connection_that_is_never_idle_is_not_used_for_ever() {
+    let proxy = proxy_with(|options| options.pool.age = Duration::from_millis(200));
+    let origin = Origin::script(2, |peer| {
+        while peer.try_read_head().is_some() {
+            peer.send(OK);
+        }
+    });
+    let mut client = Peer::connect(proxy.addr());
+    let begun = Instant::now();
+    let mut asked = 0;
+    while proxy.stats().upstream_connects < 2 {
+        assert!(begun.elapsed() < STEP, "still the same after {asked} requests");
+        client.send(get_request(origin.addr, "/"));
+        assert_eq!(client.read_response().text(), "ok");
+        asked += 1;
+    }
+    let stats = proxy.stats();
+    assert_eq!((stats.upstream_retired, stats.resends), ([0, 0, 1, 0], 0));
+    assert!(asked > 2, "it was used again until then");
+    drop(proxy);
+    origin.join();
+}
+
+#[test]
+fn a_connection_the_upstream_ends_while_idle_is_dropped_at_once() {
+    let done = Moment::new();
+    let is_done = done.clone();
+    let proxy = proxy();
+    let origin = Origin::script(1, move |peer| {
+        peer.read_head();
+        peer.send(OK);
+        is_done.wait();
+        peer.half_close();
+        peer.expect_eof();
+    });
+    assert_eq!(get(proxy.addr(), origin.addr, "/").text(), "ok");
+    done.has_come();
+    origin.join();
+    eventually_eq(|| proxy.stats().upstream_retired, [1, 0, 0, 0]);
+}
+
+/// A server that sends content behind the head of its answer to HEAD, in a segment of its own.
+#[test]
+fn content_that_was_withheld_and_comes_all_the_same_answers_nobody() {
+    let (idle, said) = (Moment::new(), Moment::new());
+    let (is_idle, has_said) = (idle.clone(), said.clone());
+    let origin = Origin::script(2, move |peer| {
+        if peer.read_head().starts_with("HEAD ") {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n");
+            is_idle.wait();
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            has_said.has_come();
+            peer.expect_end();
+        } else {
+            peer.send(OK);
+        }
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(get_request(origin.addr, "/").replace("GET", "HEAD"));
+    client.read_head();
+    eventually_eq(|| proxy.stats().exchanges_finished, 1);
+    idle.has_come();
+    said.wait();
+    client.send(get_request(origin.addr, "/"));
+    assert_eq!(client.read_response().text(), "ok");
+    origin.join();
+}
