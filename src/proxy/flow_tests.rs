@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::super::spare::Spares;
 use super::super::{Context, OwnAddresses, TURN_OCTETS, Timeouts};
 use super::*;
 use crate::net::buffer::Buffers;
@@ -31,6 +32,7 @@ fn context() -> Context {
         own: OwnAddresses::default(),
         poller: Arc::clone(&poller),
         pool: pool::Pool::new(pool::Limits::default(), timers, Arc::clone(&poller)),
+        spares: Spares::default(),
         pipes: Pipes::new(4),
         resolver: Resolver::new(Arc::new(System), NameOptions::default()).unwrap(),
         dialer: Dialer { poller, connecting: Connecting::new(1), sources: Sources::default() },

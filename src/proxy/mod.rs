@@ -15,6 +15,7 @@ pub mod reply;
 pub mod request;
 mod reuse;
 pub mod session;
+pub mod spare;
 mod tunnel;
 mod upgrade;
 pub mod waiting;
@@ -36,6 +37,7 @@ use crate::upstream::pool::Pool;
 use crate::wire;
 
 use exchange::Exchange;
+use spare::Spares;
 
 /// How long each wait may last. None of them holds a thread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -96,6 +98,8 @@ pub struct Context {
     pub pool: Arc<Pool>,
     /// Pipes for streams.
     pub pipes: Pipes,
+    /// Finished exchanges that some worker has too many of.
+    pub spares: Spares,
     /// Names.
     pub resolver: Resolver,
     /// New upstream connections.

@@ -270,7 +270,7 @@ impl Session {
     ) -> Stepped {
         self.served = self.served.saturating_add(1);
         turn.counters.count(|c| c.exchanges_begun += 1);
-        let mut exchange = turn.spare.pop().unwrap_or_default();
+        let mut exchange = turn.ctx.spares.take(turn.spare);
         exchange.reset(begun);
         let wanted = match head {
             Ok(length) => {
@@ -388,9 +388,7 @@ impl Session {
         let close = exchange.close || !exchange.request_is_clear() || turn.ctx.is_draining();
         exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
-        if turn.spare.len() < SPARE_KEPT {
-            turn.spare.push(exchange);
-        }
+        turn.ctx.spares.give(turn.spare, exchange);
         if lingers {
             return self.begin_linger(turn);
         }
@@ -564,9 +562,6 @@ impl Session {
         exchange.finish(self.asker.address, &self.waker, turn);
     }
 }
-
-/// How many finished exchanges a worker keeps for their memory.
-const SPARE_KEPT: usize = 64;
 
 /// Protocols other than HTTP/1, by their first octets: what to answer, and what to say of it.
 fn foreign(held: &[u8]) -> Option<(&'static [u8], &'static str)> {

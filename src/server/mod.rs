@@ -37,6 +37,7 @@ use crate::net::timers::Timers;
 use crate::observe::access_log::{AccessLog, Destination, Format};
 use crate::observe::stats::{Snapshot, Stats};
 use crate::policy::guard::Scope;
+use crate::proxy::spare::Spares;
 use crate::proxy::{Context, LONGEST, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
 use crate::wire;
@@ -223,6 +224,7 @@ impl Server {
             own: OwnAddresses::new(addresses.clone()),
             poller: Arc::clone(&poller),
             pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
+            spares: Spares::default(),
             pipes: Pipes::new(options.max_pipes.unwrap_or_else(|| default_pipes(places))),
             resolver,
             dialer: Dialer {
