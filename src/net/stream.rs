@@ -70,6 +70,8 @@ pub struct Stream {
     reset: Option<Errno>,
     /// Whether the socket waits in a receive, and for how long, as dialing left it.
     patient: Patient,
+    /// In which era of the pool of idle connections its address was looked up.
+    era: u32,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -95,6 +97,7 @@ impl Stream {
             broken: false,
             reset: None,
             patient: Patient::Unset,
+            era: 0,
         }
     }
 
@@ -110,7 +113,18 @@ impl Stream {
             broken: false,
             reset: None,
             patient: Patient::NonBlocking,
+            era: 0,
         }
+    }
+
+    /// In which era of the pool of idle connections its address was looked up.
+    pub fn era(&self) -> u32 {
+        self.era
+    }
+
+    /// Sets the era.
+    pub fn set_era(&mut self, era: u32) {
+        self.era = era;
     }
 
     /// The socket, for its options and addresses. Never to be duplicated.

@@ -83,7 +83,7 @@ pub enum Retired {
     Ended,
     /// It was idle for too long.
     Idle,
-    /// It was made too long ago.
+    /// It was made too long ago, or before names began to lead elsewhere.
     Age,
     /// There was no room for it beside others.
     Full,

@@ -79,7 +79,7 @@ impl Exchange {
         };
         let owners = [client.owner(UPSTREAM), client.owner(SECOND)];
         match dial.step(turn.now, &turn.ctx.dialer, &owners, &refuse) {
-            Dialed::Connected(stream, address) => {
+            Dialed::Connected(mut stream, address) => {
                 if turn.ctx.own.have_port(address.port())
                     && let Ok(from) = stream.socket().local_addr()
                     && turn.ctx.own.answered(from.ip(), address)
@@ -91,6 +91,7 @@ impl Exchange {
                     turn.ctx.resolver.note(host, dial.addresses(), address.ip(), now);
                 }
                 stream.hand_to(client.owner(UPSTREAM));
+                stream.set_era(self.era);
                 turn.counters.count(|c| c.upstream_connects += 1);
                 self.connected(stream, Some(address), false, turn);
                 Ok(true)

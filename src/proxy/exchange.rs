@@ -205,6 +205,8 @@ pub struct Exchange {
     pub(super) times: Times,
     pub(super) deadline: Option<Instant>,
     pub(super) wake_at: Option<Instant>,
+    /// The era of the pool in which the upstream was looked for.
+    pub(super) era: u32,
     /// The kernel looks after the upstream's connection of a tunnel.
     pub(super) probed: bool,
     pub(super) failure: Option<Error>,
@@ -358,6 +360,7 @@ impl Exchange {
             Some(ip) => Stage::Dial(Box::new(Dial::new(Addresses::One(ip), self.destination.port))),
             None => Stage::Lookup(None),
         };
+        self.era = turn.ctx.pool.era();
         self.wake_at = None;
         self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
     }

@@ -333,8 +333,8 @@ impl Server {
     }
 
     /// Reads the hosts files again, on this thread; `None` if there are none. The next lookup sees
-    /// what they say now, and idle upstream connections are closed, for they may lead to
-    /// where a name led before. Those in use stay.
+    /// what they say now. Idle upstream connections are closed, for they may lead to where a name
+    /// led before, and those in use are not used again.
     ///
     /// # Errors
     ///
@@ -343,7 +343,7 @@ impl Server {
         let given = self.pool.ctx.resolver.given();
         given.have_files().then(|| {
             let count = given.reread()?;
-            self.pool.ctx.pool.clear();
+            self.pool.ctx.pool.begin_era();
             Ok(count)
         })
     }

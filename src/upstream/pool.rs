@@ -8,6 +8,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -70,6 +71,8 @@ pub struct Kept {
 pub struct Pool {
     state: Mutex<State>,
     limits: Limits,
+    /// Goes up when names lead elsewhere: a connection of an earlier era is not kept.
+    era: AtomicU32,
     timers: Arc<Timers>,
     poller: Arc<Poller>,
     began: Instant,
@@ -87,7 +90,8 @@ impl Pool {
     /// An empty pool.
     pub fn new(limits: Limits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
         let state = Mutex::default();
-        Arc::new(Self { state, limits, timers, poller, began: Instant::now() })
+        let era = AtomicU32::new(0);
+        Arc::new(Self { state, limits, era, timers, poller, began: Instant::now() })
     }
 
     /// Takes a connection to `destination` that is fit for use, and gives its edges to `owner`. One
@@ -125,8 +129,10 @@ impl Pool {
         let end = kept.made + self.lifetime(kept.made);
         let until = end.min(now + limits.idle);
         let mut state = self.state.lock();
-        if until <= now {
-            return state.count(if end <= now { Retired::Age } else { Retired::Idle });
+        // Under the lock, so that it is either found to be old here or cleared.
+        let outdated = end <= now || kept.stream.era() != self.era();
+        if outdated || until <= now {
+            return state.count(if outdated { Retired::Age } else { Retired::Idle });
         }
         if limits.total == 0 || limits.per_destination == 0 {
             return state.count(Retired::Full);
@@ -153,6 +159,18 @@ impl Pool {
         if file {
             self.timers.file(due, Arc::clone(self) as Arc<dyn Expire>);
         }
+    }
+
+    /// The present era. Who looks a name up asks beforehand, and tells the connection.
+    pub fn era(&self) -> u32 {
+        self.era.load(Ordering::SeqCst)
+    }
+
+    /// Begins another era, since names lead elsewhere: closes every idle connection, and keeps none
+    /// of those in use when they are given back.
+    pub fn begin_era(&self) {
+        self.era.fetch_add(1, Ordering::SeqCst);
+        self.clear();
     }
 
     /// Closes every idle connection: descriptors are short, or the proxy shuts down. Answers how

@@ -13,7 +13,7 @@ use threadgate::net::names::Given;
 use threadgate::net::resolve::Resolve;
 
 use crate::hostile::HangingResolver;
-use crate::peers::{Peer, eventually, eventually_eq};
+use crate::peers::{Moment, Peer, eventually, eventually_eq};
 use crate::proxies::{Binary, Names, OK, command, proxy_with};
 use crate::servers::{Origin, Untouched};
 
@@ -168,6 +168,40 @@ fn a_hosts_file_is_read_again_on_a_signal_and_refused_whole_if_it_is_wrong() {
     eventually(|| proxy.stderr().contains("read again: 1 names"));
     assert_answers(proxy.addr, &format!("three.example:{port}"));
     origin.join();
+}
+
+/// One that is in use while the name changes is not used again.
+#[test]
+fn a_connection_in_use_does_not_survive_the_change_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("hosts");
+    fs::write(&file, "127.0.0.1 a.example\n").unwrap();
+    let (asked, go_on) = (Moment::new(), Moment::new());
+    let (is_asked, goes_on) = (asked.clone(), go_on.clone());
+    let old = Origin::script(1, move |peer| {
+        peer.read_head();
+        is_asked.has_come();
+        goes_on.wait();
+        peer.send(OK);
+        peer.expect_end();
+    });
+    let port = old.addr.port();
+    let listener = std::net::TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
+    let new = Origin::script_on(listener, 1, |peer| {
+        peer.read_head();
+        peer.send(OK.replace("ok", "OK"));
+    });
+    let proxy = with_hosts(&file);
+    let mut client = ask(proxy.addr, &format!("a.example:{port}"));
+    asked.wait();
+    fs::write(&file, "127.0.0.2 a.example\n").unwrap();
+    proxy.signal(Signal::HUP);
+    eventually(|| proxy.stderr().contains("read again: 1 names"));
+    go_on.has_come();
+    assert_eq!(client.read_response().text(), "ok");
+    old.join();
+    assert_eq!(ask(proxy.addr, &format!("a.example:{port}")).read_response().text(), "OK");
+    new.join();
 }
 
 /// A connection kept from before leads to where the name led before.
