@@ -220,3 +220,30 @@ fn a_client_that_sends_to_an_upstream_that_has_closed_loses_nothing_of_what_that
     assert!(client.read_to_end() == pattern(OCTETS), "not all, or not the same");
     eventually(|| proxy.stats().failures_of(Side::Upstream) == 1);
 }
+
+/// A receive stops at the urgent mark, whatever is behind it (RFC 6093 §3): short is not all.
+#[test]
+fn urgent_data_in_a_quiet_tunnel_holds_up_nothing_behind_it() {
+    let origin = Origin::script(1, |peer| {
+        for _ in 0..50 {
+            let (mut before, mut behind) = (peer.read_text(1), peer.read_text(1));
+            // What the urgent octet itself becomes is the system's affair.
+            if behind == "!" {
+                behind = peer.read_text(1);
+            }
+            before.push_str(&behind);
+            peer.send(before);
+        }
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    for _ in 0..50 {
+        client.send("a");
+        SockRef::from(client.stream()).send_out_of_band(b"!").unwrap();
+        client.send("b");
+        assert_eq!(client.read_text(2), "ab");
+    }
+    origin.join();
+}
