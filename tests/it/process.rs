@@ -98,7 +98,7 @@ fn a_manager_that_is_not_there_costs_a_warning() {
         },
         &[],
     );
-    assert!(proxy.stderr().contains("WARN NOTIFY_SOCKET=/nonexistent/notify: "));
+    eventually(|| proxy.stderr().contains("WARN NOTIFY_SOCKET=/nonexistent/notify: "));
     assert_eq!(healthz(&proxy), 200);
 }
 
