@@ -71,6 +71,8 @@ Times:
 
 Messages and logs:
       --via NAME|off                name in the Via field (default threadgate-XXXX)
+      --forwarded-for on|off        tell servers the client's address, in Forwarded and
+                                    X-Forwarded-For (default off)
       --access-log FILE|-|off       a line for each exchange; - is stdout (default off)
       --log-format FORMAT           how that line is written: text, json, common or
                                     combined (default text)
@@ -180,6 +182,7 @@ mod tests {
             ("--drain DURATION", duration::Shown(config.drain).to_string()),
             ("--max-head-size SIZE", size::Shown(config.max_head_octets as u64).to_string()),
             ("--via NAME|off", "threadgate-XXXX".to_owned()),
+            ("--forwarded-for on|off", "off".to_owned()),
             ("--access-log FILE|-|off", "off".to_owned()),
             ("--log-format FORMAT", "text".to_owned()),
             ("--color WHEN", "auto".to_owned()),

@@ -132,6 +132,10 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "NAME|off")]
     via: Option<String>,
 
+    /// whether servers are told who asks
+    #[argh(option, arg_name = "on|off")]
+    forwarded_for: Option<String>,
+
     /// accept clients from any network
     #[argh(switch)]
     open: bool,
@@ -210,6 +214,8 @@ impl ServeArgs {
             log_format: read("--log-format", self.log_format, LogFormat::parse)?
                 .unwrap_or(usual.log_format),
             via: read("--via", self.via, config::parse_via)?.unwrap_or(usual.via),
+            forwarded_for: read("--forwarded-for", self.forwarded_for, config::parse_switch)?
+                .unwrap_or(usual.forwarded_for),
             open: self.open,
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),
@@ -361,6 +367,7 @@ mod tests {
         field("--color always", |c| c.color = Color::Always);
         field("--via edge", |c| c.via = Via::Named("edge".to_owned()));
         field("--via off", |c| c.via = Via::Off);
+        field("--forwarded-for on", |c| c.forwarded_for = true);
         field("--open", |c| c.open = true);
         field("-v -v -q", |c| c.verbosity = 1);
         field("-q --quiet", |c| c.verbosity = -2);
@@ -409,6 +416,7 @@ mod tests {
             ("--port-file ''", "--port-file: '' is not a file"),
             ("--log-format xml", "--log-format: 'xml' is not a log format; give text, json"),
             ("--color blue", "--color: 'blue' is not one of auto, always and never"),
+            ("--forwarded-for yes", "--forwarded-for: 'yes' is neither on nor off; "),
             ("--via a:b", "--via: 'a:b' has a ':'"),
         ] {
             let error = config(words).unwrap_err();

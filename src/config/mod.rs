@@ -82,6 +82,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Our pseudonym in the `Via` field; a name given is a token.
     pub via: Via,
+    /// Tell origin servers who asks.
+    pub forwarded_for: bool,
     /// Accept clients from any network on listeners beyond loopback.
     pub open: bool,
     /// When messages on stderr, and the access log on a terminal, are in colour.
@@ -111,6 +113,7 @@ impl Config {
             timeouts: self.timeouts,
             max_head_octets: self.max_head_octets,
             via: self.via.clone(),
+            forwarded_for: self.forwarded_for,
             open: self.open,
             access_log: match &self.access_log {
                 LogTarget::Off => None,
@@ -143,6 +146,7 @@ impl Default for Config {
             access_log: LogTarget::Off,
             log_format: LogFormat::Text,
             via: Via::Drawn,
+            forwarded_for: false,
             open: false,
             color: Color::Auto,
             verbosity: 0,
@@ -265,6 +269,19 @@ impl Color {
             "never" => Ok(Self::Never),
             _ => Err(format!("'{text}' is not one of auto, always and never; give one of them")),
         }
+    }
+}
+
+/// Reads `on` or `off`.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option.
+pub fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("'{text}' is neither on nor off; give one of them")),
     }
 }
 

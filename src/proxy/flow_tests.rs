@@ -39,6 +39,7 @@ fn context() -> Context {
         access_log: None,
         draining: AtomicBool::new(false),
         quota: None,
+        forwarded_for: false,
     }
 }
 

@@ -90,6 +90,8 @@ pub struct Context {
     pub limits: wire::Limits,
     /// Our pseudonym in `Via`, unless nothing is to be added.
     pub via: Option<String>,
+    /// Whether origin servers are told who asks.
+    pub forwarded_for: bool,
     /// The addresses we listen on: requests to them would come back.
     pub own: OwnAddresses,
     /// Readiness.

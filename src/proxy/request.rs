@@ -9,7 +9,8 @@ use memchr::memmem::Finder;
 use crate::error::{Error, Kind, Phase, Side};
 use crate::policy::guard::Scope;
 use crate::wire::{
-    Authority, Framing, HeadError, Method, Outgoing, RequestHead, Scheme, Slots, Target, Version,
+    Authority, Forwarded, Framing, HeadError, Method, Outgoing, RequestHead, Scheme, Slots, Target,
+    Version,
 };
 
 use super::connect::looped;
@@ -94,6 +95,10 @@ pub fn prepare(
                     target: head.target.origin_form(head.method),
                     host: authority.text,
                     via: turn.ctx.via.as_deref(),
+                    forwarded: turn.ctx.forwarded_for.then(|| Forwarded {
+                        client: asker.address.ip(),
+                        by: turn.ctx.via.as_deref(),
+                    }),
                     max_forwards: head.max_forwards.map(|hops| hops.saturating_sub(1)),
                     upgrade: exchange.offer.as_ref(),
                     close: false,

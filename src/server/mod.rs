@@ -81,6 +81,9 @@ pub struct Options {
     pub max_head_octets: usize,
     /// What `Via` says.
     pub via: Via,
+    /// Requests go on with the client's address, in `Forwarded` (RFC 7239) and `X-Forwarded-For`. Else
+    /// both go on as they came.
+    pub forwarded_for: bool,
     /// Listeners beyond loopback serve everybody and connect everywhere.
     pub open: bool,
     /// Where finished exchanges are told.
@@ -113,6 +116,7 @@ impl Default for Options {
             timeouts: Timeouts::default(),
             max_head_octets: wire::Limits::default().max_head_octets,
             via: Via::default(),
+            forwarded_for: false,
             open: false,
             access_log: None,
             after: None,
@@ -221,6 +225,7 @@ impl Server {
                 Via::Named(name) => Some(name),
                 Via::Off => None,
             },
+            forwarded_for: options.forwarded_for,
             own: OwnAddresses::new(addresses.clone()),
             poller: Arc::clone(&poller),
             pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),

@@ -29,12 +29,14 @@ const FOR_ALL_RECIPIENTS: &[&str] = &[
     "cookie",
     "date",
     "expect",
+    "forwarded",
     "location",
     "max-forwards",
     "range",
     "set-cookie",
     "via",
     "www-authenticate",
+    "x-forwarded-for",
 ];
 
 /// What one pass over the fields found.
@@ -243,7 +245,15 @@ mod tests {
         let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
         let target = read.target_text.into();
         let (via, max_forwards, upgrade) = (None, None, None);
-        let rest = Outgoing { target, host: "a", via, max_forwards, upgrade, close: false };
+        let rest = Outgoing {
+            target,
+            host: "a",
+            via,
+            forwarded: None,
+            max_forwards,
+            upgrade,
+            close: false,
+        };
         let mut out = Vec::new();
         read.write_upstream(&mut out, &rest);
         assert_eq!(String::from_utf8_lossy(&out), expected);

@@ -5,7 +5,7 @@
 //! [`chunked`] finds the end of a chunked body. Below them: [`field`] knows the names that matter,
 //! [`target`] reads request-targets and authorities, [`framing`] says where content ends, [`hop`]
 //! what must not travel further, [`upgrade`] what the connection may turn into, [`via`] who handled
-//! the message before.
+//! the message before, [`forwarded`] on whose behalf.
 //!
 //! One rule is above all others: a message that two recipients could read in two ways is refused,
 //! never repaired. Parsing allocates nothing; a value borrows the octets it was read from.
@@ -13,6 +13,7 @@
 pub mod chunked;
 pub mod detect;
 pub mod field;
+pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod hop;
@@ -25,6 +26,7 @@ pub mod via;
 
 pub use chunked::{ChunkError, ChunkLimits, Chunked, Piece};
 pub use field::{Field, Known, Slots};
+pub use forwarded::Forwarded;
 pub use framing::{Framing, FramingError, ResponseFraming};
 pub use head::{HeadError, Limits, Method, Persistence, Version};
 pub use request::{Outgoing, RequestHead};

@@ -9,6 +9,7 @@
 use httparse::Status;
 
 use super::field::{Field, Known, LineSet, Lines, Slots, write_line, write_number};
+use super::forwarded::{self, Forwarded, Received};
 use super::framing::{Framing, request_framing};
 use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
 use super::hop::Survey;
@@ -59,6 +60,8 @@ pub struct Outgoing<'a> {
     pub host: &'a str,
     /// Our pseudonym, for a `Via` line at the end.
     pub via: Option<&'a str>,
+    /// The client, for `Forwarded` and `X-Forwarded-For` lines at the end.
+    pub forwarded: Option<Forwarded<'a>>,
     /// Replaces the value of `Max-Forwards` in its place.
     pub max_forwards: Option<u32>,
     /// Adds `Upgrade`, and the `Connection` that names it.
@@ -170,8 +173,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     pub fn write_upstream(&self, out: &mut Vec<u8>, outgoing: &Outgoing<'_>) {
         // Room for all that can be added, so that the copies below never move what is there.
         let via = outgoing.via.map_or(0, str::len);
+        let forwarded = outgoing.forwarded.as_ref().map_or(0, forwarded::room);
         out.reserve(
-            self.lines.head.len() + outgoing.target.len() + outgoing.host.len() + via + 160,
+            self.lines.head.len()
+                + outgoing.target.len()
+                + outgoing.host.len()
+                + via
+                + forwarded
+                + 160,
         );
 
         out.extend_from_slice(self.method_name.as_bytes());
@@ -190,9 +199,16 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if self.survey.evidence.length_is_odd {
             marked = marked.union(self.survey.lengths);
         }
+        let forwarded = outgoing.forwarded.as_ref().map(|ours| (ours, Received::of(self.lines)));
+        if let Some((_, received)) = &forwarded {
+            marked = marked.union(received.all());
+        }
         self.lines.copy(out, marked, |out, place| self.rewrite(out, place, outgoing));
         if let Some(pseudonym) = outgoing.via {
             via::write(out, self.version, pseudonym);
+        }
+        if let Some((ours, received)) = forwarded {
+            received.write(out, self.lines, ours);
         }
         upgrade::write(out, outgoing.upgrade);
         if outgoing.close {
@@ -299,6 +315,7 @@ pub fn fuzz(bytes: &[u8]) {
         target,
         host: host.unwrap_or("fallback.example"),
         via: Some("gate-7"),
+        forwarded: None,
         max_forwards: head.max_forwards.map(|left| left.saturating_sub(1)),
         upgrade: offer.as_ref(),
         close: end % 2 == 0,
@@ -330,6 +347,15 @@ pub fn fuzz(bytes: &[u8]) {
         &Outgoing { target: again.target_text.into(), via: None, ..outgoing },
     );
     assert_eq!(twice, out);
+
+    let ours = Forwarded { client: std::net::Ipv4Addr::LOCALHOST.into(), by: Some("gate-7") };
+    let mut out = Vec::new();
+    head.write_upstream(&mut out, &Outgoing { forwarded: Some(ours), ..outgoing });
+    let mut slots = Slots::new();
+    let Ok(again) = RequestHead::read(&out, &mut slots, &roomy) else {
+        panic!("not read: {}", out.escape_ascii())
+    };
+    forwarded::assert_appended(head.lines, again.lines, &ours);
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ fn sent(head: &'static str, expected: &str) {
     let target = head.target.origin_form(head.method);
     let mut out = Vec::new();
     let (via, max_forwards, upgrade) = (None, None, None);
-    let rest = Outgoing { target, host, via, max_forwards, upgrade, close: false };
+    let forwarded = None;
+    let rest = Outgoing { target, host, via, forwarded, max_forwards, upgrade, close: false };
     head.write_upstream(&mut out, &rest);
     assert_eq!(String::from_utf8_lossy(&out), expected);
 }
@@ -234,6 +235,7 @@ fn what_we_add_comes_last() {
             target: head.target_text.into(),
             host: "a",
             via: Some("gate"),
+            forwarded: None,
             max_forwards: Some(2),
             upgrade: None,
             close: true,

@@ -22,6 +22,7 @@ mod faults_resets_upstream;
 mod faults_upstream;
 mod fields;
 mod forward;
+mod forwarded;
 mod framing;
 mod hostile;
 mod interim;
