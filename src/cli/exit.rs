@@ -76,7 +76,8 @@ impl Failure {
             }
             // A link-local address means something on one of its networks only.
             io::ErrorKind::InvalidInput => {
-                "the system cannot bind to it; give an address that is valid everywhere on this                  machine"
+                "the system cannot bind to it; give an address that is valid everywhere on this \
+                 machine"
                     .to_owned()
             }
             _ => format!("{error}; leave the option out to let the system choose"),

@@ -41,6 +41,7 @@ mod proxies;
 mod regression;
 mod replies;
 mod responses;
+mod sentences;
 mod servers;
 mod smuggling;
 mod soak;
