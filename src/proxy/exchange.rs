@@ -173,6 +173,8 @@ pub struct Exchange {
     pub offer: Option<Protocols>,
     /// Octets of the request head as received.
     pub head_octets: u64,
+    /// Octets of the request head as it goes on.
+    pub onward_octets: u64,
     /// The connection ends after this exchange.
     pub close: bool,
     /// Status of the final response; 0 while there is none.

@@ -26,12 +26,17 @@ impl Exchange {
         }
     }
 
+    /// The request head, and what went on of what followed it.
+    fn octets_from_client(&self) -> u64 {
+        self.head_octets + self.request.sent().saturating_sub(self.onward_octets)
+    }
+
     fn count(&self, now: Instant, c: &mut Counters) {
         c.exchanges_finished += 1;
         c.count_status(self.status);
         c.count_method(self.facts.method);
         c.octets_to_clients += self.response.sent();
-        c.octets_from_clients += self.head_octets + self.request.sent();
+        c.octets_from_clients += self.octets_from_client();
         if self.failure.is_some() || self.is_tunnel() || self.times.response.is_none() {
             return self.count_otherwise(now, c);
         }
@@ -122,7 +127,7 @@ impl Exchange {
             target: noted.target(),
             version: noted.version(),
             status: self.status,
-            octets_from_client: self.head_octets + self.request.sent(),
+            octets_from_client: self.octets_from_client(),
             octets_to_client: self.response.sent(),
             content_to_client: self.response.sent().saturating_sub(self.heads),
             upstream: address.map_or(self.tried, |u| u.address.or_else(|| u.end.stream.peer())),

@@ -104,6 +104,7 @@ pub fn prepare(
                     close: false,
                 },
             );
+            exchange.onward_octets = exchange.to_upstream.len() as u64;
             Ok(Wanted::Forward(head.framing))
         }
     }
