@@ -11,6 +11,10 @@ Usage: threadgate [serve] [OPTIONS]
   threadgate -p 8080 -t 8           another port, eight worker threads
   threadgate -l 0.0.0.0:3128        for the private networks this machine is in, too
   threadgate --access-log -         a line on stdout for each exchange
+  threadgate -p 0 --port-file port --exit-after 10m
+                                    a free port, for a script; it ends by itself
+  threadgate --access-log access.log --log-format combined
+                                    for GoAccess and its like
   threadgate --resolve www.example:127.0.0.1   send a name somewhere else
   curl -x http://127.0.0.1:3128 http://example.com/
 
