@@ -24,6 +24,7 @@ mod fields;
 mod forward;
 mod forwarded;
 mod framing;
+mod guide;
 mod hostile;
 mod interim;
 mod layers;

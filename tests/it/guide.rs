@@ -1,0 +1,279 @@
+//! The pages of `docs/guide` are true: their scripts, commands and configurations are taken from them
+//! and run, and their links lead somewhere.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::process::Signal;
+
+use crate::peers::{Peer, eventually};
+use crate::programs::{Nginx, free_port, output, run, started, text, tool};
+use crate::proxies::{Binary, get, get_request};
+use crate::servers::RefusedPort;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join("docs/guide").join(name)).unwrap()
+}
+
+/// The block of a page that begins with `start`.
+#[track_caller]
+fn block(page: &str, start: &str) -> String {
+    let mut blocks = page.split("\n```").skip(1).step_by(2);
+    let found = blocks.find_map(|block| {
+        let (_, text) = block.split_once('\n')?;
+        text.starts_with(start).then(|| format!("{text}\n"))
+    });
+    found.unwrap_or_else(|| panic!("no block begins with {start:?}"))
+}
+
+/// A script of a page as a command, with `threadgate` to be found.
+///
+/// The interpreter is named: a file just written may be open still in a process that another test is
+/// starting, and then cannot be executed.
+fn script(dir: &Path, name: &str, start: &str) -> Command {
+    let file = dir.join(name);
+    fs::write(&file, block(&page("script.md"), start)).unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_threadgate"));
+    let mut path = binary.parent().unwrap().as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let interpreter = start.rsplit(['/', ' ']).next().unwrap();
+    let mut command = tool(interpreter).expect("looked for before");
+    command.arg(file).env("PATH", path).current_dir(dir);
+    command
+}
+
+/// nginx with a small page, `/hello`.
+fn origin() -> Option<Nginx> {
+    Nginx::start_with("location /hello { return 200 'hello'; }")
+}
+
+#[test]
+fn the_shell_script_runs_a_command_and_says_what_it_fetched() {
+    if tool("curl").is_none() || tool("jq").is_none() {
+        return;
+    }
+    let (Some(origin), refused) = (origin(), RefusedPort::new()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let good = format!("http://{}/hello", origin.clear);
+    let bad = format!("http://{}/", refused.addr);
+    for (url, code, line) in
+        [(&good, 0, format!("GET\t{good}\t200\t")), (&bad, 22, format!("GET\t{bad}\t502\t"))]
+    {
+        let ended = run(script(dir.path(), "traced.sh", "#!/bin/sh").args(["curl", "-fsS", url]));
+        assert_eq!(ended.status.code(), Some(code), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+    }
+    // One that cannot start has its own status.
+    let mut fails = script(dir.path(), "traced.sh", "#!/bin/sh");
+    let text = fs::read_to_string(dir.path().join("traced.sh")).unwrap();
+    let taken = text.replace("--port 0", &format!("--port {}", origin.clear.port()));
+    fs::write(dir.path().join("traced.sh"), taken).unwrap();
+    let ended = run(fails.arg("true"));
+    assert_eq!(ended.status.code(), Some(69), "{}", ended.stderr);
+}
+
+#[test]
+fn the_python_program_fetches_and_says_what_it_cost() {
+    if tool("python3").is_none() {
+        return;
+    }
+    let (Some(origin), refused) = (origin(), RefusedPort::new()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let good = format!("http://{}/hello", origin.clear);
+    let bad = format!("http://{}/", refused.addr);
+    let said = text(script(dir.path(), "traced.py", "#!/usr/bin/env python3").args([&good, &bad]));
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].starts_with(&format!("GET {good} 200 ok ")), "{said}");
+    assert!(lines[1].starts_with(&format!("GET {bad} 502 connection_refused ")), "{said}");
+}
+
+/// Makes some traffic, and the logs that `log.md` reads.
+fn make_logs(dir: &Path, origin: SocketAddr) {
+    let refused = RefusedPort::new();
+    for (format, file) in
+        [("text", "access.log"), ("json", "access.json"), ("combined", "access.combined")]
+    {
+        let log = dir.join(file);
+        let mut proxy =
+            Binary::start(&["--access-log", log.to_str().unwrap(), "--log-format", format]);
+        for path in ["/hello", "/hello?2"] {
+            assert_eq!(get(proxy.addr, origin, path).status, 200);
+        }
+        assert_eq!(get(proxy.addr, refused.addr, "/").status, 502);
+        let mut tunnel = Peer::connect(proxy.addr);
+        tunnel.send(format!("CONNECT {origin} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        tunnel.read_head();
+        drop(tunnel);
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn the_commands_that_read_a_log_work() {
+    if ["jq", "awk", "goaccess"].iter().any(|name| tool(name).is_none()) {
+        return;
+    }
+    let (Some(origin), dir) = (origin(), tempfile::tempdir().unwrap()) else { return };
+    make_logs(dir.path(), origin.clear);
+    let page = page("log.md");
+    let commands: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    assert!(commands.len() >= 10, "{commands:?}");
+    for command in commands {
+        let mut sh = tool("sh").unwrap();
+        let said = text(sh.args(["-ec", command]).current_dir(dir.path()));
+        let report = dir.path().join("report.html");
+        assert!(!said.trim().is_empty() || report.exists(), "{command} says nothing");
+    }
+}
+
+/// HAProxy with the configuration of the page, and two proxies behind it.
+#[test]
+fn one_of_two_behind_haproxy_stops_without_a_failed_request() {
+    let Some(mut haproxy) = tool("haproxy") else { return };
+    let mut gates = [Binary::start(&[]), Binary::start(&[])];
+    let Some(origin) = origin() else { return };
+    let (front, dir) = (free_port(), tempfile::tempdir().unwrap());
+    let config = block(&page("balancer.md"), "global\n    maxconn")
+        .replace("127.0.0.1:3127", &front.to_string())
+        .replace("127.0.0.1:3128", &gates[0].addr.to_string())
+        .replace("127.0.0.1:3129", &gates[1].addr.to_string())
+        .replace("/run/haproxy", dir.path().to_str().unwrap());
+    let file = dir.path().join("haproxy.cfg");
+    fs::write(&file, config).unwrap();
+    let _haproxy = started(haproxy.arg("-db").arg("-f").arg(&file), front, dir);
+
+    let (served, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for keeps in [true, false].repeat(4) {
+            let (served, stop, origin) = (&served, &stop, origin.clear);
+            scope.spawn(move || ask_until(stop, served, front, origin, keeps));
+        }
+        eventually(|| served.load(Ordering::Relaxed) > 100);
+        gates[0].signal(Signal::TERM);
+        assert_eq!(gates[0].wait().code(), Some(0));
+        let before = served.load(Ordering::Relaxed);
+        eventually(|| served.load(Ordering::Relaxed) > before + 100);
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Asks again and again, on one connection if it `keeps` it. A request that fails fails the test.
+fn ask_until(
+    stop: &AtomicBool,
+    served: &AtomicUsize,
+    front: SocketAddr,
+    origin: SocketAddr,
+    keeps: bool,
+) {
+    let mut client = Peer::connect(front);
+    while !stop.load(Ordering::Relaxed) {
+        client.send(get_request(origin, "/hello"));
+        let response = client.read_response();
+        assert_eq!((response.status, response.text()), (200, "hello"));
+        served.fetch_add(1, Ordering::Relaxed);
+        if !keeps || response.field("connection") == Some("close") {
+            client = Peer::connect(front);
+        }
+    }
+}
+
+/// The unit's command line, with a log and an address that are ours.
+#[test]
+fn the_unit_of_systemd_starts_the_proxy_and_is_found_in_order() {
+    let unit = fs::read_to_string(root().join("docs/threadgate.service")).unwrap();
+    let joined = unit.replace("\\\n", " ");
+    let start = joined.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access.log");
+    let words: Vec<&str> = start.split_whitespace().skip(1).collect();
+    let words = words.into_iter().map(|word| match word {
+        "127.0.0.1:3128" => "127.0.0.1:0",
+        "/var/log/threadgate/access.log" => log.to_str().unwrap(),
+        word => word,
+    });
+    let mut proxy = Binary::start_as(&words.collect::<Vec<_>>());
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(log.exists());
+
+    let Some(mut analyze) = tool("systemd-analyze") else { return };
+    let file = dir.path().join("threadgate.service");
+    let there = unit.replace("/usr/local/bin/threadgate", env!("CARGO_BIN_EXE_threadgate"));
+    // Its page of the manual is not installed here.
+    fs::write(&file, there.replace("Documentation=man:threadgate(1)\n", "")).unwrap();
+    let ended = run(analyze.args(["verify", "--man=no"]).arg(&file));
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", ended.stderr);
+    let mut security = tool("systemd-analyze").unwrap();
+    output(security.args(["security", "--offline=true", "--threshold=20"]).arg(&file));
+}
+
+#[test]
+fn mandoc_has_nothing_to_say_about_the_man_page() {
+    let Some(mut mandoc) = tool("mandoc") else { return };
+    let said =
+        run(mandoc.args(["-T", "lint", "-W", "warning"]).arg(root().join("docs/threadgate.1")));
+    assert_eq!(said.text(), "");
+    assert!(said.status.success());
+}
+
+/// The documents people read, and the README.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = vec![root().join("README.md")];
+    for dir in ["docs", "docs/guide"] {
+        let files = fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
+        documents.extend(files.filter(|file| file.extension().is_some_and(|e| e == "md")));
+    }
+    documents
+}
+
+/// What a heading is called in a link: as GitHub makes it.
+fn anchors(text: &str) -> Vec<String> {
+    let mut in_block = false;
+    let headings = text.lines().filter(|line| {
+        in_block ^= line.starts_with("```");
+        !in_block && line.starts_with('#')
+    });
+    let anchor = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut seen = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')) {
+            let link = link.0;
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => document.clone(),
+                path => document.parent().unwrap().join(path),
+            };
+            assert!(target.exists(), "{}: {link}", document.display());
+            if !anchor.is_empty() {
+                let there = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(there.iter().any(|a| a == anchor), "{}: {link}", document.display());
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
