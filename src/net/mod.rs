@@ -5,6 +5,7 @@ pub mod connecting;
 pub mod dial;
 pub mod family;
 pub mod hosts;
+pub mod listener;
 pub mod names;
 pub mod permits;
 pub mod pipe;

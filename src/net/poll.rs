@@ -9,7 +9,6 @@
 //! (timer, timer's interest, wait, notifier, notifier's interest), this one costs one.
 
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -238,7 +237,7 @@ impl Poller {
     /// When the kernel has no memory or watches left, or the table is full (two million sockets).
     pub fn register(
         self: &Arc<Self>,
-        socket: &TcpStream,
+        socket: impl AsFd,
         owner: Owner,
         interest: Interest,
     ) -> io::Result<Registration> {
@@ -333,7 +332,7 @@ impl std::fmt::Debug for Registration {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 

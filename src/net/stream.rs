@@ -1,19 +1,19 @@
-//! A TCP connection as the engine sees it: one receive, one send, and what is known about readiness.
+//! A connection as the engine sees it: one receive, one send, and what is known about readiness.
 //!
-//! Sockets are blocking `std::net` sockets. A worker receives and sends with `MSG_DONTWAIT`, so a
+//! Sockets are blocking, TCP or unix. A worker receives and sends with `MSG_DONTWAIT`, so a
 //! step never waits; only [`Stream::receive_patiently`] waits, for as long as the socket's receive
 //! timeout, when the worker has nothing better to do. Short counts and `EAGAIN` are ordinary.
 
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustix::pipe::{SpliceFlags, splice};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Socket, TcpKeepalive};
 
 use super::buffer::Buffer;
 use super::pipe::Pipe;
@@ -51,7 +51,7 @@ pub enum Received {
 pub struct Stream {
     // Before the socket, so that its place is free when the descriptor can be used again.
     registration: Option<Registration>,
-    socket: TcpStream,
+    socket: Socket,
     /// Whether a receive may find something. Cleared by a receive that found all there was; set by
     /// an edge. Never cleared without such a receive: an edge comes once.
     readable: bool,
@@ -86,10 +86,10 @@ enum Patient {
 
 impl Stream {
     /// A connection from `accept`: its first octets may already be there.
-    pub fn accepted(socket: TcpStream) -> Self {
+    pub fn accepted(socket: impl Into<Socket>) -> Self {
         Self {
             registration: None,
-            socket,
+            socket: socket.into(),
             readable: true,
             writable: true,
             closed: false,
@@ -102,10 +102,10 @@ impl Stream {
     }
 
     /// A connection still being made, with `O_NONBLOCK` set.
-    pub fn dialing(socket: TcpStream) -> Self {
+    pub fn dialing(socket: impl Into<Socket>) -> Self {
         Self {
             registration: None,
-            socket,
+            socket: socket.into(),
             readable: false,
             writable: false,
             closed: false,
@@ -128,7 +128,7 @@ impl Stream {
     }
 
     /// The socket, for its options and addresses. Never to be duplicated.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
@@ -167,7 +167,7 @@ impl Stream {
     /// What the socket reports: the connection is over.
     pub fn receive_patiently(&mut self, into: &mut Buffer) -> io::Result<Received> {
         if self.patient == Patient::NonBlocking {
-            self.socket.set_nonblocking(false)?;
+            ioctl_fionbio(&self.socket, false)?;
             self.patient = Patient::Unset;
         }
         if self.patient == Patient::Unset {
@@ -279,7 +279,7 @@ impl Stream {
     /// `splice(2)` heeds `O_NONBLOCK` of the socket and nothing else. A patient receive undoes it.
     fn make_non_blocking(&mut self) -> io::Result<()> {
         if self.patient != Patient::NonBlocking {
-            self.socket.set_nonblocking(true)?;
+            ioctl_fionbio(&self.socket, true)?;
             self.patient = Patient::NonBlocking;
         }
         Ok(())
@@ -357,19 +357,24 @@ impl Stream {
     /// Makes the close to come a reset, so that the peer knows the stream is incomplete.
     pub fn reset_on_close(&self) {
         // A socket that refuses is closed the ordinary way: nothing better is left.
-        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
     }
 
     /// Has the kernel see from time to time whether the peer is still there ([`keepalive`]). Four
     /// system calls: for a connection that has lasted. What was accepted has it from its listener.
     pub fn probe_when_quiet(&self) {
         // Without it a vanished peer is found later, by a timeout.
-        let _ = SockRef::from(&self.socket).set_tcp_keepalive(&keepalive());
+        let _ = self.socket.set_tcp_keepalive(&keepalive());
     }
 
-    /// The peer's address.
+    /// Our own address, if it has one.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
+
+    /// The peer's address, if it has one.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.socket.peer_addr().ok()
+        self.socket.peer_addr().ok()?.as_socket()
     }
 
     /// Sees to it that edges reach `owner`: reading ones, and writing ones if `write`.

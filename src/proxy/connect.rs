@@ -81,7 +81,7 @@ impl Exchange {
         match dial.step(turn.now, &turn.ctx.dialer, &owners, &refuse) {
             Dialed::Connected(mut stream, address) => {
                 if turn.ctx.own.have_port(address.port())
-                    && let Ok(from) = stream.socket().local_addr()
+                    && let Some(from) = stream.local()
                     && turn.ctx.own.answered(from.ip(), address)
                 {
                     return Err(looped());

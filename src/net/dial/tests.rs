@@ -202,7 +202,7 @@ fn a_source_address_is_bound_to_and_the_other_family_is_left_alone() {
     let Dialed::Connected(stream, _) = play.step(&mut play.dial_to(&[4]), 0) else {
         panic!("not connected")
     };
-    assert_eq!(stream.socket().local_addr().unwrap().ip(), ip(9));
+    assert_eq!(stream.local().unwrap().ip(), ip(9));
     let six = "::1".parse().unwrap();
     assert!(matches!(play.fails(&mut play.dial(&[six]), 0), (Some(_), Failure::NoSource)));
     play.connects(&mut play.dial(&[six, ip(4)]), 0, 4);

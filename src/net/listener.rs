@@ -1,0 +1,303 @@
+//! Listening sockets, TCP and unix.
+//!
+//! A unix socket has a file. It is made for its owner alone (mode 0600), from the first moment on;
+//! one that a dead process left behind is replaced, one that is listened on is not, and what is no
+//! socket is never touched. The listener removes its file when it drops, unless another's stands
+//! there by then.
+
+use std::fmt;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::stream::keepalive;
+
+/// Connections the kernel may hold for us; it cuts this down to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Where to listen.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Place {
+    /// At an address; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// At a file, for those who may open it.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    place: Place,
+    _file: Option<SocketFile>,
+}
+
+impl Listener {
+    /// Listens at `place`.
+    ///
+    /// # Errors
+    ///
+    /// What the system said. For a unix socket `AddrInUse` means that somebody listens there, and
+    /// `AlreadyExists` that something else than a socket stands there.
+    pub fn bind(place: &Place) -> io::Result<Self> {
+        match place {
+            Place::Tcp(address) => Self::bind_tcp(*address, false),
+            Place::Unix(path) => Self::bind_unix(path),
+        }
+    }
+
+    /// Listens at an address. One on `[::]` takes IPv4 too, unless `only_v6`.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn bind_tcp(address: SocketAddr, only_v6: bool) -> io::Result<Self> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if only_v6 && address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Inherited by what is accepted: no system call a connection.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&keepalive())?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok(Self { socket, place: Place::Tcp(bound), _file: None })
+    }
+
+    fn bind_unix(path: &Path) -> io::Result<Self> {
+        let address = SockAddr::unix(path)?;
+        let _alone = alone_in(path.parent());
+        let mut socket = private()?;
+        match socket.bind(&address) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                remove_if_dead(path, &address)?;
+                socket = private()?;
+                socket.bind(&address)?;
+            }
+            bound => bound?,
+        }
+        let file = SocketFile::of(path)?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket, place: Place::Unix(path.to_owned()), _file: Some(file) })
+    }
+
+    /// Where it listens, with the port the system chose.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Waits for a connection; who connects to a unix socket has no address.
+    ///
+    /// # Errors
+    ///
+    /// What the system said; any, once it is [shut down](Self::shut_down).
+    pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        let (socket, address) = self.socket.accept()?;
+        Ok((socket, address.as_socket()))
+    }
+
+    /// Ends every present and later [`accept`](Self::accept).
+    pub fn shut_down(&self) {
+        // An acceptor that stays in `accept` all the same ends with the process.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// A unix socket whose file will be its owner's alone: the file is made with the socket's own mode, so
+/// there is no moment at which anybody else could connect.
+fn private() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    let file = File::from(OwnedFd::from(socket));
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(Socket::from(OwnedFd::from(file)))
+}
+
+/// Keeps other proxies from looking at the directory's sockets at the same time: two that find the
+/// same dead one would each remove what the other made. The lock ends with the file.
+fn alone_in(directory: Option<&Path>) -> Option<File> {
+    const TRIES: u32 = 100;
+    let directory = directory.filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = File::open(directory).ok()?;
+    for _ in 0..TRIES {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(fs::TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(10)),
+            // Not every file system has locks: then it is left to chance.
+            Err(fs::TryLockError::Error(_)) => break,
+        }
+    }
+    None
+}
+
+/// Removes the file of a socket that nobody listens on.
+fn remove_if_dead(path: &Path, address: &SockAddr) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket"));
+    }
+    let asking = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    // One whose backlog is full lives, too; it must not hold up the start.
+    asking.set_nonblocking(true)?;
+    match asking.connect(address) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(e),
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// The file of a unix socket, removed when this drops.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let it = fs::symlink_metadata(path)?;
+        // Where it is found also after the process has gone to another directory.
+        let path = std::path::absolute(path)?;
+        Ok(Self { path, device: it.dev(), inode: it.ino() })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|it| {
+            it.file_type().is_socket() && (it.dev(), it.ino()) == (self.device, self.inode)
+        });
+        if is_ours {
+            // If it cannot be removed, the next one that listens there will.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+
+    use super::*;
+
+    fn bind(path: &Path) -> io::Result<Listener> {
+        Listener::bind(&Place::Unix(path.to_owned()))
+    }
+
+    fn refused(path: &Path) -> io::ErrorKind {
+        bind(path).map(drop).unwrap_err().kind()
+    }
+
+    #[test]
+    fn a_socket_file_is_its_owners_alone_and_goes_with_the_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = bind(&path).unwrap();
+        let file = fs::symlink_metadata(&path).unwrap();
+        assert!(file.file_type().is_socket());
+        assert_eq!(file.permissions().mode() & 0o777, 0o600);
+        let _client = UnixStream::connect(&path).unwrap();
+        assert_eq!(listener.accept().unwrap().1, None);
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_dead_ones_file_is_replaced_and_a_living_ones_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "the standard library leaves the file");
+        let listener = bind(&path).unwrap();
+        UnixStream::connect(&path).unwrap();
+        assert_eq!(refused(&path), io::ErrorKind::AddrInUse);
+        UnixStream::connect(&path).expect("still the first one's");
+        drop(listener);
+    }
+
+    #[test]
+    fn what_is_no_socket_or_anothers_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "precious").unwrap();
+        assert_eq!(refused(&path), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(refused(&link), io::ErrorKind::AlreadyExists);
+        assert!(path.exists() && link.is_symlink());
+
+        let datagram = dir.path().join("datagram");
+        let _other = UnixDatagram::bind(&datagram).unwrap();
+        assert_eq!(refused(&datagram), io::ErrorKind::AddrInUse);
+        assert!(datagram.exists());
+    }
+
+    #[test]
+    fn a_file_that_took_the_place_of_ours_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = bind(&path).unwrap();
+        // Not removed but moved, so that the new one cannot have the number of the old.
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        drop(listener);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn one_of_several_that_find_a_dead_one_gets_the_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        for _ in 0..20 {
+            drop(UnixListener::bind(&path).unwrap());
+            let listeners: Vec<_> = thread::scope(|scope| {
+                let started: Vec<_> = (0..4).map(|_| scope.spawn(|| bind(&path))).collect();
+                started.into_iter().map(|s| s.join().unwrap()).collect()
+            });
+            assert_eq!(listeners.iter().filter(|l| l.is_ok()).count(), 1);
+            UnixStream::connect(&path).expect("the one that listens has the file");
+            drop(listeners);
+        }
+    }
+
+    #[test]
+    fn shutting_down_ends_accept_on_both_kinds() {
+        let dir = tempfile::tempdir().unwrap();
+        let unix = bind(&dir.path().join("socket")).unwrap();
+        let tcp = Listener::bind(&Place::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+        for listener in [unix, tcp] {
+            thread::scope(|scope| {
+                let accepting = scope.spawn(|| listener.accept().is_err());
+                thread::sleep(Duration::from_millis(20));
+                listener.shut_down();
+                assert!(accepting.join().unwrap());
+            });
+        }
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_refused() {
+        let path = PathBuf::from(format!("/tmp/{}", "x".repeat(200)));
+        assert_eq!(refused(&path), io::ErrorKind::InvalidInput);
+    }
+}
