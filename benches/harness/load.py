@@ -76,7 +76,7 @@ def read_wrk(said: str) -> dict[str, Any]:
     """The numbers in what wrk prints; a ValueError if they are not there."""
     requests = re.search(r"(\d+) requests in", said)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    p99 = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s|m|h) *$", said, re.MULTILINE)
+    p99 = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s|m|h)$", said, re.MULTILINE)
     if not requests or not rate or not p99:
         raise ValueError(said)
     errors = 0

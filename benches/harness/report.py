@@ -164,9 +164,8 @@ OURS = "threadgate"
 
 
 def columns(entries: list[Entry]) -> list[str]:
-    """The proxies with figures or failures, threadgate's variants under its own name."""
-    named = {name for entry in entries for name in (entry["subject"], *entry["problems"])}
-    named |= {name for e in entries for values in e["values"].values() for name in values}
+    """The proxies of the rows, threadgate's variants under its own name."""
+    named = {name for entry in entries for name in entry["proxies"]}
     variants = any(name.startswith(f"{OURS}-") for name in named)
     return [name for name in STARTERS if name in named or (name == OURS and variants)]
 

@@ -114,7 +114,7 @@ def keepalive_row(clients: int, limit: float) -> Row:
         partial(measure.keepalive, clients=clients),
         ("cpu_us", "rate"),
         (Goal("cpu_us", limit, "haproxy"),),
-        held=max(512, clients + clients // 4),
+        held=max(512, clients),
     )
 
 
@@ -157,7 +157,7 @@ def syscalls_row(clients: int, goals: tuple[Goal, ...]) -> Row:
         partial(counting.syscalls, clients=clients),
         ("syscalls",),
         goals,
-        held=max(512, clients + clients // 4),
+        held=max(512, clients),
     )
 
 

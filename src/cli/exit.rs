@@ -8,6 +8,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
+use crate::net::listener::Place;
+
 /// What the process reports to whoever started it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -84,6 +86,44 @@ impl Failure {
         };
         let message = format!("--source-address: cannot connect from {ip}: {why}");
         Self { exit: Exit::Unavailable, message }
+    }
+}
+
+impl Failure {
+    /// An admin listener that could not be opened at `place`.
+    pub fn admin(place: &Place, error: &io::Error) -> Self {
+        let path = match place {
+            Place::Unix(path) => path.display(),
+            Place::Tcp(address) => {
+                let (exit, message) = bind_failure(*address, error);
+                // The advice is the same, the option is another.
+                let message = message.replace("--port or --listen", "--admin");
+                let message = message.replace("--listen", "--admin");
+                return Self { exit, message: format!("--admin: {message}") };
+            }
+        };
+        use io::ErrorKind;
+        let (exit, why) = match error.kind() {
+            ErrorKind::AddrInUse => (
+                Exit::Unavailable,
+                "another process listens there; stop that one, or give another path".to_owned(),
+            ),
+            ErrorKind::AlreadyExists => (
+                Exit::Unavailable,
+                "something that is no socket stands there, and is left alone; remove it, or give \
+                 another path"
+                    .to_owned(),
+            ),
+            ErrorKind::NotFound => {
+                (Exit::Unavailable, "its directory does not exist; make it first".to_owned())
+            }
+            ErrorKind::PermissionDenied => (
+                Exit::NoPermission,
+                "permission denied; give a path in a directory this user can write".to_owned(),
+            ),
+            _ => (Exit::Unavailable, error.to_string()),
+        };
+        Self { exit, message: format!("--admin unix:{path}: cannot listen there: {why}") }
     }
 }
 
@@ -216,6 +256,28 @@ mod tests {
             assert!(failure.message.starts_with(start), "{failure}");
             assert!(failure.message.contains(says), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_refused_admin_listener_says_why_and_what_to_try() {
+        let path = Place::Unix("/run/x".into());
+        for (kind, exit, says) in [
+            (io::ErrorKind::AddrInUse, Exit::Unavailable, "another process listens"),
+            (io::ErrorKind::AlreadyExists, Exit::Unavailable, "no socket stands there"),
+            (io::ErrorKind::NotFound, Exit::Unavailable, "directory does not exist"),
+            (io::ErrorKind::PermissionDenied, Exit::NoPermission, "this user can write"),
+        ] {
+            let failure = Failure::admin(&path, &kind.into());
+            assert_eq!(failure.exit, exit);
+            let message = failure.message;
+            assert!(message.starts_with("--admin unix:/run/x: "), "{message}");
+            assert!(message.contains(says), "{message}");
+        }
+        let in_use = io::Error::from_raw_os_error(Errno::ADDRINUSE.raw_os_error());
+        let failure = Failure::admin(&Place::Tcp("127.0.0.1:9127".parse().unwrap()), &in_use);
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert!(failure.message.contains("--admin 127.0.0.1:0"), "{}", failure.message);
+        assert!(!failure.message.contains("--listen"), "{}", failure.message);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::cli::files::{PidFile, write_whole};
 use crate::cli::logging;
 use crate::cli::readiness::Readiness;
 use crate::config::{Config, ExitAfter, LogTarget};
+use crate::net::listener::Place;
 use crate::observe::access_log::Destination;
 use crate::observe::stats::Snapshot;
 use crate::server::{self, Server, StartError};
@@ -47,8 +48,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let mut signals = signals()?;
     enough.ends(signals.handle());
     if let Some(file) = &config.port_file {
-        let ports: String = server.addrs().iter().map(|a| format!("{}\n", a.port())).collect();
-        write_whole(file, &ports)
+        write_whole(file, &ports(&server))
             .map_err(|e| failed(format!("--port-file {}: cannot write it: {e}", file.display())))?;
     }
     let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose();
@@ -57,6 +57,9 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         enough.reached_after(time)?;
     }
     announce(&server, config.open);
+    if let Some(place) = server.admin() {
+        announce_admin(place, config.open);
+    }
     let listening = addresses(&server);
     readiness.ready(&listening);
 
@@ -206,6 +209,7 @@ fn no_pid_file(config: &Config, e: &io::Error) -> Failure {
 fn refused(config: &Config, e: StartError) -> Failure {
     match e {
         StartError::Bind(address, e) => Failure::bind(address, &e),
+        StartError::Admin(place, e) => Failure::admin(&place, &e),
         StartError::AccessLog(e) => {
             let file = match &config.access_log {
                 LogTarget::File(file) => file.display().to_string(),
@@ -253,6 +257,29 @@ fn addresses(server: &Server) -> String {
     all.join(", ")
 }
 
+/// One line that says how to ask the admin listener, and who may.
+fn announce_admin(place: &Place, open: bool) {
+    let address = match place {
+        Place::Unix(path) => {
+            let path = path.display();
+            log::info!("admin: curl --unix-socket {path} http://localhost/metrics");
+            return;
+        }
+        Place::Tcp(address) => *address,
+    };
+    log::info!(
+        "admin: http://{}/ has /metrics, /stats.json, /healthz, /readyz",
+        reachable(address)
+    );
+    match (address.ip().to_canonical().is_loopback(), open) {
+        (false, false) => log::info!(
+            "beyond loopback, the admin listener serves private networks only; --open lifts that"
+        ),
+        (false, true) => log::warn!("--open: everybody who reaches the admin listener can read it"),
+        _ => {}
+    }
+}
+
 /// An address a client on this machine can use for `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
@@ -261,4 +288,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
+}
+
+/// The ports, one a line, that of the admin listener behind the others.
+fn ports(server: &Server) -> String {
+    let admin = match server.admin() {
+        Some(Place::Tcp(address)) => Some(address),
+        _ => None,
+    };
+    server.addrs().iter().chain(admin).map(|a| format!("{}\n", a.port())).collect()
 }

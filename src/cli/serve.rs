@@ -15,6 +15,7 @@ use crate::cli::run;
 use crate::config::{
     self, Color, Config, ExitAfter, LogFormat, LogTarget, duration, listen, names, number, size,
 };
+use crate::net::listener::Place;
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
 use crate::proxy::Timeouts;
@@ -47,6 +48,10 @@ pub(crate) struct ServeArgs {
     /// when to stop without a signal
     #[argh(option, arg_name = "N|DURATION")]
     exit_after: Option<String>,
+
+    /// where to tell how the proxy does
+    #[argh(option, arg_name = "ADDR|unix:PATH")]
+    admin: Option<String>,
 
     /// worker threads
     #[argh(option, short = 't', arg_name = "N")]
@@ -175,8 +180,10 @@ impl ServeArgs {
         };
         let connecting =
             |v: &str| number::parse_count(v, config::MOST_CONNECTING, "--max-connecting 256");
+        let listen = addresses(&self.listen, self.port.as_deref())?.unwrap_or(usual.listen);
         Ok(Config {
-            listen: addresses(&self.listen, self.port.as_deref())?.unwrap_or(usual.listen),
+            admin: admin(self.admin, &listen)?,
+            listen,
             threads: read("--threads", self.threads, threads)?,
             max_connections: read("--max-connections", self.max_connections, connections)?,
             max_pipes: read("--max-pipes", self.max_pipes, pipes)?,
@@ -274,6 +281,19 @@ fn addresses(listens: &[String], port: Option<&str>) -> Result<Option<Vec<Socket
     }
 }
 
+/// Where the admin listener is to be; not where one of `listen` is.
+fn admin(value: Option<String>, listen: &[SocketAddr]) -> Result<Option<Place>, String> {
+    let place = read("--admin", value, listen::parse_place)?;
+    match &place {
+        Some(Place::Tcp(address)) if address.port() != 0 && listen.contains(address) => {
+            Err(format!(
+                "--admin: {address} is where the proxy listens; give another port, such as :9127"
+            ))
+        }
+        _ => Ok(place),
+    }
+}
+
 fn file_name(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
         Err("'' is not a file; give a file name".to_owned())
@@ -327,6 +347,8 @@ mod tests {
         field("-l :0 -l :0", |c| c.listen = vec![address("127.0.0.1:0"); 2]);
         field("--port 8080", |c| c.listen = vec![address("127.0.0.1:8080")]);
         field("-p 0", |c| c.listen = vec![address("127.0.0.1:0")]);
+        field("--admin :9127", |c| c.admin = Some(Place::Tcp(address("127.0.0.1:9127"))));
+        field("--admin unix:a", |c| c.admin = Some(Place::Unix("a".into())));
         field("--threads 1024", |c| c.threads = NonZeroUsize::new(1024));
         field("-t 1", |c| c.threads = NonZeroUsize::new(1));
         field("--max-connections 9", |c| c.max_connections = NonZeroUsize::new(9));

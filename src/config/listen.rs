@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::net::listener::Place;
+
 /// The port nobody has to name: the one Squid made customary for proxies.
 pub const DEFAULT_PORT: u16 = 3128;
 
@@ -25,6 +27,34 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
         return Ok(loopback(port));
     }
     Err(format!("'{text}' {}", problem(text)))
+}
+
+/// Reads an address to listen on, or `unix:` and the path of a socket.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option: what was found and what to write.
+pub fn parse_place(text: &str) -> Result<Place, String> {
+    let Some(path) = text.strip_prefix("unix:") else {
+        return match parse(text) {
+            Ok(address) => Ok(Place::Tcp(address)),
+            Err(_) if text.starts_with(['/', '.']) => {
+                Err(format!("'{text}' is a path; for a unix socket write unix:{text}"))
+            }
+            Err(e) => Err(e),
+        };
+    };
+    // The system's bound, without the octet that ends it (unix(7)).
+    const MOST: usize = 107;
+    match path.len() {
+        0 => Err("'unix:' has no path; write unix:/run/threadgate.sock, for example".to_owned()),
+        1..=MOST if !path.contains('\0') => Ok(Place::Unix(path.into())),
+        1..=MOST => Err("the path has a NUL; give one without".to_owned()),
+        octets => Err(format!(
+            "the path '{path}' has {octets} octets, and a unix socket's has {MOST} at most; \
+             give a shorter one, or one relative to the directory threadgate is started in"
+        )),
+    }
 }
 
 /// Reads a port, 0 included.
@@ -129,6 +159,26 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_place_is_an_address_or_a_path_behind_unix() {
+        assert_eq!(parse_place(":9127"), Ok(Place::Tcp(loopback(9127))));
+        assert_eq!(parse_place("unix:/run/x"), Ok(Place::Unix("/run/x".into())));
+        assert_eq!(parse_place("unix:x"), Ok(Place::Unix("x".into())));
+        for (text, says) in [
+            ("9127", "is a port without an address; write :9127"),
+            ("/run/x", "'/run/x' is a path; for a unix socket write unix:/run/x"),
+            ("unix:", "has no path"),
+            ("unix:a\0b", "has a NUL"),
+            ("9127:", "'' is not a port"),
+        ] {
+            let error = parse_place(text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        assert!(parse_place(&format!("unix:{}", "x".repeat(107))).is_ok());
+        let error = parse_place(&format!("unix:{}", "x".repeat(108))).unwrap_err();
+        assert!(error.contains("108 octets"), "{error}");
     }
 
     #[test]

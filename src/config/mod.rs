@@ -16,6 +16,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::net::listener::Place;
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
 use crate::observe::access_log::{Destination, Format};
@@ -46,6 +47,8 @@ pub const MOST_HEAD_OCTETS: usize = 1024 * 1024;
 pub struct Config {
     /// Addresses to listen on, at least one, none twice; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
+    /// Where to tell how the proxy does, if anywhere.
+    pub admin: Option<Place>,
     /// Worker threads, at most [`MOST_THREADS`]; `None` lets the server choose.
     pub threads: Option<NonZeroUsize>,
     /// Client connections at one time, at most [`MOST_CONNECTIONS`]; `None` lets the
@@ -56,7 +59,8 @@ pub struct Config {
     pub max_pipes: Option<usize>,
     /// Which upstream connections are kept between exchanges.
     pub pool: pool::Limits,
-    /// File that receives the ports, one a line in the order of `listen`, once they are bound.
+    /// File that receives the ports, one a line in the order of `listen`, once they are bound;
+    /// behind them the one of `admin`, if it has a port.
     pub port_file: Option<PathBuf>,
     /// Connects to one address that may be pending, at most [`MOST_CONNECTING`].
     pub max_connecting: NonZeroUsize,
@@ -103,6 +107,7 @@ impl Config {
         };
         Options {
             listen: self.listen.clone(),
+            admin: self.admin.clone(),
             threads: self.threads,
             max_connections: self.max_connections,
             max_pipes: self.max_pipes,
@@ -129,6 +134,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![listen::loopback(listen::DEFAULT_PORT)],
+            admin: None,
             threads: None,
             max_connections: None,
             max_pipes: None,

@@ -239,6 +239,12 @@ impl Resolver {
     pub fn threads(&self) -> usize {
         self.threads.alive()
     }
+
+    /// Names being looked up now.
+    pub fn pending(&self) -> usize {
+        let names = self.shared.names.lock();
+        names.values().filter(|name| matches!(name, Name::Asked(_))).count()
+    }
 }
 
 /// Drops what has expired, and if that is not much, the quarter that would expire first: each answer

@@ -116,6 +116,12 @@ measures! {
         Counter accepts_refused_no_permit: u64;
         /// Times accept failed (EMFILE, ENOMEM and the like).
         Counter accept_failures: u64;
+        /// Connections to the admin listener accepted.
+        Counter admin_connections_accepted: u64;
+        /// Connections to the admin listener closed, by either side.
+        Counter admin_connections_closed: u64;
+        /// Requests to the admin listener; no other number counts them.
+        Counter admin_requests: u64;
         /// Exchanges begun: a request head was complete, or failed to be one.
         Counter exchanges_begun: u64;
         /// Exchanges finished, well or not.

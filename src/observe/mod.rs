@@ -7,13 +7,17 @@
 //! - [`measure`]: what a number is called and means, said once.
 //! - [`histogram`]: how long things took, in fixed buckets.
 //! - [`counters`]: the list of what is counted.
+//! - [`gauges`]: the list of what is measured when somebody asks.
 //! - [`stats`]: the counters of all workers, and their sum.
-//! - `summary`: the sum for a person.
+//! - [`summary`]: the sum for a person.
+//! - [`report`]: all of it at one time, for Prometheus and as JSON.
 //! - [`access_log`]: one line an exchange or tunnel, written by a thread of its own.
 
 pub mod access_log;
 pub mod counters;
+pub mod gauges;
 pub mod histogram;
 pub mod measure;
+pub mod report;
 pub mod stats;
-mod summary;
+pub mod summary;

@@ -95,7 +95,7 @@ fn statuses(counters: &Counters) -> String {
 }
 
 /// A number of octets, shown with its binary unit.
-struct Size(u64);
+pub struct Size(pub u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -35,6 +35,7 @@ use super::Turn;
 use super::connect::{dial_expired, lookup_expired};
 use super::flow::{Coding, End, Flow};
 use super::noted::{Noted, heads_octets};
+use super::request::Service;
 
 /// Tag of the client's socket.
 pub const CLIENT: u32 = 0;
@@ -177,6 +178,8 @@ pub struct Exchange {
     pub onward_octets: u64,
     /// The connection ends after this exchange.
     pub close: bool,
+    /// What it came to.
+    pub service: Service,
     /// Status of the final response; 0 while there is none.
     pub status: u16,
     pub(super) stage: Stage,

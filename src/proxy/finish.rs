@@ -11,17 +11,22 @@ use crate::observe::counters::{Counters, PHASES};
 
 use super::Turn;
 use super::exchange::Exchange;
+use super::request::Service;
 
 impl Exchange {
     /// The end: counters and log are told, and the connection goes back to the pool if it can.
     pub fn finish(&mut self, address: SocketAddr, waker: &Arc<dyn Wake>, turn: &mut Turn<'_>) {
         let now = turn.clock();
-        turn.counters.count(|c| self.count(now, c));
-        if turn.ctx.access_log.is_some() {
-            self.tell(address, now, turn);
+        if self.service == Service::Proxy {
+            turn.counters.count(|c| self.count(now, c));
+            if turn.ctx.access_log.is_some() {
+                self.tell(address, now, turn);
+            }
         }
         self.keep(waker, turn);
-        if let Some(quota) = &turn.ctx.quota {
+        if self.service == Service::Proxy
+            && let Some(quota) = &turn.ctx.quota
+        {
             quota.spend();
         }
     }

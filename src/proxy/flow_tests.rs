@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::super::admin::tests::At;
 use super::super::spare::Spares;
 use super::super::{Context, OwnAddresses, TURN_OCTETS, Timeouts};
 use super::*;
@@ -18,6 +19,7 @@ use crate::net::poll::Poller;
 use crate::net::resolve::{NameOptions, Resolver, System};
 use crate::net::source::Sources;
 use crate::net::timers::Timers;
+use crate::observe::report::Life;
 use crate::observe::stats::Shard;
 use crate::upstream::pool;
 use crate::wire;
@@ -64,6 +66,7 @@ fn a_step_receives_once_even_if_the_turn_is_spent() {
             assert_eq!(from.write(&[b'x'; 1000]).unwrap(), 1000);
             source.stream.note(Edge { readable: true, ..Edge::default() });
             let mut turn = Turn {
+                overview: &At(Life::Serving),
                 ctx: &ctx,
                 buffers: &mut buffers,
                 spare: &mut spare,

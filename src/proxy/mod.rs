@@ -4,6 +4,7 @@
 //! becomes an exchange), [`exchange`] (the list of steps: `connect`, `relay`, `upgrade`, `tunnel`, `finish`, and `reuse` of connections),
 //! [`flow`] (the engine that moves octets), [`reply`] and [`own`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
 
+pub mod admin;
 mod connect;
 pub mod exchange;
 mod finish;
@@ -36,6 +37,7 @@ use crate::observe::stats::Shard;
 use crate::upstream::pool::Pool;
 use crate::wire;
 
+use admin::Overview;
 use exchange::Exchange;
 use spare::Spares;
 
@@ -207,6 +209,8 @@ pub struct Turn<'w> {
     pub spare: &'w mut Vec<Box<Exchange>>,
     /// The worker's counters.
     pub counters: &'w Shard,
+    /// What the admin listener tells.
+    pub overview: &'w dyn Overview,
     /// When the turn began.
     pub now: Instant,
     /// Octets received and octets sent so far.

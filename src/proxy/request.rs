@@ -1,6 +1,6 @@
 //! A request head becomes an exchange: decided, routed, and written as it goes out.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 
@@ -16,7 +16,7 @@ use crate::wire::{
 use super::connect::looped;
 use super::exchange::{Exchange, Facts};
 use super::reply::{Connection, Reply};
-use super::{Turn, own};
+use super::{Turn, admin, own};
 
 /// What a valid head asks for.
 #[derive(Debug)]
@@ -30,10 +30,35 @@ pub enum Wanted {
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
-    /// The client's address.
+    /// The client's address; unspecified if it has none.
     pub address: SocketAddr,
     /// What its listener allows.
     pub scope: Scope,
+    /// What its listener is for.
+    pub service: Service,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Service {
+    /// Forwarding.
+    #[default]
+    Proxy,
+    /// Telling how the proxy does.
+    Admin,
+}
+
+/// As messages name it.
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.service == Service::Admin {
+            f.write_str("admin: ")?;
+        }
+        match self.address.ip().is_unspecified() {
+            true => f.write_str("unix socket"),
+            false => self.address.fmt(f),
+        }
+    }
 }
 
 static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
@@ -66,6 +91,11 @@ pub fn prepare(
     }
     if !asker.scope.serves(asker.address.ip()) {
         return Err(denied("this proxy serves private networks only"));
+    }
+    if asker.service == Service::Admin {
+        let html = exchange.facts.html;
+        let answer = admin::answer(head.method, &head.target, html, turn.overview);
+        return Ok(reply(&answer.reply(), &head, exchange, turn));
     }
     match head.target {
         Target::Origin(path) => {

@@ -16,7 +16,6 @@
 //! a queue and a worker have no timer that watches.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,13 +24,12 @@ use crate::net::permits::Permit;
 use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::stream::{Received, Stream};
 use crate::observe::stats::Wait;
-use crate::policy::guard::Scope;
 use crate::wire::detect::{Protocol, protocol};
 use crate::wire::head::{find_end, leading_empty_lines};
 
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress, SOCKETS, UPSTREAM};
 use super::flow::End;
-use super::request::{Asker, Wanted, connection, prepare, refused};
+use super::request::{Asker, Service, Wanted, connection, prepare, refused};
 use super::waiting::Waiting;
 use super::{Turn, reply};
 
@@ -146,8 +144,7 @@ impl Session {
     /// A connection just accepted.
     pub fn new(
         stream: Stream,
-        address: SocketAddr,
-        scope: Scope,
+        asker: Asker,
         waker: Arc<dyn Wake>,
         permit: Permit,
         deadline: Instant,
@@ -159,7 +156,7 @@ impl Session {
             state: AWAITED,
             deadline,
             served: 0,
-            asker: Asker { address, scope },
+            asker,
             waker,
             habits: [habit; 2],
             impatient: false,
@@ -169,9 +166,9 @@ impl Session {
         }
     }
 
-    /// The client's address.
-    pub fn address(&self) -> SocketAddr {
-        self.asker.address
+    /// Who its client is.
+    pub fn asker(&self) -> Asker {
+        self.asker
     }
 
     /// Gets as far as it can without waiting.
@@ -240,7 +237,10 @@ impl Session {
                 // Nothing, or half a head and nobody who would finish it.
                 return Stepped::Next(Next::Close);
             }
-            if turn.now >= self.deadline || (begun.is_none() && turn.ctx.is_draining()) {
+            // Who comes to the admin listener meanwhile wants to know just that.
+            let unwanted = self.asker.service == Service::Proxy || self.served > 0;
+            let drained = begun.is_none() && unwanted && turn.ctx.is_draining();
+            if turn.now >= self.deadline || drained {
                 let Some(begun) = *begun else { return Stepped::Next(Next::Close) };
                 let reason = "the request did not come in time";
                 let late =
@@ -269,9 +269,13 @@ impl Session {
         turn: &mut Turn<'_>,
     ) -> Stepped {
         self.served = self.served.saturating_add(1);
-        turn.counters.count(|c| c.exchanges_begun += 1);
         let mut exchange = turn.ctx.spares.take(turn.spare);
         exchange.reset(begun);
+        exchange.service = self.asker.service;
+        turn.counters.count(|c| match self.asker.service {
+            Service::Proxy => c.exchanges_begun += 1,
+            Service::Admin => c.admin_requests += 1,
+        });
         let wanted = match head {
             Ok(length) => {
                 let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
@@ -317,8 +321,10 @@ impl Session {
         turn: &Turn<'_>,
     ) -> Stepped {
         let (answer, reason) = foreign;
-        log::debug!("{}: {reason}", self.asker.address);
-        turn.counters.count(|c| c.count_failure(Side::Client, Kind::HttpRequestError));
+        log::debug!("{}: {reason}", self.asker);
+        if self.asker.service == Service::Proxy {
+            turn.counters.count(|c| c.count_failure(Side::Client, Kind::HttpRequestError));
+        }
         // Nothing more can be done for a client that does not take these few octets.
         let _ = self.client.stream.send(answer);
         self.client.buffer.consume(self.client.buffer.len());
@@ -345,7 +351,7 @@ impl Session {
         let State::Exchange(exchange) = &mut self.state else {
             return Stepped::Next(Next::Close);
         };
-        log::debug!("{}: {error}", self.asker.address);
+        log::debug!("{}: {error}", self.asker);
         if error.kind() == Kind::ClientGone || !exchange.make_way_for_reply() {
             let is_whole = exchange.is_one_way() && error.side() == Side::Upstream;
             if !is_whole && (exchange.is_tunnel() || exchange.ends_by_closing()) {
@@ -517,6 +523,7 @@ impl Session {
     /// What it waits for, when it parks.
     pub fn wait(&self) -> Wait {
         match &self.state {
+            _ if self.asker.service == Service::Admin => Wait::Admin,
             State::Request { begun: None, .. } if self.served > 0 => Wait::Idle,
             State::Request { .. } => Wait::Head,
             State::Exchange(exchange) => exchange.wait(),

@@ -68,7 +68,8 @@ impl Exchange {
         };
         turn.buffers.reclaim(&mut self.to_client);
         if !self.probed {
-            let at = *self.times.response.get_or_insert(turn.now) + probe_after(turn);
+            let opened = self.times.response.or(self.times.connect).unwrap_or(turn.now);
+            let at = opened + probe_after(turn);
             self.probed = at <= turn.now;
             self.wake_at = (!self.probed).then_some(at);
             if self.probed {

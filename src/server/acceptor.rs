@@ -1,18 +1,17 @@
 //! Taking connections in: a permit first, then `accept`, then the ready queue.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-
 use crate::net::dial::is_shortage;
+use crate::net::listener::Listener;
 use crate::net::permits::Permits;
 use crate::net::poll::Wake;
-use crate::net::stream::{Stream, keepalive};
+use crate::net::stream::Stream;
 use crate::policy::guard::Scope;
+use crate::proxy::request::{Asker, Service};
 use crate::proxy::session::Session;
 
 use super::batch;
@@ -20,35 +19,13 @@ use super::parking::{Job, Slot};
 use super::ready::Message;
 use super::workers::Pool;
 
-/// Connections the kernel may hold for us; it cuts this down to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
 /// How long to wait for a descriptor to come free before trying again.
 const BACK_OFF: Duration = Duration::from_millis(100);
-
-/// Binds a listener. One on `[::]` takes IPv4 too, unless `only_v6`.
-///
-/// # Errors
-///
-/// What the system said; [`cli::bind_failure`](crate::cli) makes a sentence of it.
-pub fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if only_v6 && address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Inherited by what is accepted: no system call a connection.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 /// One listener and what its connections need.
 pub struct Acceptor {
     /// The listener.
-    pub listener: Arc<TcpListener>,
+    pub listener: Arc<Listener>,
     /// What its clients may do.
     pub scope: Scope,
     /// Whose workers serve.
@@ -57,7 +34,12 @@ pub struct Acceptor {
     pub permits: Arc<Permits>,
     /// Set before the listener is shut down.
     pub stopping: Arc<AtomicBool>,
+    /// What its clients find.
+    pub service: Service,
 }
+
+/// Stands for the address of a client that has none: it came by a unix socket.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Acceptor {
     /// Accepts until the listener is shut down.
@@ -70,10 +52,13 @@ impl Acceptor {
                 Some(permit) => permit,
                 None => {
                     self.pool.stats.other().count(|c| c.accepts_refused_no_permit += 1);
-                    full.begins(|| {
-                        log::warn!(
+                    full.begins(|| match self.service {
+                        Service::Proxy => log::warn!(
                             "all connections of --max-connections are in use: new ones wait"
-                        );
+                        ),
+                        Service::Admin => log::warn!(
+                            "all connections of the admin listener are in use: new ones wait"
+                        ),
                     });
                     match self.permits.take() {
                         Some(permit) => permit,
@@ -85,15 +70,20 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((socket, address)) => {
                     short.may_end(true, || log::info!("connections are accepted again"));
-                    self.pool.stats.other().count(|c| c.connections_accepted += 1);
+                    self.pool.stats.other().count(|c| match self.service {
+                        Service::Proxy => c.connections_accepted += 1,
+                        Service::Admin => c.admin_connections_accepted += 1,
+                    });
                     let slot = Slot::new(Arc::clone(&self.pool.ready));
                     let waker = Arc::clone(&slot) as Arc<dyn Wake>;
                     let deadline = Instant::now() + self.pool.ctx.timeouts.head;
                     // IPv4 on a listener for both is written as IPv4 everywhere.
-                    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                    let address = address.map_or(NO_ADDRESS, |address| {
+                        SocketAddr::new(address.ip().to_canonical(), address.port())
+                    });
+                    let asker = Asker { address, scope: self.scope, service: self.service };
                     let stream = Stream::accepted(socket);
-                    let session =
-                        Session::new(stream, address, self.scope, waker, permit, deadline);
+                    let session = Session::new(stream, asker, waker, permit, deadline);
                     self.pool.ready.push(Message::Ready(Job { session: Box::new(session), slot }));
                 }
                 Err(_) if self.stopping.load(Ordering::SeqCst) => return,
@@ -141,10 +131,4 @@ impl Trouble {
             say();
         }
     }
-}
-
-/// Wakes the acceptor of `listener`, for good.
-pub fn shut_down(listener: &TcpListener) {
-    // An acceptor that stays in `accept` all the same ends with the process.
-    let _ = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
 }

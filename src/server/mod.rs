@@ -8,6 +8,7 @@
 
 pub mod acceptor;
 pub mod batch;
+pub mod overview;
 pub mod parking;
 pub mod ready;
 pub mod workers;
@@ -16,18 +17,19 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::net::connecting::Connecting;
 use crate::net::dial::Dialer;
 use crate::net::hosts::Wrong;
+use crate::net::listener::{Listener, Place};
 use crate::net::permits::Permits;
 use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
@@ -35,14 +37,18 @@ use crate::net::resolve::{NameOptions, Resolve, Resolver, System};
 use crate::net::source::Sources;
 use crate::net::timers::Timers;
 use crate::observe::access_log::{AccessLog, Destination, Format};
+use crate::observe::report::Report;
 use crate::observe::stats::{Snapshot, Stats};
 use crate::policy::guard::Scope;
+use crate::proxy::admin::{self, Overview as _};
+use crate::proxy::request::Service;
 use crate::proxy::spare::Spares;
 use crate::proxy::{Context, LONGEST, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
 use crate::wire;
 
 use acceptor::Acceptor;
+use overview::Birth;
 use parking::{Parking, Stage};
 use ready::{Message, ReadyQueue};
 use workers::Pool;
@@ -65,6 +71,10 @@ pub enum Via {
 pub struct Options {
     /// Where to listen; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
+    /// Where to tell how the proxy does, to whoever asks over HTTP (`/metrics`, `/stats.json`,
+    /// `/healthz`, `/readyz`); nowhere by default. Its 16 connections are not among
+    /// `max_connections`. Beyond loopback it serves private networks only, unless `open`.
+    pub admin: Option<Place>,
     /// Workers; by default four for each processor.
     pub threads: Option<NonZeroUsize>,
     /// Client connections at once; by default what the open-file limit allows.
@@ -109,6 +119,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            admin: None,
             threads: None,
             max_connections: None,
             max_pipes: None,
@@ -133,6 +144,8 @@ impl Default for Options {
 pub enum StartError {
     /// A listener could not be bound.
     Bind(SocketAddr, io::Error),
+    /// The admin listener could not be bound.
+    Admin(Place, io::Error),
     /// The access log could not be opened.
     AccessLog(io::Error),
     /// A hosts file is wrong.
@@ -147,6 +160,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(address, e) => write!(f, "cannot listen on {address}: {e}"),
+            Self::Admin(place, e) => write!(f, "cannot listen on {place} (admin): {e}"),
             Self::AccessLog(e) => write!(f, "cannot open the access log: {e}"),
             Self::Hosts(wrong) => wrong.fmt(f),
             Self::Source(ip, e) => write!(f, "cannot connect from {ip}: {e}"),
@@ -158,7 +172,11 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Bind(_, e) | Self::AccessLog(e) | Self::Source(_, e) | Self::System(e) => Some(e),
+            Self::Bind(_, e)
+            | Self::Admin(_, e)
+            | Self::AccessLog(e)
+            | Self::Source(_, e)
+            | Self::System(e) => Some(e),
             Self::Hosts(wrong) => Some(wrong),
         }
     }
@@ -168,7 +186,8 @@ impl std::error::Error for StartError {
 /// them finish.
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<Arc<Listener>>,
+    admin: Option<Admin>,
     stopping: Arc<AtomicBool>,
     permits: Arc<Permits>,
     places: usize,
@@ -176,6 +195,14 @@ pub struct Server {
     acceptors: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
     parking: Option<JoinHandle<()>>,
+}
+
+/// The admin listener, which goes on while the proxy drains.
+struct Admin {
+    listener: Arc<Listener>,
+    stopping: Arc<AtomicBool>,
+    permits: Arc<Permits>,
+    acceptor: Option<JoinHandle<()>>,
 }
 
 /// How often a shutdown looks whether the last connection has ended.
@@ -199,12 +226,19 @@ impl Server {
                 o.ip() == Ipv4Addr::UNSPECIFIED && o.port() == address.port() && o.port() != 0
             };
             let both = options.listen.iter().any(beside);
-            let bound = acceptor::bind(address, both)
-                .and_then(|listener| Ok((listener.local_addr()?, Arc::new(listener))));
-            let (address, listener) = bound.map_err(|e| StartError::Bind(address, e))?;
-            addresses.push(address);
-            listeners.push(listener);
+            let listener =
+                Listener::bind_tcp(address, both).map_err(|e| StartError::Bind(address, e))?;
+            addresses.extend(tcp(&listener));
+            listeners.push(Arc::new(listener));
         }
+        let admin = match &options.admin {
+            Some(place) => {
+                let bound =
+                    Listener::bind(place).map_err(|e| StartError::Admin(place.clone(), e))?;
+                Some(Admin::new(bound))
+            }
+            None => None,
+        };
         let threads = options.threads.map_or_else(default_threads, NonZeroUsize::get);
         let places = options.max_connections.map_or_else(default_connections, NonZeroUsize::get);
         let access_log = match options.access_log {
@@ -226,7 +260,10 @@ impl Server {
                 Via::Off => None,
             },
             forwarded_for: options.forwarded_for,
-            own: OwnAddresses::new(addresses.clone()),
+            own: OwnAddresses::new({
+                let admin = admin.iter().filter_map(|admin| tcp(&admin.listener));
+                addresses.iter().copied().chain(admin).collect()
+            }),
             poller: Arc::clone(&poller),
             pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
             spares: Spares::default(),
@@ -246,6 +283,8 @@ impl Server {
             parking: Arc::new(Parking::new(poller, timers)),
             stats: Arc::new(Stats::new(threads)),
             ready: Arc::new(ReadyQueue::new(threads)),
+            birth: Birth { time: SystemTime::now(), moment: Instant::now(), places },
+            serves: AtomicBool::new(false),
         });
         // Each acceptor holds a permit while it waits in `accept`.
         let places = places + listeners.len().saturating_sub(1);
@@ -253,6 +292,7 @@ impl Server {
         let mut server = Self {
             addresses,
             listeners,
+            admin,
             stopping: Arc::new(AtomicBool::new(false)),
             permits: Permits::new(places),
             places,
@@ -272,6 +312,19 @@ impl Server {
             batch::enter();
             parking.watch();
         })?);
+        if let Some(admin) = &mut self.admin {
+            let acceptor = Acceptor {
+                listener: Arc::clone(&admin.listener),
+                scope: tcp(&admin.listener)
+                    .map_or(Scope::Unrestricted, |address| Scope::of(address.ip(), open)),
+                pool: Arc::clone(&self.pool),
+                permits: Arc::clone(&admin.permits),
+                stopping: Arc::clone(&admin.stopping),
+                service: Service::Admin,
+            };
+            let thread = thread::Builder::new().name("admin-acceptor".into());
+            admin.acceptor = Some(thread.spawn(move || acceptor.run())?);
+        }
         for (i, (listener, address)) in self.listeners.iter().zip(&self.addresses).enumerate() {
             let acceptor = Acceptor {
                 listener: Arc::clone(listener),
@@ -279,11 +332,13 @@ impl Server {
                 pool: Arc::clone(&self.pool),
                 permits: Arc::clone(&self.permits),
                 stopping: Arc::clone(&self.stopping),
+                service: Service::Proxy,
             };
             let name = if i == 0 { "acceptor".to_owned() } else { format!("acceptor-{i}") };
             let spawned = thread::Builder::new().name(name).spawn(move || acceptor.run())?;
             self.acceptors.push(spawned);
         }
+        self.pool.serves.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -298,6 +353,11 @@ impl Server {
         &self.addresses
     }
 
+    /// Where the admin listener is, if there is one, with the port the system chose.
+    pub fn admin(&self) -> Option<&Place> {
+        self.admin.as_ref().map(|admin| admin.listener.place())
+    }
+
     /// Workers in the pool.
     pub fn threads(&self) -> usize {
         self.workers.len()
@@ -310,13 +370,18 @@ impl Server {
 
     /// What was counted so far.
     pub fn stats(&self) -> Snapshot {
-        snapshot(&self.pool)
+        self.pool.snapshot()
+    }
+
+    /// All numbers, as the admin listener tells them.
+    pub fn report(&self) -> Report {
+        self.pool.report()
     }
 
     /// Reads the counters after the server itself is gone.
     pub fn stats_reader(&self) -> impl Fn() -> Snapshot + Send + 'static {
         let pool = Arc::clone(&self.pool);
-        move || snapshot(&pool)
+        move || pool.snapshot()
     }
 
     /// Writes what the access log holds, and waits so long for that, after the server itself is gone
@@ -364,7 +429,7 @@ impl Server {
             return 0;
         }
         self.stopping.store(true, Ordering::SeqCst);
-        self.listeners.iter().for_each(|listener| acceptor::shut_down(listener));
+        self.listeners.iter().for_each(|listener| listener.shut_down());
         self.permits.close();
         for acceptor in self.acceptors.drain(..) {
             // One that panicked has said so. Each gives the permit back that it held in `accept`.
@@ -372,10 +437,17 @@ impl Server {
         }
         self.pool.ctx.draining.store(true, Ordering::SeqCst);
         self.pool.parking.enter(Stage::Draining);
-        self.wait_for_the_last(grace);
+        wait_for_the_last(&self.permits, self.places, grace);
         let left = self.places - self.permits.left().min(self.places);
+        if let Some(admin) = &mut self.admin {
+            admin.stop();
+        }
         self.pool.parking.enter(Stage::Cutting);
-        self.wait_for_the_last(Duration::from_secs(1));
+        let all = Duration::from_secs(1);
+        wait_for_the_last(&self.permits, self.places, all);
+        if let Some(admin) = &self.admin {
+            wait_for_the_last(&admin.permits, admin::MAX_CONNECTIONS, all);
+        }
         for _ in &self.workers {
             self.pool.ready.push(Message::Stop);
         }
@@ -396,16 +468,46 @@ impl Server {
         }
         left
     }
+}
 
-    fn wait_for_the_last(&self, limit: Duration) {
-        let end = Instant::now() + limit.min(LONGEST);
-        while self.permits.left() < self.places {
-            let now = Instant::now();
-            if now >= end {
-                break;
-            }
-            self.permits.wait_for_return(LOOK.min(end - now));
+/// Waits until all `places` are free, at most `limit`.
+fn wait_for_the_last(permits: &Arc<Permits>, places: usize, limit: Duration) {
+    let end = Instant::now() + limit.min(LONGEST);
+    while permits.left() < places {
+        let now = Instant::now();
+        if now >= end {
+            break;
         }
+        permits.wait_for_return(LOOK.min(end - now));
+    }
+}
+
+impl Admin {
+    fn new(listener: Listener) -> Self {
+        Self {
+            listener: Arc::new(listener),
+            stopping: Arc::new(AtomicBool::new(false)),
+            permits: Permits::new(admin::MAX_CONNECTIONS),
+            acceptor: None,
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.listener.shut_down();
+        self.permits.close();
+        if let Some(acceptor) = self.acceptor.take() {
+            // One that panicked has said so.
+            let _ = acceptor.join();
+        }
+    }
+}
+
+/// Where a listener is, if not at a file.
+fn tcp(listener: &Listener) -> Option<SocketAddr> {
+    match listener.place() {
+        Place::Tcp(address) => Some(*address),
+        Place::Unix(_) => None,
     }
 }
 
@@ -419,18 +521,6 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Server({:?})", self.addresses)
     }
-}
-
-fn snapshot(pool: &Pool) -> Snapshot {
-    let mut snapshot = pool.stats.snapshot();
-    snapshot.upstream_retired = pool.ctx.pool.retired();
-    if let Some(log) = &pool.ctx.access_log {
-        snapshot.log_lines_dropped = log.dropped();
-    }
-    let connecting = &pool.ctx.dialer.connecting;
-    snapshot.connect_waits = connecting.waits();
-    snapshot.connects_pending = connecting.pending() as u64;
-    snapshot
 }
 
 /// Workers for this machine: see `docs/performance.md` for the measurement.

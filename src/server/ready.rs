@@ -89,6 +89,19 @@ impl ReadyQueue {
         self.nudge();
     }
 
+    /// How many are queued.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// How many workers are busy, patient, and asleep.
+    pub fn workers(&self) -> [u64; 3] {
+        let patient = self.patient.load(Ordering::SeqCst);
+        let asleep = self.free.load(Ordering::SeqCst);
+        let busy = self.beds.len().saturating_sub(patient + asleep);
+        [busy as u64, patient as u64, asleep as u64]
+    }
+
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.receiver.is_empty()

@@ -8,6 +8,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -16,10 +17,12 @@ use crate::net::buffer::Buffers;
 use crate::net::poll::Events;
 use crate::observe::stats::{Counters, Stats, Wait};
 use crate::proxy::exchange::Exchange;
+use crate::proxy::request::Service;
 use crate::proxy::session::Next;
 use crate::proxy::{Context, Turn};
 
 use super::batch;
+use super::overview::Birth;
 use super::parking::{Job, Parking, Stage};
 use super::ready::{Message, ReadyQueue};
 
@@ -33,6 +36,10 @@ pub struct Pool {
     pub stats: Arc<Stats>,
     /// Sessions that can go on.
     pub ready: Arc<ReadyQueue>,
+    /// When it all began.
+    pub birth: Birth,
+    /// Set when all listeners accept.
+    pub serves: AtomicBool,
 }
 
 /// Starts `count` workers named `worker-0`, `worker-1`, … They end on [`Message::Stop`].
@@ -48,8 +55,16 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
                 batch::enter();
                 let buffers = Buffers::default();
                 let events = Events::default();
-                let (was, parked, spare) = (None, 0, Vec::new());
-                let mut worker = Worker { pool: &pool, index, buffers, events, was, parked, spare };
+                let mut worker = Worker {
+                    pool: &pool,
+                    index,
+                    buffers,
+                    events,
+                    was: None,
+                    service: Service::Proxy,
+                    parked: 0,
+                    spare: Vec::new(),
+                };
                 // A panic outside a turn, telling of another one included, is no end either.
                 while catch_unwind(AssertUnwindSafe(|| worker.work())).is_err() {
                     worker.pool.stats.shard(index).count(|c| c.panics += 1);
@@ -71,6 +86,8 @@ struct Worker<'p> {
     events: Events,
     /// What the session of this turn was counted as waiting for.
     was: Option<Wait>,
+    /// What that session came to.
+    service: Service,
     /// Sessions parked.
     parked: u8,
     // Boxed in sessions too: they move between the two without being copied.
@@ -141,6 +158,7 @@ impl Worker<'_> {
 
     fn take_turn(&mut self, mut job: Job, now: Instant) -> After {
         self.was = job.session.waiting.resumed();
+        self.service = job.session.asker().service;
         let Self { pool, index, buffers, spare, was, parked, .. } = self;
         let ready = &pool.ready;
         let stage = pool.parking.stage();
@@ -149,6 +167,7 @@ impl Worker<'_> {
             buffers,
             spare,
             counters: pool.stats.shard(*index),
+            overview: *pool,
             now,
             moved: 0,
         };
@@ -216,7 +235,7 @@ impl Worker<'_> {
             c.patient_reads_paid += paid;
         });
         if let Err(e) = job.session.prepare_to_park(tag, &mut turn) {
-            log::warn!("{}: closed, since it cannot be watched: {e}", job.session.address());
+            log::warn!("{}: closed, since it cannot be watched: {e}", job.session.asker());
             let reason = "the proxy cannot watch another socket";
             job.session.cut(Kind::ConnectionLimitReached, reason, &mut turn);
             self.close(job);
@@ -246,10 +265,13 @@ impl Worker<'_> {
     }
 
     fn count_closed(&mut self, panicked: bool) {
-        let was = self.was.take();
+        let (was, service) = (self.was.take(), self.service);
         self.count(|c| {
             c.count_resume(was);
-            c.connections_closed += 1;
+            match service {
+                Service::Proxy => c.connections_closed += 1,
+                Service::Admin => c.admin_connections_closed += 1,
+            }
             c.panics += u64::from(panicked);
         });
     }

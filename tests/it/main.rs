@@ -11,6 +11,7 @@
 )]
 
 mod access_log;
+mod admin;
 mod clients;
 mod connect;
 mod deadlines;
@@ -31,6 +32,7 @@ mod layers;
 mod lifecycle;
 mod log_destinations;
 mod log_formats;
+mod metrics;
 mod names;
 mod patience;
 mod peers;

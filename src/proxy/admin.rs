@@ -1,0 +1,345 @@
+//! The admin listener: how the proxy does, for programs and for people. Nothing here changes anything.
+//!
+//! Its connections are sessions like all others, on the same workers, with the same deadlines; only
+//! their permits are their own, so that they are answered when the proxy is full. Whatever a request
+//! says, the answer is one of a few, and bounded.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use crate::observe::counters::{CLASSES, PHASES, Wait};
+use crate::observe::gauges::WORKER_STATES;
+use crate::observe::histogram::Histogram;
+use crate::observe::report::{Life, Report};
+use crate::observe::summary::Size;
+use crate::wire::{Method, Target};
+
+use super::reply::Reply;
+
+/// Connections to the admin listener at once; more wait in the kernel.
+pub const MAX_CONNECTIONS: usize = 16;
+
+/// Who knows how the proxy does. Asked on a worker, in the middle of a turn: no wait, no I/O on
+/// sockets.
+pub trait Overview {
+    /// How far it is in its life.
+    fn life(&self) -> Life;
+
+    /// All numbers.
+    fn report(&self) -> Report;
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+/// What Prometheus wants its text format called.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const FIELDS: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
+const FIELDS_405: &str = "Cache-Control: no-store\r\nAllow: GET, HEAD\r\n";
+/// The page brings its own style and nothing else.
+const FIELDS_HTML: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+    Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; \
+    frame-ancestors 'none'\r\n";
+
+/// What there is, and what it is for.
+const PATHS: [(&str, &str); 4] = [
+    ("/metrics", "all numbers, for Prometheus"),
+    ("/stats.json", "the same as JSON"),
+    ("/healthz", "200 for as long as the process serves"),
+    ("/readyz", "200 while new work is taken, 503 while it starts or drains"),
+];
+
+/// An answer, before it is written.
+pub struct Answer {
+    status: u16,
+    media_type: &'static str,
+    content: Cow<'static, str>,
+    fields: &'static str,
+}
+
+impl Answer {
+    fn new(status: u16, media_type: &'static str, content: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, media_type, content: content.into(), fields: FIELDS }
+    }
+
+    /// As a reply.
+    pub fn reply(&self) -> Reply<'_> {
+        let content = Some((self.media_type, self.content.as_bytes()));
+        Reply { status: self.status, content, fields: self.fields }
+    }
+}
+
+/// The answer to a request for `target`; `html` if the client would rather read that.
+pub fn answer(method: Method, target: &Target<'_>, html: bool, of: &dyn Overview) -> Answer {
+    let path = match target {
+        Target::Origin(path) => path.split('?').next().unwrap_or_default(),
+        Target::Asterisk => "*",
+        Target::Authority(_) | Target::Absolute { .. } => {
+            let refusal = "this is the admin listener of a proxy, which forwards nothing; \
+                           send the request to the proxy's own address\n";
+            return Answer::new(421, TEXT, refusal);
+        }
+    };
+    if !matches!(method, Method::Get | Method::Head) {
+        let only = Answer::new(405, TEXT, "only GET and HEAD are allowed here\n");
+        return Answer { fields: FIELDS_405, ..only };
+    }
+    match path {
+        "/" if html => Answer { fields: FIELDS_HTML, ..Answer::new(200, HTML, page(&of.report())) },
+        "/" => Answer::new(200, TEXT, list(&format!("threadgate is {}\n\n", of.life().word()))),
+        "/metrics" => Answer::new(200, METRICS, of.report().prometheus()),
+        "/stats.json" => Answer::new(200, JSON, of.report().json()),
+        "/healthz" => Answer::new(200, TEXT, "ok\n"),
+        "/readyz" => match of.life() {
+            Life::Serving => Answer::new(200, TEXT, "ready\n"),
+            Life::Starting => Answer::new(503, TEXT, "not ready: the proxy is starting\n"),
+            Life::Draining => Answer::new(503, TEXT, "not ready: the proxy is draining\n"),
+        },
+        _ => Answer::new(404, TEXT, list("not found; there is\n\n")),
+    }
+}
+
+fn list(head: &str) -> String {
+    let mut text = head.to_owned();
+    for (path, about) in [("/", "an overview")].iter().chain(&PATHS) {
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(text, "{path:<12} {about}");
+    }
+    text
+}
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--fg:#1c1e21;--dim:#5b636d;--bg:#fff;--line:#d9dde2;--link:#0b57c4;\
+--good:#12703a;--bad:#a8321a}\
+@media(prefers-color-scheme:dark){:root{--fg:#e4e7eb;--dim:#9aa4b0;--bg:#15181c;--line:#333a42;\
+--link:#7ab2ff;--good:#5fd08c;--bad:#ff9478}}\
+body{font:16px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:46em;\
+margin:2.5em auto;padding:0 1em}h1{font-size:1.5em;margin:0}h2{font-size:1em;margin:2em 0 .4em}\
+p{margin:.3em 0}a{color:var(--link)}.dim,th{color:var(--dim);font-weight:400}\
+.good{color:var(--good)}.bad{color:var(--bad)}\
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
+th,td{text-align:left;vertical-align:top;padding:.25em 1em .25em 0;border-top:1px solid var(--line)}\
+th{white-space:nowrap}.n td{text-align:right}.n th~th{text-align:right}.n td:last-child,.n \
+th:last-child{padding-right:0}";
+
+/// The overview for a person.
+fn page(report: &Report) -> String {
+    let (c, g) = (&report.counters, &report.gauges);
+    let class = if report.life == Life::Serving { "good" } else { "bad" };
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>threadgate</title>\n\
+         <style>{STYLE}</style>\n<h1>threadgate <span class=\"dim\">{}</span></h1>\n\
+         <p><span class=\"{class}\">{}</span> <span class=\"dim\">for {}; reload the page for \
+         newer numbers</span>\n<h2>For programs</h2>\n<table>\n",
+        env!("CARGO_PKG_VERSION"),
+        report.life.word(),
+        age(report.uptime.as_secs()),
+    );
+    for (path, about) in PATHS {
+        let _ = writeln!(html, "<tr><th><a href=\"{path}\">{path}</a><td>{about}");
+    }
+    html.push_str("</table>\n<h2>Now, and since the start</h2>\n<table>\n");
+    let [client, proxy, upstream] = c.failures;
+    let workers = WORKER_STATES.iter().zip(g.workers);
+    let parked = Wait::ALL.iter().map(|w| w.word()).zip(g.parked).filter(|(_, n)| *n > 0);
+    let classes = CLASSES.iter().copied().zip(c.exchanges_by_status).filter(|(_, n)| *n > 0);
+    let rows = [
+        (
+            "connections",
+            format!(
+                "{} open of {}, {} accepted",
+                grouped(g.connections_open),
+                grouped(g.connections_max),
+                grouped(c.connections_accepted)
+            ),
+        ),
+        (
+            "exchanges",
+            format!(
+                "{} under way, {} finished",
+                grouped(g.exchanges_open),
+                grouped(c.exchanges_finished)
+            ),
+        ),
+        ("by status", counted(classes)),
+        (
+            "failures",
+            counted([("client", client), ("proxy", proxy), ("upstream", upstream)].into_iter()),
+        ),
+        (
+            "tunnels",
+            format!("{} open, {} opened", grouped(g.tunnels_open), grouped(c.tunnels_opened)),
+        ),
+        (
+            "octets",
+            format!(
+                "{} from clients, {} to clients",
+                Size(c.octets_from_clients),
+                Size(c.octets_to_clients)
+            ),
+        ),
+        (
+            "upstream",
+            format!(
+                "{} connects, {} reuses, {} idle",
+                grouped(c.upstream_connects),
+                grouped(c.upstream_reuses),
+                grouped(g.upstream_idle)
+            ),
+        ),
+        (
+            "names",
+            format!(
+                "{} looked up, {} from the cache, {} under way",
+                grouped(c.lookups),
+                grouped(c.lookup_cache_hits),
+                grouped(g.lookups_pending)
+            ),
+        ),
+        ("workers", counted(workers.map(|(word, n)| (*word, n)))),
+        ("ready queue", format!("{} sessions", grouped(g.ready_sessions))),
+        ("parked", counted(parked)),
+        ("memory", format!("{} resident", Size(g.resident_bytes))),
+    ];
+    for (name, text) in rows {
+        let text = if text.is_empty() { "none" } else { &text };
+        let _ = writeln!(html, "<tr><th>{name}<td>{text}");
+    }
+    html.push_str(
+        "</table>\n<h2>How long things took</h2>\n<table class=\"n\">\n\
+         <tr><th>phase<th>count<th>50 % within<th>90 % within<th>99 % within\n",
+    );
+    let phases = PHASES.iter().copied().zip(&c.phase_seconds);
+    let wholes = [("exchange", &c.exchange_seconds), ("ready queue", &c.queue_wait_seconds)];
+    for (name, histogram) in phases.chain(wholes) {
+        let _ = write!(html, "<tr><th>{name}<td>{}", grouped(histogram.count()));
+        for hundredths in [50, 90, 99] {
+            let _ = write!(html, "<td>{}", within(histogram, hundredths));
+        }
+        html.push('\n');
+    }
+    html.push_str("</table>\n");
+    html
+}
+
+/// `12 idle, 3 tunnel`.
+fn counted<'a>(numbers: impl Iterator<Item = (&'a str, u64)>) -> String {
+    numbers.map(|(word, n)| format!("{} {word}", grouped(n))).collect::<Vec<_>>().join(", ")
+}
+
+/// A number with a narrow space after each three digits.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut grouped = String::with_capacity(digits.len() * 2);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push('\u{202f}');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+fn within(histogram: &Histogram, hundredths: u64) -> String {
+    match histogram.quantile(hundredths) {
+        _ if histogram.count() == 0 => "–".to_owned(),
+        None => "> 10 min".to_owned(),
+        Some(bound) if bound.as_secs() >= 60 => format!("{} min", bound.as_secs() / 60),
+        Some(bound) if bound.as_secs() >= 1 => format!("{} s", bound.as_secs_f64()),
+        Some(bound) => format!("{} ms", bound.as_micros() as f64 / 1000.0),
+    }
+}
+
+/// `3 d 4 h`, `4 h 5 min`, `5 min 6 s`, `6 s`.
+fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::counters::Counters;
+    use crate::observe::gauges::Gauges;
+
+    /// A proxy in which nothing has happened.
+    pub(in super::super) struct At(pub(in super::super) Life);
+
+    impl Overview for At {
+        fn life(&self) -> Life {
+            self.0
+        }
+
+        fn report(&self) -> Report {
+            let uptime = Duration::from_secs(7385);
+            let (counters, gauges) = (Counters::default(), Gauges::default());
+            Report { life: self.0, uptime, counters, gauges }
+        }
+    }
+
+    fn get(path: &str, html: bool, life: Life) -> Answer {
+        answer(Method::Get, &Target::Origin(path), html, &At(life))
+    }
+
+    #[test]
+    fn each_path_has_its_answer() {
+        let ready = |life| get("/readyz", false, life).status;
+        assert_eq!(
+            [ready(Life::Starting), ready(Life::Serving), ready(Life::Draining)],
+            [503, 200, 503]
+        );
+        for (path, status, media_type) in [
+            ("/", 200, TEXT),
+            ("/metrics?x=y", 200, METRICS),
+            ("/stats.json", 200, JSON),
+            ("/healthz", 200, TEXT),
+            ("/metrics/", 404, TEXT),
+            ("/../etc/passwd", 404, TEXT),
+        ] {
+            let answer = get(path, false, Life::Draining);
+            assert_eq!((answer.status, answer.media_type), (status, media_type), "{path}");
+            assert!(answer.content.ends_with('\n'), "{path}");
+        }
+        assert!(get("/x", false, Life::Serving).content.contains("/stats.json"));
+        assert!(get("/", true, Life::Draining).content.contains("draining</span> "));
+    }
+
+    #[test]
+    fn only_reading_is_allowed_and_nothing_is_forwarded() {
+        let at = At(Life::Serving);
+        for method in Method::ALL {
+            let answer = answer(method, &Target::Origin("/metrics"), false, &at);
+            let reads = matches!(method, Method::Get | Method::Head);
+            assert_eq!(answer.status, if reads { 200 } else { 405 }, "{method:?}");
+            assert_eq!(answer.fields.contains("Allow: GET, HEAD\r\n"), !reads);
+        }
+        assert_eq!(answer(Method::Options, &Target::Asterisk, false, &at).status, 405);
+    }
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
+        for (seconds, text) in
+            [(6, "6 s"), (306, "5 min 6 s"), (14_700, "4 h 5 min"), (273_600, "3 d 4 h")]
+        {
+            assert_eq!(age(seconds), text);
+        }
+        let mut h = Histogram::default();
+        assert_eq!(within(&h, 50), "–");
+        h.record(Duration::from_millis(2));
+        assert_eq!(within(&h, 50), "2.5 ms");
+        h.record(Duration::from_secs(601));
+        assert_eq!(within(&h, 99), "> 10 min");
+    }
+}
