@@ -2,7 +2,7 @@
 //!
 //! A worker keeps some for itself. Since an exchange may begin on one worker and end on another, one
 //! would run short while another has too many; what is too many lies here, for all, and is taken and
-//! left in batches, so that the lock is a matter of one exchange in [`BATCH`] at most.
+//! left in batches, so that the lock is a matter of one exchange in `BATCH` at most.
 
 use parking_lot::Mutex;
 

@@ -4,7 +4,7 @@
 //! idle the pool owns its edges, so one that the upstream closes is dropped at once, and no probe is
 //! needed for one that was used a moment ago. Where there is no room for one more, the one that has
 //! been idle for longest goes. The lock is never held while a connection is made, probed for use or
-//! closed. Which is which is [`idle`](super::idle)'s.
+//! closed. Which is which is `idle`'s.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
