@@ -8,15 +8,17 @@ threadgate: an HTTP proxy on a fixed pool of blocking threads
 Usage: threadgate [serve] [OPTIONS]
 
   threadgate                        listen on 127.0.0.1:3128, for this machine only
-  threadgate -p 8080 -t 8           another port, eight worker threads
-  threadgate -l 0.0.0.0:3128        for the private networks this machine is in, too
-  threadgate --access-log -         a line on stdout for each exchange
-  threadgate -p 0 --port-file port --exit-after 10m
-                                    a free port, for a script; it ends by itself
+  curl -x http://127.0.0.1:3128 http://example.com/
+                                    use it; or set http_proxy and https_proxy to it
+  threadgate -p 8080                another port
+  threadgate -l 0.0.0.0:3128        serve the private networks of this machine, too
+  threadgate --access-log -         show what goes through, a line an exchange
   threadgate --access-log access.log --log-format combined
                                     for GoAccess and its like
-  threadgate --resolve www.example:127.0.0.1   send a name somewhere else
-  curl -x http://127.0.0.1:3128 http://example.com/
+  threadgate --resolve www.example:127.0.0.1
+                                    send a name somewhere else
+  threadgate -p 0 --port-file port --exit-after 10m
+                                    a free port, for a script; it ends by itself
 
 Listening:
   -l, --listen ADDR                 address to listen on; may be repeated
@@ -94,9 +96,14 @@ Messages and logs:
 A DURATION is a whole number and a unit: 500ms, 10s, 5m, 1h, 2d.
 A SIZE is a number of octets, or one with a unit: 32k, 64KiB (of 1024), 64kB (of 1000).
 
+Signals: TERM and INT stop it, HUP and USR1 open the access log and read hosts files
+again, USR2 writes counters to stderr.
+
 Exit status: 0 stopped by a signal or --exit-after, 1 failed while running, 2 wrong
 command line, 69 cannot listen or connect from there, 77 not permitted, 78 wrong
 configuration.
+
+More: man threadgate, and docs/guide in the source.
 ";
 
 #[cfg(test)]

@@ -218,6 +218,43 @@ fn the_unit_of_systemd_starts_the_proxy_and_is_found_in_order() {
     output(security.args(["security", "--offline=true", "--threshold=20"]).arg(&file));
 }
 
+/// The help's examples and those of the man page, with places that are ours.
+#[test]
+fn the_examples_of_the_help_and_the_man_page_start() {
+    let help = text(Command::new(env!("CARGO_BIN_EXE_threadgate")).arg("--help"));
+    let man = fs::read_to_string(root().join("docs/threadgate.1")).unwrap().replace("\\-", "-");
+    let of_man = man.split_once(".SH EXAMPLES\n").unwrap().1;
+    let of_help = help.lines().filter_map(|line| line.strip_prefix("  "));
+    let examples: Vec<&str> = of_help.chain(of_man.lines()).collect();
+    let mut started = 0;
+    for example in examples.iter().filter(|line| line.starts_with("threadgate")) {
+        let example = example.split("  ").next().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let mut words: Vec<String> = example.split(' ').skip(1).map(str::to_owned).collect();
+        for word in &mut words {
+            *word = match word.as_str() {
+                "8080" => "0".to_owned(),
+                "0.0.0.0:3128" => "0.0.0.0:0".to_owned(),
+                "access.log" | "/var/log/threadgate.log" => place("log"),
+                other => other.to_owned(),
+            };
+        }
+        if !words.iter().any(|word| ["-p", "-l"].contains(&word.as_str())) {
+            words.extend(["-p".to_owned(), "0".to_owned()]);
+        }
+        // The port file is how the proxy is found here, too.
+        if let Some(at) = words.iter().position(|word| word == "--port-file") {
+            words.drain(at..at + 2);
+        }
+        let mut proxy = Binary::start_as(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.wait().code(), Some(0), "{example}: {}", proxy.stderr());
+        started += 1;
+    }
+    assert!(started >= 12, "{started}");
+}
+
 #[test]
 fn mandoc_has_nothing_to_say_about_the_man_page() {
     let Some(mut mandoc) = tool("mandoc") else { return };
