@@ -141,17 +141,20 @@ fn the_commands_that_read_a_log_work() {
 #[test]
 fn one_of_two_behind_haproxy_stops_without_a_failed_request() {
     let Some(mut haproxy) = tool("haproxy") else { return };
-    let mut gates = [Binary::start(&[]), Binary::start(&[])];
+    let admins = [free_port().to_string(), free_port().to_string()];
+    let mut gates = [0, 1].map(|at| Binary::start(&["--admin", admins[at].as_str()]));
     let Some(origin) = origin() else { return };
     let (front, dir) = (free_port(), tempfile::tempdir().unwrap());
     let config = block(&page("balancer.md"), "global\n    maxconn")
         .replace("127.0.0.1:3127", &front.to_string())
         .replace("127.0.0.1:3128", &gates[0].addr.to_string())
         .replace("127.0.0.1:3129", &gates[1].addr.to_string())
+        .replace("port 9128", admins[0].replace("127.0.0.1:", "port ").as_str())
+        .replace("port 9129", admins[1].replace("127.0.0.1:", "port ").as_str())
         .replace("/run/haproxy", dir.path().to_str().unwrap());
     let file = dir.path().join("haproxy.cfg");
     fs::write(&file, config).unwrap();
-    let _haproxy = started(haproxy.arg("-db").arg("-f").arg(&file), front, dir);
+    let haproxy = started(haproxy.arg("-db").arg("-f").arg(&file), front, dir);
 
     let (served, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -166,6 +169,9 @@ fn one_of_two_behind_haproxy_stops_without_a_failed_request() {
         eventually(|| served.load(Ordering::Relaxed) > before + 100);
         stop.store(true, Ordering::Relaxed);
     });
+    // The checks have asked where they should.
+    eventually(|| haproxy.said().contains("Server proxies/one is DOWN"));
+    assert!(!haproxy.said().contains("proxies/two is DOWN"), "{}", haproxy.said());
 }
 
 /// Asks again and again, on one connection if it `keeps` it. A request that fails fails the test.
