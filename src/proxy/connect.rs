@@ -93,7 +93,7 @@ impl Exchange {
                 stream.hand_to(client.owner(UPSTREAM));
                 stream.set_era(self.era);
                 turn.counters.count(|c| c.upstream_connects += 1);
-                self.connected(stream, Some(address), false, turn);
+                self.connected(stream, Some(address), None, turn);
                 Ok(true)
             }
             Dialed::Waiting(at) => {

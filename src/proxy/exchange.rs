@@ -29,6 +29,7 @@ use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::resolve::Asked;
 use crate::net::stream::Stream;
 use crate::policy::guard::Scope;
+use crate::upstream::pool::Lease;
 use crate::wire::{Framing, Method, Protocols, Version};
 
 use super::Turn;
@@ -128,8 +129,7 @@ pub(super) struct Upstream {
     pub(super) end: End,
     pub(super) address: Option<SocketAddr>,
     pub(super) reused: bool,
-    /// When it was connected.
-    pub(super) made: Instant,
+    pub(super) lease: Lease,
 }
 
 /// What a step came to.
@@ -374,11 +374,12 @@ impl Exchange {
         &mut self,
         stream: Stream,
         address: Option<SocketAddr>,
-        reused: bool,
+        kept: Option<Lease>,
         turn: &mut Turn<'_>,
     ) {
-        let made = turn.now;
-        self.upstream = Some(Upstream { end: End::new(stream), address, reused, made });
+        let reused = kept.is_some();
+        let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
+        self.upstream = Some(Upstream { end: End::new(stream), address, reused, lease });
         self.wake_at = None;
         if !reused {
             self.times.connect = Some(turn.clock());

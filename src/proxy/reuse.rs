@@ -26,24 +26,22 @@ impl Exchange {
         let repeatable = self.facts.repeatable;
         let taken = turn.ctx.pool.take(&self.destination.authority, &owner, repeatable, turn.now);
         // The listener it was made for may allow more than this one.
-        let allowed = |address: &Option<SocketAddr>| {
-            address.is_some_and(|a| self.facts.scope.forbids(a.ip()).is_none())
-        };
-        let Some(kept) = taken.filter(|kept| allowed(&kept.address)) else { return false };
+        let allowed = |a: SocketAddr| self.facts.scope.forbids(a.ip()).is_none();
+        let Some(kept) = taken else { return false };
+        if !kept.address.is_some_and(allowed) {
+            return false;
+        }
         if repeatable {
             self.resend.extend_from_slice(self.to_upstream.unread());
         }
         turn.counters.count(|c| c.upstream_reuses += 1);
-        self.connected(kept.stream, kept.address, true, turn);
-        if let Some(upstream) = &mut self.upstream {
-            upstream.made = kept.made;
-        }
+        self.connected(kept.stream, kept.address, Some(kept.lease), turn);
         true
     }
 
     /// The exchange is over: its connection is kept if it can be.
     pub(super) fn keep(&mut self, waker: &Arc<dyn Wake>, turn: &mut Turn<'_>) {
-        let Some(Upstream { mut end, address, made, .. }) = self.upstream.take() else { return };
+        let Some(Upstream { mut end, address, lease, .. }) = self.upstream.take() else { return };
         // Octets past the end of a response would answer the next request.
         // After a receive that filled its buffer only the socket knows whether there are more.
         let clean = end.buffer.is_empty()
@@ -54,7 +52,7 @@ impl Exchange {
         let usable = clean && whole && self.upstream_persists && !self.is_tunnel();
         if usable && self.failure.is_none() {
             let former = Owner { who: Arc::clone(waker), tag: UPSTREAM };
-            let kept = Kept { stream: end.stream, address, made, withholds: self.withholds };
+            let kept = Kept { stream: end.stream, address, lease, withholds: self.withholds };
             turn.ctx.pool.put(&self.destination.authority, kept, &former, turn.now);
         }
     }

@@ -20,13 +20,31 @@ pub(super) struct Idle<T> {
     free: Vec<u32>,
     /// Which of `lists` a destination has.
     names: HashMap<Box<str>, u32>,
-    /// The places of each destination, the latest last.
-    lists: Vec<VecDeque<u32>>,
+    lists: Vec<List>,
     free_lists: Vec<u32>,
     /// The ends of the list of all entries, in the order in which they came.
     oldest: u32,
     latest: u32,
     count: usize,
+}
+
+/// The places of one destination.
+#[derive(Debug, Default)]
+struct List {
+    /// Empty for one that is free.
+    name: Box<str>,
+    /// The latest last.
+    places: VecDeque<u32>,
+}
+
+/// Where the list of a destination was. It may have gone since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListHint(u32);
+
+impl Default for ListHint {
+    fn default() -> Self {
+        Self(NONE)
+    }
 }
 
 /// A thing at its place.
@@ -42,6 +60,13 @@ pub(super) struct Entry<T> {
     /// Its neighbours in the list of all.
     before: u32,
     after: u32,
+}
+
+impl<T> Entry<T> {
+    /// Where its destination is listed.
+    pub(super) fn list(&self) -> ListHint {
+        ListHint(self.list)
+    }
 }
 
 /// A place that is to be filled.
@@ -86,7 +111,7 @@ impl<T> Idle<T> {
     /// Takes the latest of a destination.
     pub(super) fn take(&mut self, destination: &str) -> Option<Entry<T>> {
         let list = *self.names.get(destination)?;
-        let place = self.lists.get_mut(list as usize)?.pop_back()?;
+        let place = self.lists.get_mut(list as usize)?.places.pop_back()?;
         self.vacate(place)
     }
 
@@ -95,14 +120,16 @@ impl<T> Idle<T> {
     pub(super) fn make_room(
         &mut self,
         destination: &str,
+        hint: ListHint,
         per_destination: usize,
         total: usize,
     ) -> (Free, Option<Entry<T>>) {
-        let list = match self.names.get(destination) {
-            Some(&list) => list,
-            None => self.new_list(destination),
+        let hinted = self.lists.get(hint.0 as usize).filter(|list| *list.name == *destination);
+        let list = match hinted {
+            Some(_) => hint.0,
+            None => self.list(destination),
         };
-        let same = self.lists.get(list as usize);
+        let same = self.lists.get(list as usize).map(|list| &list.places);
         let first = same.filter(|places| places.len() >= per_destination);
         let goes = match first.and_then(|places| places.front()) {
             Some(&place) => self.remove(place),
@@ -119,8 +146,8 @@ impl<T> Idle<T> {
     /// Puts a thing at a free place, as the latest of all and of its destination.
     pub(super) fn fill(&mut self, free: Free, kept: T, since: Instant, until: Instant) {
         let Free { place, list } = free;
-        if let Some(places) = self.lists.get_mut(list as usize) {
-            places.push_back(place);
+        if let Some(list) = self.lists.get_mut(list as usize) {
+            list.places.push_back(place);
         }
         let before = self.latest;
         if let Some(free) = self.places.get_mut(place as usize) {
@@ -134,7 +161,7 @@ impl<T> Idle<T> {
     /// Removes what is at a place.
     pub(super) fn remove(&mut self, place: u32) -> Option<Entry<T>> {
         let entry = self.vacate(place)?;
-        if let Some(places) = self.lists.get_mut(entry.list as usize) {
+        if let Some(List { places, .. }) = self.lists.get_mut(entry.list as usize) {
             if places.front() == Some(&place) {
                 places.pop_front();
             } else {
@@ -170,24 +197,35 @@ impl<T> Idle<T> {
         }
     }
 
-    #[cold]
-    fn new_list(&mut self, destination: &str) -> u32 {
+    /// The list of a destination, by its name.
+    fn list(&mut self, destination: &str) -> u32 {
+        if let Some(&list) = self.names.get(destination) {
+            return list;
+        }
         if self.names.len() >= self.count + EMPTY_KEPT {
-            let (lists, free_lists) = (&self.lists, &mut self.free_lists);
-            self.names.retain(|_, &mut list| {
-                let empty = lists.get(list as usize).is_none_or(VecDeque::is_empty);
-                if empty {
-                    free_lists.push(list);
-                }
-                !empty
-            });
+            self.forget_empty();
         }
         let list = self.free_lists.pop().unwrap_or_else(|| {
-            self.lists.push(VecDeque::new());
+            self.lists.push(List::default());
             self.lists.len() as u32 - 1
         });
+        if let Some(free) = self.lists.get_mut(list as usize) {
+            free.name = destination.into();
+        }
         self.names.insert(destination.into(), list);
         list
+    }
+
+    fn forget_empty(&mut self) {
+        let (lists, free_lists) = (&mut self.lists, &mut self.free_lists);
+        self.names.retain(|_, &mut place| {
+            let Some(list) = lists.get_mut(place as usize) else { return false };
+            if list.places.is_empty() {
+                list.name = Box::default();
+                free_lists.push(place);
+            }
+            !list.places.is_empty()
+        });
     }
 }
 
@@ -198,7 +236,9 @@ mod tests {
     use super::*;
 
     fn put(idle: &mut Idle<u32>, destination: &str, n: u32, limits: (usize, usize)) -> Option<u32> {
-        let (free, goes) = idle.make_room(destination, limits.0, limits.1);
+        // Wherever it leads, right or wrong, it changes nothing.
+        let hint = if n.is_multiple_of(3) { ListHint::default() } else { ListHint(n % 5) };
+        let (free, goes) = idle.make_room(destination, hint, limits.0, limits.1);
         let now = Instant::now();
         idle.fill(free, n, now, now);
         goes.map(|entry| entry.kept)

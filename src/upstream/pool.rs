@@ -18,7 +18,7 @@ use crate::net::stream::Stream;
 use crate::net::timers::{Expire, Timers};
 use crate::observe::counters::Retired;
 
-use super::idle::{Entry, Idle};
+use super::idle::{Entry, Idle, ListHint};
 
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,11 +60,20 @@ pub struct Kept {
     pub stream: Stream,
     /// The address that was connected to.
     pub address: Option<SocketAddr>,
-    /// When it was made.
-    pub made: Instant,
+    /// What the pool knows of it.
+    pub lease: Lease,
     /// The last response on it announced content that must not follow. Some servers send it all the
     /// same, so such a connection is not used again unprobed.
     pub withholds: bool,
+}
+
+/// What the pool knows of a connection, carried along while that is in use.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    /// From then on it is not kept.
+    expires: Instant,
+    /// Where its destination was listed: saves looking for it by name.
+    list: ListHint,
 }
 
 /// The idle connections of one proxy.
@@ -107,7 +116,8 @@ impl Pool {
         loop {
             let Entry { kept, since, .. } = {
                 let mut state = self.state.lock();
-                let entry = state.idle.take(destination)?;
+                let mut entry = state.idle.take(destination)?;
+                entry.kept.lease.list = entry.list();
                 // Under the lock: an edge that finds the connection gone asks its owner next.
                 entry.kept.stream.hand_to(owner.clone());
                 entry
@@ -126,11 +136,11 @@ impl Pool {
     /// `former` owner is seen to.
     pub fn put(self: &Arc<Self>, destination: &str, kept: Kept, former: &Owner, now: Instant) {
         let limits = self.limits;
-        let end = kept.made + self.lifetime(kept.made);
-        let until = end.min(now + limits.idle);
+        let Lease { expires, list } = kept.lease;
+        let until = expires.min(now + limits.idle);
         let mut state = self.state.lock();
         // Under the lock, so that it is either found to be old here or cleared.
-        let outdated = end <= now || kept.stream.era() != self.era();
+        let outdated = expires <= now || kept.stream.era() != self.era();
         if outdated || until <= now {
             return state.count(if outdated { Retired::Age } else { Retired::Idle });
         }
@@ -138,7 +148,7 @@ impl Pool {
             return state.count(Retired::Full);
         }
         let (free, evicted) =
-            state.idle.make_room(destination, limits.per_destination, limits.total);
+            state.idle.make_room(destination, list, limits.per_destination, limits.total);
         if evicted.is_some() {
             state.count(Retired::Full);
         }
@@ -195,8 +205,12 @@ impl Pool {
         self.state.lock().retired
     }
 
-    /// How long a connection made then is used again: [`Limits::age`] or up to a quarter less, always
-    /// the same for the same connection.
+    /// For a connection made now.
+    pub fn lease(&self, now: Instant) -> Lease {
+        Lease { expires: now + self.lifetime(now), list: ListHint::default() }
+    }
+
+    /// How long a connection made then is used again: [`Limits::age`] or up to a quarter less.
     fn lifetime(&self, made: Instant) -> Duration {
         let nanos = made.saturating_duration_since(self.began).subsec_nanos();
         // 2^32 divided by the golden ratio: the upper bits of the product are spread evenly.
@@ -286,8 +300,8 @@ mod tests {
         pool.retired()
     }
 
-    fn kept(stream: Stream, made: Instant) -> Kept {
-        Kept { stream, address: None, made, withholds: false }
+    fn kept(pool: &Pool, stream: Stream, made: Instant) -> Kept {
+        Kept { stream, address: None, lease: pool.lease(made), withholds: false }
     }
 
     struct Nobody;
@@ -334,8 +348,8 @@ mod tests {
         let now = Instant::now();
         let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
         let (port_a, port_b) = (a.local(), b.local());
-        pool.put("a:80", kept(a, now), &bench.owner, now);
-        pool.put("a:80", kept(b, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, a, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, b, now), &bench.owner, now);
         assert!(pool.take("b:80", &bench.owner, true, now).is_none());
         let take = || pool.take("a:80", &bench.owner, true, now).unwrap();
         assert_eq!(take().stream.local(), port_b);
@@ -348,7 +362,7 @@ mod tests {
         let bench = Bench::new();
         let pool = bench.pool(Limits::default());
         let (stream, peer) = bench.connection();
-        pool.put("a:80", kept(stream, Instant::now()), &bench.owner, Instant::now());
+        pool.put("a:80", kept(&pool, stream, Instant::now()), &bench.owner, Instant::now());
         drop(peer);
         let mut events = Events::default();
         bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
@@ -364,7 +378,7 @@ mod tests {
         for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
             let (stream, peer) = bench.connection();
             peer.shutdown(std::net::Shutdown::Both).unwrap();
-            pool.put("a:80", kept(stream, now), &bench.owner, now);
+            pool.put("a:80", kept(&pool, stream, now), &bench.owner, now);
             let at = now + Duration::from_secs(later);
             let taken = pool.take("a:80", &bench.owner, repeatable, at);
             assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
@@ -378,7 +392,7 @@ mod tests {
         let now = Instant::now();
         for says_more in [false, true] {
             let (stream, mut peer) = bench.connection();
-            let withholding = Kept { withholds: true, ..kept(stream, now) };
+            let withholding = Kept { withholds: true, ..kept(&pool, stream, now) };
             pool.put("a:80", withholding, &bench.owner, now);
             if says_more {
                 assert_eq!(peer.write(b"withheld").unwrap(), 8);
@@ -399,7 +413,7 @@ mod tests {
             let (stream, peer) = bench.connection();
             let port = stream.socket().local_addr().unwrap();
             peers.push(peer);
-            pool.put(destination, kept(stream, now), &bench.owner, now);
+            pool.put(destination, kept(&pool, stream, now), &bench.owner, now);
             (port, pool.len())
         };
         let take = |destination| {
@@ -418,7 +432,7 @@ mod tests {
         assert_eq!(retired(&pool), [0, 0, 0, 2]);
         for nothing in [Limits { total: 0, ..limits }, Limits { per_destination: 0, ..limits }] {
             let pool = bench.pool(nothing);
-            pool.put("a:80", kept(bench.connection().0, now), &bench.owner, now);
+            pool.put("a:80", kept(&pool, bench.connection().0, now), &bench.owner, now);
             assert!(pool.is_empty());
         }
     }
@@ -431,8 +445,8 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(10);
         let ((first, _peer), (second, _other)) = (bench.connection(), bench.connection());
-        pool.put("a:80", kept(first, now), &bench.owner, now);
-        pool.put("a:80", kept(second, now), &bench.owner, later);
+        pool.put("a:80", kept(&pool, first, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, second, now), &bench.owner, later);
         assert_eq!(bench.timers.len(), 1);
         let due = Arc::clone(&pool).due(now + idle, now + Duration::from_secs(31));
         assert_eq!((pool.len(), due), (1, Some(later + idle)));
@@ -442,7 +456,7 @@ mod tests {
 
         let pool = bench.pool(Limits { idle: Duration::ZERO, ..Limits::default() });
         let (stream, _peer) = bench.connection();
-        pool.put("a:80", kept(stream, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, stream, now), &bench.owner, now);
         assert_eq!((pool.len(), retired(&pool)), (0, [0, 1, 0, 0]), "none is kept");
     }
 
@@ -454,7 +468,7 @@ mod tests {
         let made = pool.began;
         let put = |at| {
             let (stream, peer) = bench.connection();
-            pool.put("a:80", kept(stream, made), &bench.owner, at);
+            pool.put("a:80", kept(&pool, stream, made), &bench.owner, at);
             (pool.len(), peer)
         };
         assert_eq!(put(made + age).0, 0);
@@ -485,11 +499,11 @@ mod tests {
         };
         let (stream, peer) = unwatched();
         peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", kept(stream, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, stream, now), &bench.owner, now);
         assert!(pool.take("a:80", &bench.owner, true, now).is_none(), "a probe finds the end");
 
         let (stream, peer) = unwatched();
-        pool.put("a:80", kept(stream, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, stream, now), &bench.owner, now);
         drop(peer);
         let due = Arc::clone(&pool).due(now + UNWATCHED, now + UNWATCHED);
         assert_eq!((pool.len(), due), (1, Some(now + Limits::default().idle)));
@@ -515,9 +529,9 @@ mod tests {
         let former = Owner { who: Arc::new(Late), tag: 1 };
         let ((alive, _peer), (dead, peer)) = (bench.connection(), bench.connection());
         peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", kept(alive, Instant::now()), &former, Instant::now());
+        pool.put("a:80", kept(&pool, alive, Instant::now()), &former, Instant::now());
         assert_eq!(pool.len(), 1, "a late edge alone is no reason to close");
-        pool.put("a:80", kept(dead, Instant::now()), &former, Instant::now());
+        pool.put("a:80", kept(&pool, dead, Instant::now()), &former, Instant::now());
         assert_eq!(pool.len(), 1);
     }
 }
