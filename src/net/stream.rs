@@ -65,9 +65,9 @@ pub struct Stream {
     urgent: bool,
     /// Whether an edge told of an error.
     broken: bool,
-    /// A reset that a send was told of. The system tells it once: to a receive after it the stream
-    /// would seem to have ended in order.
-    reset: Option<Errno>,
+    /// Why the connection was lost, if a send or [`broken`](Self::broken) was told. The system tells it
+    /// once: to a receive after it the stream would seem to have ended in order.
+    lost: Option<Errno>,
     /// Whether the socket waits in a receive, and for how long, as dialing left it.
     patient: Patient,
     /// In which era of the pool of idle connections its address was looked up.
@@ -95,7 +95,7 @@ impl Stream {
             closed: false,
             urgent: false,
             broken: false,
-            reset: None,
+            lost: None,
             patient: Patient::Unset,
             era: 0,
         }
@@ -111,7 +111,7 @@ impl Stream {
             closed: false,
             urgent: false,
             broken: false,
-            reset: None,
+            lost: None,
             patient: Patient::NonBlocking,
             era: 0,
         }
@@ -229,8 +229,9 @@ impl Stream {
 
     /// Receives what is there into an empty `pipe`, `most` octets at most, without copying it.
     ///
-    /// `Nothing` means that the pipe got none, not that there is none: urgent data, for one, is
-    /// received but not spliced. Ask [`receive`](Self::receive) before waiting.
+    /// `Nothing` means that the pipe got none, not that there is none, nor that the stream goes on:
+    /// it is also the answer in front of urgent data, which is received but not spliced, and at the
+    /// end. [`receive`](Self::receive) tells which.
     ///
     /// # Errors
     ///
@@ -241,17 +242,13 @@ impl Stream {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         loop {
             return match splice(&self.socket, None, pipe.writer(), None, most, flags) {
-                Ok(0) => {
-                    self.readable = false;
-                    self.closed = false;
-                    self.ended()
-                }
+                // The end, or urgent data in front of what is still to come: a receive tells.
+                Ok(0) | Err(Errno::AGAIN) => Ok(Received::Nothing),
                 // The pipe may have been full before the socket was empty: still readable.
                 Ok(count) => {
                     pipe.add(count);
                     Ok(Received::Octets(count))
                 }
-                Err(Errno::AGAIN) => Ok(Received::Nothing),
                 Err(Errno::INTR) => continue,
                 Err(e) => Err(e.into()),
             };
@@ -297,27 +294,40 @@ impl Stream {
             }
             Err(Errno::INTR) => Ok(0),
             Err(e) => {
-                // EPIPE alone is no reset: if the peer had ended its side, that stays an end.
-                self.reset = (e == Errno::CONNRESET).then_some(e);
+                self.lose(e);
                 Err(e.into())
             }
         }
     }
 
+    /// The connection is lost; what it said before is still to be received, and then `e`.
+    fn lose(&mut self, e: Errno) {
+        // A pipe breaks whose other end had ended before, and that stays an end (the kernel's
+        // `tcp_reset`).
+        if e != Errno::PIPE {
+            self.lost.get_or_insert(e);
+        }
+        self.readable = true;
+        self.closed = true;
+    }
+
     /// Everything the peer sent was received: was it all it wanted to send?
     fn ended(&mut self) -> io::Result<Received> {
-        match self.reset.take() {
+        match self.lost.take() {
             Some(e) => Err(e.into()),
             None => Ok(Received::End),
         }
     }
 
-    /// The error of a connection that an edge told to be over, if it has one: a reset.
+    /// The error of a connection that an edge told to be over, if it has one: a reset. A receive will
+    /// meet it too, behind what came before it.
     pub fn broken(&mut self) -> Option<io::Error> {
         if !std::mem::take(&mut self.broken) {
             return None;
         }
-        self.socket.take_error().ok().flatten()
+        let e = self.socket.take_error().ok().flatten()?;
+        self.lose(Errno::from_io_error(&e).unwrap_or(Errno::CONNRESET));
+        Some(e)
     }
 
     /// Whether an idle connection has said anything since: it is then no longer fit for use.

@@ -500,7 +500,7 @@ impl Exchange {
                 return Err(tunnel_reset(Side::Upstream, e));
             }
             self.upload_broken = true;
-            upstream.end.break_at_end(e);
+            self.request.drop_pipe();
         }
         Ok(())
     }

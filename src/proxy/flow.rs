@@ -28,14 +28,12 @@ pub struct End {
     pub ended: bool,
     /// An error met outside a step. The system tells it once, so it is kept for the next receive.
     failed: Option<io::Error>,
-    /// An error told early: it comes when what was received before it has been taken.
-    at_end: Option<io::Error>,
 }
 
 impl End {
     /// A connection nothing was read from yet.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, buffer: Buffer::default(), ended: false, failed: None, at_end: None }
+        Self { stream, buffer: Buffer::default(), ended: false, failed: None }
     }
 
     /// Receives into a pipe, as [`Stream::splice_into`] does.
@@ -43,8 +41,7 @@ impl End {
         if let Some(e) = self.failed.take() {
             return Err(e);
         }
-        let received = self.stream.splice_into(pipe, most)?;
-        self.note_end(received)
+        self.stream.splice_into(pipe, most)
     }
 
     /// Receives what fits; the buffer must be lent and have room.
@@ -57,25 +54,8 @@ impl End {
             return Err(e);
         }
         let received = self.stream.receive(&mut self.buffer)?;
-        self.note_end(received)
-    }
-
-    fn note_end(&mut self, received: Received) -> io::Result<Received> {
-        if received == Received::End {
-            self.ended = true;
-            return self.at_end.take().map_or(Ok(received), Err);
-        }
+        self.ended |= received == Received::End;
         Ok(received)
-    }
-
-    /// The connection is broken, and the system has said so before all that came in was taken. It
-    /// says so once: to a receive its end would look like one.
-    pub fn break_at_end(&mut self, e: io::Error) {
-        // A pipe breaks that had ended before: what came in is whole (the kernel's `tcp_reset`).
-        if e.kind() != io::ErrorKind::BrokenPipe {
-            self.at_end.get_or_insert(e);
-        }
-        self.stream.note(Edge { readable: true, closed: true, ..Edge::default() });
     }
 
     /// Waits a few milliseconds, on the worker, for something to receive. What comes of it, an end
@@ -86,8 +66,7 @@ impl End {
             Ok(Received::Octets(count)) => Some(count),
             Ok(Received::Nothing) => None,
             Ok(Received::End) => {
-                self.failed = self.note_end(Received::End).err();
-                self.stream.note(Edge { readable: self.failed.is_some(), ..Edge::default() });
+                self.ended = true;
                 Some(0)
             }
             Err(e) => {
@@ -294,8 +273,9 @@ impl Flow {
             }
             self.take(source, out, turn)?;
             if !copy && self.can_splice(source, out, sink) && !(received && turn.is_spent()) {
-                received = true;
                 copy = !self.splice(source, out, turn)?;
+                // What brought nothing is no receive: the plain one is still to come, spent or not.
+                received |= !copy;
                 continue;
             }
             if !out.is_empty() || self.cleared > 0 {
@@ -373,24 +353,28 @@ impl Flow {
             && out.len() <= CRLF.len()
     }
 
-    /// Receives into a pipe. Answers whether anything came of it; if not, a plain receive has to
-    /// say whether there is nothing.
+    /// Receives into a pipe. Answers whether it got anything; if not, a plain receive has to say
+    /// whether there is nothing, the end, or something that cannot be spliced.
     fn splice(
         &mut self,
         source: &mut End,
         out: &mut Buffer,
         turn: &mut Turn<'_>,
     ) -> Result<bool, Broken> {
-        let Some(mut pipe) = turn.ctx.pipes.lend() else { return Ok(false) };
+        let Some(mut pipe) = turn.ctx.pipes.lend() else {
+            // The next large receive asks again.
+            self.pace = Pace::Stream;
+            return Ok(false);
+        };
         let most = match self.body {
             Body::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(PIPE_OCTETS),
             _ => PIPE_OCTETS,
         };
         let count = match source.splice_into(&mut pipe, most) {
             Ok(Received::Octets(count)) => count,
-            Ok(received) => {
+            Ok(Received::Nothing | Received::End) => {
                 turn.ctx.pipes.put(pipe);
-                return Ok(received == Received::End);
+                return Ok(false);
             }
             Err(e) => {
                 turn.ctx.pipes.put(pipe);

@@ -24,7 +24,7 @@ use crate::observe::stats::Shard;
 use crate::upstream::pool;
 use crate::wire;
 
-fn context() -> Context {
+fn context(pipes: usize) -> Context {
     let poller = Arc::new(Poller::new().unwrap());
     let timers = Arc::new(Timers::new(Arc::clone(&poller)));
     Context {
@@ -35,7 +35,7 @@ fn context() -> Context {
         poller: Arc::clone(&poller),
         pool: pool::Pool::new(pool::Limits::default(), timers, Arc::clone(&poller)),
         spares: Spares::default(),
-        pipes: Pipes::new(4),
+        pipes: Pipes::new(pipes),
         resolver: Resolver::new(Arc::new(System), NameOptions::default()).unwrap(),
         dialer: Dialer { poller, connecting: Connecting::new(1), sources: Sources::default() },
         access_log: None,
@@ -53,31 +53,84 @@ fn pair() -> (End, TcpStream) {
     (End::new(Stream::accepted(listener.accept().unwrap().0)), peer)
 }
 
+/// What a flow's step comes to when the other direction has used the turn up.
+fn spent_step(
+    ctx: &Context,
+    flow: &mut Flow,
+    source: &mut End,
+    sink: &mut End,
+) -> Result<Step, Broken> {
+    let (mut buffers, mut spare, counters) = (Buffers::default(), Vec::new(), Shard::default());
+    let mut turn = Turn {
+        overview: &At(Life::Serving),
+        ctx,
+        buffers: &mut buffers,
+        spare: &mut spare,
+        counters: &counters,
+        now: Instant::now(),
+        moved: TURN_OCTETS,
+    };
+    flow.step(source, &mut Buffer::default(), &mut sink.stream, &mut turn)
+}
+
 /// Both directions of a tunnel get on, however much of each turn one of them takes.
 #[test]
 fn a_step_receives_once_even_if_the_turn_is_spent() {
-    let ctx = context();
-    let (mut buffers, mut spare, counters) = (Buffers::default(), Vec::new(), Shard::default());
-    for pace in [Pace::Message, Pace::Stream, Pace::Splice] {
+    for (pace, pipes) in
+        [(Pace::Message, 4), (Pace::Stream, 4), (Pace::Splice, 4), (Pace::Splice, 0)]
+    {
+        let ctx = context(pipes);
         let ((mut source, mut from), (mut sink, mut to)) = (pair(), pair());
-        let (mut flow, mut out) = (Flow::until_close(Coding::Keep), Buffer::default());
+        let mut flow = Flow::until_close(Coding::Keep);
         flow.pace = pace;
         for round in 0..3 {
             assert_eq!(from.write(&[b'x'; 1000]).unwrap(), 1000);
             source.stream.note(Edge { readable: true, ..Edge::default() });
-            let mut turn = Turn {
-                overview: &At(Life::Serving),
-                ctx: &ctx,
-                buffers: &mut buffers,
-                spare: &mut spare,
-                counters: &counters,
-                now: Instant::now(),
-                moved: TURN_OCTETS,
-            };
-            let step = flow.step(&mut source, &mut out, &mut sink.stream, &mut turn).unwrap();
+            let step = spent_step(&ctx, &mut flow, &mut source, &mut sink).unwrap();
             assert_ne!(step, Step::Ended);
             let mut got = [0; 2000];
-            assert_eq!(to.read(&mut got).unwrap(), 1000, "{pace:?}, round {round}: {step:?}");
+            let what = format!("{pace:?}, {pipes} pipes, round {round}: {step:?}");
+            assert_eq!(to.read(&mut got).expect(&what), 1000, "{what}");
         }
+    }
+}
+
+#[test]
+fn urgent_data_in_front_keeps_no_flow_from_receiving_in_a_spent_turn() {
+    let ctx = context(4);
+    let ((mut source, mut from), (mut sink, mut to)) = (pair(), pair());
+    let mut flow = Flow::until_close(Coding::Keep);
+    flow.pace = Pace::Splice;
+    socket2::SockRef::from(&from).send_out_of_band(b"!").unwrap();
+    assert_eq!(from.write(&[b'x'; 1000]).unwrap(), 1000);
+    for _ in 0..3 {
+        source.stream.note(Edge { readable: true, ..Edge::default() });
+        spent_step(&ctx, &mut flow, &mut source, &mut sink).unwrap();
+    }
+    assert_eq!(to.read(&mut [0; 2000]).expect("the flow moves on"), 1000);
+}
+
+/// The system tells a reset once. Whoever is told, what came before it is received first, and the end
+/// behind that is not taken for one in order.
+#[test]
+fn a_reset_that_a_send_was_told_of_is_what_receives_find_at_the_end() {
+    for patient in [false, true] {
+        let ctx = context(4);
+        let ((mut source, from), (mut sink, _to)) = (pair(), pair());
+        let mut flow = Flow::until_close(Coding::Keep);
+        socket2::SockRef::from(&from).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(from);
+        // Until the reset has come; the send that meets it says so.
+        let told = (0..1000).find_map(|_| source.stream.send(b"x").err());
+        assert_eq!(told.map(|e| e.kind()), Some(io::ErrorKind::ConnectionReset));
+        if patient {
+            Buffers::default().lend(&mut source.buffer);
+            assert_eq!(source.receive_patiently(), Some(0));
+        }
+        let step = spent_step(&ctx, &mut flow, &mut source, &mut sink);
+        assert!(
+            matches!(&step, Err(Broken::Source(e)) if e.kind() == io::ErrorKind::ConnectionReset),
+            "patient {patient}: {step:?}"
+        );
     }
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::net::poll::Edge;
 use crate::net::stream::Received;
 use crate::wire::detect::cannot_be_response;
 use crate::wire::head::find_end;
@@ -74,8 +73,8 @@ impl Exchange {
                 // It may have answered before it closed: what it said is there to be read.
                 self.upload_broken = true;
                 self.close |= !self.request.is_clear();
+                self.request.drop_pipe();
                 turn.buffers.discard(&mut self.to_upstream);
-                upstream.end.stream.note(Edge { readable: true, closed: true, ..Edge::default() });
                 Ok(Step::Ended)
             }
             Err(Broken::Source(e)) => Err(client_gone(e)),

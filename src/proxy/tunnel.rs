@@ -48,11 +48,11 @@ impl Exchange {
             true => Ok(Step::Ended),
         };
         if !self.response.is_over()
-            && let Err(Broken::Sink(e)) = up
+            && let Err(Broken::Sink(_)) = up
         {
             // What it said before it broke is still to be passed on.
             self.upload_broken = true;
-            upstream.end.break_at_end(e);
+            self.request.drop_pipe();
             up = Ok(Step::Ended);
         }
         let down = step(&mut self.response, &mut upstream.end, &mut self.to_client, client.end);

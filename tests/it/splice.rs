@@ -298,6 +298,54 @@ fn urgent_data_in_a_stream_holds_nothing_up() {
 }
 
 #[test]
+fn the_end_behind_urgent_data_cuts_nothing_off() {
+    with_and_without_pipes(|proxy, _| {
+        for version in ["1.0", "1.1", "tunnel"] {
+            let sent = Moment::new();
+            let told = sent.clone();
+            let origin = Origin::script(1, move |peer| {
+                if version != "tunnel" {
+                    peer.read_head();
+                    peer.send("HTTP/1.1 200 OK\r\n\r\n");
+                }
+                peer.send(pattern(LONG));
+                SockRef::from(peer.stream()).send_out_of_band(b"!").unwrap();
+                peer.send("behind it");
+                peer.half_close();
+                told.has_come();
+                peer.expect_eof();
+            });
+            let mut client = match version {
+                "tunnel" => tunnel(proxy.addr(), origin.addr),
+                _ => {
+                    let mut client = Peer::connect(proxy.addr());
+                    let request = get_request(origin.addr, "/");
+                    client.send(request.replace("HTTP/1.1", &format!("HTTP/{version}")));
+                    client
+                }
+            };
+            let head = if version == "tunnel" { String::new() } else { client.read_head() };
+            let mut expected = pattern(LONG);
+            expected.extend(b"behind it");
+            let got = if field(&head, "transfer-encoding").is_some() {
+                sent.wait();
+                client.read_chunked().0
+            } else {
+                // All of it is under way, the end included, when the proxy comes to the mark.
+                let mut got = client.read_exact(LONG / 2);
+                sent.wait();
+                got.extend(client.read_to_end());
+                got
+            };
+            assert_eq!(got.len(), expected.len(), "{version}");
+            assert!(got == expected, "octets differ");
+            client.half_close_if_open();
+            origin.join();
+        }
+    });
+}
+
+#[test]
 fn many_streams_share_few_pipes() {
     let proxy = proxy_with(|options| options.max_pipes = Some(2));
     let origin = Origin::script_at_once(12, |peer| {
