@@ -199,7 +199,8 @@ pub struct Exchange {
     pub(super) response_octets: u64,
     /// The upstream's connection can be used again.
     pub(super) upstream_persists: bool,
-    /// The response announced content that does not follow.
+    /// The response announced content that must not follow. Some servers send it all the same, and
+    /// behind the head: the next response on the connection might be that.
     pub(super) withholds: bool,
     /// The final response's head was staged: a reply of ours can no longer take its place.
     pub(super) begun: bool,

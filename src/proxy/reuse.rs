@@ -49,10 +49,11 @@ impl Exchange {
             && !(end.stream.is_readable() && end.stream.is_stale());
         let whole = self.request.is_clear() && self.to_upstream.is_empty() && !self.upload_broken;
         turn.buffers.discard(&mut end.buffer);
-        let usable = clean && whole && self.upstream_persists && !self.is_tunnel();
+        let persists = self.upstream_persists && !self.withholds;
+        let usable = clean && whole && persists && !self.is_tunnel();
         if usable && self.failure.is_none() {
             let former = Owner { who: Arc::clone(waker), tag: UPSTREAM };
-            let kept = Kept { stream: end.stream, address, lease, withholds: self.withholds };
+            let kept = Kept { stream: end.stream, address, lease };
             turn.ctx.pool.put(&self.destination.authority, kept, &former, turn.now);
         }
     }

@@ -62,9 +62,6 @@ pub struct Kept {
     pub address: Option<SocketAddr>,
     /// What the pool knows of it.
     pub lease: Lease,
-    /// The last response on it announced content that must not follow. Some servers send it all the
-    /// same, so such a connection is not used again unprobed.
-    pub withholds: bool,
 }
 
 /// What the pool knows of a connection, carried along while that is in use.
@@ -104,8 +101,8 @@ impl Pool {
     }
 
     /// Takes a connection to `destination` that is fit for use, and gives its edges to `owner`. One
-    /// that is not watched, or not quite young, or withholds content, or is wanted for a request that
-    /// may not be repeated, is probed.
+    /// that is not watched, or not quite young, or wanted for a request that may not be repeated, is
+    /// probed.
     pub fn take(
         &self,
         destination: &str,
@@ -123,7 +120,7 @@ impl Pool {
                 entry
             };
             let young = now.saturating_duration_since(since) < YOUNG;
-            let trusted = young && repeatable && !kept.withholds && kept.stream.is_watched();
+            let trusted = young && repeatable && kept.stream.is_watched();
             if !trusted && kept.stream.is_stale() {
                 self.state.lock().count(Retired::Ended);
                 continue;
@@ -290,7 +287,6 @@ impl Expire for Pool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -301,7 +297,7 @@ mod tests {
     }
 
     fn kept(pool: &Pool, stream: Stream, made: Instant) -> Kept {
-        Kept { stream, address: None, lease: pool.lease(made), withholds: false }
+        Kept { stream, address: None, lease: pool.lease(made) }
     }
 
     struct Nobody;
@@ -383,23 +379,6 @@ mod tests {
             let taken = pool.take("a:80", &bench.owner, repeatable, at);
             assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
         }
-    }
-
-    #[test]
-    fn one_on_which_content_was_withheld_is_probed_however_young() {
-        let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let now = Instant::now();
-        for says_more in [false, true] {
-            let (stream, mut peer) = bench.connection();
-            let withholding = Kept { withholds: true, ..kept(&pool, stream, now) };
-            pool.put("a:80", withholding, &bench.owner, now);
-            if says_more {
-                assert_eq!(peer.write(b"withheld").unwrap(), 8);
-            }
-            assert_eq!(pool.take("a:80", &bench.owner, true, now).is_none(), says_more);
-        }
-        assert_eq!(retired(&pool), [1, 0, 0, 0]);
     }
 
     #[test]

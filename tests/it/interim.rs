@@ -177,10 +177,16 @@ fn a_response_that_has_no_content_has_none_whatever_its_head_says() {
         ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 1000\r\n\r\n"),
         ("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"),
     ] {
-        let origin = Origin::script(1, move |peer| {
-            peer.read_head();
-            peer.send(response);
-            assert!(peer.read_head().starts_with("GET /next "));
+        // Where content was announced nobody can tell whether it comes all the same.
+        let is_kept = !response.contains("Length") && !response.contains("chunked");
+        let origin = Origin::script(if is_kept { 1 } else { 2 }, move |peer| {
+            if !peer.read_head().starts_with("GET /next ") {
+                peer.send(response);
+                if !is_kept {
+                    return peer.expect_eof();
+                }
+                assert!(peer.read_head().starts_with("GET /next "));
+            }
             peer.send(OK);
         });
         let proxy = proxy_without_via();
