@@ -4,7 +4,7 @@
 //! octets for it while it stands still, and that ends its connections for it when it is gone.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -17,8 +17,6 @@ use crate::peers::{End, Peer, eventually_eq, is_whole_chunked, pattern};
 use crate::proxies::{Binary, OK, get, get_request};
 use crate::servers::Origin;
 
-/// What the process listens on.
-const LISTEN: &str = "THREADGATE_TEST_ORIGIN";
 /// Octets of `/big`, and of an upload that no buffer on the way holds.
 const BIG: usize = 16 << 20;
 
@@ -34,10 +32,12 @@ impl OriginProcess {
     }
 
     fn start_on(addr: SocketAddr) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "--nocapture", "faults_upstream::origin_process"]);
-        command.env(LISTEN, addr.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut command = Command::new("python3");
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/faults_origin.py"))
+            .args([addr.ip().to_string(), addr.port().to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3 is here, as on every machine that builds");
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let addr = lines.into_iter().find_map(|line| {
             line.split_once("listens on ").and_then(|(_, addr)| addr.parse().ok())
@@ -64,69 +64,6 @@ impl Drop for OriginProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-#[test]
-#[ignore = "the origin server of the other tests here, which start it as a process"]
-fn origin_process() {
-    let Ok(addr) = std::env::var(LISTEN) else { return };
-    let listener = std::net::TcpListener::bind(addr).unwrap();
-    println!("\nlistens on {}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let stream = stream.unwrap();
-            thread::spawn(move || serve(&mut Peer::new(stream)));
-        }
-    });
-    // Whoever started it is gone when this ends.
-    let _ = std::io::stdin().read(&mut [0]);
-}
-
-/// Answers by path, until the other end is gone.
-fn serve(peer: &mut Peer) {
-    peer.stream().set_read_timeout(None).unwrap();
-    peer.stream().set_write_timeout(None).unwrap();
-    let half = |peer: &mut Peer, head: &str| {
-        let _ = peer.try_send(head).and_then(|()| peer.try_send("the beginning"));
-        // Until it is killed.
-        loop {
-            thread::park();
-        }
-    };
-    while let Some(head) = read_no_further_than_head(peer) {
-        let path = head.split(' ').nth(1).unwrap_or_default();
-        match path {
-            "/length" => half(peer, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"),
-            "/chunked" => {
-                half(peer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n")
-            }
-            "/close" => half(peer, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
-            "/big" => {
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n");
-                let _ = peer.try_send(head).and_then(|()| peer.try_send(pattern(BIG)));
-            }
-            "/upload" => {
-                let same = peer.read_exact(BIG) == pattern(BIG);
-                let _ = peer.try_send(answer(if same { "whole" } else { "spoilt" }));
-            }
-            path => drop(peer.try_send(answer(path))),
-        }
-    }
-}
-
-/// Content stays where it is, in the kernel.
-fn read_no_further_than_head(peer: &mut Peer) -> Option<String> {
-    let mut head = Vec::new();
-    let mut octet = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        peer.stream().read_exact(&mut octet).ok()?;
-        head.extend(octet);
-    }
-    String::from_utf8(head).ok()
-}
-
-fn answer(content: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{content}", content.len())
 }
 
 /// A proxy with one worker: if a stopped upstream holds that, nobody is served.

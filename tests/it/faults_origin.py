@@ -1,0 +1,92 @@
+"""An origin server to be stopped and killed: `faults_origin.py ADDR PORT` says where it listens.
+
+/length /chunked /close   a head, the beginning of the content, and nothing more
+/big                      16 MiB
+/upload                   whether 16 MiB came as they should
+any other path            the path
+
+It ends with its standard input: whoever started it is gone then.
+"""
+
+import os
+import socket
+import sys
+import threading
+
+BIG = 16 << 20
+HALF = {
+    "/length": "Content-Length: 1000\r\n\r\n",
+    "/chunked": "Transfer-Encoding: chunked\r\n\r\nfff\r\n",
+    "/close": "Connection: close\r\n\r\n",
+}
+_, address, port = sys.argv
+
+
+def pattern():
+    """The octets of `peers::pattern`: in each block of 64 KiB the same but for one mask."""
+    low = [bytes(i * 31 & 255 ^ high for i in range(256)) for high in range(256)]
+    block = b"".join(low)
+    masks = (bytes(octet ^ mask for octet in range(256)) for mask in range(BIG >> 16))
+    return b"".join(block.translate(mask) for mask in masks)
+
+
+def read_head(connection):
+    """Reads no further than the head: content stays where it is, in the kernel."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        octet = connection.recv(1)
+        if not octet:
+            return None
+        head += octet
+    return head.decode()
+
+
+def read_exactly(connection, octets):
+    parts, left = [], octets
+    while left:
+        part = connection.recv(min(left, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def answer(content):
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+
+
+def serve(connection):
+    while head := read_head(connection):
+        path = head.split(" ")[1]
+        if path in HALF:
+            connection.sendall(f"HTTP/1.1 200 OK\r\n{HALF[path]}the beginning".encode())
+            # Until it is killed.
+            threading.Event().wait()
+        elif path == "/big":
+            connection.sendall(answer(PATTERN))
+        elif path == "/upload":
+            same = read_exactly(connection, BIG) == PATTERN
+            connection.sendall(answer(b"whole" if same else b"spoilt"))
+        else:
+            connection.sendall(answer(path.encode()))
+
+
+def serve_until_gone(connection):
+    try:
+        serve(connection)
+    except OSError:
+        connection.close()
+
+
+def accept(listener):
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=serve_until_gone, args=[connection], daemon=True).start()
+
+
+PATTERN = pattern()
+listener = socket.create_server((address, int(port)), backlog=128)
+print("listens on {}:{}".format(*listener.getsockname()), flush=True)
+threading.Thread(target=accept, args=[listener], daemon=True).start()
+os.read(0, 1)
