@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::net::listener::Place;
@@ -61,6 +62,26 @@ impl Failure {
     /// A command line that cannot be understood.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into() }
+    }
+
+    /// What went wrong while it started or ran.
+    pub(crate) fn failed(message: String) -> Self {
+        Self { exit: Exit::Failure, message }
+    }
+
+    /// The file of `option` cannot be had; `doing` is what was to be done with it.
+    pub(crate) fn file(option: &str, file: &Path, doing: &str, error: &io::Error) -> Self {
+        let exit = match error.kind() {
+            io::ErrorKind::PermissionDenied => Exit::NoPermission,
+            _ => Exit::Failure,
+        };
+        let advice = match (option, doing) {
+            ("--access-log", _) => "give a file this user can write, or - for stdout",
+            (_, "read") => "give a file this user can read and write",
+            _ => "give a file this user can write",
+        };
+        let file = file.display();
+        Self { exit, message: format!("{option} {file}: cannot {doing} it: {error}; {advice}") }
     }
 
     /// A listener that could not be opened at `address`.
@@ -255,6 +276,21 @@ mod tests {
             let start = "--source-address: cannot connect from 192.0.2.1: ";
             assert!(failure.message.starts_with(start), "{failure}");
             assert!(failure.message.contains(says), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_permitted_has_the_same_code_for_each_option() {
+        for (option, doing, says) in [
+            ("--access-log", "open", "cannot open it: permission denied; give a file this user"),
+            ("--port-file", "write", "cannot write it: permission denied; give a file"),
+            ("--pid-file", "read", "cannot read it: permission denied; give a file"),
+        ] {
+            let of = |kind: io::ErrorKind| Failure::file(option, "f".as_ref(), doing, &kind.into());
+            let denied = of(io::ErrorKind::PermissionDenied);
+            assert_eq!(denied.exit, Exit::NoPermission);
+            assert_eq!(of(io::ErrorKind::NotFound).exit, Exit::Failure);
+            assert!(denied.message.starts_with(&format!("{option} f: {says}")), "{denied}");
         }
     }
 

@@ -1,83 +1,164 @@
 //! Files that others wait for and read: they appear whole, or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileType};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// Writes `text` beside `file` and renames it, so that whoever waits for `file` may read it as soon
-/// as it is there.
-pub(crate) fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+use crate::cli::exit::Failure;
+use crate::net::listener::alone_in;
+
+/// Where a descriptor shows as a file: what it leads to is written into and never replaced.
+const DESCRIPTORS: [&str; 4] = ["/dev/fd", "/dev/stderr", "/dev/stdout", "/proc"];
+
+/// Writes `text` to `file` so that whoever waits for it may read it as soon as it is there: beside it,
+/// then renamed. What is no regular file is never replaced: a FIFO or a character device is written to,
+/// without waiting for whoever reads it.
+fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+    match standing(file)? {
+        None => replace(file, text),
+        Some(it) if it.is_fifo() || it.is_char_device() => write_into(file, text),
+        Some(it) if !it.is_file() => Err(no_file()),
+        _ if DESCRIPTORS.iter().any(|at| file.starts_with(at)) => write_into(file, text),
+        // Behind a link the file is replaced, not the link.
+        Some(_) => replace(&fs::canonicalize(file)?, text),
+    }
+}
+
+/// What stands at `file`, links followed.
+fn standing(file: &Path) -> io::Result<Option<FileType>> {
+    match fs::metadata(file) {
+        Ok(it) => Ok(Some(it.file_type())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(file) {
+            Ok(_) => Err(io::Error::other("it is a link that leads nowhere")),
+            Err(_) => Ok(None),
+        },
+        Err(e) => Err(e),
+    }
+}
+
+fn replace(file: &Path, text: &str) -> io::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
     // One that a killed process left, perhaps a link to somewhere else.
-    match fs::remove_file(&beside) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+    if let Ok(left) = fs::symlink_metadata(&beside)
+        && (left.is_file() || left.is_symlink())
+    {
+        fs::remove_file(&beside)?;
     }
     let mut new = File::options().write(true).create_new(true).open(&beside)?;
-    let written = new.write(text.as_bytes())?;
-    if written < text.len() {
-        return Err(io::ErrorKind::WriteZero.into());
-    }
+    write_once(&mut new, text)?;
     fs::rename(&beside, file)
 }
 
-/// A file with our process number, removed when this is dropped.
+fn write_into(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = File::options();
+    // A FIFO would wait for its reader, and a terminal line for a carrier.
+    options.append(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    match options.open(file) {
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {
+            Err(io::Error::other("nobody reads it; start its reader first"))
+        }
+        opened => write_once(&mut opened?, text),
+    }
+}
+
+fn write_once(file: &mut File, text: &str) -> io::Result<()> {
+    let written = file.write(text.as_bytes())?;
+    if written < text.len() {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    Ok(())
+}
+
+fn no_file() -> io::Error {
+    io::Error::other("it is no regular file")
+}
+
+/// A file that an option names, and that is there while the proxy runs: removed when this drops, if it
+/// still is what was written.
 #[derive(Debug)]
-pub(crate) struct PidFile {
+pub(crate) struct OwnFile {
+    option: &'static str,
     path: PathBuf,
+    text: String,
 }
 
-impl PidFile {
-    /// Whether `path` may become ours: it is not there, is empty, or has the number of a process that
-    /// is no proxy (any more).
-    ///
-    /// # Errors
-    ///
-    /// A sentence: a proxy runs already, or the file is something else, which is not overwritten.
-    pub(crate) fn check(path: &Path) -> Result<(), String> {
-        let mut text = String::new();
-        match File::open(path).and_then(|file| file.take(64).read_to_string(&mut text)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(format!("cannot read it: {e}")),
-            Ok(_) => {}
-        }
-        let number = text.trim();
-        if number.is_empty() {
-            return Ok(());
-        }
-        match number.parse::<u32>() {
-            Ok(pid) if pid != process::id() && is_one_of_us(pid) => Err(format!(
-                "{} runs already, as process {pid}; stop that, or give another file",
-                env!("CARGO_PKG_NAME")
-            )),
-            Ok(_) => Ok(()),
-            Err(_) => Err("it is there and has something else than the number of a process; \
-                           give another file, or delete it"
-                .to_owned()),
-        }
+impl OwnFile {
+    /// Writes `text` to the file of `option`.
+    pub(crate) fn write(option: &'static str, path: &Path, text: String) -> Result<Self, Failure> {
+        write_whole(path, &text).map_err(|e| Failure::file(option, path, "write", &e))?;
+        // Where it is found also after the process has gone to another directory.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { option, path, text })
     }
 
-    /// Writes our number to `path`.
-    pub(crate) fn write(path: &Path) -> io::Result<Self> {
-        write_whole(path, &format!("{}\n", process::id()))?;
-        Ok(Self { path: path.to_owned() })
-    }
-
-    /// Removes the file, if it is still ours.
-    pub(crate) fn remove(&self) {
-        let ours =
-            fs::read_to_string(&self.path).is_ok_and(|t| t.trim() == process::id().to_string());
-        if ours && let Err(e) = fs::remove_file(&self.path) {
-            log::warn!("--pid-file {}: cannot remove it: {e}", self.path.display());
-        }
+    /// Writes our process number to the file of `--pid-file`; if it is another proxy's by now, it
+    /// stays so.
+    pub(crate) fn write_pid(path: &Path) -> Result<Self, Failure> {
+        // Of several that start at once one looks and writes at a time.
+        let _alone = alone_in(path.parent());
+        check_pid(path)?;
+        Self::write("--pid-file", path, format!("{}\n", process::id()))
     }
 }
 
-impl Drop for PidFile {
+impl Drop for OwnFile {
     fn drop(&mut self) {
-        self.remove();
+        let ours = self.text.len() as u64;
+        let read = open_regular(&self.path).and_then(|file| {
+            let mut text = String::new();
+            file.take(ours + 1).read_to_string(&mut text).map(|_| text)
+        });
+        if read.is_ok_and(|text| text == self.text)
+            && !DESCRIPTORS.iter().any(|at| self.path.starts_with(at))
+            && let Err(e) = fs::canonicalize(&self.path).and_then(fs::remove_file)
+        {
+            log::warn!("{} {}: cannot remove it: {e}", self.option, self.path.display());
+        }
+    }
+}
+
+/// Opens a file to read, if it is a regular one: a FIFO would wait for its writer.
+fn open_regular(path: &Path) -> io::Result<File> {
+    match standing(path)? {
+        Some(it) if !it.is_file() => Err(no_file()),
+        _ => File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path),
+    }
+}
+
+/// Whether the file of `--pid-file` may become ours: it is not there, is empty, or has the number of a
+/// process that is no proxy (any more).
+///
+/// # Errors
+///
+/// A proxy runs already, or the file is something else, which is not overwritten.
+pub(crate) fn check_pid(path: &Path) -> Result<(), Failure> {
+    let failed = |why: String| Failure::failed(format!("--pid-file {}: {why}", path.display()));
+    let mut text = String::new();
+    match open_regular(path).and_then(|file| file.take(64).read_to_string(&mut text)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // No text.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => text.push('?'),
+        Err(e) => return Err(Failure::file("--pid-file", path, "read", &e)),
+        Ok(_) => {}
+    }
+    let number = text.trim();
+    if number.is_empty() {
+        return Ok(());
+    }
+    match number.parse::<u32>() {
+        Ok(pid) if pid != process::id() && is_one_of_us(pid) => Err(failed(format!(
+            "{} runs already, as process {pid}; stop that, or give another file",
+            env!("CARGO_PKG_NAME")
+        ))),
+        Ok(_) => Ok(()),
+        Err(_) => Err(failed(
+            "it is there and has something else than the number of a process; \
+             give another file, or delete it"
+                .to_owned(),
+        )),
     }
 }
 
@@ -99,14 +180,23 @@ fn status(pid: &str) -> Option<(String, char)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
     use super::*;
+
+    #[track_caller]
+    fn fifo(path: &Path) {
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
 
     #[test]
     fn a_file_appears_whole_and_over_what_was_left() {
         let dir = tempfile::tempdir().unwrap();
         let (file, precious) = (dir.path().join("port"), dir.path().join("precious"));
         fs::write(&precious, "precious").unwrap();
-        std::os::unix::fs::symlink(&precious, dir.path().join("port.new")).unwrap();
+        symlink(&precious, dir.path().join("port.new")).unwrap();
         for text in ["1\n2\n", "3\n"] {
             write_whole(&file, text).unwrap();
             assert_eq!(fs::read_to_string(&file).unwrap(), text);
@@ -116,32 +206,87 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_is_written_to_and_neither_replaced_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("fifo"), dir.path().join("link"));
+        fifo(&file);
+        symlink(&file, &link).unwrap();
+        let unread = write_whole(&file, "1\n").unwrap_err();
+        assert!(unread.to_string().contains("nobody reads it"), "{unread}");
+        let options = || File::options().read(true).custom_flags(libc::O_NONBLOCK).to_owned();
+        let mut reader = options().open(&file).unwrap();
+        drop(OwnFile::write("--port-file", &file, "1\n".to_owned()).unwrap());
+        drop(OwnFile::write("--port-file", &link, "2\n".to_owned()).unwrap());
+        let mut got = String::new();
+        reader.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "1\n2\n");
+        assert!(fs::metadata(&file).unwrap().file_type().is_fifo());
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+
+        // By a path at which no defect could replace the machine's own.
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", null.as_raw_fd()));
+        drop(OwnFile::write("--port-file", &path, "1\n".to_owned()).unwrap());
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        let directory = write_whole(dir.path(), "1\n").unwrap_err();
+        assert!(directory.to_string().contains("no regular file"), "{directory}");
+
+        fs::create_dir(dir.path().join("port.new")).unwrap();
+        assert!(write_whole(&dir.path().join("port"), "1\n").is_err());
+    }
+
+    #[test]
+    fn behind_a_link_the_file_is_replaced_and_removed_not_the_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "").unwrap();
+        symlink("file", &link).unwrap();
+        let written = OwnFile::write("--port-file", &link, "1\n".to_owned()).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1\n");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        drop(written);
+        assert!(!file.exists() && fs::symlink_metadata(&link).unwrap().is_symlink());
+        let nowhere = write_whole(&link, "1\n").unwrap_err();
+        assert!(nowhere.to_string().contains("leads nowhere"), "{nowhere}");
+    }
+
+    #[test]
     fn only_what_nobody_needs_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
-        assert_eq!(PidFile::check(&file), Ok(()));
+        let check = |file: &Path| check_pid(file).map_err(|failure| failure.message);
+        assert_eq!(check(&file), Ok(()));
         let own = process::id().to_string();
         // Process 1 is not called as this test is; no process has the last number.
         for stale in ["", "\n", "1\n", "4194305\n", own.as_str()] {
             fs::write(&file, stale).unwrap();
-            assert_eq!(PidFile::check(&file), Ok(()), "{stale:?}");
+            assert_eq!(check(&file), Ok(()), "{stale:?}");
         }
         for other in ["text", "-1", "1 2", "99999999999", "1\n".repeat(99).as_str()] {
             fs::write(&file, other).unwrap();
-            assert!(PidFile::check(&file).unwrap_err().contains("something else"), "{other:?}");
+            assert!(check(&file).unwrap_err().contains("something else"), "{other:?}");
         }
-        assert!(PidFile::check(dir.path()).unwrap_err().contains("cannot read it"));
+        fs::write(&file, b"\xff").unwrap();
+        assert!(check(&file).unwrap_err().contains("something else"));
+        let wait = dir.path().join("fifo");
+        fifo(&wait);
+        let null = dir.path().join("null");
+        symlink("/dev/null", &null).unwrap();
+        for other in [dir.path(), &wait, &null] {
+            let refused = check(other).unwrap_err();
+            assert!(refused.contains("cannot read it: it is no regular file"), "{refused}");
+        }
     }
 
     #[test]
     fn the_file_goes_with_its_process_unless_it_is_anothers() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
-        let written = PidFile::write(&file).unwrap();
+        let written = OwnFile::write_pid(&file).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), format!("{}\n", process::id()));
         drop(written);
         assert!(!file.exists());
-        let written = PidFile::write(&file).unwrap();
+        let written = OwnFile::write_pid(&file).unwrap();
         fs::write(&file, "1\n").unwrap();
         drop(written);
         assert_eq!(fs::read_to_string(&file).unwrap(), "1\n");

@@ -1,7 +1,7 @@
 //! A running proxy as a process: who is told that it runs, signals, the end.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::files::{PidFile, write_whole};
+use crate::cli::files::{self, OwnFile};
 use crate::cli::logging;
 use crate::cli::readiness::Readiness;
 use crate::config::{Config, ExitAfter, LogTarget};
@@ -30,7 +30,7 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let mut readiness = Readiness::prepare(config.ready_fd)?;
     if let Some(file) = &config.pid_file {
-        PidFile::check(file).map_err(|e| failed(format!("--pid-file {}: {e}", file.display())))?;
+        files::check_pid(file)?;
     }
     server::raise_open_files();
     // Until the proxy has started signals do what they do by default. After that, and before
@@ -47,12 +47,11 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let server = Server::start(options).map_err(|e| refused(config, e))?;
     let mut signals = signals()?;
     enough.ends(signals.handle());
-    if let Some(file) = &config.port_file {
-        write_whole(file, &ports(&server))
-            .map_err(|e| failed(format!("--port-file {}: cannot write it: {e}", file.display())))?;
-    }
-    let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose();
-    let pid_file = pid_file.map_err(|e| no_pid_file(config, &e))?;
+    // Whoever sees the ports may ask for the number.
+    let pid_file = config.pid_file.as_deref().map(OwnFile::write_pid).transpose()?;
+    let port_file = config.port_file.as_deref();
+    let port_file = port_file.map(|file| OwnFile::write("--port-file", file, ports(&server)));
+    let own_files = [pid_file, port_file.transpose()?];
     if let Some(ExitAfter::Time(time)) = config.exit_after {
         enough.reached_after(time)?;
     }
@@ -86,7 +85,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         // What ended the wait has ended this source of signals, too.
         signals = self::signals()?;
     }
-    drain(server, signals, pid_file, config)
+    drain(server, signals, own_files, config)
 }
 
 fn signals() -> Result<Signals, Failure> {
@@ -141,7 +140,7 @@ fn reread_hosts(server: &Server) {
 fn drain(
     server: Server,
     mut signals: Signals,
-    pid_file: Option<PidFile>,
+    own_files: [Option<OwnFile>; 2],
     config: &Config,
 ) -> Result<(), Failure> {
     log::info!(
@@ -149,6 +148,7 @@ fn drain(
         crate::config::duration::Shown(config.drain)
     );
     let finish_log = server.log_finisher();
+    let remove_socket = server.admin_file_remover();
     let (handle, grace) = (signals.handle(), config.drain);
     let drained = thread::Builder::new()
         .name("drain".into())
@@ -165,7 +165,8 @@ fn drain(
         if matches!(signal, SIGTERM | SIGINT) {
             log::warn!("stopped at once; connections were cut");
             finish_log(LAST_LINES);
-            drop(pid_file);
+            drop(own_files);
+            remove_socket();
             std::process::exit(Exit::Failure.code().into());
         }
     }
@@ -194,16 +195,7 @@ fn tell(level: log::Level, stats: &Snapshot) {
 }
 
 fn failed(message: String) -> Failure {
-    Failure { exit: Exit::Failure, message }
-}
-
-fn no_pid_file(config: &Config, e: &io::Error) -> Failure {
-    let file = config.pid_file.as_deref().unwrap_or_else(|| "".as_ref()).display();
-    let exit = match e.kind() {
-        io::ErrorKind::PermissionDenied => Exit::NoPermission,
-        _ => Exit::Failure,
-    };
-    Failure { exit, message: format!("--pid-file {file}: cannot write it: {e}") }
+    Failure::failed(message)
 }
 
 fn refused(config: &Config, e: StartError) -> Failure {
@@ -212,16 +204,11 @@ fn refused(config: &Config, e: StartError) -> Failure {
         StartError::Admin(place, e) => Failure::admin(&place, &e),
         StartError::AccessLog(e) => {
             let file = match &config.access_log {
-                LogTarget::File(file) => file.display().to_string(),
-                LogTarget::Stdout => "-".to_owned(),
-                LogTarget::Off => "off".to_owned(),
+                LogTarget::File(file) => file.as_path(),
+                LogTarget::Stdout => Path::new("-"),
+                LogTarget::Off => Path::new("off"),
             };
-            let exit = match e.kind() {
-                io::ErrorKind::PermissionDenied => Exit::NoPermission,
-                _ => Exit::Failure,
-            };
-            let advice = "give a file this user can write, or - for stdout";
-            Failure { exit, message: format!("--access-log {file}: cannot open it: {e}; {advice}") }
+            Failure::file("--access-log", file, "open", &e)
         }
         StartError::Hosts(wrong) => {
             let exit = if wrong.is_denied() { Exit::NoPermission } else { Exit::Configuration };

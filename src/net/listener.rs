@@ -45,7 +45,7 @@ impl fmt::Display for Place {
 pub struct Listener {
     socket: Socket,
     place: Place,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl Listener {
@@ -80,7 +80,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self { socket, place: Place::Tcp(bound), _file: None })
+        Ok(Self { socket, place: Place::Tcp(bound), file: None })
     }
 
     fn bind_unix(path: &Path) -> io::Result<Self> {
@@ -97,7 +97,7 @@ impl Listener {
         }
         let file = SocketFile::of(path)?;
         socket.listen(BACKLOG)?;
-        Ok(Self { socket, place: Place::Unix(path.to_owned()), _file: Some(file) })
+        Ok(Self { socket, place: Place::Unix(path.to_owned()), file: Some(file) })
     }
 
     /// Where it listens, with the port the system chose.
@@ -113,6 +113,13 @@ impl Listener {
     pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         let (socket, address) = self.socket.accept()?;
         Ok((socket, address.as_socket()))
+    }
+
+    /// Removes the file of a unix socket before this drops, for a process that exits at once.
+    pub fn remove_file(&self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
     }
 
     /// Ends every present and later [`accept`](Self::accept).
@@ -131,9 +138,9 @@ fn private() -> io::Result<Socket> {
     Ok(Socket::from(OwnedFd::from(file)))
 }
 
-/// Keeps other proxies from looking at the directory's sockets at the same time: two that find the
-/// same dead one would each remove what the other made. The lock ends with the file.
-fn alone_in(directory: Option<&Path>) -> Option<File> {
+/// Keeps other proxies from looking at the directory's sockets and pid files at the same time: two that
+/// find the same dead one would each remove what the other made. The lock ends with the file.
+pub(crate) fn alone_in(directory: Option<&Path>) -> Option<File> {
     const TRIES: u32 = 100;
     let directory = directory.filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = File::open(directory).ok()?;
@@ -180,8 +187,8 @@ impl SocketFile {
     }
 }
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
+impl SocketFile {
+    fn remove(&self) {
         let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|it| {
             it.file_type().is_socket() && (it.dev(), it.ino()) == (self.device, self.inode)
         });
@@ -189,6 +196,12 @@ impl Drop for SocketFile {
             // If it cannot be removed, the next one that listens there will.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

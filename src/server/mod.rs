@@ -395,6 +395,17 @@ impl Server {
         }
     }
 
+    /// Removes the file of the admin listener, if it has one, after the server itself is gone or while
+    /// it drains; for a process that is about to exit.
+    pub fn admin_file_remover(&self) -> impl Fn() + Send + 'static {
+        let listener = self.admin.as_ref().map(|admin| Arc::clone(&admin.listener));
+        move || {
+            if let Some(listener) = &listener {
+                listener.remove_file();
+            }
+        }
+    }
+
     /// Opens the access log's file again, after it was moved away.
     pub fn reopen_log(&self) {
         if let Some(log) = &self.pool.ctx.access_log {

@@ -2,7 +2,10 @@
 //! number in a file, and an end by itself.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -167,6 +170,100 @@ fn a_file_that_is_no_pid_file_is_not_overwritten() {
     fs::write(&file, "dear diary").unwrap();
     fails(&["-p", "0", "--pid-file", file.to_str().unwrap()], 1, &["something else", "--pid-file"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "dear diary");
+}
+
+#[track_caller]
+fn fifo(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_fifo_or_a_device_is_no_pid_file_and_holds_up_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let wait = dir.path().join("fifo");
+    fifo(&wait);
+    // Not by its own path, at which a defect would cost the machine its /dev/null.
+    let null = dir.path().join("null");
+    symlink("/dev/null", &null).unwrap();
+    for file in [&wait, &null] {
+        let file = file.to_str().unwrap();
+        fails(&["-p", "0", "--pid-file", file], 1, &["cannot read it: it is no regular file"]);
+    }
+    assert!(fs::metadata(&wait).unwrap().file_type().is_fifo());
+    assert!(fs::metadata(&null).unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn a_fifo_or_a_device_gets_the_ports_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fifo");
+    fifo(&file);
+    let args = |file| ["-p", "0", "--exit-after", "50ms", "--port-file", file];
+    fails(&args(file.to_str().unwrap()), 1, &["nobody reads it"]);
+    let mut reader =
+        fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&file).unwrap();
+    let output = crate::lifecycle::run(&args(file.to_str().unwrap()));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let mut ports = String::new();
+    reader.read_to_string(&mut ports).unwrap();
+    assert!(ports.trim().parse::<u16>().is_ok() && ports.ends_with('\n'), "{ports:?}");
+    assert!(fs::metadata(&file).unwrap().file_type().is_fifo());
+
+    let output = crate::lifecycle::run(&args("/proc/self/fd/1"));
+    let ports = String::from_utf8(output.stdout).unwrap();
+    assert!(ports.trim().parse::<u16>().is_ok(), "{ports:?}");
+}
+
+#[test]
+fn the_port_file_goes_with_the_proxy() {
+    let mut proxy = Binary::start(&[]);
+    let file = proxy.dir.path().join("port");
+    assert!(file.exists());
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(!file.exists(), "who waits for it would read yesterday's ports");
+
+    let mut proxy = Binary::start(&[]);
+    let file = proxy.dir.path().join("port");
+    fs::write(&file, "1\n").unwrap();
+    proxy.signal(Signal::TERM);
+    proxy.wait();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1\n", "another's");
+}
+
+#[test]
+fn of_several_started_at_once_one_has_the_pid_file() {
+    const TOGETHER: usize = 6;
+    let dir = tempfile::tempdir().unwrap();
+    let name = dir.path().join("pid");
+    for _ in 0..3 {
+        let args = ["-p", "0", "--exit-after", "1500ms", "--pid-file", name.to_str().unwrap()];
+        let started: Vec<_> = (0..TOGETHER).map(|_| command(&args).spawn().unwrap()).collect();
+        let outputs = started.into_iter().map(|child| child.wait_with_output().unwrap());
+        let (ran, refused): (Vec<_>, Vec<_>) = outputs.partition(|output| output.status.success());
+        assert_eq!((ran.len(), refused.len()), (1, TOGETHER - 1), "{ran:?}");
+        for output in &refused {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(stderr.contains("runs already, as process"), "{stderr}");
+        }
+        assert!(!name.exists());
+    }
+}
+
+#[test]
+fn a_second_signal_leaves_no_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let mut proxy =
+        Binary::start(&["--drain", "1h", "--admin", &format!("unix:{}", socket.display())]);
+    let mut client = Peer::connect(proxy.addr);
+    client.send("GET / HTTP/1.1\r\n");
+    eventually(|| socket.exists());
+    proxy.signal(Signal::TERM);
+    eventually(|| proxy.stderr().contains("stopping"));
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(1));
+    assert!(!socket.exists());
 }
 
 #[test]
