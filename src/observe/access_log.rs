@@ -37,7 +37,7 @@ use parking_lot::{Condvar, Mutex};
 pub use self::record::{Failure, Phases, Record, RecordKind};
 
 use self::format::Scratch;
-use self::output::{Output, Sink};
+use self::output::{Hurry, Output, Sink, count_lines};
 
 /// Octets that may wait for the writer; a line that does not fit is dropped.
 const MAX_PENDING_OCTETS: usize = 1024 * 1024;
@@ -126,15 +126,24 @@ impl AccessLog {
     /// The destination cannot be opened, or no thread can be started: say so with the path and
     /// do not start serving.
     pub fn open(destination: Destination, format: Format) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let hurry = &shared.hurry;
         let (sink, name, path) = match destination {
-            Destination::Stdout => (Sink::stdout()?, "standard output".to_owned(), None),
-            Destination::File(path) => (Sink::open(&path)?, path.display().to_string(), Some(path)),
+            Destination::Stdout => (Sink::stdout(hurry)?, "standard output".to_owned(), None),
+            Destination::File(path) => {
+                (Sink::open(&path, hurry)?, path.display().to_string(), Some(path))
+            }
         };
-        Self::start(sink, name, path, format)
+        Self::start(sink, name, path, format, shared)
     }
 
-    fn start(sink: Sink, name: String, path: Option<PathBuf>, format: Format) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+    fn start(
+        sink: Sink,
+        name: String,
+        path: Option<PathBuf>,
+        format: Format,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
         let mut output = Output::new(sink, name);
         if !output.sink().is_open() {
             output.is_in_trouble();
@@ -166,6 +175,7 @@ impl AccessLog {
     /// Does not wait.
     pub fn reopen(&self) {
         self.shared.pending.lock().reopen = true;
+        self.shared.hurry.reopen(true);
         self.shared.wake.notify_one();
     }
 
@@ -176,18 +186,31 @@ impl AccessLog {
 
     /// Writes what is pending, ends the writer, and waits at most `within` for that. For
     /// shutdown; lines recorded later are dropped. Answers whether the writer came to its end: if
-    /// not, it is stuck on its destination, and the process may exit all the same.
+    /// not, it is stuck on its destination, and the process may exit all the same. Lines that did not
+    /// get there are said in the `log`.
     pub fn finish(&self, within: Duration) -> bool {
-        let until = Instant::now() + within;
+        let now = Instant::now();
+        // What is left of the time is for the writer to say what became of it.
+        self.shared.hurry.finish_by(now + within * 3 / 4);
         let mut pending = self.shared.pending.lock();
         pending.finish = true;
         self.shared.wake.notify_one();
         while !pending.ended {
-            if self.shared.ended.wait_until(&mut pending, until).timed_out() {
-                return pending.ended;
+            if self.shared.ended.wait_until(&mut pending, now + within).timed_out() {
+                break;
             }
         }
-        true
+        let ended = pending.ended;
+        let lost = match ended {
+            true => mem::take(&mut pending.lost_at_end),
+            false => pending.writing + count_lines(&pending.lines),
+        };
+        drop(pending);
+        if lost > 0 {
+            let lines = if lost == 1 { "line" } else { "lines" };
+            log::warn!("the access log did not take its last {lost} {lines}");
+        }
+        ended
     }
 }
 
@@ -207,6 +230,8 @@ struct Shared {
     /// From the writer: it has ended.
     ended: Condvar,
     dropped: AtomicU64,
+    /// To the writer while it waits for its destination.
+    hurry: Arc<Hurry>,
 }
 
 /// What waits for the writer.
@@ -221,6 +246,10 @@ struct Pending {
     reopen: bool,
     finish: bool,
     ended: bool,
+    /// Lines in the writer's hands.
+    writing: u64,
+    /// Lines lost after it was asked to finish.
+    lost_at_end: u64,
 }
 
 impl Pending {
@@ -278,6 +307,12 @@ impl Writer {
                 self.look_again();
                 let outcome = self.output.write(&self.batch, orders.overflowed);
                 self.count_dropped(outcome.lost);
+                let mut pending = self.shared.pending.lock();
+                pending.writing = 0;
+                if pending.finish {
+                    pending.lost_at_end += outcome.lost;
+                }
+                drop(pending);
                 if let Some(notice) = outcome.notice {
                     log::warn!("{notice}");
                 }
@@ -312,6 +347,7 @@ impl Writer {
             }
         }
         mem::swap(&mut pending.lines, batch);
+        pending.writing = count_lines(batch);
         Orders {
             overflowed: mem::take(&mut pending.overflowed),
             reopen: mem::take(&mut pending.reopen),
@@ -335,8 +371,9 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
+        self.shared.hurry.reopen(false);
         let Some(path) = &self.path else { return };
-        match Sink::open(path) {
+        match Sink::open(path, &self.shared.hurry) {
             Ok(sink) => {
                 let lost = self.output.replace(sink);
                 self.count_dropped(lost);

@@ -188,6 +188,23 @@ fn rotate(mut logrotate: Command, conf: &Path) {
 }
 
 #[test]
+fn lines_that_a_stuck_reader_never_took_are_said_at_the_end() {
+    use std::os::unix::fs::OpenOptionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let reader = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+    let mut proxy = Binary::start(&["--access-log", path.to_str().unwrap()]);
+    // More than a pipe holds.
+    ask(&proxy, &"x".repeat(7000), 20);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let stderr = proxy.stderr();
+    assert!(stderr.contains("WARN the access log did not take its last "), "{stderr}");
+    drop(reader);
+}
+
+#[test]
 fn a_second_signal_loses_no_line_of_what_had_ended() {
     let (asked, answer) = (Moment::new(), Moment::new());
     let (is_asked, may_answer) = (asked.clone(), answer.clone());

@@ -19,7 +19,7 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, combin
     match r.version {
         None => out.push(b'-'),
         Some(version) => {
-            escape(out, r.method.as_bytes());
+            target::write_method(out, r.method.as_bytes(), escape);
             out.push(b' ');
             target::write(out, r.target, escape);
             out.extend_from_slice(b" HTTP/");

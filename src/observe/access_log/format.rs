@@ -53,7 +53,7 @@ impl Scratch {
         out.push(b' ');
         address(out, r.client);
         out.push(b' ');
-        escaped_or_dash(out, r.method.as_bytes());
+        method_or_dash(out, r.method.as_bytes());
         out.push(b' ');
         if r.target.is_empty() {
             out.push(b'-');
@@ -114,7 +114,7 @@ impl Scratch {
         out.extend_from_slice(r.kind.word().as_bytes());
         out.extend_from_slice(b"\",\"method\":");
         text.clear();
-        target::escape(text, r.method.as_bytes());
+        target::write_method(text, r.method.as_bytes(), target::escape);
         json_string(out, text);
         out.extend_from_slice(b",\"target\":");
         text.clear();
@@ -218,11 +218,11 @@ impl Clock {
     }
 }
 
-pub(super) fn escaped_or_dash(out: &mut Vec<u8>, octets: &[u8]) {
-    if octets.is_empty() {
+pub(super) fn method_or_dash(out: &mut Vec<u8>, method: &[u8]) {
+    if method.is_empty() {
         out.push(b'-');
     } else {
-        target::escape(out, octets);
+        target::write_method(out, method, target::escape);
     }
 }
 

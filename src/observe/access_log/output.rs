@@ -13,9 +13,12 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use memchr::{memchr, memchr_iter};
-use rustix::event::{PollFd, PollFlags, poll};
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A destination and the state it was left in.
 #[derive(Debug)]
@@ -72,7 +75,8 @@ impl<W: Write> Output<W> {
                 "access log: {name} takes lines slower than they come; some are dropped"
             )),
             (Some(before), None) if overflowed == 0 => {
-                Some(format!("access log: {name} works again; {before} lines were lost"))
+                let were = if before == 1 { "line was" } else { "lines were" };
+                Some(format!("access log: {name} works again; {before} {were} lost"))
             }
             _ => None,
         };
@@ -110,7 +114,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-fn count_lines(lines: &[u8]) -> u64 {
+pub(super) fn count_lines(lines: &[u8]) -> u64 {
     memchr_iter(b'\n', lines).count() as u64
 }
 
@@ -128,7 +132,44 @@ fn write_as_far_as_possible(sink: &mut impl Write, octets: &[u8]) -> (usize, io:
     (done, Ok(()))
 }
 
-/// A file, pipe or terminal, or why there is none; waits where a non-blocking descriptor would refuse.
+/// Why a writer that waits for room should not wait much longer.
+#[derive(Debug, Default)]
+pub(super) struct Hurry(Mutex<Reasons>);
+
+#[derive(Debug, Default)]
+struct Reasons {
+    reopen: bool,
+    finish_by: Option<Instant>,
+}
+
+impl Hurry {
+    /// The destination is to be opened again, or no longer so.
+    pub(super) fn reopen(&self, wanted: bool) {
+        self.0.lock().reopen = wanted;
+    }
+
+    /// By then the last line must be written or lost.
+    pub(super) fn finish_by(&self, at: Instant) {
+        self.0.lock().finish_by = Some(at);
+    }
+
+    /// Whether one that has waited since then gives up.
+    fn ends_wait(&self, since: Instant) -> bool {
+        let reasons = self.0.lock();
+        let now = Instant::now();
+        (reasons.reopen && now.saturating_duration_since(since) >= STUCK)
+            || reasons.finish_by.is_some_and(|at| now >= at)
+    }
+}
+
+/// A destination that takes nothing for so long is not waited for when it is to be another one.
+const STUCK: Duration = Duration::from_millis(500);
+
+/// How often a writer that waits looks whether it should.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// A file, pipe or terminal, or why there is none; waits where a non-blocking descriptor would refuse,
+/// unless there is a [`Hurry`].
 #[derive(Debug)]
 pub(super) struct Sink {
     file: Result<File, Absence>,
@@ -136,6 +177,7 @@ pub(super) struct Sink {
     has_name: bool,
     /// It was a FIFO, which is not for us to make.
     is_fifo: bool,
+    hurry: Arc<Hurry>,
 }
 
 /// Why there is nothing to write to.
@@ -151,11 +193,12 @@ impl Sink {
     /// Opens `path` for appending, created if missing. A regular file that ends in the middle of
     /// a line (its writer was killed) gets a newline first. Never waits: a FIFO without a reader is
     /// no error, but [not open](Self::is_open).
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Self::open_or_create(path, true)
+    pub(super) fn open(path: &Path, hurry: &Arc<Hurry>) -> io::Result<Self> {
+        Self::open_or_create(path, true, hurry)
     }
 
-    fn open_or_create(path: &Path, create: bool) -> io::Result<Self> {
+    fn open_or_create(path: &Path, create: bool, hurry: &Arc<Hurry>) -> io::Result<Self> {
+        let hurry = Arc::clone(hurry);
         let mut options = fs::OpenOptions::new();
         options.append(true).create(create);
         // A FIFO would wait for its reader, and a terminal line for a carrier.
@@ -164,7 +207,8 @@ impl Sink {
         let no_reader = |e: &io::Error| e.raw_os_error() == Some(libc::ENXIO);
         let file = match opened {
             Err(e) if no_reader(&e) && fs::metadata(path)?.file_type().is_fifo() => {
-                return Ok(Self { file: Err(Absence::Unread), has_name: false, is_fifo: true });
+                let file = Err(Absence::Unread);
+                return Ok(Self { file, has_name: false, is_fifo: true, hurry });
             }
             opened => opened?,
         };
@@ -175,7 +219,7 @@ impl Sink {
             (m.nlink() > 0 && !is_fifo, is_fifo)
         });
         let cut = ends_within_a_line(path, &file);
-        let mut sink = Self { file: Ok(file), has_name, is_fifo };
+        let mut sink = Self { file: Ok(file), has_name, is_fifo, hurry };
         if cut {
             // A failure here comes again with the first batch, and is told then.
             let _ = sink.write(b"\n");
@@ -185,10 +229,11 @@ impl Sink {
 
     /// Opens `path` once more in place of this sink, which is gone or not open.
     pub(super) fn again(&self, path: &Path) -> Self {
-        Self::open_or_create(path, !self.is_fifo).unwrap_or_else(|e| Self {
+        Self::open_or_create(path, !self.is_fifo, &self.hurry).unwrap_or_else(|e| Self {
             file: Err(Absence::Gone(e)),
             has_name: false,
             is_fifo: self.is_fifo,
+            hurry: Arc::clone(&self.hurry),
         })
     }
 
@@ -205,19 +250,19 @@ impl Sink {
 
     /// The process's standard output, under a descriptor of its own: no buffer of `std`'s, whose
     /// lock and line-wise writes the log does without.
-    pub(super) fn stdout() -> io::Result<Self> {
-        Ok(Self::nameless(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+    pub(super) fn stdout(hurry: &Arc<Hurry>) -> io::Result<Self> {
+        Ok(Self::nameless(File::from(io::stdout().as_fd().try_clone_to_owned()?), hurry))
     }
 
-    fn nameless(file: File) -> Self {
-        Self { file: Ok(file), has_name: false, is_fifo: false }
+    fn nameless(file: File, hurry: &Arc<Hurry>) -> Self {
+        Self { file: Ok(file), has_name: false, is_fifo: false, hurry: Arc::clone(hurry) }
     }
 }
 
 #[cfg(test)]
 impl From<File> for Sink {
     fn from(file: File) -> Self {
-        Self::nameless(file)
+        Self::nameless(file, &Arc::default())
     }
 }
 
@@ -235,11 +280,15 @@ impl From<&Absence> for io::Error {
 impl Write for Sink {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         let file = self.file.as_mut().map_err(|absence| io::Error::from(&*absence))?;
+        let mut since = None;
         loop {
             match file.write(octets) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if self.hurry.ends_wait(*since.get_or_insert_with(Instant::now)) {
+                        return Err(io::Error::other("nobody takes lines from it"));
+                    }
                     // Interrupted or not, the next write tells.
-                    let _ = poll(&mut [PollFd::new(&*file, PollFlags::OUT)], None);
+                    let _ = poll(&mut [PollFd::new(&*file, PollFlags::OUT)], Some(&LOOK));
                 }
                 result => return result,
             }
@@ -366,7 +415,7 @@ mod tests {
         for (before, after) in [("", "new\n"), ("old\n", "old\nnew\n"), ("cut", "cut\nnew\n")] {
             let path = dir.path().join("log");
             fs::write(&path, before).expect("written");
-            let mut sink = Sink::open(&path).expect("opened");
+            let mut sink = Sink::open(&path, &Arc::default()).expect("opened");
             assert_eq!(sink.write(b"new\n").expect("written"), 4);
             assert_eq!(fs::read_to_string(&path).expect("read"), after);
         }

@@ -30,6 +30,20 @@ pub(super) fn write(out: &mut Vec<u8>, target: &[u8], escape: fn(&mut Vec<u8>, &
     }
 }
 
+/// Methods are shown up to this many octets; the longest registered one has 16.
+const MAX_METHOD_OCTETS: usize = 64;
+
+/// Appends `method`, cut and escaped by `escape`.
+pub(super) fn write_method(out: &mut Vec<u8>, method: &[u8], escape: fn(&mut Vec<u8>, &[u8])) {
+    match method.split_at_checked(MAX_METHOD_OCTETS) {
+        Some((shown, rest)) if !rest.is_empty() => {
+            escape(out, shown);
+            out.extend_from_slice(b"...");
+        }
+        _ => escape(out, method),
+    }
+}
+
 /// Appends `octets` with everything but printable ASCII, and with space, `"` and `\`, as `\xNN`.
 pub(super) fn escape(out: &mut Vec<u8>, octets: &[u8]) {
     let plain = |octet: &u8| matches!(octet, b'!'..=b'~') && !matches!(octet, b'"' | b'\\');
@@ -59,10 +73,22 @@ pub(super) fn hex(out: &mut Vec<u8>, octet: u8) {
 fn mask(target: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let nothing = (None, target);
     // Nearly every target: no "@", or one in the path of an origin-form.
-    if memchr(b'@', target).is_none() || target.first() == Some(&b'/') {
+    if memchr(b'@', target).is_none() {
         return nothing;
     }
-    let Some((scheme, rest)) = split_scheme(target) else {
+    let split = match target {
+        // A network-path reference (RFC 3986 §4.2).
+        [b'/', b'/', ..] => target.split_at_checked(2),
+        // An absolute-form whose writer took it for a path.
+        [b'/', path @ ..] => {
+            split_scheme(path).and_then(|(scheme, _)| target.split_at_checked(scheme.len() + 1))
+        }
+        _ => split_scheme(target),
+    };
+    if split.is_none() && target.first() == Some(&b'/') {
+        return nothing;
+    }
+    let Some((scheme, rest)) = split else {
         // authority-form, or something malformed.
         return match memrchr(b'@', target).and_then(|at| target.get(at + 1..)) {
             Some(after) => (Some(b""), after),
@@ -129,6 +155,9 @@ mod tests {
             "http://[::1]:80/@x",
             "http://example.com?mail=a@b",
             "http://h//x@y",
+            "//h/x@y",
+            "/a/http://h/x@y",
+            "/http://h/x@y",
         ] {
             check(target, target);
         }
@@ -149,8 +178,20 @@ mod tests {
             ("http:\\\\user:pw@host/", "***@host/"),
             ("us:er://pw@host:443", "***@host:443"),
             ("http://user:pw@", "http://***@"),
+            ("//user:pw@host/@x", "//***@host/@x"),
+            ("//user:p/w@host/", "//***@host/"),
+            ("/http://user:pw@host/", "/http://***@host/"),
         ] {
             check(target, expected);
+        }
+    }
+
+    #[test]
+    fn a_long_method_is_cut_and_says_so() {
+        for (octets, expected) in [(64, "M".repeat(64)), (65, format!("{}...", "M".repeat(64)))] {
+            let mut out = Vec::new();
+            write_method(&mut out, "M".repeat(octets).as_bytes(), escape);
+            assert_eq!(String::from_utf8(out).expect("ASCII"), expected);
         }
     }
 
@@ -182,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn no_userinfo_is_shown(before in "(http://|https://|)", user in "[^@/?#\\\\]{0,9}") {
+        fn no_userinfo_is_shown(before in "(http://|https://|//|/http://|)", user in "[^@/?#\\\\]{0,9}") {
             let mut out = Vec::new();
             write(&mut out, format!("{before}{user}:SECRET@host/@path").as_bytes(), escape);
             let shown = String::from_utf8_lossy(&out);

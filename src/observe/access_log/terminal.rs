@@ -7,7 +7,7 @@
 //! Time of day (UTC), status, method, total time, octets to the client, the client, the target, and
 //! for a failure its sentence. The target comes after what is aligned, since it may be long.
 
-use super::format::{Clock, Stamp, address, decimal, escaped_or_dash, milliseconds, quoted};
+use super::format::{Clock, Stamp, address, decimal, method_or_dash, milliseconds, quoted};
 use super::record::{Failure, Record};
 use super::target;
 
@@ -27,7 +27,7 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, colour
         status => decimal(out, status.into()),
     });
     out.push(b' ');
-    to_the_left(out, 7, |out| escaped_or_dash(out, r.method.as_bytes()));
+    to_the_left(out, 7, |out| method_or_dash(out, r.method.as_bytes()));
     out.push(b' ');
     to_the_right(out, 11, |out| milliseconds(out, r.phases.total()));
     out.push(b' ');

@@ -39,7 +39,8 @@ fn open(path: &Path) -> AccessLog {
 fn over_a_pipe() -> (AccessLog, PipeReader) {
     let (reader, writer) = io::pipe().expect("a pipe");
     let sink = Sink::from(File::from(OwnedFd::from(writer)));
-    (AccessLog::start(sink, "a pipe".into(), None, Format::Text).expect("started"), reader)
+    let shared = Arc::default();
+    (AccessLog::start(sink, "a pipe".into(), None, Format::Text, shared).expect("started"), reader)
 }
 
 /// The targets of a log's lines.
@@ -138,6 +139,47 @@ fn a_destination_that_never_takes_a_line_costs_lines_and_nothing_else() {
     let text = reading.join().expect("joined");
     assert!(text.ends_with('\n'));
     assert_eq!(text.lines().count() as u64 + dropped, sent as u64);
+}
+
+/// A FIFO whose reader stands still, with a log that has more to write than it takes.
+fn stuck_fifo(dir: &Path) -> (AccessLog, File) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = dir.join("log");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+    let log = open(&path);
+    let target = vec![b'x'; 8000];
+    (0..20).for_each(|_| log.record(&record(&target)));
+    eventually(|| log.shared.pending.lock().writing > 0);
+    (log, reader)
+}
+
+#[test]
+fn a_reader_that_stands_still_can_be_rotated_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let (log, reader) = stuck_fifo(dir.path());
+    fs::rename(&path, dir.path().join("log.1")).unwrap();
+    log.reopen();
+    eventually(|| path.exists());
+    log.record(&record(b"/after"));
+    eventually(|| targets(&path) == ["/after"]);
+    assert!(log.dropped() > 0);
+    drop(reader);
+}
+
+#[test]
+fn what_a_reader_that_stands_still_did_not_take_is_counted_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, mut reader) = stuck_fifo(dir.path());
+    log.record(&record(b"/last"));
+    assert!(log.finish(Duration::from_millis(200)), "the writer gives up by itself");
+    let mut text = Vec::new();
+    let _ = reader.read_to_end(&mut text);
+    let whole = text.iter().filter(|octet| **octet == b'\n').count() as u64;
+    // One line may have been cut in the middle.
+    let missing = 21 - whole - log.dropped();
+    assert!(missing <= 1 && log.dropped() > 0, "{whole} whole, {} lost", log.dropped());
 }
 
 #[test]
@@ -289,5 +331,5 @@ fn a_file_that_never_had_a_name_is_not_taken_for_deleted() {
     log.record(&record(b"/1"));
     assert!(log.finish(SOON));
     assert_eq!(targets(&path), ["/1"]);
-    assert!(!Sink::open(&path).expect("opened").is_deleted());
+    assert!(!Sink::open(&path, &Arc::default()).expect("opened").is_deleted());
 }
