@@ -112,15 +112,15 @@ measures! {
         Counter connections_accepted: u64;
         /// Client connections closed, by either side.
         Counter connections_closed: u64;
-        /// Times an acceptor had to wait because no connection permit was left.
+        /// Times a listener of the proxy had to wait because no connection permit was left.
         Counter accepts_refused_no_permit: u64;
-        /// Times accept failed (EMFILE, ENOMEM and the like).
+        /// Times accept failed on a listener of the proxy (EMFILE, ENOMEM and the like).
         Counter accept_failures: u64;
         /// Connections to the admin listener accepted.
         Counter admin_connections_accepted: u64;
         /// Connections to the admin listener closed, by either side.
         Counter admin_connections_closed: u64;
-        /// Requests to the admin listener; no other number counts them.
+        /// Requests to the admin listener; they are no exchanges.
         Counter admin_requests: u64;
         /// Exchanges begun: a request head was complete, or failed to be one.
         Counter exchanges_begun: u64;
@@ -173,7 +173,7 @@ measures! {
         Counter lookups_given: u64;
         /// Lookups that ended without an address, or not in time.
         Counter lookup_failures: u64;
-        /// Turns of sessions on workers.
+        /// Turns of sessions on workers, those of the admin listener included.
         Counter turns: u64;
         /// Turns that ended with the session parked, by what it then waited for.
         Counter parks: [u64; Wait::ALL.len()], by "wait" in Wait::ALL.map(Wait::word);

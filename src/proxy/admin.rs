@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::observe::counters::{CLASSES, PHASES, Wait};
 use crate::observe::gauges::WORKER_STATES;
@@ -18,6 +19,10 @@ use super::reply::Reply;
 
 /// Connections to the admin listener at once; more wait in the kernel.
 pub const MAX_CONNECTIONS: usize = 16;
+
+/// How long one may go without a whole request. Each has one request only: so nobody who merely keeps
+/// connections holds up those who look whether the proxy is alive.
+pub const HEAD_TIME: Duration = Duration::from_secs(2);
 
 /// Who knows how the proxy does. Asked on a worker, in the middle of a turn: no wait, no I/O on
 /// sockets.
@@ -265,8 +270,6 @@ fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::observe::counters::Counters;
     use crate::observe::gauges::Gauges;

@@ -205,7 +205,10 @@ fn reply(
 ) -> Wanted {
     // Content would have to be read to find the next request: nobody wants it here.
     exchange.leave_content(head.framing);
-    exchange.close = !head.persistent() || head.framing != Framing::Empty || turn.ctx.is_draining();
+    exchange.close = !head.persistent()
+        || head.framing != Framing::Empty
+        || turn.ctx.is_draining()
+        || exchange.service == Service::Admin;
     turn.buffers.lend(&mut exchange.to_client);
     let connection = connection(exchange.close, head.version);
     reply.write(exchange.to_client.tail(), connection, head.method == Method::Head);

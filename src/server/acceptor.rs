@@ -10,7 +10,9 @@ use crate::net::listener::Listener;
 use crate::net::permits::Permits;
 use crate::net::poll::Wake;
 use crate::net::stream::Stream;
+use crate::observe::stats::Counters;
 use crate::policy::guard::Scope;
+use crate::proxy::admin;
 use crate::proxy::request::{Asker, Service};
 use crate::proxy::session::Session;
 
@@ -51,7 +53,7 @@ impl Acceptor {
             let permit = match self.permits.try_take() {
                 Some(permit) => permit,
                 None => {
-                    self.pool.stats.other().count(|c| c.accepts_refused_no_permit += 1);
+                    self.count(|c| c.accepts_refused_no_permit += 1);
                     full.begins(|| match self.service {
                         Service::Proxy => log::warn!(
                             "all connections of --max-connections are in use: new ones wait"
@@ -66,7 +68,10 @@ impl Acceptor {
                     }
                 }
             };
-            full.may_end(self.permits.left() > 0, || log::info!("connections are free again"));
+            full.may_end(self.permits.left() > 0, || match self.service {
+                Service::Proxy => log::info!("connections are free again"),
+                Service::Admin => log::info!("connections of the admin listener are free again"),
+            });
             match self.listener.accept() {
                 Ok((socket, address)) => {
                     short.may_end(true, || log::info!("connections are accepted again"));
@@ -76,7 +81,11 @@ impl Acceptor {
                     });
                     let slot = Slot::new(Arc::clone(&self.pool.ready));
                     let waker = Arc::clone(&slot) as Arc<dyn Wake>;
-                    let deadline = Instant::now() + self.pool.ctx.timeouts.head;
+                    let head = match self.service {
+                        Service::Proxy => self.pool.ctx.timeouts.head,
+                        Service::Admin => self.pool.ctx.timeouts.head.min(admin::HEAD_TIME),
+                    };
+                    let deadline = Instant::now() + head;
                     // IPv4 on a listener for both is written as IPv4 everywhere.
                     let address = address.map_or(NO_ADDRESS, |address| {
                         SocketAddr::new(address.ip().to_canonical(), address.port())
@@ -89,7 +98,7 @@ impl Acceptor {
                 Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(e) if is_shortage(&e) => {
                     drop(permit);
-                    self.pool.stats.other().count(|c| c.accept_failures += 1);
+                    self.count(|c| c.accept_failures += 1);
                     short.begins(|| {
                         log::warn!("cannot accept connections: {e}: trying again until it goes");
                     });
@@ -99,10 +108,19 @@ impl Acceptor {
                 }
                 // The client gave up while it was in the backlog, or the network did.
                 Err(e) => {
-                    self.pool.stats.other().count(|c| c.accept_failures += 1);
+                    self.count(|c| c.accept_failures += 1);
                     log::debug!("accept: {e}");
                 }
             }
+        }
+    }
+}
+
+impl Acceptor {
+    /// Counts what is counted of the proxy's listeners only.
+    fn count(&self, f: impl FnOnce(&mut Counters)) {
+        if self.service == Service::Proxy {
+            self.pool.stats.other().count(f);
         }
     }
 }

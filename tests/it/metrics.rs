@@ -321,8 +321,7 @@ fn sessions_are_counted_by_what_they_wait_for() {
     let gauges = proxy.report().gauges;
     assert_eq!((gauges.connections_open, gauges.lookups_pending), (9, 1));
     assert_eq!((gauges.tunnels_open, gauges.resolver_threads), (1, 1));
-    let [busy, patient, asleep] = gauges.workers;
-    assert_eq!((busy, patient, asleep), (0, 0, proxy.threads() as u64));
+    eventually_eq(|| proxy.report().gauges.workers, [0, 0, proxy.threads() as u64]);
 
     // An end alone would be a half-close, which is answered.
     clients.into_iter().for_each(Peer::reset);
@@ -440,6 +439,61 @@ fn a_wait_of_known_length_is_in_its_bucket() {
         assert!((0.12..5.0).contains(&sum), "{sum}");
         assert_eq!(measured["buckets"]["0.1"], 0);
         assert!(measured["p50"].as_f64().unwrap() >= 0.25);
+    }
+}
+
+/// The names of the labels that the metrics in a part of a rule have, `le` being gone with its histogram.
+fn labels_of(part: &str, proxy: &Server) -> Option<Vec<&'static str>> {
+    let report = proxy.report();
+    let measures = report.measures();
+    let names = part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let mut found = names.filter_map(|name| {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        measures.iter().find(|m| m.metric() == name || Some(m.metric().as_str()) == base)
+    });
+    let labels = found.next()?.label.as_ref().map(|(label, _)| *label);
+    assert!(found.next().is_none(), "two metrics in {part}");
+    assert_eq!(part.contains("_bucket"), part.contains("histogram_quantile("), "{part}");
+    Some(labels.into_iter().collect())
+}
+
+/// Samples whose labels differ are never compared, so such an alert would never fire.
+#[test]
+fn the_rules_in_the_manual_compare_samples_with_the_same_labels() {
+    let manual = include_str!("../../docs/manual.md");
+    let proxy = proxy_with_admin(|_| {});
+    let (_, rules) = manual.split_once("```yaml\ngroups:").expect("the rules");
+    let rules = rules.split_once("```").unwrap().0;
+    let mut checked = 0;
+    for rule in rules.split("- alert: ").skip(1) {
+        let (_, expr) = rule.split_once("expr:").expect("an expression");
+        let end = ["for:", "annotations:"].iter().filter_map(|key| expr.find(key)).min().unwrap();
+        let expr = expr[..end].trim().trim_start_matches('>').trim();
+        for metric in expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            let ours = metric.starts_with("threadgate_") || metric.starts_with("process_");
+            assert!(!ours || labels_of(metric_in_its_function(metric).as_str(), &proxy).is_some());
+        }
+        for comparison in expr.split(" or ") {
+            let (left, right) = comparison.split_once(['>', '<']).expect("a comparison");
+            let (ignored, right) = match right.trim().strip_prefix("ignoring(") {
+                Some(rest) => rest.split_once(')').unwrap(),
+                None => ("", right),
+            };
+            let Some(right) = labels_of(right, &proxy) else { continue };
+            let mut left = labels_of(left, &proxy).expect("a metric");
+            left.retain(|label| !ignored.split(',').any(|one| one.trim() == *label));
+            assert_eq!(left, right, "{rule}");
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 3);
+}
+
+fn metric_in_its_function(metric: &str) -> String {
+    if metric.ends_with("_bucket") {
+        format!("histogram_quantile({metric})")
+    } else {
+        metric.to_owned()
     }
 }
 
