@@ -127,6 +127,11 @@ impl Default for Slots<'_> {
 pub(super) struct LineSet(u128);
 
 impl LineSet {
+    /// Whether no line is in it.
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// Adds the line at `place`.
     #[inline]
     pub(super) fn add(&mut self, place: usize) {

@@ -3,7 +3,8 @@
 //! Servers read one field or the other, most the second, which has no standard. What came with the
 //! request is kept and the client's address appended, in one line of each name: a server that looks at
 //! one line only must not be shown what the client made up instead of what we know. A `Forwarded` line
-//! that breaks the grammar is dropped, since an open quote would swallow what is appended to it.
+//! that breaks the grammar is dropped, since an open quote would swallow what is appended to it. So is
+//! `X_Forwarded_For`, which CGI and its kin cannot tell from the name with dashes.
 //!
 //! Whether anything is added is decided elsewhere; nothing here costs a request that gets nothing.
 
@@ -23,29 +24,32 @@ pub struct Forwarded<'a> {
 }
 
 /// The lines of either name that came with a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Received {
     standard: LineSet,
     other: LineSet,
+    misspelt: LineSet,
 }
 
 impl Received {
     /// Finds them.
     pub(super) fn of(lines: Lines<'_, '_>) -> Self {
-        let (mut standard, mut other) = (LineSet::default(), LineSet::default());
+        let mut found = Self::default();
         for (place, header) in lines.headers.iter().enumerate() {
             if header.name.eq_ignore_ascii_case("forwarded") {
-                standard.add(place);
+                found.standard.add(place);
             } else if header.name.eq_ignore_ascii_case("x-forwarded-for") {
-                other.add(place);
+                found.other.add(place);
+            } else if is_misspelt(header.name) {
+                found.misspelt.add(place);
             }
         }
-        Self { standard, other }
+        found
     }
 
-    /// All of them: [`write`](Self::write) puts them back.
+    /// All of them: [`write`](Self::write) puts those back that may go on.
     pub(super) fn all(&self) -> LineSet {
-        self.standard.union(self.other)
+        self.standard.union(self.other).union(self.misspelt)
     }
 
     /// Writes one line of each name, with what came first.
@@ -70,6 +74,15 @@ impl Received {
 /// Octets that can come to a head's, beyond what it came with.
 pub(super) fn room(ours: &Forwarded<'_>) -> usize {
     160 + ours.by.map_or(0, str::len)
+}
+
+/// Whether a name is `X-Forwarded-For` with `_` for a `-`.
+fn is_misspelt(name: &str) -> bool {
+    const NAME: &[u8] = b"x-forwarded-for";
+    let alike = |(octet, ours): (u8, &u8)| {
+        octet.eq_ignore_ascii_case(ours) || (octet == b'_' && *ours == b'-')
+    };
+    name.len() == NAME.len() && name.contains('_') && name.bytes().zip(NAME).all(alike)
 }
 
 /// Writes each value that has something in it, and a comma behind it (RFC 9110 §5.3).
@@ -144,8 +157,9 @@ pub(super) fn assert_appended(received: Lines<'_, '_>, sent: Lines<'_, '_>, ours
     };
     let (standard, other) = (only(went.standard), only(went.other));
     assert!(is_well_formed(standard), "{}", standard.escape_ascii());
+    assert!(went.misspelt.is_empty(), "another spelling");
     let mut alone = Vec::new();
-    let nothing = Received { standard: LineSet::default(), other: LineSet::default() };
+    let nothing = Received::default();
     nothing.write(&mut alone, received, ours);
     let (element, address) = split_lines(&alone);
     for (value, ours) in [(standard, element), (other, address)] {
@@ -231,6 +245,20 @@ mod tests {
             "for=_a, ",
             "b, ",
         );
+    }
+
+    #[test]
+    fn another_spelling_that_cgi_takes_for_the_same_name_is_dropped() {
+        check(
+            "X_Forwarded_For: 10.0.0.1\r\nx-forwarded_FOR: a\r\nX-Forwarded-For: b\r\n",
+            "",
+            "b, ",
+        );
+        for other in ["X_Forwarded_Fox: a\r\n", "X_Forwarded_For_: a\r\n"] {
+            assert!(sent(other, Some(&OURS)).starts_with(other), "{other}");
+        }
+        let fields = "X_Forwarded_For: 10.0.0.1\r\n";
+        assert_eq!(sent(fields, None), fields);
     }
 
     #[test]
