@@ -28,7 +28,7 @@ Listening:
                                     port 0 lets the system choose
   -p, --port PORT                   short for --listen 127.0.0.1:PORT
       --port-file FILE              write the ports to FILE once they are bound
-      --admin ADDR|unix:PATH        tell how the proxy does, over HTTP: /metrics for
+      --admin ADDR|unix:PATH|off    tell how the proxy does, over HTTP: /metrics for
                                     Prometheus, /stats.json, /healthz, /readyz
                                     (default off)
       --open                        beyond loopback, serve any network and not only

@@ -50,7 +50,7 @@ pub(crate) struct ServeArgs {
     exit_after: Option<String>,
 
     /// where to tell how the proxy does
-    #[argh(option, arg_name = "ADDR|unix:PATH")]
+    #[argh(option, arg_name = "ADDR|unix:PATH|off")]
     admin: Option<String>,
 
     /// worker threads
@@ -181,7 +181,7 @@ impl ServeArgs {
         let connecting =
             |v: &str| number::parse_count(v, config::MOST_CONNECTING, "--max-connecting 256");
         let listen = addresses(&self.listen, self.port.as_deref())?.unwrap_or(usual.listen);
-        Ok(Config {
+        let config = Config {
             admin: admin(self.admin, &listen)?,
             listen,
             threads: read("--threads", self.threads, threads)?,
@@ -226,7 +226,9 @@ impl ServeArgs {
             open: self.open,
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),
-        })
+        };
+        each_file_once(&config)?;
+        Ok(config)
     }
 }
 
@@ -283,7 +285,7 @@ fn addresses(listens: &[String], port: Option<&str>) -> Result<Option<Vec<Socket
 
 /// Where the admin listener is to be; not where one of `listen` is.
 fn admin(value: Option<String>, listen: &[SocketAddr]) -> Result<Option<Place>, String> {
-    let place = read("--admin", value, listen::parse_place)?;
+    let place = read("--admin", value, listen::parse_admin)?.flatten();
     match &place {
         Some(Place::Tcp(address)) if address.port() != 0 && listen.contains(address) => {
             Err(format!(
@@ -292,6 +294,35 @@ fn admin(value: Option<String>, listen: &[SocketAddr]) -> Result<Option<Place>, 
         }
         _ => Ok(place),
     }
+}
+
+/// No two options may have the same file: one would destroy what the other wrote.
+fn each_file_once(config: &Config) -> Result<(), String> {
+    let admin = match &config.admin {
+        Some(Place::Unix(path)) => Some(path),
+        _ => None,
+    };
+    let log = match &config.access_log {
+        LogTarget::File(path) => Some(path),
+        _ => None,
+    };
+    let files = [
+        ("--pid-file", config.pid_file.as_ref()),
+        ("--port-file", config.port_file.as_ref()),
+        ("--access-log", log),
+        ("--admin", admin),
+    ];
+    let files: Vec<_> = files
+        .into_iter()
+        .filter_map(|(option, path)| Some((option, std::path::absolute(path?).ok()?)))
+        .collect();
+    for (i, (option, path)) in files.iter().enumerate() {
+        if let Some((other, _)) = files.iter().take(i).find(|(_, before)| before == path) {
+            let path = path.display();
+            return Err(format!("{option}: {path} is the file of {other}; give another one"));
+        }
+    }
+    Ok(())
 }
 
 fn file_name(text: &str) -> Result<PathBuf, String> {
@@ -329,6 +360,22 @@ mod tests {
     #[test]
     fn no_option_gives_the_default_configuration() {
         assert_eq!(config(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn no_file_has_two_uses() {
+        for words in [
+            "--pid-file a --port-file a",
+            "--pid-file a --access-log ./a",
+            "--port-file /x/a --access-log /x//a",
+            "--admin unix:a --pid-file a",
+        ] {
+            let error = config(words).unwrap_err();
+            assert!(error.contains("a is the file of --"), "{words}: {error}");
+        }
+        assert!(config("--pid-file a --port-file b --access-log c --admin unix:d").is_ok());
+        assert!(config("--access-log - --pid-file -").is_ok());
+        assert_eq!(config("--admin off"), Ok(Config::default()));
     }
 
     #[test]

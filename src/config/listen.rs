@@ -12,6 +12,9 @@ use crate::net::listener::Place;
 /// The port nobody has to name: the one Squid made customary for proxies.
 pub const DEFAULT_PORT: u16 = 3128;
 
+/// The port in examples of an admin listener.
+const ADMIN_PORT: u16 = 9127;
+
 /// Reads an address to listen on; port 0 lets the system choose.
 ///
 /// # Errors
@@ -26,24 +29,46 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
     {
         return Ok(loopback(port));
     }
-    Err(format!("'{text}' {}", problem(text)))
+    Err(format!("'{text}' {}", problem(text, DEFAULT_PORT)))
 }
 
-/// Reads an address to listen on, or `unix:` and the path of a socket.
+/// Reads where the admin listener is to be: an address, `unix:` and the path of a socket, or `off`.
 ///
 /// # Errors
 ///
 /// A sentence to print after the name of the option: what was found and what to write.
-pub fn parse_place(text: &str) -> Result<Place, String> {
+pub fn parse_admin(text: &str) -> Result<Option<Place>, String> {
+    match text {
+        "off" => Ok(None),
+        _ => parse_place(text).map(Some),
+    }
+}
+
+fn parse_place(text: &str) -> Result<Place, String> {
     let Some(path) = text.strip_prefix("unix:") else {
-        return match parse(text) {
-            Ok(address) => Ok(Place::Tcp(address)),
-            Err(_) if text.starts_with(['/', '.']) => {
-                Err(format!("'{text}' is a path; for a unix socket write unix:{text}"))
+        let Err(_) = parse(text) else { return parse(text).map(Place::Tcp) };
+        return Err(match text.split_at_checked(5) {
+            Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix:") => {
+                format!("'{text}' does not begin with 'unix:' in small letters; write unix:{path}")
             }
-            Err(e) => Err(e),
-        };
+            _ if text.contains("://") => {
+                format!("'{text}' is a URL; write its IP:PORT, for example 127.0.0.1:{ADMIN_PORT}")
+            }
+            _ if text.starts_with('.') || text.contains('/') => {
+                format!("'{text}' is a path; for a unix socket write unix:{text}")
+            }
+            _ if parse_port(text).is_ok() => {
+                format!("'{text}' is a port without an address; write :{text}")
+            }
+            _ => format!("'{text}' {}; or give unix:PATH, or off", problem(text, ADMIN_PORT)),
+        });
     };
+    if path.starts_with('@') {
+        return Err(format!(
+            "'{text}' looks like a socket without a file, and whom that lets in nobody can say; \
+             give a path (unix:./{path} for a file of that name)"
+        ));
+    }
     // The system's bound, without the octet that ends it (unix(7)).
     const MOST: usize = 107;
     match path.len() {
@@ -78,8 +103,9 @@ pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// What is wrong with `text`, which is not an address, and what to write instead.
-fn problem(text: &str) -> String {
+/// What is wrong with `text`, which is not an address, and what to write instead; `usual` is the port
+/// where none was given.
+fn problem(text: &str, usual: u16) -> String {
     if let Ok(port) = parse_port(text) {
         return format!("is a port without an address; write :{port}, or use --port {port}");
     }
@@ -93,16 +119,14 @@ fn problem(text: &str) -> String {
         && let (Ok(_), Ok(port)) = (host.parse::<Ipv6Addr>(), parse_port(port))
     {
         // Where the brackets belong cannot be known: `::1:8080` is an address, too.
-        let whole = bare.map(|ip| format!(", or [{ip}]:{DEFAULT_PORT}")).unwrap_or_default();
+        let whole = bare.map(|ip| format!(", or [{ip}]:{usual}")).unwrap_or_default();
         return format!("is an IPv6 address without brackets; write [{host}]:{port}{whole}");
     }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return format!("has no port; write {}", SocketAddr::new(ip, DEFAULT_PORT));
+        return format!("has no port; write {}", SocketAddr::new(ip, usual));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
-        return format!(
-            "is not an address; write it as IP:PORT, for example 127.0.0.1:{DEFAULT_PORT}"
-        );
+        return format!("is not an address; write it as IP:PORT, for example 127.0.0.1:{usual}");
     };
     if let Err(e) = parse_port(port) {
         return format!("is not an address: {e}");
@@ -167,15 +191,27 @@ mod tests {
         assert_eq!(parse_place("unix:/run/x"), Ok(Place::Unix("/run/x".into())));
         assert_eq!(parse_place("unix:x"), Ok(Place::Unix("x".into())));
         for (text, says) in [
-            ("9127", "is a port without an address; write :9127"),
             ("/run/x", "'/run/x' is a path; for a unix socket write unix:/run/x"),
+            ("d/s", "'d/s' is a path; for a unix socket write unix:d/s"),
+            ("UNIX:d/s", "in small letters; write unix:d/s"),
+            ("unix:@name", "give a path (unix:./@name for"),
+            ("http://127.0.0.1:9127/", "is a URL; write its IP:PORT, for example 127.0.0.1:9127"),
+            ("127.0.0.1", "has no port; write 127.0.0.1:9127; or give unix:PATH, or off"),
+            ("on", "for example 127.0.0.1:9127; or give unix:PATH, or off"),
             ("unix:", "has no path"),
             ("unix:a\0b", "has a NUL"),
             ("9127:", "'' is not a port"),
         ] {
             let error = parse_place(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
+            assert!(!error.contains("--port") && !error.contains("3128"), "{text}: {error}");
         }
+        assert_eq!(
+            parse_place("9127").unwrap_err(),
+            "'9127' is a port without an address; write :9127"
+        );
+        assert_eq!(parse_admin("off"), Ok(None));
+        assert_eq!(parse_admin("unix:off"), Ok(Some(Place::Unix("off".into()))));
         assert!(parse_place(&format!("unix:{}", "x".repeat(107))).is_ok());
         let error = parse_place(&format!("unix:{}", "x".repeat(108))).unwrap_err();
         assert!(error.contains("108 octets"), "{error}");
