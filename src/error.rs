@@ -99,8 +99,6 @@ pub enum Kind {
     HttpResponseTimeout,
     /// The response is malformed, or could be read two ways.
     HttpProtocolError,
-    /// A defect of ours.
-    ProxyInternalError,
     /// The request came back to the proxy that sent it.
     ProxyLoopDetected,
     /// The proxy is shutting down.
@@ -109,7 +107,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::ClientGone,
         Self::ConnectionLimitReached,
         Self::ConnectionRefused,
@@ -126,7 +124,6 @@ impl Kind {
         Self::HttpResponseIncomplete,
         Self::HttpResponseTimeout,
         Self::HttpProtocolError,
-        Self::ProxyInternalError,
         Self::ProxyLoopDetected,
         Self::ShuttingDown,
     ];
@@ -157,7 +154,6 @@ impl Kind {
             Self::HttpResponseIncomplete => "http_response_incomplete",
             Self::HttpResponseTimeout => "http_response_timeout",
             Self::HttpProtocolError => "http_protocol_error",
-            Self::ProxyInternalError => "proxy_internal_error",
             Self::ProxyLoopDetected => "proxy_loop_detected",
             Self::ShuttingDown => "destination_unavailable",
         }
@@ -169,7 +165,6 @@ impl Kind {
             Self::HttpRequestError | Self::ClientGone => 400,
             Self::HttpRequestDenied | Self::DestinationIpProhibited => 403,
             Self::HttpRequestTimeout => 408,
-            Self::ProxyInternalError => 500,
             Self::ConnectionRefused
             | Self::ConnectionTerminated
             | Self::DestinationIpUnroutable

@@ -148,7 +148,7 @@ fn advice(error: &Error) -> &'static str {
         }
         Kind::ProxyLoopDetected => "the address of the server you want, not the proxy's own",
         Kind::ShuttingDown => "again in a moment; the proxy is shutting down",
-        Kind::ClientGone | Kind::ProxyInternalError => "again; the proxy's log says more",
+        Kind::ClientGone => "again; the proxy's log says more",
     }
 }
 
@@ -161,11 +161,9 @@ pub fn reason_phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
-        413 => "Content Too Large",
         414 => "URI Too Long",
         421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
