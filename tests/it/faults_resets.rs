@@ -97,9 +97,9 @@ impl Held {
     }
 }
 
-/// How a client leaves.
+/// How a peer leaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum How {
+pub(crate) enum How {
     Resets,
     /// Its end is seen, and a reset when something is sent to it.
     Closes,
@@ -107,7 +107,7 @@ enum How {
     HalfCloses,
 }
 
-const HOW: [How; 3] = [How::Resets, How::Closes, How::HalfCloses];
+pub(crate) const HOW: [How; 3] = [How::Resets, How::Closes, How::HalfCloses];
 
 /// What comes of it.
 #[derive(Clone, Copy, Debug)]

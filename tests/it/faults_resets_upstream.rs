@@ -9,7 +9,7 @@ use socket2::SockRef;
 use threadgate::observe::access_log::{Destination, Format};
 use threadgate::server::Via;
 
-use crate::faults_resets::{NameOnPanic, Scene};
+use crate::faults_resets::{HOW, How, NameOnPanic, Scene};
 use crate::peers::{End, Peer, STEP, eventually, is_whole_chunked, shown};
 use crate::proxies::{Binary, OK, proxy_with_one_worker};
 use crate::servers::accept_within;
@@ -23,17 +23,6 @@ struct Held {
     /// Lines of the log that were written on the way here.
     lines: usize,
 }
-
-/// How an upstream leaves.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum How {
-    Resets,
-    Closes,
-    /// It sends no more and still reads.
-    HalfCloses,
-}
-
-const HOW: [How; 3] = [How::Resets, How::Closes, How::HalfCloses];
 
 /// What comes of it.
 #[derive(Clone, Copy, Debug)]

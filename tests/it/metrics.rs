@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,6 +17,7 @@ use threadgate::observe::counters::Wait;
 use crate::admin::{admin_of, fetch, proxy_with_admin};
 use crate::hostile::{DropsSyns, HangingResolver, NeverReads};
 use crate::peers::{Peer, eventually, eventually_eq, pattern};
+use crate::programs::python;
 use crate::proxies::{Names, OK, get, get_request};
 use crate::servers::{Origin, RefusedPort, listen};
 
@@ -78,15 +79,7 @@ for family in parse(sys.stdin.read()):
         assert (group["_sum"] > 0) <= (group["_count"] > 0), own
 json.dump(seen, sys.stdout)
 "#;
-    // Debian's module is for Debian's Python.
-    let python = "/usr/bin/python3";
-    let has_it = Command::new(python).args(["-c", "import prometheus_client"]).output();
-    if !has_it.is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "python3-prometheus-client is missing");
-        eprintln!("python3-prometheus-client is missing: not tested with it");
-        return None;
-    }
-    let mut child = Command::new(python)
+    let mut child = python("prometheus_client")?
         .args(["-c", SCRIPT])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

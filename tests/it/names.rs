@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -170,6 +170,25 @@ fn a_hosts_file_is_read_again_on_a_signal_and_refused_whole_if_it_is_wrong() {
     origin.join();
 }
 
+/// Listeners on 127.0.0.1 and 127.0.0.2 with one port, which somebody else may have on one of them.
+fn same_port() -> (TcpListener, TcpListener) {
+    let pair = (0..100).find_map(|_| {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).ok()?;
+        Some((first, second))
+    });
+    pair.expect("a port that is free on both")
+}
+
+/// An origin server that can be told from the other.
+fn answers_loudly(listener: TcpListener) -> Origin {
+    Origin::script_on(listener, 1, |peer| {
+        peer.read_head();
+        peer.send(OK.replace("ok", "OK"));
+    })
+}
+
 /// One that is in use while the name changes is not used again.
 #[test]
 fn a_connection_in_use_does_not_survive_the_change_of_its_name() {
@@ -178,19 +197,16 @@ fn a_connection_in_use_does_not_survive_the_change_of_its_name() {
     fs::write(&file, "127.0.0.1 a.example\n").unwrap();
     let (asked, go_on) = (Moment::new(), Moment::new());
     let (is_asked, goes_on) = (asked.clone(), go_on.clone());
-    let old = Origin::script(1, move |peer| {
+    let (old, new) = same_port();
+    let port = old.local_addr().unwrap().port();
+    let old = Origin::script_on(old, 1, move |peer| {
         peer.read_head();
         is_asked.has_come();
         goes_on.wait();
         peer.send(OK);
         peer.expect_end();
     });
-    let port = old.addr.port();
-    let listener = std::net::TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
-    let new = Origin::script_on(listener, 1, |peer| {
-        peer.read_head();
-        peer.send(OK.replace("ok", "OK"));
-    });
+    let new = answers_loudly(new);
     let proxy = with_hosts(&file);
     let mut client = ask(proxy.addr, &format!("a.example:{port}"));
     asked.wait();
@@ -210,13 +226,14 @@ fn an_idle_connection_does_not_survive_the_change_of_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hosts");
     fs::write(&file, "127.0.0.1 a.example\n").unwrap();
-    let old = Origin::answer(OK);
-    let port = old.addr.port();
-    let listener = std::net::TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
-    let new = Origin::script_on(listener, 1, |peer| {
+    let (old, new) = same_port();
+    let port = old.local_addr().unwrap().port();
+    let old = Origin::script_on(old, 1, |peer| {
         peer.read_head();
-        peer.send(OK.replace("ok", "OK"));
+        peer.send(OK);
+        peer.expect_end();
     });
+    let new = answers_loudly(new);
     let proxy = with_hosts(&file);
     assert_eq!(ask(proxy.addr, &format!("a.example:{port}")).read_response().text(), "ok");
     fs::write(&file, "127.0.0.2 a.example\n").unwrap();
