@@ -27,6 +27,9 @@ use super::stream::Stream;
 
 /// How long an attempt is alone (RFC 8305 §8: 250 ms).
 pub const STAGGER: Duration = Duration::from_millis(250);
+/// How often who stands in line for one address looks for a place at another, at the least: each
+/// time is a turn on a worker, and there may be thousands in line.
+const CROWD_PATIENCE: Duration = Duration::from_secs(2);
 /// Rounds after which patience grows no more.
 const MOST_PATIENT: usize = 6;
 
@@ -120,6 +123,8 @@ pub struct Dial {
     pending: [Option<Attempt>; 2],
     /// The address, and the turn, that is waited for without a socket.
     line: Option<(usize, InLine)>,
+    /// How often in a row it found nothing but crowded addresses.
+    crowded: u32,
     stagger: Option<Instant>,
     last: Option<(SocketAddr, Failure)>,
 }
@@ -149,7 +154,8 @@ impl Dial {
     /// Connects to one of `addresses`, on the first [`step`](Self::step).
     pub fn new(addresses: Addresses, port: u16) -> Self {
         let (pending, line, stagger, last) = ([None, None], None, None, None);
-        Self { addresses, port, next: 0, begun: 0, failed: 0, pending, line, stagger, last }
+        let (next, begun, failed, crowded) = (0, 0, 0, 0);
+        Self { addresses, port, next, begun, failed, pending, line, crowded, stagger, last }
     }
 
     /// The addresses, in the order of trying.
@@ -204,7 +210,9 @@ impl Dial {
                     }
                 }
                 Next::Crowded(number) => {
-                    self.stagger = Some(now + self.patience());
+                    let patience = (STAGGER * (1 << self.crowded)).min(CROWD_PATIENCE);
+                    self.stagger = Some(now + self.patience().max(patience));
+                    self.crowded = (self.crowded + 1).min(4);
                     if self.line.is_some() || pending == 2 {
                         return Dialed::Waiting(self.stagger);
                     }
@@ -312,6 +320,7 @@ impl Dial {
         owners: &[Owner; 2],
     ) -> Option<Dialed> {
         let (index, to) = (number % self.addresses().len(), self.to(number));
+        self.crowded = 0;
         if self.pending.iter().all(Option::is_some) {
             self.give_up_older();
         }

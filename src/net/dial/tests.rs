@@ -257,6 +257,22 @@ fn a_crowded_address_is_passed_over_and_waited_for_if_it_is_the_last() {
     assert_eq!(play.dialer.connecting.pending(), 0);
 }
 
+/// Thousands may stand in line: each look is a turn on a worker.
+#[test]
+fn who_stands_in_line_looks_ever_more_seldom_for_another_place() {
+    let play = Play::new(&[], &[1, 2], 1);
+    let (mut one, mut two) = (play.dial_to(&[1]), play.dial_to(&[2]));
+    play.waits(&mut one, 0, None, &[0]);
+    play.waits(&mut two, 0, None, &[0]);
+    let mut dial = play.dial_to(&[1, 2]);
+    for (at, next) in [(0, 250), (250, 750), (750, 1750), (1750, 3750), (3750, 5750), (5750, 7750)]
+    {
+        play.waits(&mut dial, at, Some(next), &[]);
+    }
+    drop(two);
+    play.waits(&mut dial, 7750, None, &[1]);
+}
+
 #[test]
 fn an_older_attempt_stays_if_there_is_no_place_for_the_next() {
     let play = Play::new(&[], &[1, 2, 3], 1);
