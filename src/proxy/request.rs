@@ -109,7 +109,7 @@ pub fn prepare(
         }
         Target::Absolute { scheme, authority, .. } => {
             // A request for `ws:` is forwarded only if it can become one.
-            if scheme != Scheme::Http && !(scheme == Scheme::Ws && head.upgrade) {
+            if scheme != Scheme::Http && !(scheme == Scheme::Ws && head.offer().is_some()) {
                 return Err(not_implemented("only http URLs are forwarded; https goes by CONNECT"));
             }
             check_loop(&head, turn)?;

@@ -4,7 +4,7 @@
 //! protocols it can step aside for, and writes a list of its own. What it cannot step aside for is
 //! HTTP in another version and TLS:
 //!
-//! - `h2c`, `h2` and `HTTP/…`: the requests that follow would pass through the proxy unread, past
+//! - `h2c`, `h2`, `SPDY/…` and `HTTP/…`: the requests that follow would pass through the proxy unread, past
 //!   every rule of it, as if one client's first request had opened the connection to all of them.
 //!   It would have to speak that version itself, on both sides.
 //! - `TLS/…` asks the *proxy* for TLS on the hop to it (RFC 2817 §5.2), which it does not speak
@@ -20,8 +20,11 @@ use super::response::ResponseHead;
 /// Protocols in one list; a longer one is dropped, so that comparing two stays cheap.
 const MAX_PROTOCOLS: usize = 16;
 
-/// Names of protocols that no peer is let change to through us, in any version.
-const KEPT_HERE: &[&str] = &["h2c", "h2", "http", "tls"];
+/// How the names of protocols begin that no peer is let change to through us. A beginning, for drafts
+/// and versions have names of their own, which servers still know: `h2c-14`, `h2-16`, `spdy/3.1`,
+/// `HTTPS/1.3`. A protocol that only looks like one of them loses a way through a proxy and may go by
+/// CONNECT; one that is let through by mistake carries requests past every rule.
+const KEPT_HERE: &[&str] = &["h2", "http", "spdy", "tls"];
 
 /// The protocols of a valid `Upgrade` list, one at least.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,8 +110,10 @@ fn is_protocol(element: &[u8]) -> bool {
 }
 
 fn is_forwardable(protocol: &str) -> bool {
-    let name = protocol.split('/').next().unwrap_or_default();
-    !KEPT_HERE.iter().any(|kept| name.eq_ignore_ascii_case(kept))
+    let begins = |kept: &&str| {
+        protocol.get(..kept.len()).is_some_and(|start| start.eq_ignore_ascii_case(kept))
+    };
+    !KEPT_HERE.iter().any(begins)
 }
 
 /// Asserts, for fuzzing, that a field value sent on is a list that may be.
@@ -142,13 +147,27 @@ mod tests {
         check(&["websocket"], Some("websocket"));
         check(&["WebSocket/13 ,\tfoo"], Some("WebSocket/13, foo"));
         check(&["a", ",b,,", "c/1"], Some("a, b, c/1"));
-        for kept in ["h2c", "H2C", "h2c/1", "h2", "HTTP/2.0", "http/1.1", "Http", "TLS/1.0", "tls"]
-        {
+        for kept in [
+            "h2c",
+            "H2C",
+            "h2c/1",
+            "h2",
+            "h2c-14",
+            "H2-16",
+            "SPDY/3.1",
+            "spdy",
+            "HTTP/2.0",
+            "http/1.1",
+            "Http",
+            "HTTPS/1.3",
+            "TLS/1.0",
+            "tls",
+        ] {
             check(&[kept], None);
             check(&["websocket", kept], Some("websocket"));
             check(&[&format!("{kept}, websocket, {kept}")], Some("websocket"));
         }
-        check(&["h2cx, httpx, x-h2c"], Some("h2cx, httpx, x-h2c"));
+        check(&["x-h2c, h, htt, my-http/2"], Some("x-h2c, h, htt, my-http/2"));
     }
 
     #[test]

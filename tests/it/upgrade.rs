@@ -96,10 +96,12 @@ fn a_ws_url_is_an_http_one_that_asks_for_an_upgrade() {
     assert_eq!(status(&client.read_head()), 101);
     client.send(b"\x81\0");
     origin.join();
-    // Without the offer it is one of those that are not forwarded.
-    let mut client = Peer::connect(proxy.addr());
-    client.send("GET ws://127.0.0.1:9/ HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n");
-    assert_eq!(client.read_response().status, 501);
+    // Without an offer that can go on it is one of those that are not forwarded.
+    for offer in ["", "Connection: upgrade\r\nUpgrade: h2c\r\n", "Upgrade: websocket\r\n"] {
+        let mut client = Peer::connect(proxy.addr());
+        client.send(format!("GET ws://127.0.0.1:9/ HTTP/1.1\r\nHost: 127.0.0.1:9\r\n{offer}\r\n"));
+        assert_eq!(client.read_response().status, 501, "{offer}");
+    }
 }
 
 #[test]
@@ -203,7 +205,7 @@ fn a_426_says_which_protocol_is_wanted_but_for_those_that_stay_here() {
     for (wanted, expected) in [
         ("websocket", Some("websocket")),
         ("h2c, foo/1", Some("foo/1")),
-        ("TLS/1.0, HTTP/1.1", None),
+        ("TLS/1.0, HTTP/1.1, h2c-14, SPDY/3.1", None),
     ] {
         let answer: &str = format!(
             "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: {wanted}\r\nContent-Length: 0\r\n\r\n"
