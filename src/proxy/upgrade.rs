@@ -43,6 +43,9 @@ impl Exchange {
         self.stage = Stage::Tunnel;
         self.status = 101;
         self.begun = true;
+        // Nothing is sent again or chosen any more, and a tunnel may last for days.
+        self.resend = Vec::new();
+        self.offer = None;
         self.heads = self.response.sent() + self.to_client.len() as u64;
         self.times.response = Some(turn.clock());
         for flow in [&mut self.request, &mut self.response] {
