@@ -6,9 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The longest span taken: a year. Past it a wrong unit is likelier than patience, and
-/// every clock can still add it to the present.
-pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// The longest span taken, a year: past it a wrong unit is likelier than patience.
+pub use crate::net::timers::LONGEST;
 
 /// Units with their milliseconds, the largest first.
 const UNITS: [(&str, u64); 5] =

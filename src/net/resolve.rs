@@ -10,6 +10,7 @@ mod threads;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use super::family::{Families, alternate};
 use super::hosts::{MOST_ADDRESSES, Wrong};
 use super::names::{Given, GivenNames};
 use super::poll::{Edge, Owner};
+use super::timers::LONGEST;
 
 use threads::{Limits, Threads};
 
@@ -186,7 +188,8 @@ impl Resolver {
         limits: Limits,
     ) -> Result<Self, Wrong> {
         let given = GivenNames::new(&options.given, options.hosts_files)?;
-        let shared = Arc::new(Shared { how, ttl: options.ttl, names: Mutex::default() });
+        let ttl = options.ttl.min(LONGEST);
+        let shared = Arc::new(Shared { how, ttl, names: Mutex::default() });
         let answering = Arc::clone(&shared);
         let threads = Threads::new(limits, Arc::new(move |host: &str| answering.answer(host)));
         Ok(Self { given, families: Families::default(), shared, threads })
@@ -230,9 +233,12 @@ impl Resolver {
         self.families.order(host, ips, now)
     }
 
-    /// Of `ips`, in the order of trying, `answered` did.
-    pub fn note(&self, host: &str, ips: &[IpAddr], answered: IpAddr, now: Instant) {
-        self.families.note(host, ips, answered, now);
+    /// Of `ips`, in the order of trying, `answered` did. Of given addresses nothing is noted: they are
+    /// tried in the order in which they were given.
+    pub fn note(&self, host: &str, port: u16, ips: &[IpAddr], answered: IpAddr, now: Instant) {
+        if self.given.find(host, port).is_none() {
+            self.families.note(host, ips, answered, now);
+        }
     }
 
     /// Resolver threads there are now.
@@ -269,8 +275,27 @@ fn make_room(names: &mut HashMap<Box<str>, Name>, now: Instant) {
 }
 
 impl Shared {
-    /// Answers the question about `host`, on a resolver thread.
+    /// Answers the question about `host`, on a resolver thread. A panic is no answer: whoever waits
+    /// is told that, and the next to ask asks anew.
     fn answer(&self, host: &str) {
+        let trying = AssertUnwindSafe(|| self.try_to_answer(host));
+        // What it panicked with drops last: that may panic, too.
+        if let Err(_panic) = catch_unwind(trying) {
+            log::error!("the resolver panicked on {host}");
+            let left = {
+                let mut names = self.names.lock();
+                match names.get(host) {
+                    Some(Name::Asked(_)) => names.remove(host),
+                    _ => None,
+                }
+            };
+            if let Some(Name::Asked(question)) = left {
+                question.answer(None);
+            }
+        }
+    }
+
+    fn try_to_answer(&self, host: &str) {
         {
             let mut names = self.names.lock();
             let Some(Name::Asked(question)) = names.get(host) else { return };
@@ -297,20 +322,15 @@ impl Shared {
     }
 
     fn find(&self, host: &str) -> Answer {
-        let how = std::panic::AssertUnwindSafe(|| self.how.resolve(host));
-        match std::panic::catch_unwind(how) {
-            Ok(Ok(mut ips)) if !ips.is_empty() => {
+        match self.how.resolve(host) {
+            Ok(mut ips) if !ips.is_empty() => {
                 ips = alternate(&ips);
                 ips.truncate(MOST_ADDRESSES);
                 Some(ips.into())
             }
-            Ok(Ok(_)) => None,
-            Ok(Err(e)) => {
+            Ok(_) => None,
+            Err(e) => {
                 log::debug!("lookup of {host}: {e}");
-                None
-            }
-            Err(_) => {
-                log::error!("the resolver panicked on {host}");
                 None
             }
         }

@@ -14,6 +14,10 @@ use parking_lot::Mutex;
 
 use super::poll::Poller;
 
+/// No wait is longer, and nothing is kept for longer, than a year: past it moments cannot be counted
+/// on to exist.
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Something with a deadline.
 pub trait Expire: Send + Sync {
     /// Called on the parking thread when the entry filed for `filed` comes due. Answers when to

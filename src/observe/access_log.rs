@@ -34,6 +34,8 @@ use std::{io, mem, thread};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::net::timers::LONGEST;
+
 pub use self::record::{Failure, Phases, Record, RecordKind};
 
 use self::format::Scratch;
@@ -189,6 +191,7 @@ impl AccessLog {
     /// not, it is stuck on its destination, and the process may exit all the same. Lines that did not
     /// get there are said in the `log`.
     pub fn finish(&self, within: Duration) -> bool {
+        let within = within.min(LONGEST);
         let now = Instant::now();
         // What is left of the time is for the writer to say what became of it.
         self.shared.hurry.finish_by(now + within * 3 / 4);

@@ -87,8 +87,9 @@ impl Exchange {
                     return Err(looped());
                 }
                 if self.destination.ip.is_none() {
-                    let (host, now) = (self.destination.host(), turn.now);
-                    turn.ctx.resolver.note(host, dial.addresses(), address.ip(), now);
+                    let (host, port) = (self.destination.host(), self.destination.port);
+                    let tried = dial.addresses();
+                    turn.ctx.resolver.note(host, port, tried, address.ip(), turn.now);
                 }
                 stream.hand_to(client.owner(UPSTREAM));
                 stream.set_era(self.era);

@@ -32,6 +32,7 @@ use crate::net::dial::Dialer;
 use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
 use crate::net::resolve::Resolver;
+use crate::net::timers::LONGEST;
 use crate::observe::access_log::AccessLog;
 use crate::observe::stats::Shard;
 use crate::upstream::pool::Pool;
@@ -55,9 +56,6 @@ pub struct Timeouts {
     /// How long a tunnel may be quiet.
     pub tunnel: Duration,
 }
-
-/// No wait is longer: past it moments cannot be counted on to exist.
-pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Timeouts {
     /// The same, none longer than [`LONGEST`].

@@ -35,7 +35,7 @@ use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
 use crate::net::resolve::{NameOptions, Resolve, Resolver, System};
 use crate::net::source::Sources;
-use crate::net::timers::Timers;
+use crate::net::timers::{LONGEST, Timers};
 use crate::observe::access_log::{AccessLog, Destination, Format};
 use crate::observe::report::Report;
 use crate::observe::stats::{Snapshot, Stats};
@@ -43,7 +43,7 @@ use crate::policy::guard::Scope;
 use crate::proxy::admin::{self, Overview as _};
 use crate::proxy::request::Service;
 use crate::proxy::spare::Spares;
-use crate::proxy::{Context, LONGEST, OwnAddresses, Quota, Timeouts};
+use crate::proxy::{Context, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
 use crate::wire;
 
@@ -247,7 +247,8 @@ impl Server {
         };
         let poller = Arc::new(Poller::new().map_err(StartError::System)?);
         let timers = Arc::new(Timers::new(Arc::clone(&poller)));
-        let limits = pool::Limits { total: options.pool.total.min(places), ..options.pool };
+        let limits =
+            pool::Limits { total: options.pool.total.min(places), ..options.pool.clamped() };
         let ctx = Context {
             timeouts: options.timeouts.clamped(),
             limits: wire::Limits {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::net::poll::{Edge, Owner, Poller, Wake};
 use crate::net::stream::Stream;
-use crate::net::timers::{Expire, Timers};
+use crate::net::timers::{Expire, LONGEST, Timers};
 use crate::observe::counters::Retired;
 
 use super::idle::{Entry, Idle, ListHint};
@@ -42,6 +42,13 @@ impl Default for Limits {
             idle: Duration::from_secs(30),
             age: Duration::from_secs(600),
         }
+    }
+}
+
+impl Limits {
+    /// The same, no time longer than [`LONGEST`].
+    pub fn clamped(self) -> Self {
+        Self { idle: self.idle.min(LONGEST), age: self.age.min(LONGEST), ..self }
     }
 }
 
@@ -490,6 +497,16 @@ mod tests {
         bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
         bench.poller.deliver(&events);
         assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn the_longest_times_there_are_end_nothing() {
+        let bench = Bench::new();
+        let limits = Limits { idle: Duration::MAX, age: Duration::MAX, ..Limits::default() };
+        let pool = bench.pool(limits.clamped());
+        let (stream, _peer) = bench.connection();
+        pool.put("a:80", kept(&pool, stream, Instant::now()), bench.former(), Instant::now());
+        assert_eq!(pool.len(), 1);
     }
 
     #[test]

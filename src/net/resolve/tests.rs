@@ -253,3 +253,56 @@ fn a_given_name_is_never_asked_for() {
     assert!(matches!(answer, Lookup::Given(ips) if *ips == [ip]));
     assert_eq!(how.1.load(Ordering::SeqCst), 0);
 }
+
+/// A panic that is not over when it was caught.
+struct Bomb(Arc<AtomicUsize>);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if self.0.fetch_add(1, Ordering::SeqCst) == 0 {
+            panic!("expected in the output of a passing run");
+        }
+    }
+}
+
+struct Explodes(Arc<AtomicUsize>);
+
+impl Resolve for Explodes {
+    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        if host.starts_with("bad") {
+            std::panic::panic_any(Bomb(Arc::clone(&self.0)));
+        }
+        Ok(vec![IpAddr::from([192, 0, 2, 1])])
+    }
+}
+
+#[test]
+fn a_panic_answers_the_question_and_costs_no_thread() {
+    let explosions = Arc::new(AtomicUsize::new(0));
+    let mut play = Play::new(Arc::new(Explodes(Arc::clone(&explosions))), Duration::MAX);
+    let limits = Limits { steady: 1, most: 1, linger: WAIT, queued: 3 };
+    let (how, options) = (Arc::clone(&play.resolver.shared.how), NameOptions::default());
+    play.resolver = Resolver::with_limits(how, options, limits).unwrap();
+    let now = Instant::now();
+    for tag in 1..=3 {
+        let bad = play.asked("bad.example", now, tag);
+        assert_eq!(play.told(), tag);
+        assert_eq!(bad.answer(), Some(None));
+        eventually(|| play.resolver.pending() == 0);
+    }
+    let good = play.asked("good.example", now, 4);
+    assert_eq!(play.told(), 4);
+    assert!(good.answer().flatten().is_some());
+    assert_eq!(play.resolver.threads(), 1);
+}
+
+/// `Duration::MAX` is no moment that could be counted on.
+#[test]
+fn an_answer_may_be_kept_for_as_long_as_there_is() {
+    let play = Play::new(Arc::new(Explodes(Arc::default())), Duration::MAX);
+    let now = Instant::now();
+    let asked = play.asked("good.example", now, 1);
+    assert_eq!(play.told(), 1);
+    assert!(asked.answer().flatten().is_some());
+    assert!(play.known("good.example", now + Duration::from_secs(86_400)).is_some());
+}

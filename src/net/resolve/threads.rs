@@ -1,6 +1,7 @@
 //! The resolver's threads: a few that stay, more while those hang, fewer again when there is no
 //! work for them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -108,7 +109,12 @@ impl Crew {
                 self.names.recv_timeout(self.limits.linger)
             };
             match name {
-                Ok(name) => (self.work)(&name),
+                // A thread that ended by a panic would be counted as one there is, for good.
+                Ok(name) => {
+                    if catch_unwind(AssertUnwindSafe(|| (self.work)(&name))).is_err() {
+                        log::error!("answering a lookup of {name} panicked");
+                    }
+                }
                 Err(e) => {
                     let mut count = self.count.lock();
                     // Work queued since is for this thread: it was counted as free.
