@@ -9,6 +9,7 @@
 //! (timer, timer's interest, wait, notifier, notifier's interest), this one costs one.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,9 +43,9 @@ pub trait Wake: Send + Sync {
     /// that the socket is another's by now, who is told next.
     fn wake(&self, tag: u32, edge: Edge) -> bool;
 
-    /// Whether an edge on the socket known as `tag` came that nobody has looked at yet. The caller
-    /// sees to it now.
-    fn take_edge(&self, _tag: u32) -> bool {
+    /// Whether an edge on a socket known by one of these tags came that nobody has looked at yet. The
+    /// caller sees to it now.
+    fn take_edges(&self, _tags: RangeInclusive<u32>) -> bool {
         false
     }
 }

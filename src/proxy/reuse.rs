@@ -11,13 +11,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind};
-use crate::net::poll::{Owner, Wake};
-use crate::upstream::pool::Kept;
+use crate::net::poll::Wake;
+use crate::upstream::pool::{Former, Kept};
 use crate::wire::ResponseHead;
 
 use super::Turn;
-use super::exchange::{ClientSide, Exchange, UPSTREAM, Upstream};
+use super::exchange::{ClientSide, Exchange, SECOND, UPSTREAM, Upstream};
 use super::flow::Flow;
+
+/// As the former owner of a connection: the second of two attempts won under its own tag, and an edge
+/// of it may still have been on its way then.
+fn former(waker: &Arc<dyn Wake>) -> Former<'_> {
+    Former { who: &**waker, tags: UPSTREAM..=SECOND }
+}
 
 impl Exchange {
     /// Goes out on an idle connection to the destination, if there is one.
@@ -52,9 +58,9 @@ impl Exchange {
         let persists = self.upstream_persists && !self.withholds;
         let usable = clean && whole && persists && !self.is_tunnel();
         if usable && self.failure.is_none() {
-            let former = Owner { who: Arc::clone(waker), tag: UPSTREAM };
+            let former = former(waker);
             let kept = Kept { stream: end.stream, address, lease };
-            turn.ctx.pool.put(&self.destination.authority, kept, &former, turn.now);
+            turn.ctx.pool.put(&self.destination.authority, kept, former, turn.now);
         }
     }
 

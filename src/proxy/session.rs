@@ -27,10 +27,10 @@ use crate::observe::stats::Wait;
 use crate::wire::detect::{Protocol, protocol};
 use crate::wire::head::{find_end, leading_empty_lines};
 
-use super::exchange::{CLIENT, ClientSide, Exchange, Progress, SOCKETS, UPSTREAM};
+use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM};
 use super::flow::End;
 use super::request::{Asker, Service, Wanted, connection, prepare, refused};
-use super::waiting::Waiting;
+use super::waiting::{Edges, Waiting};
 use super::{Turn, reply};
 
 /// Octets of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
@@ -57,38 +57,6 @@ pub enum Next {
     Park(Instant, Option<u32>),
     /// The turn is spent but there is more to do: take another, after the others in the queue.
     Yield,
-}
-
-/// Edges that came for a session while it was parked or running.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Edges {
-    sockets: [Edge; SOCKETS],
-    any: bool,
-}
-
-impl Edges {
-    /// Adds one.
-    pub fn add(&mut self, tag: u32, edge: Edge) {
-        self.any = true;
-        if let Some(known) = self.sockets.get_mut(tag as usize) {
-            known.readable |= edge.readable;
-            known.writable |= edge.writable;
-            known.closed |= edge.closed;
-            known.urgent |= edge.urgent;
-            known.broken |= edge.broken;
-        }
-    }
-
-    /// Whether there was one on the socket with this tag, which is seen to now.
-    pub fn take(&mut self, tag: u32) -> bool {
-        let edge = self.sockets.get_mut(tag as usize).map(std::mem::take);
-        edge.is_some_and(|edge| edge != Edge::default())
-    }
-
-    /// Whether there was none.
-    pub fn is_empty(&self) -> bool {
-        !self.any
-    }
 }
 
 /// What a session is doing.

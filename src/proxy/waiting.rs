@@ -1,10 +1,11 @@
-//! What a session waits for, as the counters have it.
+//! What a session waits for, as the counters have it, and what came for it meanwhile.
 
 use std::time::Instant;
 
+use crate::net::poll::Edge;
 use crate::observe::stats::Wait;
 
-use super::exchange::{Exchange, Stage};
+use super::exchange::{Exchange, SOCKETS, Stage};
 
 /// How a session is counted while no worker has it.
 #[derive(Debug)]
@@ -54,6 +55,38 @@ impl Default for Waiting {
     }
 }
 
+/// Edges that came for a session while it was parked or running.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Edges {
+    pub(super) sockets: [Edge; SOCKETS],
+    any: bool,
+}
+
+impl Edges {
+    /// Adds one.
+    pub fn add(&mut self, tag: u32, edge: Edge) {
+        self.any = true;
+        if let Some(known) = self.sockets.get_mut(tag as usize) {
+            known.readable |= edge.readable;
+            known.writable |= edge.writable;
+            known.closed |= edge.closed;
+            known.urgent |= edge.urgent;
+            known.broken |= edge.broken;
+        }
+    }
+
+    /// Whether there was one on the socket with this tag, which is seen to now.
+    pub fn take(&mut self, tag: u32) -> bool {
+        let edge = self.sockets.get_mut(tag as usize).map(std::mem::take);
+        edge.is_some_and(|edge| edge != Edge::default())
+    }
+
+    /// Whether there was none.
+    pub fn is_empty(&self) -> bool {
+        !self.any
+    }
+}
+
 impl Exchange {
     /// What it waits for, when it waits.
     pub fn wait(&self) -> Wait {
@@ -66,5 +99,18 @@ impl Exchange {
             Stage::Tunnel => Wait::Tunnel,
             Stage::Reply => Wait::Reply,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_is_taken_once_whatever_the_tag() {
+        let readable = Edge { readable: true, ..Edge::default() };
+        let mut edges = Edges::default();
+        edges.add(2, readable);
+        assert!(!edges.take(1) && edges.take(2) && !edges.take(2) && !edges.take(3));
     }
 }

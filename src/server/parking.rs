@@ -6,6 +6,7 @@
 //! park finds it and the session goes on instead. So no wake-up is lost, and some are spurious,
 //! which a turn tolerates.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use parking_lot::Mutex;
 
 use crate::net::poll::{Edge, Events, Poller, Wake};
 use crate::net::timers::{Expire, Timers};
-use crate::proxy::session::{Edges, Session};
+use crate::proxy::session::Session;
+use crate::proxy::waiting::Edges;
 
 use super::ready::{Message, ReadyQueue};
 
@@ -108,8 +110,9 @@ impl Wake for Slot {
         true
     }
 
-    fn take_edge(&self, tag: u32) -> bool {
-        self.state.lock().edges.take(tag)
+    fn take_edges(&self, tags: RangeInclusive<u32>) -> bool {
+        let edges = &mut self.state.lock().edges;
+        tags.fold(false, |any, tag| any | edges.take(tag))
     }
 }
 

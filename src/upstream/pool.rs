@@ -3,10 +3,14 @@
 //! The one used last is taken first: it is the likeliest to be alive still. While a connection is
 //! idle the pool owns its edges, so one that the upstream closes is dropped at once, and no probe is
 //! needed for one that was used a moment ago. Where there is no room for one more, the one that has
-//! been idle for longest goes. The lock is never held while a connection is made, probed for use or
-//! closed. Which is which is `idle`'s.
+//! been idle for longest goes. The lock is never held while a connection is made, closed, or probed by who takes it.
+//! It is held for one short call where an edge has to be told from its predecessor's: the socket is
+//! asked whether it has ended. And once a second, at most, all places are gone through under it, and those
+//! that nobody watches are registered: most connections are watched, or used again before that. Which
+//! is which is `idle`'s.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -69,6 +73,15 @@ pub struct Kept {
     pub address: Option<SocketAddr>,
     /// What the pool knows of it.
     pub lease: Lease,
+}
+
+/// Who had a connection before it came to the pool.
+#[derive(Clone)]
+pub struct Former<'a> {
+    /// The owner.
+    pub who: &'a dyn Wake,
+    /// Under which of its tags edges of the connection may have reached it.
+    pub tags: RangeInclusive<u32>,
 }
 
 /// What the pool knows of a connection, carried along while that is in use.
@@ -138,7 +151,7 @@ impl Pool {
 
     /// Keeps a connection between exchanges, unless it is too old. An edge that still reached its
     /// `former` owner is seen to.
-    pub fn put(self: &Arc<Self>, destination: &str, kept: Kept, former: &Owner, now: Instant) {
+    pub fn put(self: &Arc<Self>, destination: &str, kept: Kept, former: Former<'_>, now: Instant) {
         let limits = self.limits;
         let Lease { expires, list } = kept.lease;
         let until = expires.min(now + limits.idle);
@@ -159,7 +172,7 @@ impl Pool {
         kept.stream.hand_to(Owner { who: Arc::clone(self) as Arc<dyn Wake>, tag: free.place });
         // From here on edges come to the pool. One that came before is perhaps that of the response
         // just read, perhaps the end: the socket tells.
-        let doubtful = former.who.take_edge(former.tag) && kept.stream.is_stale();
+        let doubtful = former.who.take_edges(former.tags) && kept.stream.is_stale();
         let due = if kept.stream.is_watched() { until } else { until.min(now + UNWATCHED) };
         state.idle.fill(free, kept, now, until);
         let ended = if doubtful { state.end(free.place) } else { None };
@@ -332,6 +345,10 @@ mod tests {
             }
         }
 
+        fn former(&self) -> Former<'_> {
+            Former { who: &*self.owner.who, tags: 1..=2 }
+        }
+
         fn pool(&self, limits: Limits) -> Arc<Pool> {
             Pool::new(limits, Arc::clone(&self.timers), Arc::clone(&self.poller))
         }
@@ -351,8 +368,8 @@ mod tests {
         let now = Instant::now();
         let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
         let (port_a, port_b) = (a.local(), b.local());
-        pool.put("a:80", kept(&pool, a, now), &bench.owner, now);
-        pool.put("a:80", kept(&pool, b, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, a, now), bench.former(), now);
+        pool.put("a:80", kept(&pool, b, now), bench.former(), now);
         assert!(pool.take("b:80", &bench.owner, true, now).is_none());
         let take = || pool.take("a:80", &bench.owner, true, now).unwrap();
         assert_eq!(take().stream.local(), port_b);
@@ -365,7 +382,7 @@ mod tests {
         let bench = Bench::new();
         let pool = bench.pool(Limits::default());
         let (stream, peer) = bench.connection();
-        pool.put("a:80", kept(&pool, stream, Instant::now()), &bench.owner, Instant::now());
+        pool.put("a:80", kept(&pool, stream, Instant::now()), bench.former(), Instant::now());
         drop(peer);
         let mut events = Events::default();
         bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
@@ -381,7 +398,7 @@ mod tests {
         for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
             let (stream, peer) = bench.connection();
             peer.shutdown(std::net::Shutdown::Both).unwrap();
-            pool.put("a:80", kept(&pool, stream, now), &bench.owner, now);
+            pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
             let at = now + Duration::from_secs(later);
             let taken = pool.take("a:80", &bench.owner, repeatable, at);
             assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
@@ -399,7 +416,7 @@ mod tests {
             let (stream, peer) = bench.connection();
             let port = stream.socket().local_addr().unwrap();
             peers.push(peer);
-            pool.put(destination, kept(&pool, stream, now), &bench.owner, now);
+            pool.put(destination, kept(&pool, stream, now), bench.former(), now);
             (port, pool.len())
         };
         let take = |destination| {
@@ -418,7 +435,7 @@ mod tests {
         assert_eq!(retired(&pool), [0, 0, 0, 2]);
         for nothing in [Limits { total: 0, ..limits }, Limits { per_destination: 0, ..limits }] {
             let pool = bench.pool(nothing);
-            pool.put("a:80", kept(&pool, bench.connection().0, now), &bench.owner, now);
+            pool.put("a:80", kept(&pool, bench.connection().0, now), bench.former(), now);
             assert!(pool.is_empty());
         }
     }
@@ -431,8 +448,8 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(10);
         let ((first, _peer), (second, _other)) = (bench.connection(), bench.connection());
-        pool.put("a:80", kept(&pool, first, now), &bench.owner, now);
-        pool.put("a:80", kept(&pool, second, now), &bench.owner, later);
+        pool.put("a:80", kept(&pool, first, now), bench.former(), now);
+        pool.put("a:80", kept(&pool, second, now), bench.former(), later);
         assert_eq!(bench.timers.len(), 1);
         let due = Arc::clone(&pool).due(now + idle, now + Duration::from_secs(31));
         assert_eq!((pool.len(), due), (1, Some(later + idle)));
@@ -442,7 +459,7 @@ mod tests {
 
         let pool = bench.pool(Limits { idle: Duration::ZERO, ..Limits::default() });
         let (stream, _peer) = bench.connection();
-        pool.put("a:80", kept(&pool, stream, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
         assert_eq!((pool.len(), retired(&pool)), (0, [0, 1, 0, 0]), "none is kept");
     }
 
@@ -454,7 +471,7 @@ mod tests {
         let made = pool.began;
         let put = |at| {
             let (stream, peer) = bench.connection();
-            pool.put("a:80", kept(&pool, stream, made), &bench.owner, at);
+            pool.put("a:80", kept(&pool, stream, made), bench.former(), at);
             (pool.len(), peer)
         };
         assert_eq!(put(made + age).0, 0);
@@ -485,11 +502,11 @@ mod tests {
         };
         let (stream, peer) = unwatched();
         peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", kept(&pool, stream, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
         assert!(pool.take("a:80", &bench.owner, true, now).is_none(), "a probe finds the end");
 
         let (stream, peer) = unwatched();
-        pool.put("a:80", kept(&pool, stream, now), &bench.owner, now);
+        pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
         drop(peer);
         let due = Arc::clone(&pool).due(now + UNWATCHED, now + UNWATCHED);
         assert_eq!((pool.len(), due), (1, Some(now + Limits::default().idle)));
@@ -516,18 +533,18 @@ mod tests {
             fn wake(&self, _: u32, _: Edge) -> bool {
                 true
             }
-            fn take_edge(&self, _: u32) -> bool {
+            fn take_edges(&self, _: RangeInclusive<u32>) -> bool {
                 true
             }
         }
         let bench = Bench::new();
         let pool = bench.pool(Limits::default());
-        let former = Owner { who: Arc::new(Late), tag: 1 };
+        let former = Former { who: &Late, tags: 1..=2 };
         let ((alive, _peer), (dead, peer)) = (bench.connection(), bench.connection());
         peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", kept(&pool, alive, Instant::now()), &former, Instant::now());
+        pool.put("a:80", kept(&pool, alive, Instant::now()), former.clone(), Instant::now());
         assert_eq!(pool.len(), 1, "a late edge alone is no reason to close");
-        pool.put("a:80", kept(&pool, dead, Instant::now()), &former, Instant::now());
+        pool.put("a:80", kept(&pool, dead, Instant::now()), former, Instant::now());
         assert_eq!(pool.len(), 1);
     }
 }
