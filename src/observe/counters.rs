@@ -227,6 +227,15 @@ impl Counters {
         }
     }
 
+    /// Counts an exchange, or a tunnel, that went without its end.
+    #[cold]
+    pub fn count_lost(&mut self, tunnel: bool, method: Method) {
+        self.exchanges_finished += 1;
+        self.tunnels_closed += u64::from(tunnel);
+        self.count_status(0);
+        self.count_method(method);
+    }
+
     /// Counts a failure.
     pub fn count_failure(&mut self, side: Side, kind: Kind) {
         if let Some(n) = self.failures.get_mut(side as usize) {

@@ -103,7 +103,6 @@ impl Exchange {
             }
             Dialed::Failed(address, why) => {
                 self.tried = address;
-                turn.counters.count(|c| c.upstream_connect_failures += 1);
                 if let Failure::System(e) = &why
                     && is_shortage(e)
                     && turn.ctx.free_descriptors() > 0
@@ -112,6 +111,7 @@ impl Exchange {
                     self.find(turn);
                     return Ok(true);
                 }
+                turn.counters.count(|c| c.upstream_connect_failures += 1);
                 Err(unconnected(why))
             }
         }

@@ -23,7 +23,8 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::permits::Permit;
 use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::stream::{Received, Stream};
-use crate::observe::stats::Wait;
+use crate::observe::stats::{Shard, Wait};
+use crate::wire::Method;
 use crate::wire::detect::{Protocol, protocol};
 use crate::wire::head::{find_end, leading_empty_lines};
 
@@ -89,6 +90,8 @@ pub struct Session {
     deadline: Instant,
     /// Exchanges begun on this connection.
     served: u32,
+    /// One is begun and not yet counted as finished.
+    open: bool,
     asker: Asker,
     waker: Arc<dyn Wake>,
     /// For the client and the upstream.
@@ -124,6 +127,7 @@ impl Session {
             state: AWAITED,
             deadline,
             served: 0,
+            open: false,
             asker,
             waker,
             habits: [habit; 2],
@@ -240,6 +244,7 @@ impl Session {
         let mut exchange = turn.ctx.spares.take(turn.spare);
         exchange.reset(begun);
         exchange.service = self.asker.service;
+        self.open = self.asker.service == Service::Proxy;
         turn.counters.count(|c| match self.asker.service {
             Service::Proxy => c.exchanges_begun += 1,
             Service::Admin => c.admin_requests += 1,
@@ -342,7 +347,7 @@ impl Session {
             &exchange.destination.authority,
             exchange.facts.html,
             connection(exchange.close, exchange.facts.version),
-            exchange.facts.method == crate::wire::Method::Head,
+            exchange.facts.method == Method::Head,
         );
         exchange.reply_only(error.status(), Some(error), turn);
         Stepped::Again
@@ -360,6 +365,7 @@ impl Session {
         let lingers = exchange.is_one_way() && upstream_gone && !self.client.ended;
         // The rest of a request is never read as another one.
         let close = exchange.close || !exchange.request_is_clear() || turn.ctx.is_draining();
+        self.open = false;
         exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
         turn.ctx.spares.give(turn.spare, exchange);
@@ -516,8 +522,16 @@ impl Session {
         }
     }
 
-    /// The session is dropped without another turn: what looks whole only by its end must not.
-    pub fn abandon(&self) {
+    /// The session is dropped without another turn: what looks whole only by its end must not, and what
+    /// was counted as begun is counted as finished.
+    pub fn abandon(&self, counters: &Shard) {
+        if self.open {
+            let (tunnel, method) = match &self.state {
+                State::Exchange(exchange) => (exchange.is_tunnel(), exchange.facts.method),
+                _ => (false, Method::Other),
+            };
+            counters.count(|c| c.count_lost(tunnel, method));
+        }
         if let State::Exchange(exchange) = &self.state
             && (exchange.is_tunnel() || exchange.ends_by_closing())
         {
@@ -534,6 +548,7 @@ impl Session {
             self.client.stream.reset_on_close();
         }
         exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));
+        self.open = false;
         exchange.finish(self.asker.address, &self.waker, turn);
     }
 }

@@ -471,7 +471,7 @@ impl Server {
         }
         for message in self.pool.ready.drain() {
             if let Message::Ready(job) = message {
-                job.session.abandon();
+                job.session.abandon(self.pool.stats.other());
             }
         }
         self.pool.ctx.free_descriptors();

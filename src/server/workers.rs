@@ -104,7 +104,8 @@ const MEASURED: u8 = 16;
 
 /// What to do with a session after a turn.
 enum After {
-    Again(Job),
+    /// It is still at hand.
+    Again,
     Gone,
 }
 
@@ -129,34 +130,41 @@ impl Worker<'_> {
     }
 
     /// Gives the session turns for as long as it can go on and nobody else waits.
-    fn serve(&mut self, mut job: Job, mut now: Instant) {
+    fn serve(&mut self, job: Job, mut now: Instant) {
+        let mut held = Some(job);
         loop {
-            // A panic costs one session, not a worker: the pool is fixed and must not shrink. The
-            // session went down with the stack; what is left here is buffers, each empty or whole.
-            let after = match catch_unwind(AssertUnwindSafe(|| self.take_turn(job, now))) {
+            // A panic costs one session, not a worker: the pool is fixed and must not shrink. What is
+            // left here is buffers, each empty or whole.
+            let after = match catch_unwind(AssertUnwindSafe(|| self.take_turn(&mut held, now))) {
                 Ok(after) => after,
                 Err(_) => {
                     log::error!("a session was closed by a defect of ours; the message is above");
+                    if let Some(Job { session, .. }) = held {
+                        session.abandon(self.pool.stats.shard(self.index));
+                    }
                     self.count_closed(true);
                     return;
                 }
             };
             match after {
                 After::Gone => return,
-                After::Again(again) => {
+                After::Again => {
                     now = Instant::now();
                     if self.others_wait(now) {
                         self.pool.stats.shard(self.index).count(|c| c.yields += 1);
-                        self.pool.ready.push(Message::Ready(again));
+                        if let Some(job) = held {
+                            self.pool.ready.push(Message::Ready(job));
+                        }
                         return;
                     }
-                    job = again;
                 }
             }
         }
     }
 
-    fn take_turn(&mut self, mut job: Job, now: Instant) -> After {
+    /// A turn of the session that is `held`, and is left there unless it is gone.
+    fn take_turn(&mut self, held: &mut Option<Job>, now: Instant) -> After {
+        let Some(job) = held else { return After::Gone };
         self.was = job.session.waiting.resumed();
         self.service = job.session.asker().service;
         let Self { pool, index, buffers, spare, was, parked, .. } = self;
@@ -173,7 +181,7 @@ impl Worker<'_> {
         };
         if stage == Stage::Cutting {
             job.session.cut(Kind::ShuttingDown, "the proxy is shutting down", &mut turn);
-            self.close(job);
+            self.close(held);
             return After::Gone;
         }
         let (mut patient, mut paid) = (0, 0);
@@ -186,7 +194,7 @@ impl Worker<'_> {
                         c.patient_reads += patient;
                         c.patient_reads_paid += paid;
                     });
-                    self.close(job);
+                    self.close(held);
                     return After::Gone;
                 }
                 Next::Yield => {
@@ -194,7 +202,7 @@ impl Worker<'_> {
                         c.count_resume(was.take());
                         c.turns += 1;
                     });
-                    return After::Again(job);
+                    return After::Again;
                 }
                 Next::Park(until, tag) => {
                     let Some(expected) = tag else { break (until, tag) };
@@ -238,13 +246,14 @@ impl Worker<'_> {
             log::warn!("{}: closed, since it cannot be watched: {e}", job.session.asker());
             let reason = "the proxy cannot watch another socket";
             job.session.cut(Kind::ConnectionLimitReached, reason, &mut turn);
-            self.close(job);
+            self.close(held);
             return After::Gone;
         }
-        match pool.parking.park(job, until, stage) {
-            Some(mut job) => {
+        *held = held.take().and_then(|job| pool.parking.park(job, until, stage));
+        match held {
+            Some(job) => {
                 job.session.did_not_wait();
-                After::Again(job)
+                After::Again
             }
             None => After::Gone,
         }
@@ -256,8 +265,8 @@ impl Worker<'_> {
         !self.pool.ready.is_empty()
     }
 
-    fn close(&mut self, job: Job) {
-        let Job { mut session, slot, .. } = job;
+    fn close(&mut self, held: &mut Option<Job>) {
+        let Some(Job { mut session, slot }) = held.take() else { return };
         self.was = self.was.or(session.waiting.resumed());
         drop(session);
         slot.end(&self.pool.parking);

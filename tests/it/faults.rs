@@ -304,7 +304,10 @@ fn a_panic_costs_one_session_and_no_worker() {
         line.rsplit(' ').next()?.parse().ok()
     };
     eventually_eq(|| panics(proxy.snapshot()), Some(PANICS));
-    assert!(proxy.snapshot().contains("1 active"), "each was counted as closed");
+    let snapshot = proxy.snapshot();
+    let line = |word: &str| snapshot.lines().rfind(|l| l.contains(word)).unwrap_or_default();
+    assert!(line("connections ").contains("1 active"), "each was counted as closed: {snapshot}");
+    assert!(line("exchanges ").contains(" 0 active"), "each was counted as finished: {snapshot}");
 }
 
 /// The other way in is a library's user: its code runs on a resolver thread.
