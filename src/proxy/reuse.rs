@@ -35,6 +35,9 @@ impl Exchange {
         let allowed = |a: SocketAddr| self.facts.scope.forbids(a.ip()).is_none();
         let Some(kept) = taken else { return false };
         if !kept.address.is_some_and(allowed) {
+            // For those who may use it it is as good as before.
+            let former = former(client.waker);
+            turn.ctx.pool.put(&self.destination.authority, kept, former, turn.now);
             return false;
         }
         if repeatable {

@@ -18,7 +18,13 @@ use socket2::SockRef;
 /// A connection is judged by the listener that uses it, not by the one it was made for.
 #[test]
 fn an_idle_connection_made_for_one_listener_is_no_way_around_the_rules_of_another() {
-    let origin = Origin::answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let origin = Origin::script(1, |peer| {
+        for _ in 0..2 {
+            peer.read_head();
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+        peer.read_to_any_end();
+    });
     let proxy = proxy_with(|options| {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         options.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), any];
@@ -32,6 +38,10 @@ fn an_idle_connection_made_for_one_listener_is_no_way_around_the_rules_of_anothe
     denied.send(get_request(origin.addr, "/"));
     assert_eq!(denied.read_response().status, 403);
     eventually(|| proxy.stats().failures_of(Side::Proxy) == 1);
+    // It is still there for those who may use it.
+    allowed.send(get_request(origin.addr, "/"));
+    assert_eq!(allowed.read_response().text(), "ok");
+    assert_eq!(proxy.stats().upstream_connects, 1);
 }
 
 /// An HTTP/1.0 client knows the end of such content only by the connection's: a cut must show.
