@@ -13,7 +13,7 @@ use crate::observe::gauges::WORKER_STATES;
 use crate::observe::histogram::Histogram;
 use crate::observe::report::{Life, Report};
 use crate::observe::summary::Size;
-use crate::wire::{Method, Target};
+use crate::wire::{Authority, Method, Target};
 
 use super::reply::Reply;
 
@@ -73,6 +73,23 @@ impl Answer {
         let content = Some((self.media_type, self.content.as_bytes()));
         Reply { status: self.status, content, fields: self.fields }
     }
+}
+
+/// Whether a `Host` is one that a listener on loopback goes by: an address, `localhost`, or nothing. Any
+/// other name is perhaps a web page's that leads to loopback by now (DNS rebinding): a browser would let the
+/// page read the answer.
+pub fn is_local(host: Option<&str>) -> bool {
+    let Some(host) = host.filter(|host| !host.is_empty()) else { return true };
+    Authority::parse(host).is_ok_and(|authority| {
+        authority.ip.is_some() || authority.host.eq_ignore_ascii_case("localhost")
+    })
+}
+
+/// The answer to a request for another host.
+pub fn elsewhere() -> Answer {
+    let refusal = "the admin listener on loopback goes by no name but localhost; \
+                   ask for http://localhost or http://127.0.0.1, with its port\n";
+    Answer::new(421, TEXT, refusal)
 }
 
 /// The answer to a request for `target`; `html` if the client would rather read that.
@@ -314,6 +331,19 @@ pub(super) mod tests {
         }
         assert!(get("/x", false, Life::Serving).content.contains("/stats.json"));
         assert!(get("/", true, Life::Draining).content.contains("draining</span> "));
+    }
+
+    #[test]
+    fn loopback_goes_by_addresses_and_localhost() {
+        for host in ["", "localhost", "LocalHost:9127", "127.0.0.1", "192.0.2.1:1", "[::1]:9127"] {
+            assert!(is_local(Some(host)), "{host}");
+        }
+        assert!(is_local(None));
+        for host in
+            ["a", "a:9127", "localhost.example", "127.0.0.1.example:80", "x.localhost", "::1", "@"]
+        {
+            assert!(!is_local(Some(host)), "{host}");
+        }
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Asker {
     pub scope: Scope,
     /// What its listener is for.
     pub service: Service,
+    /// Its requests have to name this machine, as `Host`.
+    pub names_us: bool,
 }
 
 /// What a listener is for.
@@ -94,7 +96,13 @@ pub fn prepare(
     }
     if asker.service == Service::Admin {
         let html = exchange.facts.html;
-        let answer = admin::answer(head.method, &head.target, html, turn.overview);
+        let answer = match asker.names_us
+            && head.target.authority().is_none()
+            && !admin::is_local(head.host)
+        {
+            true => admin::elsewhere(),
+            false => admin::answer(head.method, &head.target, html, turn.overview),
+        };
         return Ok(reply(&answer.reply(), &head, exchange, turn));
     }
     match head.target {

@@ -38,6 +38,8 @@ pub struct Acceptor {
     pub stopping: Arc<AtomicBool>,
     /// What its clients find.
     pub service: Service,
+    /// Requests have to name this machine.
+    pub names_us: bool,
 }
 
 /// Stands for the address of a client that has none: it came by a unix socket.
@@ -90,7 +92,12 @@ impl Acceptor {
                     let address = address.map_or(NO_ADDRESS, |address| {
                         SocketAddr::new(address.ip().to_canonical(), address.port())
                     });
-                    let asker = Asker { address, scope: self.scope, service: self.service };
+                    let asker = Asker {
+                        address,
+                        scope: self.scope,
+                        service: self.service,
+                        names_us: self.names_us,
+                    };
                     let stream = Stream::accepted(socket);
                     let session = Session::new(stream, asker, waker, permit, deadline);
                     self.pool.ready.push(Message::Ready(Job { session: Box::new(session), slot }));

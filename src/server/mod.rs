@@ -322,6 +322,7 @@ impl Server {
                 permits: Arc::clone(&admin.permits),
                 stopping: Arc::clone(&admin.stopping),
                 service: Service::Admin,
+                names_us: tcp(&admin.listener).is_some_and(|address| address.ip().is_loopback()),
             };
             let thread = thread::Builder::new().name("admin-acceptor".into());
             admin.acceptor = Some(thread.spawn(move || acceptor.run())?);
@@ -334,6 +335,7 @@ impl Server {
                 permits: Arc::clone(&self.permits),
                 stopping: Arc::clone(&self.stopping),
                 service: Service::Proxy,
+                names_us: false,
             };
             let name = if i == 0 { "acceptor".to_owned() } else { format!("acceptor-{i}") };
             let spawned = thread::Builder::new().name(name).spawn(move || acceptor.run())?;

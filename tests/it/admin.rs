@@ -50,7 +50,7 @@ pub(crate) fn ask(admin: SocketAddr, request: &str) -> Response {
 
 #[track_caller]
 pub(crate) fn fetch(admin: SocketAddr, path: &str) -> Response {
-    ask(admin, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+    ask(admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn each_path_says_what_it_is_for_on_a_connection_of_its_own() {
         ("/metrics/../../etc/passwd", 404, "text/plain; charset=utf-8", "not found"),
     ] {
         let mut client = Peer::connect(admin_of(&proxy));
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let got = client.read_response();
         client.expect_eof();
         assert_eq!((got.status, got.field("content-type")), (status, Some(media_type)), "{path}");
@@ -79,8 +79,10 @@ fn each_path_says_what_it_is_for_on_a_connection_of_its_own() {
 #[test]
 fn a_browser_gets_a_page_that_brings_nothing_from_elsewhere() {
     let proxy = proxy_with_admin(|_| {});
-    let page =
-        ask(admin_of(&proxy), "GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html,*/*;q=0.8\r\n\r\n");
+    let page = ask(
+        admin_of(&proxy),
+        "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*;q=0.8\r\n\r\n",
+    );
     assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.field("content-security-policy").unwrap().contains("default-src 'none'"));
     let html = page.text();
@@ -97,18 +99,20 @@ fn only_reading_is_allowed() {
     for path in PATHS {
         let whole = fetch(admin, path);
         let mut client = Peer::connect(admin);
-        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+        client
+            .send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
         let head = client.read_head();
         assert_eq!(field(&head, "content-type"), whole.field("content-type"), "{path}");
         assert_ne!(field(&head, "content-length"), Some("0"), "{path}");
         client.expect_eof();
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PURGE"] {
-            let refused = ask(admin, &format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            let refused =
+                ask(admin, &format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
             assert_eq!(refused.status, 405, "{method} {path}");
             assert_eq!(refused.field("allow"), Some("GET, HEAD"), "{method} {path}");
         }
     }
-    assert_eq!(ask(admin, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").status, 405);
+    assert_eq!(ask(admin, "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 405);
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn content_is_not_waited_for_and_never_read_as_a_request() {
     let proxy = proxy_with_admin(|_| {});
     let mut client = Peer::connect(admin_of(&proxy));
     client.send(
-        "GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\nGET /metrics HTTP/1.1\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\nGET /metrics HTTP/1.1\r\n",
     );
     let got = client.read_response();
     assert_eq!((got.status, got.field("connection")), (200, Some("close")));
@@ -156,12 +160,15 @@ fn the_proxy_does_not_lead_to_its_admin_listener() {
 fn what_is_no_request_is_refused_and_said() {
     let proxy = proxy_with_admin(|_| {});
     let admin = admin_of(&proxy);
-    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(40 << 10));
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(40 << 10));
     for (request, status) in [
         ("what is this?\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (
+            "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            400,
+        ),
+        ("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
         (&long, 431),
     ] {
         let mut client = Peer::connect(admin);
@@ -189,7 +196,7 @@ fn slow_clients_are_refused_in_time_and_hold_no_worker() {
     let mut slow: Vec<Peer> = (0..8).map(|_| Peer::connect(admin)).collect();
     slow.iter_mut().for_each(|client| client.send("GET /metrics HTT"));
     // More answers than a socket holds, one request each, and no reader.
-    let many = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(400);
+    let many = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(400);
     let readers: Vec<_> = (0..4).map(|_| NeverReads::ask(admin, &many)).collect();
     eventually(|| proxy.stats().admin_requests >= 4);
     let start = Instant::now();
@@ -221,7 +228,7 @@ fn it_answers_while_the_proxy_is_full() {
         asked.wait();
     }
     let mut waits = Peer::connect(proxy.addr());
-    waits.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    waits.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     eventually(|| proxy.stats().accepts_refused_no_permit == 1);
     assert!(!waits.has_something_within(Duration::from_millis(50)), "the proxy is full");
     for path in PATHS {
@@ -245,7 +252,7 @@ fn the_seventeenth_connection_waits_for_one_to_leave() {
     let mut slow: Vec<Peer> = (0..16).map(|_| Peer::connect(admin)).collect();
     eventually_eq(|| proxy.report().gauges.admin_connections_open, 16);
     let mut one_more = Peer::connect(admin);
-    one_more.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    one_more.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(!one_more.has_something_within(Duration::from_millis(100)));
     assert_eq!(get(proxy.addr(), origin.addr, "/").status, 200, "the proxy's places are others");
     slow.pop();
@@ -264,7 +271,7 @@ fn idle_connections_do_not_hold_up_who_asks_whether_it_is_alive() {
         match i % 3 {
             0 => {}
             1 => client.send("GET /healthz HTT"),
-            _ => client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"),
+            _ => client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         }
     }
     let start = Instant::now();
@@ -272,6 +279,32 @@ fn idle_connections_do_not_hold_up_who_asks_whether_it_is_alive() {
     assert_eq!(fetch(admin, "/readyz").status, 200);
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     drop(idle);
+}
+
+/// A page on the web can have its own name lead to loopback, and would read the answer.
+#[test]
+fn a_listener_on_loopback_goes_by_no_name_but_localhost() {
+    let proxy = proxy_with_admin(|_| {});
+    let admin = admin_of(&proxy);
+    let with = |host: &str| ask(admin, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    let port = admin.port();
+    for host in ["localhost", "LOCALHOST:1", "", "192.0.2.1", &format!("127.0.0.1:{port}"), "[::1]"]
+    {
+        assert_eq!(with(host).status, 200, "{host}");
+    }
+    for host in ["a", "rebound.example", &format!("rebound.example:{port}"), "localhost.example"] {
+        let refused = with(host);
+        assert_eq!(refused.status, 421, "{host}");
+        assert!(refused.text().contains("goes by no name but localhost"), "{}", refused.text());
+    }
+    assert_eq!(ask(admin, "GET /metrics HTTP/1.0\r\n\r\n").status, 200, "asks for nobody");
+    drop(proxy);
+
+    // One that others reach may have been given a name.
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let proxy = proxy_with(|options| options.admin = Some(Place::Tcp(any)));
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, admin_of(&proxy).port()));
+    assert_eq!(ask(loopback, "GET /metrics HTTP/1.1\r\nHost: proxy.lan\r\n\r\n").status, 200);
 }
 
 #[test]
@@ -294,7 +327,7 @@ fn while_it_drains_it_is_healthy_and_not_ready() {
     // A load balancer that comes again learns that it should go elsewhere.
     let mut early = Peer::connect(admin);
     assert!(!early.has_something_within(Duration::from_millis(50)));
-    early.send("GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+    early.send("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let unready = early.read_response();
     assert_eq!((unready.status, unready.text()), (503, "not ready: the proxy is draining\n"));
     assert_eq!(unready.field("connection"), Some("close"));
@@ -328,7 +361,7 @@ fn its_requests_are_in_no_access_log() {
     let admin = ports(&proxy)[1];
     assert_eq!(fetch(admin, "/healthz").status, 200);
     let mut client = Peer::connect(proxy.addr);
-    client.send("GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(client.read_response().status, 200);
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait().code(), Some(0));
@@ -406,7 +439,7 @@ fn a_place_that_cannot_be_had_is_said_with_the_right_code() {
 fn fetch_unix(socket: &Path, path: &str) -> String {
     let mut client = UnixStream::connect(socket).expect("connects");
     client.set_read_timeout(Some(STEP)).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     client.write_all(request.as_bytes()).unwrap();
     let mut said = String::new();
     client.read_to_string(&mut said).unwrap();
