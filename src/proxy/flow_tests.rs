@@ -3,8 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::super::admin::tests::At;
@@ -39,7 +38,7 @@ fn context(pipes: usize) -> Context {
         resolver: Resolver::new(Arc::new(System), NameOptions::default()).unwrap(),
         dialer: Dialer { poller, connecting: Connecting::new(1), sources: Sources::default() },
         access_log: None,
-        draining: AtomicBool::new(false),
+        draining: OnceLock::new(),
         quota: None,
         forwarded_for: false,
     }

@@ -23,8 +23,8 @@ pub mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::net::buffer::Buffers;
@@ -110,14 +110,14 @@ pub struct Context {
     pub access_log: Option<AccessLog>,
     /// How many exchanges are wanted, if that is bounded.
     pub quota: Option<Quota>,
-    /// Set once, when the proxy begins to shut down: connections are then not kept.
-    pub draining: AtomicBool,
+    /// When the proxy began to shut down, if it has: connections are then not kept.
+    pub draining: OnceLock<Instant>,
 }
 
 impl Context {
     /// Whether the proxy is shutting down.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.get().is_some()
     }
 
     /// Closes what is only kept to be used again, since descriptors are short: idle upstream

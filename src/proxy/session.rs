@@ -40,6 +40,9 @@ const MAX_EMPTY_OCTETS: usize = 8;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How many octets of it are thrown away at most.
 const LINGER_OCTETS: usize = 1024 * 1024;
+/// How long a connection that has not said anything may still send a first request when the proxy
+/// begins to shut down: it may be on its way.
+const LATE_FIRST: Duration = Duration::from_secs(1);
 /// A wait shorter than this would have been worth a worker's patience.
 const WORTH_PATIENCE: Duration = Duration::from_millis(2);
 /// Short waits in a row after which a tunnel is taken for question and answer.
@@ -209,10 +212,17 @@ impl Session {
                 // Nothing, or half a head and nobody who would finish it.
                 return Stepped::Next(Next::Close);
             }
-            // Who comes to the admin listener meanwhile wants to know just that.
-            let unwanted = self.asker.service == Service::Proxy || self.served > 0;
-            let drained = begun.is_none() && unwanted && turn.ctx.is_draining();
-            if turn.now >= self.deadline || drained {
+            let deadline = match turn.ctx.draining.get().filter(|_| begun.is_none()) {
+                // It has said nothing yet.
+                Some(&since) if self.served == 0 => match self.asker.service {
+                    Service::Proxy => self.deadline.min(since + LATE_FIRST),
+                    // Who comes to the admin listener meanwhile wants to know just that.
+                    Service::Admin => self.deadline,
+                },
+                Some(_) => turn.now,
+                None => self.deadline,
+            };
+            if turn.now >= deadline {
                 let Some(begun) = *begun else { return Stepped::Next(Next::Close) };
                 let reason = "the request did not come in time";
                 let late =
@@ -220,7 +230,7 @@ impl Session {
                 return self.begin(Err(late), begun, turn);
             }
             if !self.client.stream.is_readable() {
-                return Stepped::Next(Next::Park(self.deadline, Some(CLIENT)));
+                return Stepped::Next(Next::Park(deadline, Some(CLIENT)));
             }
             turn.buffers.lend(&mut self.client.buffer);
             if self.client.buffer.room() == 0 {

@@ -19,8 +19,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -277,7 +277,7 @@ impl Server {
             },
             access_log,
             quota: options.after.map(|(count, then)| Quota::new(count, then)),
-            draining: AtomicBool::new(false),
+            draining: OnceLock::new(),
         };
         let pool = Arc::new(Pool {
             ctx: Arc::new(ctx),
@@ -449,7 +449,7 @@ impl Server {
             // One that panicked has said so. Each gives the permit back that it held in `accept`.
             let _ = acceptor.join();
         }
-        self.pool.ctx.draining.store(true, Ordering::SeqCst);
+        self.pool.ctx.draining.get_or_init(Instant::now);
         self.pool.parking.enter(Stage::Draining);
         wait_for_the_last(&self.permits, self.places, grace);
         let left = self.places - self.permits.left().min(self.places);

@@ -252,6 +252,49 @@ fn a_drain_has_an_end() {
     origin.join();
 }
 
+/// A balancer may have chosen this proxy just before it heard of the end.
+#[test]
+fn a_connection_that_has_said_nothing_may_still_send_its_first_request() {
+    let origin = Origin::answer(OK);
+    let mut proxy = Binary::start(&[]);
+    let mut asks = Peer::connect(proxy.addr);
+    let mut idle = Peer::connect(proxy.addr);
+    idle.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(idle.read_response().status, 200);
+    let silent = Peer::connect(proxy.addr);
+    assert_eq!(own_page(&proxy), 200, "all have been accepted");
+    let begun = Instant::now();
+    proxy.signal(Signal::TERM);
+    // Between two requests it ends at once.
+    idle.expect_eof();
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    asks.send(get_request(origin.addr, "/"));
+    let response = asks.read_response();
+    assert_eq!((response.status, response.field("connection")), (200, Some("close")));
+    asks.expect_eof();
+    // Who goes on saying nothing has a second.
+    assert_eq!(proxy.wait().code(), Some(0));
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(900), "too early: {took:?}");
+    assert!(took < Duration::from_millis(2500), "too late: {took:?}");
+    drop(silent);
+    origin.join();
+}
+
+#[test]
+fn without_a_drain_nobody_is_waited_for_and_without_connections_neither() {
+    for (args, client) in [(&["--drain", "0"][..], true), (&[], false)] {
+        let mut proxy = Binary::start(args);
+        let silent = client.then(|| Peer::connect(proxy.addr));
+        assert_eq!(own_page(&proxy), 200);
+        let begun = Instant::now();
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+        assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+        drop(silent);
+    }
+}
+
 #[test]
 fn a_tunnel_is_drained_like_an_exchange() {
     let origin = Origin::script(1, |peer| {
