@@ -237,7 +237,10 @@ const TABLE: &[Row] = &[
             let mut held = awaiting(s);
             held.upstream.as_mut().unwrap().send(OK);
             assert_eq!(held.client.read_response().text(), "ok");
-            Held { lines: 1, ..held }
+            // The upstream's connection is put away behind the response, but before the next request.
+            held.client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(held.client.read_response().status, 200);
+            Held { lines: 2, ..held }
         },
         [Kept; 3],
     ),
