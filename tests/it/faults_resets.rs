@@ -412,6 +412,8 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How, is_back: &dyn Fn() -> 
         }
         Kept => {
             client.iter_mut().for_each(Peer::expect_end);
+            // The client has its answer a moment before the connection can be had by the next.
+            eventually_eq(|| scene.lines(), before);
             let mut upstream = upstream.take().unwrap();
             let mut next = scene.client(GET);
             upstream.read_head();
