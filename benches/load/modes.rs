@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -26,6 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Content of a bulk transfer in the modes that only need it never to end: 16 GiB.
 const ENDLESS: u64 = 16 << 30;
+
+/// What the streams of `fairness` are in: alone, beside the small messages, at the end.
+const ALONE: u8 = 0;
+const BESIDE: u8 = 1;
+const OVER: u8 = 2;
 
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     let mut session = Session { options, engine: Engine::new(GROUPS)? };
@@ -296,43 +304,75 @@ impl Session<'_> {
     }
 
     /// Small tunnels in `MAIN`, bulk requests in `READERS`; alone first, then together.
+    /// The streams have a thread of their own: what a small message waits for is the proxy, and not
+    /// a client that is busy with octets of theirs.
     fn fairness(&mut self) -> io::Result<Value> {
-        let bulk: Vec<_> = (0..self.options.readers as u64)
-            .map(|index| {
-                let from = index * 1009;
-                let target = format!("http://{}/from/{from}/{ENDLESS}", self.options.origin);
-                Plan::new(vec![self.request(&target, false, ENDLESS, from)], After::Repeat)
-            })
-            .collect();
-        for plan in &bulk {
-            self.engine.open(self.options.proxy, READERS, plan, 1);
-        }
-        // Windows open and buffers fill before anything is counted.
-        self.engine.run(Duration::from_millis(300), |_| false)?;
-        self.engine.reset(READERS);
-        let began = Instant::now();
-        self.engine.run(self.seconds(), |_| false)?;
-        let alone = self.engine.reset(READERS);
-        let alone_rate = alone.octets as f64 / 1e6 / began.elapsed().as_secs_f64();
+        let options = self.options;
+        let (stage, (ready, is_ready)) = (AtomicU8::new(ALONE), mpsc::channel());
+        thread::scope(|scope| {
+            let streams = scope.spawn(|| {
+                let engine = Engine::new(GROUPS)?;
+                Session { options, engine }.streams(&stage, &ready)
+            });
+            let small = is_ready
+                .recv_timeout(PATIENCE)
+                .map_err(io::Error::other)
+                .and_then(|()| self.small_messages(&stage));
+            stage.store(OVER, Ordering::Relaxed);
+            let streams = streams.join().map_err(|_| io::Error::other("the streams' thread"))?;
+            let (mut report, (alone, beside)) = (small?, streams?);
+            report["bulk_alone_mb_per_s"] = json!(alone.1);
+            report["bulk_mb_per_s"] = json!(beside.1);
+            report["bulk_errors"] = json!([errors(&alone.0), errors(&beside.0)]);
+            Ok(report)
+        })
+    }
 
+    /// Streams, alone for a time and then beside the small messages: what came of each, and MB/s.
+    fn streams(
+        &mut self,
+        stage: &AtomicU8,
+        ready: &mpsc::Sender<()>,
+    ) -> io::Result<((Tally, f64), (Tally, f64))> {
+        for index in 0..self.options.readers as u64 {
+            let from = index * 1009;
+            let target = format!("http://{}/from/{from}/{ENDLESS}", self.options.origin);
+            let plan = Plan::new(vec![self.request(&target, false, ENDLESS, from)], After::Repeat);
+            self.engine.open(self.options.proxy, READERS, &plan, 1);
+        }
+        let measured = |engine: &mut Engine, limit: Duration, until: u8| {
+            engine.reset(READERS);
+            let began = Instant::now();
+            engine.run(limit, |_| stage.load(Ordering::Relaxed) >= until)?;
+            let tally = engine.reset(READERS);
+            let rate = tally.octets as f64 / 1e6 / began.elapsed().as_secs_f64();
+            io::Result::Ok((tally, rate))
+        };
+        // Windows open and buffers fill before anything is counted.
+        measured(&mut self.engine, Duration::from_millis(300), OVER)?;
+        let seconds = self.seconds();
+        let alone = measured(&mut self.engine, seconds, OVER)?;
+        // Whoever waits for it has gone only if the measurement has failed.
+        let _ = ready.send(());
+        measured(&mut self.engine, PATIENCE, BESIDE)?;
+        Ok((alone, measured(&mut self.engine, PATIENCE, OVER)?))
+    }
+
+    fn small_messages(&mut self, stage: &AtomicU8) -> io::Result<Value> {
         let (open, round_trip) = self.tunnel_plans(After::Repeat);
         self.open_held(MAIN, &open, self.options.clients)?;
         self.engine.reset(MAIN);
-        self.engine.reset(READERS);
+        stage.store(BESIDE, Ordering::Relaxed);
         let began = Instant::now();
         self.engine.assign(MAIN, &round_trip);
         self.engine.run(self.seconds(), |_| false)?;
         let elapsed = began.elapsed();
-        let beside = self.engine.reset(READERS);
         // Less than one round trip a second is as good as none.
         let least = elapsed.as_secs_f64();
         let small = self.engine.conns.iter().flatten().filter(|conn| conn.group == MAIN);
         let served = small.filter(|conn| conn.done as f64 >= least).count();
         let mut report = summary(self.engine.reset(MAIN), elapsed);
         report["starved"] = json!(self.options.clients - served);
-        report["bulk_alone_mb_per_s"] = json!(alone_rate);
-        report["bulk_mb_per_s"] = json!(beside.octets as f64 / 1e6 / elapsed.as_secs_f64());
-        report["bulk_errors"] = json!([errors(&alone), errors(&beside)]);
         Ok(report)
     }
 
