@@ -135,12 +135,12 @@ fn a_proxy_that_is_stopped_for_a_while_goes_on_and_what_is_overdue_ends_cleanly(
     let args: Vec<_> = names.iter().flat_map(|name| [*name, "1s"]).collect();
     let proxy = Binary::start(&args);
     let asked = crate::peers::Moment::new();
-    let is_asked = asked.clone();
+    let stands_still = crate::peers::Moment::new();
+    let (is_asked, still) = (asked.clone(), stands_still.clone());
     let origin = Origin::script_at_once(3, move |peer| {
         if peer.try_read_head().is_some() {
             is_asked.has_come();
-            // While the proxy stands still.
-            thread::sleep(Duration::from_millis(100));
+            still.wait();
             let _ = peer.try_send(OK);
         }
         peer.read_to_any_end();
@@ -157,6 +157,9 @@ fn a_proxy_that_is_stopped_for_a_while_goes_on_and_what_is_overdue_ends_cleanly(
     let threads = proxy.started_threads();
 
     stop(proxy.pid());
+    // Once for each request: the one that is asked already, and the one in the backlog.
+    stands_still.has_come();
+    stands_still.has_come();
     half.send(&HEALTHZ[20..]);
     let mut backlog = Peer::connect(proxy.addr);
     backlog.send(get_request(origin.addr, "/"));

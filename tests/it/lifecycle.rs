@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::peers::{Moment, Peer, STEP, eventually};
+use crate::peers::{Moment, Peer, STEP, comes_true, eventually};
 use crate::proxies::{Binary, OK, command, get, get_request};
 use crate::servers::{Origin, listen};
 
@@ -20,13 +20,9 @@ pub(crate) fn run(args: &[&str]) -> Output {
 #[track_caller]
 pub(crate) fn run_command(mut command: Command) -> Output {
     let mut child = command.spawn().unwrap();
-    let start = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > STEP {
-            let _ = child.kill();
-            panic!("{command:?}: still running after {STEP:?}: {:?}", child.wait_with_output());
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    if !comes_true(STEP, &mut || child.try_wait().unwrap().is_some()) {
+        let _ = child.kill();
+        panic!("{command:?}: still running after {STEP:?}: {:?}", child.wait_with_output());
     }
     child.wait_with_output().unwrap()
 }
