@@ -7,6 +7,9 @@ use crate::observe::stats::Wait;
 
 use super::exchange::{Exchange, SOCKETS, Stage};
 
+/// Who moves so many octets in a turn is a stream.
+const STREAM: usize = 64 * 1024;
+
 /// How a session is counted while no worker has it.
 #[derive(Debug)]
 pub struct Waiting {
@@ -16,12 +19,14 @@ pub struct Waiting {
     measure: bool,
     /// Since when it is in the queue, if that is measured.
     queued: Option<Instant>,
+    /// Its last turn moved as much as only a stream does.
+    streams: bool,
 }
 
 impl Waiting {
     /// Of a connection just accepted; its way to the first turn is measured.
     pub fn new() -> Self {
-        Self { parked: None, measure: true, queued: None }
+        Self { parked: None, measure: true, queued: None, streams: false }
     }
 
     /// It is about to park, counted until [`resumed`](Self::resumed). If `measure`, its way through
@@ -34,6 +39,16 @@ impl Waiting {
     /// What it was counted as waiting for, and is no more.
     pub fn resumed(&mut self) -> Option<Wait> {
         self.parked.take()
+    }
+
+    /// Its last turn moved so many octets.
+    pub fn moved(&mut self, octets: usize) {
+        self.streams = octets >= STREAM;
+    }
+
+    /// Whether it is a stream, by its last turn.
+    pub fn is_stream(&self) -> bool {
+        self.streams
     }
 
     /// It goes into the ready queue.

@@ -16,7 +16,7 @@ use crate::proxy::admin;
 use crate::proxy::request::{Asker, Service};
 use crate::proxy::session::Session;
 
-use super::batch;
+use super::batch::Batch;
 use super::parking::{Job, Slot};
 use super::ready::Message;
 use super::workers::Pool;
@@ -48,7 +48,7 @@ const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED)
 impl Acceptor {
     /// Accepts until the listener is shut down.
     pub fn run(&self) {
-        batch::enter();
+        let _batch = Batch::enter();
         let mut full = Trouble::default();
         let mut short = Trouble::default();
         while !self.stopping.load(Ordering::SeqCst) {

@@ -11,6 +11,7 @@ pub mod batch;
 pub mod overview;
 pub mod parking;
 pub mod ready;
+pub mod streams;
 pub mod workers;
 
 use std::collections::hash_map::RandomState;
@@ -309,10 +310,10 @@ impl Server {
     fn spawn(&mut self, threads: usize, open: bool) -> io::Result<()> {
         self.workers = workers::spawn(threads, &self.pool)?;
         let parking = Arc::clone(&self.pool.parking);
-        self.parking = Some(thread::Builder::new().name("parking".into()).spawn(move || {
-            batch::enter();
-            parking.watch();
-        })?);
+        let ready = Arc::clone(&self.pool.ready);
+        self.parking = Some(
+            thread::Builder::new().name("parking".into()).spawn(move || parking.watch(&ready))?,
+        );
         if let Some(admin) = &mut self.admin {
             let acceptor = Acceptor {
                 listener: Arc::clone(&admin.listener),

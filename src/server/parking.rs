@@ -18,6 +18,7 @@ use crate::net::timers::{Expire, Timers};
 use crate::proxy::session::Session;
 use crate::proxy::waiting::Edges;
 
+use super::batch::Batch;
 use super::ready::{Message, ReadyQueue};
 
 /// A session on its way to a worker.
@@ -217,7 +218,8 @@ impl Parking {
     }
 
     /// Watches until the parking thread is told to end by [`stop`](Self::stop).
-    pub fn watch(&self) {
+    pub fn watch(&self, ready: &ReadyQueue) {
+        let mut batch = Batch::enter();
         let mut events = Events::default();
         while self.stage.load(Ordering::SeqCst) != STOPPED {
             if let Err(e) = self.poller.wait(&mut events, self.timers.sleep()) {
@@ -226,6 +228,7 @@ impl Parking {
             }
             self.poller.acknowledge(&events);
             self.poller.deliver(&events);
+            batch.follow(ready.streams());
             let now = Instant::now();
             self.note_look(now);
             self.timers.wake(now);

@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
 use super::parking::Job;
+use super::streams::{Lane, Streams};
 
 /// What goes through the ready queue.
 pub enum Message {
@@ -30,6 +31,7 @@ pub enum Message {
 pub struct ReadyQueue {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
+    streams: Streams,
     /// Sleeping workers by index, the latest last.
     asleep: Mutex<Vec<usize>>,
     /// How many sleep; decremented before a woken one looks for work.
@@ -65,33 +67,39 @@ impl ReadyQueue {
     /// An empty queue for so many workers.
     pub fn new(workers: usize) -> Self {
         let (sender, receiver) = crossbeam_channel::unbounded();
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         Self {
             sender,
             receiver,
+            streams: Streams::new(processors),
             asleep: Mutex::new(Vec::with_capacity(workers)),
             free: AtomicUsize::new(0),
             searching: AtomicBool::new(false),
             patient: AtomicUsize::new(0),
             // They start awake, and find nothing.
             awake: AtomicUsize::new(workers),
-            processors: thread::available_parallelism().map_or(1, usize::from),
+            processors,
             beds: (0..workers).map(|_| Bed::default()).collect(),
         }
     }
 
     /// Queues a message and sees to it that somebody takes it.
     pub fn push(&self, mut message: Message) {
+        let mut sender = &self.sender;
         if let Message::Ready(job) = &mut message {
             job.session.waiting.enqueued();
+            if job.session.waiting.is_stream() {
+                sender = self.streams.sender();
+            }
         }
         // Both ends live as long as the queue.
-        let _ = self.sender.send(message);
+        let _ = sender.send(message);
         self.nudge();
     }
 
     /// How many are queued.
     pub fn len(&self) -> usize {
-        self.receiver.len()
+        self.receiver.len() + self.streams.len()
     }
 
     /// How many workers are busy, patient, and asleep.
@@ -104,7 +112,17 @@ impl ReadyQueue {
 
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.is_empty() && self.streams.is_empty()
+    }
+
+    /// The streams among them.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Whether a worker would find something to take.
+    fn has_work(&self) -> bool {
+        !self.receiver.is_empty() || self.streams.has_work()
     }
 
     /// Leave for a worker to wait with its session: another one must be free to take what comes.
@@ -119,7 +137,7 @@ impl ReadyQueue {
         let patience = Patience(self);
         // Whoever queued something before this worker ceased to count as awake may have left it to
         // this worker.
-        (before < self.processors && self.receiver.is_empty()).then_some(patience)
+        (before < self.processors && self.is_empty()).then_some(patience)
     }
 
     /// Wakes a worker, unless one is searching already or enough are awake.
@@ -144,22 +162,24 @@ impl ReadyQueue {
             // Another nudge took the last sleeper and has not said so yet. Who fell asleep since
             // may have taken this one for the searching worker.
             self.searching.store(false, Ordering::SeqCst);
-            if self.receiver.is_empty() {
+            if !self.has_work() {
                 return;
             }
         }
     }
 
-    /// Takes the next message, sleeping until there is one. Called by worker `worker` only.
-    pub fn take(&self, worker: usize) -> Message {
+    /// Takes the next message, sleeping until there is one. Called by worker `worker` only, which
+    /// is done with what it took before; `lane` is where that stood, and will be where this did.
+    pub fn take(&self, worker: usize, lane: &mut Lane) -> Message {
+        self.done(lane);
         let mut searching = false;
         loop {
-            if let Ok(message) = self.receiver.try_recv() {
+            if let Some(message) = self.try_take(lane) {
                 if searching {
                     self.searching.store(false, Ordering::SeqCst);
                 }
                 // Whoever queued what is left may have seen this worker searching.
-                if !self.receiver.is_empty() {
+                if self.has_work() {
                     self.nudge();
                 }
                 return message;
@@ -169,15 +189,31 @@ impl ReadyQueue {
         }
     }
 
+    fn try_take(&self, lane: &mut Lane) -> Option<Message> {
+        if let Ok(message) = self.receiver.try_recv() {
+            self.streams.passed();
+            return Some(message);
+        }
+        let stream = self.streams.take()?;
+        *lane = Lane::Stream;
+        Some(stream)
+    }
+
+    fn done(&self, lane: &mut Lane) {
+        if std::mem::take(lane) == Lane::Stream {
+            self.streams.left();
+        }
+    }
+
     /// What is left when the workers have ended.
     pub fn drain(&self) -> impl Iterator<Item = Message> {
-        self.receiver.try_iter()
+        self.receiver.try_iter().chain(self.streams.drain())
     }
 
     /// A worker ends: it is not awake any more.
     pub fn leave(&self) {
         self.awake.fetch_sub(1, Ordering::SeqCst);
-        if !self.receiver.is_empty() {
+        if self.has_work() {
             self.nudge();
         }
     }
@@ -198,7 +234,7 @@ impl ReadyQueue {
             self.searching.store(false, Ordering::SeqCst);
         }
         // What was queued before this worker could be seen asleep woke nobody.
-        if !self.receiver.is_empty() {
+        if self.has_work() {
             self.nudge();
         }
         while !bed.woken.swap(false, Ordering::SeqCst) {
@@ -226,7 +262,9 @@ mod tests {
                 let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
                 thread::spawn(move || {
                     loop {
-                        let Message::Stop = queue.take(worker) else { unreachable!() };
+                        let Message::Stop = queue.take(worker, &mut Lane::default()) else {
+                            unreachable!()
+                        };
                         if taken.fetch_add(1, Ordering::SeqCst) >= EACH {
                             return queue.leave();
                         }

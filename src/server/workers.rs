@@ -21,10 +21,11 @@ use crate::proxy::request::Service;
 use crate::proxy::session::Next;
 use crate::proxy::{Context, Turn};
 
-use super::batch;
+use super::batch::Batch;
 use super::overview::Birth;
 use super::parking::{Job, Parking, Stage};
 use super::ready::{Message, ReadyQueue};
+use super::streams::Lane;
 
 /// What the workers share.
 pub struct Pool {
@@ -52,7 +53,6 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
         .map(|index| {
             let pool = Arc::clone(pool);
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                batch::enter();
                 let buffers = Buffers::default();
                 let events = Events::default();
                 let mut worker = Worker {
@@ -64,6 +64,8 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
                     service: Service::Proxy,
                     parked: 0,
                     spare: Vec::new(),
+                    lane: Lane::default(),
+                    batch: Batch::enter(),
                 };
                 // A panic outside a turn, telling of another one included, is no end either.
                 while catch_unwind(AssertUnwindSafe(|| worker.work())).is_err() {
@@ -93,6 +95,9 @@ struct Worker<'p> {
     // Boxed in sessions too: they move between the two without being copied.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Exchange>>,
+    /// Where its session stood in line.
+    lane: Lane,
+    batch: Batch,
 }
 
 /// A session may stay with its patient worker for hours: after so many turns they are counted.
@@ -112,8 +117,9 @@ enum After {
 impl Worker<'_> {
     fn work(&mut self) {
         loop {
-            match self.pool.ready.take(self.index) {
+            match self.pool.ready.take(self.index, &mut self.lane) {
                 Message::Ready(mut job) => {
+                    self.batch.follow(self.pool.ready.streams());
                     let now = Instant::now();
                     if let Some(queued) = job.session.waiting.dequeued() {
                         let waited = now.saturating_duration_since(queued);
@@ -198,6 +204,7 @@ impl Worker<'_> {
                     return After::Gone;
                 }
                 Next::Yield => {
+                    job.session.waiting.moved(turn.moved);
                     turn.counters.count(|c| {
                         c.count_resume(was.take());
                         c.turns += 1;
@@ -234,6 +241,7 @@ impl Worker<'_> {
         };
         *parked = parked.wrapping_add(1);
         let wait = job.session.wait();
+        job.session.waiting.moved(turn.moved);
         job.session.waiting.parks(wait, *parked % MEASURED == 0);
         turn.counters.count(|c| {
             c.count_resume(was.take());

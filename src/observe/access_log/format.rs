@@ -303,18 +303,8 @@ fn three_digits(out: &mut Vec<u8>, n: u32) {
     out.extend([n / 100, n / 10, n].map(|digit| b'0' + (digit % 10) as u8));
 }
 
-pub(super) fn decimal(out: &mut Vec<u8>, mut n: u64) {
-    let mut digits = [0; 20];
-    let mut unused = digits.len();
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (n % 10) as u8;
-        unused -= 1;
-        n /= 10;
-        if n == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(unused..).unwrap_or_default());
+pub(super) fn decimal(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
 #[cfg(test)]

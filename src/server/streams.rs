@@ -1,0 +1,181 @@
+//! The streams among the sessions that can go on: a line of their own beside the ready queue.
+//!
+//! A stream can always go on, and its turns are the longest there are. In one line with the others
+//! it would keep every worker busy, and a small message would wait for a turn of each of them and
+//! then for the scheduler, which gives a thread that never sleeps a few milliseconds at a time. So
+//! messages go first, and as long as there are any, streams leave one processor to them.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::ready::Message;
+
+/// How long after the last message streams still leave one processor free, and how long after the
+/// last stream threads still wake at once.
+const LATELY: Duration = Duration::from_millis(100);
+
+/// Which line a worker's session stood in.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Lane {
+    /// That of messages.
+    #[default]
+    Message,
+    /// That of streams.
+    Stream,
+}
+
+/// The line of the streams.
+pub struct Streams {
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+    /// Workers that serve one.
+    running: AtomicUsize,
+    /// How many may while there are messages, too.
+    places: usize,
+    start: Instant,
+    /// When a message was taken beside a stream last, in microseconds since `start`.
+    message: AtomicU64,
+    /// When a stream was taken last.
+    stream: AtomicU64,
+}
+
+impl Streams {
+    /// An empty line, for so many processors.
+    pub fn new(processors: usize) -> Self {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        Self {
+            sender,
+            receiver,
+            running: AtomicUsize::new(0),
+            places: processors.saturating_sub(1).max(1),
+            start: Instant::now(),
+            message: AtomicU64::new(0),
+            stream: AtomicU64::new(0),
+        }
+    }
+
+    /// Where it is queued.
+    pub fn sender(&self) -> &Sender<Message> {
+        &self.sender
+    }
+
+    /// How many are queued.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// Whether one is queued that a worker may take now.
+    pub fn has_work(&self) -> bool {
+        !self.is_empty() && self.has_place(self.running.load(Ordering::SeqCst))
+    }
+
+    /// Takes one, if there is one and a place for it. Who got one says so by [`left`](Self::left).
+    pub fn take(&self) -> Option<Message> {
+        if self.is_empty() {
+            return None;
+        }
+        let before = self.running.fetch_add(1, Ordering::SeqCst);
+        let taken = if self.has_place(before) { self.receiver.try_recv().ok() } else { None };
+        match taken {
+            Some(_) => self.stream.store(self.micros(), Ordering::Relaxed),
+            None => self.left(),
+        }
+        taken
+    }
+
+    /// A worker is done with one.
+    pub fn left(&self) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Something else was taken.
+    pub fn passed(&self) {
+        if self.running.load(Ordering::Relaxed) > 0 {
+            self.message.store(self.micros(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether one runs.
+    pub fn run(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether one ran lately. Reads the clock.
+    pub fn ran_lately(&self) -> bool {
+        self.run() || self.is_recent(&self.stream)
+    }
+
+    /// What is left when the workers have ended.
+    pub fn drain(&self) -> impl Iterator<Item = Message> {
+        self.receiver.try_iter()
+    }
+
+    fn has_place(&self, running: usize) -> bool {
+        running < self.places || !self.is_recent(&self.message)
+    }
+
+    fn is_recent(&self, moment: &AtomicU64) -> bool {
+        let then = Duration::from_micros(moment.load(Ordering::Relaxed));
+        self.start.elapsed().saturating_sub(then) < LATELY
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(streams: &Streams, count: usize) {
+        for _ in 0..count {
+            streams.sender().send(Message::Stop).unwrap();
+        }
+    }
+
+    #[test]
+    fn beside_messages_streams_leave_one_processor() {
+        let streams = Streams::new(3);
+        some(&streams, 4);
+        assert!(streams.take().is_some() && streams.run());
+        streams.passed();
+        assert!(streams.take().is_some());
+        assert!(!streams.has_work() && streams.take().is_none(), "the third place is a message's");
+        streams.left();
+        assert!(streams.has_work() && streams.take().is_some());
+    }
+
+    #[test]
+    fn without_messages_streams_have_all_processors() {
+        let mut streams = Streams::new(2);
+        some(&streams, 3);
+        assert!(streams.take().is_some());
+        streams.passed();
+        assert!(streams.take().is_none());
+        streams.start = streams.start.checked_sub(LATELY).unwrap();
+        assert!(streams.take().is_some());
+        (0..2).for_each(|_| streams.left());
+        assert!(!streams.run() && streams.ran_lately());
+        streams.start = streams.start.checked_sub(LATELY).unwrap();
+        assert!(!streams.ran_lately());
+    }
+
+    #[test]
+    fn one_processor_is_for_both() {
+        let streams = Streams::new(1);
+        some(&streams, 2);
+        assert!(streams.take().is_some());
+        streams.passed();
+        assert!(streams.take().is_none());
+        streams.left();
+        assert!(streams.take().is_some());
+    }
+}
