@@ -36,6 +36,17 @@ pub struct Edge {
     pub broken: bool,
 }
 
+impl Edge {
+    /// Both at once.
+    pub fn add(&mut self, other: Self) {
+        self.readable |= other.readable;
+        self.writable |= other.writable;
+        self.closed |= other.closed;
+        self.urgent |= other.urgent;
+        self.broken |= other.broken;
+    }
+}
+
 /// Somebody who waits for sockets.
 pub trait Wake: Send + Sync {
     /// An edge on the socket known to this owner as `tag`. Called on the parking thread, on a worker

@@ -82,11 +82,7 @@ impl Edges {
     pub fn add(&mut self, tag: u32, edge: Edge) {
         self.any = true;
         if let Some(known) = self.sockets.get_mut(tag as usize) {
-            known.readable |= edge.readable;
-            known.writable |= edge.writable;
-            known.closed |= edge.closed;
-            known.urgent |= edge.urgent;
-            known.broken |= edge.broken;
+            known.add(edge);
         }
     }
 
