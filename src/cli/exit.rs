@@ -64,6 +64,11 @@ impl Failure {
         Self { exit: Exit::Usage, message: message.into() }
     }
 
+    /// A configuration that cannot be used.
+    pub(crate) fn configuration(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Configuration, message: message.into() }
+    }
+
     /// What went wrong while it started or ran.
     pub(crate) fn failed(message: String) -> Self {
         Self { exit: Exit::Failure, message }

@@ -54,6 +54,18 @@ Limits:
       --max-head-size SIZE          largest head of a message, 1KiB to 1MiB
                                     (default 32KiB)
 
+Access:
+      --allow DESTINATION           let requests to it through, protected mode or not;
+                                    may be repeated. www.example.com, .example.com (and
+                                    all below it), *.cdn.*, re:^ads[0-9], 10.1.0.0/16;
+                                    perhaps with :PORT or :FROM-TO behind it
+      --deny DESTINATION            refuse requests to it; may be repeated; what --allow
+                                    names is let through all the same
+      --allow-client NETWORK        serve clients in it, and no others; may be repeated
+      --deny-client NETWORK         refuse clients in it; may be repeated
+      --policy open|enforce         what is done with requests that no --allow names:
+                                    let them through, or refuse them (default open)
+
 Names and connecting:
       --resolve HOST[:PORT]:ADDR    connect to ADDR for HOST; may be repeated, also for
                                     several addresses in the order of trying

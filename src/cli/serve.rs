@@ -12,6 +12,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::exit::Failure;
 use crate::cli::logging;
 use crate::cli::run;
+use crate::config::access::{self, AccessOptions};
 use crate::config::{
     self, Color, Config, ExitAfter, LogFormat, LogTarget, duration, listen, names, number, size,
 };
@@ -145,6 +146,26 @@ pub(crate) struct ServeArgs {
     #[argh(switch)]
     open: bool,
 
+    /// destination that is allowed
+    #[argh(option, arg_name = "DESTINATION")]
+    allow: Vec<String>,
+
+    /// destination that is refused
+    #[argh(option, arg_name = "DESTINATION")]
+    deny: Vec<String>,
+
+    /// network of clients that is served
+    #[argh(option, arg_name = "NETWORK")]
+    allow_client: Vec<String>,
+
+    /// network of clients that is refused
+    #[argh(option, arg_name = "NETWORK")]
+    deny_client: Vec<String>,
+
+    /// what is done without a rule
+    #[argh(option, arg_name = "open|enforce")]
+    policy: Option<String>,
+
     /// say more
     #[argh(switch, short = 'v')]
     verbose: u8,
@@ -224,10 +245,18 @@ impl ServeArgs {
             forwarded_for: read("--forwarded-for", self.forwarded_for, config::parse_switch)?
                 .unwrap_or(usual.forwarded_for),
             open: self.open,
+            access: AccessOptions {
+                deny_client: self.deny_client,
+                allow_client: self.allow_client,
+                allow: self.allow,
+                deny: self.deny,
+                policy: read("--policy", self.policy, access::parse_mode)?.unwrap_or_default(),
+            },
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),
         };
         each_file_once(&config)?;
+        config.access.build(None)?;
         Ok(config)
     }
 }
@@ -350,6 +379,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
+    use crate::policy::decide::Mode;
     use crate::server::Via;
 
     fn config(words: &str) -> Result<Config, String> {
@@ -438,6 +468,11 @@ mod tests {
         field("--via off", |c| c.via = Via::Off);
         field("--forwarded-for on", |c| c.forwarded_for = true);
         field("--open", |c| c.open = true);
+        field("--allow a --allow .b", |c| c.access.allow = vec!["a".into(), ".b".into()]);
+        field("--deny re:^ads", |c| c.access.deny = vec!["re:^ads".into()]);
+        field("--allow-client 10.0.0.0/8", |c| c.access.allow_client = vec!["10.0.0.0/8".into()]);
+        field("--deny-client ::1", |c| c.access.deny_client = vec!["::1".into()]);
+        field("--policy enforce", |c| c.access.policy = Mode::Enforce);
         field("-v -v -q", |c| c.verbosity = 1);
         field("-q --quiet", |c| c.verbosity = -2);
     }
@@ -486,6 +521,9 @@ mod tests {
             ("--log-format xml", "--log-format: 'xml' is not a log format; give text, json"),
             ("--color blue", "--color: 'blue' is not one of auto, always and never"),
             ("--forwarded-for yes", "--forwarded-for: 'yes' is neither on nor off; "),
+            ("--deny http://a", "--deny: 'http://a' "),
+            ("--allow-client a", "--allow-client: 'a' is not a network; give one such as"),
+            ("--policy closed", "--policy: 'closed' is not a policy; give open"),
             ("--via a:b", "--via: 'a:b' has a ':'"),
         ] {
             let error = config(words).unwrap_err();

@@ -5,6 +5,7 @@
 //! values from text and answer with a sentence to print after the name of the option, so
 //! that a flag and a line of a file are refused in the same words.
 
+pub mod access;
 pub mod duration;
 pub mod listen;
 pub mod names;
@@ -15,6 +16,8 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use access::AccessOptions;
 
 use crate::net::listener::Place;
 use crate::net::resolve::NameOptions;
@@ -90,6 +93,8 @@ pub struct Config {
     pub forwarded_for: bool,
     /// Accept clients from any network on listeners beyond loopback.
     pub open: bool,
+    /// Who may do what.
+    pub access: AccessOptions,
     /// When messages on stderr, and the access log on a terminal, are in colour.
     pub color: Color,
     /// How many times more (or, below zero, less) than usual we say on stderr.
@@ -98,14 +103,18 @@ pub struct Config {
 
 impl Config {
     /// What the server is started with.
-    pub fn options(&self) -> Options {
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a file of rules.
+    pub fn options(&self) -> Result<Options, String> {
         let format = match self.log_format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
             LogFormat::Common => Format::Common,
             LogFormat::Combined => Format::Combined,
         };
-        Options {
+        Ok(Options {
             listen: self.listen.clone(),
             admin: self.admin.clone(),
             threads: self.threads,
@@ -120,13 +129,14 @@ impl Config {
             via: self.via.clone(),
             forwarded_for: self.forwarded_for,
             open: self.open,
+            access: self.access.build(None)?,
             access_log: match &self.access_log {
                 LogTarget::Off => None,
                 LogTarget::Stdout => Some((Destination::Stdout, format)),
                 LogTarget::File(path) => Some((Destination::File(path.clone()), format)),
             },
             ..Options::default()
-        }
+        })
     }
 }
 
@@ -154,6 +164,7 @@ impl Default for Config {
             via: Via::Drawn,
             forwarded_for: false,
             open: false,
+            access: AccessOptions::default(),
             color: Color::Auto,
             verbosity: 0,
         }

@@ -1,3 +1,117 @@
-//! Who may do what: one function decides, and a refusal always carries its reason.
+//! Who may do what: one place decides, in a fixed order, and an answer always carries its reason.
+//!
+//! In reading order: [`origin`] (where a rule is written), [`network`] and [`destination`] (what it
+//! is about), [`rules`] (what it says), [`guard`] (what holds without a rule), [`decide`] (the order
+//! of it all). A [`Policy`] is a value that never changes; reading it again makes another one, which
+//! the workers take up between two turns.
 
+pub mod decide;
+pub mod destination;
 pub mod guard;
+pub mod network;
+pub mod origin;
+pub mod rules;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use decide::{Mode, Rules};
+use guard::Scope;
+use origin::Origins;
+use rules::Rule;
+
+/// What a policy is made of, as it is configured.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Where the rules are written.
+    pub origins: Origins,
+    /// In the order in which they are looked at: the first that has a request decides.
+    pub rules: Vec<Rule>,
+    /// What is done with a request that no rule has.
+    pub mode: Mode,
+}
+
+impl Access {
+    /// The policy for listeners at these addresses. With `open` they are not protected.
+    pub fn policy(&self, listen: &[SocketAddr], open: bool) -> Policy {
+        let listeners = listen.iter().map(|address| {
+            let scope = Scope::of(address.ip(), open);
+            Arc::new(Rules { scope, rules: self.rules.clone(), mode: self.mode })
+        });
+        Policy { listeners: listeners.collect(), origins: self.origins.clone() }
+    }
+}
+
+/// All that is decided by, for all listeners.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Where the rules are written.
+    pub origins: Origins,
+    /// The rules of each listener, by its number.
+    pub listeners: Vec<Arc<Rules>>,
+}
+
+impl Policy {
+    /// The rules of a listener.
+    pub fn of(&self, listener: u16) -> Option<&Arc<Rules>> {
+        self.listeners.get(usize::from(listener))
+    }
+}
+
+/// The policy in force. Replaced as a whole; who uses it keeps its own reference and looks now and
+/// then whether there is another.
+#[derive(Debug)]
+pub struct Current {
+    policy: Mutex<Arc<Policy>>,
+    version: AtomicU64,
+}
+
+impl Current {
+    /// With this policy.
+    pub fn new(policy: Policy) -> Self {
+        Self { policy: Mutex::new(Arc::new(policy)), version: AtomicU64::new(0) }
+    }
+
+    /// The policy in force now.
+    pub fn get(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.lock())
+    }
+
+    /// Puts another one in force.
+    pub fn set(&self, policy: Policy) {
+        let old = std::mem::replace(&mut *self.policy.lock(), Arc::new(policy));
+        self.version.fetch_add(1, Ordering::Release);
+        // Without the lock: a long list takes a while.
+        drop(old);
+    }
+
+    /// The policy in force, with which to follow it.
+    pub fn follow(&self) -> Followed {
+        let version = self.version.load(Ordering::Acquire);
+        Followed { version, policy: self.get() }
+    }
+}
+
+/// One thread's reference to the policy in force: looking at it costs one read.
+#[derive(Debug)]
+pub struct Followed {
+    version: u64,
+    policy: Arc<Policy>,
+}
+
+impl Followed {
+    /// Takes another policy up if there is one.
+    pub fn refresh(&mut self, current: &Current) {
+        if current.version.load(Ordering::Acquire) != self.version {
+            *self = current.follow();
+        }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+}

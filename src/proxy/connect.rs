@@ -1,5 +1,6 @@
 //! From a destination to a connection: the name lookup, the dial, and what their failures mean.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage, is_unroutable};
 use crate::net::resolve::Lookup;
+use crate::policy::decide::Verdict;
 
 use super::Turn;
 use super::exchange::{ClientSide, Exchange, SECOND, Stage, UPSTREAM};
@@ -69,16 +71,22 @@ impl Exchange {
         turn: &mut Turn<'_>,
     ) -> Result<bool, Error> {
         let Stage::Dial(dial) = &mut self.stage else { return Ok(true) };
-        let scope = self.facts.scope;
+        let (reach, met) = (&self.reach, Cell::new(self.rule));
         let refuse = |to: SocketAddr| {
             if turn.ctx.own.contain(to) {
-                Some(Failure::Own)
-            } else {
-                scope.forbids(to.ip()).map(Failure::Forbidden)
+                return Some(Failure::Own);
+            }
+            let decision = reach.judge(to.ip(), to.port());
+            met.set(decision.rule.or(met.get()));
+            match decision.verdict {
+                Verdict::Allow => None,
+                Verdict::Deny(reason) => Some(Failure::Forbidden(reason)),
             }
         };
         let owners = [client.owner(UPSTREAM), client.owner(SECOND)];
-        match dial.step(turn.now, &turn.ctx.dialer, &owners, &refuse) {
+        let dialed = dial.step(turn.now, &turn.ctx.dialer, &owners, &refuse);
+        let met = met.get();
+        match dialed {
             Dialed::Connected(mut stream, address) => {
                 if turn.ctx.own.have_port(address.port())
                     && let Some(from) = stream.local()
@@ -112,6 +120,10 @@ impl Exchange {
                     return Ok(true);
                 }
                 turn.counters.count(|c| c.upstream_connect_failures += 1);
+                if let (Failure::Forbidden(_), Some(rule)) = (&why, met) {
+                    self.rule = Some(rule);
+                    turn.policy.origins.hit(rule);
+                }
                 Err(unconnected(why))
             }
         }

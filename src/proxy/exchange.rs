@@ -28,12 +28,12 @@ use crate::net::dial::{Addresses, Dial};
 use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::resolve::Asked;
 use crate::net::stream::Stream;
-use crate::policy::guard::Scope;
+use crate::policy::decide::Reach;
+use crate::policy::origin::RuleId;
 use crate::upstream::pool::Lease;
 use crate::wire::{Framing, Method, Protocols, Version};
 
 use super::Turn;
-use super::connect::{dial_expired, lookup_expired};
 use super::flow::{Coding, End, Flow};
 use super::noted::{Noted, heads_octets};
 use super::request::Service;
@@ -76,8 +76,6 @@ pub struct Facts {
     pub repeatable: bool,
     /// The client would rather read HTML.
     pub html: bool,
-    /// Which destinations the listener allows.
-    pub scope: Scope,
 }
 
 impl Default for Facts {
@@ -88,7 +86,6 @@ impl Default for Facts {
             persistent: false,
             repeatable: false,
             html: false,
-            scope: Scope::Protected,
         }
     }
 }
@@ -170,6 +167,10 @@ pub struct Exchange {
     pub to_client: Buffer,
     /// What of the request the access log will say.
     pub noted: Noted,
+    /// Which addresses it may be connected to.
+    pub reach: Reach,
+    /// The rule that decided, if one did.
+    pub rule: Option<RuleId>,
     /// What the upstream was offered to change to.
     pub offer: Option<Protocols>,
     /// Octets of the request head as received.
@@ -228,9 +229,12 @@ impl Default for Flow {
 impl Exchange {
     /// Makes the exchange ready for a new request; the memory stays.
     pub fn reset(&mut self, started: Instant) {
-        let Self { destination, to_upstream, to_client, noted, resend, .. } = std::mem::take(self);
-        *self = Self { destination, to_upstream, to_client, noted, resend, ..Self::default() };
+        let Self { destination, to_upstream, to_client, noted, resend, reach, .. } =
+            std::mem::take(self);
+        *self =
+            Self { destination, to_upstream, to_client, noted, resend, reach, ..Self::default() };
         self.noted.clear();
+        self.reach.clear();
         self.destination.authority.clear();
         self.resend.clear();
         self.times.started = Some(started);
@@ -444,66 +448,6 @@ impl Exchange {
                 }
             }
         }
-    }
-
-    /// Which wait was too long.
-    fn expired(&self, client: &ClientSide<'_>) -> Error {
-        match &self.stage {
-            Stage::Lookup(_) => lookup_expired(),
-            Stage::Dial(dial) => dial_expired(dial),
-            Stage::Tunnel => Error::new(
-                Side::Proxy,
-                Phase::Transfer,
-                Kind::ConnectionTimeout,
-                "the tunnel was quiet for too long",
-            ),
-            _ if self.upstream.as_ref().is_some_and(|u| !u.end.stream.is_writable()) => Error::new(
-                Side::Upstream,
-                Phase::Send,
-                Kind::ConnectionWriteTimeout,
-                "the upstream took no more of the request for too long",
-            ),
-            _ if !client.end.stream.is_writable() => Error::new(
-                Side::Client,
-                Phase::Transfer,
-                Kind::ConnectionWriteTimeout,
-                "the client took no more of the response for too long",
-            ),
-            _ if !self.request.is_taken() && !self.upload_broken => Error::new(
-                Side::Client,
-                Phase::Send,
-                Kind::HttpRequestTimeout,
-                "the client sent no more of the request's content for too long",
-            ),
-            _ => Error::new(
-                Side::Upstream,
-                if self.begun { Phase::Transfer } else { Phase::Response },
-                Kind::HttpResponseTimeout,
-                "the upstream did not respond in time",
-            ),
-        }
-    }
-
-    /// Notices a reset also where nothing is received from the peer now.
-    fn notice_breaks(&mut self, client: &mut ClientSide<'_>) -> Result<(), Error> {
-        if let Some(e) = client.end.stream.broken() {
-            return Err(if self.is_tunnel() {
-                tunnel_reset(Side::Client, e)
-            } else {
-                client_gone(e)
-            });
-        }
-        if self.is_tunnel()
-            && let Some(upstream) = &mut self.upstream
-            && let Some(e) = upstream.end.stream.broken()
-        {
-            if self.response.is_over() {
-                return Err(tunnel_reset(Side::Upstream, e));
-            }
-            self.upload_broken = true;
-            self.request.drop_pipe();
-        }
-        Ok(())
     }
 
     /// Notices a client that has gone while only the upstream is awaited. What else it says is the

@@ -20,6 +20,7 @@ use crate::net::source::Sources;
 use crate::net::timers::Timers;
 use crate::observe::report::Life;
 use crate::observe::stats::Shard;
+use crate::policy::{self, Policy};
 use crate::upstream::pool;
 use crate::wire;
 
@@ -29,6 +30,7 @@ fn context(pipes: usize) -> Context {
     Context {
         timeouts: Timeouts::default(),
         limits: wire::Limits::default(),
+        policy: policy::Current::new(Policy::default()),
         via: None,
         own: OwnAddresses::default(),
         poller: Arc::clone(&poller),
@@ -60,7 +62,9 @@ fn spent_step(
     sink: &mut End,
 ) -> Result<Step, Broken> {
     let (mut buffers, mut spare, counters) = (Buffers::default(), Vec::new(), Shard::default());
+    let policy = ctx.policy.get();
     let mut turn = Turn {
+        policy: &policy,
         overview: &At(Life::Serving),
         ctx,
         buffers: &mut buffers,

@@ -4,11 +4,14 @@
 //! becomes an exchange), [`exchange`] (the list of steps: `connect`, `relay`, `upgrade`, `tunnel`, `finish`, and `reuse` of connections),
 //! [`flow`] (the engine that moves octets), [`reply`] and [`own`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
 
+mod access;
 pub mod admin;
+mod breaks;
 mod connect;
 pub mod exchange;
 mod finish;
 pub mod flow;
+mod foreign;
 pub mod noted;
 pub mod own;
 mod relay;
@@ -35,6 +38,7 @@ use crate::net::resolve::Resolver;
 use crate::net::timers::LONGEST;
 use crate::observe::access_log::AccessLog;
 use crate::observe::stats::Shard;
+use crate::policy::{self, Policy};
 use crate::upstream::pool::Pool;
 use crate::wire;
 
@@ -88,6 +92,8 @@ pub struct Context {
     pub timeouts: Timeouts,
     /// Bounds of a head.
     pub limits: wire::Limits,
+    /// What is allowed.
+    pub policy: policy::Current,
     /// Our pseudonym in `Via`, unless nothing is to be added.
     pub via: Option<String>,
     /// Whether origin servers are told who asks.
@@ -205,6 +211,8 @@ pub struct Turn<'w> {
     pub buffers: &'w mut Buffers,
     /// Exchanges that are over, to be used again.
     pub spare: &'w mut Vec<Box<Exchange>>,
+    /// What is allowed.
+    pub policy: &'w Arc<Policy>,
     /// The worker's counters.
     pub counters: &'w Shard,
     /// What the admin listener tells.

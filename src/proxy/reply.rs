@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Side};
+use crate::policy::origin::RuleName;
 
 /// A response of our own.
 #[derive(Clone, Copy, Debug)]
@@ -59,17 +60,28 @@ impl Reply<'_> {
     }
 }
 
-/// Writes the reply for `error`. `name` is ours in `Proxy-Status`, `destination` where the request
-/// was going, if that is known.
+/// What a reply says beside the error.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// Our name in `Proxy-Status`.
+    pub name: &'a str,
+    /// Where the request was going; empty if that is not known.
+    pub destination: &'a str,
+    /// The rule that decided, if one did.
+    pub rule: Option<RuleName<'a>>,
+    /// Whether the client would rather read HTML.
+    pub html: bool,
+}
+
+/// Writes the reply for `error`.
 pub fn write_error(
     out: &mut Vec<u8>,
     error: &Error,
-    name: &str,
-    destination: &str,
-    html: bool,
+    about: &About<'_>,
     connection: Connection,
     head_only: bool,
 ) {
+    let About { name, destination, rule, html } = *about;
     let status = error.status();
     let (phase, side) = (error.phase().word(), error.side().word());
     let reason = error.reason();
@@ -77,26 +89,32 @@ pub fn write_error(
     let advice = advice(error);
     let title = format!("{status} {}", reason_phrase(status));
     let details = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {said}") };
-    let fields = format!(
+    let mut fields = format!(
         "Cache-Control: no-store\r\nProxy-Status: {}; error={}; details=\"{}\"\r\n",
         item(name),
         error.kind().token(),
         quotable(&details),
     );
+    let rule = rule.map(|rule| rule.to_string()).unwrap_or_default();
+    if !rule.is_empty() {
+        let _ = write!(fields, "X-Threadgate-Reason: {}\r\n", printable(&rule));
+    }
     let content = if html {
         let (details, to) = (escape(&details), escape(destination));
         let to = if to.is_empty() { to } else { format!("<dt>to<dd>{to}") };
+        let rule = if rule.is_empty() { rule } else { format!("<dt>rule<dd>{}", escape(&rule)) };
         format!(
             "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\n\
              <style>body{{font:16px/1.5 sans-serif;max-width:40em;margin:3em auto;padding:0 1em}}\
              dt{{float:left;clear:left;width:6em;color:#666}}dd{{margin-left:6em}}</style>\n\
-             <h1>{title}</h1>\n<p>{details}.\n<dl>{to}<dt>phase<dd>{phase}<dt>side<dd>{side}\
+             <h1>{title}</h1>\n<p>{details}.\n<dl>{to}{rule}<dt>phase<dd>{phase}<dt>side<dd>{side}\
              <dt>try<dd>{advice}</dl>\n<p><small>threadgate</small>\n"
         )
     } else {
         let to =
             if destination.is_empty() { String::new() } else { format!("to: {destination}\n") };
-        format!("{title}: {details}\n{to}phase: {phase}\nside: {side}\ntry: {advice}\n")
+        let rule = if rule.is_empty() { rule } else { format!("rule: {rule}\n") };
+        format!("{title}: {details}\n{to}{rule}phase: {phase}\nside: {side}\ntry: {advice}\n")
     };
     let media_type = if html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
     Reply { status, content: Some((media_type, content.as_bytes())), fields: &fields }
@@ -181,6 +199,11 @@ fn item(name: &str) -> String {
     if token { name.to_owned() } else { format!("\"{}\"", quotable(name)) }
 }
 
+/// `text` as a field value: other octets than printable ASCII become `?`.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect()
+}
+
 /// `text` for a structured-field string: printable ASCII, quotes and backslashes escaped.
 fn quotable(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
@@ -230,7 +253,8 @@ mod tests {
     fn write(html: bool, head_only: bool) -> String {
         let mut out = Vec::new();
         let connection = Connection::Close;
-        write_error(&mut out, &refused(), "t", "<a>:80", html, connection, head_only);
+        let about = About { name: "t", destination: "<a>:80", rule: None, html };
+        write_error(&mut out, &refused(), &about, connection, head_only);
         String::from_utf8(out).unwrap()
     }
 

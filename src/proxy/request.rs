@@ -2,12 +2,15 @@
 
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use memchr::memmem::Finder;
 
 use crate::error::{Error, Kind, Phase, Side};
+use crate::net::poll::Wake;
 use crate::policy::guard::Scope;
+use crate::policy::rules::Way;
 use crate::wire::{
     Authority, Forwarded, Framing, HeadError, Method, Outgoing, RequestHead, Scheme, Slots, Target,
     Version,
@@ -16,7 +19,7 @@ use crate::wire::{
 use super::connect::looped;
 use super::exchange::{Exchange, Facts};
 use super::reply::{Connection, Reply};
-use super::{Turn, admin, own};
+use super::{Turn, access, admin, own};
 
 /// What a valid head asks for.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub enum Wanted {
     Forward(Framing),
     /// A reply of ours, which stands in the exchange's `to_client`, with this status.
     Own(u16),
+    /// To be looked at again when the session is woken, or then.
+    Later(Instant),
 }
 
 /// Who asks.
@@ -32,7 +37,9 @@ pub enum Wanted {
 pub struct Asker {
     /// The client's address; unspecified if it has none.
     pub address: SocketAddr,
-    /// What its listener allows.
+    /// Which listener it came to, by number.
+    pub listener: u16,
+    /// Whom the admin listener serves.
     pub scope: Scope,
     /// What its listener is for.
     pub service: Service,
@@ -65,7 +72,8 @@ impl fmt::Display for Asker {
 
 static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
 
-/// Reads the head that is `octets` and prepares `exchange` for it.
+/// Reads the head that is `octets` and prepares `exchange` for it. `_waker` is told when
+/// one that is to be looked at [`Later`](Wanted::Later) can be decided.
 ///
 /// # Errors
 ///
@@ -73,6 +81,7 @@ static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html
 pub fn prepare(
     octets: &[u8],
     asker: Asker,
+    _waker: &Arc<dyn Wake>,
     exchange: &mut Exchange,
     turn: &mut Turn<'_>,
 ) -> Result<Wanted, Error> {
@@ -86,15 +95,14 @@ pub fn prepare(
         persistent: head.persistent(),
         repeatable: head.method.is_idempotent() && head.framing == Framing::Empty,
         html: exchange.facts.html,
-        scope: asker.scope,
     };
     if let Some(log) = &turn.ctx.access_log {
         exchange.noted.note(&head, log.shows_fields());
     }
-    if !asker.scope.serves(asker.address.ip()) {
-        return Err(denied("this proxy serves private networks only"));
-    }
     if asker.service == Service::Admin {
+        if !asker.scope.serves(asker.address.ip()) {
+            return Err(denied("this proxy serves private networks only"));
+        }
         let html = exchange.facts.html;
         let answer = match asker.names_us
             && head.target.authority().is_none()
@@ -107,12 +115,17 @@ pub fn prepare(
     }
     match head.target {
         Target::Origin(path) => {
+            access::come_in(&head, asker, exchange, turn)?;
             Ok(reply(&own::page(head.method, path, exchange.facts.html), &head, exchange, turn))
         }
-        Target::Asterisk => Ok(reply(&own::options(), &head, exchange, turn)),
+        Target::Asterisk => {
+            access::come_in(&head, asker, exchange, turn)?;
+            Ok(reply(&own::options(), &head, exchange, turn))
+        }
         Target::Authority(authority) => {
             check_loop(&head, turn)?;
             route(&authority, authority.port, exchange)?;
+            access::pass(&head, Way::Connect, asker, exchange, turn)?;
             Ok(Wanted::Forward(Framing::Empty))
         }
         Target::Absolute { scheme, authority, .. } => {
@@ -122,6 +135,8 @@ pub fn prepare(
             }
             check_loop(&head, turn)?;
             route(&authority, authority.port.or(scheme.default_port()), exchange)?;
+            let way = if scheme == Scheme::Ws { Way::Ws } else { Way::Http };
+            access::pass(&head, way, asker, exchange, turn)?;
             if head.max_forwards == Some(0) {
                 return Ok(last_hop(&head, exchange, turn));
             }
@@ -154,7 +169,7 @@ pub fn refused(e: HeadError) -> Error {
         .with_status(e.status())
 }
 
-fn denied(reason: &'static str) -> Error {
+pub(super) fn denied(reason: &'static str) -> Error {
     Error::new(Side::Proxy, Phase::Request, Kind::HttpRequestDenied, reason)
 }
 

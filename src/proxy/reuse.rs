@@ -7,7 +7,6 @@
 //! its own, as long as nothing of an answer has reached the client (RFC 9112 §9.3.1). Every other
 //! gets a 502.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind};
@@ -31,10 +30,9 @@ impl Exchange {
         let owner = client.owner(UPSTREAM);
         let repeatable = self.facts.repeatable;
         let taken = turn.ctx.pool.take(&self.destination.authority, &owner, repeatable, turn.now);
-        // The listener it was made for may allow more than this one.
-        let allowed = |a: SocketAddr| self.facts.scope.forbids(a.ip()).is_none();
+        // Who it was made for may be allowed more than this one.
         let Some(kept) = taken else { return false };
-        if !kept.address.is_some_and(allowed) {
+        if !kept.address.is_some_and(|address| self.may_use(address)) {
             // For those who may use it it is as good as before.
             let former = former(client.waker);
             turn.ctx.pool.put(&self.destination.authority, kept, former, turn.now);

@@ -15,6 +15,8 @@
 //! connection with its permit returned. Every wait has a deadline, which the turn checks itself:
 //! a queue and a worker have no timer that watches.
 
+mod patience;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,14 +27,16 @@ use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::stream::{Received, Stream};
 use crate::observe::stats::{Shard, Wait};
 use crate::wire::Method;
-use crate::wire::detect::{Protocol, protocol};
 use crate::wire::head::{find_end, leading_empty_lines};
 
-use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM};
+use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
 use super::flow::End;
+use super::foreign::foreign;
 use super::request::{Asker, Service, Wanted, connection, prepare, refused};
 use super::waiting::{Edges, Waiting};
 use super::{Turn, reply};
+
+use patience::Habit;
 
 /// Octets of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
 const MAX_EMPTY_OCTETS: usize = 8;
@@ -45,11 +49,6 @@ const LINGER_OCTETS: usize = 1024 * 1024;
 const LATE_FIRST: Duration = Duration::from_secs(1);
 /// A wait shorter than this would have been worth a worker's patience.
 const WORTH_PATIENCE: Duration = Duration::from_millis(2);
-/// Short waits in a row after which a tunnel is taken for question and answer.
-const PING_PONG: u8 = 8;
-/// Patient receives in a row that paid off before edges are switched off.
-const STEADY: u8 = 4;
-
 /// What becomes of a session when its turn ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
@@ -76,15 +75,6 @@ enum State {
 }
 
 const AWAITED: State = State::Request { scanned: 0, skipped: 0, begun: None };
-
-/// Whether waiting on the worker has been worth it, for one socket's part.
-#[derive(Clone, Copy, Debug)]
-struct Habit {
-    pays: bool,
-    in_a_row: u8,
-    /// Waits in a row that were short, parked ones included.
-    short: u8,
-}
 
 /// A client connection.
 pub struct Session {
@@ -124,7 +114,7 @@ impl Session {
         deadline: Instant,
     ) -> Self {
         // Two system calls make a socket fit for patience: not before it has shown to be worth it.
-        let habit = Habit { pays: false, in_a_row: 0, short: 0 };
+        let habit = Habit::default();
         Self {
             client: End::new(stream),
             state: AWAITED,
@@ -250,19 +240,17 @@ impl Session {
         begun: Instant,
         turn: &mut Turn<'_>,
     ) -> Stepped {
-        self.served = self.served.saturating_add(1);
         let mut exchange = turn.ctx.spares.take(turn.spare);
         exchange.reset(begun);
         exchange.service = self.asker.service;
-        self.open = self.asker.service == Service::Proxy;
-        turn.counters.count(|c| match self.asker.service {
-            Service::Proxy => c.exchanges_begun += 1,
-            Service::Admin => c.admin_requests += 1,
-        });
         let wanted = match head {
             Ok(length) => {
                 let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
-                let wanted = prepare(octets, self.asker, &mut exchange, turn);
+                let wanted = prepare(octets, self.asker, &self.waker, &mut exchange, turn);
+                if let Ok(Wanted::Later(until)) = wanted {
+                    turn.ctx.spares.give(turn.spare, exchange);
+                    return self.hold(until);
+                }
                 self.client.buffer.consume(length);
                 wanted
             }
@@ -272,8 +260,16 @@ impl Session {
                 Err(e)
             }
         };
+        self.served = self.served.saturating_add(1);
+        self.open = self.asker.service == Service::Proxy;
+        turn.counters.count(|c| match self.asker.service {
+            Service::Proxy => c.exchanges_begun += 1,
+            Service::Admin => c.admin_requests += 1,
+        });
         let client = ClientSide { end: &mut self.client, waker: &self.waker };
         let refused = match wanted {
+            // Is not answered for what is to be replied to.
+            Ok(Wanted::Later(_)) => None,
             Ok(Wanted::Forward(framing)) => {
                 exchange.begin(framing, &client, turn);
                 None
@@ -285,8 +281,10 @@ impl Session {
             }
             Err(e) => {
                 exchange.received(turn);
-                // What follows is perhaps content, perhaps a request: nobody can tell.
-                exchange.close = true;
+                // What follows a head that could not be read is perhaps content, perhaps a request:
+                // nobody can tell. One that is refused by a rule was understood.
+                exchange.close =
+                    e.kind() != Kind::HttpRequestDenied || self.asker.service == Service::Admin;
                 Some(e)
             }
         };
@@ -295,6 +293,15 @@ impl Session {
             Some(e) => self.fail(e, turn),
             None => Stepped::Again,
         }
+    }
+
+    /// The request is not decided yet, or not to go on yet: its head stays where it is, and is looked
+    /// at again when somebody wakes the session, or then.
+    fn hold(&mut self, until: Instant) -> Stepped {
+        if let State::Request { scanned, .. } = &mut self.state {
+            *scanned = 0;
+        }
+        Stepped::Next(Next::Park(until, None))
     }
 
     /// The client speaks something else: it is told so in its own protocol, as far as that goes.
@@ -353,9 +360,12 @@ impl Session {
         reply::write_error(
             exchange.to_client.tail(),
             &error,
-            turn.ctx.name(),
-            &exchange.destination.authority,
-            exchange.facts.html,
+            &reply::About {
+                name: turn.ctx.name(),
+                destination: &exchange.destination.authority,
+                rule: exchange.rule.map(|rule| turn.policy.origins.name(rule)),
+                html: exchange.facts.html,
+            },
             connection(exchange.close, exchange.facts.version),
             exchange.facts.method == Method::Head,
         );
@@ -436,53 +446,6 @@ impl Session {
         }
     }
 
-    /// Whether waiting on the worker for the socket `tag` is likely to be worth it.
-    pub fn would_be_patient(&self, tag: u32) -> bool {
-        let Some(habit) = self.habits.get(tag as usize) else { return false };
-        match &self.state {
-            // Both sides of a tunnel may speak: the one not waited for would be kept waiting. So
-            // it has to look like question and answer for a while, and one mistake is enough.
-            State::Exchange(exchange) if exchange.is_tunnel() => {
-                habit.pays && habit.short >= PING_PONG && !self.impatient
-            }
-            _ => habit.pays,
-        }
-    }
-
-    /// Waits on the worker, a few milliseconds at most, for the socket `tag`. Answers whether the
-    /// session can go on.
-    pub fn be_patient(&mut self, tag: u32, turn: &mut Turn<'_>) -> bool {
-        let (end, upstream) = match (tag, &mut self.state) {
-            (UPSTREAM, State::Exchange(exchange)) => match exchange.upstream_end() {
-                Some(end) => (end, true),
-                None => return false,
-            },
-            _ => (&mut self.client, false),
-        };
-        turn.buffers.lend(&mut end.buffer);
-        if end.buffer.room() == 0 {
-            return false;
-        }
-        let received = end.receive_patiently();
-        turn.now = Instant::now();
-        let went_on = received.is_some();
-        let count = received.unwrap_or(0);
-        if let Some(habit) = self.habits.get_mut(tag as usize) {
-            habit.pays = went_on;
-            habit.in_a_row = if went_on { habit.in_a_row.saturating_add(1) } else { 0 };
-            self.impatient |= !went_on;
-            if habit.in_a_row >= STEADY {
-                // Each octet would wake the parking thread for nothing.
-                end.stream.unwatch();
-            }
-        }
-        turn.moved += count;
-        if upstream && let State::Exchange(exchange) = &mut self.state {
-            exchange.add_received(count);
-        }
-        went_on
-    }
-
     /// Gets ready to be parked: buffers go back, and edges are asked for.
     ///
     /// # Errors
@@ -560,22 +523,5 @@ impl Session {
         exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));
         self.open = false;
         exchange.finish(self.asker.address, &self.waker, turn);
-    }
-}
-
-/// Protocols other than HTTP/1, by their first octets: what to answer, and what to say of it.
-fn foreign(held: &[u8]) -> Option<(&'static [u8], &'static str)> {
-    match protocol(held)? {
-        // A fatal alert, protocol_version (RFC 8446 §6).
-        Protocol::Tls => {
-            Some((b"\x15\x03\x01\x00\x02\x02\x46", "the client speaks TLS; this listener is plain"))
-        }
-        // Request rejected.
-        Protocol::Socks4 => {
-            Some((b"\x00\x5b\x00\x00\x00\x00\x00\x00", "the client speaks SOCKS 4"))
-        }
-        // No acceptable methods (RFC 1928 §3).
-        Protocol::Socks5 => Some((b"\x05\xff", "the client speaks SOCKS 5")),
-        _ => None,
     }
 }

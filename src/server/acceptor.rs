@@ -30,6 +30,8 @@ pub struct Acceptor {
     pub listener: Arc<Listener>,
     /// What its clients may do.
     pub scope: Scope,
+    /// Its number among those of its kind.
+    pub number: u16,
     /// Whose workers serve.
     pub pool: Arc<Pool>,
     /// Places for connections, shared by all listeners.
@@ -94,6 +96,7 @@ impl Acceptor {
                     });
                     let asker = Asker {
                         address,
+                        listener: self.number,
                         scope: self.scope,
                         service: self.service,
                         names_us: self.names_us,

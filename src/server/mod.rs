@@ -41,6 +41,7 @@ use crate::observe::access_log::{AccessLog, Destination, Format};
 use crate::observe::report::Report;
 use crate::observe::stats::{Snapshot, Stats};
 use crate::policy::guard::Scope;
+use crate::policy::{self, Access};
 use crate::proxy::admin::{self, Overview as _};
 use crate::proxy::request::Service;
 use crate::proxy::spare::Spares;
@@ -97,6 +98,8 @@ pub struct Options {
     pub forwarded_for: bool,
     /// Listeners beyond loopback serve everybody and connect everywhere.
     pub open: bool,
+    /// Who may do what.
+    pub access: Access,
     /// Where finished exchanges are told.
     pub access_log: Option<(Destination, Format)>,
     /// Called once, when so many exchanges and tunnels are over, failed ones included; by a worker,
@@ -130,6 +133,7 @@ impl Default for Options {
             via: Via::default(),
             forwarded_for: false,
             open: false,
+            access: Access::default(),
             access_log: None,
             after: None,
             resolver: Arc::new(System),
@@ -256,6 +260,7 @@ impl Server {
                 max_head_octets: options.max_head_octets,
                 ..wire::Limits::default()
             },
+            policy: policy::Current::new(options.access.policy(&addresses, options.open)),
             via: match options.via {
                 Via::Drawn => Some(draw_pseudonym()),
                 Via::Named(name) => Some(name),
@@ -319,6 +324,7 @@ impl Server {
                 listener: Arc::clone(&admin.listener),
                 scope: tcp(&admin.listener)
                     .map_or(Scope::Unrestricted, |address| Scope::of(address.ip(), open)),
+                number: 0,
                 pool: Arc::clone(&self.pool),
                 permits: Arc::clone(&admin.permits),
                 stopping: Arc::clone(&admin.stopping),
@@ -332,6 +338,7 @@ impl Server {
             let acceptor = Acceptor {
                 listener: Arc::clone(listener),
                 scope: Scope::of(address.ip(), open),
+                number: u16::try_from(i).unwrap_or(u16::MAX),
                 pool: Arc::clone(&self.pool),
                 permits: Arc::clone(&self.permits),
                 stopping: Arc::clone(&self.stopping),

@@ -16,6 +16,7 @@ use crate::error::Kind;
 use crate::net::buffer::Buffers;
 use crate::net::poll::Events;
 use crate::observe::stats::{Counters, Stats, Wait};
+use crate::policy::Followed;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::request::Service;
 use crate::proxy::session::Next;
@@ -66,6 +67,7 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
                     spare: Vec::new(),
                     lane: Lane::default(),
                     batch: Batch::enter(),
+                    policy: pool.ctx.policy.follow(),
                 };
                 // A panic outside a turn, telling of another one included, is no end either.
                 while catch_unwind(AssertUnwindSafe(|| worker.work())).is_err() {
@@ -98,6 +100,7 @@ struct Worker<'p> {
     /// Where its session stood in line.
     lane: Lane,
     batch: Batch,
+    policy: Followed,
 }
 
 /// A session may stay with its patient worker for hours: after so many turns they are counted.
@@ -173,13 +176,15 @@ impl Worker<'_> {
         let Some(job) = held else { return After::Gone };
         self.was = job.session.waiting.resumed();
         self.service = job.session.asker().service;
-        let Self { pool, index, buffers, spare, was, parked, .. } = self;
+        self.policy.refresh(&self.pool.ctx.policy);
+        let Self { pool, index, buffers, spare, was, parked, policy, .. } = self;
         let ready = &pool.ready;
         let stage = pool.parking.stage();
         let mut turn = Turn {
             ctx: &pool.ctx,
             buffers,
             spare,
+            policy: policy.policy(),
             counters: pool.stats.shard(*index),
             overview: *pool,
             now,

@@ -10,6 +10,7 @@
     reason = "the bans are for the proxy's own sockets; a test's peers may block, up to their time limit"
 )]
 
+mod access;
 mod access_log;
 mod admin;
 mod clients;

@@ -21,6 +21,8 @@ const OTHERS: &[&str] = &[
     "observe/counters.rs",
     "observe/measure.rs",
     "observe/summary.rs",
+    "policy/destination.rs",
+    "policy/network.rs",
     "proxy/reply.rs",
 ];
 

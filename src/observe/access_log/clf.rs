@@ -113,6 +113,7 @@ mod tests {
             upstream: None,
             reused: false,
             phases: Phases::default(),
+            rule: None,
             failure: None,
         }
     }

@@ -91,6 +91,10 @@ impl Scratch {
                 milliseconds(out, spent);
             }
         }
+        if let Some(rule) = r.rule {
+            out.extend_from_slice(b" rule=");
+            target::escape(out, rule.to_string().as_bytes());
+        }
         if let Some(failure) = &r.failure {
             out.extend_from_slice(b" error=");
             out.extend_from_slice(failure.kind.token().as_bytes());
@@ -161,6 +165,12 @@ impl Scratch {
             out.extend_from_slice(key);
             json_string(out, value.unwrap_or_default().as_bytes());
         }
+        out.extend_from_slice(b",\"rule\":");
+        text.clear();
+        if let Some(rule) = r.rule {
+            target::escape(text, rule.to_string().as_bytes());
+        }
+        json_string(out, text);
         out.push(b'}');
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind, Phase, Side};
+use crate::policy::origin::RuleName;
 use crate::wire::Version;
 
 /// One finished exchange or tunnel, borrowed from the session for the call that logs it.
@@ -41,6 +42,8 @@ pub struct Record<'a> {
     pub reused: bool,
     /// Where the time went.
     pub phases: Phases,
+    /// The rule that decided, if one did.
+    pub rule: Option<RuleName<'a>>,
     /// Why it failed, if it did.
     pub failure: Option<Failure<'a>>,
 }

@@ -1,0 +1,199 @@
+//! What a rule says of destinations: names and addresses, perhaps with a port.
+//!
+//! | written | means |
+//! |---|---|
+//! | `www.example.com` | this name |
+//! | `.example.com` | this name and all below it |
+//! | `*.ads.*`, `ads?.example.com` | a glob over the whole name: `*` any octets, `?` one |
+//! | `re:^ads[0-9]+\.` | a regular expression, found anywhere in the name |
+//! | `192.0.2.0/24`, `2001:db8::1` | the addresses connected to, whatever the name |
+//!
+//! A port, or a range of ports, may follow: `.example.com:443`, `[2001:db8::]/32:8000-8999`. Names
+//! are compared in lower case, without a dot at the end, and in ASCII: `müller.example` is read as
+//! `xn--mller-kva.example`.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use regex::{Regex, RegexBuilder};
+
+use super::network::Network;
+
+/// Which destinations.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    what: What,
+    ports: Option<RangeInclusive<u16>>,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Name(Box<str>),
+    /// Without its leading dot.
+    Suffix(Box<str>),
+    Matching(Box<Regex>),
+    Network(Network),
+}
+
+impl Destination {
+    /// Reads one.
+    ///
+    /// # Errors
+    ///
+    /// A sentence to print after the name of the option.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| {
+            format!(
+                "'{text}' {what}; give a name such as www.example.com, .example.com for all below it, \
+                 *.ads.*, re:^ads[0-9], or a network such as 192.0.2.0/24"
+            )
+        };
+        if let Some(pattern) = text.strip_prefix("re:") {
+            // In all names there are only lower-case letters.
+            let mut regex = RegexBuilder::new(pattern);
+            let regex = regex.case_insensitive(true).size_limit(REGEX_OCTETS).build();
+            let regex = regex.map_err(|e| wrong(&last_line(&e.to_string())))?;
+            return Ok(Self { what: What::Matching(Box::new(regex)), ports: None });
+        }
+        if let Ok(network) = Network::parse(text) {
+            return Ok(Self { what: What::Network(network), ports: None });
+        }
+        let (host, ports) = match text.rsplit_once(':') {
+            Some(_) if text.contains("//") => return Err(wrong("is no destination")),
+            Some((host, ports)) => (host, Some(parse_ports(ports)?)),
+            None => (text, None),
+        };
+        if let Ok(network) = Network::parse(host) {
+            return Ok(Self { what: What::Network(network), ports });
+        }
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.*?".contains(c);
+        let rest = host.strip_prefix('.').unwrap_or(&host);
+        if rest.is_empty()
+            || rest.contains("..")
+            || rest.starts_with('.')
+            || !host.chars().all(allowed)
+        {
+            return Err(wrong("is no destination"));
+        }
+        let what = if host.contains(['*', '?']) {
+            What::Matching(Box::new(glob(&host).ok_or_else(|| wrong("is too long"))?))
+        } else if host.starts_with('.') {
+            What::Suffix(rest.into())
+        } else {
+            What::Name(host.into())
+        };
+        Ok(Self { what, ports })
+    }
+
+    /// Whether it is judged by address: only when that is known.
+    pub fn is_network(&self) -> bool {
+        matches!(self.what, What::Network(_))
+    }
+
+    /// Whether a request to this host is meant. `ip` is the host, if that is an address.
+    pub fn has_host(&self, host: &str, ip: Option<IpAddr>, port: u16) -> bool {
+        self.has_port(port)
+            && match (&self.what, ip) {
+                (What::Network(network), Some(ip)) => network.contains(ip),
+                (What::Network(_), None) => false,
+                (_, Some(_)) => false,
+                (What::Name(name), None) => host == &**name,
+                (What::Suffix(suffix), None) => is_below(host, suffix),
+                (What::Matching(pattern), None) => pattern.is_match(host),
+            }
+    }
+
+    /// Whether a connection to this address is meant, by address.
+    pub fn has_address(&self, ip: IpAddr, port: u16) -> bool {
+        matches!(&self.what, What::Network(network) if network.contains(ip)) && self.has_port(port)
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
+    }
+}
+
+/// Whether `host` is `suffix` or a name below it.
+pub fn is_below(host: &str, suffix: &str) -> bool {
+    host.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// The most memory one pattern may take.
+const REGEX_OCTETS: usize = 1 << 20;
+
+/// `443`, or `8000-8999`.
+pub fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let port = |t: &str| t.parse::<u16>().ok().filter(|port| *port > 0 && !t.starts_with('+'));
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    match (port(from), port(to)) {
+        (Some(from), Some(to)) if from <= to => Ok(from..=to),
+        _ => Err(format!("'{text}' is neither a port nor a range of them; give 443 or 8000-8999")),
+    }
+}
+
+fn glob(text: &str) -> Option<Regex> {
+    let mut pattern = String::from("^");
+    for c in text.chars() {
+        match c {
+            '*' => pattern.push_str(".*"),
+            '?' => pattern.push('.'),
+            c => pattern.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    pattern.push('$');
+    RegexBuilder::new(&pattern).size_limit(REGEX_OCTETS).build().ok()
+}
+
+fn last_line(text: &str) -> String {
+    text.lines().last().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_has_the_hosts_it_says() {
+        for (written, inside, outside) in [
+            ("example.com", &["example.com"][..], &["www.example.com", "example.org"][..]),
+            ("Example.COM.", &["example.com"], &["xexample.com"]),
+            (".example.com", &["example.com", "a.b.example.com"], &["badexample.com", "com"]),
+            ("*.ads.*", &["x.ads.example", "a.b.ads.c"], &["ads.example", "x.ads"]),
+            ("ads?.example", &["ads1.example"], &["ads.example", "ads12.example", "adsx.examples"]),
+            ("re:^ads[0-9]+\\.", &["ads12.example"], &["xads1.example", "ads.example"]),
+            ("example.com:443", &["example.com"], &["www.example.com"]),
+            ("192.0.2.0/24", &["192.0.2.9"], &["192.0.3.1", "192.0.2.9.example"]),
+            ("[2001:db8::]/32:443", &["2001:db8::1"], &["2001:db9::1"]),
+        ] {
+            let d = Destination::parse(written).unwrap();
+            let has = |host: &&str| d.has_host(host, host.parse().ok(), 443);
+            assert!(inside.iter().all(has), "{written}");
+            assert!(!outside.iter().any(has), "{written}");
+        }
+        let ports = Destination::parse("example.com:8000-8999").unwrap();
+        assert!(ports.has_host("example.com", None, 8000));
+        assert!(!ports.has_host("example.com", None, 80));
+    }
+
+    #[test]
+    fn what_is_none_is_refused_with_what_to_try() {
+        for wrong in [
+            "",
+            ".",
+            "a..b",
+            "..a",
+            "a b",
+            "a/b",
+            "http://a",
+            "re:(",
+            "a:0",
+            "a:9-1",
+            "a:b",
+            "10.0.0.0/99",
+        ] {
+            let error = Destination::parse(wrong).unwrap_err();
+            assert!(error.contains("give "), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Where a rule was written, so that whoever meets it can find it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where rules come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// Something always there: `protected-mode`, `default`.
+    BuiltIn(&'static str),
+    /// An option of the command line: its name, dashes included. The line of a rule is its number
+    /// among those of this option.
+    Option(&'static str),
+    /// A file; a rule has its line.
+    File(PathBuf),
+    /// A rule that has a name of its own.
+    Named(String),
+}
+
+/// Which rule: its source, and the line there.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct RuleId {
+    /// Its place among the [`Origins`].
+    pub source: u16,
+    /// The line, from 1; 0 if the source is one rule.
+    pub line: u32,
+}
+
+impl RuleId {
+    /// Protected mode: see [`guard`](super::guard).
+    pub const PROTECTED: Self = Self { source: 0, line: 0 };
+    /// No rule allows the request, and none is needed to refuse it.
+    pub const DEFAULT: Self = Self { source: 1, line: 0 };
+}
+
+/// The sources of all rules of a policy, and how often each has decided. A source keeps its number
+/// when a policy is read again, so that a rule that was met before can still be named.
+#[derive(Clone, Debug)]
+pub struct Origins {
+    all: Vec<(Source, Arc<AtomicU64>)>,
+}
+
+impl Default for Origins {
+    fn default() -> Self {
+        let mut origins = Self { all: Vec::new() };
+        // In the order of their numbers.
+        origins.add(Source::BuiltIn("protected-mode"));
+        origins.add(Source::BuiltIn("default"));
+        origins
+    }
+}
+
+impl Origins {
+    /// Adds a source, or finds the one there is.
+    pub fn add(&mut self, source: Source) -> u16 {
+        let known = self.all.iter().position(|(s, _)| *s == source);
+        let place = known.unwrap_or_else(|| {
+            // The last one stands for all there is no number left for.
+            if self.all.len() <= usize::from(u16::MAX) {
+                self.all.push((source, Arc::default()));
+            }
+            self.all.len() - 1
+        });
+        u16::try_from(place).unwrap_or(u16::MAX)
+    }
+
+    /// The source of a rule.
+    pub fn source(&self, rule: RuleId) -> Option<&Source> {
+        self.all.get(usize::from(rule.source)).map(|(source, _)| source)
+    }
+
+    /// A rule as logs, replies and statistics name it: `block.txt:12`, `--deny:2`.
+    pub fn name(&self, rule: RuleId) -> RuleName<'_> {
+        RuleName { source: self.source(rule), line: rule.line }
+    }
+
+    /// The rule has decided.
+    pub fn hit(&self, rule: RuleId) {
+        if let Some((_, hits)) = self.all.get(usize::from(rule.source)) {
+            hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often rules of each source have decided.
+    pub fn hits(&self) -> impl Iterator<Item = (&Source, u64)> {
+        self.all.iter().map(|(source, hits)| (source, hits.load(Ordering::Relaxed)))
+    }
+}
+
+/// A rule's name, to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleName<'a> {
+    source: Option<&'a Source>,
+    line: u32,
+}
+
+impl fmt::Display for RuleName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            None => f.write_str("unknown"),
+            Some(source) => source.fmt(f),
+        }?;
+        match self.line {
+            0 => Ok(()),
+            line => write!(f, ":{line}"),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(name) | Self::Option(name) => f.write_str(name),
+            Self::File(path) => path.display().fmt(f),
+            Self::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_named_by_source_and_line() {
+        let mut origins = Origins::default();
+        let file = origins.add(Source::File("block.txt".into()));
+        let option = origins.add(Source::Option("--deny"));
+        assert_eq!(origins.add(Source::Option("--deny")), option);
+        let name = |source, line| origins.name(RuleId { source, line }).to_string();
+        assert_eq!(name(file, 12), "block.txt:12");
+        assert_eq!(name(option, 2), "--deny:2");
+        assert_eq!(name(option, 0), "--deny");
+        assert_eq!(name(77, 1), "unknown:1");
+    }
+
+    #[test]
+    fn numbers_and_hits_go_on_after_a_reload() {
+        let mut before = Origins::default();
+        let rule = RuleId { source: before.add(Source::Option("--deny")), line: 1 };
+        before.hit(rule);
+        let mut after = before.clone();
+        let file = after.add(Source::File("a".into()));
+        assert_eq!(after.add(Source::Option("--deny")), rule.source);
+        after.hit(rule);
+        assert_ne!(file, rule.source);
+        let hits: Vec<u64> = after.hits().map(|(_, hits)| hits).collect();
+        assert_eq!(hits, [0, 0, 2, 0]);
+        assert_eq!(after.name(RuleId::PROTECTED).to_string(), "protected-mode");
+        assert_eq!(after.name(RuleId::DEFAULT).to_string(), "default");
+    }
+}

@@ -1,0 +1,140 @@
+//! Rules of access: who may reach what, and who may come at all.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::destination::Destination;
+use super::network::Network;
+use super::origin::RuleId;
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// It lets the request through, also where protected mode or a list would not.
+    Allow,
+    /// It refuses the request.
+    Deny,
+}
+
+/// How a request goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// `http://`, forwarded as a message.
+    Http,
+    /// `ws://`, a message that becomes a tunnel.
+    Ws,
+    /// CONNECT: a tunnel, most often for https.
+    Connect,
+}
+
+impl Way {
+    /// The word in rules.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Ws => "ws",
+            Self::Connect => "connect",
+        }
+    }
+}
+
+/// One rule. What is empty holds for all.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Where it is written.
+    pub id: RuleId,
+    /// What it does.
+    pub action: Action,
+    /// For clients in these networks.
+    pub clients: Vec<Network>,
+    /// For these users.
+    pub users: Vec<Box<str>>,
+    /// For these destinations.
+    pub destinations: Vec<Destination>,
+    /// For these ports.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// For requests of these methods.
+    pub methods: Vec<Box<str>>,
+    /// For requests that go this way.
+    pub ways: Vec<Way>,
+}
+
+/// A request, as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The client's address; unspecified if it has none.
+    pub client: IpAddr,
+    /// Who it is, if it has proven that.
+    pub user: Option<&'a str>,
+    /// The method, as received.
+    pub method: &'a str,
+    /// How it goes.
+    pub way: Way,
+    /// The host it goes to: a name in lower case, or an address without brackets.
+    pub host: &'a str,
+    /// The host, if it is an address.
+    pub ip: Option<IpAddr>,
+    /// The port it goes to.
+    pub port: u16,
+    /// The request-target, as received.
+    pub target: &'a str,
+}
+
+impl Rule {
+    /// A rule for everything.
+    pub fn new(id: RuleId, action: Action) -> Self {
+        Self {
+            id,
+            action,
+            clients: Vec::new(),
+            users: Vec::new(),
+            destinations: Vec::new(),
+            ports: Vec::new(),
+            methods: Vec::new(),
+            ways: Vec::new(),
+        }
+    }
+
+    /// Whether the request is meant, as far as is known before a connection: one to a name is not
+    /// meant by a rule for networks alone.
+    pub fn has(&self, request: &Request<'_>) -> bool {
+        self.has_asker(request)
+            && (self.destinations.is_empty()
+                || self
+                    .destinations
+                    .iter()
+                    .any(|d| d.has_host(request.host, request.ip, request.port)))
+    }
+
+    /// Whether it says only who may come, not what for: it holds before a request is read.
+    pub fn is_for_clients_only(&self) -> bool {
+        let Self { clients, users, destinations, ports, methods, ways, .. } = self;
+        let others = users.is_empty()
+            && destinations.is_empty()
+            && ports.is_empty()
+            && methods.is_empty()
+            && ways.is_empty();
+        others && !clients.is_empty()
+    }
+
+    /// Whether the request is meant if it is connected to some of the addresses.
+    pub fn may_have_address(&self, request: &Request<'_>) -> bool {
+        self.has_asker(request)
+    }
+
+    /// Whether it judges by the address connected to.
+    pub fn is_by_address(&self) -> bool {
+        self.destinations.iter().any(Destination::is_network)
+    }
+
+    fn has_asker(&self, request: &Request<'_>) -> bool {
+        fn any<T>(all: &[T], has: impl Fn(&T) -> bool) -> bool {
+            all.is_empty() || all.iter().any(has)
+        }
+        any(&self.clients, |network| network.contains(request.client))
+            && any(&self.users, |user| request.user == Some(&**user))
+            && any(&self.ports, |ports| ports.contains(&request.port))
+            && any(&self.methods, |method| **method == *request.method)
+            && any(&self.ways, |way| *way == request.way)
+    }
+}

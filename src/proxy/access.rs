@@ -1,0 +1,89 @@
+//! A request meets the policy: before it goes anywhere, and when the address it would go to is known.
+
+use std::net::SocketAddr;
+
+use crate::error::Error;
+use crate::net::hosts::without_dot;
+use crate::policy::decide::{Decision, Verdict};
+use crate::policy::rules::{Request, Way};
+use crate::wire::RequestHead;
+
+use super::Turn;
+use super::exchange::Exchange;
+use super::request::{Asker, denied};
+
+/// Whether the client may come at all, for a request that goes nowhere.
+///
+/// # Errors
+///
+/// It may not: 403.
+pub(super) fn come_in(
+    head: &RequestHead<'_, '_>,
+    asker: Asker,
+    exchange: &mut Exchange,
+    turn: &Turn<'_>,
+) -> Result<(), Error> {
+    let Some(rules) = turn.policy.of(asker.listener) else { return Ok(()) };
+    follow(rules.decide_client(asker.address.ip()), head, exchange, turn)
+}
+
+/// Whether the request may go to its destination, as far as that is known without an address.
+///
+/// # Errors
+///
+/// It may not: 403.
+pub(super) fn pass(
+    head: &RequestHead<'_, '_>,
+    way: Way,
+    asker: Asker,
+    exchange: &mut Exchange,
+    turn: &Turn<'_>,
+) -> Result<(), Error> {
+    let Some(rules) = turn.policy.of(asker.listener) else { return Ok(()) };
+    let decision = if rules.are_plain() {
+        exchange.reach.plain(rules.scope);
+        rules.decide_client(asker.address.ip())
+    } else {
+        let destination = &exchange.destination;
+        let host = destination.host();
+        let request = Request {
+            client: asker.address.ip(),
+            user: None,
+            method: head.method_name,
+            way,
+            host: without_dot(host.trim_matches(['[', ']'])),
+            ip: destination.ip,
+            port: destination.port,
+            target: head.target_text,
+        };
+        rules.decide(&request, &mut exchange.reach)
+    };
+    follow(decision, head, exchange, turn)
+}
+
+fn follow(
+    decision: Decision,
+    head: &RequestHead<'_, '_>,
+    exchange: &mut Exchange,
+    turn: &Turn<'_>,
+) -> Result<(), Error> {
+    if let Some(rule) = decision.rule {
+        exchange.rule = Some(rule);
+        turn.policy.origins.hit(rule);
+    }
+    match decision.verdict {
+        Verdict::Allow => Ok(()),
+        Verdict::Deny(reason) => {
+            // The connection can go on if no content has to be read first.
+            exchange.leave_content(head.framing);
+            Err(denied(reason))
+        }
+    }
+}
+
+impl Exchange {
+    /// Whether the upstream's connection may be one to this address.
+    pub(super) fn may_use(&self, address: SocketAddr) -> bool {
+        self.reach.judge(address.ip(), address.port()).verdict == Verdict::Allow
+    }
+}

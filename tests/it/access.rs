@@ -1,0 +1,111 @@
+//! Who may do what: rules on requests, the addresses they lead to, and what a refused client is told.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use crate::peers::{Peer, Response, eventually};
+use crate::proxies::{Binary, OK};
+use crate::servers::{Origin, Untouched};
+
+fn ask(client: &mut Peer, target: &str) -> Response {
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+    client.read_response()
+}
+
+fn once(proxy: SocketAddr, target: &str) -> Response {
+    ask(&mut Peer::connect(proxy), target)
+}
+
+/// The last line of an access log in JSON.
+fn logged(proxy: &Binary) -> Value {
+    let mut last = None;
+    eventually(|| {
+        last = proxy.stdout().lines().last().and_then(|line| serde_json::from_str(line).ok());
+        last.is_some()
+    });
+    last.unwrap()
+}
+
+#[test]
+fn a_refusal_names_its_rule_everywhere_and_keeps_the_connection() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send(OK);
+    });
+    let proxy = Binary::start(&[
+        "--deny=ads.example",
+        "--deny=.tracker.example",
+        "--access-log=-",
+        "--log-format=json",
+    ]);
+    let mut client = Peer::connect(proxy.addr);
+    let refused = ask(&mut client, "http://a.b.Tracker.Example./x");
+    assert_eq!(refused.status, 403, "{}", refused.head);
+    assert_eq!(refused.field("x-threadgate-reason"), Some("--deny:2"));
+    assert!(refused.text().contains("rule: --deny:2\n"), "{}", refused.text());
+    let line = logged(&proxy);
+    assert_eq!((&line["rule"], &line["status"]), (&"--deny:2".into(), &403.into()), "{line}");
+    let allowed = ask(&mut client, &format!("http://{}/", origin.addr));
+    assert_eq!(allowed.status, 200, "on the same connection");
+    assert_eq!(allowed.field("x-threadgate-reason"), None);
+    origin.join();
+}
+
+#[test]
+fn a_refused_request_with_content_ends_its_connection() {
+    let proxy = Binary::start(&["--deny=.example"]);
+    let mut client = Peer::connect(proxy.addr);
+    client.send("POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 40\r\n\r\n");
+    let refused = client.read_response();
+    assert_eq!((refused.status, refused.field("connection")), (403, Some("close")));
+}
+
+#[test]
+fn a_tunnel_is_refused_by_the_same_rules() {
+    let untouched = Untouched::new();
+    let to = untouched.addr;
+    let proxy = Binary::start(&["--deny=127.0.0.0/8", "--resolve=inside.example:127.0.0.1"]);
+    for (host, rule) in
+        [(to.to_string(), "--deny:1"), (format!("inside.example:{}", to.port()), "--deny:1")]
+    {
+        let mut client = Peer::connect(proxy.addr);
+        client.send(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        let refused = client.read_response();
+        assert_eq!(refused.status, 403, "{host}: {}", refused.head);
+        assert_eq!(refused.field("x-threadgate-reason"), Some(rule), "{host}");
+    }
+}
+
+#[test]
+fn what_no_rule_allows_is_refused_when_that_is_enforced() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send(OK);
+    });
+    let port = origin.addr.port();
+    let proxy = Binary::start(&[
+        "--policy=enforce",
+        "--allow=127.0.0.1",
+        "--resolve=good.example:127.0.0.1",
+        "--resolve=bad.example:127.0.0.2",
+    ]);
+    assert_eq!(once(proxy.addr, &format!("http://good.example:{port}/")).status, 200);
+    let refused = once(proxy.addr, &format!("http://bad.example:{port}/"));
+    assert_eq!(refused.status, 403, "{}", refused.head);
+    assert_eq!(refused.field("x-threadgate-reason"), Some("default"));
+    origin.join();
+}
+
+#[test]
+fn a_client_that_is_not_allowed_gets_nothing_at_all() {
+    let proxy = Binary::start(&["--allow-client=192.0.2.0/24"]);
+    for target in ["/", "*", "http://a.example/"] {
+        let method = if target == "*" { "OPTIONS" } else { "GET" };
+        let mut client = Peer::connect(proxy.addr);
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+        let refused = client.read_response();
+        assert_eq!(refused.status, 403, "{target}");
+        assert_eq!(refused.field("x-threadgate-reason"), Some("default"), "{target}");
+    }
+}
