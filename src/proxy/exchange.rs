@@ -229,10 +229,16 @@ impl Default for Flow {
 impl Exchange {
     /// Makes the exchange ready for a new request; the memory stays.
     pub fn reset(&mut self, started: Instant) {
-        let Self { destination, to_upstream, to_client, noted, resend, reach, .. } =
-            std::mem::take(self);
-        *self =
-            Self { destination, to_upstream, to_client, noted, resend, reach, ..Self::default() };
+        // Field by field: to take the whole and put a part of it back would copy it twice more.
+        *self = Self {
+            destination: std::mem::take(&mut self.destination),
+            to_upstream: std::mem::take(&mut self.to_upstream),
+            to_client: std::mem::take(&mut self.to_client),
+            noted: std::mem::take(&mut self.noted),
+            resend: std::mem::take(&mut self.resend),
+            reach: std::mem::take(&mut self.reach),
+            ..Self::default()
+        };
         self.noted.clear();
         self.reach.clear();
         self.destination.authority.clear();
