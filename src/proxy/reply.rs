@@ -97,7 +97,8 @@ pub fn write_error(
     );
     let rule = rule.map(|rule| rule.to_string()).unwrap_or_default();
     if !rule.is_empty() {
-        let _ = write!(fields, "X-Threadgate-Reason: {}\r\n", printable(&rule));
+        let rule = printable(&rule);
+        let _ = write!(fields, "X-Threadgate-Reason: {rule}; {}\r\n", printable(reason));
     }
     let content = if html {
         let (details, to) = (escape(&details), escape(destination));

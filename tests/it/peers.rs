@@ -266,6 +266,15 @@ impl Response {
         field(&self.head, name)
     }
 
+    /// The rule that a refusal names, without its reason.
+    #[track_caller]
+    pub(crate) fn rule(&self) -> Option<&str> {
+        let said = self.field("x-threadgate-reason")?;
+        let (rule, reason) = said.rsplit_once("; ").expect("a rule and a reason");
+        assert!(!reason.is_empty(), "{said}");
+        Some(rule)
+    }
+
     #[track_caller]
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.content).expect("UTF-8")
