@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::config::access::Unusable;
 use crate::net::listener::Place;
 
 /// What the process reports to whoever started it.
@@ -65,8 +66,9 @@ impl Failure {
     }
 
     /// A configuration that cannot be used.
-    pub(crate) fn configuration(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Configuration, message: message.into() }
+    pub(crate) fn unusable(Unusable { message, denied }: Unusable) -> Self {
+        let exit = if denied { Exit::NoPermission } else { Exit::Configuration };
+        Self { exit, message }
     }
 
     /// What went wrong while it started or ran.

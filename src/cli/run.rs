@@ -35,7 +35,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     server::raise_open_files();
     // Until the proxy has started signals do what they do by default. After that, and before
     // anybody is told that it has, they are ours.
-    let mut options = config.options().map_err(Failure::configuration)?;
+    let mut options = config.options().map_err(Failure::unusable)?;
     if let Some((Destination::Stdout, format)) = &mut options.access_log {
         *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
     }

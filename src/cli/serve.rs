@@ -256,7 +256,7 @@ impl ServeArgs {
             verbosity: verbosity(self.verbose, self.quiet),
         };
         each_file_once(&config)?;
-        config.access.build(None)?;
+        config.access.check()?;
         Ok(config)
     }
 }

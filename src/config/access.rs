@@ -25,25 +25,56 @@ pub struct AccessOptions {
     pub policy: Mode,
 }
 
+/// Why no policy can be made of a file that is named.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unusable {
+    /// A sentence that begins with the name of the option, with file and line.
+    pub message: String,
+    /// The system does not let us read it.
+    pub denied: bool,
+}
+
+impl From<String> for Unusable {
+    fn from(message: String) -> Self {
+        Self { message, denied: false }
+    }
+}
+
 impl AccessOptions {
-    /// Makes rules of it; sources that `before` has keep their numbers and counts.
+    /// Whether all values can be understood, without a look at the files they name.
     ///
     /// # Errors
     ///
-    /// A sentence that begins with the name of the option, or with file and line.
-    pub fn build(&self, before: Option<&Origins>) -> Result<Access, String> {
+    /// A sentence that begins with the name of the option.
+    pub fn check(&self) -> Result<(), String> {
+        self.rules(&mut Origins::default()).map(drop)
+    }
+
+    /// Reads the files and makes rules of it all; sources that `before` has keep their numbers and
+    /// counts.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a file, or a value.
+    pub fn build(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
         let mut origins = before.cloned().unwrap_or_default();
+        let rules = self.rules(&mut origins)?;
+        Ok(Access { origins, rules, mode: self.policy })
+    }
+
+    /// What is written on the command line itself.
+    fn rules(&self, origins: &mut Origins) -> Result<Vec<Rule>, String> {
         let mut rules = Vec::new();
-        clients(&mut rules, &mut origins, "--deny-client", Action::Deny, &self.deny_client)?;
-        clients(&mut rules, &mut origins, "--allow-client", Action::Allow, &self.allow_client)?;
+        clients(&mut rules, origins, "--deny-client", Action::Deny, &self.deny_client)?;
+        clients(&mut rules, origins, "--allow-client", Action::Allow, &self.allow_client)?;
         if !self.allow_client.is_empty() {
             let everybody = ["0.0.0.0/0", "::/0"].map(Network::parse).into_iter();
             let clients = everybody.collect::<Result<_, _>>()?;
             rules.push(Rule { clients, ..Rule::new(RuleId::DEFAULT, Action::Deny) });
         }
-        destinations(&mut rules, &mut origins, "--allow", Action::Allow, &self.allow)?;
-        destinations(&mut rules, &mut origins, "--deny", Action::Deny, &self.deny)?;
-        Ok(Access { origins, rules, mode: self.policy })
+        destinations(&mut rules, origins, "--allow", Action::Allow, &self.allow)?;
+        destinations(&mut rules, origins, "--deny", Action::Deny, &self.deny)?;
+        Ok(rules)
     }
 }
 

@@ -17,7 +17,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use access::AccessOptions;
+use access::{AccessOptions, Unusable};
 
 use crate::net::listener::Place;
 use crate::net::resolve::NameOptions;
@@ -107,7 +107,7 @@ impl Config {
     /// # Errors
     ///
     /// What is wrong with a file of rules.
-    pub fn options(&self) -> Result<Options, String> {
+    pub fn options(&self) -> Result<Options, Unusable> {
         let format = match self.log_format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
