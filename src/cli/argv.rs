@@ -7,6 +7,10 @@
 //! - no command at all, which means `serve`;
 //! - `-h`, `--help`, `help`, `-V` and `--version` anywhere an option may stand.
 //!
+//! Some commands take the options of `serve` beside their own ([`BESIDE_SERVE`]): their words are
+//! parted into those that argh reads as the command and those that it reads as `serve`, so that
+//! nothing is listed twice.
+//!
 //! And what argh would refuse with a bare sentence is refused here with the name of the
 //! option and what to try. The value of an option is the next word, unless that looks like
 //! an option (a dash and a letter, or two dashes): `-t -1` has the value `-1`, and
@@ -25,6 +29,9 @@ use crate::config::listen;
 /// The command that runs when none is named.
 const DEFAULT_COMMAND: &str = "serve";
 
+/// The commands that take the options of the default command, too: what they tell of is a proxy.
+const BESIDE_SERVE: [&str; 1] = ["check"];
+
 /// The help command and the option of every command, with its letter.
 const HELP: (&str, &str, char) = ("help", "--help", 'h');
 
@@ -34,12 +41,22 @@ const VERSION: (&str, char) = ("--version", 'V');
 /// What the words ask for.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Request {
-    /// The help text.
-    Help,
+    /// The help text, of the command that was named.
+    Help(Option<String>),
     /// The name and version of the program.
     Version,
-    /// A command, its name first, in the words argh takes.
-    Run(Vec<String>),
+    /// A command.
+    Run(Words),
+}
+
+/// What was typed, in the words argh takes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Words {
+    /// The command, its name first.
+    pub(crate) own: Vec<String>,
+    /// Options of a proxy, behind the name of the default command; for that command itself, the
+    /// same as `own`.
+    pub(crate) serve: Vec<String>,
 }
 
 /// Reads the words after the program's name.
@@ -49,32 +66,42 @@ pub(crate) enum Request {
 /// A sentence that names the word and says what to try.
 pub(crate) fn normalise(args: Vec<String>, commands: &[SubCommandInfo]) -> Result<Request, String> {
     let mut words = args.into_iter();
-    let first = words.as_slice().first().filter(|word| !word.starts_with('-'));
-    let name = match first {
-        Some(_) => words.next().unwrap_or_default(),
-        None => DEFAULT_COMMAND.to_owned(),
+    let first_is_a_name = words.as_slice().first().is_some_and(|word| !word.starts_with('-'));
+    let name = match first_is_a_name {
+        true => words.next().unwrap_or_default(),
+        false => DEFAULT_COMMAND.to_owned(),
     };
     if name == HELP.0 {
         return match words.next() {
             Some(topic) if !is_command(&topic, commands) && topic != HELP.0 => {
                 Err(unknown_command(&topic, commands))
             }
-            _ => Ok(Request::Help),
+            topic => Ok(Request::Help(topic.filter(|topic| topic != HELP.0))),
         };
     }
-    let Some(command) = commands.iter().find(|c| c.name == name) else {
+    let described = |name: &str| commands.iter().find(|c| c.name == name).map(|c| &c.command);
+    let Some(command) = described(&name) else {
         return Err(unknown_command(&name, commands));
     };
-    Scan { commands, command: &command.command, words, out: vec![name], given: Vec::new() }.run()
+    let beside = BESIDE_SERVE.contains(&command.name);
+    let shared = described(DEFAULT_COMMAND).filter(|_| beside).map_or(&[][..], |c| c.flags);
+    let own = vec![name];
+    let serve = vec![DEFAULT_COMMAND.to_owned()];
+    let out = Words { own, serve };
+    Scan { commands, command, shared, words, named: first_is_a_name, out, given: Vec::new() }.run()
 }
 
 /// One pass over the words of a command.
 struct Scan<'a> {
     commands: &'a [SubCommandInfo],
     command: &'a CommandInfoWithArgs,
+    /// Options of the default command that this one takes, too.
+    shared: &'a [FlagInfo<'a>],
     words: IntoIter<String>,
+    /// Whether the command was named.
+    named: bool,
     /// What argh will read.
-    out: Vec<String>,
+    out: Words,
     /// The options with a value so far, for those that take only one.
     given: Vec<(&'a str, String)>,
 }
@@ -88,8 +115,8 @@ impl<'a> Scan<'a> {
                 if let Some(word) = rest.first().filter(|_| !takes_words) {
                     return Err(self.unexpected(word));
                 }
-                self.out.push(word);
-                self.out.extend(rest);
+                self.out.own.push(word);
+                self.out.own.extend(rest);
             } else if word.starts_with("--") {
                 if let Some(request) = self.long(&word)? {
                     return Ok(request);
@@ -99,12 +126,27 @@ impl<'a> Scan<'a> {
                     return Ok(request);
                 }
             } else if takes_words {
-                self.out.push(word);
+                self.out.own.push(word);
             } else {
                 return Err(self.unexpected(&word));
             }
         }
+        if self.command.name == DEFAULT_COMMAND {
+            self.out.serve.clone_from(&self.out.own);
+        }
         Ok(Request::Run(self.out))
+    }
+
+    /// The help was asked for: that of the command, if it was named.
+    fn help(&self) -> Request {
+        Request::Help(self.named.then(|| self.command.name.to_owned()))
+    }
+
+    /// All options there are here, the command's own first.
+    fn flags(&self) -> impl Iterator<Item = &'a FlagInfo<'a>> + use<'a> {
+        let own = self.command.flags;
+        let others = self.shared.iter().filter(|f| !own.iter().any(|own| own.long == f.long));
+        own.iter().chain(others)
     }
 
     /// `--option`, `--option value`, `--option=value`.
@@ -114,7 +156,7 @@ impl<'a> Scan<'a> {
             None => (word, None),
         };
         let asks = match name {
-            name if name == HELP.1 => Some(Request::Help),
+            name if name == HELP.1 => Some(self.help()),
             name if name == VERSION.0 => Some(Request::Version),
             _ => None,
         };
@@ -124,7 +166,7 @@ impl<'a> Scan<'a> {
                 None => Ok(asks),
             };
         }
-        match self.command.flags.iter().find(|f| f.long == name) {
+        match self.flags().find(|f| f.long == name) {
             Some(flag) => self.take(flag, value).map(|()| None),
             None => {
                 let meant = nearest(name, self.long_names());
@@ -142,12 +184,12 @@ impl<'a> Scan<'a> {
         let mut letters = word.trim_start_matches('-').chars();
         while let Some(letter) = letters.next() {
             if letter == HELP.2 {
-                return Ok(Some(Request::Help));
+                return Ok(Some(self.help()));
             }
             if letter == VERSION.1 {
                 return Ok(Some(Request::Version));
             }
-            let Some(flag) = self.command.flags.iter().find(|f| f.short == Some(letter)) else {
+            let Some(flag) = self.flags().find(|f| f.short == Some(letter)) else {
                 let alone = word.chars().count() == 2;
                 let place = if alone { String::new() } else { format!(" in '{word}'") };
                 return Err(format!("unknown option '-{letter}'{place}"));
@@ -171,7 +213,7 @@ impl<'a> Scan<'a> {
             if value.is_some() {
                 return Err(takes_no_value(name));
             }
-            self.out.push(name.to_owned());
+            self.write(flag, None);
             return Ok(());
         };
         let value = match value {
@@ -194,15 +236,21 @@ impl<'a> Scan<'a> {
             }
             self.given.push((name, value.clone()));
         }
-        self.out.push(name.to_owned());
-        self.out.push(value);
+        self.write(flag, Some(value));
         Ok(())
+    }
+
+    fn write(&mut self, flag: &FlagInfo<'_>, value: Option<String>) {
+        let is_own = self.command.flags.iter().any(|own| own.long == flag.long);
+        let out = if is_own { &mut self.out.own } else { &mut self.out.serve };
+        out.push(flag.long.to_owned());
+        out.extend(value);
     }
 
     /// The long options of the command and of every command.
     fn long_names(&self) -> impl Iterator<Item = &'a str> {
         let built_in = [HELP.1, VERSION.0];
-        let own = self.command.flags.iter().map(|f| f.long);
+        let own = self.flags().map(|f| f.long);
         own.filter(move |name| !built_in.contains(name)).chain(built_in)
     }
 
@@ -271,6 +319,7 @@ mod tests {
     enum Command {
         Serve(Serve),
         Run(Run),
+        Check(Check),
     }
 
     /// options only
@@ -306,6 +355,18 @@ mod tests {
         _words: Vec<String>,
     }
 
+    /// beside the options of serve, with one that has the letter of theirs
+    #[derive(FromArgs, ArgsInfo)]
+    #[argh(subcommand, name = "check")]
+    struct Check {
+        /// once
+        #[argh(option, short = 'p', long = "path", arg_name = "PATH")]
+        _path: Option<String>,
+        /// the word
+        #[argh(positional)]
+        _word: Option<String>,
+    }
+
     fn request(typed: &str) -> Result<Request, String> {
         let words = typed.split_whitespace().map(|w| w.replace('_', " ")).collect();
         normalise(words, &Program::get_args_info().commands)
@@ -314,7 +375,11 @@ mod tests {
     #[track_caller]
     fn check(shows: &str, typed: &str, words: &str) {
         let expected: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-        assert_eq!(request(typed), Ok(Request::Run(expected.clone())), "{shows}: {typed}");
+        let Ok(Request::Run(words)) = request(typed) else { panic!("{shows}: {typed}") };
+        assert_eq!(words.own, expected, "{shows}: {typed}");
+        if words.own.first().is_some_and(|name| name == "serve") {
+            assert_eq!(words.serve, words.own, "{shows}: {typed}");
+        }
         let strs: Vec<&str> = expected.iter().map(String::as_str).collect();
         assert!(Program::from_args(&["threadgate"], &strs).is_ok(), "{shows}: argh takes it");
     }
@@ -353,14 +418,49 @@ mod tests {
         let words = vec!["--port=".to_owned()];
         let expected = ["serve", "--port", ""].map(str::to_owned).to_vec();
         let commands = Program::get_args_info().commands;
+        let expected = Words { own: expected.clone(), serve: expected };
         assert_eq!(normalise(words, &commands), Ok(Request::Run(expected)));
     }
 
     #[test]
+    fn a_command_may_take_the_options_of_serve_beside_its_own() {
+        for (typed, own, serve) in [
+            ("check", "check", "serve"),
+            ("check --port 80 -v", "check", "serve --port 80 --verbose"),
+            ("check --port=80 --path=a", "check --path a", "serve --port 80"),
+            ("check -pa -la -l b", "check --path a", "serve --listen a --listen b"),
+            ("check word --open -- --open", "check word -- --open", "serve --open"),
+            ("run -p 80", "run --port 80", "serve"),
+        ] {
+            let words = |text: &str| text.split(' ').map(str::to_owned).collect();
+            let expected = Words { own: words(own), serve: words(serve) };
+            assert_eq!(request(typed), Ok(Request::Run(expected)), "{typed}");
+        }
+        for (typed, says) in [
+            ("check --lisen x", "unknown option '--lisen'; did you mean --listen?"),
+            ("check --port 1 --port 2", "--port: given twice, '1' and then '2'; give it once"),
+            ("run --listen x", "unknown option '--listen'"),
+        ] {
+            assert_eq!(request(typed), Err(says.to_owned()), "{typed}");
+        }
+    }
+
+    #[test]
     fn help_and_version_are_answered_wherever_an_option_may_stand() {
-        for typed in ["help", "-h", "--help", "serve --help", "serve -h", "-p 1 -vh", "help serve"]
-        {
-            assert_eq!(request(typed), Ok(Request::Help), "{typed}");
+        for (typed, topic) in [
+            ("help", None),
+            ("-h", None),
+            ("--help", None),
+            ("-p 1 -vh", None),
+            ("help help", None),
+            ("serve --help", Some("serve")),
+            ("serve -h", Some("serve")),
+            ("help serve", Some("serve")),
+            ("check -v --help", Some("check")),
+            ("help check", Some("check")),
+        ] {
+            let topic = topic.map(str::to_owned);
+            assert_eq!(request(typed), Ok(Request::Help(topic)), "{typed}");
         }
         for typed in ["-V", "--version", "serve -V", "-p1 --version", "-vV"] {
             assert_eq!(request(typed), Ok(Request::Version), "{typed}");

@@ -1,11 +1,35 @@
 //! The help text, in one place. A test holds it to the options there are, and to their
 //! defaults; `docs/threadgate.1` says the same at more length.
 
+/// What `threadgate COMMAND --help` prints.
+pub(crate) fn of(command: Option<&str>) -> &'static str {
+    match command {
+        Some("check") => CHECK,
+        _ => HELP,
+    }
+}
+
+/// What `threadgate check --help` prints.
+const CHECK: &str = "\
+threadgate check: whether a proxy would start with these options
+
+Usage: threadgate check [OPTIONS]
+
+  threadgate check --hosts-file hosts --deny .example.com
+                                    silent, and 0, if all is right
+
+It takes the options of threadgate serve (threadgate --help), reads the files that they
+name, and starts nothing.
+
+Exit status: 0 all is right, 2 wrong command line, 78 wrong configuration.
+";
+
 /// What `threadgate --help` prints.
 pub(crate) const HELP: &str = "\
 threadgate: an HTTP proxy on a fixed pool of blocking threads
 
 Usage: threadgate [serve] [OPTIONS]
+       threadgate check [OPTIONS]   whether they and the files they name are right
 
   threadgate                        listen on 127.0.0.1:3128, for this machine only
   curl -x http://127.0.0.1:3128 http://example.com/

@@ -1,13 +1,18 @@
 //! The command line: words in, an exit status out.
 //!
 //! In reading order: `argv` turns what was typed into what argh takes, `serve` holds the
-//! options and makes a [`Config`](crate::config::Config) of them, `help` is the text,
-//! `logging` sets up stderr, `exit` decides how the process ends.
+//! options and makes a [`Config`] of them, `check` shows them, `help` is the text, `logging`
+//! sets up stderr, `exit` decides how the process ends.
+//!
+//! A new command is an arm of [`Command`] and one in `answer`, and its text in `help`. One that
+//! takes the options of `serve` beside its own stands in `argv::BESIDE_SERVE`; [`config`] makes a
+//! configuration of them.
 //!
 //! stdout is for what was asked for (help, the version, an access log with `-`), stderr for
 //! everything else.
 
 mod argv;
+mod check;
 mod exit;
 mod files;
 mod help;
@@ -23,8 +28,10 @@ use std::io::{self, Write};
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::argv::Request;
+use crate::cli::argv::{Request, Words};
+use crate::cli::check::CheckArgs;
 use crate::cli::serve::ServeArgs;
+use crate::config::Config;
 
 pub use crate::cli::exit::{Exit, Failure, bind_failure};
 
@@ -37,8 +44,10 @@ struct Threadgate {
 
 #[derive(ArgsInfo, Debug, FromArgs)]
 #[argh(subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
     Serve(ServeArgs),
+    Check(CheckArgs),
 }
 
 /// Does what the words of a command line ask for, the program's name being the first of
@@ -57,11 +66,24 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let words = args.map(text).collect::<Result<Vec<_>, _>>()?;
     match argv::normalise(words, &Threadgate::get_args_info().commands).map_err(Failure::usage)? {
-        Request::Help => print(help::HELP),
+        Request::Help(command) => print(help::of(command.as_deref())),
         Request::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
-        Request::Run(words) => match parse(&words)? {
-            Command::Serve(args) => serve::serve(args),
-        },
+        Request::Run(words) => run_command(&words),
+    }
+}
+
+fn run_command(words: &Words) -> Result<(), Failure> {
+    match parse(&words.own)? {
+        Command::Serve(_) => serve::serve(&config(words)?),
+        Command::Check(_) => check::check(&config(words)?),
+    }
+}
+
+/// What the options of a proxy among the words mean.
+fn config(words: &Words) -> Result<Config, Failure> {
+    match parse(&words.serve)? {
+        Command::Serve(args) => args.into_config().map_err(Failure::usage),
+        _ => Err(Failure::usage("these are not the options of a proxy")),
     }
 }
 

@@ -176,10 +176,9 @@ pub(crate) struct ServeArgs {
 }
 
 /// Runs the proxy until a signal stops it.
-pub(crate) fn serve(args: ServeArgs) -> Result<(), Failure> {
-    let config = args.into_config().map_err(Failure::usage)?;
+pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     logging::init(config.verbosity, config.color);
-    run::run(&config)
+    run::run(config)
 }
 
 impl ServeArgs {
