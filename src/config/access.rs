@@ -59,7 +59,7 @@ impl AccessOptions {
     pub fn build(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
         let mut origins = before.cloned().unwrap_or_default();
         let rules = self.rules(&mut origins)?;
-        Ok(Access { origins, rules, mode: self.policy })
+        Ok(Access { origins, rules, mode: self.policy, own: Vec::new() })
     }
 
     /// What is written on the command line itself.
@@ -70,7 +70,11 @@ impl AccessOptions {
         if !self.allow_client.is_empty() {
             let everybody = ["0.0.0.0/0", "::/0"].map(Network::parse).into_iter();
             let clients = everybody.collect::<Result<_, _>>()?;
-            rules.push(Rule { clients, ..Rule::new(RuleId::DEFAULT, Action::Deny) });
+            rules.push(Rule {
+                admission: true,
+                clients,
+                ..Rule::new(RuleId::DEFAULT, Action::Deny)
+            });
         }
         destinations(&mut rules, origins, "--allow", Action::Allow, &self.allow)?;
         destinations(&mut rules, origins, "--deny", Action::Deny, &self.deny)?;
@@ -86,6 +90,7 @@ fn clients(
     written: &[String],
 ) -> Result<(), String> {
     each(rules, origins, option, action, written, |rule, text| {
+        rule.admission = true;
         rule.clients.push(Network::parse(text)?);
         Ok(())
     })

@@ -95,16 +95,14 @@ impl Rules {
 
     /// Whether a client may come at all, before it says what it wants.
     pub fn decide_client(&self, client: IpAddr) -> Decision {
-        let unconditional = |rule: &&Rule| rule.is_for_clients_only();
+        let of_admission = |rule: &&Rule| rule.admission;
         let has = |rule: &&Rule| rule.clients.iter().any(|network| network.contains(client));
-        match self.rules.iter().filter(unconditional).find(has) {
+        match self.rules.iter().filter(of_admission).find(has) {
             Some(rule) if rule.action == Action::Deny => {
                 deny("a rule refuses this client", rule.id)
             }
             Some(rule) => allow(Some(rule.id)),
-            None if !self.scope.serves(client) => {
-                deny("this proxy serves private networks only", RuleId::PROTECTED)
-            }
+            None if !self.scope.serves(client) => deny(UNSERVED, RuleId::PROTECTED),
             None => allow(None),
         }
     }
@@ -112,13 +110,17 @@ impl Rules {
     /// What is to become of a request; `reach` then says what addresses it may be connected to.
     pub fn decide(self: &Arc<Self>, request: &Request<'_>, reach: &mut Reach) -> Decision {
         let by_client = self.decide_client(request.client);
-        if let Verdict::Deny(_) = by_client.verdict {
-            return by_client;
-        }
+        let unserved = match by_client {
+            Decision { verdict: Verdict::Deny(_), rule: Some(RuleId::PROTECTED) } => true,
+            Decision { verdict: Verdict::Deny(_), .. } => return by_client,
+            _ => false,
+        };
         reach.clear();
         let mut found = None;
         for (number, rule) in self.rules.iter().enumerate() {
-            if rule.is_for_clients_only() {
+            // Whom protected mode does not serve only a rule that names the client can let in.
+            let is_general = rule.action == Action::Allow && rule.clients.is_empty();
+            if rule.admission || (unserved && is_general) {
                 continue;
             }
             if rule.has(request) {
@@ -129,9 +131,15 @@ impl Rules {
                 reach.by_address.extend(u16::try_from(number));
             }
         }
+        let allowed = found.filter(|rule| rule.action == Action::Allow).map(|rule| rule.id);
         reach.otherwise = match found {
+            // Where to, the guard says: the rule does not.
+            Some(rule) if rule.action == Action::Allow && rule.destinations.is_empty() => {
+                Otherwise::Guard(self.scope)
+            }
             Some(rule) if rule.action == Action::Allow => Otherwise::Allow(rule.id),
             Some(rule) => Otherwise::Deny(rule.id, "a rule refuses this request"),
+            None if unserved => Otherwise::Deny(RuleId::PROTECTED, UNSERVED),
             None if self.mode == Mode::Enforce => {
                 Otherwise::Deny(RuleId::DEFAULT, "no rule allows this request")
             }
@@ -145,8 +153,7 @@ impl Rules {
             Otherwise::Deny(rule, reason) if !may_be_allowed() => return deny(reason, rule),
             // Its address decides.
             Otherwise::Deny(..) => allow(None),
-            Otherwise::Allow(rule) => allow(Some(rule)),
-            Otherwise::Guard(_) => allow(None),
+            Otherwise::Allow(_) | Otherwise::Guard(_) => allow(allowed),
         };
         if !reach.by_address.is_empty() {
             reach.rules = Some(Arc::clone(self));
@@ -194,6 +201,9 @@ impl Reach {
     }
 }
 
+/// Why protected mode refuses a client.
+const UNSERVED: &str = "this proxy serves private networks only";
+
 fn allow(rule: Option<RuleId>) -> Decision {
     Decision { verdict: Verdict::Allow, rule }
 }
@@ -224,9 +234,13 @@ mod tests {
                     "to" => {
                         rule.destinations.push(Destination::parse(words.next().unwrap()).unwrap())
                     }
+                    "if-client" => {
+                        rule.clients.push(Network::parse(words.next().unwrap()).unwrap());
+                    }
                     other => panic!("{other}"),
                 }
             }
+            rule.admission = text.contains(" client ");
             rule
         };
         let rules = (1..).zip(written.lines().map(str::trim).filter(|l| !l.is_empty())).map(rule);
@@ -399,6 +413,69 @@ mod tests {
         assert_eq!(said(&plain, &far, "93.184.216.34"), "deny protected");
         let allowed = rules(Mode::Open, Scope::Protected, "allow client 8.8.8.0/24");
         assert_eq!(said(&allowed, &far, "93.184.216.34"), "allow -, allow -");
+    }
+
+    #[test]
+    fn a_rule_that_names_clients_among_others_is_looked_at_in_its_place() {
+        use Scope::{Protected, Unrestricted};
+        let public = "93.184.216.34";
+        for (scope, written, client, address, expected) in [
+            // The first that has the request, whatever it is about.
+            (
+                Unrestricted,
+                "allow to a.example\ndeny if-client 10.0.0.1",
+                "10.0.0.1",
+                public,
+                "allow 1, allow 1",
+            ),
+            (
+                Unrestricted,
+                "deny if-client 10.0.0.1\nallow to a.example",
+                "10.0.0.1",
+                public,
+                "deny 1",
+            ),
+            // One that says nothing of destinations leaves those to the guard.
+            (Protected, "allow if-client 10.0.0.1", "10.0.0.1", public, "allow 1, allow -"),
+            (
+                Protected,
+                "allow if-client 10.0.0.1",
+                "10.0.0.1",
+                "127.0.0.1",
+                "allow 1, deny protected",
+            ),
+            (Protected, "allow method GET", "10.0.0.1", "127.0.0.1", "allow 1, deny protected"),
+            // Who comes from anywhere has to be named.
+            (Protected, "allow to a.example", "8.8.8.8", public, "deny protected"),
+            (Protected, "allow to 93.0.0.0/8", "8.8.8.8", public, "deny protected"),
+            (Protected, "deny to a.example", "8.8.8.8", public, "deny 1"),
+            (Protected, "allow if-client 8.8.8.0/24", "8.8.8.8", public, "allow 1, allow -"),
+            (
+                Protected,
+                "allow if-client 8.8.8.0/24 to a.example",
+                "8.8.8.8",
+                public,
+                "allow 1, allow 1",
+            ),
+            (
+                Protected,
+                "allow if-client 8.8.8.0/24 to 93.0.0.0/8",
+                "8.8.8.8",
+                public,
+                "allow -, allow 1",
+            ),
+            (
+                Protected,
+                "allow if-client 8.8.8.0/24 to 94.0.0.0/8",
+                "8.8.8.8",
+                public,
+                "allow -, deny protected",
+            ),
+        ] {
+            let rules = rules(Mode::Open, scope, written);
+            let request = Request { client: client.parse().unwrap(), ..request("a.example") };
+            assert_eq!(said(&rules, &request, address), expected, "{written:?} {client} {address}");
+        }
     }
 
     #[test]

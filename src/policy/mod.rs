@@ -12,7 +12,7 @@ pub mod network;
 pub mod origin;
 pub mod rules;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,16 +32,37 @@ pub struct Access {
     pub rules: Vec<Rule>,
     /// What is done with a request that no rule has.
     pub mode: Mode,
+    /// What holds for single listeners instead, by their number.
+    pub own: Vec<(u16, Own)>,
+}
+
+/// What holds for one listener.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// Whether it is not protected.
+    pub open: bool,
+    /// Its access: all of it, nothing is added from elsewhere. Its `origins` and `own` are not looked
+    /// at: the sources of its rules are numbered among those of the whole.
+    pub access: Access,
 }
 
 impl Access {
-    /// The policy for listeners at these addresses. With `open` they are not protected.
+    /// The policy for listeners at these addresses. With `open` they are not protected, unless what
+    /// they have of their own says otherwise.
     pub fn policy(&self, listen: &[SocketAddr], open: bool) -> Policy {
-        let listeners = listen.iter().map(|address| {
-            let scope = Scope::of(address.ip(), open);
-            Arc::new(Rules { scope, rules: self.rules.clone(), mode: self.mode })
+        let listeners = (0..).zip(listen).map(|(number, address): (u16, _)| {
+            match self.own.iter().find(|(of, _)| *of == number) {
+                Some((_, own)) => own.access.rules(address.ip(), own.open),
+                None => self.rules(address.ip(), open),
+            }
         });
         Policy { listeners: listeners.collect(), origins: self.origins.clone() }
+    }
+
+    /// The rules of a listener.
+    fn rules(&self, address: IpAddr, open: bool) -> Arc<Rules> {
+        let scope = Scope::of(address, open);
+        Arc::new(Rules { scope, rules: self.rules.clone(), mode: self.mode })
     }
 }
 
@@ -113,5 +134,24 @@ impl Followed {
     /// The policy.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_has_its_own_access_or_that_of_all() {
+        let enforcing = Access { mode: Mode::Enforce, ..Access::default() };
+        let own = Own { open: true, access: enforcing };
+        let access = Access { own: vec![(1, own)], ..Access::default() };
+        let listen = ["0.0.0.0:1", "0.0.0.0:2", "127.0.0.1:3"].map(|a| a.parse().unwrap());
+        let policy = access.policy(&listen, false);
+        let of = |number| policy.of(number).map(|rules| (rules.scope, rules.mode));
+        assert_eq!(of(0), Some((Scope::Protected, Mode::Open)));
+        assert_eq!(of(1), Some((Scope::Unrestricted, Mode::Enforce)));
+        assert_eq!(of(2), Some((Scope::Unrestricted, Mode::Open)));
+        assert_eq!(of(3), None);
     }
 }

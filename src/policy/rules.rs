@@ -28,6 +28,9 @@ pub enum Way {
 }
 
 impl Way {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Ws, Self::Connect];
+
     /// The word in rules.
     pub fn word(self) -> &'static str {
         match self {
@@ -45,6 +48,9 @@ pub struct Rule {
     pub id: RuleId,
     /// What it does.
     pub action: Action,
+    /// It says who may come at all, by `clients` alone: looked at before the request is, and apart
+    /// from the rules that say what for.
+    pub admission: bool,
     /// For clients in these networks.
     pub clients: Vec<Network>,
     /// For these users.
@@ -86,6 +92,7 @@ impl Rule {
         Self {
             id,
             action,
+            admission: false,
             clients: Vec::new(),
             users: Vec::new(),
             destinations: Vec::new(),
@@ -104,17 +111,6 @@ impl Rule {
                     .destinations
                     .iter()
                     .any(|d| d.has_host(request.host, request.ip, request.port)))
-    }
-
-    /// Whether it says only who may come, not what for: it holds before a request is read.
-    pub fn is_for_clients_only(&self) -> bool {
-        let Self { clients, users, destinations, ports, methods, ways, .. } = self;
-        let others = users.is_empty()
-            && destinations.is_empty()
-            && ports.is_empty()
-            && methods.is_empty()
-            && ways.is_empty();
-        others && !clients.is_empty()
     }
 
     /// Whether the request is meant if it is connected to some of the addresses.

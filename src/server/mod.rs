@@ -424,6 +424,18 @@ impl Server {
         }
     }
 
+    /// Puts another policy in force: requests that come from now on are decided by it, and what was
+    /// decided stays. Made of what [`policy`](Self::policy) has as origins, rules keep their numbers
+    /// and hits. No worker waits for it, and no connection ends.
+    pub fn set_access(&self, access: &Access, open: bool) {
+        self.pool.ctx.policy.set(access.policy(&self.addresses, open));
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<policy::Policy> {
+        self.pool.ctx.policy.get()
+    }
+
     /// Reads the hosts files again, on this thread; `None` if there are none. The next lookup sees
     /// what they say now. Idle upstream connections are closed, for they may lead to where a name
     /// led before, and those in use are not used again.
