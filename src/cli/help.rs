@@ -87,8 +87,16 @@ Access:
                                     names is let through all the same
       --allow-client NETWORK        serve clients in it, and no others; may be repeated
       --deny-client NETWORK         refuse clients in it; may be repeated
-      --policy open|enforce         what is done with requests that no --allow names:
-                                    let them through, or refuse them (default open)
+      --connect-ports LIST          ports that CONNECT may go to: 443,8000-8999
+                                    (default: all)
+      --methods LIST                methods that requests may have: GET,HEAD,CONNECT
+                                    (default: all)
+      --schemes LIST                how requests may go, of http,ws,connect
+                                    (default: all)
+      --policy MODE                 what is done with requests that no --allow names:
+                                    open lets them through, enforce refuses them, report
+                                    lets all through and logs what enforce would refuse
+                                    (default open)
 
 Names and connecting:
       --resolve HOST[:PORT]:ADDR    connect to ADDR for HOST; may be repeated, also for

@@ -162,8 +162,20 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "NETWORK")]
     deny_client: Vec<String>,
 
+    /// ports that CONNECT may go to
+    #[argh(option, arg_name = "LIST")]
+    connect_ports: Option<String>,
+
+    /// methods that are allowed
+    #[argh(option, arg_name = "LIST")]
+    methods: Option<String>,
+
+    /// how requests may go
+    #[argh(option, arg_name = "LIST")]
+    schemes: Option<String>,
+
     /// what is done without a rule
-    #[argh(option, arg_name = "open|enforce")]
+    #[argh(option, arg_name = "MODE")]
     policy: Option<String>,
 
     /// say more
@@ -249,6 +261,9 @@ impl ServeArgs {
                 allow_client: self.allow_client,
                 allow: self.allow,
                 deny: self.deny,
+                connect_ports: self.connect_ports,
+                methods: self.methods,
+                schemes: self.schemes,
                 policy: read("--policy", self.policy, access::parse_mode)?.unwrap_or_default(),
             },
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),

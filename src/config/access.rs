@@ -4,11 +4,14 @@
 //! and makes a policy's [`Access`] of it all. A reload does that again.
 
 use crate::policy::Access;
+use crate::policy::bounds::Bounds;
 use crate::policy::decide::Mode;
-use crate::policy::destination::Destination;
+use crate::policy::destination::{Destination, parse_ports};
 use crate::policy::network::Network;
 use crate::policy::origin::{Origins, RuleId, Source};
-use crate::policy::rules::{Action, Rule};
+use crate::policy::rules::{Action, Rule, Way};
+use crate::wire::Method;
+use crate::wire::field::is_token_octet;
 
 /// What was written about access; every value is checked, the files are not read yet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -21,6 +24,12 @@ pub struct AccessOptions {
     pub allow: Vec<String>,
     /// Destinations that are refused.
     pub deny: Vec<String>,
+    /// Ports that CONNECT may go to, separated by commas.
+    pub connect_ports: Option<String>,
+    /// Methods that requests may have.
+    pub methods: Option<String>,
+    /// How requests may go: `http`, `ws`, `connect`.
+    pub schemes: Option<String>,
     /// What is done with a request that nothing speaks of.
     pub policy: Mode,
 }
@@ -47,7 +56,9 @@ impl AccessOptions {
     ///
     /// A sentence that begins with the name of the option.
     pub fn check(&self) -> Result<(), String> {
-        self.rules(&mut Origins::default()).map(drop)
+        let mut origins = Origins::default();
+        self.rules(&mut origins)?;
+        self.bounds(&mut origins).map(drop)
     }
 
     /// Reads the files and makes rules of it all; sources that `before` has keep their numbers and
@@ -59,7 +70,8 @@ impl AccessOptions {
     pub fn build(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
         let mut origins = before.cloned().unwrap_or_default();
         let rules = self.rules(&mut origins)?;
-        Ok(Access { origins, rules, mode: self.policy, own: Vec::new() })
+        let bounds = self.bounds(&mut origins)?;
+        Ok(Access { origins, bounds, rules, mode: self.policy, own: Vec::new() })
     }
 
     /// What is written on the command line itself.
@@ -80,6 +92,47 @@ impl AccessOptions {
         destinations(&mut rules, origins, "--deny", Action::Deny, &self.deny)?;
         Ok(rules)
     }
+
+    fn bounds(&self, origins: &mut Origins) -> Result<Bounds, String> {
+        Ok(Bounds {
+            connect_ports: bound(origins, "--connect-ports", &self.connect_ports, parse_ports)?,
+            methods: bound(origins, "--methods", &self.methods, parse_method)?,
+            schemes: bound(origins, "--schemes", &self.schemes, parse_scheme)?,
+        })
+    }
+}
+
+/// The values of an option that has several, separated by commas; the option is the rule.
+fn bound<T>(
+    origins: &mut Origins,
+    option: &'static str,
+    written: &Option<String>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<(RuleId, Vec<T>)>, String> {
+    let Some(written) = written else { return Ok(None) };
+    let rule = RuleId { source: origins.add(Source::Option(option)), line: 0 };
+    let values = written.split(',').map(|text| parse(text.trim()));
+    let values = values.collect::<Result<_, _>>().map_err(|e| format!("{option}: {e}"))?;
+    Ok(Some((rule, values)))
+}
+
+fn parse_method(text: &str) -> Result<Box<str>, String> {
+    let advice = "give methods such as GET,HEAD,CONNECT";
+    if text.is_empty() || !text.bytes().all(is_token_octet) {
+        return Err(format!("'{text}' is not a method; {advice}"));
+    }
+    let usual = text.to_ascii_uppercase();
+    if usual != text && Method::ALL.iter().any(|method| method.word() == usual) {
+        return Err(format!("'{text}' is not {usual}: the case of a method counts; {advice}"));
+    }
+    Ok(text.into())
+}
+
+fn parse_scheme(text: &str) -> Result<Way, String> {
+    let way = Way::ALL.into_iter().find(|way| way.word() == text);
+    way.ok_or_else(|| {
+        format!("'{text}' is not one of http, ws and connect; give those that are allowed")
+    })
 }
 
 fn clients(
@@ -136,9 +189,6 @@ fn each(
 ///
 /// A sentence to print after the name of the option.
 pub fn parse_mode(text: &str) -> Result<Mode, String> {
-    match text {
-        "open" => Ok(Mode::Open),
-        "enforce" => Ok(Mode::Enforce),
-        _ => Err(format!("'{text}' is not a policy; give open or enforce")),
-    }
+    let mode = Mode::ALL.into_iter().find(|mode| mode.word() == text);
+    mode.ok_or_else(|| format!("'{text}' is not a policy; give open, report or enforce"))
 }

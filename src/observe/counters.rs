@@ -76,6 +76,28 @@ impl Wait {
     }
 }
 
+/// What became of a request that a rule is against.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Denial {
+    /// It was refused.
+    Refused,
+    /// It went on, and was logged.
+    Reported,
+}
+
+impl Denial {
+    /// All of them, in order.
+    pub const ALL: [Self; 2] = [Self::Refused, Self::Reported];
+
+    /// The word in the counters.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reported => "reported",
+        }
+    }
+}
+
 /// Why an idle upstream connection was not kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Retired {
@@ -139,6 +161,8 @@ measures! {
         Counter failures: [u64; Side::ALL.len()], by "side" in Side::ALL.map(Side::word);
         /// The same failures, by what went wrong.
         Counter failures_by_kind: [u64; Kind::ALL.len()], by "kind" in Kind::ALL.map(Kind::word);
+        /// Requests that a rule is against, by what became of them: refused, or only reported.
+        Counter denials: [u64; Denial::ALL.len()], by "effect" in Denial::ALL.map(Denial::word);
         /// Tunnels opened, by CONNECT or by an upgrade.
         Counter tunnels_opened: u64;
         /// Tunnels that began with a 101: a WebSocket, for one; part of tunnels_opened.
@@ -242,6 +266,13 @@ impl Counters {
             *n += 1;
         }
         if let Some(n) = self.failures_by_kind.get_mut(kind as usize) {
+            *n += 1;
+        }
+    }
+
+    /// Counts a request that a rule is against.
+    pub fn count_denial(&mut self, denial: Denial) {
+        if let Some(n) = self.denials.get_mut(denial as usize) {
             *n += 1;
         }
     }

@@ -12,6 +12,7 @@
 //! are compared in lower case, without a dot at the end, and in ASCII: `müller.example` is read as
 //! `xn--mller-kva.example`.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -24,6 +25,18 @@ use super::network::Network;
 pub struct Destination {
     what: What,
     ports: Option<RangeInclusive<u16>>,
+    text: Box<str>,
+}
+
+/// What a destination can be found by.
+#[derive(Clone, Copy, Debug)]
+pub enum Key<'a> {
+    /// A name, or all below it.
+    Name(&'a str),
+    /// An address in this network.
+    Network(&'a Network),
+    /// Nothing: every name has to be looked at.
+    Pattern,
 }
 
 #[derive(Clone, Debug)]
@@ -53,10 +66,11 @@ impl Destination {
             let mut regex = RegexBuilder::new(pattern);
             let regex = regex.case_insensitive(true).size_limit(REGEX_OCTETS).build();
             let regex = regex.map_err(|e| wrong(&last_line(&e.to_string())))?;
-            return Ok(Self { what: What::Matching(Box::new(regex)), ports: None });
+            let what = What::Matching(Box::new(regex));
+            return Ok(Self { what, ports: None, text: text.into() });
         }
         if let Ok(network) = Network::parse(text) {
-            return Ok(Self { what: What::Network(network), ports: None });
+            return Ok(Self { what: What::Network(network), ports: None, text: text.into() });
         }
         let (host, ports) = match text.rsplit_once(':') {
             Some(_) if text.contains("//") => return Err(wrong("is no destination")),
@@ -64,7 +78,7 @@ impl Destination {
             None => (text, None),
         };
         if let Ok(network) = Network::parse(host) {
-            return Ok(Self { what: What::Network(network), ports });
+            return Ok(Self { what: What::Network(network), ports, text: text.into() });
         }
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.*?".contains(c);
@@ -83,7 +97,16 @@ impl Destination {
         } else {
             What::Name(host.into())
         };
-        Ok(Self { what, ports })
+        Ok(Self { what, ports, text: text.into() })
+    }
+
+    /// What it can be found by.
+    pub fn key(&self) -> Key<'_> {
+        match &self.what {
+            What::Name(name) | What::Suffix(name) => Key::Name(name),
+            What::Network(network) => Key::Network(network),
+            What::Matching(_) => Key::Pattern,
+        }
     }
 
     /// Whether it is judged by address: only when that is known.
@@ -111,6 +134,13 @@ impl Destination {
 
     fn has_port(&self, port: u16) -> bool {
         self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
+    }
+}
+
+/// As it was written.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

@@ -1,16 +1,19 @@
 //! Who may do what: one place decides, in a fixed order, and an answer always carries its reason.
 //!
 //! In reading order: [`origin`] (where a rule is written), [`network`] and [`destination`] (what it
-//! is about), [`rules`] (what it says), [`guard`] (what holds without a rule), [`decide`] (the order
-//! of it all). A [`Policy`] is a value that never changes; reading it again makes another one, which
+//! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all),
+//! [`guard`] (what holds without a rule), [`decide`] (the order of it all), [`trace`] (how it came about). A [`Policy`] is a value that never changes; reading it again makes another one, which
 //! the workers take up between two turns.
 
+pub mod bounds;
 pub mod decide;
 pub mod destination;
 pub mod guard;
 pub mod network;
 pub mod origin;
 pub mod rules;
+pub mod ruleset;
+pub mod trace;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,16 +21,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use bounds::Bounds;
 use decide::{Mode, Rules};
 use guard::Scope;
 use origin::Origins;
 use rules::Rule;
+use ruleset::Ruleset;
 
 /// What a policy is made of, as it is configured.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// Where the rules are written.
     pub origins: Origins,
+    /// What is allowed at all.
+    pub bounds: Bounds,
     /// In the order in which they are looked at: the first that has a request decides.
     pub rules: Vec<Rule>,
     /// What is done with a request that no rule has.
@@ -50,19 +57,23 @@ impl Access {
     /// The policy for listeners at these addresses. With `open` they are not protected, unless what
     /// they have of their own says otherwise.
     pub fn policy(&self, listen: &[SocketAddr], open: bool) -> Policy {
+        let rules = Arc::new(Ruleset::new(self.rules.clone()));
         let listeners = (0..).zip(listen).map(|(number, address): (u16, _)| {
             match self.own.iter().find(|(of, _)| *of == number) {
-                Some((_, own)) => own.access.rules(address.ip(), own.open),
-                None => self.rules(address.ip(), open),
+                Some((_, Own { open, access })) => {
+                    let rules = Arc::new(Ruleset::new(access.rules.clone()));
+                    access.rules(rules, address.ip(), *open)
+                }
+                None => self.rules(Arc::clone(&rules), address.ip(), open),
             }
         });
         Policy { listeners: listeners.collect(), origins: self.origins.clone() }
     }
 
     /// The rules of a listener.
-    fn rules(&self, address: IpAddr, open: bool) -> Arc<Rules> {
-        let scope = Scope::of(address, open);
-        Arc::new(Rules { scope, rules: self.rules.clone(), mode: self.mode })
+    fn rules(&self, rules: Arc<Ruleset>, address: IpAddr, open: bool) -> Arc<Rules> {
+        let (scope, bounds) = (Scope::of(address, open), self.bounds.clone());
+        Arc::new(Rules { scope, bounds, rules, mode: self.mode })
     }
 }
 

@@ -44,6 +44,11 @@ impl Network {
         Ok(Self(net))
     }
 
+    /// As it is calculated with.
+    pub fn net(&self) -> IpNet {
+        self.0
+    }
+
     /// Whether the address is in it.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.contains(&ip.to_canonical())

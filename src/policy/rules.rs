@@ -1,5 +1,6 @@
 //! Rules of access: who may reach what, and who may come at all.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -21,7 +22,7 @@ pub enum Action {
 pub enum Way {
     /// `http://`, forwarded as a message.
     Http,
-    /// `ws://`, a message that becomes a tunnel.
+    /// `ws://`, or `http://` with an offer to upgrade: a message that may become a tunnel.
     Ws,
     /// CONNECT: a tunnel, most often for https.
     Connect,
@@ -63,6 +64,36 @@ pub struct Rule {
     pub methods: Vec<Box<str>>,
     /// For requests that go this way.
     pub ways: Vec<Way>,
+}
+
+/// The rule for a person: `deny .example.com for POST`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn list<T: fmt::Display>(
+            f: &mut fmt::Formatter<'_>,
+            before: &str,
+            all: impl Iterator<Item = T>,
+        ) -> fmt::Result {
+            for (i, one) in all.enumerate() {
+                write!(f, "{}{one}", if i > 0 { ", " } else { before })?;
+            }
+            Ok(())
+        }
+        f.write_str(match self.action {
+            Action::Allow => "allow",
+            Action::Deny => "deny",
+        })?;
+        list(f, " ", self.destinations.iter())?;
+        let ports = |ports: &RangeInclusive<u16>| match (ports.start(), ports.end()) {
+            (from, to) if from == to => from.to_string(),
+            (from, to) => format!("{from}-{to}"),
+        };
+        list(f, " to port ", self.ports.iter().map(ports))?;
+        list(f, " for ", self.methods.iter())?;
+        list(f, " by ", self.ways.iter().map(|way| way.word()))?;
+        list(f, " from ", self.clients.iter())?;
+        list(f, " as ", self.users.iter())
+    }
 }
 
 /// A request, as rules see it.
@@ -111,6 +142,21 @@ impl Rule {
                     .destinations
                     .iter()
                     .any(|d| d.has_host(request.host, request.ip, request.port)))
+    }
+
+    /// Whether it is not for every request to its destinations.
+    pub fn is_conditional(&self) -> bool {
+        let Self { clients, users, ports, methods, ways, .. } = self;
+        !(clients.is_empty()
+            && users.is_empty()
+            && ports.is_empty()
+            && methods.is_empty()
+            && ways.is_empty())
+    }
+
+    /// Whether it lets requests through without saying whose.
+    pub fn is_general_allowance(&self) -> bool {
+        self.action == Action::Allow && self.clients.is_empty()
     }
 
     /// Whether the request is meant if it is connected to some of the addresses.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::error::Error;
 use crate::net::hosts::without_dot;
+use crate::observe::counters::Denial;
 use crate::policy::decide::{Decision, Verdict};
 use crate::policy::rules::{Request, Way};
 use crate::wire::RequestHead;
@@ -67,10 +68,7 @@ fn follow(
     exchange: &mut Exchange,
     turn: &Turn<'_>,
 ) -> Result<(), Error> {
-    if let Some(rule) = decision.rule {
-        exchange.rule = Some(rule);
-        turn.policy.origins.hit(rule);
-    }
+    exchange.note_decision(decision, turn);
     match decision.verdict {
         Verdict::Allow => Ok(()),
         Verdict::Deny(reason) => {
@@ -85,5 +83,27 @@ impl Exchange {
     /// Whether the upstream's connection may be one to this address.
     pub(super) fn may_use(&self, address: SocketAddr) -> bool {
         self.reach.judge(address.ip(), address.port()).verdict == Verdict::Allow
+    }
+
+    /// The request has been connected to this address: what decided that is noted.
+    #[cold]
+    pub(super) fn settle(&mut self, address: SocketAddr, turn: &Turn<'_>) {
+        let decision = self.reach.judge(address.ip(), address.port());
+        self.note_decision(decision, turn);
+    }
+
+    /// Notes what decided, each rule once: the request may be sent again.
+    pub(super) fn note_decision(&mut self, decision: Decision, turn: &Turn<'_>) {
+        let Some(rule) = decision.rule.filter(|rule| self.rule != Some(*rule)) else { return };
+        let denial = match (decision.verdict, decision.would_deny) {
+            (Verdict::Deny(_), _) => Some(Denial::Refused),
+            (Verdict::Allow, would_deny) => would_deny.map(|_| Denial::Reported),
+        };
+        self.rule = Some(rule);
+        self.would_deny = denial == Some(Denial::Reported);
+        turn.policy.origins.hit(rule);
+        if let Some(denial) = denial {
+            turn.counters.count(|c| c.count_denial(denial));
+        }
     }
 }

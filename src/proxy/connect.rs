@@ -71,13 +71,13 @@ impl Exchange {
         turn: &mut Turn<'_>,
     ) -> Result<bool, Error> {
         let Stage::Dial(dial) = &mut self.stage else { return Ok(true) };
-        let (reach, met) = (&self.reach, Cell::new(self.rule));
+        let (reach, met) = (&self.reach, Cell::new(None));
         let refuse = |to: SocketAddr| {
             if turn.ctx.own.contain(to) {
                 return Some(Failure::Own);
             }
             let decision = reach.judge(to.ip(), to.port());
-            met.set(decision.rule.or(met.get()));
+            met.set(Some(decision));
             match decision.verdict {
                 Verdict::Allow => None,
                 Verdict::Deny(reason) => Some(Failure::Forbidden(reason)),
@@ -120,9 +120,10 @@ impl Exchange {
                     return Ok(true);
                 }
                 turn.counters.count(|c| c.upstream_connect_failures += 1);
-                if let (Failure::Forbidden(_), Some(rule)) = (&why, met) {
-                    self.rule = Some(rule);
-                    turn.policy.origins.hit(rule);
+                if let Some(decision) = met.filter(|met| {
+                    met.verdict == Verdict::Allow || matches!(why, Failure::Forbidden(_))
+                }) {
+                    self.note_decision(decision, turn);
                 }
                 Err(unconnected(why))
             }

@@ -171,6 +171,8 @@ pub struct Exchange {
     pub reach: Reach,
     /// The rule that decided, if one did.
     pub rule: Option<RuleId>,
+    /// That rule would have refused it, if it were enforced.
+    pub would_deny: bool,
     /// What the upstream was offered to change to.
     pub offer: Option<Protocols>,
     /// Octets of the request head as received.
@@ -389,6 +391,11 @@ impl Exchange {
         turn: &mut Turn<'_>,
     ) {
         let reused = kept.is_some();
+        if self.reach.settles()
+            && let Some(address) = address
+        {
+            self.settle(address, turn);
+        }
         let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
         self.upstream = Some(Upstream { end: End::new(stream), address, reused, lease });
         self.wake_at = None;

@@ -141,6 +141,7 @@ impl Exchange {
             user_agent: noted.user_agent(),
             phases: Phases { request, lookup, connect, send, wait, transfer },
             rule: self.rule.map(|rule| turn.policy.origins.name(rule)),
+            would_deny: self.would_deny,
             failure: self.failure.as_ref().map(Into::into),
         });
     }

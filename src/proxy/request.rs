@@ -135,12 +135,12 @@ pub fn prepare(
             }
             check_loop(&head, turn)?;
             route(&authority, authority.port.or(scheme.default_port()), exchange)?;
-            let way = if scheme == Scheme::Ws { Way::Ws } else { Way::Http };
+            exchange.offer = head.offer();
+            let way = if exchange.offer.is_some() { Way::Ws } else { Way::Http };
             access::pass(&head, way, asker, exchange, turn)?;
             if head.max_forwards == Some(0) {
                 return Ok(last_hop(&head, exchange, turn));
             }
-            exchange.offer = head.offer();
             turn.buffers.lend(&mut exchange.to_upstream);
             head.write_upstream(
                 exchange.to_upstream.tail(),

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::peers::{Peer, Response, eventually};
-use crate::proxies::{Binary, OK};
+use crate::programs::run;
+use crate::proxies::{Binary, OK, command};
 use crate::servers::{Origin, Untouched};
 
 fn ask(client: &mut Peer, target: &str) -> Response {
@@ -108,5 +109,58 @@ fn a_client_that_is_not_allowed_gets_nothing_at_all() {
         let refused = client.read_response();
         assert_eq!(refused.status, 403, "{target}");
         assert_eq!(refused.rule(), Some("default"), "{target}");
+    }
+}
+
+#[test]
+fn what_is_beyond_a_bound_is_refused_whatever_allows_it() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send(OK);
+    });
+    let to = origin.addr;
+    let proxy = Binary::start(&[
+        "--allow=127.0.0.1",
+        "--connect-ports=443, 8000-8999",
+        "--methods=GET,CONNECT",
+        "--schemes=http,connect",
+    ]);
+    let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+    for (line, fields, rule) in [
+        (format!("CONNECT 127.0.0.1:{}", to.port()), "", "--connect-ports"),
+        (format!("POST http://{to}/"), "", "--methods"),
+        (format!("get http://{to}/"), "", "--methods"),
+        (format!("GET http://{to}/"), upgrade, "--schemes"),
+        (format!("GET ws://{to}/"), upgrade, "--schemes"),
+    ] {
+        let mut client = Peer::connect(proxy.addr);
+        client.send(format!("{line} HTTP/1.1\r\nHost: {to}\r\n{fields}\r\n"));
+        let refused = client.read_response();
+        assert_eq!((refused.status, refused.rule()), (403, Some(rule)), "{line}");
+    }
+    // An offer that the proxy does not pass on is none.
+    let mut client = Peer::connect(proxy.addr);
+    let offer = "Connection: upgrade\r\nUpgrade: h2c\r\n";
+    client.send(format!("GET http://{to}/ HTTP/1.1\r\nHost: {to}\r\n{offer}\r\n"));
+    assert_eq!(client.read_response().status, 200);
+    origin.join();
+}
+
+#[test]
+fn a_wrong_bound_is_a_usage_error_that_says_what_to_give() {
+    for (option, says) in [
+        ("--connect-ports=https", "'https' is neither a port nor a range of them; give 443"),
+        ("--connect-ports=443,", "'' is neither a port"),
+        ("--connect-ports=9-1", "'9-1' is neither a port"),
+        ("--methods=get", "'get' is not GET: the case of a method counts"),
+        ("--methods=GET POST", "'GET POST' is not a method; give methods such as GET,HEAD"),
+        ("--schemes=https", "'https' is not one of http, ws and connect; give those"),
+        ("--policy=deny", "'deny' is not a policy; give open, "),
+    ] {
+        let ended = run(&mut command(&[option]));
+        assert_eq!(ended.status.code(), Some(2), "{option}");
+        let start = format!("threadgate: {}: ", option.split('=').next().unwrap());
+        assert!(ended.stderr.starts_with(&start), "{}", ended.stderr);
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
     }
 }

@@ -38,6 +38,7 @@ mod names;
 mod patience;
 mod peers;
 mod persistence;
+mod policies;
 mod pool;
 mod process;
 mod programs;

@@ -23,6 +23,7 @@ const OTHERS: &[&str] = &[
     "observe/summary.rs",
     "policy/destination.rs",
     "policy/network.rs",
+    "policy/trace.rs",
     "proxy/reply.rs",
 ];
 
@@ -47,6 +48,7 @@ const NOT_SAID: &[&str] = &[
     "{} looked up, {} from the cache",
     "{} open of {}",
     "{} under way, {} finished",
+    "would be denied by ",
     // Of assertions that fuzz targets make.
     "Upgrade, and Connection that names it",
     "fields were lost, added or changed",

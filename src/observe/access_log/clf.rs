@@ -114,6 +114,7 @@ mod tests {
             reused: false,
             phases: Phases::default(),
             rule: None,
+            would_deny: false,
             failure: None,
         }
     }

@@ -92,7 +92,7 @@ impl Scratch {
             }
         }
         if let Some(rule) = r.rule {
-            out.extend_from_slice(b" rule=");
+            out.extend_from_slice(if r.would_deny { b" would-deny=" } else { b" rule=" });
             target::escape(out, rule.to_string().as_bytes());
         }
         if let Some(failure) = &r.failure {
@@ -165,12 +165,16 @@ impl Scratch {
             out.extend_from_slice(key);
             json_string(out, value.unwrap_or_default().as_bytes());
         }
-        out.extend_from_slice(b",\"rule\":");
-        text.clear();
-        if let Some(rule) = r.rule {
-            target::escape(text, rule.to_string().as_bytes());
+        for (key, is_it) in
+            [(&b",\"rule\":"[..], !r.would_deny), (b",\"would_deny\":", r.would_deny)]
+        {
+            out.extend_from_slice(key);
+            text.clear();
+            if let Some(rule) = r.rule.filter(|_| is_it) {
+                target::escape(text, rule.to_string().as_bytes());
+            }
+            json_string(out, text);
         }
-        json_string(out, text);
         out.push(b'}');
     }
 }

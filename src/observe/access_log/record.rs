@@ -44,6 +44,8 @@ pub struct Record<'a> {
     pub phases: Phases,
     /// The rule that decided, if one did.
     pub rule: Option<RuleName<'a>>,
+    /// It would have refused the exchange, if it were enforced.
+    pub would_deny: bool,
     /// Why it failed, if it did.
     pub failure: Option<Failure<'a>>,
 }

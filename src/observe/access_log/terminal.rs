@@ -39,6 +39,13 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, colour
         b"" => out.push(b'-'),
         target => target::write(out, target, target::escape),
     }
+    if let Some(rule) = r.rule.filter(|_| r.would_deny) {
+        out.push(b' ');
+        in_colour(out, colour, YELLOW, |out| {
+            out.extend_from_slice(b"would be denied by ");
+            target::escape(out, rule.to_string().as_bytes());
+        });
+    }
     if let Some(failure) = &r.failure {
         out.push(b' ');
         in_colour(out, colour, RED, |out| write_failure(out, failure));

@@ -29,6 +29,7 @@ fn record(target: &[u8]) -> Record<'_> {
         reused: true,
         phases: Phases { wait: Duration::from_micros(345), ..Phases::default() },
         rule: None,
+        would_deny: false,
         failure: None,
     }
 }

@@ -1,0 +1,139 @@
+//! How a decision came about, for somebody who asks: `threadgate explain`.
+//!
+//! The code that decides notes what it does at each step. A proxy hands it `()`, which notes nothing and
+//! compiles to nothing, so what is explained is what is done.
+
+use std::net::IpAddr;
+
+use super::origin::RuleId;
+use super::rules::Rule;
+
+/// A step of a decision, in their order.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Step {
+    /// Who may come, and the rules.
+    Acl,
+    /// Who it is.
+    Auth,
+    /// Lists.
+    Filter,
+    /// What is changed.
+    Rewrite,
+    /// Which server is next.
+    Route,
+    /// How fast.
+    Shape,
+    /// The address that would be connected to.
+    Address,
+}
+
+impl Step {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Acl => "acl",
+            Self::Auth => "auth",
+            Self::Filter => "filter",
+            Self::Rewrite => "rewrite",
+            Self::Route => "route",
+            Self::Shape => "shape",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It has nothing against it; the next step says.
+    Goes,
+    /// A rule allows it.
+    Allows,
+    /// It refuses it.
+    Denies,
+    /// It would refuse it if that were enforced.
+    WouldDeny,
+}
+
+impl Outcome {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Goes => "goes on",
+            Self::Allows => "allowed",
+            Self::Denies => "denied",
+            Self::WouldDeny => "would be denied",
+        }
+    }
+}
+
+/// What happened at a step.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Note {
+    /// Which.
+    pub step: Step,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// The rule that says so, if one does.
+    pub rule: Option<RuleId>,
+    /// What was compared with what, for a person.
+    pub said: String,
+}
+
+/// Who is told.
+pub trait Trace {
+    /// Something happened; `note` is asked for only if somebody wants to know.
+    fn note(&mut self, note: impl FnOnce() -> Note);
+}
+
+/// Nobody.
+impl Trace for () {
+    #[inline(always)]
+    fn note(&mut self, _: impl FnOnce() -> Note) {}
+}
+
+impl Trace for Vec<Note> {
+    fn note(&mut self, note: impl FnOnce() -> Note) {
+        self.push(note());
+    }
+}
+
+/// What was compared with what, in words.
+pub(super) mod said {
+    use super::*;
+
+    /// Whether a client may come.
+    pub(crate) fn client(client: IpAddr, decided: Option<RuleId>, rule: Option<&Rule>) -> String {
+        match (decided, rule) {
+            (Some(_), Some(rule)) => format!("client {client}: {rule}"),
+            (Some(_), None) => format!("client {client} is in no private network"),
+            (None, _) => format!("client {client} is served"),
+        }
+    }
+
+    /// No rule has the request.
+    pub(crate) fn no_rule(of: usize) -> String {
+        match of {
+            0 => "there are no rules".to_owned(),
+            1 => "the only rule does not name it".to_owned(),
+            _ => format!("none of {of} rules names it"),
+        }
+    }
+
+    /// So many rules judge by address.
+    pub(crate) fn by_address(count: usize) -> String {
+        match count {
+            1 => "1 rule will judge the address".to_owned(),
+            _ => format!("{count} rules will judge the address"),
+        }
+    }
+
+    /// Whether an address may be connected to.
+    pub(crate) fn address(ip: IpAddr, rule: Option<&Rule>, reason: Option<&str>) -> String {
+        match (rule, reason) {
+            (Some(rule), _) => format!("{ip}: {rule}"),
+            (None, Some(reason)) => format!("{ip}: {reason}"),
+            (None, None) => format!("{ip}: nothing is against it"),
+        }
+    }
+}
