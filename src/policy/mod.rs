@@ -137,9 +137,14 @@ pub struct Followed {
 impl Followed {
     /// Takes another policy up if there is one.
     pub fn refresh(&mut self, current: &Current) {
-        if current.version.load(Ordering::Acquire) != self.version {
+        if self.is_stale(current) {
             *self = current.follow();
         }
+    }
+
+    /// Whether there is another one.
+    pub fn is_stale(&self, current: &Current) -> bool {
+        current.version.load(Ordering::Acquire) != self.version
     }
 
     /// The policy.

@@ -228,7 +228,8 @@ impl Worker<'_> {
                         if job.session.be_patient(expected, &mut turn) {
                             paid += 1;
                             turn.moved = 0;
-                            if paid == TELL {
+                            let stale = policy.is_stale(&pool.ctx.policy);
+                            if stale || paid == TELL {
                                 turn.counters.count(|c| {
                                     c.count_resume(was.take());
                                     c.turns += paid;
@@ -236,6 +237,10 @@ impl Worker<'_> {
                                     c.patient_reads_paid += paid;
                                 });
                                 (patient, paid) = (0, 0);
+                            }
+                            if stale {
+                                // What has come is for the policy that is in force by now.
+                                return After::Again;
                             }
                             continue;
                         }
