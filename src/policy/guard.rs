@@ -54,7 +54,11 @@ fn is_shared(ip: Ipv4Addr) -> bool {
     matches!(ip.octets(), [100, b, ..] if b & 0xc0 == 64)
 }
 
-/// What makes `address` no public unicast address (the IANA special-purpose registries).
+const RESERVED: &str = "the destination is in a reserved range";
+
+/// What makes `address` no public unicast address: the special-purpose registries of IANA (RFC 6890), of
+/// 2025, and for IPv6 whatever is not global unicast (2000::/3). Stricter than the registries: some
+/// addresses of 192.0.0.0/24 and 2001::/23 are reachable globally, but serve protocols other than HTTP.
 fn special(address: IpAddr) -> Option<&'static str> {
     match canonical(address) {
         IpAddr::V4(ip) => special_v4(ip),
@@ -70,12 +74,13 @@ fn special_v4(ip: Ipv4Addr) -> Option<&'static str> {
         _ if ip.is_link_local() => "the destination is a link-local address",
         _ if is_shared(ip) => "the destination is in a carrier's shared address space",
         _ if ip.is_multicast() => "the destination is a multicast address",
-        [192, 0, 0, _]
-        | [192, 0, 2, _]
+        // Protocol assignments, documentation, benchmarking, and what leads to a 6to4 relay.
+        [192, 0, 0 | 2, _]
+        | [192, 88, 99, _]
         | [198, 18 | 19, ..]
         | [198, 51, 100, _]
         | [203, 0, 113, _]
-        | [240..=255, ..] => "the destination is in a reserved range",
+        | [240..=255, ..] => RESERVED,
         _ => return None,
     })
 }
@@ -96,16 +101,14 @@ fn special_v6(ip: Ipv6Addr) -> Option<&'static str> {
         // IPv4 inside IPv6 reaches that IPv4 address through a translator or a relay.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => return special_v4(v4(high, low)),
         [0x2002, high, low, ..] => return special_v4(v4(high, low)),
-        [0, 0, 0, 0, 0, 0, high, low] => return special_v4(v4(high, low)),
-        // Of ::/8 only the translated IPv4 above is in use.
-        [0..=0xff, ..]
-        | [0x100, 0, 0, 0, ..]
-        | [0x2001, 0xdb8, ..]
-        | [0x3fff, ..]
-        | [0x5f00, ..]
-        | [0xfec0..=0xfeff, ..] => "the destination is in a reserved range",
+        // Nobody has to know this old form any more (RFC 4291 §2.5.5.1).
+        [0, 0, 0, 0, 0, 0, high, low] => special_v4(v4(high, low)).unwrap_or(RESERVED),
         [0x2001, 0, ..] => "the destination is in a tunnelling range",
-        _ => return None,
+        // Protocol assignments and documentation.
+        [0x2001, 1..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => RESERVED,
+        [0x2000..=0x3fff, ..] => return None,
+        // Translation for one network, discard, segment routing, site-local, and what nobody has.
+        _ => RESERVED,
     })
 }
 
@@ -151,51 +154,125 @@ mod tests {
         }
     }
 
+    /// Each block of the registries of IANA, first and last address, and its neighbours if they are public.
     #[test]
     fn protected_mode_connects_to_public_unicast_addresses_only() {
-        for special in [
-            "127.0.0.1",
-            "127.255.0.1",
-            "10.0.0.1",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "100.127.255.255",
-            "0.0.0.0",
-            "0.1.2.3",
-            "224.0.0.1",
-            "255.255.255.255",
-            "240.0.0.1",
-            "198.18.0.1",
-            "::",
-            "::1",
-            "fc00::1",
-            "fe80::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::10.0.0.1",
-            "64:ff9b::10.0.0.1",
-            "64:ff9b::7f00:1",
-            "64:ff9b:1::1",
-            "2002:7f00:1::",
-            "2002:a9fe:a9fe::1",
-            "2001:db8::1",
-            "2001:0:1::1",
-            "::ffff:0:10.0.0.1",
-            "::1:2:3",
-            "64:ff9b:2::1",
+        let unspecified = "unspecified address";
+        for (special, why) in [
+            ("0.0.0.0", unspecified),
+            ("0.255.255.255", unspecified),
+            ("10.0.0.0", "private"),
+            ("10.255.255.255", "private"),
+            ("100.64.0.0", "shared"),
+            ("100.127.255.255", "shared"),
+            ("127.0.0.0", "loopback"),
+            ("127.255.255.255", "loopback"),
+            ("169.254.0.0", "link-local"),
+            ("169.254.169.254", "link-local"),
+            ("169.254.255.255", "link-local"),
+            ("172.16.0.0", "private"),
+            ("172.31.255.255", "private"),
+            ("192.0.0.0", "reserved"),
+            ("192.0.0.170", "reserved"),
+            ("192.0.0.255", "reserved"),
+            ("192.0.2.0", "reserved"),
+            ("192.0.2.255", "reserved"),
+            ("192.88.99.1", "reserved"),
+            ("192.168.0.0", "private"),
+            ("192.168.255.255", "private"),
+            ("198.18.0.0", "reserved"),
+            ("198.19.255.255", "reserved"),
+            ("198.51.100.0", "reserved"),
+            ("203.0.113.255", "reserved"),
+            ("224.0.0.1", "multicast"),
+            ("239.255.255.255", "multicast"),
+            ("240.0.0.0", "reserved"),
+            ("255.255.255.255", "reserved"),
+            ("::", unspecified),
+            ("::1", "loopback"),
+            // Mapped, compatible, translated, 6to4: judged by the IPv4 address inside.
+            ("::ffff:127.0.0.1", "loopback"),
+            ("::ffff:10.0.0.1", "private"),
+            ("::ffff:169.254.169.254", "link-local"),
+            ("::ffff:0.0.0.0", unspecified),
+            ("::10.0.0.1", "private"),
+            ("::127.0.0.1", "loopback"),
+            ("::8.8.8.8", "reserved"),
+            ("64:ff9b::10.0.0.1", "private"),
+            ("64:ff9b::7f00:1", "loopback"),
+            ("64:ff9b::a9fe:a9fe", "link-local"),
+            ("64:ff9b:0:0:0:1::", "reserved"),
+            ("64:ff9b:1::8.8.8.8", "reserved"),
+            ("64:ff9b:1:ffff:ffff:ffff:ffff:ffff", "reserved"),
+            ("::ffff:0:10.0.0.1", "reserved"),
+            ("2002:7f00:1::", "loopback"),
+            ("2002:a9fe:a9fe::1", "link-local"),
+            ("2002:a00:1::", "private"),
+            ("2002:e000:1::", "multicast"),
+            ("100::", "reserved"),
+            ("100:0:0:1::", "reserved"),
+            ("2001::", "tunnelling"),
+            ("2001:0:ffff:ffff:ffff:ffff:ffff:ffff", "tunnelling"),
+            ("2001:1::1", "reserved"),
+            ("2001:2::", "reserved"),
+            ("2001:10::", "reserved"),
+            ("2001:20::", "reserved"),
+            ("2001:1ff:ffff::", "reserved"),
+            ("2001:db8::", "reserved"),
+            ("2001:db8:ffff::", "reserved"),
+            ("3fff::", "reserved"),
+            ("3fff:fff:ffff::", "reserved"),
+            ("5f00::", "reserved"),
+            ("1fff:ffff::", "reserved"),
+            ("4000::", "reserved"),
+            ("fbff::", "reserved"),
+            ("fc00::", "private"),
+            ("fdff:ffff::", "private"),
+            ("fe00::", "reserved"),
+            ("fe80::", "link-local"),
+            ("febf:ffff::", "link-local"),
+            ("fec0::", "reserved"),
+            ("feff::", "reserved"),
+            ("ff02::1", "multicast"),
         ] {
-            assert!(Scope::Protected.forbids(ip(special)).is_some(), "{special}");
+            let said = Scope::Protected.forbids(ip(special)).unwrap_or("nothing");
+            assert!(said.contains(why), "{special}: {said}");
+            assert_eq!(Scope::Unrestricted.forbids(ip(special)), None, "{special}");
         }
         for public in [
-            "8.8.8.8",
+            "1.0.0.0",
+            "9.255.255.255",
+            "11.0.0.0",
             "100.63.255.255",
             "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.15.255.255",
             "172.32.0.1",
+            "191.255.255.255",
             "192.0.1.1",
+            "192.0.3.0",
+            "192.88.98.255",
+            "192.88.100.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "198.17.255.255",
+            "198.20.0.0",
+            "198.51.99.255",
+            "198.51.101.0",
+            "203.0.112.255",
+            "203.0.114.0",
+            "223.255.255.255",
+            "8.8.8.8",
+            "2000::",
+            "2001:200::",
+            "2001:db7:ffff::",
+            "2001:db9::",
             "2606:2800:220:1::1",
+            "3ffe:ffff::",
+            "3fff:1000::",
             "64:ff9b::8.8.8.8",
             "2002:808:808::1",
             "::ffff:8.8.8.8",

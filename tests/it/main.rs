@@ -26,6 +26,7 @@ mod fields;
 mod forward;
 mod forwarded;
 mod framing;
+mod guard;
 mod guide;
 mod hostile;
 mod interim;

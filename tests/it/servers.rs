@@ -259,7 +259,7 @@ pub(crate) fn accept_within(listener: &TcpListener, limit: Duration) -> TcpStrea
 }
 
 /// Whether a connection waits to be accepted.
-fn somebody_waits(listener: &TcpListener) -> bool {
+pub(crate) fn somebody_waits(listener: &TcpListener) -> bool {
     listener.set_nonblocking(true).unwrap();
     let waits = listener.accept().is_ok();
     listener.set_nonblocking(false).unwrap();
@@ -267,7 +267,7 @@ fn somebody_waits(listener: &TcpListener) -> bool {
 }
 
 /// The same, without accepting it.
-fn somebody_waits_untaken(listener: &TcpListener) -> bool {
+pub(crate) fn somebody_waits_untaken(listener: &TcpListener) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(listener, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0

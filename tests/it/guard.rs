@@ -1,0 +1,279 @@
+//! The guard on destinations: which address a connection goes to counts, however the request came by it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::{Domain, Socket, Type};
+use threadgate::Server;
+use threadgate::config::access::AccessOptions;
+use threadgate::config::names::parse_given;
+use threadgate::net::resolve::Resolve;
+use threadgate::policy::Access;
+use threadgate::policy::destination::Destination;
+use threadgate::policy::network::Network;
+use threadgate::policy::origin::{RuleId, Source};
+use threadgate::policy::rules::{Action, Rule};
+use threadgate::server::Options;
+
+use crate::peers::{Peer, Response, eventually_eq};
+use crate::proxies::{OK, proxy_with};
+use crate::servers::{Origin, somebody_waits};
+
+/// A proxy whose listener others could reach, asked over loopback.
+fn guarded(change: impl FnOnce(&mut Options)) -> (Server, SocketAddr) {
+    let proxy = proxy_with(|options| {
+        options.listen = vec!["0.0.0.0:0".parse().unwrap()];
+        change(options);
+    });
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.addr().port()));
+    (proxy, addr)
+}
+
+/// Rules as the command line has them.
+fn access(allow: &[&str], deny: &[&str]) -> Access {
+    let words = |all: &[&str]| all.iter().map(|&word| word.to_owned()).collect();
+    let options = AccessOptions { allow: words(allow), deny: words(deny), ..Default::default() };
+    options.build(None).unwrap()
+}
+
+fn ask(client: &mut Peer, host: &str) -> Response {
+    client.send(format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    client.read_response()
+}
+
+fn once(proxy: SocketAddr, host: &str) -> Response {
+    ask(&mut Peer::connect(proxy), host)
+}
+
+fn tunnel(proxy: SocketAddr, host: &str) -> Response {
+    let mut client = Peer::connect(proxy);
+    client.send(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    client.read_response()
+}
+
+/// A resolver that answers each time with the next of its answers, the last of them for ever.
+struct Answers(Mutex<Vec<Vec<IpAddr>>>, AtomicUsize);
+
+impl Answers {
+    fn new(answers: &[&[&str]]) -> Arc<Self> {
+        let ips = |all: &&[&str]| all.iter().map(|ip| ip.parse().unwrap()).collect();
+        let answers = answers.iter().rev().map(ips).collect();
+        Arc::new(Self(Mutex::new(answers), AtomicUsize::new(0)))
+    }
+}
+
+impl Resolve for Answers {
+    fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        let mut left = self.0.lock();
+        match left.len() {
+            1 => Ok(left[0].clone()),
+            _ => Ok(left.pop().expect("the last one stays")),
+        }
+    }
+}
+
+/// Somebody on another address of loopback with this port, whom nobody may connect to.
+struct Elsewhere(TcpListener);
+
+impl Elsewhere {
+    fn new(ip: [u8; 4], port: u16) -> Self {
+        Self(TcpListener::bind((Ipv4Addr::from(ip), port)).unwrap())
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(!somebody_waits(&self.0), "nobody may connect to {:?}", self.0.local_addr());
+        }
+    }
+}
+
+const SPECIAL: [(&str, &str); 22] = [
+    ("0.0.0.0", "an unspecified address"),
+    ("10.0.0.1", "a private address"),
+    ("100.64.0.1", "a carrier's shared address space"),
+    ("127.0.0.2", "a loopback address"),
+    ("169.254.169.254", "a link-local address"),
+    ("192.0.0.8", "a reserved range"),
+    ("192.88.99.1", "a reserved range"),
+    ("192.168.0.1", "a private address"),
+    ("198.18.0.1", "a reserved range"),
+    ("224.0.0.1", "a multicast address"),
+    ("255.255.255.255", "a reserved range"),
+    ("::", "an unspecified address"),
+    ("::1", "a loopback address"),
+    ("::ffff:10.0.0.1", "a private address"),
+    ("64:ff9b::a9fe:a9fe", "a link-local address"),
+    ("64:ff9b:1::1", "a reserved range"),
+    ("2001::1", "a tunnelling range"),
+    ("2001:db8::1", "a reserved range"),
+    ("2002:7f00:1::1", "a loopback address"),
+    ("fc00::1", "a private address"),
+    ("fe80::1", "a link-local address"),
+    ("ff02::1", "a multicast address"),
+];
+
+#[test]
+fn no_way_of_naming_an_address_gets_past_the_guard() {
+    for (address, why) in SPECIAL {
+        let ip: IpAddr = address.parse().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("{ip} filed.example\n")).unwrap();
+        let (proxy, addr) = guarded(|options| {
+            options.resolver = Answers::new(&[&[address]]);
+            options.names.given = vec![
+                parse_given(&format!("given.example:[{ip}]"))
+                    .or_else(|_| parse_given(&format!("given.example:{ip}")))
+                    .unwrap(),
+            ];
+            options.names.hosts_files = vec![file.path().to_owned()];
+        });
+        let literal = if ip.is_ipv6() { format!("[{ip}]:9") } else { format!("{ip}:9") };
+        for host in [&literal, "asked.example:9", "given.example:9", "filed.example:9"] {
+            for refused in [once(addr, host), tunnel(addr, host)] {
+                assert_eq!(refused.status, 403, "{address} {host}: {}", refused.head);
+                assert_eq!(refused.rule(), Some("protected-mode"), "{address} {host}");
+                let reason = refused.field("x-threadgate-reason").unwrap();
+                assert!(reason.ends_with(why), "{address} {host}: {reason}");
+            }
+        }
+        assert_eq!(proxy.stats().upstream_connects, 0, "{address}");
+    }
+}
+
+#[test]
+fn an_explicit_allowance_wins_by_address_and_by_name() {
+    let origin = Origin::script_at_once(4, |peer| {
+        while peer.try_read_head().is_some() {
+            peer.send(OK);
+        }
+    });
+    let port = origin.addr.port();
+    for (allowed, host) in [
+        ("127.0.0.1", format!("127.0.0.1:{port}")),
+        ("127.0.0.1", format!("[::ffff:127.0.0.1]:{port}")),
+        ("127.0.0.0/8", format!("name.example:{port}")),
+        (".example", format!("name.example:{port}")),
+    ] {
+        let near = || Answers::new(&[&["127.0.0.1"]]);
+        let (_proxy, addr) = guarded(|options| {
+            options.resolver = near();
+            options.access = access(&[allowed], &[]);
+        });
+        assert_eq!(once(addr, &host).status, 200, "{allowed} {host}");
+        // A denial is none less for it: what allows comes first, what is not named is guarded.
+        let (_proxy, addr) = guarded(|options| {
+            options.resolver = near();
+            options.access = access(&["10.0.0.0/8", "other.example"], &["192.0.2.0/24"]);
+        });
+        assert_eq!(once(addr, &host).rule(), Some("protected-mode"), "{host}");
+    }
+    origin.join();
+}
+
+/// Of a name's addresses each is judged by itself, whichever is tried first.
+#[test]
+fn of_several_addresses_only_those_that_may_be_are_tried() {
+    let origin = Origin::script_at_once(2, |peer| {
+        peer.read_head();
+        peer.send(OK);
+    });
+    let port = origin.addr.port();
+    let _elsewhere = Elsewhere::new([127, 0, 0, 2], port);
+    for answer in [&["127.0.0.2", "127.0.0.1"], &["127.0.0.1", "127.0.0.2"]] {
+        let (_proxy, addr) = guarded(|options| {
+            options.resolver = Answers::new(&[answer]);
+            options.access = access(&["127.0.0.1"], &[]);
+        });
+        assert_eq!(once(addr, &format!("both.example:{port}")).status, 200, "{answer:?}");
+    }
+    origin.join();
+    // The one that may be tried is down: the other is not tried for it.
+    let (proxy, addr) = guarded(|options| {
+        options.resolver = Answers::new(&[&["127.0.0.3", "127.0.0.2"]]);
+        options.access = access(&["127.0.0.3"], &[]);
+    });
+    assert_eq!(once(addr, &format!("both.example:{port}")).status, 403);
+    assert_eq!(proxy.stats().upstream_connects, 0);
+}
+
+/// A name that leads to a public address when it is looked at, and to a private one when it is used.
+#[test]
+fn a_name_that_leads_elsewhere_the_next_time_is_judged_anew() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    });
+    let port = origin.addr.port();
+    let _elsewhere = Elsewhere::new([127, 0, 0, 2], port);
+    let answers = Answers::new(&[&["127.0.0.1"], &["127.0.0.2"]]);
+    let (_proxy, addr) = guarded(|options| {
+        options.resolver = Arc::<Answers>::clone(&answers);
+        options.names.ttl = Duration::ZERO;
+        // What is public is what the test can connect to.
+        options.access = access(&["127.0.0.1"], &[]);
+    });
+    let mut client = Peer::connect(addr);
+    let host = format!("rebinds.example:{port}");
+    assert_eq!(ask(&mut client, &host).status, 200);
+    assert_eq!(answers.1.load(Ordering::SeqCst), 1, "judged and connected to is one answer");
+    for _ in 0..2 {
+        let refused = ask(&mut client, &host);
+        assert_eq!(refused.rule(), Some("protected-mode"), "{}", refused.head);
+    }
+    assert_eq!(tunnel(addr, &host).rule(), Some("protected-mode"));
+    origin.join();
+}
+
+/// A client from this address of loopback.
+fn client_from(ip: [u8; 4], proxy: SocketAddr) -> Peer {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect(&proxy.into()).unwrap();
+    Peer::new(TcpStream::from(socket))
+}
+
+/// The connection that one client was allowed to make waits in the pool when another asks for the same.
+#[test]
+fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
+    let origin = Origin::script(1, |peer| {
+        while peer.try_read_head().is_some() {
+            peer.send(OK);
+        }
+    });
+    let host = format!("name.example:{}", origin.addr.port());
+    let (proxy, addr) = guarded(|options| {
+        options.resolver = Answers::new(&[&["127.0.0.1"]]);
+        let mut access = access(&["127.0.0.1"], &[]);
+        access.rules[0].clients.push(Network::parse("127.0.0.3").unwrap());
+        options.access = access;
+    });
+    let mut allowed = client_from([127, 0, 0, 3], addr);
+    let mut other = client_from([127, 0, 0, 4], addr);
+    for _ in 0..2 {
+        assert_eq!(ask(&mut allowed, &host).status, 200);
+        eventually_eq(|| proxy.report().gauges.upstream_idle, 1);
+        let refused = ask(&mut other, &host);
+        assert_eq!((refused.status, refused.rule()), (403, Some("protected-mode")));
+    }
+    // Another policy is put in force: it holds for what is kept, too.
+    let mut access = Access { origins: proxy.policy().origins.clone(), ..Access::default() };
+    let source = access.origins.add(Source::Named("later".to_owned()));
+    let mut rule = Rule::new(RuleId { source, line: 0 }, Action::Allow);
+    rule.clients.push(Network::parse("127.0.0.4").unwrap());
+    rule.destinations.push(Destination::parse("name.example").unwrap());
+    access.rules.push(rule);
+    proxy.set_access(&access, false);
+    assert_eq!(ask(&mut other, &host).status, 200);
+    eventually_eq(|| proxy.report().gauges.upstream_idle, 1);
+    assert_eq!(ask(&mut allowed, &host).rule(), Some("protected-mode"));
+    assert_eq!((proxy.stats().upstream_connects, proxy.stats().upstream_reuses), (1, 2));
+    drop(proxy);
+    origin.join();
+}
