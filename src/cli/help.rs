@@ -93,9 +93,12 @@ Access:
                                     (default: all)
       --schemes LIST                how requests may go, of http,ws,connect
                                     (default: all)
+      --deny-with 403|204|URL       what a refused request gets: an answer that names
+                                    the rule, nothing, or a redirect; CONNECT always
+                                    gets the first (default 403)
       --policy MODE                 what is done with requests that no --allow names:
-                                    open lets them through, enforce refuses them, report
-                                    lets all through and logs what enforce would refuse
+                                    open lets them through, enforce refuses them; report
+                                    refuses nothing, and logs what enforce would refuse
                                     (default open)
 
 Names and connecting:

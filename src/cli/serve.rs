@@ -174,6 +174,10 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "LIST")]
     schemes: Option<String>,
 
+    /// what a refused client gets
+    #[argh(option, arg_name = "403|204|URL")]
+    deny_with: Option<String>,
+
     /// what is done without a rule
     #[argh(option, arg_name = "MODE")]
     policy: Option<String>,
@@ -264,6 +268,8 @@ impl ServeArgs {
                 connect_ports: self.connect_ports,
                 methods: self.methods,
                 schemes: self.schemes,
+                deny_with: read("--deny-with", self.deny_with, access::parse_deny_with)?
+                    .unwrap_or_default(),
                 policy: read("--policy", self.policy, access::parse_mode)?.unwrap_or_default(),
             },
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),

@@ -6,12 +6,13 @@
 use crate::policy::Access;
 use crate::policy::bounds::Bounds;
 use crate::policy::decide::Mode;
+use crate::policy::deny_with::{DenyWith, Redirect};
 use crate::policy::destination::{Destination, parse_ports};
 use crate::policy::network::Network;
 use crate::policy::origin::{Origins, RuleId, Source};
 use crate::policy::rules::{Action, Rule, Way};
-use crate::wire::Method;
 use crate::wire::field::is_token_octet;
+use crate::wire::{Authority, Method};
 
 /// What was written about access; every value is checked, the files are not read yet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -32,6 +33,8 @@ pub struct AccessOptions {
     pub schemes: Option<String>,
     /// What is done with a request that nothing speaks of.
     pub policy: Mode,
+    /// What a client gets whose request is refused.
+    pub deny_with: DenyWith,
 }
 
 /// Why no policy can be made of a file that is named.
@@ -71,7 +74,14 @@ impl AccessOptions {
         let mut origins = before.cloned().unwrap_or_default();
         let rules = self.rules(&mut origins)?;
         let bounds = self.bounds(&mut origins)?;
-        Ok(Access { origins, bounds, rules, mode: self.policy, own: Vec::new() })
+        Ok(Access {
+            origins,
+            bounds,
+            rules,
+            mode: self.policy,
+            deny_with: self.deny_with.clone(),
+            own: Vec::new(),
+        })
     }
 
     /// What is written on the command line itself.
@@ -181,6 +191,40 @@ fn each(
         rules.push(rule);
     }
     Ok(())
+}
+
+/// Reads what a client gets whose request is refused: `403`, `204`, or a URL.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option.
+pub fn parse_deny_with(text: &str) -> Result<DenyWith, String> {
+    let wrong = || {
+        format!(
+            "'{text}' is not an answer; give 403, 204, or a URL such as http://intranet.example/blocked"
+        )
+    };
+    let (rest, default_port) = match text {
+        "403" => return Ok(DenyWith::Refusal),
+        "204" => return Ok(DenyWith::Nothing),
+        url => match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+            (Some(rest), _) => (rest, 80),
+            (_, Some(rest)) => (rest, 443),
+            (None, None) => return Err(wrong()),
+        },
+    };
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(wrong());
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = Authority::parse(authority).map_err(|_| wrong())?;
+    let host = match authority.ip {
+        Some(ip) if ip.is_ipv6() => format!("[{ip}]"),
+        _ => authority.host.to_ascii_lowercase(),
+    };
+    let port = authority.port.unwrap_or(default_port);
+    let authority = format!("{host}:{port}").into();
+    Ok(DenyWith::Elsewhere(Redirect { url: text.into(), authority }))
 }
 
 /// Reads what is done with a request that nothing speaks of.

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::bounds::Bounds;
+use super::deny_with::DenyWith;
 use super::guard::Scope;
 use super::origin::RuleId;
 use super::rules::{Action, Request};
@@ -112,12 +113,20 @@ pub struct Rules {
     pub rules: Arc<Ruleset>,
     /// What happens if none has.
     pub mode: Mode,
+    /// What a client gets whose request is refused.
+    pub deny_with: DenyWith,
 }
 
 impl Rules {
     /// Rules of a listener where none is written.
     pub fn plain(scope: Scope) -> Self {
-        Self { scope, bounds: Bounds::default(), rules: Arc::default(), mode: Mode::Open }
+        Self {
+            scope,
+            bounds: Bounds::default(),
+            rules: Arc::default(),
+            mode: Mode::Open,
+            deny_with: DenyWith::Refusal,
+        }
     }
 
     /// Whether only the scope decides: then nothing of a request needs to be looked at.

@@ -29,7 +29,7 @@ fn rules(mode: Mode, scope: Scope, written: &str) -> Arc<Rules> {
     };
     let rules = (1..).zip(written.lines().map(str::trim).filter(|l| !l.is_empty())).map(rule);
     let rules = Arc::new(Ruleset::new(rules.collect()));
-    Arc::new(Rules { scope, bounds: Bounds::default(), rules, mode })
+    Arc::new(Rules { rules, mode, ..Rules::plain(scope) })
 }
 
 fn request(host: &str) -> Request<'_> {

@@ -2,11 +2,13 @@
 //!
 //! In reading order: [`origin`] (where a rule is written), [`network`] and [`destination`] (what it
 //! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all),
-//! [`guard`] (what holds without a rule), [`decide`] (the order of it all), [`trace`] (how it came about). A [`Policy`] is a value that never changes; reading it again makes another one, which
+//! [`guard`] (what holds without a rule), [`decide`] (the order of it all), [`trace`] (how it came about),
+//! [`deny_with`] (what is answered). A [`Policy`] is a value that never changes; reading it again makes another one, which
 //! the workers take up between two turns.
 
 pub mod bounds;
 pub mod decide;
+pub mod deny_with;
 pub mod destination;
 pub mod guard;
 pub mod network;
@@ -23,6 +25,7 @@ use parking_lot::Mutex;
 
 use bounds::Bounds;
 use decide::{Mode, Rules};
+use deny_with::DenyWith;
 use guard::Scope;
 use origin::Origins;
 use rules::Rule;
@@ -39,6 +42,8 @@ pub struct Access {
     pub rules: Vec<Rule>,
     /// What is done with a request that no rule has.
     pub mode: Mode,
+    /// What a client gets whose request is refused.
+    pub deny_with: DenyWith,
     /// What holds for single listeners instead, by their number.
     pub own: Vec<(u16, Own)>,
 }
@@ -73,7 +78,8 @@ impl Access {
     /// The rules of a listener.
     fn rules(&self, rules: Arc<Ruleset>, address: IpAddr, open: bool) -> Arc<Rules> {
         let (scope, bounds) = (Scope::of(address, open), self.bounds.clone());
-        Arc::new(Rules { scope, bounds, rules, mode: self.mode })
+        let deny_with = self.deny_with.clone();
+        Arc::new(Rules { scope, bounds, rules, mode: self.mode, deny_with })
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::net::hosts::without_dot;
 use crate::observe::counters::Denial;
 use crate::policy::decide::{Decision, Verdict};
+use crate::policy::deny_with::DenyWith;
 use crate::policy::rules::{Request, Way};
-use crate::wire::RequestHead;
+use crate::wire::{Method, RequestHead};
 
 use super::Turn;
 use super::exchange::Exchange;
@@ -104,6 +105,26 @@ impl Exchange {
         turn.policy.origins.hit(rule);
         if let Some(denial) = denial {
             turn.counters.count(|c| c.count_denial(denial));
+        }
+    }
+
+    /// What the client gets instead of a refusal by rule: a status, and where it is sent.
+    pub(super) fn instead<'d>(
+        &self,
+        error: &Error,
+        deny_with: &'d DenyWith,
+    ) -> Option<(u16, Option<&'d str>)> {
+        let by_rule =
+            matches!(error.kind(), Kind::HttpRequestDenied | Kind::DestinationIpProhibited);
+        if !by_rule || error.status() != 403 || self.facts.method == Method::Connect {
+            return None;
+        }
+        match deny_with {
+            DenyWith::Refusal => None,
+            DenyWith::Nothing => Some((204, None)),
+            // It would go round in circles.
+            DenyWith::Elsewhere(to) if *to.authority == *self.destination.authority => None,
+            DenyWith::Elsewhere(to) => Some((302, Some(&to.url))),
         }
     }
 }

@@ -35,7 +35,6 @@ impl Reply<'_> {
     /// Appends the reply. With `head_only` the content is announced but not sent (RFC 9110 §9.3.2).
     pub fn write(&self, out: &mut Vec<u8>, connection: Connection, head_only: bool) {
         let mut head = String::with_capacity(256);
-        let length = self.content.map_or(0, |(_, content)| content.len());
         // Writing to a String cannot fail.
         let _ = write!(
             head,
@@ -47,7 +46,12 @@ impl Reply<'_> {
         if let Some((media_type, _)) = self.content {
             let _ = write!(head, "Content-Type: {media_type}\r\n");
         }
-        let _ = write!(head, "Content-Length: {length}\r\n{}", self.fields);
+        // A 204 has none by its number (RFC 9110 §8.6).
+        if self.status != 204 {
+            let length = self.content.map_or(0, |(_, content)| content.len());
+            let _ = write!(head, "Content-Length: {length}\r\n");
+        }
+        head.push_str(self.fields);
         head.push_str(match connection {
             Connection::Close => "Connection: close\r\n\r\n",
             Connection::Keep => "\r\n",
@@ -69,6 +73,8 @@ pub struct About<'a> {
     pub destination: &'a str,
     /// The rule that decided, if one did.
     pub rule: Option<RuleName<'a>>,
+    /// Where else the client is sent.
+    pub location: Option<&'a str>,
     /// Whether the client would rather read HTML.
     pub html: bool,
 }
@@ -81,7 +87,7 @@ pub fn write_error(
     connection: Connection,
     head_only: bool,
 ) {
-    let About { name, destination, rule, html } = *about;
+    let About { name, destination, rule, location, html } = *about;
     let status = error.status();
     let (phase, side) = (error.phase().word(), error.side().word());
     let reason = error.reason();
@@ -99,6 +105,13 @@ pub fn write_error(
     if !rule.is_empty() {
         let rule = printable(&rule);
         let _ = write!(fields, "X-Threadgate-Reason: {rule}; {}\r\n", printable(reason));
+    }
+    if let Some(location) = location {
+        let _ = write!(fields, "Location: {location}\r\n");
+    }
+    if status == 204 {
+        Reply { status, content: None, fields: &fields }.write(out, connection, head_only);
+        return;
     }
     let content = if html {
         let (details, to) = (escape(&details), escape(destination));
@@ -175,6 +188,8 @@ fn advice(error: &Error) -> &'static str {
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        204 => "No Content",
+        302 => "Found",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
@@ -254,7 +269,7 @@ mod tests {
     fn write(html: bool, head_only: bool) -> String {
         let mut out = Vec::new();
         let connection = Connection::Close;
-        let about = About { name: "t", destination: "<a>:80", rule: None, html };
+        let about = About { name: "t", destination: "<a>:80", rule: None, location: None, html };
         write_error(&mut out, &refused(), &about, connection, head_only);
         String::from_utf8(out).unwrap()
     }

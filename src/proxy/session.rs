@@ -356,6 +356,12 @@ impl Session {
             || error.side() == Side::Client
             || (self.client.ended && self.client.buffer.is_empty())
             || turn.ctx.is_draining();
+        let rules = turn.policy.of(self.asker.listener);
+        let instead = rules.and_then(|rules| exchange.instead(&error, &rules.deny_with));
+        let (error, location) = match instead {
+            Some((status, location)) => (error.with_status(status), location),
+            None => (error, None),
+        };
         turn.buffers.lend(&mut exchange.to_client);
         reply::write_error(
             exchange.to_client.tail(),
@@ -364,6 +370,7 @@ impl Session {
                 name: turn.ctx.name(),
                 destination: &exchange.destination.authority,
                 rule: exchange.rule.map(|rule| turn.policy.origins.name(rule)),
+                location,
                 html: exchange.facts.html,
             },
             connection(exchange.close, exchange.facts.version),

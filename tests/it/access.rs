@@ -155,6 +155,9 @@ fn a_wrong_bound_is_a_usage_error_that_says_what_to_give() {
         ("--methods=get", "'get' is not GET: the case of a method counts"),
         ("--methods=GET POST", "'GET POST' is not a method; give methods such as GET,HEAD"),
         ("--schemes=https", "'https' is not one of http, ws and connect; give those"),
+        ("--deny-with=404", "'404' is not an answer; give 403, 204, or a URL"),
+        ("--deny-with=http:///x", "is not an answer"),
+        ("--deny-with=http://a b/", "is not an answer"),
         ("--policy=deny", "'deny' is not a policy; give open, "),
     ] {
         let ended = run(&mut command(&[option]));
@@ -162,5 +165,36 @@ fn a_wrong_bound_is_a_usage_error_that_says_what_to_give() {
         let start = format!("threadgate: {}: ", option.split('=').next().unwrap());
         assert!(ended.stderr.starts_with(&start), "{}", ended.stderr);
         assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_refused_request_gets_what_is_asked_for_and_keeps_its_connection() {
+    let blocked = "http://blocked.example:8080/why?x=y";
+    let redirect = format!("--deny-with={blocked}");
+    for (option, status) in [("--deny-with=403", 403), ("--deny-with=204", 204), (&*redirect, 302)]
+    {
+        let proxy = Binary::start(&["--deny=.example", "--deny=10.0.0.0/8", option]);
+        let mut client = Peer::connect(proxy.addr);
+        for (target, rule) in [("http://a.example/", "--deny:1"), ("http://10.0.0.1/", "--deny:2")]
+        {
+            let refused = ask(&mut client, target);
+            assert_eq!((refused.status, refused.rule()), (status, Some(rule)), "{option} {target}");
+            let location = (status == 302).then_some(blocked);
+            assert_eq!(refused.field("location"), location, "{option}");
+            assert_eq!(refused.field("content-length").is_some(), status != 204, "{option}");
+            assert_eq!(refused.content.is_empty(), status == 204, "{option}");
+            assert_eq!(refused.field("cache-control"), Some("no-store"), "{option}");
+            assert!(refused.field("proxy-status").is_some_and(|s| s.contains("error=")));
+        }
+        // Round in circles nobody is sent, a tunnel is never sent elsewhere, and what is no rule's doing
+        // stays what it is.
+        if status == 302 {
+            assert_eq!(ask(&mut client, "http://Blocked.example:8080/").status, 403);
+        }
+        client.send("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert_eq!(client.read_response().status, 403, "{option}");
+        client.send("GET ftp://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert_eq!(client.read_response().status, 501, "{option}");
     }
 }
