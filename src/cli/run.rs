@@ -17,7 +17,7 @@ use crate::cli::readiness::Readiness;
 use crate::config::{Config, ExitAfter, LogTarget};
 use crate::net::listener::Place;
 use crate::observe::access_log::Destination;
-use crate::observe::stats::Snapshot;
+use crate::observe::report::Report;
 use crate::server::{self, Server, StartError};
 
 /// How long a process that must end now waits for the last lines of its log.
@@ -72,7 +72,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
                 reread_hosts(&server);
                 readiness.ready(&listening);
             }
-            SIGUSR2 => tell(log::Level::Info, &server.stats()),
+            SIGUSR2 => tell(log::Level::Info, &server.report()),
             _ => {
                 by_signal = true;
                 break;
@@ -154,9 +154,9 @@ fn drain(
         .name("drain".into())
         .spawn(move || {
             let handle = Closing(handle);
-            let stats = server.stats_reader();
+            let report = server.report_reader();
             let closed = server.shutdown(grace);
-            tell(log::Level::Debug, &stats());
+            tell(log::Level::Debug, &report());
             drop(handle);
             closed
         })
@@ -188,8 +188,8 @@ impl Drop for Closing {
 }
 
 /// A snapshot, a log line for each of its lines.
-fn tell(level: log::Level, stats: &Snapshot) {
-    for line in stats.to_string().lines() {
+fn tell(level: log::Level, report: &Report) {
+    for line in report.to_string().lines() {
         log::log!(level, "stats: {line}");
     }
 }

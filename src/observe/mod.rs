@@ -8,6 +8,7 @@
 //! - [`histogram`]: how long things took, in fixed buckets.
 //! - [`counters`]: the list of what is counted.
 //! - [`gauges`]: the list of what is measured when somebody asks.
+//! - [`rule_hits`]: how often rules have decided.
 //! - [`stats`]: the counters of all workers, and their sum.
 //! - [`summary`]: the sum for a person.
 //! - [`report`]: all of it at one time, for Prometheus and as JSON.
@@ -19,5 +20,6 @@ pub mod gauges;
 pub mod histogram;
 pub mod measure;
 pub mod report;
+pub mod rule_hits;
 pub mod stats;
 pub mod summary;

@@ -7,6 +7,7 @@ use super::counters::Counters;
 use super::gauges::Gauges;
 use super::histogram::Histogram;
 use super::measure::{Kind, Measure, Sample};
+use super::rule_hits::{self, RuleHits};
 
 /// How far the proxy is in its life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,6 +43,8 @@ pub struct Report {
     pub counters: Counters,
     /// How things are.
     pub gauges: Gauges,
+    /// How often rules have decided.
+    pub rule_hits: RuleHits,
 }
 
 impl Report {
@@ -77,6 +80,7 @@ impl Report {
                 }
             }
         }
+        self.rule_hits.write_prometheus(&mut out);
         out
     }
 
@@ -119,6 +123,8 @@ impl Report {
                 out.push('}');
             }
         }
+        let _ = write!(out, ",\n\"{}\": ", rule_hits::KEY);
+        self.rule_hits.write_json(&mut out);
         out.push_str("\n}\n");
         out
     }
@@ -173,7 +179,8 @@ mod tests {
         counters.exchange_seconds.record(Duration::from_millis(3));
         counters.exchange_seconds.record(Duration::from_secs(1000));
         let gauges = Gauges { start_time_seconds: 1.5, ready: 1, ..Gauges::default() };
-        Report { life: Life::Serving, uptime: Duration::from_secs(3), counters, gauges }
+        let (uptime, rule_hits) = (Duration::from_secs(3), RuleHits::default());
+        Report { life: Life::Serving, uptime, counters, gauges, rule_hits }
     }
 
     #[test]
@@ -193,8 +200,8 @@ mod tests {
             }
         }
         let keys = value.as_object().unwrap().len();
-        // Those of its own are version, state and uptime; build_info is left out.
-        assert_eq!(keys, names.len() - 1 + 3);
+        // Those of its own are version, state, uptime and hits of rules; build_info is left out.
+        assert_eq!(keys, names.len() - 1 + 4);
     }
 
     #[test]

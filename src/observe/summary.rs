@@ -3,10 +3,25 @@
 use std::fmt;
 
 use super::counters::{CLASSES, Counters};
+use super::report::Report;
+use super::rule_hits::RuleHits;
 
 /// Several lines, rare events only if there were any, no newline at the end.
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_summary(f, &RuleHits::default())
+    }
+}
+
+/// The same, with what rules have decided.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counters.write_summary(f, &self.rule_hits)
+    }
+}
+
+impl Counters {
+    fn write_summary(&self, f: &mut fmt::Formatter<'_>, hits: &RuleHits) -> fmt::Result {
         let active = |now: u64, all: u64, done: &str| format!("{now} active, {all} {done}");
         let always = |name, text| (name, Some(text));
         let rare = |name, count: u64| (name, (count > 0).then(|| count.to_string()));
@@ -72,6 +87,14 @@ impl fmt::Display for Counters {
             ),
             rare("waits for a connection permit", self.accepts_refused_no_permit),
             rare("accept failures", self.accept_failures),
+            (
+                "denials",
+                (self.denials != [0; 2]).then(|| {
+                    let [refused, reported] = self.denials;
+                    format!("{refused} refused, {reported} reported")
+                }),
+            ),
+            ("rule hits", Some(hits.to_string()).filter(|hits| !hits.is_empty())),
             rare("panics", self.panics),
             rare("access log lines dropped", self.log_lines_dropped),
         ];

@@ -15,7 +15,7 @@ use crate::observe::report::{Life, Report};
 use crate::observe::summary::Size;
 use crate::wire::{Authority, Method, Target};
 
-use super::reply::Reply;
+use super::reply::{Reply, escape};
 
 /// Connections to the admin listener at once; more wait in the kernel.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -145,6 +145,9 @@ th,td{text-align:left;vertical-align:top;padding:.25em 1em .25em 0;border-top:1p
 th{white-space:nowrap}.n td{text-align:right}.n th~th{text-align:right}.n td:last-child,.n \
 th:last-child{padding-right:0}";
 
+/// Sources of rules on the page, those with the most hits.
+const SOURCES: usize = 20;
+
 /// The overview for a person.
 fn page(report: &Report) -> String {
     let (c, g) = (&report.counters, &report.gauges);
@@ -229,6 +232,13 @@ fn page(report: &Report) -> String {
         let text = if text.is_empty() { "none" } else { &text };
         let _ = writeln!(html, "<tr><th>{name}<td>{text}");
     }
+    let [refused, reported] = c.denials;
+    let denied = counted([("refused", refused), ("reported", reported)].into_iter());
+    html.push_str("</table>\n<h2>What rules decided</h2>\n<table>\n");
+    let _ = writeln!(html, "<tr><th>against a request<td>{denied}");
+    for (source, hits) in report.rule_hits.ranked().into_iter().take(SOURCES) {
+        let _ = writeln!(html, "<tr><th>{}<td>{}", escape(source), grouped(hits));
+    }
     html.push_str(
         "</table>\n<h2>How long things took</h2>\n<table class=\"n\">\n\
          <tr><th>phase<th>count<th>50 % within<th>90 % within<th>99 % within\n",
@@ -290,6 +300,7 @@ pub(super) mod tests {
     use super::*;
     use crate::observe::counters::Counters;
     use crate::observe::gauges::Gauges;
+    use crate::observe::rule_hits::RuleHits;
 
     /// A proxy in which nothing has happened.
     pub(in super::super) struct At(pub(in super::super) Life);
@@ -302,7 +313,8 @@ pub(super) mod tests {
         fn report(&self) -> Report {
             let uptime = Duration::from_secs(7385);
             let (counters, gauges) = (Counters::default(), Gauges::default());
-            Report { life: self.0, uptime, counters, gauges }
+            let rule_hits = RuleHits::default();
+            Report { life: self.0, uptime, counters, gauges, rule_hits }
         }
     }
 

@@ -234,7 +234,7 @@ fn quotable(text: &str) -> String {
 }
 
 /// `text` for HTML content.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -8,15 +8,14 @@
 
 pub mod acceptor;
 pub mod batch;
+mod defaults;
 pub mod overview;
 pub mod parking;
 pub mod ready;
 pub mod streams;
 pub mod workers;
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -24,8 +23,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::net::connecting::Connecting;
 use crate::net::dial::Dialer;
@@ -49,7 +46,10 @@ use crate::proxy::{Context, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
 use crate::wire;
 
+pub use defaults::raise_open_files;
+
 use acceptor::Acceptor;
+use defaults::{default_connections, default_pipes, default_threads, draw_pseudonym};
 use overview::Birth;
 use parking::{Parking, Stage};
 use ready::{Message, ReadyQueue};
@@ -395,6 +395,12 @@ impl Server {
         move || pool.snapshot()
     }
 
+    /// Reads all numbers after the server itself is gone.
+    pub fn report_reader(&self) -> impl Fn() -> Report + Send + 'static {
+        let pool = Arc::clone(&self.pool);
+        move || pool.report()
+    }
+
     /// Writes what the access log holds, and waits so long for that, after the server itself is gone
     /// or while it drains; for a process that is about to exit. Lines that come later are dropped.
     pub fn log_finisher(&self) -> impl Fn(Duration) + Send + 'static {
@@ -555,39 +561,4 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Server({:?})", self.addresses)
     }
-}
-
-/// Workers for this machine: see `docs/performance.md` for the measurement.
-fn default_threads() -> usize {
-    4 * thread::available_parallelism().map_or(1, NonZeroUsize::get)
-}
-
-/// Each client may need three descriptors: its own, and two while an upstream is dialled.
-fn default_connections() -> usize {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let places = files.saturating_sub(64) / 3;
-    usize::try_from(places).unwrap_or(usize::MAX).clamp(1, 1_000_000)
-}
-
-/// Most connections need two descriptors of the three they are counted with: what is over, half of
-/// it, is for pipes.
-fn default_pipes(places: usize) -> usize {
-    (places / 4).min(256)
-}
-
-/// Raises the soft limit of open files to the hard one. Meant for a program that is a proxy and
-/// little else, before [`Server::start`]; answers the limit in force.
-pub fn raise_open_files() -> u64 {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum {
-        // With the old limit fewer connections are allowed, and nothing else changes.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-fn draw_pseudonym() -> String {
-    // The hasher's keys are random; nothing secret hangs on them.
-    let drawn = RandomState::new().build_hasher().finish();
-    format!("threadgate-{:04x}", drawn as u16)
 }

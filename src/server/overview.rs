@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::observe::gauges::Gauges;
 use crate::observe::report::{Life, Report};
+use crate::observe::rule_hits::RuleHits;
 use crate::observe::stats::Snapshot;
 use crate::proxy::admin::Overview;
 
@@ -68,6 +69,7 @@ impl Overview for Pool {
             resolver_threads: self.ctx.resolver.threads() as u64,
             ..Gauges::of_process(self.birth.time)
         };
-        Report { life, uptime: self.birth.moment.elapsed(), counters, gauges }
+        let rule_hits = RuleHits::of(&self.ctx.policy.get().origins);
+        Report { life, uptime: self.birth.moment.elapsed(), counters, gauges, rule_hits }
     }
 }

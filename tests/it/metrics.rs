@@ -13,6 +13,7 @@ use serde_json::Value;
 use threadgate::Server;
 use threadgate::error::{Kind, Side};
 use threadgate::observe::counters::Wait;
+use threadgate::observe::rule_hits;
 
 use crate::admin::{admin_of, fetch, proxy_with_admin};
 use crate::hostile::{DropsSyns, HangingResolver, NeverReads};
@@ -22,7 +23,7 @@ use crate::proxies::{Names, OK, get, get_request};
 use crate::servers::{Origin, RefusedPort, listen};
 
 /// Each sample of `/metrics` under its name with labels.
-type Samples = BTreeMap<String, f64>;
+pub(crate) type Samples = BTreeMap<String, f64>;
 
 #[track_caller]
 fn scrape(admin: SocketAddr) -> Samples {
@@ -30,7 +31,7 @@ fn scrape(admin: SocketAddr) -> Samples {
 }
 
 #[track_caller]
-fn samples(text: &str) -> Samples {
+pub(crate) fn samples(text: &str) -> Samples {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let sample = |line: &str| {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
@@ -47,7 +48,7 @@ fn stats(admin: SocketAddr) -> Value {
 /// The same samples as read by Python's `prometheus_client`, which also sees to it that each family
 /// has a type and a help text and that histograms are whole. `None` if it is missing.
 #[track_caller]
-fn read_by_another(text: &str) -> Option<Samples> {
+pub(crate) fn read_by_another(text: &str) -> Option<Samples> {
     const SCRIPT: &str = r#"
 import json, sys
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -509,6 +510,10 @@ fn table(proxy: &Server) -> String {
         let (name, help) = (measure.metric(), measure.help);
         table.push_str(&format!("| `{name}` | `{key}` | {kind} | {label} | {help} |\n"));
     }
+    let (key, label, help) = (rule_hits::KEY, rule_hits::LABEL, rule_hits::HELP);
+    table.push_str(&format!(
+        "| `threadgate_{key}_total` | `{key}` | counter | `{label}`: as below | {help} |\n"
+    ));
     table
 }
 

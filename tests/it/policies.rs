@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
-use crate::admin::fetch;
+use crate::admin::{ask, fetch};
+use crate::metrics::{read_by_another, samples};
 use crate::peers::{Peer, eventually};
 use crate::programs::free_port;
 use crate::proxies::{Binary, OK};
-use crate::servers::Origin;
+use crate::servers::{Origin, RefusedPort};
 
 /// The lines of an access log in JSON on stdout, once there are so many.
 #[track_caller]
@@ -79,4 +80,55 @@ fn report_lets_through_and_names_what_enforce_refuses() {
     assert_eq!(stats["denials"], serde_json::json!({"refused": 0, "reported": 4}));
     drop((report, enforce));
     origin.join();
+}
+
+/// Hits are the same in every place that tells them, and another parser reads them.
+#[test]
+fn hits_are_told_by_source_in_every_form() {
+    let admin = free_port().to_string();
+    let proxy = Binary::start(&[
+        "--deny=.ads.example",
+        "--deny=.tracker.example",
+        "--allow=good.example",
+        "--methods=GET",
+        "--resolve=good.example:127.0.0.1",
+        "--admin",
+        &admin,
+    ]);
+    let refused = RefusedPort::new();
+    let near = format!("good.example:{}", refused.addr.port());
+    let mut client = Peer::connect(proxy.addr);
+    for (method, host) in [
+        ("GET", "x.ads.example"),
+        ("GET", "x.tracker.example"),
+        ("GET", near.as_str()),
+        ("POST", near.as_str()),
+        ("GET", "x.ads.example"),
+    ] {
+        client.send(format!("{method} http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        client.read_response();
+    }
+    let admin = admin.parse().unwrap();
+    let stats: Value = serde_json::from_str(fetch(admin, "/stats.json").text()).unwrap();
+    let expected =
+        [("protected-mode", 0), ("default", 0), ("--deny", 3), ("--allow", 1), ("--methods", 1)];
+    let told = stats["rule_hits"].as_object().unwrap();
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    let metrics = fetch(admin, "/metrics");
+    let samples = samples(metrics.text());
+    for (source, hits) in expected {
+        assert_eq!(told[source], hits, "{source}");
+        let name = format!("threadgate_rule_hits_total{{source=\"{source}\"}}");
+        assert_eq!(samples.get(&name), Some(&f64::from(hits)), "{source}");
+    }
+    if let Some(theirs) = read_by_another(metrics.text()) {
+        assert_eq!(theirs["threadgate_rule_hits_total{source=\"--deny\"}"], 3.0);
+    }
+    let page = ask(admin, "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n");
+    assert!(page.text().contains("<tr><th>--deny<td>3\n"), "{}", page.text());
+    assert!(page.text().contains("<th>against a request<td>4 refused, 0 reported\n"));
+    eventually(|| {
+        let said = proxy.snapshot();
+        said.contains("rule hits") && said.contains("  3 --deny, 1 --allow, 1 --methods\n")
+    });
 }
