@@ -5,12 +5,15 @@
 //! [`chunked`] finds the end of a chunked body. Below them: [`field`] knows the names that matter,
 //! [`target`] reads request-targets and authorities, [`framing`] says where content ends, [`hop`]
 //! what must not travel further, [`upgrade`] what the connection may turn into, [`via`] who handled
-//! the message before, [`forwarded`] on whose behalf.
+//! the message before, [`forwarded`] on whose behalf. Apart from them [`client_hello`] reads how a TLS
+//! connection in a tunnel begins.
 //!
 //! One rule is above all others: a message that two recipients could read in two ways is refused,
-//! never repaired. Parsing allocates nothing; a value borrows the octets it was read from.
+//! never repaired. Parsing allocates nothing, but for a ClientHello in several records; a value borrows
+//! the octets it was read from.
 
 pub mod chunked;
+pub mod client_hello;
 pub mod detect;
 pub mod field;
 pub mod forwarded;
@@ -53,6 +56,7 @@ mod tests {
         type Fuzz = fn(&[u8]);
         let targets: &[(&str, Fuzz)] = &[
             ("chunked", super::chunked::fuzz),
+            ("client_hello", super::client_hello::fuzz),
             ("detect", super::detect::fuzz),
             ("framing", super::framing::fuzz),
             ("request_head", super::request::fuzz),

@@ -1,0 +1,395 @@
+//! The ClientHello with which a TLS connection begins: whom does it want to reach? (RFC 8446 §4.1.2)
+//!
+//! Read out of the first octets of a connection, in as many records as it comes (RFC 8446 §5.1) and
+//! however those are cut. Lengths are taken literally: each vector fills exactly the room it is
+//! given, and what is there twice is refused, since two servers could take one each.
+//!
+//! An extension that nobody here knows, GREASE among them (RFC 8701), is skipped. The name is the one
+//! in the clear: with Encrypted ClientHello (RFC 9849) that is the outer one, which says who decrypts
+//! and not who is meant; and browsers send that extension with nothing in it, so that its presence
+//! says nothing. What is no TLS is told from what only begins like it. A hello in the format of
+//! SSL 2 is no TLS: it can name no host.
+
+use std::str;
+
+/// Octets of a ClientHello at most, its handshake head included.
+pub const MAX_MESSAGE: usize = 16 * 1024;
+/// In how many records it may come.
+const MAX_RECORDS: usize = 64;
+/// Octets of a record before its fragment.
+const RECORD_HEAD: usize = 5;
+/// Octets of a handshake message before its body.
+const MESSAGE_HEAD: usize = 4;
+/// Octets that are looked at, at most: with so many there is an answer.
+pub const MAX_OCTETS: usize = MAX_MESSAGE + MAX_RECORDS * RECORD_HEAD;
+
+/// Content types of records (RFC 8446 §B.1, RFC 6520 §3).
+const HANDSHAKE: u8 = 0x16;
+const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
+/// The first octet of every version of TLS (RFC 8446 §4.1.2).
+const MAJOR: u8 = 3;
+/// Handshake type (RFC 8446 §4).
+const CLIENT_HELLO: u8 = 1;
+/// Extension types (RFC 6066 §3, RFC 7301 §3.1, RFC 9849 §5).
+const SERVER_NAME: u16 = 0;
+const ALPN: u16 = 16;
+const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+/// Type of a name (RFC 6066 §3).
+const HOST_NAME: u8 = 0;
+/// Octets of a host name at most (RFC 1035 §2.3.4).
+const MAX_NAME: usize = 255;
+
+/// What the first octets of a connection turned out to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reading<'a> {
+    /// More octets are needed.
+    Incomplete,
+    /// Not TLS; more octets do not change that.
+    NotTls,
+    /// A whole ClientHello.
+    Hello(Hello<'a>),
+    /// TLS, but nothing that can be read in one way only.
+    Malformed(HelloError),
+}
+
+/// A ClientHello, as far as it matters here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hello<'a> {
+    /// The version it gives itself; that of TLS 1.3 is TLS 1.2's.
+    pub legacy_version: u16,
+    /// The host it wants to reach, as sent: letters, digits and `-._:`.
+    pub sni: Option<&'a str>,
+    /// The extension for Encrypted ClientHello is there, perhaps as GREASE.
+    pub ech: bool,
+    /// The protocols it would speak, each with its length before it.
+    alpn: &'a [u8],
+}
+
+impl<'a> Hello<'a> {
+    /// The protocols it would speak, in its order (RFC 7301 §3.1).
+    pub fn alpn(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = Octets(self.alpn);
+        // The list was read once already.
+        std::iter::from_fn(move || rest.vector8(1).ok())
+    }
+}
+
+/// Why a ClientHello is refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum HelloError {
+    /// A name that is empty, too long, or no host name (RFC 6066 §3).
+    BadName,
+    /// A record that is empty, too long, of another type or version than the first (RFC 8446 §5.1).
+    BadRecord,
+    /// Lengths that do not fit each other (RFC 8446 §3.4).
+    BadLength,
+    /// Another message or record comes first.
+    NotFirst,
+    /// More octets, or more records, than the limit.
+    TooLong,
+    /// An extension, or a name, that is there twice (RFC 8446 §4.2, RFC 6066 §3).
+    Twice,
+}
+
+impl HelloError {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::BadName,
+        Self::BadRecord,
+        Self::BadLength,
+        Self::NotFirst,
+        Self::TooLong,
+        Self::Twice,
+    ];
+
+    /// One plain sentence saying why, without a full stop.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BadName => "the ClientHello names a host that is no name",
+            Self::BadRecord => "the ClientHello comes in a malformed record",
+            Self::BadLength => "the ClientHello has lengths that do not fit",
+            Self::NotFirst => "the TLS connection begins with something else than a ClientHello",
+            Self::TooLong => "the ClientHello is longer than the limit",
+            Self::Twice => "the ClientHello names two hosts, or has an extension twice",
+        }
+    }
+}
+
+/// Reads a ClientHello as it comes, each octet of its records once.
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    /// How many octets of whole records were gathered.
+    walked: usize,
+    /// How many records that were, at most [`MAX_RECORDS`].
+    records: usize,
+    /// Their fragments. Stays empty if the first record is all of the message, as is usual.
+    message: Vec<u8>,
+}
+
+impl Reader {
+    /// Reads on. `octets` is all that has come on the connection, those of the call before first.
+    pub fn read<'a>(&'a mut self, octets: &'a [u8]) -> Reading<'a> {
+        loop {
+            if let Some(length) = message_octets(&self.message) {
+                if length > MAX_MESSAGE {
+                    return Reading::Malformed(HelloError::TooLong);
+                }
+                if self.message.len() >= length {
+                    return whole(&self.message, length);
+                }
+            }
+            let rest = octets.get(self.walked..).unwrap_or_default();
+            let fragment = match self.record(rest) {
+                Ok(Some(fragment)) => fragment,
+                Ok(None) => return Reading::Incomplete,
+                Err(reading) => return reading,
+            };
+            if let Some(length) = message_octets(fragment)
+                && self.message.is_empty()
+                && fragment.len() >= length
+            {
+                return whole(fragment, length);
+            }
+            self.message.extend_from_slice(fragment);
+            self.walked += RECORD_HEAD + fragment.len();
+            self.records += 1;
+        }
+    }
+
+    /// The fragment of the record at the front, once that is whole.
+    fn record<'o>(&self, rest: &'o [u8]) -> Result<Option<&'o [u8]>, Reading<'static>> {
+        let malformed = |error| Err(Reading::Malformed(error));
+        let is_first = self.records == 0;
+        let [kind, rest @ ..] = rest else { return Ok(None) };
+        if *kind != HANDSHAKE && !is_first {
+            return malformed(HelloError::BadRecord);
+        }
+        if !CONTENT_TYPES.contains(kind) {
+            return Err(Reading::NotTls);
+        }
+        let [major, rest @ ..] = rest else { return Ok(None) };
+        if *major != MAJOR {
+            return if is_first { Err(Reading::NotTls) } else { malformed(HelloError::BadRecord) };
+        }
+        if *kind != HANDSHAKE {
+            // Some servers skip a warning before the ClientHello: it must not hide one.
+            return malformed(HelloError::NotFirst);
+        }
+        let [_, a, b, rest @ ..] = rest else { return Ok(None) };
+        let length = usize::from(u16::from_be_bytes([*a, *b]));
+        if !(1..=MAX_MESSAGE).contains(&length) {
+            return malformed(HelloError::BadRecord);
+        }
+        if self.records == MAX_RECORDS || self.message.len() + length > MAX_MESSAGE {
+            return malformed(HelloError::TooLong);
+        }
+        if is_first && rest.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+            return malformed(HelloError::NotFirst);
+        }
+        Ok(rest.get(..length))
+    }
+}
+
+/// How long a message is, its head included, once that has come.
+fn message_octets(message: &[u8]) -> Option<usize> {
+    let [_, a, b, c, ..] = *message else { return None };
+    Some(u32::from_be_bytes([0, a, b, c]) as usize + MESSAGE_HEAD)
+}
+
+/// Reads a message that is there, and should end with its record.
+fn whole(message: &[u8], length: usize) -> Reading<'_> {
+    let body = match message.get(MESSAGE_HEAD..) {
+        Some(body) if message.len() == length => body,
+        _ => return Reading::Malformed(HelloError::BadLength),
+    };
+    match hello(Octets(body)) {
+        Ok(hello) => Reading::Hello(hello),
+        Err(error) => Reading::Malformed(error),
+    }
+}
+
+fn hello(mut body: Octets<'_>) -> Result<Hello<'_>, HelloError> {
+    let legacy_version = body.u16()?;
+    if legacy_version >> 8 != u16::from(MAJOR) {
+        return Err(HelloError::BadLength);
+    }
+    body.take(32)?; // random
+    if body.vector8(0)?.len() > 32 // legacy_session_id
+        || body.vector16(2)?.len() % 2 != 0 // cipher_suites
+        || body.vector8(1)?.is_empty()
+    // legacy_compression_methods
+    {
+        return Err(HelloError::BadLength);
+    }
+    let mut hello = Hello { legacy_version, sni: None, ech: false, alpn: &[] };
+    // Before TLS 1.3 there may be none (RFC 5246 §7.4.1.2).
+    if body.0.is_empty() {
+        return Ok(hello);
+    }
+    let mut extensions = Octets(body.vector16(0)?);
+    body.end()?;
+    let mut has_alpn = false;
+    while !extensions.0.is_empty() {
+        let (kind, data) = (extensions.u16()?, extensions.vector16(0)?);
+        match kind {
+            SERVER_NAME if hello.sni.is_some() => return Err(HelloError::Twice),
+            SERVER_NAME => hello.sni = Some(server_name(Octets(data))?),
+            ALPN if has_alpn => return Err(HelloError::Twice),
+            ALPN => {
+                has_alpn = true;
+                hello.alpn = protocols(Octets(data))?;
+            }
+            ENCRYPTED_CLIENT_HELLO => hello.ech = true,
+            _ => {}
+        }
+    }
+    Ok(hello)
+}
+
+/// Stricter than RFC 6066 §3, which leaves room for other types of names: nobody has defined one, and
+/// what a server makes of it differs.
+fn server_name(mut data: Octets<'_>) -> Result<&str, HelloError> {
+    let mut list = Octets(data.vector16(1)?);
+    data.end()?;
+    if list.u8()? != HOST_NAME {
+        return Err(HelloError::BadName);
+    }
+    let name = list.vector16(1)?;
+    if !list.0.is_empty() {
+        return Err(HelloError::Twice);
+    }
+    // An address must not stand there, but some send one: it is judged as one.
+    let allowed = |c: &u8| c.is_ascii_alphanumeric() || b"-._:".contains(c);
+    match str::from_utf8(name) {
+        Ok(text) if name.len() <= MAX_NAME && name.iter().all(allowed) => Ok(text),
+        _ => Err(HelloError::BadName),
+    }
+}
+
+fn protocols(mut data: Octets<'_>) -> Result<&[u8], HelloError> {
+    let list = data.vector16(2)?;
+    data.end()?;
+    let mut rest = Octets(list);
+    while !rest.0.is_empty() {
+        rest.vector8(1)?;
+    }
+    Ok(list)
+}
+
+/// Octets that are read from the front (RFC 8446 §3).
+struct Octets<'a>(&'a [u8]);
+
+impl<'a> Octets<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], HelloError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(HelloError::BadLength)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn u8(&mut self) -> Result<u8, HelloError> {
+        self.take(1).map(|octets| octets.first().copied().unwrap_or_default())
+    }
+
+    fn u16(&mut self) -> Result<u16, HelloError> {
+        Ok(u16::from(self.u8()?) << 8 | u16::from(self.u8()?))
+    }
+
+    /// A vector of so many octets at least, with its length in one before it.
+    fn vector8(&mut self, least: usize) -> Result<&'a [u8], HelloError> {
+        let length = usize::from(self.u8()?);
+        self.vector(length, least)
+    }
+
+    /// The same, with its length in two.
+    fn vector16(&mut self, least: usize) -> Result<&'a [u8], HelloError> {
+        let length = usize::from(self.u16()?);
+        self.vector(length, least)
+    }
+
+    fn vector(&mut self, length: usize, least: usize) -> Result<&'a [u8], HelloError> {
+        if length < least {
+            return Err(HelloError::BadLength);
+        }
+        self.take(length)
+    }
+
+    fn end(&self) -> Result<(), HelloError> {
+        if self.0.is_empty() { Ok(()) } else { Err(HelloError::BadLength) }
+    }
+}
+
+/// More octets never change an answer, it does not depend on how octets and records are cut, and it
+/// comes within the bounds.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let answer = Reader::default().read(bytes).to_owned();
+    assert!(answer != Said::Incomplete || bytes.len() < MAX_OCTETS, "no answer");
+    let mut reader = Reader::default();
+    let mut before = Said::Incomplete;
+    // Every octet of what is usual, and some of what is long.
+    let step = 1 + bytes.len() / 512;
+    for came in (0..bytes.len()).step_by(step).chain([bytes.len()]) {
+        let now = reader.read(bytes.get(..came).unwrap_or_default()).to_owned();
+        assert!(before == Said::Incomplete || before == now, "{before:?} became {now:?}");
+        before = now;
+        assert!(reader.message.capacity() <= 2 * MAX_MESSAGE, "held too much");
+    }
+    assert_eq!(before, answer);
+    if let Said::Hello(..) = answer {
+        let cut = usize::from(bytes.get(40).copied().unwrap_or(1));
+        let halved = in_records(bytes, cut.max(1));
+        assert_eq!(Reader::default().read(&halved).to_owned(), answer, "cut at {cut}");
+    }
+}
+
+/// An answer that keeps what it says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Said {
+    Incomplete,
+    NotTls,
+    Hello(u16, Option<String>, bool, Vec<Vec<u8>>),
+    Malformed(HelloError),
+}
+
+impl Reading<'_> {
+    fn to_owned(self) -> Said {
+        match self {
+            Self::Incomplete => Said::Incomplete,
+            Self::NotTls => Said::NotTls,
+            Self::Malformed(error) => Said::Malformed(error),
+            Self::Hello(hello) => Said::Hello(
+                hello.legacy_version,
+                hello.sni.map(str::to_owned),
+                hello.ech,
+                hello.alpn().map(<[u8]>::to_vec).collect(),
+            ),
+        }
+    }
+}
+
+/// The hello in the records of `bytes`, its first `cut` octets in a record of their own.
+fn in_records(bytes: &[u8], cut: usize) -> Vec<u8> {
+    let mut message = Vec::new();
+    let mut rest = bytes;
+    while let [_, _, _, a, b, after @ ..] = rest
+        && message_octets(&message).is_none_or(|length| message.len() < length)
+    {
+        let (fragment, after) = after.split_at(usize::from(u16::from_be_bytes([*a, *b])));
+        message.extend_from_slice(fragment);
+        rest = after;
+    }
+    let (first, second) = message.split_at(cut.min(message.len()));
+    let mut records = Vec::new();
+    for fragment in [first, second].into_iter().filter(|f| !f.is_empty()) {
+        let length = u16::try_from(fragment.len()).unwrap_or_default();
+        records.extend_from_slice(&[HANDSHAKE, MAJOR, 1]);
+        records.extend_from_slice(&length.to_be_bytes());
+        records.extend_from_slice(fragment);
+    }
+    records
+}
+
+#[cfg(test)]
+#[path = "client_hello_tests.rs"]
+mod tests;

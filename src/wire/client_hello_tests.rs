@@ -1,0 +1,205 @@
+use super::super::tests::at_every_split;
+use super::*;
+
+/// Real ones, to `www.example.com` but for one.
+const CURL: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/curl");
+const OPENSSL_1_2: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl12");
+const OPENSSL_1_3: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
+const OPENSSL_NO_SNI: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl_nosni");
+const PYTHON: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/python");
+const NODE: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/node");
+const CHROMIUM: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/chromium");
+
+fn read(octets: &[u8]) -> Said {
+    Reader::default().read(octets).to_owned()
+}
+
+/// The answer, which is there with the last octet and not before, however the octets are cut.
+#[track_caller]
+fn check_last(octets: &[u8], expected: &Said) {
+    assert_eq!(read(octets), *expected);
+    at_every_split(octets, |first, rest| {
+        let mut reader = Reader::default();
+        let early = reader.read(first).to_owned();
+        assert_eq!(early == Said::Incomplete, !rest.is_empty(), "cut at {}", first.len());
+        assert_eq!(reader.read(octets).to_owned(), *expected, "cut at {}", first.len());
+        assert_eq!(reader.read(octets).to_owned(), *expected, "read again");
+    });
+    fuzz(octets);
+}
+
+#[track_caller]
+fn check_refused(octets: &[u8], expected: HelloError) {
+    assert_eq!(read(octets), Said::Malformed(expected));
+    fuzz(octets);
+}
+
+fn hello_to(version: u16, sni: Option<&str>, ech: bool, alpn: &[&str]) -> Said {
+    let alpn = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Said::Hello(version, sni.map(str::to_owned), ech, alpn)
+}
+
+/// A length in two octets, and what it is of.
+fn vector(octets: &[u8]) -> Vec<u8> {
+    [&u16::try_from(octets.len()).unwrap().to_be_bytes(), octets].concat()
+}
+
+fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes()[..], &vector(data)].concat()
+}
+
+fn name(kind: u8, name: &[u8]) -> Vec<u8> {
+    [&[kind][..], &vector(name)].concat()
+}
+
+fn sni(host: &[u8]) -> Vec<u8> {
+    extension(SERVER_NAME, &vector(&name(HOST_NAME, host)))
+}
+
+/// A message with what follows the compression methods.
+fn message(rest: &[u8]) -> Vec<u8> {
+    let body = [&[3, 3][..], &[7; 32], &[0], &[0, 2, 0x13, 1], &[1, 0], rest].concat();
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&[CLIENT_HELLO], &length[1..], &body].concat()
+}
+
+fn record(fragment: &[u8]) -> Vec<u8> {
+    [&[HANDSHAKE, MAJOR, 1][..], &vector(fragment)].concat()
+}
+
+/// One record, with these extensions.
+fn with(extensions: &[Vec<u8>]) -> Vec<u8> {
+    record(&message(&vector(&extensions.concat())))
+}
+
+#[test]
+fn hellos_of_real_clients_name_their_host() {
+    let www = Some("www.example.com");
+    check_last(CURL, &hello_to(0x303, www, false, &["h2", "http/1.1"]));
+    check_last(OPENSSL_1_2, &hello_to(0x303, www, false, &[]));
+    check_last(OPENSSL_1_3, &hello_to(0x303, www, false, &["h2", "http/1.1"]));
+    check_last(OPENSSL_NO_SNI, &hello_to(0x303, None, false, &[]));
+    check_last(PYTHON, &hello_to(0x303, www, false, &[]));
+    check_last(NODE, &hello_to(0x303, www, false, &[]));
+    // Its Encrypted ClientHello is GREASE.
+    check_last(CHROMIUM, &hello_to(0x303, www, true, &["h2", "http/1.1"]));
+}
+
+#[test]
+fn a_hello_may_come_in_several_records() {
+    let expected = read(OPENSSL_1_3);
+    for cut in 1..OPENSSL_1_3.len() - RECORD_HEAD {
+        check_last(&in_records(OPENSSL_1_3, cut), &expected);
+    }
+    let message = &OPENSSL_1_3[RECORD_HEAD..];
+    let small: Vec<u8> = message.chunks(7).flat_map(record).collect();
+    check_last(&small, &expected);
+    let too_small: Vec<u8> = message.chunks(4).flat_map(record).collect();
+    check_refused(&too_small, HelloError::TooLong);
+}
+
+#[test]
+fn extensions_nobody_knows_and_old_hellos_without_any_are_fine() {
+    let grease = [extension(0x0a0a, &[]), sni(b"a_b.Example.com."), extension(0xfafa, &[0])];
+    check_last(&with(&grease), &hello_to(0x303, Some("a_b.Example.com."), false, &[]));
+    check_last(&with(&[]), &hello_to(0x303, None, false, &[]));
+    check_last(&record(&message(&[])), &hello_to(0x303, None, false, &[]));
+    check_last(&with(&[sni(b"192.0.2.7")]), &hello_to(0x303, Some("192.0.2.7"), false, &[]));
+}
+
+#[test]
+fn what_two_servers_could_read_two_ways_is_refused() {
+    use HelloError::*;
+    let (a, b) = (sni(b"a.example"), sni(b"b.example"));
+    check_refused(&with(&[a.clone(), b]), Twice);
+    check_refused(&with(&[a.clone(), a.clone()]), Twice);
+    let two = [name(HOST_NAME, b"a.example"), name(HOST_NAME, b"b.example")].concat();
+    check_refused(&with(&[extension(SERVER_NAME, &vector(&two))]), Twice);
+    let other = [name(1, b"a.example"), name(HOST_NAME, b"b.example")].concat();
+    check_refused(&with(&[extension(SERVER_NAME, &vector(&other))]), BadName);
+    let alpn = extension(ALPN, &vector(b"\x02h2"));
+    check_refused(&with(&[alpn.clone(), alpn]), Twice);
+    for wrong in [&b"a\0b.example"[..], b"a b", b"m\xc3\xbcller.example", b"a/b", &[b'a'; 256]] {
+        check_refused(&with(&[sni(wrong)]), BadName);
+    }
+    check_refused(&with(&[sni(b"")]), BadLength);
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_refused() {
+    use HelloError::*;
+    let good = message(&vector(&sni(b"a.example")));
+    // Every octet more or less, and each length one too many or too few.
+    check_refused(&record(&[&good[..], &[0]].concat()), BadLength);
+    check_refused(&record(&message(&[vector(&sni(b"a")), vec![0]].concat())), BadLength);
+    check_refused(&record(&message(&[0])), BadLength);
+    check_refused(&with(&[extension(SERVER_NAME, b"")]), BadLength);
+    check_refused(&with(&[extension(SERVER_NAME, &vector(b""))]), BadLength);
+    check_refused(&with(&[extension(SERVER_NAME, &[0, 9, 0, 0, 1, b'a'])]), BadLength);
+    check_refused(&with(&[extension(SERVER_NAME, &[0, 4, 0, 0, 2, b'a'])]), BadLength);
+    check_refused(&with(&[extension(SERVER_NAME, &[0, 4, 0, 0, 1, b'a', 0])]), BadLength);
+    check_refused(&with(&[extension(ALPN, &[0, 3, 3, b'h', b'2'])]), BadLength);
+    check_refused(&with(&[extension(ALPN, &[0, 0])]), BadLength);
+    for (at, octet) in [(4, 2), (38, 33), (40, 3), (43, 0)] {
+        let mut wrong = good.clone();
+        wrong[at] = octet;
+        check_refused(&record(&wrong), BadLength);
+    }
+}
+
+#[test]
+fn records_that_no_hello_comes_in_are_refused() {
+    use HelloError::*;
+    let hello = OPENSSL_1_3;
+    let (first, second) = hello[RECORD_HEAD..].split_at(100);
+    check_refused(&[0x16, 3, 1, 0, 0], BadRecord);
+    check_refused(&[0x16, 3, 1, 0x40, 1], BadRecord);
+    let alert = [0x15, 3, 1, 0, 2, 1, 0];
+    check_refused(&[&alert[..], hello].concat(), NotFirst);
+    check_refused(&[0x14, 3], NotFirst);
+    check_refused(&[&record(first)[..], &alert].concat(), BadRecord);
+    check_refused(&[&record(first)[..], b"GET / "].concat(), BadRecord);
+    check_refused(&[&record(first)[..], &[0x16, 4]].concat(), BadRecord);
+    check_refused(&[&record(first)[..], &record(&[]), &record(second)].concat(), BadRecord);
+    // A ServerHello.
+    check_refused(&[0x16, 3, 1, 0, 9, 2], NotFirst);
+}
+
+#[test]
+fn a_hello_is_bounded() {
+    use HelloError::*;
+    let room = MAX_MESSAGE - message(&vector(&extension(21, &[]))).len();
+    let most = with(&[extension(21, &vec![0; room])]);
+    assert_eq!(most.len(), MAX_MESSAGE + RECORD_HEAD);
+    assert_eq!(read(&most), hello_to(0x303, None, false, &[]));
+    let more = message(&vector(&extension(21, &vec![0; room + 1])));
+    let (first, second) = more.split_at(8000);
+    let more = [record(first), record(second)].concat();
+    check_refused(&more[..8005], TooLong);
+    // Its head in a record of its own.
+    check_refused(&[0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], TooLong);
+    fuzz(&[0x16; 70_000]);
+    fuzz(&[3; 70_000]);
+}
+
+#[test]
+fn what_is_no_tls_is_known_by_its_first_octets() {
+    for octets in
+        [&b"SSH-2.0-"[..], b"GET / HTTP/1.1\r\n", b"\0", b"\x16\x02", b"\x16GET", b"\x80\x2e\x01"]
+    {
+        assert_eq!(read(octets), Said::NotTls, "{:?}", octets.escape_ascii());
+        fuzz(octets);
+    }
+    for octets in [&b""[..], b"\x16", b"\x15", b"\x16\x03", b"\x16\x03\x01\x02"] {
+        assert_eq!(read(octets), Said::Incomplete, "{:?}", octets.escape_ascii());
+    }
+}
+
+#[test]
+fn all_errors_are_listed() {
+    let source = include_str!("client_hello.rs");
+    let body = source.split_once("pub enum HelloError {").unwrap().1.split_once("\n}").unwrap().0;
+    let variants = body.lines().filter(|line| line.ends_with(',')).map(str::trim);
+    let listed: Vec<String> = HelloError::ALL.iter().map(|error| format!("{error:?},")).collect();
+    assert_eq!(listed, variants.collect::<Vec<_>>());
+}
