@@ -93,6 +93,8 @@ pub enum Kind {
     HttpRequestError,
     /// The request did not come in time (408).
     HttpRequestTimeout,
+    /// The response has more content than is passed on.
+    HttpResponseBodySize,
     /// The response ended before its framing said.
     HttpResponseIncomplete,
     /// No response head within the response timeout.
@@ -107,7 +109,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientGone,
         Self::ConnectionLimitReached,
         Self::ConnectionRefused,
@@ -121,6 +123,7 @@ impl Kind {
         Self::HttpRequestDenied,
         Self::HttpRequestError,
         Self::HttpRequestTimeout,
+        Self::HttpResponseBodySize,
         Self::HttpResponseIncomplete,
         Self::HttpResponseTimeout,
         Self::HttpProtocolError,
@@ -151,6 +154,7 @@ impl Kind {
             Self::DnsTimeout => "dns_timeout",
             Self::HttpRequestDenied => "http_request_denied",
             Self::HttpRequestError | Self::HttpRequestTimeout => "http_request_error",
+            Self::HttpResponseBodySize => "http_response_body_size",
             Self::HttpResponseIncomplete => "http_response_incomplete",
             Self::HttpResponseTimeout => "http_response_timeout",
             Self::HttpProtocolError => "http_protocol_error",
@@ -169,6 +173,7 @@ impl Kind {
             | Self::ConnectionTerminated
             | Self::DestinationIpUnroutable
             | Self::DnsError
+            | Self::HttpResponseBodySize
             | Self::HttpResponseIncomplete
             | Self::HttpProtocolError => 502,
             Self::ConnectionLimitReached | Self::ShuttingDown => 503,

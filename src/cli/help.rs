@@ -100,6 +100,18 @@ Access:
                                     open lets them through, enforce refuses them; report
                                     refuses nothing, and logs what enforce would refuse
                                     (default open)
+      --sni off|check|match         the name with which TLS begins in a tunnel: not
+                                    looked at, judged like the CONNECT's if rules are
+                                    about names, or it has to be the same besides
+                                    (default check)
+      --deny-url REGEX              refuse http URLs in which it is found; may be
+                                    repeated
+      --allow-url REGEX             let such URLs through, with --deny-url or with
+                                    a policy that refuses the rest; may be repeated
+      --deny-type TYPES             refuse responses of these media types: video/mp4,
+                                    image/*, with commas between; may be repeated
+      --max-response-size SIZE      refuse responses with more content, or cut them off
+                                    where they did not announce it; not of tunnels
 
 Names and connecting:
       --resolve HOST[:PORT]:ADDR    connect to ADDR for HOST; may be repeated, also for
@@ -242,6 +254,7 @@ mod tests {
             ("--max-connecting N", config.max_connecting.to_string()),
             ("--drain DURATION", duration::Shown(config.drain).to_string()),
             ("--max-head-size SIZE", size::Shown(config.max_head_octets as u64).to_string()),
+            ("--sni off|check|match", "check".to_owned()),
             ("--via NAME|off", "threadgate-XXXX".to_owned()),
             ("--forwarded-for on|off", "off".to_owned()),
             ("--access-log FILE|-|off", "off".to_owned()),

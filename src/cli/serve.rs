@@ -182,6 +182,26 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "MODE")]
     policy: Option<String>,
 
+    /// what is made of the name in a tunnel
+    #[argh(option, arg_name = "off|check|match")]
+    sni: Option<String>,
+
+    /// URLs that are allowed
+    #[argh(option, arg_name = "REGEX")]
+    allow_url: Vec<String>,
+
+    /// URLs that are refused
+    #[argh(option, arg_name = "REGEX")]
+    deny_url: Vec<String>,
+
+    /// media types that are refused
+    #[argh(option, arg_name = "TYPES")]
+    deny_type: Vec<String>,
+
+    /// octets of a response
+    #[argh(option, arg_name = "SIZE")]
+    max_response_size: Option<String>,
+
     /// say more
     #[argh(switch, short = 'v')]
     verbose: u8,
@@ -271,6 +291,15 @@ impl ServeArgs {
                 deny_with: read("--deny-with", self.deny_with, access::parse_deny_with)?
                     .unwrap_or_default(),
                 policy: read("--policy", self.policy, access::parse_mode)?.unwrap_or_default(),
+                sni: read("--sni", self.sni, access::parse_sni)?.unwrap_or_default(),
+                allow_url: self.allow_url,
+                deny_url: self.deny_url,
+                deny_type: self.deny_type,
+                max_response_octets: read(
+                    "--max-response-size",
+                    self.max_response_size,
+                    access::parse_response_size,
+                )?,
             },
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),
@@ -396,9 +425,10 @@ fn verbosity(verbose: u8, quiet: u8) -> i8 {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
+    use std::num::{NonZeroU64, NonZeroUsize};
 
     use super::*;
+    use crate::config::access::Hellos;
     use crate::policy::decide::Mode;
     use crate::server::Via;
 
@@ -493,6 +523,16 @@ mod tests {
         field("--allow-client 10.0.0.0/8", |c| c.access.allow_client = vec!["10.0.0.0/8".into()]);
         field("--deny-client ::1", |c| c.access.deny_client = vec!["::1".into()]);
         field("--policy enforce", |c| c.access.policy = Mode::Enforce);
+        field("--sni match", |c| c.access.sni = Hellos::Match);
+        field("--sni off", |c| c.access.sni = Hellos::Off);
+        field("--allow-url a --allow-url b", |c| {
+            c.access.allow_url = vec!["a".into(), "b".into()];
+        });
+        field("--deny-url ^http:", |c| c.access.deny_url = vec!["^http:".into()]);
+        field("--deny-type image/*", |c| c.access.deny_type = vec!["image/*".into()]);
+        field("--max-response-size 5MiB", |c| {
+            c.access.max_response_octets = NonZeroU64::new(5 << 20);
+        });
         field("-v -v -q", |c| c.verbosity = 1);
         field("-q --quiet", |c| c.verbosity = -2);
     }
@@ -544,6 +584,12 @@ mod tests {
             ("--deny http://a", "--deny: 'http://a' "),
             ("--allow-client a", "--allow-client: 'a' is not a network; give one such as"),
             ("--policy closed", "--policy: 'closed' is not a policy; give open"),
+            ("--sni on", "--sni: 'on' is not one of off, check and match"),
+            ("--allow-url (", "--allow-url: '(' is none: "),
+            ("--deny-url [", "--deny-url: '[' is none: "),
+            ("--deny-type image", "--deny-type: 'image' is not a media type; give one such as"),
+            ("--max-response-size 0", "--max-response-size: '0' is too small; give a size from 1"),
+            ("--max-response-size x", "--max-response-size: 'x' is not a size"),
             ("--via a:b", "--via: 'a:b' has a ':'"),
         ] {
             let error = config(words).unwrap_err();

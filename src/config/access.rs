@@ -3,16 +3,23 @@
 //! A value keeps its text and where it stands; [`AccessOptions::build`] reads the files that are named
 //! and makes a policy's [`Access`] of it all. A reload does that again.
 
+use std::num::NonZeroU64;
+
 use crate::policy::Access;
 use crate::policy::bounds::Bounds;
 use crate::policy::decide::Mode;
 use crate::policy::deny_with::{DenyWith, Redirect};
 use crate::policy::destination::{Destination, parse_ports};
+use crate::policy::hello::Sni;
 use crate::policy::network::Network;
 use crate::policy::origin::{Origins, RuleId, Source};
+use crate::policy::response::{Responses, TypeRule};
 use crate::policy::rules::{Action, Rule, Way};
+use crate::policy::url::Urls;
 use crate::wire::field::is_token_octet;
 use crate::wire::{Authority, Method};
+
+use super::size;
 
 /// What was written about access; every value is checked, the files are not read yet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -35,6 +42,28 @@ pub struct AccessOptions {
     pub policy: Mode,
     /// What a client gets whose request is refused.
     pub deny_with: DenyWith,
+    /// What is made of the name in a tunnel's ClientHello.
+    pub sni: Hellos,
+    /// Patterns of URLs that are allowed.
+    pub allow_url: Vec<String>,
+    /// Patterns of URLs that are refused.
+    pub deny_url: Vec<String>,
+    /// Media types of responses that are refused.
+    pub deny_type: Vec<String>,
+    /// Octets of a response's content at most.
+    pub max_response_octets: Option<NonZeroU64>,
+}
+
+/// What `--sni` says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Hellos {
+    /// They are not looked at.
+    Off,
+    /// The names they have are judged.
+    #[default]
+    Check,
+    /// They have to name the host of the CONNECT.
+    Match,
 }
 
 /// Why no policy can be made of a file that is named.
@@ -61,7 +90,9 @@ impl AccessOptions {
     pub fn check(&self) -> Result<(), String> {
         let mut origins = Origins::default();
         self.rules(&mut origins)?;
-        self.bounds(&mut origins).map(drop)
+        self.bounds(&mut origins)?;
+        self.urls(&mut origins)?;
+        self.responses(&mut origins).map(drop)
     }
 
     /// Reads the files and makes rules of it all; sources that `before` has keep their numbers and
@@ -74,14 +105,51 @@ impl AccessOptions {
         let mut origins = before.cloned().unwrap_or_default();
         let rules = self.rules(&mut origins)?;
         let bounds = self.bounds(&mut origins)?;
+        let sni = match self.sni {
+            // Nothing depends on names: the option is no rule that could be met.
+            _ if *self == Self::default() => Sni::default(),
+            Hellos::Off => Sni::Off,
+            Hellos::Check => Sni::Check(option(&mut origins, "--sni")),
+            Hellos::Match => Sni::Match(option(&mut origins, "--sni")),
+        };
+        let (urls, responses) = (self.urls(&mut origins)?, self.responses(&mut origins)?);
         Ok(Access {
             origins,
             bounds,
             rules,
             mode: self.policy,
+            sni,
+            urls,
+            responses,
             deny_with: self.deny_with.clone(),
             own: Vec::new(),
         })
+    }
+
+    fn urls(&self, origins: &mut Origins) -> Result<Urls, String> {
+        let mut rules = Vec::new();
+        for (name, action, written) in [
+            ("--allow-url", Action::Allow, &self.allow_url),
+            ("--deny-url", Action::Deny, &self.deny_url),
+        ] {
+            for (pattern, line) in written.iter().zip(1..) {
+                Urls::check(pattern).map_err(|e| format!("{name}: {e}"))?;
+                let rule = RuleId { line, ..option(origins, name) };
+                rules.push((action, rule, pattern.as_str()));
+            }
+        }
+        Urls::new(&rules).map_err(|e| format!("--deny-url: {e}"))
+    }
+
+    fn responses(&self, origins: &mut Origins) -> Result<Responses, String> {
+        let mut types = Vec::new();
+        for (text, line) in self.deny_type.iter().zip(1..) {
+            let rule = RuleId { line, ..option(origins, "--deny-type") };
+            types.extend(TypeRule::parse(text, rule).map_err(|e| format!("--deny-type: {e}"))?);
+        }
+        let most = self.max_response_octets;
+        let most = most.map(|most| (most, option(origins, "--max-response-size")));
+        Ok(Responses::new(types, most))
     }
 
     /// What is written on the command line itself.
@@ -143,6 +211,11 @@ fn parse_scheme(text: &str) -> Result<Way, String> {
     way.ok_or_else(|| {
         format!("'{text}' is not one of http, ws and connect; give those that are allowed")
     })
+}
+
+/// An option that is one rule.
+fn option(origins: &mut Origins, name: &'static str) -> RuleId {
+    RuleId { source: origins.add(Source::Option(name)), line: 0 }
 }
 
 fn clients(
@@ -235,4 +308,28 @@ pub fn parse_deny_with(text: &str) -> Result<DenyWith, String> {
 pub fn parse_mode(text: &str) -> Result<Mode, String> {
     let mode = Mode::ALL.into_iter().find(|mode| mode.word() == text);
     mode.ok_or_else(|| format!("'{text}' is not a policy; give open, report or enforce"))
+}
+
+/// Reads what is made of the name in a ClientHello.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option.
+pub fn parse_sni(text: &str) -> Result<Hellos, String> {
+    match text {
+        "off" => Ok(Hellos::Off),
+        "check" => Ok(Hellos::Check),
+        "match" => Ok(Hellos::Match),
+        _ => Err(format!("'{text}' is not one of off, check and match")),
+    }
+}
+
+/// Reads how much content a response may have.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option.
+pub fn parse_response_size(text: &str) -> Result<NonZeroU64, String> {
+    let octets = size::parse_within(text, 1, i64::MAX as u64)?;
+    NonZeroU64::new(octets).ok_or_else(|| format!("'{text}' is no size"))
 }

@@ -169,6 +169,10 @@ measures! {
         Counter upgrades: u64;
         /// Tunnels closed.
         Counter tunnels_closed: u64;
+        /// ClientHellos that were whole and judged before a tunnel went on.
+        Counter hellos_judged: u64;
+        /// Tunnels ended because of what their ClientHello said or was; part of tunnels_closed.
+        Counter tunnels_refused: u64;
         /// Seconds tunnels lasted, from the request's first octet to the end of both directions.
         Histogram tunnel_seconds: Histogram;
         /// Bytes received from clients, counted at the end of an exchange or tunnel.

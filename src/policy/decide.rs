@@ -3,6 +3,8 @@
 //! ```text
 //! acl ──▶ auth ──▶ filter ──▶ rewrite ──▶ route ──▶ shape        before a connection is made
 //!   └────────────── judge ──────────────▶ the address            before one is used
+//!   └──────── decide_hello ─────────────▶ a tunnel's ClientHello before it goes on
+//!                     refuse_… ─────────▶ a response's head      before it goes on
 //! ```
 //!
 //! What is known of a request decides as far as it goes; the address it leads to is judged once more
@@ -14,13 +16,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Access;
 use super::bounds::Bounds;
 use super::deny_with::DenyWith;
 use super::guard::Scope;
+use super::hello::Sni;
 use super::origin::RuleId;
+use super::response::Responses;
 use super::rules::{Action, Request};
 use super::ruleset::Ruleset;
 use super::trace::{Note, Outcome, Step, Trace, said};
+use super::url::Urls;
 
 /// What a policy says of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -115,23 +121,59 @@ pub struct Rules {
     pub mode: Mode,
     /// What a client gets whose request is refused.
     pub deny_with: DenyWith,
+    /// What is made of the name in a tunnel's ClientHello.
+    pub sni: Sni,
+    /// Rules on URLs.
+    pub urls: Urls,
+    /// Rules on responses.
+    pub responses: Responses,
+    /// Only the scope decides.
+    plain: bool,
 }
 
 impl Rules {
-    /// Rules of a listener where none is written.
-    pub fn plain(scope: Scope) -> Self {
+    /// What is configured, with its rules in order, for a listener.
+    pub fn new(scope: Scope, rules: Arc<Ruleset>, access: &Access) -> Self {
+        let Access { bounds, mode, deny_with, sni, urls, responses, .. } = access;
         Self {
             scope,
-            bounds: Bounds::default(),
-            rules: Arc::default(),
-            mode: Mode::Open,
-            deny_with: DenyWith::Refusal,
+            plain: rules.is_empty()
+                && *mode == Mode::Open
+                && bounds.are_none()
+                && urls.is_empty()
+                && responses.is_empty()
+                && !matches!(sni, Sni::Match(_)),
+            bounds: bounds.clone(),
+            rules,
+            mode: *mode,
+            deny_with: deny_with.clone(),
+            sni: *sni,
+            urls: urls.clone(),
+            responses: responses.clone(),
         }
+    }
+
+    /// Rules of a listener where none is written.
+    pub fn plain(scope: Scope) -> Self {
+        Self::new(scope, Arc::default(), &Access::default())
     }
 
     /// Whether only the scope decides: then nothing of a request needs to be looked at.
     pub fn are_plain(&self) -> bool {
-        self.rules.is_empty() && self.mode == Mode::Open && self.bounds.are_none()
+        self.plain
+    }
+
+    /// Whether anything depends on the name of a host.
+    pub fn judge_names(&self) -> bool {
+        self.mode != Mode::Open || self.rules.judge_names()
+    }
+
+    /// A rule is against something that is not a request.
+    pub(super) fn against(&self, rule: RuleId, reason: &'static str) -> Decision {
+        match self.mode {
+            Mode::Report => would_deny(reason, rule),
+            Mode::Open | Mode::Enforce => deny(reason, rule),
+        }
     }
 
     /// Whether a client may come at all, before it says what it wants.
@@ -202,6 +244,13 @@ impl Rules {
             trace.note(|| told(Step::Acl, otherwise, None, reason.to_owned()));
             return (None, otherwise);
         }
+        let by_url = self.urls.decide(request);
+        if let Some((Action::Deny, rule)) = by_url {
+            // Also of a host that a rule allows: it is about a part of it.
+            let otherwise = refuse(rule, "a rule refuses this URL");
+            trace.note(|| told(Step::Filter, otherwise, None, "its URL".to_owned()));
+            return (None, otherwise);
+        }
         let found = self.rules.find(request, unserved);
         let until = found.map_or(u32::MAX, |(number, _)| number);
         if self.rules.judge_addresses(until) {
@@ -215,6 +264,12 @@ impl Rules {
         }
         let Some((_, rule)) = found else {
             trace.note(|| goes(Step::Acl, said::no_rule(self.rules.len())));
+            if let Some((_, rule)) = by_url.filter(|_| !unserved) {
+                // Where it leads is for the guard to say: anybody can write a URL that is allowed.
+                let (rule, otherwise) = (Some(rule), Otherwise::Guard(self.scope));
+                trace.note(|| told(Step::Filter, otherwise, rule, "its URL".to_owned()));
+                return (rule, otherwise);
+            }
             return (None, self.without_a_rule(unserved, refuse, trace));
         };
         let otherwise = match rule.action {
@@ -327,11 +382,11 @@ impl Reach {
 /// Why protected mode refuses a client.
 const UNSERVED: &str = "this proxy serves private networks only";
 
-fn allow(rule: Option<RuleId>) -> Decision {
+pub(super) fn allow(rule: Option<RuleId>) -> Decision {
     Decision { verdict: Verdict::Allow, rule, would_deny: None }
 }
 
-fn deny(reason: &'static str, rule: RuleId) -> Decision {
+pub(super) fn deny(reason: &'static str, rule: RuleId) -> Decision {
     Decision { verdict: Verdict::Deny(reason), rule: Some(rule), would_deny: None }
 }
 

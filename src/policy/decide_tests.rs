@@ -29,7 +29,7 @@ fn rules(mode: Mode, scope: Scope, written: &str) -> Arc<Rules> {
     };
     let rules = (1..).zip(written.lines().map(str::trim).filter(|l| !l.is_empty())).map(rule);
     let rules = Arc::new(Ruleset::new(rules.collect()));
-    Arc::new(Rules { rules, mode, ..Rules::plain(scope) })
+    Arc::new(Rules::new(scope, rules, &Access { mode, ..Access::default() }))
 }
 
 fn request(host: &str) -> Request<'_> {
@@ -342,4 +342,32 @@ fn reach_forgets_the_request_before() {
     reach.clear();
     let verdict = reach.judge("10.0.0.1".parse().unwrap(), 80).verdict;
     assert!(matches!(verdict, Verdict::Deny(_)));
+}
+
+#[test]
+fn a_rule_on_urls_comes_before_what_allows_and_opens_no_address() {
+    use Mode::{Enforce, Open, Report};
+    let public = "93.184.216.34";
+    let id = |line| RuleId { source: 8, line };
+    let urls = [(Action::Allow, id(11), "/good"), (Action::Deny, id(12), "/bad")];
+    let urls = Urls::new(&urls).unwrap();
+    for (mode, written, target, address, expected) in [
+        (Open, "", "http://a.example/bad", public, "deny 12"),
+        (Open, "", "http://a.example/bad/good", public, "allow 11, allow -"),
+        (Open, "", "http://a.example/", public, "allow -, allow -"),
+        (Open, "allow to a.example", "http://a.example/bad", public, "deny 12"),
+        (Open, "allow to a.example", "http://a.example/good", public, "allow 1, allow 1"),
+        (Open, "deny to a.example", "http://a.example/good", public, "deny 1"),
+        (Open, "allow to 10.0.0.0/8", "http://a.example/bad", "10.0.0.1", "deny 12"),
+        (Open, "", "http://a.example/good", "10.0.0.1", "allow 11, deny protected"),
+        (Enforce, "", "http://a.example/good", public, "allow 11, allow -"),
+        (Enforce, "", "http://a.example/", public, "deny default"),
+        (Report, "", "http://a.example/good", public, "allow 11, allow -"),
+        (Report, "", "http://a.example/bad", public, "would deny 12, would deny 12"),
+    ] {
+        let named = rules(mode, Scope::Protected, written);
+        let rules = Arc::new(Rules { urls: urls.clone(), ..Rules::clone(&named) });
+        let request = Request { target, ..request("a.example") };
+        assert_eq!(said(&rules, &request, address), expected, "{mode:?} {written:?} {target}");
+    }
 }

@@ -2,20 +2,24 @@
 //!
 //! In reading order: [`origin`] (where a rule is written), [`network`] and [`destination`] (what it
 //! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all),
-//! [`guard`] (what holds without a rule), [`decide`] (the order of it all), [`trace`] (how it came about),
-//! [`deny_with`] (what is answered). A [`Policy`] is a value that never changes; reading it again makes another one, which
-//! the workers take up between two turns.
+//! [`url`] and [`response`] (what is said of messages), [`guard`] (what holds without a rule), [`decide`]
+//! (the order of it all), [`hello`] (the same for the name in a tunnel), [`trace`] (how it came about),
+//! [`deny_with`] (what is answered). A [`Policy`] is a value that never changes; reading it again makes
+//! another one, which the workers take up between two turns.
 
 pub mod bounds;
 pub mod decide;
 pub mod deny_with;
 pub mod destination;
 pub mod guard;
+pub mod hello;
 pub mod network;
 pub mod origin;
+pub mod response;
 pub mod rules;
 pub mod ruleset;
 pub mod trace;
+pub mod url;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,9 +31,12 @@ use bounds::Bounds;
 use decide::{Mode, Rules};
 use deny_with::DenyWith;
 use guard::Scope;
+use hello::Sni;
 use origin::Origins;
+use response::Responses;
 use rules::Rule;
 use ruleset::Ruleset;
+use url::Urls;
 
 /// What a policy is made of, as it is configured.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +51,12 @@ pub struct Access {
     pub mode: Mode,
     /// What a client gets whose request is refused.
     pub deny_with: DenyWith,
+    /// What is made of the name in a tunnel's ClientHello.
+    pub sni: Sni,
+    /// Rules on URLs.
+    pub urls: Urls,
+    /// Rules on responses.
+    pub responses: Responses,
     /// What holds for single listeners instead, by their number.
     pub own: Vec<(u16, Own)>,
 }
@@ -77,9 +90,7 @@ impl Access {
 
     /// The rules of a listener.
     fn rules(&self, rules: Arc<Ruleset>, address: IpAddr, open: bool) -> Arc<Rules> {
-        let (scope, bounds) = (Scope::of(address, open), self.bounds.clone());
-        let deny_with = self.deny_with.clone();
-        Arc::new(Rules { scope, bounds, rules, mode: self.mode, deny_with })
+        Arc::new(Rules::new(Scope::of(address, open), rules, self))
     }
 }
 

@@ -110,6 +110,11 @@ impl Ruleset {
         first.found()
     }
 
+    /// Whether any judges by name.
+    pub fn judge_names(&self) -> bool {
+        !self.names.0.is_empty() || !self.patterns.is_empty()
+    }
+
     /// Whether any before `until` judges by address.
     pub fn judge_addresses(&self, until: u32) -> bool {
         self.networks.first < until

@@ -1,17 +1,20 @@
-//! A request meets the policy: before it goes anywhere, and when the address it would go to is known.
+//! A request meets the policy: before it goes anywhere, and when the address it would go to is known;
+//! and so does its response, before anything of it goes on.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Phase, Side};
 use crate::net::hosts::without_dot;
 use crate::observe::counters::Denial;
 use crate::policy::decide::{Decision, Verdict};
 use crate::policy::deny_with::DenyWith;
 use crate::policy::rules::{Request, Way};
-use crate::wire::{Method, RequestHead};
+use crate::wire::{Framing, Method, RequestHead, ResponseFraming, ResponseHead};
 
 use super::Turn;
 use super::exchange::Exchange;
+use super::hold::Hold;
 use super::request::{Asker, denied};
 
 /// Whether the client may come at all, for a request that goes nowhere.
@@ -58,7 +61,14 @@ pub(super) fn pass(
             port: destination.port,
             target: head.target_text,
         };
-        rules.decide(&request, &mut exchange.reach)
+        let decision = rules.decide(&request, &mut exchange.reach);
+        if way == Way::Connect && rules.judge_hellos() {
+            exchange.hold = Some(Box::new(Hold::new(rules, asker.address.ip())));
+        }
+        if way != Way::Connect && !rules.responses.is_empty() {
+            exchange.judge = Some(Arc::clone(rules));
+        }
+        decision
     };
     follow(decision, head, exchange, turn)
 }
@@ -80,7 +90,44 @@ fn follow(
     }
 }
 
+/// What is against a response, by its head. One to HEAD is judged as the one to GET would be (RFC 9110
+/// §9.3.2); one that has no content for another reason (204, 304) has nothing to be judged.
+pub(super) fn judge_response(
+    exchange: &Exchange,
+    head: &ResponseHead<'_, '_>,
+) -> Option<(Decision, Kind)> {
+    let judge = exchange.judge.as_ref()?;
+    let is_empty = head.framing == ResponseFraming::Framed(Framing::Empty);
+    if is_empty && (exchange.facts.method != Method::Head || matches!(head.status, 204 | 304)) {
+        return None;
+    }
+    let lines = head.fields().filter(|field| field.name.eq_ignore_ascii_case("content-type"));
+    if let Some(decision) = judge.refuse_type(lines.map(|field| field.value)) {
+        return Some((decision, Kind::HttpRequestDenied));
+    }
+    let decision = judge.refuse_length(head.announced_length())?;
+    Some((decision, Kind::HttpResponseBodySize))
+}
+
 impl Exchange {
+    /// Follows what was decided of a response.
+    ///
+    /// # Errors
+    ///
+    /// It does not go on.
+    pub(super) fn follow_response(
+        &mut self,
+        (decision, kind): (Decision, Kind),
+        phase: Phase,
+        turn: &Turn<'_>,
+    ) -> Result<(), Error> {
+        self.note_decision(decision, turn);
+        match decision.verdict {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny(reason) => Err(Error::new(Side::Proxy, phase, kind, reason)),
+        }
+    }
+
     /// Whether the upstream's connection may be one to this address.
     pub(super) fn may_use(&self, address: SocketAddr) -> bool {
         self.reach.judge(address.ip(), address.port()).verdict == Verdict::Allow

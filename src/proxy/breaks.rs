@@ -11,6 +11,12 @@ impl Exchange {
         match &self.stage {
             Stage::Lookup(_) => lookup_expired(),
             Stage::Dial(dial) => dial_expired(dial),
+            Stage::Tunnel if self.expects_hello() => Error::new(
+                Side::Client,
+                Phase::Transfer,
+                Kind::HttpRequestTimeout,
+                "the ClientHello did not come in time",
+            ),
             Stage::Tunnel => Error::new(
                 Side::Proxy,
                 Phase::Transfer,

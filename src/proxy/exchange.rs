@@ -28,13 +28,14 @@ use crate::net::dial::{Addresses, Dial};
 use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::resolve::Asked;
 use crate::net::stream::Stream;
-use crate::policy::decide::Reach;
+use crate::policy::decide::{Reach, Rules};
 use crate::policy::origin::RuleId;
 use crate::upstream::pool::Lease;
 use crate::wire::{Framing, Method, Protocols, Version};
 
 use super::Turn;
 use super::flow::{Coding, End, Flow};
+use super::hold::Hold;
 use super::noted::{Noted, heads_octets};
 use super::request::Service;
 
@@ -216,6 +217,10 @@ pub struct Exchange {
     pub(super) wake_at: Option<Instant>,
     /// The era of the pool in which the upstream was looked for.
     pub(super) era: u32,
+    /// What the client sends into a tunnel is not to go on yet.
+    pub(super) hold: Option<Box<Hold>>,
+    /// Whoever judges the response, if it is judged.
+    pub(super) judge: Option<Arc<Rules>>,
     /// The kernel looks after the upstream's connection of a tunnel.
     pub(super) probed: bool,
     pub(super) failure: Option<Error>,
@@ -256,6 +261,8 @@ impl Exchange {
             turn.buffers.discard(&mut upstream.end.buffer);
         }
         self.upstream = None;
+        self.hold = None;
+        self.judge = None;
         self.request.drop_pipe();
         self.response.drop_pipe();
         self.stage = Stage::Reply;

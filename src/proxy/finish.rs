@@ -140,6 +140,7 @@ impl Exchange {
             referer: noted.referer(),
             user_agent: noted.user_agent(),
             phases: Phases { request, lookup, connect, send, wait, transfer },
+            sni: noted.sni(),
             rule: self.rule.map(|rule| turn.policy.origins.name(rule)),
             would_deny: self.would_deny,
             failure: self.failure.as_ref().map(Into::into),

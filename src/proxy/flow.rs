@@ -85,8 +85,8 @@ enum Body {
     Length(u64),
     /// Chunked coding says.
     Chunked(Chunked),
-    /// It ends with the connection.
-    UntilClose,
+    /// It ends with the connection; so many octets more may come.
+    UntilClose(u64),
 }
 
 /// What is done to the coding on the way.
@@ -156,6 +156,8 @@ pub enum Broken {
     Sink(io::Error),
     /// The coding is malformed.
     Framing(ChunkError),
+    /// There is more content than the limit.
+    TooMuch,
 }
 
 /// Up to here content is copied behind a head, to go out in one plain send; beyond, the head and
@@ -190,7 +192,20 @@ impl Flow {
 
     /// Everything until the source ends.
     pub fn until_close(coding: Coding) -> Self {
-        Self::new(Body::UntilClose, coding)
+        Self::new(Body::UntilClose(u64::MAX), coding)
+    }
+
+    /// Breaks with more content than `most`, of which none has come yet. One with a length says
+    /// beforehand how much it has.
+    pub fn limit(&mut self, most: u64) {
+        match &mut self.body {
+            Body::Length(_) => {}
+            Body::Chunked(chunked) => {
+                let limits = ChunkLimits { max_data_octets: most, ..ChunkLimits::default() };
+                *chunked = Chunked::new(limits);
+            }
+            Body::UntilClose(left) => *left = most,
+        }
     }
 
     fn new(body: Body, coding: Coding) -> Self {
@@ -238,7 +253,7 @@ impl Flow {
     /// Whether the sink can tell the end only by the connection's.
     pub fn ends_by_closing(&self) -> bool {
         match self.body {
-            Body::UntilClose => self.coding == Coding::Keep,
+            Body::UntilClose(_) => self.coding == Coding::Keep,
             Body::Chunked(_) => self.coding == Coding::Dechunk,
             Body::Length(_) => false,
         }
@@ -342,7 +357,7 @@ impl Flow {
             && !self.taken
             && match self.body {
                 Body::Length(left) => self.coding == Coding::Keep && left >= ORDINARY as u64,
-                Body::UntilClose => true,
+                Body::UntilClose(left) => left >= ORDINARY as u64,
                 Body::Chunked(_) => false,
             }
             && source.buffer.is_empty()
@@ -367,8 +382,10 @@ impl Flow {
             return Ok(false);
         };
         let most = match self.body {
-            Body::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(PIPE_OCTETS),
-            _ => PIPE_OCTETS,
+            Body::Length(left) | Body::UntilClose(left) => {
+                usize::try_from(left).unwrap_or(usize::MAX).min(PIPE_OCTETS)
+            }
+            Body::Chunked(_) => PIPE_OCTETS,
         };
         let count = match source.splice_into(&mut pipe, most) {
             Ok(Received::Octets(count)) => count,
@@ -388,10 +405,10 @@ impl Flow {
         self.pipe = Some(pipe);
         turn.moved += count;
         turn.counters.count(|c| c.octets_spliced += count as u64);
-        if let Body::Length(left) = &mut self.body {
+        if let Body::Length(left) | Body::UntilClose(left) = &mut self.body {
             *left = left.saturating_sub(count as u64);
-            self.taken = *left == 0;
         }
+        self.taken = matches!(self.body, Body::Length(0));
         if self.coding == Coding::Chunk {
             turn.buffers.lend(out);
             write_chunk_head(out.tail(), count);
@@ -463,10 +480,13 @@ impl Flow {
                 self.cleared += count;
             }
             Body::Chunked(chunked) => {
-                self.cleared += chunked.pass(held).map_err(Broken::Framing)?;
+                self.cleared += chunked.pass(held)?;
                 self.taken = chunked.is_at_end();
             }
-            Body::UntilClose => self.cleared += held.len(),
+            Body::UntilClose(left) => {
+                *left = room_for(*left, held.len())?;
+                self.cleared += held.len();
+            }
         }
         Ok(())
     }
@@ -487,12 +507,13 @@ impl Flow {
             }
             let used = match &mut self.body {
                 Body::Chunked(chunked) => {
-                    let piece = chunked.advance(held).map_err(Broken::Framing)?;
+                    let piece = chunked.advance(held)?;
                     self.taken = chunked.is_at_end();
                     out.tail().extend_from_slice(held.get(piece.data).unwrap_or_default());
                     piece.used
                 }
-                Body::UntilClose | Body::Length(_) => {
+                Body::UntilClose(left) | Body::Length(left) => {
+                    *left = room_for(*left, held.len())?;
                     let tail = out.tail();
                     write_chunk_head(tail, held.len());
                     tail.extend_from_slice(held);
@@ -507,7 +528,7 @@ impl Flow {
 
     /// The source has ended and nothing of it is left.
     fn end(&mut self, out: &mut Buffer, turn: &mut Turn<'_>) -> Result<(), Broken> {
-        if !matches!(self.body, Body::UntilClose) {
+        if !matches!(self.body, Body::UntilClose(_)) {
             return Err(Broken::SourceEnded);
         }
         self.taken = true;
@@ -547,6 +568,20 @@ impl Flow {
         source.buffer.consume(count - staged);
         self.cleared -= count - staged;
         Ok(())
+    }
+}
+
+/// What is left of a limit behind so many octets.
+fn room_for(left: u64, octets: usize) -> Result<u64, Broken> {
+    left.checked_sub(octets as u64).ok_or(Broken::TooMuch)
+}
+
+impl From<ChunkError> for Broken {
+    fn from(error: ChunkError) -> Self {
+        match error {
+            ChunkError::TooMuchData => Self::TooMuch,
+            other => Self::Framing(other),
+        }
     }
 }
 

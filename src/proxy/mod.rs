@@ -12,6 +12,7 @@ pub mod exchange;
 mod finish;
 pub mod flow;
 mod foreign;
+mod hold;
 pub mod noted;
 pub mod own;
 mod relay;

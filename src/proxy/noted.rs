@@ -18,6 +18,8 @@ pub struct Noted {
     target: usize,
     referer: usize,
     version: Option<Version>,
+    /// The name in the ClientHello of a tunnel, if it is not the one of the CONNECT.
+    sni: Option<Box<str>>,
 }
 
 impl Noted {
@@ -70,6 +72,16 @@ impl Noted {
     /// The value of `User-Agent`.
     pub fn user_agent(&self) -> &[u8] {
         self.part(self.referer, self.octets.len())
+    }
+
+    /// Keeps the name in the ClientHello of a tunnel.
+    pub fn note_sni(&mut self, name: String) {
+        self.sni = Some(name.into());
+    }
+
+    /// The name in the ClientHello of a tunnel, if it is not the one of the CONNECT.
+    pub fn sni(&self) -> Option<&str> {
+        self.sni.as_deref()
     }
 
     /// Forgets the request; the memory stays.

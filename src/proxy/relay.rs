@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::stream::Received;
+use crate::policy::decide::Verdict;
 use crate::wire::detect::cannot_be_response;
 use crate::wire::head::find_end;
 use crate::wire::{
@@ -12,6 +13,7 @@ use crate::wire::{
 };
 
 use super::Turn;
+use super::access::judge_response;
 use super::exchange::{ClientSide, Exchange, Progress, UPSTREAM, Upstream, client_gone, flush};
 use super::flow::{Broken, Coding, Flow, Step};
 
@@ -79,7 +81,7 @@ impl Exchange {
             }
             Err(Broken::Source(e)) => Err(client_gone(e)),
             // The answer is on its way already: it goes on, and is the last.
-            Err(Broken::SourceEnded | Broken::Framing(_)) if self.begun => {
+            Err(Broken::SourceEnded | Broken::Framing(_) | Broken::TooMuch) if self.begun => {
                 self.upload_broken = true;
                 self.close = true;
                 Ok(Step::Ended)
@@ -93,6 +95,8 @@ impl Exchange {
             Err(Broken::Framing(e)) => {
                 Err(Error::new(Side::Client, Phase::Send, Kind::HttpRequestError, e.reason()))
             }
+            // Requests have no limit.
+            Err(Broken::TooMuch) => Ok(Step::Ended),
         }
     }
 
@@ -134,25 +138,35 @@ impl Exchange {
         }
         let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
         let sink = &mut client.end.stream;
-        self.response.step(end, &mut self.to_client, sink, turn).map_err(|broken| {
-            let incomplete = |e: Option<io::Error>| {
-                let error = Error::new(
-                    Side::Upstream,
-                    Phase::Transfer,
-                    Kind::HttpResponseIncomplete,
-                    "the upstream closed before its response was complete",
-                );
-                e.into_iter().fold(error, Error::with_source)
-            };
-            match broken {
-                Broken::Sink(e) => client_gone(e),
-                Broken::Source(e) => incomplete(Some(e)),
-                Broken::SourceEnded => incomplete(None),
-                Broken::Framing(e) => {
-                    Error::new(Side::Upstream, Phase::Transfer, Kind::HttpProtocolError, e.reason())
-                }
+        let step = self.response.step(end, &mut self.to_client, sink, turn);
+        step.map_err(|broken| self.response_broke(broken, turn))
+    }
+
+    fn response_broke(&mut self, broken: Broken, turn: &Turn<'_>) -> Error {
+        let incomplete = |e: Option<io::Error>| {
+            let error = Error::new(
+                Side::Upstream,
+                Phase::Transfer,
+                Kind::HttpResponseIncomplete,
+                "the upstream closed before its response was complete",
+            );
+            e.into_iter().fold(error, Error::with_source)
+        };
+        match broken {
+            Broken::Sink(e) => client_gone(e),
+            Broken::Source(e) => incomplete(Some(e)),
+            Broken::SourceEnded => incomplete(None),
+            Broken::Framing(e) => {
+                Error::new(Side::Upstream, Phase::Transfer, Kind::HttpProtocolError, e.reason())
             }
-        })
+            Broken::TooMuch => {
+                let most = self.judge.as_ref().and_then(|judge| judge.most_content());
+                let judged = most.map(|(_, decision)| (decision, Kind::HttpResponseBodySize));
+                let followed = judged.map(|j| self.follow_response(j, Phase::Transfer, turn));
+                // There is no such break without a limit.
+                followed.and_then(Result::err).unwrap_or_else(|| incomplete(None))
+            }
+        }
     }
 
     /// The upstream closed or reset the connection before a response head was complete.
@@ -186,6 +200,7 @@ impl Exchange {
             Ok(None) => return Ok(false),
             Err(e) => return Err(malformed(e.reason())),
         };
+        let mut judged = None;
         let mut slots = Slots::new();
         let octets = held.get(..length).unwrap_or_default();
         let head = ResponseHead::read(octets, &mut slots, limits, self.facts.method)
@@ -213,11 +228,22 @@ impl Exchange {
             if self.has_crossed(&head, turn) {
                 return Err(self.unanswered(None));
             }
+            if self.judge.is_some()
+                && let Some(found) = judge_response(self, &head)
+            {
+                if let Verdict::Deny(_) = found.0.verdict {
+                    return self.follow_response(found, Phase::Response, turn).map(|()| false);
+                }
+                judged = Some(found);
+            }
             self.times.response = Some(turn.clock());
             // A response that has no date gets the time it came (RFC 9110 §6.6.1).
             let date = (turn.ctx.via.is_some() && !head.has_date)
                 .then(|| httpdate::fmt_http_date(SystemTime::now()));
-            let (flow, mut outgoing) = self.answer(&head, client, turn)?;
+            let (mut flow, mut outgoing) = self.answer(&head, client, turn)?;
+            if let Some((most, _)) = self.judge.as_ref().and_then(|judge| judge.most_content()) {
+                flow.limit(most.get());
+            }
             outgoing.date = date.as_deref();
             let upgrade = self.wanted_instead(&head);
             outgoing.upgrade = upgrade.as_ref();
@@ -237,6 +263,9 @@ impl Exchange {
             end.buffer.consume(length);
         }
         self.scanned = 0;
+        if let Some(judged) = judged {
+            self.follow_response(judged, Phase::Response, turn)?;
+        }
         Ok(true)
     }
 

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use crate::error::{Error, Kind, Side};
+use crate::error::{Error, Kind, Phase, Side};
 use crate::policy::origin::RuleName;
 
 /// A response of our own.
@@ -165,6 +165,12 @@ fn advice(error: &Error) -> &'static str {
             "checking whether the name is spelled right and this machine can resolve it"
         }
         Kind::DnsTimeout => "again; this machine's name server does not answer",
+        Kind::HttpRequestDenied if error.phase() == Phase::Response => {
+            "another resource; the operator of this proxy has it pass no such content on"
+        }
+        Kind::HttpResponseBodySize => {
+            "the operator of this proxy; --max-response-size sets the limit"
+        }
         Kind::HttpRequestDenied => "the operator of this proxy; --open serves every network",
         Kind::HttpRequestError => match error.status() {
             414 | 431 => "a shorter request; --max-head-size sets the limit",

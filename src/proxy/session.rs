@@ -342,6 +342,10 @@ impl Session {
             return Stepped::Next(Next::Close);
         };
         log::debug!("{}: {error}", self.asker);
+        if exchange.has_parted() && exchange.failure().is_none() {
+            exchange.note_parting(error, turn);
+            return Stepped::Again;
+        }
         if error.kind() == Kind::ClientGone || !exchange.make_way_for_reply() {
             let is_whole = exchange.is_one_way() && error.side() == Side::Upstream;
             if !is_whole && (exchange.is_tunnel() || exchange.ends_by_closing()) {
@@ -389,7 +393,8 @@ impl Session {
         let unread = !exchange.request_is_clear() || exchange.failure().is_some();
         // The last that a gone upstream said may still be on its way.
         let upstream_gone = exchange.failure().is_some_and(|e| e.side() == Side::Upstream);
-        let lingers = exchange.is_one_way() && upstream_gone && !self.client.ended;
+        let last_words = (exchange.is_one_way() && upstream_gone) || exchange.has_parted();
+        let lingers = last_words && !self.client.ended;
         // The rest of a request is never read as another one.
         let close = exchange.close || !exchange.request_is_clear() || turn.ctx.is_draining();
         self.open = false;

@@ -27,8 +27,9 @@ impl Exchange {
         client: &mut ClientSide<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<Progress, Error> {
-        let Some(upstream) = &mut self.upstream else { return Ok(Progress::Finished) };
         let before = turn.moved;
+        let holds = self.hold.is_some() && !self.upload_broken && self.hold_back(client, turn)?;
+        let Some(upstream) = &mut self.upstream else { return Ok(self.part(client)) };
         let (sent, received) = (self.request.sent(), self.response.sent());
         let mut step = |flow: &mut Flow, from: &mut End, out: &mut Buffer, to: &mut End| {
             let was_over = flow.is_over();
@@ -44,6 +45,7 @@ impl Exchange {
             step
         };
         let mut up = match self.upload_broken {
+            _ if holds => Ok(Step::Blocked),
             false => step(&mut self.request, client.end, &mut self.to_upstream, &mut upstream.end),
             true => Ok(Step::Ended),
         };
@@ -78,6 +80,9 @@ impl Exchange {
         }
         if turn.moved > before {
             self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
+        }
+        if holds {
+            self.keep_hello_in_time();
         }
         Ok(match (up, down) {
             (Step::Ended, Step::Ended) if self.upload_broken => {

@@ -28,6 +28,8 @@ pub struct ChunkLimits {
     pub max_trailer_octets: u32,
     /// Field lines of the trailer section.
     pub max_trailer_fields: u32,
+    /// Octets of data; not limited by default.
+    pub max_data_octets: u64,
 }
 
 impl Default for ChunkLimits {
@@ -37,6 +39,7 @@ impl Default for ChunkLimits {
             max_extensions_octets: 16 * 1024,
             max_trailer_octets: 8 * 1024,
             max_trailer_fields: 64,
+            max_data_octets: u64::MAX,
         }
     }
 }
@@ -58,6 +61,8 @@ pub enum ChunkError {
     ExtensionTooLong,
     /// A trailer field that frames, routes or authenticates (RFC 9110 §6.5.1).
     ForbiddenTrailer,
+    /// A chunk with which the data is over the limit.
+    TooMuchData,
     /// A trailer section over the limit (RFC 9112 §7.1.2).
     TrailerTooLarge,
 }
@@ -72,6 +77,7 @@ impl ChunkError {
             Self::BadTrailer => "the trailer section has a line that is not a field",
             Self::ExtensionTooLong => "the chunk extensions are longer than the limit",
             Self::ForbiddenTrailer => "the trailer section has a field that is not allowed there",
+            Self::TooMuchData => "the chunks have more data than the limit",
             Self::TrailerTooLarge => "the trailer section is larger than the limit",
         }
     }
@@ -83,6 +89,8 @@ pub struct Chunked {
     state: State,
     /// The size read so far, then the data octets to come.
     left: u64,
+    /// The data octets of all chunks begun.
+    data_octets: u64,
     /// Octets of this chunk's extensions.
     extension_octets: u32,
     /// Octets of all extensions before this chunk's.
@@ -122,6 +130,7 @@ impl Chunked {
         Self {
             state: State::Size { digits: 0 },
             left: 0,
+            data_octets: 0,
             extension_octets: 0,
             extensions_octets: 0,
             trailer: Trailer::default(),
@@ -222,7 +231,13 @@ impl Chunked {
             (State::Extension, _) if is_value_octet(octet) => self.extension(),
             (State::Extension, _) => Err(ChunkError::BadExtension),
             (State::SizeLf, b'\n') if self.left == 0 => Ok(State::Trailer),
-            (State::SizeLf, b'\n') => Ok(State::Data),
+            (State::SizeLf, b'\n') => {
+                self.data_octets = self.data_octets.saturating_add(self.left);
+                match self.data_octets > self.limits.max_data_octets {
+                    true => Err(ChunkError::TooMuchData),
+                    false => Ok(State::Data),
+                }
+            }
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size { digits: 0 }),
             (State::SizeLf | State::DataCr | State::DataLf, _) => Err(ChunkError::BadLineEnd),
@@ -342,6 +357,7 @@ mod tests {
         max_extensions_octets: 12,
         max_trailer_octets: 25,
         max_trailer_fields: 2,
+        max_data_octets: u64::MAX,
     };
 
     /// Asserts that `body` is one whole body with `data`, wherever it is cut and whatever follows.

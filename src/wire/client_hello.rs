@@ -160,6 +160,9 @@ impl Reader {
     /// The fragment of the record at the front, once that is whole.
     fn record<'o>(&self, rest: &'o [u8]) -> Result<Option<&'o [u8]>, Reading<'static>> {
         let malformed = |error| Err(Reading::Malformed(error));
+        if self.records == MAX_RECORDS {
+            return malformed(HelloError::TooLong);
+        }
         let is_first = self.records == 0;
         let [kind, rest @ ..] = rest else { return Ok(None) };
         if *kind != HANDSHAKE && !is_first {
@@ -181,7 +184,7 @@ impl Reader {
         if !(1..=MAX_MESSAGE).contains(&length) {
             return malformed(HelloError::BadRecord);
         }
-        if self.records == MAX_RECORDS || self.message.len() + length > MAX_MESSAGE {
+        if self.message.len() + length > MAX_MESSAGE {
             return malformed(HelloError::TooLong);
         }
         if is_first && rest.first().is_some_and(|kind| *kind != CLIENT_HELLO) {

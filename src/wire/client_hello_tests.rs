@@ -178,6 +178,13 @@ fn a_hello_is_bounded() {
     check_refused(&more[..8005], TooLong);
     // Its head in a record of its own.
     check_refused(&[0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], TooLong);
+    // One octet too few for all of it, in as many records as there may be.
+    let most = &most[RECORD_HEAD..MAX_MESSAGE + RECORD_HEAD - 1];
+    let parts = MAX_MESSAGE / MAX_RECORDS;
+    let records: Vec<u8> = most.chunks(parts).flat_map(record).collect();
+    assert_eq!(records.len(), MAX_OCTETS - 1);
+    check_refused(&records, TooLong);
+    assert_eq!(read(&records[..records.len() - 1]), Said::Incomplete);
     fuzz(&[0x16; 70_000]);
     fuzz(&[3; 70_000]);
 }

@@ -113,6 +113,7 @@ mod tests {
             upstream: None,
             reused: false,
             phases: Phases::default(),
+            sni: None,
             rule: None,
             would_deny: false,
             failure: None,

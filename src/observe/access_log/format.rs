@@ -91,6 +91,10 @@ impl Scratch {
                 milliseconds(out, spent);
             }
         }
+        if let Some(sni) = r.sni {
+            out.extend_from_slice(b" sni=");
+            target::escape(out, sni.as_bytes());
+        }
         if let Some(rule) = r.rule {
             out.extend_from_slice(if r.would_deny { b" would-deny=" } else { b" rule=" });
             target::escape(out, rule.to_string().as_bytes());
@@ -175,6 +179,10 @@ impl Scratch {
             }
             json_string(out, text);
         }
+        out.extend_from_slice(b",\"sni\":");
+        text.clear();
+        target::escape(text, r.sni.unwrap_or_default().as_bytes());
+        json_string(out, text);
         out.push(b'}');
     }
 }

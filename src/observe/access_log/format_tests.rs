@@ -32,6 +32,7 @@ fn plain() -> Record<'static> {
             transfer: Duration::from_micros(180),
             ..Phases::default()
         },
+        sni: None,
         rule: None,
         would_deny: false,
         failure: None,
@@ -45,6 +46,7 @@ fn failed() -> Record<'static> {
         status: 502,
         upstream: None,
         phases: Phases { connect: Duration::from_nanos(1_999), ..Phases::default() },
+        sni: None,
         rule: None,
         would_deny: false,
         failure: Some(Failure {
@@ -109,12 +111,12 @@ fn json_lines() {
     check(
         Format::Json,
         &plain(),
-        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"octets_to_client":1270,"octets_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null}"#,
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"octets_to_client":1270,"octets_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null,"sni":null}"#,
     );
     check(
         Format::Json,
         &Record { status: 0, method: "", target: b"", ..failed() },
-        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"octets_to_client":1270,"octets_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null}"#,
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"octets_to_client":1270,"octets_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null,"sni":null}"#,
     );
 }
 
@@ -125,7 +127,7 @@ fn every_json_line_has_the_same_keys() {
         value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
     };
     let expected = keys(&plain());
-    assert_eq!(expected.len(), 23);
+    assert_eq!(expected.len(), 24);
     for record in [
         failed(),
         Record { kind: RecordKind::Tunnel, ..plain() },

@@ -42,6 +42,9 @@ pub struct Record<'a> {
     pub reused: bool,
     /// Where the time went.
     pub phases: Phases,
+    /// The host that a tunnel's ClientHello names, if it was looked at and is another than the
+    /// CONNECT's.
+    pub sni: Option<&'a str>,
     /// The rule that decided, if one did.
     pub rule: Option<RuleName<'a>>,
     /// It would have refused the exchange, if it were enforced.

@@ -28,6 +28,7 @@ fn record(target: &[u8]) -> Record<'_> {
         upstream: Some(([93, 184, 216, 34], 80).into()),
         reused: true,
         phases: Phases { wait: Duration::from_micros(345), ..Phases::default() },
+        sni: None,
         rule: None,
         would_deny: false,
         failure: None,

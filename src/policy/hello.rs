@@ -1,0 +1,211 @@
+//! The name in the ClientHello of a tunnel: a CONNECT may say one host and its client then ask for
+//! another, of a server that has both.
+//!
+//! What the hello names is judged as if the CONNECT had named it, on the connection that is there. A
+//! hello that names nobody has nothing to be judged, but with [`Sni::Match`]. Limits of it all, and
+//! what Encrypted ClientHello makes of it, stand in `docs/threat-model.md`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::decide::{Decision, Reach, Rules, Verdict, allow, deny};
+use super::origin::RuleId;
+use super::rules::Request;
+
+/// What is made of the name in a ClientHello.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sni {
+    /// It is not looked at.
+    Off,
+    /// It is judged by the rules on names, if there are any.
+    Check(RuleId),
+    /// It has to be the one of the CONNECT as well, if that is a name.
+    Match(RuleId),
+}
+
+impl Default for Sni {
+    fn default() -> Self {
+        Self::Check(RuleId::DEFAULT)
+    }
+}
+
+impl Rules {
+    /// Whether what a tunnel's client sends first has to be looked at.
+    pub fn judge_hellos(&self) -> bool {
+        match self.sni {
+            Sni::Off => false,
+            Sni::Check(_) => self.judge_names(),
+            Sni::Match(_) => true,
+        }
+    }
+
+    /// What is to become of a tunnel whose ClientHello names `sni`, in lower case and without a dot
+    /// behind. `connect` is what the CONNECT asked for, `address` what it is connected to.
+    pub fn decide_hello(
+        self: &Arc<Self>,
+        connect: &Request<'_>,
+        sni: Option<&str>,
+        address: Option<SocketAddr>,
+    ) -> Decision {
+        if sni == Some(connect.host) {
+            return allow(None);
+        }
+        if let Sni::Match(rule) = self.sni
+            && connect.ip.is_none()
+        {
+            return self.against(rule, "the ClientHello does not name the host of the CONNECT");
+        }
+        let Some(host) = sni else { return allow(None) };
+        let named = Request { host, ip: host.parse().ok(), ..*connect };
+        if !self.judge_names() || named.ip.is_some() && named.ip == connect.ip {
+            return allow(None);
+        }
+        self.decide_name(&named, address)
+    }
+
+    /// What is to become of a tunnel whose ClientHello cannot be read, for this reason.
+    pub fn decide_unreadable(&self, reason: &'static str) -> Decision {
+        match self.sni {
+            Sni::Off => allow(None),
+            Sni::Check(rule) | Sni::Match(rule) => self.against(rule, reason),
+        }
+    }
+
+    /// What is to become of a request on a connection that is there, as if it had asked for that.
+    fn decide_name(self: &Arc<Self>, named: &Request<'_>, address: Option<SocketAddr>) -> Decision {
+        let mut reach = Reach::default();
+        let decision = self.decide(named, &mut reach);
+        let decision = match (decision.verdict, address) {
+            (Verdict::Allow, Some(to)) => reach.judge(to.ip(), to.port()),
+            _ => decision,
+        };
+        match (decision.verdict, decision.rule) {
+            (Verdict::Deny(_), Some(rule)) => {
+                deny("the ClientHello names a host that is refused", rule)
+            }
+            _ => decision,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Access;
+    use crate::policy::decide::Mode;
+    use crate::policy::destination::Destination;
+    use crate::policy::guard::Scope;
+    use crate::policy::rules::{Action, Rule, Way};
+    use crate::policy::ruleset::Ruleset;
+
+    const CHECK: Sni = Sni::Check(RuleId { source: 7, line: 1 });
+    const MATCH: Sni = Sni::Match(RuleId { source: 7, line: 0 });
+
+    /// `+a` allows a destination, `-a` refuses it.
+    fn rules(mode: Mode, sni: Sni, written: &str) -> Arc<Rules> {
+        let rule = |(text, line): (&str, u32)| {
+            let (sign, to) = text.split_at(1);
+            let action = if sign == "+" { Action::Allow } else { Action::Deny };
+            let destinations = vec![Destination::parse(to).unwrap()];
+            Rule { destinations, ..Rule::new(RuleId { source: 9, line }, action) }
+        };
+        let rules = written.split_whitespace().zip(1..).map(rule).collect();
+        let access = Access { mode, sni, ..Access::default() };
+        Arc::new(Rules::new(Scope::Protected, Arc::new(Ruleset::new(rules)), &access))
+    }
+
+    /// `allow`, or `deny` with the source and line of the rule.
+    fn said(rules: &Arc<Rules>, host: &str, sni: Option<&str>, address: &str) -> String {
+        let connect = Request {
+            client: "10.0.0.1".parse().unwrap(),
+            user: None,
+            method: "CONNECT",
+            way: Way::Connect,
+            host,
+            ip: host.parse().ok(),
+            port: 443,
+            target: host,
+        };
+        let to = SocketAddr::new(address.parse().unwrap(), 443);
+        let decision = rules.decide_hello(&connect, sni, Some(to));
+        match (decision.verdict, decision.rule) {
+            (Verdict::Allow, Some(rule)) if decision.would_deny.is_some() => {
+                format!("would deny {}:{}", rule.source, rule.line)
+            }
+            (Verdict::Allow, _) => "allow".to_owned(),
+            (Verdict::Deny(_), Some(rule)) => format!("deny {}:{}", rule.source, rule.line),
+            (Verdict::Deny(_), None) => "deny".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_name_in_a_hello_is_judged_as_if_the_connect_had_named_it() {
+        use Mode::{Enforce, Open, Report};
+        let public = "93.184.216.34";
+        for (mode, sni, written, host, named, address, expected) in [
+            (Open, CHECK, "-bad.example", "good.example", Some("bad.example"), public, "deny 9:1"),
+            (Open, CHECK, "-bad.example", "good.example", Some("other.example"), public, "allow"),
+            (Open, CHECK, "-bad.example", "good.example", None, public, "allow"),
+            (Open, CHECK, "-bad.example", public, Some("bad.example"), public, "deny 9:1"),
+            (Open, CHECK, "-bad.example:80", "good.example", Some("bad.example"), public, "allow"),
+            (Open, CHECK, "-bad.example", "10.0.0.7", Some("10.0.0.7"), "10.0.0.7", "allow"),
+            // Judged already, when the CONNECT named it.
+            (Open, CHECK, "-bad.example", "bad.example", Some("bad.example"), public, "allow"),
+            (
+                Enforce,
+                CHECK,
+                "+good.example",
+                "good.example",
+                Some("good.example"),
+                public,
+                "allow",
+            ),
+            (
+                Enforce,
+                CHECK,
+                "+good.example",
+                "good.example",
+                Some("x.example"),
+                public,
+                "deny 1:0",
+            ),
+            (Enforce, CHECK, "+10.0.0.0/8", "10.0.0.7", Some("x.example"), "10.0.0.7", "allow"),
+            (Enforce, CHECK, "+10.0.0.0/8", "good.example", Some("x.example"), public, "deny 1:0"),
+            // A name that is allowed opens a private address to itself alone.
+            (Open, CHECK, "+a.lan", "a.lan", Some("a.lan"), "10.0.0.7", "allow"),
+            (Open, CHECK, "+a.lan", "a.lan", Some("b.lan"), "10.0.0.7", "deny 0:0"),
+            (Open, CHECK, "+a.lan", "a.lan", Some("b.example"), public, "allow"),
+            // Only networks judge: the name does not matter.
+            (Open, CHECK, "+10.0.0.0/8", "good.example", Some("x.example"), "10.0.0.7", "allow"),
+            (Open, MATCH, "", "good.example", Some("good.example"), public, "allow"),
+            (Open, MATCH, "", "good.example", Some("www.good.example"), public, "deny 7:0"),
+            (Open, MATCH, "", "good.example", None, public, "deny 7:0"),
+            (Open, MATCH, "", public, Some("x.example"), public, "allow"),
+            (Open, MATCH, "-x.example", public, Some("x.example"), public, "deny 9:1"),
+            (Report, CHECK, "-x.example", public, Some("x.example"), public, "would deny 9:1"),
+            (Report, CHECK, "+x.example", public, Some("y.example"), public, "would deny 1:0"),
+            (Report, MATCH, "", "a.example", None, public, "would deny 7:0"),
+        ] {
+            let rules = rules(mode, sni, written);
+            let found = said(&rules, host, named, address);
+            assert_eq!(found, expected, "{written:?} {host} {named:?} {address}");
+        }
+    }
+
+    #[test]
+    fn hellos_are_looked_at_only_if_something_depends_on_them() {
+        for (mode, sni, written, expected) in [
+            (Mode::Open, CHECK, "", false),
+            (Mode::Open, CHECK, "-10.0.0.0/8 +2001:db8::1", false),
+            (Mode::Open, CHECK, "-10.0.0.0/8 -a.example", true),
+            (Mode::Open, CHECK, "+*.a.example", true),
+            (Mode::Enforce, CHECK, "", true),
+            (Mode::Enforce, Sni::Off, "-a.example", false),
+            (Mode::Open, MATCH, "", true),
+        ] {
+            let rules = rules(mode, sni, written);
+            assert_eq!(rules.judge_hellos(), expected, "{mode:?} {sni:?} {written}");
+            assert!(!expected || !rules.are_plain());
+        }
+    }
+}

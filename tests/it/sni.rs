@@ -1,0 +1,462 @@
+//! The name with which TLS begins in a tunnel: judged before anything of it goes on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use threadgate::Server;
+use threadgate::config::access::{AccessOptions, Hellos};
+use threadgate::wire::client_hello::{Reader, Reading};
+
+use crate::peers::{End, Moment, Peer, STEP, eventually, eventually_eq, pattern};
+use crate::programs::{Nginx, clean, in_short, logged, logging_proxy, run, tool};
+use crate::proxies::{Names, proxy_with, proxy_with_one_worker};
+use crate::servers::{Origin, Recorder};
+
+/// Names `www.example.com`.
+const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
+const HELLO_1_2: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl12");
+const CHROMIUM: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/chromium");
+/// Names nobody.
+const NAMELESS: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl_nosni");
+/// Fatal: unrecognized_name, decode_error.
+const REFUSED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
+const UNREADABLE: &[u8] = &[0x15, 3, 3, 0, 2, 2, 50];
+
+fn denying(names: &[&str]) -> AccessOptions {
+    let deny = names.iter().map(|name| (*name).to_owned()).collect();
+    AccessOptions { deny, ..AccessOptions::default() }
+}
+
+/// A proxy that finds every name on loopback.
+fn proxy(access: &AccessOptions) -> Server {
+    proxy_with(|options| {
+        options.resolver = Arc::new(Names::all([127, 0, 0, 1].into()));
+        options.access = access.build(None).unwrap();
+    })
+}
+
+/// A tunnel to this port under a name, its 200 read.
+#[track_caller]
+fn tunnel(proxy: SocketAddr, host: &str, to: SocketAddr) -> Peer {
+    let mut client = Peer::connect(proxy);
+    let port = to.port();
+    client.send(format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"));
+    let head = client.read_head();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    client
+}
+
+/// The client has been sent this and an end in order, and no server has had an octet.
+#[track_caller]
+fn ends_with(client: &mut Peer, alert: &[u8], server: &Recorder) {
+    assert_eq!(client.read_to_any_end(), (alert.to_vec(), End::Closed));
+    let seen = server.seen_at_end();
+    assert!(seen.iter().all(|c| c.octets.is_empty()), "{seen:?}");
+}
+
+/// The handshake message of a hello in records of so many octets.
+fn in_records(hello: &[u8], octets: usize) -> Vec<u8> {
+    let record = |part: &[u8]| {
+        let length = u16::try_from(part.len()).unwrap().to_be_bytes();
+        [&[0x16, 3, 1][..], &length, part].concat()
+    };
+    hello[5..].chunks(octets).flat_map(record).collect()
+}
+
+#[test]
+fn nothing_of_a_hello_to_a_refused_name_reaches_the_server() {
+    let server = Recorder::answering("hello");
+    let proxy = proxy(&denying(&["www.example.com"]));
+    let mut refused = 0;
+    for hello in [HELLO.to_vec(), HELLO_1_2.to_vec(), CHROMIUM.to_vec(), in_records(HELLO, 9)] {
+        for host in ["good.example", "127.0.0.1"] {
+            let mut client = tunnel(proxy.addr(), host, server.addr);
+            client.send(&hello);
+            ends_with(&mut client, REFUSED, &server);
+            refused += 1;
+        }
+    }
+    eventually_eq(|| proxy.stats().tunnels_closed, refused);
+    let stats = proxy.stats();
+    assert_eq!((stats.tunnels_refused, stats.hellos_judged), (refused, refused));
+}
+
+#[test]
+fn a_hello_that_may_go_on_goes_on_octet_for_octet() {
+    let proxy = proxy(&denying(&["bad.example"]));
+    for hello in [HELLO.to_vec(), HELLO_1_2.to_vec(), NAMELESS.to_vec(), in_records(HELLO, 9)] {
+        for step in [1, 7, hello.len()] {
+            let expected = hello.clone();
+            let origin = Origin::script(1, move |peer| {
+                assert_eq!(peer.read_exact(expected.len()), expected);
+                peer.send("answer");
+                assert_eq!(peer.read_text(4), "more");
+                peer.expect_eof();
+            });
+            let mut client = tunnel(proxy.addr(), "www.example.com", origin.addr);
+            for part in hello.chunks(step) {
+                client.send(part);
+            }
+            assert_eq!(client.read_text(6), "answer");
+            client.send("more");
+            client.half_close();
+            origin.join();
+        }
+    }
+    assert_eq!(proxy.stats().tunnels_refused, 0);
+}
+
+#[test]
+fn a_hello_octet_by_octet_is_refused_with_its_last() {
+    let server = Recorder::new();
+    let proxy = proxy(&denying(&[".example.com"]));
+    let mut client = tunnel(proxy.addr(), "good.example", server.addr);
+    for octet in HELLO {
+        client.send([*octet]);
+    }
+    ends_with(&mut client, REFUSED, &server);
+}
+
+#[test]
+fn octets_right_behind_the_connect_wait_as_well() {
+    let head = |to: SocketAddr| {
+        format!("CONNECT good.example:{0} HTTP/1.1\r\nHost: a:{0}\r\n\r\n", to.port()).into_bytes()
+    };
+    let server = Recorder::new();
+    let refusing = proxy(&denying(&["www.example.com"]));
+    let mut client = Peer::connect(refusing.addr());
+    client.send([head(server.addr), HELLO.to_vec(), pattern(40_000)].concat());
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    ends_with(&mut client, REFUSED, &server);
+
+    let passing = proxy(&denying(&["bad.example"]));
+    let sent = [HELLO, &pattern(200_000)].concat();
+    let expected = sent.clone();
+    let origin = Origin::script(1, move |peer| {
+        assert!(peer.read_exact(expected.len()) == expected, "octets differ");
+        peer.send("ok");
+    });
+    let mut client = Peer::connect(passing.addr());
+    client.send([head(origin.addr), sent].concat());
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    assert_eq!(client.read_text(2), "ok");
+    origin.join();
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_and_what_is_no_tls_goes_on() {
+    let proxy = proxy(&denying(&["bad.example"]));
+    let garbage = pattern(16 << 10);
+    for said in [&b"SSH-2.0-client\r\n"[..], b"EHLO a\r\n", b"\x16EHLO", b"\0", &garbage] {
+        let expected = said.to_vec();
+        let origin = Origin::script(1, move |peer| {
+            peer.send("SSH-2.0-server\r\n");
+            assert!(peer.read_exact(expected.len()) == expected, "octets differ");
+            peer.send("more");
+            peer.expect_eof();
+        });
+        let mut client = tunnel(proxy.addr(), "good.example", origin.addr);
+        assert_eq!(client.read_line(), "SSH-2.0-server");
+        client.send(said);
+        assert_eq!(client.read_text(4), "more");
+        client.half_close();
+        origin.join();
+    }
+    assert_eq!(proxy.stats().hellos_judged, 0);
+}
+
+#[test]
+fn what_begins_like_tls_and_cannot_be_read_is_refused() {
+    let server = Recorder::new();
+    let proxy = proxy(&denying(&["bad.example"]));
+    let garbage = [&[0x16, 3, 1, 0x40, 0][..], &pattern(16 << 10)].concat();
+    let warning_first = [&[0x15, 3, 1, 0, 2, 1, 0][..], HELLO].concat();
+    let twice = [HELLO, HELLO].concat();
+    let mut short = HELLO.to_vec();
+    short[8] -= 1;
+    for hello in [&garbage[..], &warning_first, &short, &[0x16, 3, 1, 0, 0]] {
+        let mut client = tunnel(proxy.addr(), "good.example", server.addr);
+        client.send(hello);
+        ends_with(&mut client, UNREADABLE, &server);
+    }
+    // What follows a hello in a record of its own is not looked at.
+    let mut client = tunnel(proxy.addr(), "good.example", server.addr);
+    client.send(&twice);
+    eventually(|| server.seen().last().is_some_and(|c| c.octets == twice));
+}
+
+#[test]
+fn half_a_hello_has_the_time_of_a_head_and_holds_no_worker() {
+    let limit = Duration::from_millis(400);
+    let server = Recorder::new();
+    let proxy = proxy_with_one_worker(|options| {
+        options.resolver = Arc::new(Names::all([127, 0, 0, 1].into()));
+        options.access = denying(&["bad.example"]).build(None).unwrap();
+        options.timeouts.head = limit;
+    });
+    let mut slow = tunnel(proxy.addr(), "good.example", server.addr);
+    slow.send(&HELLO[..100]);
+    // One that says nothing waits for nothing.
+    let mut silent = tunnel(proxy.addr(), "good.example", server.addr);
+    let origin = Origin::script(1, |peer| {
+        assert_eq!(peer.read_exact(HELLO.len()), HELLO);
+        peer.send("ok");
+    });
+    let mut other = tunnel(proxy.addr(), "good.example", origin.addr);
+    other.send(HELLO);
+    assert_eq!(other.read_text(2), "ok", "meanwhile, on the one worker");
+    drop(other);
+    origin.join();
+    // Each octet moves, and none buys time.
+    let dripped = std::thread::scope(|scope| {
+        let writer = slow.stream().try_clone().unwrap();
+        scope.spawn(move || {
+            let mut writer = Peer::new(writer);
+            for octet in &HELLO[100..200] {
+                if writer.try_send([*octet]).is_err() {
+                    return;
+                }
+                std::thread::sleep(limit / 20);
+            }
+        });
+        slow.read_to_any_end().0
+    });
+    assert_eq!(dripped, b"");
+    eventually_eq(|| proxy.stats().tunnels_closed, 2);
+    silent.send(HELLO);
+    eventually(|| server.seen().iter().any(|c| c.octets == HELLO));
+    assert!(server.seen().iter().all(|c| c.octets.is_empty() || c.octets == HELLO));
+}
+
+#[test]
+fn an_end_without_a_word_is_passed_on_and_one_in_a_hello_is_not() {
+    let proxy = proxy(&denying(&["bad.example"]));
+    let origin = Origin::script(1, |peer| {
+        peer.expect_eof();
+        peer.send("late");
+    });
+    let mut client = tunnel(proxy.addr(), "good.example", origin.addr);
+    client.half_close();
+    client.expect_text_and_eof("late");
+    origin.join();
+
+    let server = Recorder::new();
+    let mut client = tunnel(proxy.addr(), "good.example", server.addr);
+    client.send(&HELLO[..100]);
+    client.half_close();
+    ends_with(&mut client, UNREADABLE, &server);
+}
+
+#[test]
+fn a_peer_that_goes_while_octets_wait_ends_the_tunnel() {
+    let proxy = proxy(&denying(&["bad.example"]));
+    let server = Recorder::new();
+    let mut client = tunnel(proxy.addr(), "good.example", server.addr);
+    client.send(&HELLO[..100]);
+    client.reset();
+    assert!(server.seen_at_end().iter().all(|c| c.octets.is_empty()));
+    eventually_eq(|| proxy.stats().tunnels_closed, 1);
+
+    let gone = Moment::new();
+    let says = gone.clone();
+    let origin = Origin::script(1, move |peer| {
+        peer.send("bye");
+        says.has_come();
+    });
+    let mut client = tunnel(proxy.addr(), "good.example", origin.addr);
+    client.send(&HELLO[..100]);
+    gone.wait();
+    client.expect_text_and_eof("bye");
+    client.half_close_if_open();
+    origin.join();
+    eventually_eq(|| proxy.stats().tunnels_closed, 2);
+}
+
+#[test]
+fn the_name_has_to_be_the_same_if_that_is_asked_for() {
+    let server = Recorder::new();
+    let access = AccessOptions { sni: Hellos::Match, ..AccessOptions::default() };
+    let proxy = proxy(&access);
+    let mut passed = 0;
+    for (host, hello, passes) in [
+        ("www.example.com", HELLO, true),
+        ("WWW.Example.COM.", HELLO, true),
+        ("example.com", HELLO, false),
+        ("www.example.com", NAMELESS, false),
+        ("127.0.0.1", HELLO, true),
+        ("127.0.0.1", NAMELESS, true),
+        ("www.example.com", b"SSH-2.0-x\r\n", true),
+    ] {
+        let mut client = tunnel(proxy.addr(), host, server.addr);
+        client.send(hello);
+        if passes {
+            passed += 1;
+            let whole = || server.seen().iter().filter(|c| !c.octets.is_empty()).count() == passed;
+            eventually(whole);
+        } else {
+            assert_eq!(client.read_to_any_end(), (REFUSED.to_vec(), End::Closed), "{host}");
+        }
+    }
+}
+
+#[test]
+fn without_a_rule_on_names_nothing_waits() {
+    let networks = denying(&["192.0.2.0/24"]);
+    let off = AccessOptions { sni: Hellos::Off, ..denying(&["www.example.com"]) };
+    for access in [AccessOptions::default(), networks, off] {
+        let server = Recorder::new();
+        let proxy = proxy(&access);
+        let mut client = tunnel(proxy.addr(), "good.example", server.addr);
+        client.send(&HELLO[..100]);
+        eventually(|| server.seen().iter().any(|c| c.octets == HELLO[..100]));
+        client.send(&HELLO[100..]);
+        eventually(|| server.seen().iter().any(|c| c.octets == HELLO));
+        assert_eq!(proxy.stats().hellos_judged, 0);
+    }
+}
+
+#[test]
+fn an_upgraded_connection_is_not_looked_at() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n");
+        assert_eq!(peer.read_exact(HELLO.len()), HELLO);
+        peer.send("ok");
+    });
+    let proxy = proxy(&denying(&["www.example.com"]));
+    let mut client = Peer::connect(proxy.addr());
+    let host = format!("good.example:{}", origin.addr.port());
+    client.send(format!(
+        "GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    ));
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    client.send(HELLO);
+    assert_eq!(client.read_text(2), "ok");
+    origin.join();
+}
+
+#[test]
+fn the_log_has_the_rule_and_the_name_that_was_not_said() {
+    let server = Recorder::new();
+    let proxy = logging_proxy(&[
+        "--deny=a.example",
+        "--deny=.example.com",
+        "--resolve=good.example:127.0.0.1",
+        "--resolve=also.example:127.0.0.1",
+    ]);
+    let mut client = tunnel(proxy.addr, "good.example", server.addr);
+    client.send(HELLO);
+    ends_with(&mut client, REFUSED, &server);
+    let lines = logged(&proxy, |lines| lines.len() == 1);
+    let line = &lines[0];
+    let has = |key: &str, value: &str| assert_eq!(line[key].as_str(), Some(value), "{line}");
+    has("rule", "--deny:2");
+    has("sni", "www.example.com");
+    has("error", "http_request_denied");
+    has("side", "proxy");
+    has("reason", "the ClientHello names a host that is refused");
+    has("kind", "tunnel");
+    has("upstream", &server.addr.to_string());
+    assert_eq!(line["status"], 200, "{line}");
+}
+
+/// The least and the most that curl speaks.
+const VERSIONS: [(&str, &str); 2] = [("--tlsv1.2", "1.2"), ("--tlsv1.3", "1.3")];
+
+#[test]
+fn curl_is_told_by_an_alert_and_gets_through_under_the_right_name() {
+    let (Some(nginx), Some(_)) =
+        (Nginx::start_with("ssl_protocols TLSv1.2 TLSv1.3;"), tool("curl"))
+    else {
+        return;
+    };
+    let proxy = logging_proxy(&[
+        "--deny=bad.example",
+        "--resolve=good.example:127.0.0.1",
+        "--resolve=other.example:127.0.0.1",
+    ]);
+    let port = nginx.tls.port();
+    for (version, at_most) in VERSIONS {
+        let curl = |host: &str| {
+            let mut curl = clean("curl");
+            curl.args(["-q", "-sSk", "--noproxy", "", "--max-time", "20", version]);
+            curl.args(["--tls-max", at_most, "-x", &proxy.url()]);
+            // The CONNECT says good.example, whatever the URL does.
+            curl.args(["--connect-to", &format!("{host}:{port}:good.example:{port}")]);
+            run(curl.arg(format!("https://{host}:{port}/file")))
+        };
+        assert!(curl("good.example").stdout == nginx.content, "{version}");
+        assert!(curl("other.example").stdout == nginx.content, "{version}");
+        let refused = curl("bad.example");
+        assert_eq!(refused.status.code(), Some(35), "{}", refused.stderr);
+        assert!(refused.stderr.contains("unrecognized name"), "{}", refused.stderr);
+    }
+    let lines = logged(&proxy, |lines| lines.len() == 6);
+    let names: Vec<_> = lines.iter().map(|line| line["sni"].as_str()).collect();
+    let expected = [None, Some("other.example"), Some("bad.example")];
+    assert_eq!(names, [expected, expected].concat(), "{:?}", lines.iter().map(in_short));
+}
+
+#[test]
+fn hellos_of_programs_are_read() {
+    let openssl = |extra: &'static [&'static str]| {
+        move |to: String| {
+            let mut command = clean("openssl");
+            command.args(["s_client", "-connect", &to, "-servername", "www.example.com"]);
+            command.args(extra);
+            command
+        }
+    };
+    let python = |to: String| {
+        let mut command = clean("/usr/bin/python3");
+        let (host, port) = to.split_once(':').unwrap();
+        command.args(["-I", "-c"]).arg(format!(
+            "import socket, ssl; c = ssl._create_unverified_context(); \
+             c.wrap_socket(socket.create_connection(('{host}', {port})), server_hostname='www.example.com')"
+        ));
+        command
+    };
+    let node = |to: String| {
+        let mut command = clean("node");
+        let (host, port) = to.split_once(':').unwrap();
+        command.arg("-e").arg(format!(
+            "require('tls').connect({{host: '{host}', port: {port}, servername: 'www.example.com', \
+             rejectUnauthorized: false}}).on('error', () => {{}})"
+        ));
+        command
+    };
+    let curl = |to: String| {
+        let mut command = clean("curl");
+        command.args(["-q", "-sk", "--noproxy", "*", "--connect-to", &format!("::{to}")]);
+        command.arg("https://www.example.com/");
+        command
+    };
+    type Command = Box<dyn Fn(String) -> std::process::Command>;
+    let programs: [(&str, Command); 5] = [
+        ("curl", Box::new(curl)),
+        ("openssl", Box::new(openssl(&["-tls1_2"]))),
+        ("openssl", Box::new(openssl(&["-tls1_3"]))),
+        ("python3", Box::new(python)),
+        ("node", Box::new(node)),
+    ];
+    for (name, command) in programs {
+        if tool(name).is_none() {
+            continue;
+        }
+        let (sender, came) = crossbeam_channel::bounded(1);
+        let origin = Origin::script(1, move |peer| {
+            let head = peer.read_exact(5);
+            let rest = peer.read_exact(usize::from(u16::from_be_bytes([head[3], head[4]])));
+            sender.send([head, rest].concat()).unwrap();
+        });
+        // It fails: nobody answers it.
+        let _ = run(&mut command(origin.addr.to_string()));
+        let hello = came.recv_timeout(STEP).unwrap();
+        match Reader::default().read(&hello) {
+            Reading::Hello(hello) => assert_eq!(hello.sni, Some("www.example.com"), "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
+        origin.join();
+    }
+}
