@@ -193,6 +193,7 @@ pub struct Error {
     phase: Phase,
     kind: Kind,
     status: u16,
+    retry_after: u32,
     reason: &'static str,
     source: Option<io::Error>,
 }
@@ -201,13 +202,20 @@ impl Error {
     /// A failure whose status code follows from its kind. `reason` is one plain sentence
     /// without a full stop, fit for a person who sees the reply.
     pub fn new(side: Side, phase: Phase, kind: Kind, reason: &'static str) -> Self {
-        Self { side, phase, kind, status: kind.status(), reason, source: None }
+        Self { side, phase, kind, status: kind.status(), retry_after: 0, reason, source: None }
     }
 
     /// The same failure with a more exact status code.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = status;
+        self
+    }
+
+    /// The same failure, which a client may expect to be over in so many seconds.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = seconds;
         self
     }
 
@@ -236,6 +244,11 @@ impl Error {
     /// Status code of the reply the client gets if no response head was sent yet.
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// In how many seconds it may be worth trying again, if that is known (RFC 9110 §10.2.3).
+    pub fn retry_after(&self) -> Option<u32> {
+        Some(self.retry_after).filter(|seconds| *seconds > 0)
     }
 
     /// What the system said, if it said anything.

@@ -113,6 +113,22 @@ Access:
       --max-response-size SIZE      refuse responses with more content, or cut them off
                                     where they did not announce it; not of tunnels
 
+Traffic:
+      --limit LIMIT                 how fast octets go through; may be repeated.
+                                    [WHO:][DIRECTION=]RATE: 10mbit, client:down=1MB/s,
+                                    user=ann:500kbit. RATE is bits (kbit, mbit, gbit) or
+                                    octets (B/s, kB/s, KiB/s, ..) a second; DIRECTION is
+                                    down, to clients, or up (default: each of the two)
+      --limit-per WHO               who shares a rate that does not say: connection,
+                                    client, user, destination or total (default total)
+      --limit-requests N/s|N/m      requests of a client a second or minute, all at once
+                                    or one by one; those beyond get a 429
+      --limit-connections N         connections of a client, and of a user, at one time;
+                                    those beyond get a 429
+      --max-bytes SIZE              stop relaying after so many octets, both directions
+                                    together: what is under way is cut, requests get a
+                                    503
+
 Names and connecting:
       --resolve HOST[:PORT]:ADDR    connect to ADDR for HOST; may be repeated, also for
                                     several addresses in the order of trying

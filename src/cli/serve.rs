@@ -13,6 +13,7 @@ use crate::cli::exit::Failure;
 use crate::cli::logging;
 use crate::cli::run;
 use crate::config::access::{self, AccessOptions};
+use crate::config::limits::LimitOptions;
 use crate::config::{
     self, Color, Config, ExitAfter, LogFormat, LogTarget, duration, listen, names, number, size,
 };
@@ -202,6 +203,26 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "SIZE")]
     max_response_size: Option<String>,
 
+    /// how fast octets go through
+    #[argh(option, arg_name = "LIMIT")]
+    limit: Vec<String>,
+
+    /// who shares such a rate
+    #[argh(option, arg_name = "WHO")]
+    limit_per: Option<String>,
+
+    /// requests of a client in a time
+    #[argh(option, arg_name = "N/s|N/m")]
+    limit_requests: Option<String>,
+
+    /// connections of a client at one time
+    #[argh(option, arg_name = "N")]
+    limit_connections: Option<String>,
+
+    /// octets relayed before the proxy refuses more
+    #[argh(option, arg_name = "SIZE")]
+    max_bytes: Option<String>,
+
     /// say more
     #[argh(switch, short = 'v')]
     verbose: u8,
@@ -300,6 +321,13 @@ impl ServeArgs {
                     self.max_response_size,
                     access::parse_response_size,
                 )?,
+                limits: LimitOptions {
+                    limit: self.limit,
+                    limit_per: self.limit_per,
+                    limit_requests: self.limit_requests,
+                    limit_connections: self.limit_connections,
+                    max_bytes: self.max_bytes,
+                },
             },
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),

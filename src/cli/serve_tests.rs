@@ -106,6 +106,16 @@ fn each_option_sets_its_own_field() {
     field("--max-response-size 5MiB", |c| {
         c.access.max_response_octets = NonZeroU64::new(5 << 20);
     });
+    field("--limit 10mbit --limit user:up=1mbit", |c| {
+        c.access.limits.limit = vec!["10mbit".into(), "user:up=1mbit".into()];
+    });
+    field("--limit 1mbit --limit-per client", |c| {
+        c.access.limits.limit = vec!["1mbit".into()];
+        c.access.limits.limit_per = Some("client".into());
+    });
+    field("--limit-requests 10/s", |c| c.access.limits.limit_requests = Some("10/s".into()));
+    field("--limit-connections 9", |c| c.access.limits.limit_connections = Some("9".into()));
+    field("--max-bytes 5GB", |c| c.access.limits.max_bytes = Some("5GB".into()));
     field("-v -v -q", |c| c.verbosity = 1);
     field("-q --quiet", |c| c.verbosity = -2);
 }
@@ -157,6 +167,11 @@ fn a_refused_value_names_its_option() {
         ("--deny-type image", "--deny-type: 'image' is not a media type; give one such as"),
         ("--max-response-size 0", "--max-response-size: '0' is too small; give a size from 1"),
         ("--max-response-size x", "--max-response-size: 'x' is not a size"),
+        ("--limit 10", "--limit: '10' is a size, not a rate: octets, or bits? give bits as in"),
+        ("--limit-per client", "--limit-per: there is no --limit that leaves out who it is for"),
+        ("--limit-requests 10", "--limit-requests: '10' is not a number of requests; give"),
+        ("--limit-connections 0", "--limit-connections: '0' is less than 1; "),
+        ("--max-bytes 5XB", "--max-bytes: '5XB' is not a size; "),
         ("--via a:b", "--via: 'a:b' has a ':'"),
     ] {
         let error = config(words).unwrap_err();

@@ -19,6 +19,7 @@ use crate::policy::url::Urls;
 use crate::wire::field::is_token_octet;
 use crate::wire::{Authority, Method};
 
+use super::limits::LimitOptions;
 use super::size;
 
 /// What was written about access; every value is checked, the files are not read yet.
@@ -52,6 +53,8 @@ pub struct AccessOptions {
     pub deny_type: Vec<String>,
     /// Octets of a response's content at most.
     pub max_response_octets: Option<NonZeroU64>,
+    /// How much, and how fast.
+    pub limits: LimitOptions,
 }
 
 /// What `--sni` says.
@@ -92,7 +95,8 @@ impl AccessOptions {
         self.rules(&mut origins)?;
         self.bounds(&mut origins)?;
         self.urls(&mut origins)?;
-        self.responses(&mut origins).map(drop)
+        self.responses(&mut origins)?;
+        self.limits.build(&mut origins).map(drop)
     }
 
     /// Reads the files and makes rules of it all; sources that `before` has keep their numbers and
@@ -107,12 +111,15 @@ impl AccessOptions {
         let bounds = self.bounds(&mut origins)?;
         let sni = match self.sni {
             // Nothing depends on names: the option is no rule that could be met.
-            _ if *self == Self::default() => Sni::default(),
+            _ if Self { limits: LimitOptions::default(), ..self.clone() } == Self::default() => {
+                Sni::default()
+            }
             Hellos::Off => Sni::Off,
             Hellos::Check => Sni::Check(option(&mut origins, "--sni")),
             Hellos::Match => Sni::Match(option(&mut origins, "--sni")),
         };
         let (urls, responses) = (self.urls(&mut origins)?, self.responses(&mut origins)?);
+        let limits = self.limits.build(&mut origins)?;
         Ok(Access {
             origins,
             bounds,
@@ -122,6 +129,7 @@ impl AccessOptions {
             urls,
             responses,
             deny_with: self.deny_with.clone(),
+            limits,
             own: Vec::new(),
         })
     }

@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod duration;
+pub mod limits;
 pub mod listen;
 pub mod names;
 pub mod number;

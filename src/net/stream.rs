@@ -160,6 +160,23 @@ impl Stream {
         self.receive_with(into, RecvFlags::DONTWAIT)
     }
 
+    /// As [`receive`](Self::receive), `most` octets at most, which must be some.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    pub fn receive_at_most(&mut self, into: &mut Buffer, most: usize) -> io::Result<Received> {
+        let tail = into.tail();
+        let held = tail.len();
+        let most = most.min(tail.capacity() - held);
+        debug_assert!(most > 0, "a receive needs room");
+        tail.resize(held + most, 0);
+        let room = tail.get_mut(held..).unwrap_or_default();
+        let received = rustix::net::recv(&self.socket, room, RecvFlags::DONTWAIT);
+        tail.truncate(held + received.as_ref().map_or(0, |(count, _)| *count));
+        self.received(received.map(|(count, _)| count), most)
+    }
+
     /// As [`receive`](Self::receive), but waits a few milliseconds for the first octet.
     ///
     /// # Errors
@@ -183,25 +200,38 @@ impl Stream {
         debug_assert!(room > 0, "a receive needs room");
         loop {
             return match rustix::net::recv(&self.socket, spare_capacity(tail), flags) {
-                Ok((0, _)) => {
-                    self.readable = false;
-                    self.closed = false;
-                    self.ended()
-                }
-                Ok((count, _)) => {
-                    // Less than asked for is all there was (epoll(7)): more makes a new edge. But
-                    // the end, if it came with the octets, makes none, nor does what is behind
-                    // urgent data.
-                    self.readable = count == room || self.closed || self.urgent;
-                    Ok(Received::Octets(count))
-                }
-                Err(Errno::AGAIN) => {
-                    self.readable = false;
-                    Ok(Received::Nothing)
-                }
                 Err(Errno::INTR) => continue,
-                Err(e) => Err(e.into()),
+                outcome => self.received(outcome.map(|(count, _)| count), room),
             };
+        }
+    }
+
+    #[inline]
+    fn received(
+        &mut self,
+        outcome: rustix::io::Result<usize>,
+        asked: usize,
+    ) -> io::Result<Received> {
+        match outcome {
+            Ok(0) => {
+                self.readable = false;
+                self.closed = false;
+                self.ended()
+            }
+            Ok(count) => {
+                // Less than asked for is all there was (epoll(7)): more makes a new edge. But
+                // the end, if it came with the octets, makes none, nor does what is behind
+                // urgent data.
+                self.readable = count == asked || self.closed || self.urgent;
+                Ok(Received::Octets(count))
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Ok(Received::Nothing)
+            }
+            // Still readable: whoever asked looks again.
+            Err(Errno::INTR) => Ok(Received::Nothing),
+            Err(e) => Err(e.into()),
         }
     }
 

@@ -40,11 +40,13 @@ pub enum Wait {
     Linger,
     /// Whatever, on the admin listener.
     Admin,
+    /// An allowance of a rate.
+    Tokens,
 }
 
 impl Wait {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Idle,
         Self::Head,
         Self::Lookup,
@@ -56,6 +58,7 @@ impl Wait {
         Self::Reply,
         Self::Linger,
         Self::Admin,
+        Self::Tokens,
     ];
 
     /// The word in the counters.
@@ -72,6 +75,32 @@ impl Wait {
             Self::Reply => "reply",
             Self::Linger => "linger",
             Self::Admin => "admin",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
+/// What was limited when a request was refused for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refused {
+    /// Requests of a client.
+    Requests,
+    /// Connections of a client, or of a user.
+    Connections,
+    /// Octets of the run.
+    Volume,
+}
+
+impl Refused {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Requests, Self::Connections, Self::Volume];
+
+    /// The word in the counters.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Connections => "connections",
+            Self::Volume => "volume",
         }
     }
 }
@@ -201,6 +230,10 @@ measures! {
         Counter lookups_given: u64;
         /// Lookups that ended without an address, or not in time.
         Counter lookup_failures: u64;
+        /// Seconds transfers waited for an allowance of a rate, each time they had used up one.
+        Histogram token_wait_seconds: Histogram;
+        /// Requests refused, transfers cut and connections closed for a limit, by what it was on.
+        Counter limited: [u64; Refused::ALL.len()], by "limit" in Refused::ALL.map(Refused::word);
         /// Turns of sessions on workers, those of the admin listener included.
         Counter turns: u64;
         /// Turns that ended with the session parked, by what it then waited for.
@@ -286,6 +319,13 @@ impl Counters {
         self.count_failure(error.side(), error.kind());
     }
 
+    /// Counts what was refused for a limit.
+    pub fn count_limited(&mut self, refused: Refused) {
+        if let Some(n) = self.limited.get_mut(refused as usize) {
+            *n += 1;
+        }
+    }
+
     /// Counts a session that parks.
     pub fn count_park(&mut self, wait: Wait) {
         if let Some(n) = self.parks.get_mut(wait as usize) {
@@ -353,11 +393,13 @@ mod tests {
         let mut c = Counters::default();
         Method::ALL.into_iter().for_each(|method| c.count_method(method));
         Wait::ALL.into_iter().for_each(|wait| c.count_park(wait));
+        Refused::ALL.into_iter().for_each(|refused| c.count_limited(refused));
+        assert_eq!(c.limited, [1; 3]);
         for kind in Kind::ALL {
             Side::ALL.into_iter().for_each(|side| c.count_failure(side, kind));
         }
         assert_eq!(c.exchanges_by_method, [1; 9]);
-        assert_eq!(c.parks, [1; 11]);
+        assert_eq!(c.parks, [1; 12]);
         assert_eq!(c.failures, [Kind::ALL.len() as u64; 3]);
         assert_eq!(c.failures_by_kind, [3; Kind::ALL.len()]);
         for method in Method::ALL {
@@ -380,7 +422,7 @@ mod tests {
         c.count_park(Wait::Tunnel);
         c.count_resume(Some(Wait::Idle));
         c.count_resume(None);
-        let mut expected = [0; 11];
+        let mut expected = [0; 12];
         expected[Wait::Tunnel as usize] = 1;
         assert_eq!(c.parked(), expected);
     }

@@ -27,6 +27,7 @@ impl Counters {
         let rare = |name, count: u64| (name, (count > 0).then(|| count.to_string()));
         let failures: u64 = self.failures.iter().sum();
         let retired: u64 = self.upstream_retired.iter().sum();
+        let limited: u64 = self.limited.iter().sum();
 
         let rows = [
             always(
@@ -45,6 +46,16 @@ impl Counters {
                     format!("{client} client, {proxy} proxy, {upstream} upstream")
                 }),
             ),
+            (
+                "limited",
+                (limited > 0).then(|| {
+                    let [requests, connections, volume] = self.limited;
+                    format!(
+                        "{requests} by requests, {connections} by connections, {volume} by volume"
+                    )
+                }),
+            ),
+            rare("waits for a rate", self.token_wait_seconds.count()),
             always("tunnels", active(self.active_tunnels(), self.tunnels_opened, "opened")),
             rare("upgrades", self.upgrades),
             always(

@@ -4,20 +4,25 @@
 //! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all),
 //! [`url`] and [`response`] (what is said of messages), [`guard`] (what holds without a rule), [`decide`]
 //! (the order of it all), [`hello`] (the same for the name in a tunnel), [`trace`] (how it came about),
-//! [`deny_with`] (what is answered). A [`Policy`] is a value that never changes; reading it again makes
-//! another one, which the workers take up between two turns.
+//! [`deny_with`] (what is answered), [`limits`] (how much and how fast), [`bucket`], [`tally`] and
+//! [`shape`] (who keeps count of that). A [`Policy`] is a value that never changes; reading it again
+//! makes another one, which the workers take up between two turns.
 
 pub mod bounds;
+pub mod bucket;
 pub mod decide;
 pub mod deny_with;
 pub mod destination;
 pub mod guard;
 pub mod hello;
+pub mod limits;
 pub mod network;
 pub mod origin;
 pub mod response;
 pub mod rules;
 pub mod ruleset;
+pub mod shape;
+pub mod tally;
 pub mod trace;
 pub mod url;
 
@@ -32,6 +37,7 @@ use decide::{Mode, Rules};
 use deny_with::DenyWith;
 use guard::Scope;
 use hello::Sni;
+use limits::Limits;
 use origin::Origins;
 use response::Responses;
 use rules::Rule;
@@ -57,6 +63,8 @@ pub struct Access {
     pub urls: Urls,
     /// Rules on responses.
     pub responses: Responses,
+    /// How much, and how fast.
+    pub limits: Limits,
     /// What holds for single listeners instead, by their number.
     pub own: Vec<(u16, Own)>,
 }
@@ -85,7 +93,18 @@ impl Access {
                 None => self.rules(Arc::clone(&rules), address.ip(), open),
             }
         });
-        Policy { listeners: listeners.collect(), origins: self.origins.clone() }
+        let own = |number: u16| self.own.iter().find(|(of, _)| *of == number).map(|(_, own)| own);
+        let common = self.limits.in_group(0, None);
+        let limits = (0..).zip(listen).map(|(number, _)| match own(number) {
+            // What is left of the volume of the run is one number for all.
+            Some(own) => own.access.limits.in_group(number.saturating_add(1), Some(&self.limits)),
+            None => common.clone(),
+        });
+        Policy {
+            listeners: listeners.collect(),
+            origins: self.origins.clone(),
+            limits: limits.collect(),
+        }
     }
 
     /// The rules of a listener.
@@ -101,12 +120,19 @@ pub struct Policy {
     pub origins: Origins,
     /// The rules of each listener, by its number.
     pub listeners: Vec<Arc<Rules>>,
+    /// The limits of each listener, by its number; nothing is limited where there are none.
+    pub limits: Vec<Option<Arc<Limits>>>,
 }
 
 impl Policy {
     /// The rules of a listener.
     pub fn of(&self, listener: u16) -> Option<&Arc<Rules>> {
         self.listeners.get(usize::from(listener))
+    }
+
+    /// The limits of a listener, if it has any.
+    pub fn limits(&self, listener: u16) -> Option<&Arc<Limits>> {
+        self.limits.get(usize::from(listener))?.as_ref()
     }
 }
 

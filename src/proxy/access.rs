@@ -12,10 +12,10 @@ use crate::policy::deny_with::DenyWith;
 use crate::policy::rules::{Request, Way};
 use crate::wire::{Framing, Method, RequestHead, ResponseFraming, ResponseHead};
 
-use super::Turn;
 use super::exchange::Exchange;
 use super::hold::Hold;
 use super::request::{Asker, denied};
+use super::{Turn, limits};
 
 /// Whether the client may come at all, for a request that goes nowhere.
 ///
@@ -29,7 +29,8 @@ pub(super) fn come_in(
     turn: &Turn<'_>,
 ) -> Result<(), Error> {
     let Some(rules) = turn.policy.of(asker.listener) else { return Ok(()) };
-    follow(rules.decide_client(asker.address.ip()), head, exchange, turn)
+    follow(rules.decide_client(asker.address.ip()), head, exchange, turn)?;
+    limits::come_in(asker, exchange, turn)
 }
 
 /// Whether the request may go to its destination, as far as that is known without an address.
@@ -70,7 +71,8 @@ pub(super) fn pass(
         }
         decision
     };
-    follow(decision, head, exchange, turn)
+    follow(decision, head, exchange, turn)?;
+    limits::admit(head, asker, exchange, turn)
 }
 
 fn follow(

@@ -9,7 +9,8 @@ impl Exchange {
     /// Which wait was too long.
     pub(super) fn expired(&self, client: &ClientSide<'_>) -> Error {
         match &self.stage {
-            Stage::Lookup(_) => lookup_expired(),
+            // Waiting there has no end but its time.
+            Stage::Held | Stage::Lookup(_) => lookup_expired(),
             Stage::Dial(dial) => dial_expired(dial),
             Stage::Tunnel if self.expects_hello() => Error::new(
                 Side::Client,

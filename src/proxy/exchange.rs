@@ -36,8 +36,9 @@ use crate::wire::{Framing, Method, Protocols, Version};
 use super::Turn;
 use super::flow::{Coding, End, Flow};
 use super::hold::Hold;
+use super::limits::Limited;
 use super::noted::{Noted, heads_octets};
-use super::request::Service;
+use super::request::{Asker, Service};
 
 /// Tag of the client's socket.
 pub const CLIENT: u32 = 0;
@@ -51,6 +52,8 @@ pub const SOCKETS: usize = 3;
 /// Where the exchange has come to.
 #[derive(Debug, Default)]
 pub(super) enum Stage {
+    /// A rate lets the request go on later.
+    Held,
     /// The name's addresses are awaited, once they were asked for.
     Lookup(Option<Box<Asked>>),
     /// A connection is being made. Boxed: most exchanges never dial.
@@ -147,6 +150,8 @@ pub struct ClientSide<'s> {
     pub end: &'s mut End,
     /// Who is told about sockets and lookups.
     pub waker: &'s Arc<dyn Wake>,
+    /// Who it is.
+    pub asker: Asker,
 }
 
 impl ClientSide<'_> {
@@ -224,6 +229,8 @@ pub struct Exchange {
     /// The kernel looks after the upstream's connection of a tunnel.
     pub(super) probed: bool,
     pub(super) failure: Option<Error>,
+    /// What limits have to do with it, if there are any.
+    pub(super) limited: Option<Box<Limited>>,
     aborted: bool,
 }
 
@@ -267,6 +274,7 @@ impl Exchange {
         self.response.drop_pipe();
         self.stage = Stage::Reply;
         self.failure = None;
+        self.limited = None;
         const KEPT: usize = 4096;
         if self.resend.capacity() > KEPT {
             self.resend = Vec::new();
@@ -281,7 +289,8 @@ impl Exchange {
 
     /// When to come back even if nothing happens.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.wake_at
+        let allowed = self.limited.as_ref().and_then(|limited| limited.wake_at());
+        self.wake_at.into_iter().chain(allowed).min()
     }
 
     /// Whether octets go both ways without framing.
@@ -324,13 +333,22 @@ impl Exchange {
     }
 
     /// The request is decided and stands in `to_upstream` (but for a CONNECT): finds a connection.
-    pub fn begin(&mut self, framing: Framing, client: &ClientSide<'_>, turn: &mut Turn<'_>) {
+    pub fn begin(&mut self, framing: Framing, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
         self.times.head = Some(turn.clock());
         self.request = match self.facts.method {
             Method::Connect => Flow::until_close(Coding::Keep),
             _ => Flow::framed(framing, Coding::Keep),
         };
         self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
+        if self.begins_limited(client) {
+            self.stage = Stage::Held;
+            return;
+        }
+        self.go(client, turn);
+    }
+
+    /// Finds a connection for the request.
+    fn go(&mut self, client: &ClientSide<'_>, turn: &mut Turn<'_>) {
         if self.facts.method == Method::Connect || !self.take_kept(client, turn) {
             self.find(turn);
         }
@@ -404,7 +422,9 @@ impl Exchange {
             self.settle(address, turn);
         }
         let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
-        self.upstream = Some(Upstream { end: End::new(stream), address, reused, lease });
+        let mut end = End::new(stream);
+        self.limit_end(&mut end);
+        self.upstream = Some(Upstream { end, address, reused, lease });
         self.wake_at = None;
         if !reused {
             self.times.connect = Some(turn.clock());
@@ -441,8 +461,16 @@ impl Exchange {
                 return Err(self.expired(client));
             }
             self.notice_breaks(client)?;
+            self.follow_limits(client, turn);
             self.listen_to_client(client, turn)?;
             match &mut self.stage {
+                Stage::Held => {
+                    let go = self.is_let_go(client, turn);
+                    if !self.note_limit(go, turn)? {
+                        return Ok(Progress::Wait(None));
+                    }
+                    self.go(client, turn);
+                }
                 Stage::Lookup(_) => {
                     if !self.look_up(client, turn)? {
                         return Ok(Progress::Wait(None));
@@ -455,9 +483,12 @@ impl Exchange {
                 }
                 Stage::Relay => match self.relay(client, turn) {
                     Err(e) if self.may_resend(&e, turn) => self.resend(turn),
-                    other => return other,
+                    other => return self.note_limit(other, turn),
                 },
-                Stage::Tunnel => return self.tunnel(client, turn),
+                Stage::Tunnel => {
+                    let outcome = self.tunnel(client, turn);
+                    return self.note_limit(outcome, turn);
+                }
                 Stage::Reply => {
                     let sink = &mut client.end.stream;
                     return match flush(&mut self.to_client, &mut self.response, sink) {

@@ -8,75 +8,15 @@
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
 use crate::net::buffer::{Buffer, LARGE, ORDINARY};
 use crate::net::pipe::{PIPE_OCTETS, Pipe};
-use crate::net::poll::Edge;
 use crate::net::stream::{Received, Stream};
 use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
 use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing};
 
 use super::Turn;
-
-/// A connection with what was read from it and not yet used.
-#[derive(Debug)]
-pub struct End {
-    /// The connection.
-    pub stream: Stream,
-    /// Octets read ahead.
-    pub buffer: Buffer,
-    /// The peer has ended its side.
-    pub ended: bool,
-    /// An error met outside a step. The system tells it once, so it is kept for the next receive.
-    failed: Option<io::Error>,
-}
-
-impl End {
-    /// A connection nothing was read from yet.
-    pub fn new(stream: Stream) -> Self {
-        Self { stream, buffer: Buffer::default(), ended: false, failed: None }
-    }
-
-    /// Receives into a pipe, as [`Stream::splice_into`] does.
-    fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<Received> {
-        if let Some(e) = self.failed.take() {
-            return Err(e);
-        }
-        self.stream.splice_into(pipe, most)
-    }
-
-    /// Receives what fits; the buffer must be lent and have room.
-    ///
-    /// # Errors
-    ///
-    /// The connection is over.
-    pub fn receive(&mut self) -> io::Result<Received> {
-        if let Some(e) = self.failed.take() {
-            return Err(e);
-        }
-        let received = self.stream.receive(&mut self.buffer)?;
-        self.ended |= received == Received::End;
-        Ok(received)
-    }
-
-    /// Waits a few milliseconds, on the worker, for something to receive. What comes of it, an end
-    /// or an error included, is there for the next step. Answers how many octets came, or `None`
-    /// if nothing did.
-    pub fn receive_patiently(&mut self) -> Option<usize> {
-        match self.stream.receive_patiently(&mut self.buffer) {
-            Ok(Received::Octets(count)) => Some(count),
-            Ok(Received::Nothing) => None,
-            Ok(Received::End) => {
-                self.ended = true;
-                Some(0)
-            }
-            Err(e) => {
-                self.failed = Some(e);
-                self.stream.note(Edge { readable: true, ..Edge::default() });
-                Some(0)
-            }
-        }
-    }
-}
+pub use super::end::End;
 
 /// How the end of what flows is found.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +83,8 @@ pub enum Step {
     Blocked,
     /// The turn is spent; the flow could go on.
     Spent,
+    /// The source may have something, and nothing of it may be taken now.
+    Dry,
 }
 
 /// Why a flow broke.
@@ -158,6 +100,8 @@ pub enum Broken {
     Framing(ChunkError),
     /// There is more content than the limit.
     TooMuch,
+    /// Nothing more may be relayed.
+    Limit(Error),
 }
 
 /// Up to here content is copied behind a head, to go out in one plain send; beyond, the head and
@@ -322,6 +266,9 @@ impl Flow {
             if received && turn.is_spent() {
                 return Ok(Step::Spent);
             }
+            if source.is_dry() {
+                return Ok(Step::Dry);
+            }
             received = true;
             copy = false;
             self.receive(source, turn)?;
@@ -329,13 +276,14 @@ impl Flow {
     }
 
     fn receive(&mut self, source: &mut End, turn: &mut Turn<'_>) -> Result<(), Broken> {
-        if self.pace == Pace::Stream {
+        // A small portion needs no more than an ordinary one.
+        if self.pace == Pace::Stream && source.allows(LARGE / 2) {
             turn.buffers.lend_large(&mut source.buffer);
         } else {
             turn.buffers.lend(&mut source.buffer);
         }
         let room = source.buffer.room();
-        if let Received::Octets(count) = source.receive().map_err(Broken::Source)? {
+        if let Received::Octets(count) = source.receive_allowed().map_err(Broken::Source)? {
             turn.moved += count;
             // The buffer was empty: filling it to the brim is what a stream does.
             if self.pace == Pace::Message && source.stream.is_readable() && count == room {
@@ -361,6 +309,7 @@ impl Flow {
                 Body::Chunked(_) => false,
             }
             && source.buffer.is_empty()
+            && source.allows(ORDINARY)
             && !source.ended
             && source.stream.is_readable()
             && sink.is_writable()
@@ -387,7 +336,7 @@ impl Flow {
             }
             Body::Chunked(_) => PIPE_OCTETS,
         };
-        let count = match source.splice_into(&mut pipe, most) {
+        let count = match source.splice_allowed(&mut pipe, most) {
             Ok(Received::Octets(count)) => count,
             Ok(Received::Nothing | Received::End) => {
                 turn.ctx.pipes.put(pipe);
@@ -403,6 +352,7 @@ impl Flow {
             }
         };
         self.pipe = Some(pipe);
+        source.charge(count);
         turn.moved += count;
         turn.counters.count(|c| c.octets_spliced += count as u64);
         if let Body::Length(left) | Body::UntilClose(left) = &mut self.body {
@@ -472,22 +422,25 @@ impl Flow {
         if held.is_empty() {
             return Ok(());
         }
-        match &mut self.body {
+        let count = match &mut self.body {
             Body::Length(left) => {
                 let count = usize::try_from(*left).map_or(held.len(), |left| left.min(held.len()));
                 *left -= count as u64;
                 self.taken = *left == 0;
-                self.cleared += count;
+                count
             }
             Body::Chunked(chunked) => {
-                self.cleared += chunked.pass(held)?;
+                let count = chunked.pass(held)?;
                 self.taken = chunked.is_at_end();
+                count
             }
             Body::UntilClose(left) => {
                 *left = room_for(*left, held.len())?;
-                self.cleared += held.len();
+                held.len()
             }
-        }
+        };
+        self.cleared += count;
+        source.charge(count);
         Ok(())
     }
 
@@ -522,6 +475,7 @@ impl Flow {
                 }
             };
             source.buffer.consume(used);
+            source.charge(used);
         }
         Ok(())
     }

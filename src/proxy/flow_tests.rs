@@ -14,12 +14,13 @@ use crate::net::buffer::Buffers;
 use crate::net::connecting::Connecting;
 use crate::net::dial::Dialer;
 use crate::net::pipe::Pipes;
-use crate::net::poll::Poller;
+use crate::net::poll::{Edge, Poller};
 use crate::net::resolve::{NameOptions, Resolver, System};
 use crate::net::source::Sources;
 use crate::net::timers::Timers;
 use crate::observe::report::Life;
 use crate::observe::stats::Shard;
+use crate::policy::shape::Shaper;
 use crate::policy::{self, Policy};
 use crate::upstream::pool;
 use crate::wire;
@@ -31,6 +32,7 @@ fn context(pipes: usize) -> Context {
         timeouts: Timeouts::default(),
         limits: wire::Limits::default(),
         policy: policy::Current::new(Policy::default()),
+        shaper: Shaper::default(),
         via: None,
         own: OwnAddresses::default(),
         poller: Arc::clone(&poller),

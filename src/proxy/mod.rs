@@ -8,11 +8,13 @@ mod access;
 pub mod admin;
 mod breaks;
 mod connect;
+pub mod end;
 pub mod exchange;
 mod finish;
 pub mod flow;
 mod foreign;
 mod hold;
+mod limits;
 pub mod noted;
 pub mod own;
 mod relay;
@@ -39,6 +41,7 @@ use crate::net::resolve::Resolver;
 use crate::net::timers::LONGEST;
 use crate::observe::access_log::AccessLog;
 use crate::observe::stats::Shard;
+use crate::policy::shape::Shaper;
 use crate::policy::{self, Policy};
 use crate::upstream::pool::Pool;
 use crate::wire;
@@ -95,6 +98,8 @@ pub struct Context {
     pub limits: wire::Limits,
     /// What is allowed.
     pub policy: policy::Current,
+    /// What limits are held against.
+    pub shaper: Shaper,
     /// Our pseudonym in `Via`, unless nothing is to be added.
     pub via: Option<String>,
     /// Whether origin servers are told who asks.

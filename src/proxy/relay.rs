@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::stream::Received;
 use crate::policy::decide::Verdict;
+use crate::policy::limits::Direction;
 use crate::wire::detect::cannot_be_response;
 use crate::wire::head::find_end;
 use crate::wire::{
@@ -16,6 +17,7 @@ use super::Turn;
 use super::access::judge_response;
 use super::exchange::{ClientSide, Exchange, Progress, UPSTREAM, Upstream, client_gone, flush};
 use super::flow::{Broken, Coding, Flow, Step};
+use super::limits::step;
 
 /// Interim responses passed on for one request; more are taken for an attack.
 const MAX_INTERIM: u8 = 16;
@@ -41,10 +43,13 @@ impl Exchange {
         if received == Step::Ended && self.begun {
             return Ok(Progress::Finished);
         }
+        self.wait_on(turn);
         if sent == Step::Spent || received == Step::Spent {
             return Ok(Progress::Spent);
         }
-        let only_upstream = sent == Step::Ended && client.end.stream.is_writable();
+        // A patient receive would take what comes, allowed or not.
+        let only_upstream =
+            sent == Step::Ended && client.end.stream.is_writable() && self.limited.is_none();
         Ok(Progress::Wait(only_upstream.then_some(UPSTREAM)))
     }
 
@@ -64,7 +69,8 @@ impl Exchange {
             }
         }
         let sink = &mut upstream.end.stream;
-        match self.request.step(client.end, &mut self.to_upstream, sink, turn) {
+        let ends = (&mut *client.end, &mut self.to_upstream, sink);
+        match step(&mut self.request, ends, (&mut self.limited, Direction::Up), turn) {
             Ok(Step::Ended) => {
                 turn.buffers.reclaim(&mut self.to_upstream);
                 self.times.sent = Some(turn.clock());
@@ -80,6 +86,7 @@ impl Exchange {
                 Ok(Step::Ended)
             }
             Err(Broken::Source(e)) => Err(client_gone(e)),
+            Err(Broken::Limit(e)) => Err(e),
             // The answer is on its way already: it goes on, and is the last.
             Err(Broken::SourceEnded | Broken::Framing(_) | Broken::TooMuch) if self.begun => {
                 self.upload_broken = true;
@@ -109,22 +116,25 @@ impl Exchange {
             if self.find_head(client, turn)? {
                 continue;
             }
-            let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
+            let Some(Upstream { end, .. }) = &self.upstream else { return Ok(Step::Ended) };
             if end.ended {
                 return Err(self.unanswered(None));
             }
-            if !end.stream.is_readable() {
+            let readable = end.stream.is_readable();
+            if !readable || !self.may_receive(turn)? {
+                self.settle_response(turn);
                 // Interim responses must not wait for the final one.
                 let sink = &mut client.end.stream;
                 flush(&mut self.to_client, &mut self.response, sink).map_err(client_gone)?;
-                return Ok(Step::Blocked);
+                return Ok(if readable { Step::Dry } else { Step::Blocked });
             }
+            let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
             turn.buffers.lend(&mut end.buffer);
             if end.buffer.room() == 0 {
                 // `find_head` has refused a head past the limit.
                 end.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
             }
-            match end.receive() {
+            match end.receive_allowed() {
                 Ok(Received::Octets(count)) => {
                     turn.moved += count;
                     self.response_octets += count as u64;
@@ -138,7 +148,8 @@ impl Exchange {
         }
         let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
         let sink = &mut client.end.stream;
-        let step = self.response.step(end, &mut self.to_client, sink, turn);
+        let ends = (end, &mut self.to_client, sink);
+        let step = step(&mut self.response, ends, (&mut self.limited, Direction::Down), turn);
         step.map_err(|broken| self.response_broke(broken, turn))
     }
 
@@ -155,6 +166,7 @@ impl Exchange {
         match broken {
             Broken::Sink(e) => client_gone(e),
             Broken::Source(e) => incomplete(Some(e)),
+            Broken::Limit(e) => e,
             Broken::SourceEnded => incomplete(None),
             Broken::Framing(e) => {
                 Error::new(Side::Upstream, Phase::Transfer, Kind::HttpProtocolError, e.reason())
@@ -261,6 +273,7 @@ impl Exchange {
         }
         if let Some(Upstream { end, .. }) = &mut self.upstream {
             end.buffer.consume(length);
+            end.charge(length);
         }
         self.scanned = 0;
         if let Some(judged) = judged {

@@ -113,6 +113,9 @@ pub fn write_error(
         Reply { status, content: None, fields: &fields }.write(out, connection, head_only);
         return;
     }
+    if let Some(seconds) = error.retry_after() {
+        let _ = write!(fields, "Retry-After: {seconds}\r\n");
+    }
     let content = if html {
         let (details, to) = (escape(&details), escape(destination));
         let to = if to.is_empty() { to } else { format!("<dt>to<dd>{to}") };
@@ -142,6 +145,9 @@ fn advice(error: &Error) -> &'static str {
             "checking whether the server can be reached from here; --max-connecting sets how many \
              connects to one address may be under way"
         }
+        Kind::ConnectionLimitReached if error.status() == 429 => {
+            "again with fewer connections at a time; --limit-connections sets how many"
+        }
         Kind::ConnectionLimitReached => {
             "again in a moment; raise the open-file limit or --max-connections if it goes on"
         }
@@ -170,6 +176,12 @@ fn advice(error: &Error) -> &'static str {
         }
         Kind::HttpResponseBodySize => {
             "the operator of this proxy; --max-response-size sets the limit"
+        }
+        Kind::HttpRequestDenied if error.status() == 429 => {
+            "again after as many seconds as Retry-After says; --limit-requests sets how many"
+        }
+        Kind::HttpRequestDenied if error.status() == 503 => {
+            "the operator of this proxy; --max-bytes sets how much it relays"
         }
         Kind::HttpRequestDenied => "the operator of this proxy; --open serves every network",
         Kind::HttpRequestError => match error.status() {
@@ -203,6 +215,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         408 => "Request Timeout",
         414 => "URI Too Long",
         421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",

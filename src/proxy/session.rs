@@ -26,12 +26,14 @@ use crate::net::permits::Permit;
 use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::stream::{Received, Stream};
 use crate::observe::stats::{Shard, Wait};
+use crate::policy::tally::Line;
 use crate::wire::Method;
 use crate::wire::head::{find_end, leading_empty_lines};
 
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
 use super::flow::End;
 use super::foreign::foreign;
+use super::limits::Limited;
 use super::request::{Asker, Service, Wanted, connection, prepare, refused};
 use super::waiting::{Edges, Waiting};
 use super::{Turn, reply};
@@ -95,6 +97,8 @@ pub struct Session {
     pub waiting: Waiting,
     /// When the last turn ended, and what it waited for.
     left: Option<(Instant, u32)>,
+    /// What limits count of it, if there are any.
+    line: Option<Arc<Line>>,
     _permit: Permit,
 }
 
@@ -127,8 +131,16 @@ impl Session {
             impatient: false,
             waiting: Waiting::new(),
             left: None,
+            line: None,
             _permit: permit,
         }
+    }
+
+    /// The same, counted by limits already.
+    #[must_use]
+    pub fn on_line(mut self, line: Arc<Line>) -> Self {
+        self.line = Some(line);
+        self
     }
 
     /// Who its client is.
@@ -243,6 +255,9 @@ impl Session {
         let mut exchange = turn.ctx.spares.take(turn.spare);
         exchange.reset(begun);
         exchange.service = self.asker.service;
+        if let Some(line) = &self.line {
+            exchange.limited = Some(Limited::on(line));
+        }
         let wanted = match head {
             Ok(length) => {
                 let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
@@ -260,18 +275,22 @@ impl Session {
                 Err(e)
             }
         };
+        if let (Some(limited), None) = (&exchange.limited, &self.line) {
+            self.line = Some(Arc::clone(&limited.line));
+        }
         self.served = self.served.saturating_add(1);
         self.open = self.asker.service == Service::Proxy;
         turn.counters.count(|c| match self.asker.service {
             Service::Proxy => c.exchanges_begun += 1,
             Service::Admin => c.admin_requests += 1,
         });
-        let client = ClientSide { end: &mut self.client, waker: &self.waker };
+        let asker = self.asker;
+        let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
         let refused = match wanted {
             // Is not answered for what is to be replied to.
             Ok(Wanted::Later(_)) => None,
             Ok(Wanted::Forward(framing)) => {
-                exchange.begin(framing, &client, turn);
+                exchange.begin(framing, &mut client, turn);
                 None
             }
             Ok(Wanted::Own(status)) => {
@@ -323,7 +342,8 @@ impl Session {
 
     fn exchange(&mut self, turn: &mut Turn<'_>) -> Stepped {
         let State::Exchange(exchange) = &mut self.state else { return Stepped::Again };
-        let mut client = ClientSide { end: &mut self.client, waker: &self.waker };
+        let asker = self.asker;
+        let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
         match exchange.advance(&mut client, turn) {
             Ok(Progress::Wait(expected)) => {
                 let until = exchange.deadline(self.deadline);
@@ -401,6 +421,7 @@ impl Session {
         exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
         turn.ctx.spares.give(turn.spare, exchange);
+        self.client.lift_limit();
         if lingers {
             return self.begin_linger(turn);
         }
@@ -473,7 +494,8 @@ impl Session {
         self.client.stream.watch(&turn.ctx.poller, &owner, write)?;
         if let State::Exchange(exchange) = &mut self.state {
             exchange.reclaim(turn);
-            let client = ClientSide { end: &mut self.client, waker: &self.waker };
+            let asker = self.asker;
+            let client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
             exchange.watch(&client, turn)?;
         }
         Ok(())
@@ -493,6 +515,14 @@ impl Session {
     /// It was not parked after all: something had come already.
     pub fn did_not_wait(&mut self) {
         self.left = None;
+    }
+
+    /// Whether edges are worth a turn.
+    pub fn heeds(&self, edges: &Edges) -> bool {
+        match &self.state {
+            State::Exchange(exchange) => exchange.heeds(edges, &self.client),
+            _ => true,
+        }
     }
 
     /// Notes edges that came.

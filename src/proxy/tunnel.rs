@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use crate::error::{Error, Side};
 use crate::net::buffer::Buffer;
+use crate::policy::limits::Direction;
 
 use super::Turn;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, tunnel_reset};
 use super::flow::{Broken, End, Flow, Step};
+use super::limits::step;
 
 /// How old a tunnel is when the kernel begins to look after the upstream's connection. Most tunnels
 /// are over by then, and never pay for it.
@@ -31,9 +33,10 @@ impl Exchange {
         let holds = self.hold.is_some() && !self.upload_broken && self.hold_back(client, turn)?;
         let Some(upstream) = &mut self.upstream else { return Ok(self.part(client)) };
         let (sent, received) = (self.request.sent(), self.response.sent());
-        let mut step = |flow: &mut Flow, from: &mut End, out: &mut Buffer, to: &mut End| {
+        let limited = &mut self.limited;
+        let mut step = |way, flow: &mut Flow, from: &mut End, out: &mut Buffer, to: &mut End| {
             let was_over = flow.is_over();
-            let step = flow.step(from, out, &mut to.stream, turn);
+            let step = step(flow, (from, out, &mut to.stream), (limited, way), turn);
             if matches!(step, Ok(Step::Ended)) && !was_over {
                 flow.set_over();
                 // Closing is to come and says the same, once the peer has ended its side too.
@@ -46,7 +49,10 @@ impl Exchange {
         };
         let mut up = match self.upload_broken {
             _ if holds => Ok(Step::Blocked),
-            false => step(&mut self.request, client.end, &mut self.to_upstream, &mut upstream.end),
+            false => {
+                let out = &mut self.to_upstream;
+                step(Direction::Up, &mut self.request, client.end, out, &mut upstream.end)
+            }
             true => Ok(Step::Ended),
         };
         if !self.response.is_over()
@@ -57,8 +63,10 @@ impl Exchange {
             self.request.drop_pipe();
             up = Ok(Step::Ended);
         }
-        let down = step(&mut self.response, &mut upstream.end, &mut self.to_client, client.end);
+        let (out, way) = (&mut self.to_client, Direction::Down);
+        let down = step(way, &mut self.response, &mut upstream.end, out, client.end);
         let (up, down) = match (up, down) {
+            (Err(Broken::Limit(e)), _) | (_, Err(Broken::Limit(e))) => return Err(e),
             (Err(Broken::Source(e)), _) | (_, Err(Broken::Sink(e))) => {
                 return Err(tunnel_reset(Side::Client, e));
             }
@@ -84,12 +92,15 @@ impl Exchange {
         if holds {
             self.keep_hello_in_time();
         }
+        self.wait_on(turn);
         Ok(match (up, down) {
             (Step::Ended, Step::Ended) if self.upload_broken => {
                 return Err(tunnel_reset(Side::Upstream, io::ErrorKind::BrokenPipe.into()));
             }
             (Step::Ended, Step::Ended) => Progress::Finished,
             (Step::Spent, _) | (_, Step::Spent) => Progress::Spent,
+            // A patient receive would take what comes, allowed or not.
+            _ if self.limited.is_some() => Progress::Wait(None),
             // Whoever was spoken to is likely to answer.
             _ => Progress::Wait(
                 match (self.request.sent() > sent, self.response.sent() > received) {

@@ -92,6 +92,11 @@ impl Edges {
         edge.is_some_and(|edge| edge != Edge::default())
     }
 
+    /// Those there were, with their tags.
+    pub(super) fn each(&self) -> impl Iterator<Item = (u32, &Edge)> {
+        (0..).zip(&self.sockets).filter(|(_, edge)| **edge != Edge::default())
+    }
+
     /// Whether there was none.
     pub fn is_empty(&self) -> bool {
         !self.any
@@ -102,6 +107,8 @@ impl Exchange {
     /// What it waits for, when it waits.
     pub fn wait(&self) -> Wait {
         match &self.stage {
+            _ if self.is_dry() => Wait::Tokens,
+            Stage::Held => Wait::Tokens,
             Stage::Lookup(_) => Wait::Lookup,
             Stage::Dial(_) => Wait::Connect,
             Stage::Relay if self.begun => Wait::Transfer,

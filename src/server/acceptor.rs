@@ -10,6 +10,7 @@ use crate::net::listener::Listener;
 use crate::net::permits::Permits;
 use crate::net::poll::Wake;
 use crate::net::stream::Stream;
+use crate::observe::counters::Refused;
 use crate::observe::stats::Counters;
 use crate::policy::guard::Scope;
 use crate::proxy::admin;
@@ -53,6 +54,7 @@ impl Acceptor {
         let _batch = Batch::enter();
         let mut full = Trouble::default();
         let mut short = Trouble::default();
+        let mut policy = self.pool.ctx.policy.follow();
         while !self.stopping.load(Ordering::SeqCst) {
             let permit = match self.permits.try_take() {
                 Some(permit) => permit,
@@ -83,6 +85,21 @@ impl Acceptor {
                         Service::Proxy => c.connections_accepted += 1,
                         Service::Admin => c.admin_connections_accepted += 1,
                     });
+                    policy.refresh(&self.pool.ctx.policy);
+                    let limits = policy.policy().limits(self.number);
+                    let limits = limits.filter(|l| l.connections.is_some());
+                    let limits = limits.filter(|_| self.service == Service::Proxy);
+                    let ip = address.map_or(NO_ADDRESS.ip(), |address| address.ip());
+                    let entered =
+                        limits.map(|limits| self.pool.ctx.shaper.enter(ip, limits, Instant::now()));
+                    if let Some(None) = entered {
+                        // As many as are let in are told that they are too many; not these.
+                        self.count(|c| {
+                            c.connections_closed += 1;
+                            c.count_limited(Refused::Connections);
+                        });
+                        continue;
+                    }
                     let slot = Slot::new(Arc::clone(&self.pool.ready));
                     let waker = Arc::clone(&slot) as Arc<dyn Wake>;
                     let head = match self.service {
@@ -102,7 +119,10 @@ impl Acceptor {
                         names_us: self.names_us,
                     };
                     let stream = Stream::accepted(socket);
-                    let session = Session::new(stream, asker, waker, permit, deadline);
+                    let mut session = Session::new(stream, asker, waker, permit, deadline);
+                    if let Some(Some(line)) = entered {
+                        session = session.on_line(line);
+                    }
                     self.pool.ready.push(Message::Ready(Job { session: Box::new(session), slot }));
                 }
                 Err(_) if self.stopping.load(Ordering::SeqCst) => return,

@@ -38,6 +38,7 @@ use crate::observe::access_log::{AccessLog, Destination, Format};
 use crate::observe::report::Report;
 use crate::observe::stats::{Snapshot, Stats};
 use crate::policy::guard::Scope;
+use crate::policy::shape::Shaper;
 use crate::policy::{self, Access};
 use crate::proxy::admin::{self, Overview as _};
 use crate::proxy::request::Service;
@@ -261,6 +262,7 @@ impl Server {
                 ..wire::Limits::default()
             },
             policy: policy::Current::new(options.access.policy(&addresses, options.open)),
+            shaper: Shaper::default(),
             via: match options.via {
                 Via::Drawn => Some(draw_pseudonym()),
                 Via::Named(name) => Some(name),

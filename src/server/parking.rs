@@ -104,7 +104,13 @@ impl Wake for Slot {
             let mut state = self.state.lock();
             state.edges.add(tag, edge);
             let Some(mut job) = state.parked.take() else { return true };
-            job.session.note(std::mem::take(&mut state.edges));
+            let edges = std::mem::take(&mut state.edges);
+            let heeds = job.session.heeds(&edges);
+            job.session.note(edges);
+            if !heeds {
+                state.parked = Some(job);
+                return true;
+            }
             job
         };
         self.send(job);
@@ -188,8 +194,12 @@ impl Parking {
                 let mut state = slot.state.lock();
                 if state.filed.is_some_and(|at| at <= until) {
                     if !state.edges.is_empty() {
-                        job.session.note(std::mem::take(&mut state.edges));
-                        return Some(job);
+                        let edges = std::mem::take(&mut state.edges);
+                        let heeds = job.session.heeds(&edges);
+                        job.session.note(edges);
+                        if heeds {
+                            return Some(job);
+                        }
                     }
                     if self.stage() != seen {
                         return Some(job);

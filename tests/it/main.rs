@@ -33,6 +33,7 @@ mod hostile;
 mod interim;
 mod layers;
 mod lifecycle;
+mod limits;
 mod log_destinations;
 mod log_formats;
 mod metrics;

@@ -10,7 +10,7 @@ use threadgate::error::{Error, Kind, Phase, Side};
 use crate::layers::rust_files;
 
 /// What says nothing about a failure at run time: help and usage errors, which say what to write
-/// themselves; counters; the advice in replies, whose place the page takes.
+/// themselves; counters; what `explain` says of limits; the advice in replies, whose place the page takes.
 const OTHERS: &[&str] = &[
     "cli/argv.rs",
     "cli/help.rs",
@@ -23,6 +23,7 @@ const OTHERS: &[&str] = &[
     "observe/rule_hits.rs",
     "observe/summary.rs",
     "policy/destination.rs",
+    "policy/limits.rs",
     "policy/network.rs",
     "policy/trace.rs",
     "policy/url.rs",

@@ -1,0 +1,375 @@
+//! Limits as people write them: `--limit client:down=10mbit`, `--limit-requests 10/s`.
+//!
+//! ```text
+//! LIMIT = [WHO ":"] [DIRECTION "="] RATE
+//! WHO   = connection | client | user | destination | total          each of them
+//!       | client=NETWORK | user=NAME | destination=DESTINATION      these
+//! DIRECTION = up | down                                             both, if there is none
+//! RATE  = 500kbit | 10mbit | 1gbit | 64KiB/s | 1MB/s | 1000B/s
+//! ```
+
+use std::num::{NonZeroU32, NonZeroU64};
+use std::time::Duration;
+
+use crate::policy::destination::Destination;
+use crate::policy::limits::{Connections, Direction, Limit, Limits, Per, Requests, Volume, Whose};
+use crate::policy::network::Network;
+use crate::policy::origin::{Origins, RuleId, Source};
+
+use super::{number, size};
+
+/// The lowest rate taken, in octets a second: below it a head would take seconds.
+const LEAST_RATE: u64 = 1_000;
+/// The highest rate taken, in octets a second.
+const MOST_RATE: u64 = 100_000_000_000;
+/// The smallest volume taken, in octets.
+const LEAST_VOLUME: u64 = 1_000;
+/// The most requests, or connections, taken for a limit.
+const MOST_COUNT: usize = 1_000_000;
+
+/// What was written about limits; the values are checked by [`build`](Self::build).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LimitOptions {
+    /// Rates.
+    pub limit: Vec<String>,
+    /// Who shares a rate that does not say.
+    pub limit_per: Option<String>,
+    /// Requests of a client.
+    pub limit_requests: Option<String>,
+    /// Connections of a client, and of a user.
+    pub limit_connections: Option<String>,
+    /// Octets of the run.
+    pub max_bytes: Option<String>,
+}
+
+impl LimitOptions {
+    /// Makes limits of it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that begins with the name of the option.
+    pub fn build(&self, origins: &mut Origins) -> Result<Limits, String> {
+        let named = |option: &'static str| move |e: String| format!("{option}: {e}");
+        let per = self.limit_per.as_deref().map(parse_per).transpose();
+        let per = per.map_err(named("--limit-per"))?;
+        let mut rates: Vec<Limit> = Vec::new();
+        let mut defaulted = false;
+        if !self.limit.is_empty() {
+            let source = origins.add(Source::Option("--limit"));
+            for (text, line) in self.limit.iter().zip(1..) {
+                let id = RuleId { source, line };
+                let (limit, says) = parse_limit(text, per, id).map_err(named("--limit"))?;
+                defaulted |= !says;
+                if let Some(other) = rates.iter().find(|other| is_same(other, &limit)) {
+                    return Err(format!(
+                        "--limit: '{text}' limits what '{}' limits already; give one of them",
+                        other.text
+                    ));
+                }
+                rates.push(limit);
+            }
+        }
+        if let (Some(per), false) = (per, defaulted) {
+            return Err(format!(
+                "--limit-per: there is no --limit that leaves out who it is for; \
+                 add one, such as --limit 10mbit, or leave --limit-per {} out",
+                per.word()
+            ));
+        }
+        let mut once = |option: &'static str, text: &Option<String>| {
+            let text = text.clone()?;
+            Some((RuleId { source: origins.add(Source::Option(option)), line: 0 }, text))
+        };
+        let requests = once("--limit-requests", &self.limit_requests);
+        let connections = once("--limit-connections", &self.limit_connections);
+        let volume = once("--max-bytes", &self.max_bytes);
+        Ok(Limits {
+            group: 0,
+            rates,
+            requests: requests
+                .map(|(id, text)| parse_requests(&text, id))
+                .transpose()
+                .map_err(named("--limit-requests"))?,
+            connections: connections
+                .map(|(id, text)| {
+                    let count = parse_count(&text, "--limit-connections 20")?;
+                    Ok(Connections { id, count })
+                })
+                .transpose()
+                .map_err(named("--limit-connections"))?,
+            volume: volume
+                .map(|(id, text)| {
+                    let octets = size::parse_within(&text, LEAST_VOLUME, u64::MAX)?;
+                    Ok(Volume { id, octets, text: text.into() })
+                })
+                .transpose()
+                .map_err(named("--max-bytes"))?,
+        })
+    }
+}
+
+fn parse_count(text: &str, example: &str) -> Result<NonZeroU32, String> {
+    let count = number::parse_count(text, MOST_COUNT, example)?.get();
+    // It is at least 1 and at most a million.
+    Ok(u32::try_from(count).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
+}
+
+fn parse_per(text: &str) -> Result<Per, String> {
+    Per::ALL.into_iter().find(|per| per.word() == text).ok_or_else(|| {
+        format!(
+            "'{text}' is nobody a rate could be for; \
+             give connection, client, user, destination or total"
+        )
+    })
+}
+
+/// Reads a limit; answers whether it says who it is for.
+fn parse_limit(text: &str, per: Option<Per>, id: RuleId) -> Result<(Limit, bool), String> {
+    let (who, rest) = match text.rsplit_once(':') {
+        Some((who, rest)) => (Some(who), rest),
+        None => (None, text),
+    };
+    let (per, whose) = match who {
+        None => (per.unwrap_or(Per::Total), Whose::Each),
+        Some(who) => parse_who(who)?,
+    };
+    let (direction, rate) = match rest.split_once('=') {
+        None => (None, rest),
+        Some((word, rate)) => {
+            let known = Direction::ALL.into_iter().find(|d| d.word() == word);
+            let known = known.ok_or_else(|| {
+                format!(
+                    "'{word}' in '{text}' is no direction; give down=RATE, to clients, or up=RATE, \
+                     to servers, or RATE for each of the two"
+                )
+            });
+            (Some(known?), rate)
+        }
+    };
+    let rate = NonZeroU64::new(parse_rate(rate)?);
+    let rates = Direction::ALL.map(|d| rate.filter(|_| direction.is_none_or(|only| only == d)));
+    Ok((Limit { id, per, whose, rates, text: text.into() }, who.is_some()))
+}
+
+fn parse_who(text: &str) -> Result<(Per, Whose), String> {
+    let Some((word, name)) = text.split_once('=') else {
+        return Ok((parse_per(text)?, Whose::Each));
+    };
+    let per = parse_per(word)?;
+    let whose = match per {
+        Per::Client => Whose::Network(Network::parse(name)?),
+        Per::User if name.is_empty() => {
+            return Err("'user=' has no name; give one, such as user=ann:10mbit".to_owned());
+        }
+        Per::User => Whose::User(name.into()),
+        Per::Destination => Whose::Destination(Box::new(Destination::parse(name)?)),
+        Per::Connection | Per::Total => {
+            return Err(format!("'{word}' has no names: '{name}' cannot be one; give {word}:RATE"));
+        }
+    };
+    Ok((per, whose))
+}
+
+/// Whether one of the two could never hold: both are for the same, in the same direction.
+fn is_same(one: &Limit, other: &Limit) -> bool {
+    let written = |limit: &Limit| {
+        let who = limit.text.rsplit_once(':').map(|(who, _)| who).unwrap_or_default();
+        who.split_once('=').map(|(_, name)| name.to_owned())
+    };
+    let both = Direction::ALL;
+    one.per == other.per
+        && written(one) == written(other)
+        && both.into_iter().any(|d| one.in_direction(d).and(other.in_direction(d)).is_some())
+}
+
+/// Units of rates in octets and, before the slash is taken off, bits.
+const BITS: [(&str, u64); 4] =
+    [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
+
+/// Reads a rate, in octets a second.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let advice = "give bits as in 500kbit, 10mbit or 1gbit, or octets as in 64KiB/s or 1MB/s";
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    if digits.is_empty() {
+        return Err(format!("'{text}' is not a rate: there is no number; {advice}"));
+    }
+    let bits = unit.strip_suffix("/s").unwrap_or(unit);
+    let bits = BITS.iter().find(|(name, _)| bits.eq_ignore_ascii_case(name));
+    let octets = match (bits, unit.strip_suffix("/s")) {
+        (Some((_, each)), _) => {
+            digits.parse::<u64>().ok().and_then(|n| n.checked_mul(*each)).map(|bits| bits / 8)
+        }
+        (None, Some(unit)) if unit.eq_ignore_ascii_case("b") => digits.parse().ok(),
+        (None, Some(unit)) if !unit.is_empty() => match size::parse(&format!("{digits}{unit}")) {
+            Ok(octets) => Some(octets),
+            Err(e) if e.ends_with("too large") => None,
+            Err(_) => return Err(format!("'{text}' is not a rate; {advice}")),
+        },
+        (None, None) if size::parse(text).is_ok() => {
+            return Err(format!("'{text}' is a size, not a rate: octets, or bits? {advice}"));
+        }
+        _ => return Err(format!("'{text}' is not a rate; {advice}")),
+    };
+    match octets {
+        Some(octets) if octets < LEAST_RATE => {
+            Err(format!("'{text}' is too slow; give 8kbit or more, or 1kB/s"))
+        }
+        Some(octets) if octets <= MOST_RATE => Ok(octets),
+        _ => Err(format!("'{text}' is too fast; give at most 800gbit or 100GB/s, or no limit")),
+    }
+}
+
+fn parse_requests(text: &str, id: RuleId) -> Result<Requests, String> {
+    let wrong = || {
+        format!(
+            "'{text}' is not a number of requests; give one such as 10/s, or 300/m for a minute"
+        )
+    };
+    let (count, period) = text.split_once('/').ok_or_else(wrong)?;
+    let period = match period {
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        _ => return Err(wrong()),
+    };
+    let count = parse_count(count, "--limit-requests 10/s")?;
+    Ok(Requests { id, count, period })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(options: &LimitOptions) -> Result<Limits, String> {
+        options.build(&mut Origins::default())
+    }
+
+    fn limits(texts: &[&str], per: Option<&str>) -> Result<Vec<Limit>, String> {
+        let limit = texts.iter().map(|t| (*t).to_owned()).collect();
+        let limit_per = per.map(str::to_owned);
+        build(&LimitOptions { limit, limit_per, ..LimitOptions::default() }).map(|l| l.rates)
+    }
+
+    #[test]
+    fn a_rate_is_in_bits_or_in_octets() {
+        for (text, octets) in [
+            ("10mbit", 1_250_000),
+            ("500kbit", 62_500),
+            ("1Gbit", 125_000_000),
+            ("8000bit", 1_000),
+            ("10mbit/s", 1_250_000),
+            ("1MB/s", 1_000_000),
+            ("64KiB/s", 65_536),
+            ("64k/s", 65_536),
+            ("1000B/s", 1_000),
+            ("100GB/s", 100_000_000_000),
+        ] {
+            assert_eq!(parse_rate(text), Ok(octets), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_rate_says_what_to_write() {
+        for (text, says) in [
+            ("", "'' is not a rate: there is no number; give bits as in 500kbit"),
+            ("fast", "there is no number"),
+            ("10", "'10' is a size, not a rate: octets, or bits? give"),
+            ("10MB", "is a size, not a rate"),
+            ("10mbps", "'10mbps' is not a rate; give"),
+            ("1.5mbit", "is not a rate"),
+            ("-1mbit", "there is no number"),
+            ("10/s", "is not a rate"),
+            ("7kbit", "'7kbit' is too slow; give 8kbit or more"),
+            ("0mbit", "too slow"),
+            ("999B/s", "too slow"),
+            ("801gbit", "'801gbit' is too fast; give at most 800gbit"),
+            ("99999999999999999999mbit", "too fast"),
+            ("99999999999GiB/s", "too fast"),
+        ] {
+            let error = parse_rate(text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_limit_says_who_it_is_for_and_which_way() {
+        let rates = |l: &Limit| l.rates.map(|r| r.map_or(0, u64::from));
+        for (text, per, expected, up, down) in [
+            ("1MB/s", None, Per::Total, 1_000_000, 1_000_000),
+            ("1MB/s", Some("client"), Per::Client, 1_000_000, 1_000_000),
+            ("down=1MB/s", Some("user"), Per::User, 0, 1_000_000),
+            ("connection:up=1MB/s", None, Per::Connection, 1_000_000, 0),
+            ("destination:1MB/s", None, Per::Destination, 1_000_000, 1_000_000),
+            ("user=ann:up=1MB/s", None, Per::User, 1_000_000, 0),
+            ("client=2001:db8::/32:1MB/s", None, Per::Client, 1_000_000, 1_000_000),
+            ("client=10.0.0.0/8:down=1MB/s", None, Per::Client, 0, 1_000_000),
+            ("destination=.a.example:443:1MB/s", None, Per::Destination, 1_000_000, 1_000_000),
+        ] {
+            let limits = limits(&[text], per).unwrap();
+            assert_eq!((limits[0].per, rates(&limits[0])), (expected, [up, down]), "{text}");
+            assert_eq!(&*limits[0].text, text);
+        }
+        let mixed = limits(&["10mbit", "client:up=1mbit", "user=a:1mbit"], Some("client"));
+        assert!(mixed.unwrap_err().contains("limits what '10mbit' limits already"));
+        assert!(limits(&["10mbit", "client:up=1mbit", "client=::1:1mbit"], None).is_ok());
+        assert!(limits(&["up=10mbit", "down=1mbit"], None).is_ok());
+    }
+
+    #[test]
+    fn a_refused_limit_says_why() {
+        for (texts, per, says) in [
+            (&["clients:10mbit"][..], None, "--limit: 'clients' is nobody a rate could be for"),
+            (
+                &["sideways=10mbit"],
+                None,
+                "--limit: 'sideways' in 'sideways=10mbit' is no direction",
+            ),
+            (&["client=a:10mbit"], None, "--limit: 'a' is not a network"),
+            (&["destination=a b:10mbit"], None, "--limit: 'a b' is no destination"),
+            (&["total=x:10mbit"], None, "--limit: 'total' has no names: 'x' cannot be one"),
+            (&["user=:10mbit"], None, "--limit: 'user=' has no name"),
+            (&["1mbit", "1MB/s"], None, "--limit: '1MB/s' limits what '1mbit' limits already"),
+            (&["user=a:1mbit", "user=a:up=1mbit"], None, "limits what 'user=a:1mbit' limits"),
+            (&["1mbit"], Some("host"), "--limit-per: 'host' is nobody"),
+            (&[], Some("client"), "--limit-per: there is no --limit that leaves out"),
+            (&["total:1mbit"], Some("client"), "--limit-per: there is no --limit that"),
+        ] {
+            let error = limits(texts, per).unwrap_err();
+            assert!(error.contains(says), "{texts:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn requests_connections_and_volume_are_numbers_with_their_units() {
+        let text = |text: &str| Some(text.to_owned());
+        let options = LimitOptions {
+            limit_requests: text("300/m"),
+            limit_connections: text("20"),
+            max_bytes: text("5GB"),
+            ..LimitOptions::default()
+        };
+        let mut origins = Origins::default();
+        let limits = options.build(&mut origins).unwrap();
+        let requests = limits.requests.unwrap();
+        assert_eq!((requests.count.get(), requests.period.as_secs()), (300, 60));
+        let (connections, volume) = (limits.connections.unwrap(), limits.volume.unwrap());
+        assert_eq!((connections.count.get(), volume.octets), (20, 5_000_000_000));
+        let ids = [requests.id, connections.id, volume.id];
+        let names = ids.map(|id| origins.name(id).to_string());
+        assert_eq!(names, ["--limit-requests", "--limit-connections", "--max-bytes"]);
+        for (wrong, says) in [
+            ("10", "--limit-requests: '10' is not a number of requests; give one such as 10/s"),
+            ("10/h", "--limit-requests: '10/h' is not a number of requests"),
+            ("0/s", "--limit-requests: '0' is less than 1"),
+            ("x/s", "--limit-requests: 'x' is not a number"),
+        ] {
+            let options = LimitOptions { limit_requests: text(wrong), ..LimitOptions::default() };
+            let error = build(&options).unwrap_err();
+            assert!(error.starts_with(says), "{error}");
+        }
+        let few = LimitOptions { limit_connections: text("0"), ..LimitOptions::default() };
+        assert!(build(&few).unwrap_err().starts_with("--limit-connections: '0' is less than 1"));
+        let small = LimitOptions { max_bytes: text("1"), ..LimitOptions::default() };
+        assert!(build(&small).unwrap_err().starts_with("--max-bytes: '1' is too small"));
+    }
+}

@@ -1,0 +1,224 @@
+//! Rates as time: a bucket is the moment up to which what was let through is paid for.
+//!
+//! Whoever wants octets *reserves* them: they are paid for at once, which moves the moment on, and may
+//! be used from the moment that stood there before. So those who have to wait form a line by
+//! themselves, each with a time of its own: nobody is overtaken, and nobody is woken for nothing. What
+//! was reserved and not used is given back. A bucket that was not asked for a while has credit, but
+//! no more than [`CREDIT`] is worth.
+
+/// Nanoseconds since some moment that all buckets have in common.
+pub type Nanos = i64;
+
+const SECOND: i128 = 1_000_000_000;
+const MILLI: Nanos = 1_000_000;
+
+/// How much of the rate a pause saves up, and how late somebody who waited may come without losing
+/// any of it: a tenth of a second's worth.
+pub const CREDIT: Nanos = 100 * MILLI;
+/// At least so many octets are let through at a time, however low the rate.
+pub const LEAST: u64 = 256;
+/// So many at most, while nobody has to wait.
+const MOST_AT_ONCE: u64 = 256 * 1024;
+/// What one who waits gets at a time: about so many octets, but never so much that the next has to
+/// wait for longer than the second of these, nor so little that it is woken more often than the first.
+const PORTION: u64 = 64 * 1024;
+const PORTION_TIME: [Nanos; 2] = [5 * MILLI, 100 * MILLI];
+/// In a line longer than this portions get smaller, so that each has its turn more often.
+const LINE: Nanos = 50 * MILLI;
+/// But not below this, so that a bucket wakes somebody a thousand times a second at most.
+const LEAST_TIME: Nanos = MILLI;
+
+/// A rate, as time.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    /// Up to when everything is paid for.
+    paid: Nanos,
+    /// The rate that was calculated with.
+    rate: u64,
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        // Long ago: a new one has all the credit there can be.
+        Self { paid: Nanos::MIN / 2, rate: 0 }
+    }
+}
+
+/// How long `octets` take at `rate` octets a second.
+fn time(octets: u64, rate: u64) -> Nanos {
+    let nanos = (i128::from(octets) * SECOND).div_euclid(i128::from(rate.max(1)));
+    Nanos::try_from(nanos).unwrap_or(Nanos::MAX / 4)
+}
+
+/// How many octets so long is at `rate`.
+fn octets(time: Nanos, rate: u64) -> u64 {
+    u64::try_from(i128::from(time) * i128::from(rate) / SECOND).unwrap_or(0)
+}
+
+impl Bucket {
+    /// How many octets to reserve at a time at this rate.
+    pub fn portion(&mut self, rate: u64, now: Nanos) -> u64 {
+        self.follow(rate, now);
+        let line = self.paid.saturating_sub(now);
+        let [least, most] = PORTION_TIME;
+        let mut each = time(PORTION, rate).clamp(least, most);
+        if line > LINE {
+            let smaller = i128::from(each) * i128::from(LINE) / i128::from(line);
+            each = Nanos::try_from(smaller).unwrap_or(each).max(LEAST_TIME);
+        }
+        let portion = octets(each, rate).max(LEAST);
+        if line > 0 { portion } else { portion.min(MOST_AT_ONCE) }
+    }
+
+    /// Takes so many octets; answers from when they may be used.
+    pub fn reserve(&mut self, octets: u64, rate: u64, now: Nanos) -> Nanos {
+        self.follow(rate, now);
+        let from = self.paid.max(now.saturating_sub(CREDIT));
+        self.paid = from.saturating_add(time(octets, rate));
+        from
+    }
+
+    /// Gives back what was not used of it.
+    pub fn give_back(&mut self, octets: u64, rate: u64, now: Nanos) {
+        self.follow(rate, now);
+        self.paid = self.paid.saturating_sub(time(octets, rate));
+    }
+
+    /// Takes one of `burst` that there may be at once and come back over `period`.
+    ///
+    /// # Errors
+    ///
+    /// None is left: how long until there is.
+    pub fn take_one(&mut self, burst: u64, period: Nanos, now: Nanos) -> Result<(), Nanos> {
+        let each = period / Nanos::try_from(burst.max(1)).unwrap_or(Nanos::MAX);
+        let paid = self.paid.max(now.saturating_sub(period)).saturating_add(each);
+        if paid > now {
+            return Err(paid - now);
+        }
+        self.paid = paid;
+        Ok(())
+    }
+
+    /// Whether it is as if nobody had ever asked: it can be forgotten.
+    pub fn is_full(&self, pause: Nanos, now: Nanos) -> bool {
+        self.paid <= now.saturating_sub(pause)
+    }
+
+    /// Octets that wait, wait for less if the rate has become higher.
+    fn follow(&mut self, rate: u64, now: Nanos) {
+        if self.rate == rate {
+            return;
+        }
+        if self.rate > 0 && self.paid > now {
+            let owed =
+                i128::from(self.paid - now) * i128::from(self.rate) / i128::from(rate.max(1));
+            self.paid = now.saturating_add(Nanos::try_from(owed).unwrap_or(Nanos::MAX / 4));
+        }
+        self.rate = rate;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Nanos = 1_000 * MILLI;
+
+    /// `flows` that always want more, each as late as `late` says when it was its turn, for ten
+    /// seconds: what each got, how often somebody was woken, and the longest anybody waited.
+    fn downloads(rate: u64, flows: usize, late: Nanos) -> (Vec<u64>, u64, Nanos) {
+        let mut bucket = Bucket::default();
+        // From when each may use what, and since when it waits.
+        let mut waiting = vec![(0, 0, 0); flows];
+        let mut got = vec![0; flows];
+        let (mut wakes, mut longest) = (0, 0);
+        loop {
+            let (flow, _) = waiting.iter().enumerate().min_by_key(|(_, w)| w.0).unwrap();
+            let (at, held, since) = waiting[flow];
+            let mut now: Nanos = at;
+            if at > since {
+                now = at + late;
+                wakes += 1;
+                longest = longest.max(now - since);
+            }
+            if now >= 10 * S {
+                return (got, wakes, longest);
+            }
+            got[flow] += held;
+            let portion = bucket.portion(rate, now);
+            let from = bucket.reserve(portion, rate, now);
+            waiting[flow] = (from.max(now), portion, now);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_kept_within_a_twentieth_and_shared_equally() {
+        for rate in [1_000, 10_000, 1_000_000, 100_000_000, 1_000_000_000] {
+            for (flows, late) in [(1, 0), (1, MILLI), (1, 20 * MILLI), (2, MILLI), (10, MILLI)] {
+                let (got, wakes, longest) = downloads(rate, flows, late);
+                let row = format!("{rate} octets/s, {flows} flows, {late} ns late: {got:?}");
+                let (all, wanted) = (got.iter().sum::<u64>() as f64, rate as f64 * 10.0);
+                // What is reserved at the end is not got yet.
+                let short = LEAST.max(octets(PORTION_TIME[1], rate)) * flows as u64;
+                assert!((wanted * 0.95 - short as f64..wanted * 1.05).contains(&all), "{row}");
+                let least = *got.iter().min().unwrap() as f64;
+                let most = *got.iter().max().unwrap() as f64;
+                // Who comes first has the credit, and one larger portion.
+                let once = octets(CREDIT, rate).max(2 * LEAST) as f64 * 3.0;
+                assert!(most - least <= wanted / flows as f64 * 0.1 + once, "{row}");
+                assert!(wakes <= 10_000, "{wakes} times: {row}");
+                assert!(longest <= 3 * S, "{longest} ns: {row}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_line_has_smaller_portions_and_nobody_starves() {
+        let (got, wakes, longest) = downloads(1_000_000, 1_000, 0);
+        let least = *got.iter().min().unwrap();
+        assert!(least > 5_000, "{least}");
+        assert!(wakes <= 10_000 && longest < 4 * S, "{wakes} {longest}");
+    }
+
+    #[test]
+    fn a_pause_saves_up_a_tenth_of_a_second() {
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.reserve(1_000, 1_000, 100 * S), 100 * S - CREDIT);
+        // 100 octets were credit, 900 are owed.
+        assert_eq!(bucket.reserve(1, 1_000, 100 * S), 100 * S + 900 * MILLI);
+        assert!(!bucket.is_full(CREDIT, 100 * S) && bucket.is_full(CREDIT, 102 * S));
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_taken() {
+        let (mut one, mut other) = (Bucket::default(), Bucket::default());
+        one.reserve(5_000, 1_000, 10 * S);
+        one.give_back(4_000, 1_000, 10 * S);
+        other.reserve(1_000, 1_000, 10 * S);
+        let next = |bucket: &mut Bucket| bucket.reserve(0, 1_000, 10 * S);
+        assert_eq!(next(&mut one), next(&mut other));
+    }
+
+    #[test]
+    fn another_rate_holds_for_what_is_owed_too() {
+        let mut bucket = Bucket::default();
+        bucket.reserve(10_000, 1_000, 0);
+        let owed = |bucket: &mut Bucket, rate| bucket.reserve(0, rate, 0);
+        assert_eq!(owed(&mut bucket, 1_000), 9_900 * MILLI);
+        assert_eq!(owed(&mut bucket, 10_000), 990 * MILLI);
+        assert_eq!(owed(&mut bucket, 1_000), 9_900 * MILLI);
+    }
+
+    #[test]
+    fn so_many_at_once_and_then_one_by_one() {
+        let mut bucket = Bucket::default();
+        let mut take = |now| bucket.take_one(5, S, now);
+        assert!((0..5).all(|_| take(7 * S).is_ok()));
+        assert_eq!(take(7 * S), Err(200 * MILLI));
+        assert_eq!(take(7 * S + 199 * MILLI), Err(MILLI), "a refusal costs nothing");
+        assert_eq!(take(7 * S + 200 * MILLI), Ok(()));
+        assert_eq!(take(7 * S + 200 * MILLI), Err(200 * MILLI));
+        assert!((0..5).all(|_| take(9 * S).is_ok()));
+        assert!(take(9 * S).is_err());
+    }
+}

@@ -1,0 +1,378 @@
+//! What is limited, and how far: values as they are configured. [`shape`](super::shape) keeps count.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::destination::Destination;
+use super::network::Network;
+use super::origin::RuleId;
+
+/// Which octets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Direction {
+    /// From clients, on to upstreams.
+    Up,
+    /// From upstreams, on to clients.
+    Down,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Up, Self::Down];
+
+    /// The word in options.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Who shares one rate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Per {
+    /// What goes over one client connection.
+    Connection,
+    /// All connections from one address; of IPv6, from one network of 64 bits.
+    Client,
+    /// All requests of one user.
+    User,
+    /// All requests to one host.
+    Destination,
+    /// Everything.
+    Total,
+}
+
+impl Per {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Connection, Self::Client, Self::User, Self::Destination, Self::Total];
+
+    /// The word in options.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Client => "client",
+            Self::User => "user",
+            Self::Destination => "destination",
+            Self::Total => "total",
+        }
+    }
+}
+
+/// For whom a rate is, of those it could be for.
+#[derive(Clone, Debug)]
+pub enum Whose {
+    /// For each of them.
+    Each,
+    /// For clients in this network, each.
+    Network(Network),
+    /// For this user.
+    User(Box<str>),
+    /// For these destinations, each.
+    Destination(Box<Destination>),
+}
+
+/// A rate.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// Where it is written.
+    pub id: RuleId,
+    /// Who shares it.
+    pub per: Per,
+    /// For whom of them it is.
+    pub whose: Whose,
+    /// Octets a second, up and down.
+    pub rates: [Option<NonZeroU64>; 2],
+    /// As it was written.
+    pub text: Box<str>,
+}
+
+/// How many requests a client may make.
+#[derive(Clone, Copy, Debug)]
+pub struct Requests {
+    /// Where it is written.
+    pub id: RuleId,
+    /// So many, all at once or one by one,
+    pub count: NonZeroU32,
+    /// in so long.
+    pub period: Duration,
+}
+
+/// How many connections a client, or a user, may have at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct Connections {
+    /// Where it is written.
+    pub id: RuleId,
+    /// So many.
+    pub count: NonZeroU32,
+}
+
+/// How many octets the proxy relays before it stops doing so.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Where it is written.
+    pub id: RuleId,
+    /// So many, both directions together.
+    pub octets: u64,
+    /// As it was written.
+    pub text: Box<str>,
+}
+
+/// The limits of one listener, or of all.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Which counts they are held against: listeners with the same number share theirs.
+    pub group: u16,
+    /// Rates. For each way of sharing the first holds that names the one in question, else the first
+    /// that is for each.
+    pub rates: Vec<Limit>,
+    /// Requests of a client.
+    pub requests: Option<Requests>,
+    /// Connections of a client, and of a user.
+    pub connections: Option<Connections>,
+    /// Octets for the run.
+    pub volume: Option<Volume>,
+}
+
+/// Of whom it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// The client's address.
+    pub client: IpAddr,
+    /// Who it is, if it has proven that.
+    pub user: Option<&'a str>,
+    /// The host it asks for: a name in lower case, or an address without brackets.
+    pub host: &'a str,
+    /// The host, if it is an address.
+    pub ip: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+}
+
+/// Something that limits a request, as `explain` tells it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Applied {
+    /// Where it is written.
+    pub id: RuleId,
+    /// `10mbit down for client 192.0.2.1`.
+    pub text: String,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    pub fn are_none(&self) -> bool {
+        self.rates.is_empty()
+            && self.requests.is_none()
+            && self.connections.is_none()
+            && self.volume.is_none()
+    }
+
+    /// The same for listeners of a group, unless nothing is limited. What these do not say of the volume
+    /// of the run is as `others` have it.
+    pub fn in_group(&self, group: u16, others: Option<&Self>) -> Option<Arc<Self>> {
+        let volume = self.volume.clone().or_else(|| others?.volume.clone());
+        let limits = Self { group, volume, ..self.clone() };
+        (!limits.are_none()).then(|| Arc::new(limits))
+    }
+
+    /// Whether octets are: each is then accounted for.
+    pub fn count_octets(&self) -> bool {
+        !self.rates.is_empty() || self.volume.is_some()
+    }
+
+    /// The limit that holds among those shared this way.
+    pub fn rate(&self, per: Per, direction: Direction, who: &Who<'_>) -> Option<&Limit> {
+        let all = || {
+            let of = |l: &&Limit| l.per == per && l.in_direction(direction).is_some();
+            self.rates.iter().filter(of)
+        };
+        if per == Per::User && who.user.is_none() {
+            return None;
+        }
+        let named = all().find(|l| l.names(who));
+        named.or_else(|| all().find(|l| matches!(l.whose, Whose::Each)))
+    }
+
+    /// All that limits a request of `who`, in the order in which it is looked at.
+    pub fn describe(&self, who: &Who<'_>) -> Vec<Applied> {
+        let mut applied = Vec::new();
+        let client = Client(client_key(who.client));
+        if let Some(Connections { id, count }) = self.connections {
+            let user = who.user.map(|user| format!(", and of user {user}")).unwrap_or_default();
+            let text = format!("{count} connections at one time of client {client}{user}");
+            applied.push(Applied { id, text });
+        }
+        if let Some(volume) = &self.volume {
+            let text = format!("{} of all traffic of this run", volume.text);
+            applied.push(Applied { id: volume.id, text });
+        }
+        if let Some(Requests { id, count, period }) = self.requests {
+            let unit = if period == Duration::from_secs(1) { "second" } else { "minute" };
+            let text = format!("{count} requests a {unit} of client {client}, all at once or not");
+            applied.push(Applied { id, text });
+        }
+        for per in Per::ALL {
+            let [up, down] = Direction::ALL.map(|d| self.rate(per, d, who));
+            let of = match per {
+                Per::Connection => "each connection".to_owned(),
+                Per::Client => format!("client {client}"),
+                Per::User => format!("user {}", who.user.unwrap_or_default()),
+                Per::Destination => format!("destination {}", who.host),
+                Per::Total => "all traffic".to_owned(),
+            };
+            let mut add = |limit: &Limit, word| {
+                let text = format!("{} {word} for {of}", limit.rate_text());
+                applied.push(Applied { id: limit.id, text });
+            };
+            match (up, down) {
+                (Some(up), Some(down)) if up.id == down.id => add(up, "up, and the same down,"),
+                _ => {
+                    up.into_iter().for_each(|limit| add(limit, "up"));
+                    down.into_iter().for_each(|limit| add(limit, "down"));
+                }
+            }
+        }
+        applied
+    }
+}
+
+impl Limit {
+    /// Octets a second in this direction, if that is limited.
+    pub fn in_direction(&self, direction: Direction) -> Option<NonZeroU64> {
+        self.rates.get(direction as usize).copied().flatten()
+    }
+
+    fn names(&self, who: &Who<'_>) -> bool {
+        match &self.whose {
+            Whose::Each => false,
+            Whose::Network(network) => network.contains(who.client),
+            Whose::User(user) => who.user == Some(&**user),
+            Whose::Destination(to) => match who.ip {
+                Some(ip) => to.has_host(who.host, who.ip, who.port) || to.has_address(ip, who.port),
+                None => to.has_host(who.host, None, who.port),
+            },
+        }
+    }
+
+    /// The rate as it was written, without what stands before it.
+    fn rate_text(&self) -> &str {
+        let text = self.text.rsplit_once(':').map_or(&*self.text, |(_, text)| text);
+        text.rsplit_once('=').map_or(text, |(_, text)| text)
+    }
+}
+
+/// Whose counts a client shares: one with IPv6 has a network of 64 bits, and any address in it.
+pub fn client_key(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(bits.into())
+        }
+        v4 => v4,
+    }
+}
+
+/// A client, as it is counted.
+struct Client(IpAddr);
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V6(v6) => write!(f, "{v6}/64"),
+            v4 => v4.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(line: u32, per: Per, whose: Whose, text: &str, up: u64, down: u64) -> Limit {
+        let rates = [NonZeroU64::new(up), NonZeroU64::new(down)];
+        Limit { id: RuleId { source: 5, line }, per, whose, rates, text: text.into() }
+    }
+
+    fn who<'a>(client: &str, user: Option<&'a str>, host: &'a str) -> Who<'a> {
+        let client = client.parse().unwrap();
+        Who { client, user, host, ip: host.parse().ok(), port: 80 }
+    }
+
+    #[test]
+    fn the_first_that_names_somebody_holds_else_the_one_for_each() {
+        let network = |text| Whose::Network(Network::parse(text).unwrap());
+        let to = |text| Whose::Destination(Box::new(Destination::parse(text).unwrap()));
+        let limits = Limits {
+            rates: vec![
+                limit(1, Per::Client, Whose::Each, "client:1MB/s", 1, 1),
+                limit(2, Per::Client, network("10.0.0.0/8"), "client=10.0.0.0/8:2MB/s", 2, 2),
+                limit(3, Per::Client, network("10.1.0.0/16"), "client=10.1.0.0/16:3MB/s", 3, 3),
+                limit(4, Per::User, Whose::User("ann".into()), "user=ann:up=4MB/s", 4, 0),
+                limit(5, Per::User, Whose::Each, "user:down=5MB/s", 0, 5),
+                limit(6, Per::Destination, to(".example"), "destination=.example:6MB/s", 6, 6),
+                limit(7, Per::Destination, to("10.0.0.0/8"), "destination=10.0.0.0/8:7MB/s", 7, 7),
+            ],
+            ..Limits::default()
+        };
+        let lines = |who: &Who<'_>| {
+            let line = |per, d| limits.rate(per, d, who).map_or(0, |l| l.id.line);
+            Per::ALL.map(|per| Direction::ALL.map(|d| line(per, d)))
+        };
+        let ann = who("10.1.0.1", Some("ann"), "a.example");
+        assert_eq!(lines(&ann), [[0, 0], [2, 2], [4, 5], [6, 6], [0, 0]]);
+        let bob = who("::ffff:10.1.0.1", Some("bob"), "10.0.0.9");
+        assert_eq!(lines(&bob), [[0, 0], [2, 2], [0, 5], [7, 7], [0, 0]]);
+        let nobody = who("192.0.2.1", None, "example.org");
+        assert_eq!(lines(&nobody), [[0, 0], [1, 1], [0, 0], [0, 0], [0, 0]]);
+        let said: Vec<_> = limits.describe(&ann).into_iter().map(|a| a.text).collect();
+        let expected = [
+            "2MB/s up, and the same down, for client 10.1.0.1",
+            "4MB/s up for user ann",
+            "5MB/s down for user ann",
+            "6MB/s up, and the same down, for destination a.example",
+        ];
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn what_limits_a_request_is_told_in_order() {
+        let id = |line| RuleId { source: 7, line };
+        let limits = Limits {
+            rates: vec![limit(1, Per::Total, Whose::Each, "10mbit", 1, 1)],
+            requests: Some(Requests {
+                id: id(2),
+                count: NonZeroU32::new(10).unwrap(),
+                period: Duration::from_secs(1),
+            }),
+            connections: Some(Connections { id: id(3), count: NonZeroU32::new(4).unwrap() }),
+            volume: Some(Volume { id: id(4), octets: 5, text: "5GB".into() }),
+            ..Limits::default()
+        };
+        let applied = limits.describe(&who("2001:db8::1", Some("ann"), "a.example"));
+        let said: Vec<_> = applied.iter().map(|a| (a.id.line, &*a.text)).collect();
+        let expected = [
+            (3, "4 connections at one time of client 2001:db8::/64, and of user ann"),
+            (4, "5GB of all traffic of this run"),
+            (2, "10 requests a second of client 2001:db8::/64, all at once or not"),
+            (1, "10mbit up, and the same down, for all traffic"),
+        ];
+        assert_eq!(said, expected);
+        assert!(Limits::default().describe(&who("::1", None, "a")).is_empty());
+    }
+
+    #[test]
+    fn ipv6_clients_are_counted_by_network() {
+        for (client, key) in [
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1", "192.0.2.1"),
+        ] {
+            assert_eq!(client_key(client.parse().unwrap()).to_string(), key);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+use std::num::{NonZeroU32, NonZeroU64};
+
+use super::*;
+use crate::policy::limits::{Connections, Limit, Requests, Volume, Whose};
+use crate::policy::origin::RuleId;
+
+const ID: RuleId = RuleId { source: 9, line: 1 };
+
+fn rate(per: Per, down: u64) -> Limit {
+    let rates = [None, NonZeroU64::new(down)];
+    Limit { id: ID, per, whose: Whose::Each, rates, text: "".into() }
+}
+
+fn limits(rates: Vec<Limit>) -> Arc<Limits> {
+    Arc::new(Limits { rates, ..Limits::default() })
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn who(client: u8) -> Who<'static> {
+    Who { client: ip(client), user: None, host: "a.example", ip: None, port: 80 }
+}
+
+/// A download that always wants more.
+struct Download {
+    share: Box<Share>,
+    wakes: Instant,
+    got: u64,
+}
+
+/// Downloads of these clients, for ten seconds of a turned clock; what each got.
+fn downloads(shaper: &Shaper, limits: &Arc<Limits>, clients: &[u8]) -> Vec<u64> {
+    let start = shaper.epoch + Duration::from_secs(1);
+    let mut all: Vec<_> = clients
+        .iter()
+        .map(|client| {
+            let share = shaper.share(limits, &who(*client), &Line::default(), start);
+            Download { share, wakes: start, got: 0 }
+        })
+        .collect();
+    loop {
+        let next = all.iter_mut().min_by_key(|d| d.wakes).unwrap();
+        let now = next.wakes;
+        if now >= start + Duration::from_secs(10) {
+            return all.into_iter().map(|d| d.got).collect();
+        }
+        match next.share.ask(Direction::Down, None, now).0 {
+            Grant::Now(octets) => {
+                next.got += octets;
+                next.share.settle(Direction::Down, 0, now);
+            }
+            Grant::At(at) => next.wakes = at,
+            Grant::Never => panic!("no volume is configured"),
+        }
+    }
+}
+
+#[track_caller]
+fn about(got: u64, wanted: u64) {
+    let (got, wanted) = (got as f64, wanted as f64);
+    assert!((wanted * 0.9..wanted * 1.1).contains(&got), "{got} is not about {wanted}");
+}
+
+#[test]
+fn each_connection_client_or_all_of_them_have_the_rate() {
+    for (per, clients, each) in [
+        (Per::Connection, &[1, 1, 2][..], [10_000_000; 3]),
+        (Per::Client, &[1, 1, 2], [5_000_000, 5_000_000, 10_000_000]),
+        (Per::Total, &[1, 2, 3], [3_333_333; 3]),
+        (Per::Destination, &[1, 2, 3], [3_333_333; 3]),
+    ] {
+        let got = downloads(&Shaper::default(), &limits(vec![rate(per, 1_000_000)]), clients);
+        got.iter().zip(each).for_each(|(got, wanted)| about(*got, wanted));
+    }
+}
+
+#[test]
+fn a_client_does_not_get_more_by_more_connections() {
+    let limits = limits(vec![rate(Per::Total, 1_000_000)]);
+    let got = downloads(&Shaper::default(), &limits, &[1, 1, 1, 1, 1, 1, 1, 1, 2]);
+    about(got[..8].iter().sum(), 5_000_000);
+    about(got[8], 5_000_000);
+}
+
+#[test]
+fn the_lowest_of_several_rates_holds() {
+    let rates = vec![rate(Per::Client, 1_000_000), rate(Per::Total, 3_000_000)];
+    let got = downloads(&Shaper::default(), &limits(rates), &[1, 2]);
+    got.into_iter().for_each(|got| about(got, 10_000_000));
+}
+
+#[test]
+fn short_exchanges_do_not_wait_for_what_the_others_do_not_use() {
+    let (shaper, limits) = (Shaper::default(), limits(vec![rate(Per::Total, 1_250_000)]));
+    let now = shaper.epoch + Duration::from_secs(1);
+    for _ in 0..100 {
+        let mut share = shaper.share(&limits, &who(1), &Line::default(), now);
+        let (grant, _) = share.ask(Direction::Down, None, now);
+        let Grant::Now(octets) = grant else { panic!("{grant:?}") };
+        share.settle(Direction::Down, i64::try_from(octets).unwrap() - 1_000, now);
+    }
+}
+
+#[test]
+fn who_leaves_gives_back_what_it_waited_for() {
+    let (shaper, limits) = (Shaper::default(), limits(vec![rate(Per::Total, 1_000)]));
+    let now = shaper.epoch + Duration::from_secs(1);
+    let mut first = shaper.share(&limits, &who(1), &Line::default(), now);
+    let wait = |share: &mut Share| loop {
+        match share.ask(Direction::Down, None, now).0 {
+            Grant::Now(_) => {}
+            Grant::At(at) => return at,
+            Grant::Never => unreachable!(),
+        }
+    };
+    let at = wait(&mut first);
+    for _ in 0..100 {
+        let mut other = shaper.share(&limits, &who(2), &Line::default(), now);
+        assert!(wait(&mut other) > at);
+        assert_eq!(
+            other.client.as_ref().unwrap().waiting(Direction::Down).load(Ordering::Relaxed),
+            1
+        );
+    }
+    let mut last = shaper.share(&limits, &who(2), &Line::default(), now);
+    assert!(
+        wait(&mut last) < at + Duration::from_secs(1),
+        "the places of a hundred are free again"
+    );
+    assert_eq!(first.ask(Direction::Down, None, at).0, Grant::Now(LEAST));
+    assert_eq!(first.ask(Direction::Up, None, now).0, Grant::Now(FIRST), "only one way is limited");
+}
+
+#[test]
+fn another_policy_goes_on_with_the_same_counts() {
+    let shaper = Shaper::default();
+    let now = shaper.epoch + Duration::from_secs(1);
+    let (slow, fast) =
+        (limits(vec![rate(Per::Client, 1_000)]), limits(vec![rate(Per::Client, 100_000)]));
+    let line = Line::default();
+    let mut share = shaper.share(&slow, &who(1), &line, now);
+    share.settle(Direction::Down, -10_000, now);
+    let owed = |share: &mut Share| match share.ask(Direction::Down, Some(0), now).0 {
+        Grant::At(at) => {
+            share.ways = Default::default();
+            at - now
+        }
+        grant => panic!("{grant:?}"),
+    };
+    assert_eq!(owed(&mut share), Duration::from_millis(9_900));
+    shaper.follow(&mut share, &fast, &who(1), &line, now);
+    assert_eq!(owed(&mut share), Duration::from_millis(99));
+    shaper.follow(&mut share, &limits(Vec::new()), &who(1), &line, now);
+    assert_eq!(share.ask(Direction::Down, None, now).0, Grant::Now(FIRST));
+}
+
+#[test]
+fn the_volume_of_the_run_is_never_exceeded() {
+    let volume = Some(Volume { id: ID, octets: 10_000, text: "10kB".into() });
+    let limits = Arc::new(Limits { volume, ..Limits::default() });
+    let shaper = Shaper::default();
+    let now = shaper.epoch;
+    let share = || shaper.share(&limits, &who(1), &Line::default(), now);
+    let (mut one, mut other) = (share(), share());
+    assert_eq!(one.ask(Direction::Down, None, now).0, Grant::Now(4096));
+    assert_eq!(other.ask(Direction::Up, None, now).0, Grant::Now(4096));
+    assert_eq!(one.ask(Direction::Up, None, now).0, Grant::Now(1808));
+    let wait = Grant::At(now + AGAIN);
+    assert_eq!(other.ask(Direction::Down, None, now).0, wait, "others may not need theirs");
+    assert!(!shaper.is_used_up(&limits));
+    other.settle(Direction::Up, 1_000, now);
+    assert_eq!(other.ask(Direction::Down, None, now).0, Grant::Now(1000));
+    other.settle(Direction::Down, 0, now);
+    one.settle(Direction::Down, 0, now);
+    assert_eq!(other.ask(Direction::Down, None, now).0, wait);
+    // It goes without a word: what it was lent comes back.
+    drop(one);
+    assert_eq!(other.ask(Direction::Down, None, now).0, Grant::Now(1808));
+    other.settle(Direction::Down, 0, now);
+    assert_eq!(other.ask(Direction::Down, None, now).0, Grant::Never);
+    assert!(shaper.is_used_up(&limits) && shaper.relayed() == 10_000);
+    assert!(shaper.says_so() && !shaper.says_so());
+}
+
+#[test]
+fn requests_of_a_client_come_back_with_time() {
+    let (count, period) = (NonZeroU32::new(2).unwrap(), Duration::from_secs(60));
+    let requests = Some(Requests { id: ID, count, period });
+    let limits = Limits { requests, ..Limits::default() };
+    let shaper = Shaper::default();
+    let at = |seconds| shaper.epoch + Duration::from_secs(seconds);
+    let ask = |client, seconds| shaper.request(ip(client), &limits, at(seconds));
+    assert_eq!([ask(1, 0), ask(1, 0)], [Ok(()), Ok(())]);
+    assert_eq!(ask(1, 10), Err(TooSoon(Duration::from_secs(20))));
+    assert_eq!([ask(2, 10), ask(1, 30)], [Ok(()), Ok(())]);
+    assert_eq!(ask(1, 31), Err(TooSoon(Duration::from_secs(29))));
+}
+
+#[test]
+fn a_client_has_so_many_connections_and_as_many_again_are_told() {
+    let connections = Some(Connections { id: ID, count: NonZeroU32::new(2).unwrap() });
+    let limits = Limits { connections, ..Limits::default() };
+    let shaper = Shaper::default();
+    let enter = |client| shaper.enter(ip(client), &limits, shaper.epoch);
+    let mut held: Vec<_> = (0..4).map(|_| enter(1).unwrap()).collect();
+    assert!(enter(1).is_none() && enter(1).is_none(), "those who are not let in do not count");
+    let over: Vec<_> = held.iter().map(|line| line.is_over(2)).collect();
+    assert_eq!(over, [false, false, true, true]);
+    assert!(!enter(2).unwrap().is_over(2), "another client has its own");
+    held.drain(..2);
+    assert!(!held[0].is_over(2), "it is one of two now");
+    let user = |line: &Line| shaper.is_over_for("ann", line, &limits, shaper.epoch);
+    let lines: Vec<_> = (2..5).map(|client| enter(client).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| user(line)).collect::<Vec<_>>(), [false, false, true]);
+    assert!(!user(&lines[0]), "a connection counts once");
+}
+
+#[test]
+fn those_nobody_uses_are_forgotten_the_idlest_first_and_the_rest_share() {
+    let table = Table::<Box<str>>::new(8);
+    let used = |tally: &Tally, now| {
+        tally.with(Direction::Up, |bucket| bucket.reserve(1_000_000_000, 1_000, now));
+    };
+    let second = 1_000_000_000;
+    for n in 0..1_000 {
+        table.get(&*format!("idle-{n}"), 0, n * second);
+        assert!(table.len() <= 8);
+    }
+    let names: Vec<_> = (0..8).map(|n| format!("owes-{n}")).collect();
+    for (name, at) in names.iter().zip(2_000..) {
+        used(&table.get(&**name, 0, at * second), at * second);
+    }
+    // Nobody is as good as new: the idlest makes room.
+    let held = table.get("owes-1", 0, 2_100 * second);
+    assert!(!Arc::ptr_eq(&table.get("new", 0, 2_101 * second), &held));
+    assert!(table.len() <= 8);
+    assert!(Arc::ptr_eq(&table.get("owes-1", 0, 2_102 * second), &held), "it was asked for since");
+    let all: Vec<_> =
+        (0..20).map(|n| table.get(&*format!("held-{n}"), 0, 3_000 * second)).collect();
+    assert!(table.len() <= 8);
+    assert!(Arc::ptr_eq(&all[18], &all[19]), "those without room share one count");
+}

@@ -1,0 +1,177 @@
+//! What is counted of one client, user, destination or connection, and how many of them are remembered.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+
+use super::bucket::{Bucket, CREDIT, Nanos};
+use super::limits::Direction;
+
+/// Clients, users and destinations that are remembered, of each; beyond it those are forgotten that
+/// nobody uses, the idlest first, and where all are in use those that come share one count. About 200
+/// octets each, and a name.
+pub const MOST_REMEMBERED: usize = 65_536;
+/// How often a table is looked through at most, if that frees little.
+const SWEEP: Nanos = 1_000_000_000;
+
+/// What is counted of one client, user, destination, connection, or of all.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub(super) counts: Mutex<Counts>,
+    connections: AtomicU32,
+    /// Exchanges that wait for an allowance, up and down.
+    waiting: [AtomicU32; 2],
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    buckets: [Bucket; 2],
+    pub(super) requests: Bucket,
+    /// When it was asked for last.
+    touched: Nanos,
+}
+
+impl Tally {
+    pub(super) fn with<T>(&self, direction: Direction, f: impl FnOnce(&mut Bucket) -> T) -> T {
+        let [up, down] = &mut self.counts.lock().buckets;
+        f(match direction {
+            Direction::Up => up,
+            Direction::Down => down,
+        })
+    }
+
+    pub(super) fn waiting(&self, direction: Direction) -> &AtomicU32 {
+        let [up, down] = &self.waiting;
+        match direction {
+            Direction::Up => up,
+            Direction::Down => down,
+        }
+    }
+
+    /// Connections that have a place here.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// A place among the connections of a client, or a user; dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    pub(super) tally: Arc<Tally>,
+    /// There were too many before it.
+    pub(super) over: bool,
+}
+
+impl Place {
+    pub(super) fn take(tally: Arc<Tally>, most: u32) -> Self {
+        let before = tally.connections.fetch_add(1, Ordering::Relaxed);
+        Self { tally, over: before >= most }
+    }
+
+    /// Whether there are too many, and this is one of the later ones.
+    pub(super) fn is_over(&mut self, most: u32) -> bool {
+        self.over &= self.tally.connections() > most;
+        self.over
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.tally.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is counted for one client connection, from its first request to its end.
+#[derive(Debug, Default)]
+pub struct Line {
+    pub(super) tally: Arc<Tally>,
+    pub(super) client: Mutex<Option<Place>>,
+    pub(super) user: Mutex<Option<(Box<str>, Place)>>,
+}
+
+impl Line {
+    /// Whether one of the later connections of a client that has too many.
+    pub fn is_over(&self, most: u32) -> bool {
+        self.client.lock().as_mut().is_some_and(|place| place.is_over(most))
+    }
+}
+
+/// Counts by name.
+#[derive(Debug)]
+pub(super) struct Table<K> {
+    all: Mutex<Remembered<K>>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Remembered<K> {
+    by_key: HashMap<K, Arc<Tally>>,
+    /// For those there is no room for, together.
+    others: Arc<Tally>,
+    swept: Option<Nanos>,
+}
+
+impl<K: Eq + Hash + Clone> Table<K> {
+    pub(super) fn new(most: usize) -> Self {
+        let by_key = HashMap::new();
+        Self { all: Mutex::new(Remembered { by_key, others: Arc::default(), swept: None }), most }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.lock().by_key.len()
+    }
+
+    /// The counts of `key`. `pause` is after how long without use there is nothing to remember.
+    pub(super) fn get<Q>(&self, key: &Q, pause: Nanos, now: Nanos) -> Arc<Tally>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned: Into<K>> + ?Sized,
+    {
+        let mut all = self.all.lock();
+        if let Some(known) = all.by_key.get(key) {
+            known.counts.lock().touched = now;
+            return Arc::clone(known);
+        }
+        if all.by_key.len() >= self.most && !all.make_room(self.most, pause, now) {
+            return Arc::clone(&all.others);
+        }
+        let new = Arc::new(Tally::default());
+        new.counts.lock().touched = now;
+        all.by_key.insert(key.to_owned().into(), Arc::clone(&new));
+        new
+    }
+}
+
+impl<K: Eq + Hash + Clone> Remembered<K> {
+    /// Forgets an eighth at least, if that many are not in use: what is as good as new first, then the
+    /// idlest. Answers whether there is room.
+    fn make_room(&mut self, most: usize, pause: Nanos, now: Nanos) -> bool {
+        if self.swept.is_some_and(|at| now - at < SWEEP) {
+            return false;
+        }
+        self.by_key.retain(|_, tally| {
+            let counts = tally.counts.lock();
+            let full = counts.buckets.iter().all(|b| b.is_full(CREDIT, now));
+            Arc::strong_count(tally) > 1 || !full || !counts.requests.is_full(pause, now)
+        });
+        let room = (most / 8).max(1);
+        let over = (self.by_key.len() + room).saturating_sub(most);
+        if over > 0 {
+            let unused = self.by_key.iter().filter(|(_, tally)| Arc::strong_count(tally) == 1);
+            let mut idle: Vec<_> =
+                unused.map(|(key, tally)| (tally.counts.lock().touched, key.clone())).collect();
+            idle.sort_unstable_by_key(|(touched, _)| *touched);
+            idle.iter().take(over).for_each(|(_, key)| {
+                self.by_key.remove(key);
+            });
+        }
+        // Looking through it all for little is not done for each newcomer.
+        self.swept = (self.by_key.len() + room / 2 > most).then_some(now);
+        self.by_key.len() < most
+    }
+}

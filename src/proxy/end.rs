@@ -1,0 +1,133 @@
+//! One of the two connections of an exchange, with what was read ahead, and how much may be taken.
+
+use std::io;
+
+use crate::net::buffer::Buffer;
+use crate::net::pipe::Pipe;
+use crate::net::poll::Edge;
+use crate::net::stream::{Received, Stream};
+
+/// A connection with what was read from it and not yet used.
+#[derive(Debug)]
+pub struct End {
+    /// The connection.
+    pub stream: Stream,
+    /// Octets read ahead.
+    pub buffer: Buffer,
+    /// The peer has ended its side.
+    pub ended: bool,
+    /// Octets that flows may take from here; less than nothing is what they took beyond.
+    allowed: i64,
+    /// An error met outside a step. The system tells it once, so it is kept for the next receive.
+    failed: Option<io::Error>,
+}
+
+/// As many octets as come.
+const UNLIMITED: i64 = i64::MAX;
+/// What is left of it when all that could ever come has.
+const LIMITED: i64 = i64::MAX / 2;
+
+impl End {
+    /// A connection nothing was read from yet.
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, buffer: Buffer::default(), ended: false, allowed: UNLIMITED, failed: None }
+    }
+
+    /// From now on flows may take from here what is [allowed](Self::allow) only.
+    pub fn limit(&mut self) {
+        self.allowed = 0;
+    }
+
+    /// Flows may take what they find, again.
+    pub fn lift_limit(&mut self) {
+        self.allowed = UNLIMITED;
+    }
+
+    /// Flows may take so many octets more.
+    pub fn allow(&mut self, octets: u64) {
+        self.allowed = self.allowed.saturating_add_unsigned(octets);
+    }
+
+    /// Octets that belong to the flow were taken.
+    pub fn charge(&mut self, octets: usize) {
+        self.allowed -= octets as i64;
+    }
+
+    /// What was allowed and not taken, less than nothing for what was taken beyond; nothing is
+    /// allowed any more.
+    pub fn settle(&mut self) -> i64 {
+        if self.allowed > LIMITED { 0 } else { std::mem::take(&mut self.allowed) }
+    }
+
+    /// Whether nothing may be received before more is allowed.
+    pub fn is_dry(&self) -> bool {
+        self.allowed <= self.buffer.len() as i64
+    }
+
+    /// Receives what fits and is allowed, as [`receive`](Self::receive).
+    ///
+    /// # Errors
+    ///
+    /// The connection is over.
+    pub fn receive_allowed(&mut self) -> io::Result<Received> {
+        let left = self.allowed - self.buffer.len() as i64;
+        let room = self.buffer.room();
+        if left >= room as i64 {
+            return self.receive();
+        }
+        if let Some(e) = self.failed.take() {
+            return Err(e);
+        }
+        let most = usize::try_from(left).unwrap_or(0);
+        let received = self.stream.receive_at_most(&mut self.buffer, most)?;
+        self.ended |= received == Received::End;
+        Ok(received)
+    }
+
+    /// Whether so many octets may be received at once.
+    pub(super) fn allows(&self, octets: usize) -> bool {
+        self.allowed >= octets as i64
+    }
+
+    /// Receives what is allowed into a pipe, as [`Stream::splice_into`] does.
+    pub(super) fn splice_allowed(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<Received> {
+        if let Some(e) = self.failed.take() {
+            return Err(e);
+        }
+        let most = usize::try_from(self.allowed).map_or(most, |allowed| most.min(allowed));
+        self.stream.splice_into(pipe, most)
+    }
+
+    /// Receives what fits; the buffer must be lent and have room.
+    ///
+    /// # Errors
+    ///
+    /// The connection is over.
+    pub fn receive(&mut self) -> io::Result<Received> {
+        if let Some(e) = self.failed.take() {
+            return Err(e);
+        }
+        let received = self.stream.receive(&mut self.buffer)?;
+        self.ended |= received == Received::End;
+        Ok(received)
+    }
+
+    /// Waits a few milliseconds, on the worker, for something to receive. What comes of it, an end
+    /// or an error included, is there for the next step. Answers how many octets came, or `None`
+    /// if nothing did.
+    pub fn receive_patiently(&mut self) -> Option<usize> {
+        match self.stream.receive_patiently(&mut self.buffer) {
+            Ok(Received::Octets(count)) => Some(count),
+            Ok(Received::Nothing) => None,
+            Ok(Received::End) => {
+                self.ended = true;
+                Some(0)
+            }
+            Err(e) => {
+                self.failed = Some(e);
+                self.stream.note(Edge { readable: true, ..Edge::default() });
+                Some(0)
+            }
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Limits: how fast octets go through, and who is told that it is too much.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use threadgate::config::access::AccessOptions;
+use threadgate::config::limits::LimitOptions;
+use threadgate::observe::stats::Wait;
+use threadgate::policy::Access;
+use threadgate::{Server, policy::limits::Who};
+
+use crate::peers::{Peer, Response, eventually, eventually_eq, pattern};
+use crate::proxies::{Binary, OK, get_request, proxy_with, proxy_with_one_worker};
+use crate::servers::{Origin, listen};
+
+fn access(limits: LimitOptions) -> Access {
+    AccessOptions { limits, ..AccessOptions::default() }.build(None).unwrap()
+}
+
+fn rates(limit: &[&str]) -> Access {
+    let limit = limit.iter().map(|text| (*text).to_owned()).collect();
+    access(LimitOptions { limit, ..LimitOptions::default() })
+}
+
+fn limited(limit: &[&str]) -> Server {
+    proxy_with(|options| options.access = rates(limit))
+}
+
+/// Sends as many octets as the path of each request says, on each connection there is.
+fn downloads() -> SocketAddr {
+    let listener = listen();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            thread::spawn(move || serve_downloads(&mut Peer::new(stream)));
+        }
+    });
+    addr
+}
+
+fn serve_downloads(peer: &mut Peer) {
+    while let Some(head) = peer.try_read_head() {
+        let path = head.split(' ').nth(1).unwrap();
+        let length: usize = path.trim_start_matches('/').parse().unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        if peer.try_send([head.into_bytes(), pattern(length)].concat()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks for so many octets; when the head has come.
+#[track_caller]
+fn begin(proxy: SocketAddr, origin: SocketAddr, octets: usize) -> Peer {
+    let mut client = Peer::connect(proxy);
+    client.send(get_request(origin, &format!("/{octets}")));
+    assert!(client.read_head().starts_with("HTTP/1.1 200"));
+    client
+}
+
+/// A download from its head to its last octet, each of which is looked at.
+#[track_caller]
+fn download(proxy: SocketAddr, origin: SocketAddr, octets: usize) -> Duration {
+    let expected = pattern(octets);
+    let mut client = begin(proxy, origin, octets);
+    let started = Instant::now();
+    let received = client.read_exact(octets);
+    let took = started.elapsed();
+    assert!(received == expected, "other octets came");
+    took
+}
+
+/// `octets` at `rate`; a pause saves up a tenth of a second's worth, and the last portion, of which
+/// there are ten a second at least, comes when its turn begins.
+#[track_caller]
+fn assert_rate(took: Duration, octets: usize, rate: usize) {
+    let exact = octets as f64 / rate as f64;
+    let took = took.as_secs_f64();
+    let right = (exact - 0.2) * 0.97..exact * 1.05 + 0.2;
+    assert!(right.contains(&took), "{took} s instead of {exact} s");
+}
+
+fn waits_for_tokens(proxy: &Server) -> u64 {
+    proxy.stats().parked()[Wait::Tokens as usize]
+}
+
+#[test]
+fn a_download_has_the_rate_it_may_have() {
+    let origin = downloads();
+    for (limit, rate, octets) in [
+        ("down=20kB/s", 20_000, 30_000),
+        ("client:down=800kbit", 100_000, 150_000),
+        ("connection:2MB/s", 2_000_000, 2_000_000),
+    ] {
+        let proxy = limited(&[limit]);
+        let took = download(proxy.addr(), origin, octets);
+        assert_rate(took, octets, rate);
+        let stats = proxy.stats();
+        assert!(stats.token_wait_seconds.count() > 5, "{limit}");
+        eventually_eq(|| waits_for_tokens(&proxy), 0);
+    }
+}
+
+#[test]
+fn a_fast_rate_goes_through_pipes() {
+    let origin = downloads();
+    let proxy = limited(&["down=20MB/s"]);
+    let octets = 15_000_000;
+    let took = download(proxy.addr(), origin, octets);
+    assert_rate(took, octets, 20_000_000);
+    let stats = proxy.stats();
+    assert!(stats.octets_spliced > 10_000_000, "{}", stats.octets_spliced);
+}
+
+#[test]
+fn an_upload_has_the_rate_it_may_have() {
+    let octets = 150_000;
+    let origin = Origin::script(1, move |peer| {
+        peer.read_head();
+        assert!(peer.read_exact(octets) == pattern(octets), "other octets came");
+        peer.send(OK);
+    });
+    let proxy = limited(&["client:up=100kB/s", "total:down=8kbit"]);
+    let mut client = Peer::connect(proxy.addr());
+    let to = origin.addr;
+    let started = Instant::now();
+    client.send(format!(
+        "POST http://{to}/ HTTP/1.1\r\nHost: {to}\r\nContent-Length: {octets}\r\n\r\n"
+    ));
+    client.send(pattern(octets));
+    assert_eq!(client.read_response().status, 200);
+    assert_rate(started.elapsed(), octets, 100_000);
+}
+
+#[test]
+fn heads_and_small_responses_count_too() {
+    let origin = downloads();
+    let get = |client: &mut Peer, filler: usize, octets| {
+        let filler = "x".repeat(filler);
+        client.send(format!(
+            "GET http://{origin}/{octets} HTTP/1.1\r\nHost: {origin}\r\nA: {filler}\r\n\r\n"
+        ));
+        assert_eq!(client.read_response().status, 200);
+    };
+    for (limit, filler, octets) in [("client:up=50kB/s", 5_000, 0), ("down=50kB/s", 0, 5_000)] {
+        let proxy = limited(&[limit]);
+        let started = Instant::now();
+        // A connection each, and one for all.
+        for _ in 0..5 {
+            get(&mut Peer::connect(proxy.addr()), filler, octets);
+        }
+        let mut client = Peer::connect(proxy.addr());
+        (0..5).for_each(|_| get(&mut client, filler, octets));
+        assert_rate(started.elapsed(), 50_000, 50_000);
+    }
+}
+
+#[test]
+fn a_tunnel_has_its_rates_in_both_directions() {
+    let octets = 100_000;
+    let origin = Origin::script(1, move |peer| {
+        peer.send(pattern(octets));
+        assert!(peer.read_exact(octets) == pattern(octets), "other octets came");
+        peer.send("done");
+    });
+    let proxy = limited(&["up=50kB/s", "connection:down=100kB/s"]);
+    let mut client = Peer::connect(proxy.addr());
+    let to = origin.addr;
+    let started = Instant::now();
+    client.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
+    assert!(client.read_head().starts_with("HTTP/1.1 200"));
+    client.send(pattern(octets));
+    assert!(client.read_exact(octets) == pattern(octets), "other octets came");
+    assert_rate(started.elapsed(), octets, 100_000);
+    assert_eq!(client.read_text(4), "done");
+    assert_rate(started.elapsed(), octets, 50_000);
+    origin.join();
+}
+
+#[test]
+fn two_downloads_share_a_rate_equally() {
+    let origin = downloads();
+    for limit in ["total:down=400kB/s", "client:down=400kB/s", "destination:down=400kB/s"] {
+        let proxy = limited(&[limit]);
+        let mut clients = [0, 1].map(|_| begin(proxy.addr(), origin, 4_000_000));
+        let counts: Vec<_> = thread::scope(|scope| {
+            let start = Instant::now() + Duration::from_millis(300);
+            let counting = clients.each_mut().map(|client| {
+                scope.spawn(move || {
+                    let (mut octets, mut now) = (0, start);
+                    while now < start + Duration::from_secs(2) {
+                        let count = client.fill().unwrap();
+                        client.discard();
+                        now = Instant::now();
+                        octets += if now < start { 0 } else { count };
+                    }
+                    octets
+                })
+            });
+            counting.map(|counting| counting.join().unwrap()).into_iter().collect()
+        });
+        let all: usize = counts.iter().sum();
+        assert!((700_000..900_000).contains(&all), "{limit}: {counts:?}");
+        let fair = all * 45 / 100..=all * 55 / 100;
+        assert!(counts.iter().all(|n| fair.contains(n)), "{limit}: {counts:?}");
+    }
+}
+
+#[test]
+fn throttled_downloads_hold_no_worker_and_free_all_when_they_go() {
+    let (slow, fast) = (downloads(), downloads());
+    let limit = format!("destination=127.0.0.1:{}:down=100kB/s", slow.port());
+    let proxy = proxy_with_one_worker(|options| options.access = rates(&[&limit]));
+    let clients: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = Peer::connect(proxy.addr());
+            client.send(get_request(slow, "/1000000"));
+            client
+        })
+        .collect();
+    eventually(|| waits_for_tokens(&proxy) > 50);
+    let mut client = Peer::connect(proxy.addr());
+    let mut times: Vec<_> = (0..200)
+        .map(|_| {
+            let started = Instant::now();
+            client.send(get_request(fast, "/100"));
+            assert_eq!(client.read_response().content.len(), 100);
+            started.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    assert!(times[190] < Duration::from_millis(50), "{:?}", &times[180..]);
+    assert!(waits_for_tokens(&proxy) > 50);
+    drop((clients, client));
+    eventually_eq(|| waits_for_tokens(&proxy), 0);
+    eventually_eq(|| proxy.stats().active_connections(), 0);
+    // What they had reserved and did not take is free again.
+    let took = download(proxy.addr(), slow, 50_000);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn another_rate_holds_at_once_for_what_is_under_way() {
+    let origin = downloads();
+    let proxy = limited(&["client:down=20kB/s"]);
+    let octets = 1_000_000;
+    let mut client = begin(proxy.addr(), origin, octets);
+    let started = Instant::now();
+    client.read_exact(10_000);
+    assert_eq!(proxy.stats().parked()[Wait::Tokens as usize], 1);
+    proxy.set_access(&rates(&["client:down=2MB/s"]), false);
+    client.read_exact(octets - 10_000);
+    let took = started.elapsed();
+    assert!((0.4..3.0).contains(&took.as_secs_f64()), "{took:?}");
+    // None at all, and then one that there was not before.
+    let mut client = begin(proxy.addr(), origin, 1_000_000);
+    proxy.set_access(&rates(&[]), false);
+    client.read_exact(500_000);
+    drop(client);
+}
+
+#[test]
+fn a_rate_that_is_new_holds_for_what_is_under_way() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send("HTTP/1.1 200 OK\r\n\r\n");
+        peer.send(pattern(100_000));
+        peer.read_until(b"more");
+        peer.send(pattern(100_000));
+    });
+    let proxy = limited(&[]);
+    let mut client = Peer::connect(proxy.addr());
+    let to = origin.addr;
+    client.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
+    client.read_head();
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    client.read_head();
+    client.read_exact(100_000);
+    proxy.set_access(&rates(&["down=100kB/s"]), false);
+    let started = Instant::now();
+    client.send("more");
+    client.read_exact(100_000);
+    assert_rate(started.elapsed(), 100_000, 100_000);
+    origin.join();
+}
+
+fn refused(response: &Response, status: u16, rule: &str) {
+    assert_eq!(response.status, status, "{}", response.head);
+    assert_eq!(response.rule(), Some(rule), "{}", response.head);
+}
+
+#[test]
+fn too_many_requests_are_told_when_to_come_again() {
+    let origin = downloads();
+    let limits = LimitOptions { limit_requests: Some("3/m".into()), ..LimitOptions::default() };
+    let proxy = proxy_with(|options| options.access = access(limits));
+    let mut client = Peer::connect(proxy.addr());
+    let mut ask = || {
+        client.send(get_request(origin, "/10"));
+        client.read_response()
+    };
+    assert!((0..3).all(|_| ask().status == 200));
+    for _ in 0..2 {
+        let response = ask();
+        refused(&response, 429, "--limit-requests");
+        let seconds: u32 = response.field("retry-after").unwrap().parse().unwrap();
+        assert!((10..=20).contains(&seconds), "{seconds}");
+        assert_eq!(response.field("connection"), None, "the connection is kept");
+    }
+    assert_eq!(proxy.stats().limited, [2, 0, 0]);
+    assert_eq!(proxy.stats().active_connections(), 1);
+    let page = "GET / HTTP/1.1\r\nHost: here\r\n\r\n";
+    client.send(page);
+    assert_eq!(client.read_response().status, 200, "what goes nowhere is no request of these");
+}
+
+#[test]
+fn a_client_with_too_many_connections_is_told_so() {
+    let origin = downloads();
+    let limits = LimitOptions { limit_connections: Some("2".into()), ..LimitOptions::default() };
+    let proxy = proxy_with(|options| options.access = access(limits));
+    let ask = |client: &mut Peer| {
+        client.send(get_request(origin, "/10"));
+        client.read_response()
+    };
+    let mut clients: Vec<_> = (0..4).map(|_| Peer::connect(proxy.addr())).collect();
+    eventually_eq(|| proxy.stats().connections_accepted, 4);
+    assert!(clients[..2].iter_mut().all(|client| ask(client).status == 200));
+    let response = ask(&mut clients[3]);
+    refused(&response, 429, "--limit-connections");
+    assert_eq!(response.field("connection"), Some("close"));
+    clients[3].expect_end();
+    // More than twice as many are not even told.
+    let more: Vec<_> = (0..2).map(|_| Peer::connect(proxy.addr())).collect();
+    for mut client in more {
+        if client.try_send("GET / HTTP/1.1\r\n\r\n").is_ok() {
+            client.read_to_any_end();
+        }
+    }
+    clients.remove(0);
+    eventually(|| proxy.stats().active_connections() <= 2);
+    assert_eq!(ask(&mut clients[1]).status, 200, "there is room for it now");
+    assert!(proxy.stats().limited[1] >= 2, "{:?}", proxy.stats().limited);
+}
+
+#[test]
+fn the_volume_of_a_run_is_a_hard_stop() {
+    let origin = downloads();
+    let proxy = Binary::start(&["--max-bytes=100kB"]);
+    let mut client = begin(proxy.addr, origin, 1_000_000);
+    let (received, _) = client.read_to_any_end();
+    // What was relayed includes the request's head and the response's.
+    assert!((95_000..100_000).contains(&received.len()), "{}", received.len());
+    for _ in 0..2 {
+        let mut client = Peer::connect(proxy.addr);
+        client.send(get_request(origin, "/10"));
+        let response = client.read_response();
+        refused(&response, 503, "--max-bytes");
+        assert_eq!(response.field("retry-after"), None, "it does not come back");
+    }
+    assert_eq!(proxy.stderr().matches("--max-bytes: 100kB were relayed").count(), 1);
+    let mut proxy = proxy;
+    proxy.signal(rustix::process::Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn nobody_wakes_for_limits_that_nobody_meets() {
+    let origin = downloads();
+    let proxy = Binary::start(&[
+        "--limit=client:10mbit",
+        "--limit=total:100mbit",
+        "--limit-requests=100/s",
+        "--limit-connections=100",
+        "--max-bytes=1GB",
+    ]);
+    let mut client = begin(proxy.addr, origin, 1_000);
+    client.read_exact(1_000);
+    // Idle from here on.
+    let mut before = Vec::new();
+    let quiet = || {
+        let now = proxy.context_switches();
+        let same = now == before;
+        before = now;
+        if !same {
+            thread::sleep(Duration::from_secs(1));
+        }
+        same
+    };
+    eventually(quiet);
+}
+
+#[test]
+fn what_limits_a_request_can_be_asked() {
+    let access = rates(&["client:10mbit", "user=ann:up=1mbit"]);
+    let who = Who {
+        client: [192, 0, 2, 1].into(),
+        user: Some("ann"),
+        host: "a.example",
+        ip: None,
+        port: 80,
+    };
+    let said = access.limits.describe(&who).into_iter();
+    let said: Vec<_> = said.map(|a| format!("{}: {}", access.origins.name(a.id), a.text)).collect();
+    let expected = [
+        "--limit:1: 10mbit up, and the same down, for client 192.0.2.1",
+        "--limit:2: 1mbit up for user ann",
+    ];
+    assert_eq!(said, expected);
+}
