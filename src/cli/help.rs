@@ -93,6 +93,11 @@ Access:
                                     (default: all)
       --schemes LIST                how requests may go, of http,ws,connect
                                     (default: all)
+      --block-list FILE             refuse requests to the domains in FILE and all below
+                                    them; may be repeated. Hosts files, a domain a line,
+                                    adblock rules (||ads.example^)
+      --allow-list FILE             let the domains in FILE through all the same, and
+                                    where nothing else is allowed; may be repeated
       --deny-with 403|204|URL       what a refused request gets: an answer that names
                                     the rule, nothing, or a redirect; CONNECT always
                                     gets the first (default 403)

@@ -179,6 +179,14 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "403|204|URL")]
     deny_with: Option<String>,
 
+    /// file with destinations that are refused
+    #[argh(option, arg_name = "FILE")]
+    block_list: Vec<String>,
+
+    /// file with destinations that are let through
+    #[argh(option, arg_name = "FILE")]
+    allow_list: Vec<String>,
+
     /// what is done without a rule
     #[argh(option, arg_name = "MODE")]
     policy: Option<String>,
@@ -311,6 +319,8 @@ impl ServeArgs {
                 schemes: self.schemes,
                 deny_with: read("--deny-with", self.deny_with, access::parse_deny_with)?
                     .unwrap_or_default(),
+                block_list: self.block_list,
+                allow_list: self.allow_list,
                 policy: read("--policy", self.policy, access::parse_mode)?.unwrap_or_default(),
                 sni: read("--sni", self.sni, access::parse_sni)?.unwrap_or_default(),
                 allow_url: self.allow_url,

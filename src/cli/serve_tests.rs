@@ -95,6 +95,10 @@ fn each_option_sets_its_own_field() {
     field("--deny re:^ads", |c| c.access.deny = vec!["re:^ads".into()]);
     field("--allow-client 10.0.0.0/8", |c| c.access.allow_client = vec!["10.0.0.0/8".into()]);
     field("--deny-client ::1", |c| c.access.deny_client = vec!["::1".into()]);
+    field("--block-list a --block-list b", |c| {
+        c.access.block_list = vec!["a".into(), "b".into()];
+    });
+    field("--allow-list a", |c| c.access.allow_list = vec!["a".into()]);
     field("--policy enforce", |c| c.access.policy = Mode::Enforce);
     field("--sni match", |c| c.access.sni = Hellos::Match);
     field("--sni off", |c| c.access.sni = Hellos::Off);
@@ -159,6 +163,8 @@ fn a_refused_value_names_its_option() {
         ("--color blue", "--color: 'blue' is not one of auto, always and never"),
         ("--forwarded-for yes", "--forwarded-for: 'yes' is neither on nor off; "),
         ("--deny http://a", "--deny: 'http://a' "),
+        ("--block-list ''", "--block-list: '' is not a file; give a file name"),
+        ("--allow-list ''", "--allow-list: '' is not a file; give a file name"),
         ("--allow-client a", "--allow-client: 'a' is not a network; give one such as"),
         ("--policy closed", "--policy: 'closed' is not a policy; give open"),
         ("--sni on", "--sni: 'on' is not one of off, check and match"),

@@ -20,6 +20,7 @@ use crate::wire::field::is_token_octet;
 use crate::wire::{Authority, Method};
 
 use super::limits::LimitOptions;
+use super::lists;
 use super::size;
 
 /// What was written about access; every value is checked, the files are not read yet.
@@ -39,6 +40,10 @@ pub struct AccessOptions {
     pub methods: Option<String>,
     /// How requests may go: `http`, `ws`, `connect`.
     pub schemes: Option<String>,
+    /// Files with destinations that are refused.
+    pub block_list: Vec<String>,
+    /// Files with destinations that are let through though they are in one of those.
+    pub allow_list: Vec<String>,
     /// What is done with a request that nothing speaks of.
     pub policy: Mode,
     /// What a client gets whose request is refused.
@@ -91,6 +96,8 @@ impl AccessOptions {
     ///
     /// A sentence that begins with the name of the option.
     pub fn check(&self) -> Result<(), String> {
+        lists::check("--block-list", &self.block_list)?;
+        lists::check("--allow-list", &self.allow_list)?;
         let mut origins = Origins::default();
         self.rules(&mut origins)?;
         self.bounds(&mut origins)?;
@@ -120,10 +127,12 @@ impl AccessOptions {
         };
         let (urls, responses) = (self.urls(&mut origins)?, self.responses(&mut origins)?);
         let limits = self.limits.build(&mut origins)?;
+        let filter = lists::read(&self.block_list, &self.allow_list, &mut origins)?;
         Ok(Access {
             origins,
             bounds,
             rules,
+            filter,
             mode: self.policy,
             sni,
             urls,

@@ -9,6 +9,7 @@ pub mod access;
 pub mod duration;
 pub mod limits;
 pub mod listen;
+mod lists;
 pub mod names;
 pub mod number;
 pub mod size;

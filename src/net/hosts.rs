@@ -205,7 +205,7 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// A word of a file for a message: its beginning, with nothing in it that moves a terminal.
-fn shown(word: &[u8]) -> String {
+pub fn shown(word: &[u8]) -> String {
     const MOST: usize = 60;
     let text = String::from_utf8_lossy(word.get(..MOST).unwrap_or(word));
     let more = if word.len() > MOST { "…" } else { "" };

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use super::Access;
 use super::bounds::Bounds;
 use super::deny_with::DenyWith;
+use super::filter::Filter;
 use super::guard::Scope;
 use super::hello::Sni;
 use super::origin::RuleId;
@@ -117,7 +118,9 @@ pub struct Rules {
     pub bounds: Bounds,
     /// The first that has a request decides.
     pub rules: Arc<Ruleset>,
-    /// What happens if none has.
+    /// What is looked at if none has.
+    pub filter: Option<Arc<Filter>>,
+    /// What happens if that says nothing.
     pub mode: Mode,
     /// What a client gets whose request is refused.
     pub deny_with: DenyWith,
@@ -134,10 +137,11 @@ pub struct Rules {
 impl Rules {
     /// What is configured, with its rules in order, for a listener.
     pub fn new(scope: Scope, rules: Arc<Ruleset>, access: &Access) -> Self {
-        let Access { bounds, mode, deny_with, sni, urls, responses, .. } = access;
+        let Access { bounds, filter, mode, deny_with, sni, urls, responses, .. } = access;
         Self {
             scope,
             plain: rules.is_empty()
+                && filter.is_none()
                 && *mode == Mode::Open
                 && bounds.are_none()
                 && urls.is_empty()
@@ -145,6 +149,7 @@ impl Rules {
                 && !matches!(sni, Sni::Match(_)),
             bounds: bounds.clone(),
             rules,
+            filter: filter.clone(),
             mode: *mode,
             deny_with: deny_with.clone(),
             sni: *sni,
@@ -165,7 +170,7 @@ impl Rules {
 
     /// Whether anything depends on the name of a host.
     pub fn judge_names(&self) -> bool {
-        self.mode != Mode::Open || self.rules.judge_names()
+        self.mode != Mode::Open || self.filter.is_some() || self.rules.judge_names()
     }
 
     /// A rule is against something that is not a request.
@@ -270,7 +275,7 @@ impl Rules {
                 trace.note(|| told(Step::Filter, otherwise, rule, "its URL".to_owned()));
                 return (rule, otherwise);
             }
-            return (None, self.without_a_rule(unserved, refuse, trace));
+            return self.without_a_rule(request, unserved, refuse, trace);
         };
         let otherwise = match rule.action {
             // Where to, the guard says: the rule does not.
@@ -283,20 +288,45 @@ impl Rules {
         (allowed, otherwise)
     }
 
-    /// What becomes of a request that no rule names.
+    /// What becomes of a request that no rule names, and which list lets it through, if one does. Lists
+    /// speak of names: the guard judges the address all the same.
     fn without_a_rule<T: Trace>(
         &self,
+        request: &Request<'_>,
         unserved: bool,
         refuse: impl Fn(RuleId, &'static str) -> Otherwise,
         trace: &mut T,
-    ) -> Otherwise {
+    ) -> (Option<RuleId>, Otherwise) {
+        if !unserved && let Some(filter) = &self.filter {
+            let found = filter.look_up(request.host, request.ip);
+            let decided = match found {
+                Some(found) if found.action == Action::Deny => {
+                    (None, Some(refuse(found.rule, "the destination is on a block list")))
+                }
+                // An exception in a block list takes back what such a list says, and no more.
+                Some(found) if found.by_allow_list || self.mode == Mode::Open => {
+                    (Some(found.rule), Some(Otherwise::Guard(self.scope)))
+                }
+                _ => (None, None),
+            };
+            trace.note(|| {
+                let said = said::listed(request.host, found, filter.len());
+                match decided {
+                    (allowed, Some(otherwise)) => told(Step::Filter, otherwise, allowed, said),
+                    (_, None) => goes(Step::Filter, said),
+                }
+            });
+            if let (allowed, Some(otherwise)) = decided {
+                return (allowed, otherwise);
+            }
+        }
         let otherwise = match self.mode {
             _ if unserved => Otherwise::Deny(RuleId::PROTECTED, UNSERVED),
             Mode::Open => Otherwise::Guard(self.scope),
             Mode::Report | Mode::Enforce => refuse(RuleId::DEFAULT, "no rule allows this request"),
         };
         trace.note(|| told(Step::Acl, otherwise, None, format!("--policy {}", self.mode.word())));
-        otherwise
+        (None, otherwise)
     }
 
     fn told_of_client(&self, request: &Request<'_>, decision: Decision) -> Note {

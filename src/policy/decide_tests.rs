@@ -371,3 +371,64 @@ fn a_rule_on_urls_comes_before_what_allows_and_opens_no_address() {
         assert_eq!(said(&rules, &request, address), expected, "{mode:?} {written:?} {target}");
     }
 }
+
+/// Lists and what else decides, in the order of the decision.
+#[test]
+fn lists_come_behind_rules_and_before_what_holds_without_one() {
+    use Mode::{Enforce, Open, Report};
+    use Scope::{Protected, Unrestricted};
+    let public = "93.184.216.34";
+    let list = Arc::new(crate::policy::filter::filter_of(&[
+        "good.ads.test\nours.test",
+        "||ads.test^\n@@||fine.ads.test^\n@@||other.test^\n||192.0.2.1^",
+    ]));
+    for (mode, scope, written, host, address, expected) in [
+        (Open, Unrestricted, "", "x.ads.test", public, "deny 1"),
+        (Open, Unrestricted, "", "a.test", public, "allow -, allow -"),
+        (Open, Unrestricted, "", "192.0.2.1", "192.0.2.1", "deny 4"),
+        // A name that leads to a listed address is not listed.
+        (Open, Unrestricted, "", "a.test", "192.0.2.1", "allow -, allow -"),
+        (Open, Unrestricted, "", "good.ads.test", public, "allow 1, allow -"),
+        (Open, Unrestricted, "", "fine.ads.test", public, "allow 2, allow -"),
+        (Open, Unrestricted, "allow to .ads.test", "x.ads.test", public, "allow 1, allow 1"),
+        (Open, Unrestricted, "deny to .test", "good.ads.test", public, "deny 1"),
+        // The address may still be one that a rule allows.
+        (Open, Protected, "allow to 10.0.0.0/8", "x.ads.test", "10.0.0.1", "allow -, allow 1"),
+        (Open, Protected, "allow to 10.0.0.0/8", "x.ads.test", public, "allow -, deny 1"),
+        // Where nothing else is allowed an allow list allows, and an exception does not.
+        (Enforce, Unrestricted, "", "a.ours.test", public, "allow 2, allow -"),
+        (Enforce, Unrestricted, "", "other.test", public, "deny default"),
+        (Enforce, Unrestricted, "", "a.test", public, "deny default"),
+        (Enforce, Unrestricted, "", "x.ads.test", public, "deny 1"),
+        // A list speaks of names, and lifts no guard.
+        (Open, Protected, "", "ours.test", "10.0.0.1", "allow 2, deny protected"),
+        (Enforce, Protected, "", "ours.test", "10.0.0.1", "allow 2, deny protected"),
+        (Report, Unrestricted, "", "x.ads.test", public, "would deny 1, would deny 1"),
+        (Report, Unrestricted, "", "ours.test", public, "allow 2, allow -"),
+        (Report, Unrestricted, "", "other.test", public, "would deny default, would deny default"),
+    ] {
+        let mut all = Arc::unwrap_or_clone(rules(mode, scope, written));
+        all.filter = Some(Arc::clone(&list));
+        let said = said(&Arc::new(all), &request(host), address);
+        assert_eq!(said, expected, "{mode:?} {scope:?} {written:?} {host} {address}");
+    }
+}
+
+#[test]
+fn what_a_list_says_is_explained() {
+    let list = crate::policy::filter::filter_of(&["good.ads.test", "||ads.test^\n@@||ok.test^"]);
+    let mut all = Arc::unwrap_or_clone(rules(Mode::Open, Scope::Unrestricted, ""));
+    all.filter = Some(Arc::new(list));
+    let all = Arc::new(all);
+    for (host, expected) in [
+        ("x.ads.test", "denied: x.ads.test is on a block list"),
+        ("good.ads.test", "goes on: good.ads.test is on an allow list"),
+        ("ok.test", "goes on: ok.test is an exception"),
+        ("a.test", "goes on: none of 3 names in lists has a.test"),
+    ] {
+        let mut notes = Vec::new();
+        let _ = all.decide_traced(&request(host), &mut Reach::default(), &mut notes);
+        let note = notes.iter().find(|note| note.step == Step::Filter).unwrap();
+        assert_eq!(format!("{}: {}", note.outcome.word(), note.said), expected);
+    }
+}

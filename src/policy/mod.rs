@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`origin`] (where a rule is written), [`network`] and [`destination`] (what it
 //! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all),
-//! [`url`] and [`response`] (what is said of messages), [`guard`] (what holds without a rule), [`decide`]
-//! (the order of it all), [`hello`] (the same for the name in a tunnel), [`trace`] (how it came about),
+//! [`url`] and [`response`] (what is said of messages), [`list`], [`domains`] and [`filter`] (lists of
+//! domains, how they are kept, what they say), [`guard`] (what holds without a rule), [`decide`] (the
+//! order of it all), [`hello`] (the same for the name in a tunnel), [`trace`] (how it came about),
 //! [`deny_with`] (what is answered), [`limits`] (how much and how fast), [`bucket`], [`tally`] and
 //! [`shape`] (who keeps count of that). A [`Policy`] is a value that never changes; reading it again
 //! makes another one, which the workers take up between two turns.
@@ -13,9 +14,12 @@ pub mod bucket;
 pub mod decide;
 pub mod deny_with;
 pub mod destination;
+pub mod domains;
+pub mod filter;
 pub mod guard;
 pub mod hello;
 pub mod limits;
+pub mod list;
 pub mod network;
 pub mod origin;
 pub mod response;
@@ -35,6 +39,7 @@ use parking_lot::Mutex;
 use bounds::Bounds;
 use decide::{Mode, Rules};
 use deny_with::DenyWith;
+use filter::Filter;
 use guard::Scope;
 use hello::Sni;
 use limits::Limits;
@@ -53,7 +58,9 @@ pub struct Access {
     pub bounds: Bounds,
     /// In the order in which they are looked at: the first that has a request decides.
     pub rules: Vec<Rule>,
-    /// What is done with a request that no rule has.
+    /// The lists, if there are any.
+    pub filter: Option<Arc<Filter>>,
+    /// What is done with a request that neither has.
     pub mode: Mode,
     /// What a client gets whose request is refused.
     pub deny_with: DenyWith,

@@ -5,8 +5,9 @@
 
 use std::net::IpAddr;
 
+use super::filter::Found;
 use super::origin::RuleId;
-use super::rules::Rule;
+use super::rules::{Action, Rule};
 
 /// A step of a decision, in their order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -117,6 +118,16 @@ pub(super) mod said {
             0 => "there are no rules".to_owned(),
             1 => "the only rule does not name it".to_owned(),
             _ => format!("none of {of} rules names it"),
+        }
+    }
+
+    /// What the lists say of a host.
+    pub(crate) fn listed(host: &str, found: Option<Found>, of: usize) -> String {
+        match found {
+            None => format!("none of {of} names in lists has {host}"),
+            Some(found) if found.by_allow_list => format!("{host} is on an allow list"),
+            Some(found) if found.action == Action::Allow => format!("{host} is an exception"),
+            Some(_) => format!("{host} is on a block list"),
         }
     }
 

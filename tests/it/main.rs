@@ -34,6 +34,7 @@ mod interim;
 mod layers;
 mod lifecycle;
 mod limits;
+mod lists;
 mod log_destinations;
 mod log_formats;
 mod metrics;

@@ -1,0 +1,424 @@
+//! The files of `--block-list` and `--allow-list`: read, compiled, and told about.
+//!
+//! A file is read in pieces of 64 KiB by the thread that waits for it; the pieces are parsed by threads
+//! that end with the reading. So what a list may take in memory depends on how many names it has, and
+//! not on its size or on how long its lines are.
+
+mod pieces;
+mod progress;
+
+use std::fmt::Write as _;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::net::hosts::shown;
+use crate::policy::domains::{Draft, Key, MOST_LINES, MOST_NAMES, Part};
+use crate::policy::filter::Filter;
+use crate::policy::list::{self, Format, Purpose, Tally};
+use crate::policy::origin::{Origins, Source};
+
+use super::access::Unusable;
+use pieces::Pieces;
+use progress::Progress;
+
+/// Octets of a piece.
+const PIECE: usize = 64 << 10;
+/// Memory that is reserved for names beforehand, at most.
+const MOST_RESERVED: u64 = 64 << 20;
+/// How often a file that changes meanwhile is read.
+const ATTEMPTS: usize = 3;
+/// Threads at most: with more the one that reads does not keep up.
+const MOST_THREADS: usize = 8;
+
+/// Whether each of these is the name of a file.
+///
+/// # Errors
+///
+/// A sentence that begins with the name of the option.
+pub(super) fn check(option: &str, files: &[String]) -> Result<(), String> {
+    match files.iter().any(String::is_empty) {
+        true => Err(format!("{option}: '' is not a file; give a file name")),
+        false => Ok(()),
+    }
+}
+
+/// Reads all lists and makes one filter of them; `None` if there are none.
+///
+/// # Errors
+///
+/// What is wrong with the first file that is.
+pub(super) fn read(
+    block: &[String],
+    allow: &[String],
+    origins: &mut Origins,
+) -> Result<Option<Arc<Filter>>, Unusable> {
+    let block = block.iter().map(|file| List::new("--block-list", file, Purpose::Block));
+    let allow = allow.iter().map(|file| List::new("--allow-list", file, Purpose::Allow));
+    let lists: Vec<List<'_>> = block.chain(allow).collect();
+    if lists.is_empty() {
+        return Ok(None);
+    }
+    let since = Instant::now();
+    let mut reading = Reading::begin(&lists, since)?;
+    let mut places = Vec::with_capacity(lists.len());
+    for list in &lists {
+        places.push((reading.lines, origins.add(Source::File(list.file.into()))));
+        reading.read(list)?;
+    }
+    let Reading { draft, pool, progress, .. } = reading;
+    let filter = Filter::new(pool.install(|| draft.finish()), places);
+    drop(progress);
+    log::info!(
+        "lists: {} names in {:.1} MB, read in {} ms",
+        filter.len(),
+        filter.octets() as f64 / 1e6,
+        since.elapsed().as_millis()
+    );
+    Ok(Some(Arc::new(filter)))
+}
+
+/// A list, as it is named.
+struct List<'a> {
+    option: &'static str,
+    file: &'a Path,
+    purpose: Purpose,
+}
+
+/// What was read of a file.
+struct Contents {
+    format: Format,
+    names: usize,
+    lines: u32,
+    skipped: Tally,
+}
+
+/// The lists, as far as they have been read.
+struct Reading {
+    key: Key,
+    draft: Draft,
+    pool: ThreadPool,
+    progress: Progress,
+    /// Lines of all lists so far.
+    lines: u32,
+    /// Octets of all lists so far.
+    octets: u64,
+}
+
+impl Reading {
+    fn begin(lists: &[List<'_>], now: Instant) -> Result<Self, Unusable> {
+        let sizes = lists.iter().filter_map(|list| Some(list.file.metadata().ok()?.len()));
+        let octets: u64 = sizes.sum();
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        let pool = ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.thread_name(|number| format!("lists-{number}")).build();
+        let pool = pool.map_err(|e| format!("cannot start threads to read lists: {e}"))?;
+        let key = Key::drawn();
+        // A list that is larger grows beyond that when its names are there.
+        let draft = Draft::new(key, octets.min(MOST_RESERVED) as usize);
+        let progress = Progress::new(octets, now);
+        Ok(Self { key, draft, pool, progress, lines: 0, octets: 0 })
+    }
+
+    /// Reads a list, once more if it changes meanwhile.
+    fn read(&mut self, list: &List<'_>) -> Result<(), Unusable> {
+        let (mark, octets) = (self.draft.mark(), self.octets);
+        for _ in 0..ATTEMPTS {
+            self.draft.back_to(mark);
+            self.octets = octets;
+            let (file, before) = list.open()?;
+            // No more than is there now: it might grow faster than it is read.
+            let contents = self.read_file(list, (&file).take(before.len()))?;
+            let after = file.metadata().map_err(|e| list.unread(&e))?;
+            let there = list.file.metadata().map_err(|e| list.unread(&e))?;
+            if same(&before, &after) && same(&after, &there) {
+                self.progress.clear();
+                list.tell(&contents)?;
+                self.lines += contents.lines;
+                return Ok(());
+            }
+        }
+        Err(list.wrong(
+            None,
+            "it changes while it is read; write the new one beside it, and rename it when it is whole",
+        ))
+    }
+
+    fn read_file(&mut self, list: &List<'_>, file: impl Read) -> Result<Contents, Unusable> {
+        let mut pieces = Pieces::new(file, PIECE);
+        let names_before = self.draft.len();
+        let (mut format, mut lines, mut skipped) = (None, 0_u32, Tally::default());
+        loop {
+            let mut batch = Vec::new();
+            while batch.len() < 8 * self.pool.current_num_threads()
+                && let Some(piece) = pieces.next().map_err(|e| list.unread(&e))?
+            {
+                self.octets += piece.len() as u64;
+                batch.push(piece);
+            }
+            let Some(first) = batch.first_mut() else { break };
+            let format = match format {
+                Some(format) => format,
+                None => *format.insert(list.beginning(first)?),
+            };
+            let key = self.key;
+            let parse = |piece: Vec<u8>| {
+                let (mut part, mut skipped) = (Part::new(key), Tally::default());
+                let lines = list::read(&piece, format, list.purpose, &mut part, &mut skipped);
+                (part, skipped, lines)
+            };
+            let parsed: Vec<_> = self.pool.install(|| batch.into_par_iter().map(parse).collect());
+            for (part, more, count) in parsed {
+                let before = self.lines + lines;
+                if before > MOST_LINES - count.min(MOST_LINES) {
+                    return Err(list.too_much(MOST_LINES as usize, "lines"));
+                }
+                if !self.draft.append(&part, before) {
+                    return Err(list.too_much(MOST_NAMES, "names"));
+                }
+                skipped.append(more, lines);
+                lines += count;
+            }
+            self.progress.at(self.octets, Instant::now());
+        }
+        let names = self.draft.len() - names_before;
+        Ok(Contents { format: format.unwrap_or(Format::Domains), names, lines, skipped })
+    }
+}
+
+/// Whether both are one file in one state.
+fn same(one: &Metadata, other: &Metadata) -> bool {
+    let state = |m: &Metadata| (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec());
+    state(one) == state(other)
+}
+
+impl<'a> List<'a> {
+    fn new(option: &'static str, file: &'a str, purpose: Purpose) -> Self {
+        Self { option, file: Path::new(file), purpose }
+    }
+
+    /// Opens it, if it is a file: the writer of a FIFO would be waited for.
+    fn open(&self) -> Result<(File, Metadata), Unusable> {
+        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.file);
+        let file = file.map_err(|e| self.unread(&e))?;
+        let metadata = file.metadata().map_err(|e| self.unread(&e))?;
+        match metadata.is_file() {
+            true => Ok((file, metadata)),
+            false if metadata.is_dir() => {
+                Err(self
+                    .wrong(None, "it is a directory; give a file, and the option once for each"))
+            }
+            false => {
+                Err(self.wrong(None, "it is not a regular file; give one, since it is read again"))
+            }
+        }
+    }
+
+    /// The format of a file that begins so; a mark of UTF-8 is taken off.
+    fn beginning(&self, octets: &mut Vec<u8>) -> Result<Format, Unusable> {
+        let packed: [(&[u8], &str); 4] = [
+            (b"\x1f\x8b", "it is compressed; unpack it with gunzip"),
+            (b"\x28\xb5\x2f\xfd", "it is compressed; unpack it with unzstd"),
+            (b"\xfd7zXZ\0", "it is compressed; unpack it with unxz"),
+            (b"PK\x03\x04", "it is an archive; unpack it with unzip"),
+        ];
+        if let Some((_, why)) = packed.iter().find(|(mark, _)| octets.starts_with(mark)) {
+            return Err(self.wrong(Some(1), why));
+        }
+        if octets.starts_with(b"\xff\xfe") || octets.starts_with(b"\xfe\xff") {
+            return Err(self.wrong(Some(1), "the file is UTF-16; save it as UTF-8"));
+        }
+        if octets.starts_with(b"\xef\xbb\xbf") {
+            octets.drain(..3);
+        }
+        if let Some(at) = memchr::memchr(0, octets) {
+            let before = octets.get(..at).unwrap_or_default();
+            let line = 1 + memchr::memchr_iter(b'\n', before).count();
+            let why = "there is a NUL in it, which no text has; give a list that is one";
+            return Err(self.wrong(u32::try_from(line).ok(), why));
+        }
+        Ok(Format::of(octets))
+    }
+
+    /// Says what was found in it.
+    fn tell(&self, contents: &Contents) -> Result<(), Unusable> {
+        let file = self.file.display();
+        let Contents { names, skipped, .. } = contents;
+        let first = skipped.each().map(|(_, _, first)| first).min_by_key(|first| first.line);
+        match first {
+            None if *names == 0 => {
+                log::warn!("{} {file}: there is no rule in it; nothing comes of it", self.option);
+            }
+            None => {}
+            Some(first) if *names == 0 => {
+                let text = shown(&first.text);
+                let why = format!(
+                    "{text} cannot be used, and neither can any other line ({}); give a hosts file, \
+                     a domain a line, or adblock rules such as ||ads.example^",
+                    kinds(skipped)
+                );
+                return Err(self.wrong(Some(first.line), &why));
+            }
+            Some(first) => log::warn!(
+                "{file}: {} rules skipped: {}; the first at {file}:{}: {}",
+                skipped.sum(),
+                kinds(skipped),
+                first.line,
+                shown(&first.text)
+            ),
+        }
+        if *names > 0 {
+            log::info!("{file}: {names} names ({})", contents.format.word());
+        }
+        Ok(())
+    }
+
+    fn unread(&self, e: &io::Error) -> Unusable {
+        let denied = e.kind() == io::ErrorKind::PermissionDenied;
+        let why = format!("cannot read it: {e}; give a file this user can read");
+        Unusable { denied, ..self.wrong(None, &why) }
+    }
+
+    fn too_much(&self, most: usize, of: &str) -> Unusable {
+        let why = format!("with it the lists have more than {most} {of}; leave some lists out");
+        self.wrong(None, &why)
+    }
+
+    fn wrong(&self, line: Option<u32>, why: &str) -> Unusable {
+        let mut message = format!("{} {}:", self.option, self.file.display());
+        if let Some(line) = line {
+            // Writing to a String cannot fail.
+            let _ = write!(message, "{line}:");
+        }
+        Unusable { message: format!("{message} {why}"), denied: false }
+    }
+}
+
+/// `7 cosmetic, 5 with options that cannot be kept`.
+fn kinds(skipped: &Tally) -> String {
+    let words = skipped.each().map(|(kind, count, _)| format!("{count} {}", kind.words()));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn block(files: &[&Path]) -> Result<Option<Arc<Filter>>, Unusable> {
+        let files: Vec<String> = files.iter().map(|f| f.to_str().unwrap().to_owned()).collect();
+        read(&files, &[], &mut Origins::default())
+    }
+
+    /// More than a few pieces.
+    fn long(from: usize, count: usize) -> String {
+        (from..from + count).map(|n| format!("name-{n}.example\n")).collect()
+    }
+
+    #[test]
+    fn several_files_are_one_filter_and_their_lines_are_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        fs::write(&one, format!("\u{feff}# 1\r\n{}", long(0, 20_000))).unwrap();
+        fs::write(&two, format!("||b.test^\n{}", long(20_000, 20_000))).unwrap();
+        let mut origins = Origins::default();
+        let names = [&one, &two].map(|f| f.to_str().unwrap().to_owned());
+        let filter = read(&names, &[], &mut origins).unwrap().unwrap();
+        assert_eq!(filter.len(), 40_001);
+        for (host, file, line) in [
+            ("name-0.example", &one, 2),
+            ("a.name-19999.example", &one, 20_001),
+            ("b.test", &two, 1),
+            ("name-20000.example", &two, 2),
+            ("name-39999.example", &two, 20_001),
+        ] {
+            let (_, rule) = filter.find(host).unwrap_or_else(|| panic!("{host}"));
+            let expected = format!("{}:{line}", file.display());
+            assert_eq!(origins.name(rule).to_string(), expected, "{host}");
+        }
+        assert!(filter.find("name-40000.example").is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_meanwhile_is_read_whole_or_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (list, other) = (dir.path().join("list"), dir.path().join("other"));
+        fs::write(&list, long(0, 20_000)).unwrap();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    let from = 100_000 * (round % 2);
+                    fs::write(&other, long(from, 20_000)).unwrap();
+                    fs::rename(&other, &list).unwrap();
+                }
+            });
+            for _ in 0..20 {
+                match block(&[&list]) {
+                    Err(wrong) => assert!(wrong.message.contains("it changes while it is read")),
+                    Ok(filter) => {
+                        let filter = filter.unwrap();
+                        let one = filter.find("name-19999.example").is_some();
+                        let other = filter.find("name-119999.example").is_some();
+                        assert_eq!((filter.len(), one != other), (20_000, true));
+                    }
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_file_that_grows_and_grows_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("list");
+        fs::write(&list, long(0, 100_000)).unwrap();
+        let stop = AtomicBool::new(false);
+        let wrong = thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut file = OpenOptions::new().append(true).open(&list).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    std::io::Write::write(&mut file, b"a.example\n").unwrap();
+                }
+            });
+            let read = block(&[&list]);
+            stop.store(true, Ordering::Relaxed);
+            read.unwrap_err()
+        });
+        assert!(wrong.message.ends_with(
+            "it changes while it is read; write the new one beside it, and rename it when it is whole"
+        ));
+        assert!(!wrong.denied);
+    }
+
+    #[test]
+    fn the_threads_end_with_the_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("list");
+        fs::write(&list, long(0, 1000)).unwrap();
+        let running = || {
+            let threads = fs::read_dir("/proc/self/task").unwrap();
+            let names =
+                threads.filter_map(|t| fs::read_to_string(t.ok()?.path().join("comm")).ok());
+            names.filter(|name| name.starts_with("lists-")).count()
+        };
+        let filter = block(&[&list]).unwrap();
+        assert!(filter.is_some());
+        // Those of other tests may run, and end.
+        let until = Instant::now() + std::time::Duration::from_secs(20);
+        while running() > 0 {
+            assert!(Instant::now() < until);
+            thread::yield_now();
+        }
+    }
+}

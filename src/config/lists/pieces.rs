@@ -1,0 +1,105 @@
+//! A file in pieces of whole lines.
+
+use std::io::{self, Read};
+use std::mem;
+
+use memchr::{memchr, memrchr};
+
+use crate::policy::list::MOST_LINE;
+
+/// Pieces of about this many octets. However long a line is, no piece is more than twice as long: of a
+/// line that is longer than lines may be only so much is kept that this can be seen.
+pub(super) struct Pieces<R> {
+    from: R,
+    octets: usize,
+    /// The beginning of a line whose end has not been read.
+    rest: Vec<u8>,
+    /// It is too long; what follows belongs to it, up to its end.
+    is_cut: bool,
+}
+
+impl<R: Read> Pieces<R> {
+    pub(super) fn new(from: R, octets: usize) -> Self {
+        Self { from, octets, rest: Vec::new(), is_cut: false }
+    }
+
+    /// The next piece; its last line lacks its end only at the end of the file.
+    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut piece = mem::take(&mut self.rest);
+        loop {
+            let had = piece.len();
+            let got = self.from.by_ref().take(self.octets as u64).read_to_end(&mut piece)?;
+            if got == 0 {
+                return Ok((!piece.is_empty()).then_some(piece));
+            }
+            let new = piece.get(had..).unwrap_or_default();
+            if self.is_cut {
+                let end = memchr(b'\n', new).unwrap_or(new.len());
+                self.is_cut = end == new.len();
+                piece.drain(had..had + end);
+            }
+            match memrchr(b'\n', &piece) {
+                Some(end) => {
+                    self.rest = piece.split_off(end + 1);
+                    return Ok(Some(piece));
+                }
+                None if piece.len() > MOST_LINE => {
+                    piece.truncate(MOST_LINE + 1);
+                    self.is_cut = true;
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(pieces: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let all = pieces.concat();
+        all.split_inclusive(|&o| o == b'\n').map(<[u8]>::to_vec).collect()
+    }
+
+    fn read(text: &[u8], octets: usize) -> Vec<Vec<u8>> {
+        let mut pieces = Pieces::new(text, octets);
+        let mut all = Vec::new();
+        while let Some(piece) = pieces.next().unwrap() {
+            assert!(piece.len() <= MOST_LINE + 1 + 2 * octets, "{}", piece.len());
+            all.push(piece);
+        }
+        for piece in all.iter().rev().skip(1) {
+            assert_eq!(piece.last(), Some(&b'\n'));
+        }
+        all
+    }
+
+    #[test]
+    fn pieces_of_every_size_are_the_same_lines() {
+        for text in ["a\nbb\n\nccc", "a\r\nb\n", "", "\n", "\n\n\n", "a", "0123456789\n"] {
+            for octets in 1..=text.len() + 1 {
+                assert_eq!(read(text.as_bytes(), octets).concat(), text.as_bytes(), "{octets}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_wherever_the_pieces_end() {
+        for over in [0, 1, 2, 40_000] {
+            for end in ["", "\n", "\nb", "\nb\n"] {
+                let long = vec![b'x'; MOST_LINE + over];
+                let text = [b"a\n".as_slice(), &long, end.as_bytes()].concat();
+                for octets in [61, 4096, MOST_LINE - 1, MOST_LINE, MOST_LINE + 3, 1 << 20] {
+                    let all = lines(&read(&text, octets));
+                    let found: Vec<usize> =
+                        all.iter().map(|line| line.trim_ascii_end().len()).collect();
+                    let is_long = found[1] > MOST_LINE;
+                    assert_eq!(is_long, over > 0, "{over} {octets} {found:?}");
+                    assert_eq!(found.len(), 2 + usize::from(end.contains('b')), "{end:?} {octets}");
+                    assert_eq!(found[0], 1);
+                }
+            }
+        }
+    }
+}

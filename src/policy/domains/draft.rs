@@ -1,0 +1,275 @@
+//! A set of names in the making: from parts of lists, in whatever order, to buckets.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{Bucket, Domains, HEADER, Key, Labels, Listed, Rank, TAGS, Value, bucket};
+
+/// Names of all lists together at most, doubles included: while they are read and put in order a
+/// name takes about 70 octets.
+pub const MOST_NAMES: usize = 10_000_000;
+/// Names in a bucket, in the mean. There is room for twice as many, which all but one bucket of a
+/// hundred are content with.
+const IN_A_BUCKET: usize = 6;
+/// An allocation as large as this is a mapping of its own: what is not touched takes no memory, and
+/// all of it goes back to the system at once when it is dropped. (It is the most that glibc lets its
+/// threshold for that rise to.)
+const LARGE: usize = (32 << 20) + 1;
+
+/// A name on its way into the set. The order is that in which they are put together: by hash, of one
+/// name the one that decides first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Entry {
+    hash: u64,
+    value: Value,
+    /// Where its name is, an octet with its length before it.
+    at: u32,
+}
+
+/// Names of a piece of a list.
+#[derive(Debug)]
+pub struct Part {
+    key: Key,
+    names: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Part {
+    /// Without names.
+    pub fn new(key: Key) -> Self {
+        Self { key, names: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Adds a name in lower case, of 1 to [`MOST_OCTETS`] octets, without a dot at its end. The line is
+    /// counted from the beginning of the piece.
+    pub fn add(&mut self, name: &[u8], rank: Rank, line: u32) {
+        let (Ok(at), Ok(length)) = (u32::try_from(self.names.len()), u8::try_from(name.len()))
+        else {
+            return;
+        };
+        let value = Value::new(rank, line);
+        self.entries.push(Entry { hash: self.key.hash(name), value, at });
+        self.names.push(length);
+        self.names.extend_from_slice(name);
+    }
+
+    /// The names, in their order.
+    pub fn each(&self) -> impl Iterator<Item = (&[u8], Listed)> {
+        self.entries.iter().map(|entry| (name_at(&self.names, entry.at), entry.value.listed()))
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// A set in the making.
+#[derive(Debug)]
+pub struct Draft {
+    key: Key,
+    names: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// How far a draft had come.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    names: usize,
+    entries: usize,
+}
+
+impl Draft {
+    /// Without names, for lists of about so many octets.
+    pub fn new(key: Key, octets: usize) -> Self {
+        Self { key, names: roomy(octets), entries: roomy(octets / size_of::<Entry>()) }
+    }
+
+    /// Adds the names of a piece that has so many lines before it, of all lists. Answers `false`, and
+    /// adds nothing, if there would be more than [`MOST_NAMES`].
+    pub fn append(&mut self, part: &Part, lines_before: u32) -> bool {
+        if self.entries.len() + part.entries.len() > MOST_NAMES {
+            return false;
+        }
+        let Ok(before) = u32::try_from(self.names.len()) else { return false };
+        self.names.extend_from_slice(&part.names);
+        self.entries.extend(part.entries.iter().map(|entry| Entry {
+            hash: entry.hash,
+            value: Value::new(entry.value.rank(), entry.value.listed().line + lines_before),
+            at: entry.at + before,
+        }));
+        true
+    }
+
+    /// How many names there are, doubles included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How far it has come.
+    pub fn mark(&self) -> Mark {
+        Mark { names: self.names.len(), entries: self.entries.len() }
+    }
+
+    /// Forgets what was added since.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.names.truncate(mark.names);
+        self.entries.truncate(mark.entries);
+    }
+
+    /// Makes the set, on the threads of the pool this runs in.
+    pub fn finish(self) -> Domains {
+        let Self { key, names, mut entries } = self;
+        entries.par_sort_unstable();
+        entries.dedup_by(|later, first| {
+            later.hash == first.hash && name_at(&names, later.at) == name_at(&names, first.at)
+        });
+        let useful = useful(key, &names, &entries);
+        let mut useful = useful.iter();
+        entries.retain(|_| useful.next().copied().unwrap_or(true));
+        lay_out(key, &names, &entries)
+    }
+}
+
+/// Room for so many; if that is much, in a mapping of its own.
+fn roomy<T>(count: usize) -> Vec<T> {
+    let most = LARGE.div_ceil(size_of::<T>());
+    Vec::with_capacity(if count > most / 32 { count.max(most) } else { count })
+}
+
+fn name_at(names: &[u8], at: u32) -> &[u8] {
+    let rest = names.get(at as usize..).unwrap_or_default();
+    match rest {
+        [length, rest @ ..] => rest.get(..usize::from(*length)).unwrap_or_default(),
+        [] => &[],
+    }
+}
+
+/// How many labels the names have.
+fn labels(names: &[u8], entries: &[Entry]) -> Labels {
+    let dots = |entry: &Entry| {
+        let name = name_at(names, entry.at);
+        name.iter().filter(|&&octet| octet == b'.').count() as u32
+    };
+    let bits = entries.par_iter().map(|entry| Labels::bit(dots(entry) + 1));
+    Labels(bits.reduce(|| 0, |a, b| a | b))
+}
+
+/// How many buckets there are for so many entries.
+fn buckets_for(entries: usize) -> usize {
+    (entries / IN_A_BUCKET).max(1)
+}
+
+/// Of each entry, whether it can decide something: not if it is below one of at least its rank.
+fn useful(key: Key, names: &[u8], entries: &[Entry]) -> Vec<bool> {
+    let buckets = buckets_for(entries.len());
+    let mut starts = Vec::with_capacity(buckets + 1);
+    for (number, entry) in (0_u32..).zip(entries) {
+        starts.resize(starts.len().max(bucket(entry.hash, buckets) + 1), number);
+    }
+    starts.resize(buckets + 1, entries.len() as u32);
+    let labels = labels(names, entries);
+    let find = |hash: u64, name: &[u8]| {
+        let at = bucket(hash, buckets);
+        let (from, to) = (*starts.get(at)?, *starts.get(at + 1)?);
+        let all = entries.get(from as usize..to as usize)?;
+        all.iter().find(|e| e.hash == hash && name_at(names, e.at) == name)
+    };
+    let is_useful = |entry: &Entry| {
+        let name = name_at(names, entry.at);
+        let mut useful = true;
+        key.each_suffix(name, |length, count, hash| {
+            if length < name.len()
+                && labels.have(count)
+                && let Some(suffix) = name.get(name.len() - length..)
+                && let Some(above) = find(hash, suffix)
+            {
+                useful &= above.value.rank() < entry.value.rank();
+            }
+        });
+        useful
+    };
+    entries.par_iter().map(is_useful).collect()
+}
+
+/// Entries of consecutive buckets, and where they go.
+struct Shard<'a> {
+    from: &'a [Entry],
+    numbers: Range<usize>,
+    /// Where its first octet is among all.
+    before: u32,
+    octets: &'a mut [u8],
+    buckets: &'a mut [Bucket],
+}
+
+fn lay_out(key: Key, names: &[u8], entries: &[Entry]) -> Domains {
+    const SHARDS: usize = 64;
+    let count = buckets_for(entries.len());
+    let limit = |shard: usize| count * shard / SHARDS;
+    let edge = |at: usize| entries.partition_point(|e| bucket(e.hash, count) < limit(at));
+    let of = |shard: usize| entries.get(edge(shard)..edge(shard + 1)).unwrap_or_default();
+    let size = |entry: &Entry| HEADER + name_at(names, entry.at).len();
+    let sizes = (0..SHARDS).into_par_iter().map(|shard| of(shard).iter().map(size).sum());
+    let sizes: Vec<usize> = sizes.collect();
+    let total: usize = sizes.iter().sum();
+    let mut octets = roomy(total);
+    octets.resize(total, 0);
+    let end = Bucket { start: total as u32, tags: [0; TAGS] };
+    let mut buckets = vec![end; count + 1].into_boxed_slice();
+
+    let (mut octets_left, mut buckets_left) = (&mut *octets, &mut *buckets);
+    let (mut shards, mut before) = (Vec::with_capacity(SHARDS), 0);
+    for (number, size) in sizes.into_iter().enumerate() {
+        let numbers = limit(number)..limit(number + 1);
+        let (octets, rest) = octets_left.split_at_mut(size);
+        octets_left = rest;
+        let (buckets, rest) = buckets_left.split_at_mut(numbers.len());
+        buckets_left = rest;
+        shards.push(Shard { from: of(number), numbers, before, octets, buckets });
+        before += size as u32;
+    }
+    shards.into_par_iter().for_each(|shard| shard.fill(names, count));
+    let labels = labels(names, entries);
+    Domains { key, buckets, entries: octets, labels, count: entries.len() }
+}
+
+impl Shard<'_> {
+    fn fill(self, names: &[u8], count: usize) {
+        let (mut left, mut before) = (self.octets, self.before);
+        let mut entries = self.from.iter().peekable();
+        for (number, own) in self.numbers.zip(self.buckets) {
+            own.start = before;
+            let mut tags = own.tags.iter_mut();
+            let mut is_full = false;
+            while let Some(entry) = entries.next_if(|e| bucket(e.hash, count) == number) {
+                match tags.next() {
+                    Some(tag) => *tag = Bucket::tag(entry.hash),
+                    None => is_full = true,
+                }
+                let name = name_at(names, entry.at);
+                let (octets, rest) = left.split_at_mut(HEADER + name.len());
+                if let [length, v0, v1, v2, v3, text @ ..] = octets {
+                    *length = name.len() as u8;
+                    [*v0, *v1, *v2, *v3] = entry.value.0.to_le_bytes();
+                    text.copy_from_slice(name);
+                }
+                before += (HEADER + name.len()) as u32;
+                left = rest;
+            }
+            if is_full && let [first, ..] = &mut own.tags {
+                *first = Bucket::FULL;
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Lists of domains: what of them is kept, what a refused client is told, and files that are none.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::lifecycle::fails;
+use crate::peers::{Peer, Response, eventually};
+use crate::programs::{Nginx, output, run, tool};
+use crate::proxies::{Binary, OK};
+use crate::servers::Origin;
+
+/// Files of lists, by name.
+fn lists(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, octets) in files {
+        fs::write(dir.path().join(name), octets).unwrap();
+    }
+    dir
+}
+
+fn place(dir: &TempDir, name: &str) -> String {
+    dir.path().join(name).to_str().unwrap().to_owned()
+}
+
+fn ask(client: &mut Peer, method: &str, target: &str) -> Response {
+    client.send(format!("{method} {target} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+    client.read_response()
+}
+
+#[test]
+fn a_listed_name_is_refused_however_it_is_spelled_and_the_rest_is_not() {
+    // A connection each: they are different destinations.
+    let origin = Origin::script(3, |peer| {
+        peer.read_head();
+        peer.send(OK);
+    });
+    let port = origin.addr.port();
+    let dir = lists(&[
+        ("hosts", b"# hosts\r\n127.0.0.1 localhost\r\n0.0.0.0 ads.example\r\n"),
+        ("domains", "\u{feff}*.tracker.example\nMüller.example\n192.0.2.1\n".as_bytes()),
+        ("adblock", b"[Adblock Plus 2.0]\n||bad.test^\n@@||good.bad.test^\n"),
+        ("ours", b"fine.ads.example\n"),
+    ]);
+    let at = |name: &str| place(&dir, name);
+    let proxy = Binary::start(&[
+        "--block-list",
+        &at("hosts"),
+        "--block-list",
+        &at("domains"),
+        "--block-list",
+        &at("adblock"),
+        "--allow-list",
+        &at("ours"),
+        "--resolve=fine.ads.example:127.0.0.1",
+        "--resolve=good.bad.test:127.0.0.1",
+        "--resolve=localhost:127.0.0.1",
+    ]);
+    let mut client = Peer::connect(proxy.addr);
+    for (host, list, line) in [
+        ("ads.example", "hosts", 3),
+        ("WWW.Ads.Example", "hosts", 3),
+        ("ads.example.", "hosts", 3),
+        ("ads.example:8443", "hosts", 3),
+        ("a.b.tracker.example", "domains", 1),
+        ("xn--mller-kva.example", "domains", 2),
+        ("XN--MLLER-KVA.example.", "domains", 2),
+        ("192.0.2.1", "domains", 3),
+        ("[::ffff:192.0.2.1]", "domains", 3),
+        ("x.bad.test", "adblock", 2),
+    ] {
+        let rule = format!("{}:{line}", at(list));
+        let refused = ask(&mut client, "GET", &format!("http://{host}/x"));
+        assert_eq!((refused.status, refused.rule()), (403, Some(&*rule)), "{host}");
+        let with_port = if host.ends_with("8443") { host } else { &format!("{host}:443") };
+        let refused = ask(&mut client, "CONNECT", with_port);
+        assert_eq!((refused.status, refused.rule()), (403, Some(&*rule)), "CONNECT {host}");
+        assert!(refused.field("x-threadgate-reason").unwrap().ends_with("is on a block list"));
+    }
+    for host in ["fine.ads.example", "good.bad.test", "localhost"] {
+        let served = ask(&mut client, "GET", &format!("http://{host}:{port}/"));
+        assert_eq!(served.status, 200, "{host}: {}", served.head);
+    }
+    origin.join();
+}
+
+#[test]
+fn where_nothing_else_is_allowed_an_allow_list_is() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send(OK);
+    });
+    let port = origin.addr.port();
+    let dir = lists(&[("ours", b"ours.example\n"), ("ads", b"@@||other.example^\n||ads.example^")]);
+    let proxy = Binary::start(&[
+        "--policy=enforce",
+        "--allow-list",
+        &place(&dir, "ours"),
+        "--block-list",
+        &place(&dir, "ads"),
+        "--resolve=www.ours.example:127.0.0.1",
+    ]);
+    let mut client = Peer::connect(proxy.addr);
+    let refused = ask(&mut client, "GET", "http://other.example/");
+    assert_eq!((refused.status, refused.rule()), (403, Some("default")));
+    let served = ask(&mut client, "GET", &format!("http://www.ours.example:{port}/"));
+    assert_eq!(served.status, 200, "{}", served.head);
+    origin.join();
+}
+
+#[test]
+fn curl_and_wget_get_what_is_not_listed_and_are_told_the_rest() {
+    let (Some(nginx), Some(_), Some(_)) = (Nginx::start(), tool("curl"), tool("wget")) else {
+        return;
+    };
+    let dir = lists(&[("ads", "||ads.example^\n||müller.example^\n".as_bytes())]);
+    let list = place(&dir, "ads");
+    let proxy = Binary::start(&["--block-list", &list, "--resolve=fine.example:127.0.0.1"]);
+    let curl = |args: &[&str]| {
+        let mut curl = tool("curl").unwrap();
+        // Names in other scripts come in the encoding of the terminal.
+        curl.env("LC_ALL", "C.UTF-8").args(["-q", "-s", "--max-time", "20", "--noproxy", ""]);
+        curl.args(["-x", &proxy.url(), "-o", "/dev/null"]);
+        curl.args(["-w", "%{http_code} %{http_connect}"]).args(args);
+        run(&mut curl).text()
+    };
+    let (port, tls) = (nginx.clear.port(), nginx.tls.port());
+    assert_eq!(curl(&[&format!("http://fine.example:{port}/file")]), "200 000");
+    assert_eq!(curl(&["-k", &format!("https://fine.example:{tls}/file")]), "200 200");
+    assert_eq!(curl(&["http://www.ADS.example/file"]), "403 000");
+    assert_eq!(curl(&["-k", "https://ads.example./file"]), "000 403");
+    assert_eq!(curl(&["http://MÜLLER.example/"]), "403 000");
+    let wget = |url: &str| {
+        let mut wget = tool("wget").unwrap();
+        let proxies = ["http_proxy", "https_proxy"].map(|name| format!("{name}={}", proxy.url()));
+        wget.args(["--no-config", "-O", "/dev/null", "--tries=1", "-e", "use_proxy=yes"]);
+        wget.args(["-e", &proxies[0], "-e", &proxies[1], "--no-check-certificate", url]);
+        run(&mut wget)
+    };
+    let got = wget(&format!("http://fine.example:{port}/file"));
+    assert!(got.status.success(), "{}", got.stderr);
+    for url in ["http://ads.example/", "https://ads.example/"] {
+        let refused = wget(url);
+        assert!(!refused.status.success(), "{url}");
+        assert!(refused.stderr.contains("Forbidden"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_refusals_take_no_memory() {
+    let dir = lists(&[("ads", b"0.0.0.0 ads.example\n")]);
+    let proxy = Binary::start(&["--block-list", &place(&dir, "ads")]);
+    let mut client = Peer::connect(proxy.addr);
+    let mut refuse = |count: usize| {
+        for number in 0..count / 20 {
+            let request = format!("GET http://x{number}.ads.example/ HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.send(request.repeat(20));
+            for _ in 0..20 {
+                assert_eq!(client.read_response().status, 403);
+            }
+        }
+    };
+    refuse(5_000);
+    let before = proxy.memory();
+    refuse(100_000);
+    let grown = proxy.memory().saturating_sub(before);
+    assert!(grown < 256, "{grown} KiB");
+}
+
+#[test]
+fn what_cannot_be_kept_is_counted_and_named() {
+    let dir = lists(&[
+        ("ads", b"||ads.example^\nb.example##.ad\n||c.example^$script\n##.x\n"),
+        ("none", b"# nothing\n\n"),
+        ("void", b""),
+    ]);
+    let at = |name: &str| place(&dir, name);
+    let proxy = Binary::start(&[
+        "--block-list",
+        &at("ads"),
+        "--block-list",
+        &at("none"),
+        "--allow-list",
+        &at("void"),
+    ]);
+    let skipped = format!(
+        "WARN {0}: 3 rules skipped: 2 cosmetic, 1 with options that cannot be kept; the first at \
+         {0}:2: 'b.example##.ad'",
+        at("ads")
+    );
+    let says = [
+        skipped,
+        format!("INFO {}: 1 names (adblock rules)", at("ads")),
+        format!("WARN --block-list {}: there is no rule in it", at("none")),
+        format!("WARN --allow-list {}: there is no rule in it", at("void")),
+        "INFO lists: 1 names in 0.0 MB, read in ".to_owned(),
+    ];
+    for says in &says {
+        eventually(|| proxy.stderr().contains(says));
+    }
+}
+
+/// A file of octets that compress badly, without NULs or ends of lines too far apart.
+fn noise(octets: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut noise = Vec::with_capacity(octets);
+    while noise.len() < octets {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        noise.push(((state >> 56) as u8).max(1));
+    }
+    noise
+}
+
+#[test]
+fn a_file_that_is_no_list_ends_the_start_and_says_why() {
+    let long = [b"a".repeat(100 << 20), b"\n".to_vec()].concat();
+    let utf16: Vec<u8> =
+        "\u{feff}ads.example\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let dir = lists(&[
+        ("long", &long),
+        ("utf16", &utf16),
+        ("program", &fs::read(env!("CARGO_BIN_EXE_threadgate")).unwrap()[..4096]),
+        ("noise", &[b"<", noise(300_000).as_slice()].concat()),
+        ("latin1", b"gr\xfc\xdfe.example\n"),
+        ("page", b"<!DOCTYPE html>\n<html>\n"),
+        ("gz", b"\x1f\x8b\x08\0"),
+        ("good", b"ads.example\n"),
+    ]);
+    let at = |name: &str| place(&dir, name);
+    let fifo = at("fifo");
+    if let Some(mut mkfifo) = tool("mkfifo") {
+        output(mkfifo.arg(&fifo));
+    }
+    for (name, place, says) in [
+        ("long", ":1", "'aaaa"),
+        ("utf16", ":1", "UTF-16; save it as UTF-8"),
+        ("program", ":1", "there is a NUL in it"),
+        ("noise", ":1", "cannot be used, and neither can any other line ("),
+        ("latin1", ":1", "cannot be used, and neither can any other line (1 that are no rule)"),
+        ("page", ":1", "'<!DOCTYPE html>' cannot be used, and neither can any other line"),
+        ("gz", ":1", "it is compressed; unpack it with gunzip"),
+        ("fifo", "", "it is not a regular file; give one"),
+        ("none", "", "cannot read it: No such file or directory"),
+        (".", "", "it is a directory; give a file, and the option once for each"),
+    ] {
+        let file = if name == "." { dir.path().to_str().unwrap().to_owned() } else { at(name) };
+        for option in ["--block-list", "--allow-list"] {
+            let begins = format!("threadgate: {option} {file}{place}: ");
+            let (good, words) = (at("good"), [begins.as_str(), says]);
+            fails(&["-p", "0", "--block-list", &good, option, &file], 78, &words);
+        }
+    }
+}
+
+/// Root may read everything: then there is nothing to see.
+#[test]
+fn a_file_that_is_not_permitted_has_its_own_status() {
+    let dir = lists(&[("ads", b"ads.example\n")]);
+    let file: PathBuf = dir.path().join("ads");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    let text = file.to_str().unwrap();
+    if fs::read(&file).is_err() {
+        let says =
+            "cannot read it: Permission denied (os error 13); give a file this user can read";
+        fails(&["-p", "0", "--block-list", text], 77, &["--block-list", says]);
+        return;
+    }
+    let Some(mut setpriv) = tool("setpriv") else { return };
+    // The program and the directories above it may be closed to others: it is run from here.
+    let program = dir.path().join("threadgate");
+    fs::copy(Path::new(env!("CARGO_BIN_EXE_threadgate")), &program).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+    let ended = run(setpriv.args(["-p", "0", "--block-list", text]));
+    assert_eq!(ended.status.code(), Some(77), "{}", ended.stderr);
+    assert!(ended.stderr.contains("cannot read it: Permission denied"), "{}", ended.stderr);
+}
