@@ -101,6 +101,14 @@ Access:
       --deny-with 403|204|URL       what a refused request gets: an answer that names
                                     the rule, nothing, or a redirect; CONNECT always
                                     gets the first (default 403)
+  -a, --auth USER:PASS              let in who sends this, and nobody else; may be
+                                    repeated. Other users of this machine can see it
+      --auth-env VAR                the same, from a variable that holds USER:PASS, or
+                                    several lines of it; may be repeated
+      --auth-file FILE              the same, from a file of users and hashes, as
+                                    'threadgate passwd' and htpasswd write it; may be
+                                    repeated; read again on SIGHUP
+      --auth-realm TEXT             shown by browsers that ask (default threadgate)
       --policy MODE                 what is done with requests that no --allow names:
                                     open lets them through, enforce refuses them; report
                                     refuses nothing, and logs what enforce would refuse
@@ -192,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::cli::serve::ServeArgs;
+    use crate::config::users::REALM;
     use crate::config::{Config, duration, size};
 
     const MAN: &str = include_str!("../../docs/threadgate.1");
@@ -280,6 +289,7 @@ mod tests {
             ("--forwarded-for on|off", "off".to_owned()),
             ("--access-log FILE|-|off", "off".to_owned()),
             ("--log-format FORMAT", "text".to_owned()),
+            ("--auth-realm TEXT", REALM.to_owned()),
             ("--color WHEN", "auto".to_owned()),
         ];
         let man = man();

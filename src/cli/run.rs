@@ -228,7 +228,13 @@ fn announce(server: &Server, open: bool) {
         server.threads(),
     );
     let beyond = server.addrs().iter().any(|a| !a.ip().to_canonical().is_loopback());
+    let users = server.policy().listeners.iter().all(|rules| rules.auth.is_some());
     match (beyond, open) {
+        (true, false) if users => log::info!(
+            "beyond loopback, users may come from any network, and only public addresses are \
+             connected to; --open lifts that"
+        ),
+        (true, true) if users => {}
         (true, false) => log::info!(
             "beyond loopback, only private networks are served and only public addresses are \
              connected to; --open lifts both"

@@ -14,6 +14,7 @@ use crate::cli::logging;
 use crate::cli::run;
 use crate::config::access::{self, AccessOptions};
 use crate::config::limits::LimitOptions;
+use crate::config::users::{Password, UserOptions};
 use crate::config::{
     self, Color, Config, ExitAfter, LogFormat, LogTarget, duration, listen, names, number, size,
 };
@@ -187,6 +188,22 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "FILE")]
     allow_list: Vec<String>,
 
+    /// user that is let in
+    #[argh(option, short = 'a', arg_name = "USER:PASS")]
+    auth: Vec<String>,
+
+    /// variable with users
+    #[argh(option, arg_name = "VAR")]
+    auth_env: Vec<String>,
+
+    /// file with users
+    #[argh(option, arg_name = "FILE")]
+    auth_file: Vec<String>,
+
+    /// what users are asked for
+    #[argh(option, arg_name = "TEXT")]
+    auth_realm: Option<String>,
+
     /// what is done without a rule
     #[argh(option, arg_name = "MODE")]
     policy: Option<String>,
@@ -321,6 +338,12 @@ impl ServeArgs {
                     .unwrap_or_default(),
                 block_list: self.block_list,
                 allow_list: self.allow_list,
+                users: UserOptions {
+                    auth: self.auth.into_iter().map(Password).collect(),
+                    env: self.auth_env,
+                    files: read_all("--auth-file", &self.auth_file, file_name)?,
+                    realm: self.auth_realm,
+                },
                 policy: read("--policy", self.policy, access::parse_mode)?.unwrap_or_default(),
                 sni: read("--sni", self.sni, access::parse_sni)?.unwrap_or_default(),
                 allow_url: self.allow_url,

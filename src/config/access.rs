@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU64;
 
+use crate::config::users::UserOptions;
 use crate::policy::Access;
 use crate::policy::bounds::Bounds;
 use crate::policy::decide::Mode;
@@ -60,6 +61,8 @@ pub struct AccessOptions {
     pub max_response_octets: Option<NonZeroU64>,
     /// How much, and how fast.
     pub limits: LimitOptions,
+    /// Who proves by what to be whom.
+    pub users: UserOptions,
 }
 
 /// What `--sni` says.
@@ -98,6 +101,7 @@ impl AccessOptions {
     pub fn check(&self) -> Result<(), String> {
         lists::check("--block-list", &self.block_list)?;
         lists::check("--allow-list", &self.allow_list)?;
+        self.users.check()?;
         let mut origins = Origins::default();
         self.rules(&mut origins)?;
         self.bounds(&mut origins)?;
@@ -115,6 +119,7 @@ impl AccessOptions {
     pub fn build(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
         let mut origins = before.cloned().unwrap_or_default();
         let rules = self.rules(&mut origins)?;
+        let auth = self.users.build()?;
         let bounds = self.bounds(&mut origins)?;
         let sni = match self.sni {
             // Nothing depends on names: the option is no rule that could be met.
@@ -139,6 +144,7 @@ impl AccessOptions {
             responses,
             deny_with: self.deny_with.clone(),
             limits,
+            auth,
             own: Vec::new(),
         })
     }

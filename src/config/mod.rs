@@ -13,6 +13,7 @@ mod lists;
 pub mod names;
 pub mod number;
 pub mod size;
+pub mod users;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};

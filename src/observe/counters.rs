@@ -192,6 +192,16 @@ measures! {
         Counter failures_by_kind: [u64; Kind::ALL.len()], by "kind" in Kind::ALL.map(Kind::word);
         /// Requests that a rule is against, by what became of them: refused, or only reported.
         Counter denials: [u64; Denial::ALL.len()], by "effect" in Denial::ALL.map(Denial::word);
+        /// Requests answered with 407, for they had no credentials or wrong ones.
+        Counter auth_challenges: u64;
+        /// Requests with credentials that are nobody's; part of auth_challenges.
+        Counter auth_failures: u64;
+        /// Hashes of passwords asked of the auth threads.
+        Counter auth_verifications: u64;
+        /// Requests whose credentials, right or wrong, had been verified before.
+        Counter auth_cache_hits: u64;
+        /// Requests that had to wait before their credentials were looked at, for others of the client had been wrong.
+        Counter auth_delays: u64;
         /// Tunnels opened, by CONNECT or by an upgrade.
         Counter tunnels_opened: u64;
         /// Tunnels that began with a 101: a WebSocket, for one; part of tunnels_opened.

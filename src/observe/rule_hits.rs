@@ -124,12 +124,14 @@ mod tests {
         let hits = RuleHits::of(&origins);
         let all: Vec<_> = hits.iter().collect();
         assert_eq!(all.len(), MOST_SOURCES + 1);
-        assert_eq!(all[..4], [("protected-mode", 0), ("default", 0), ("--deny", 3), ("list0", 1)]);
-        assert_eq!(all[MOST_SOURCES], (OTHERS, 300 + 3 - MOST_SOURCES as u64));
-        assert_eq!(hits.ranked()[..2], [(OTHERS, 103), ("--deny", 3)]);
+        let first =
+            [("protected-mode", 0), ("default", 0), ("auth", 0), ("--deny", 3), ("list0", 1)];
+        assert_eq!(all[..5], first);
+        assert_eq!(all[MOST_SOURCES], (OTHERS, 300 + 4 - MOST_SOURCES as u64));
+        assert_eq!(hits.ranked()[..2], [(OTHERS, 104), ("--deny", 3)]);
         let text = hits.to_string();
-        assert!(text.starts_with("103 (other), 3 --deny, 1 list0, "), "{text}");
-        assert!(text.ends_with(", and 189 more"), "{text}");
+        assert!(text.starts_with("104 (other), 3 --deny, 1 list0, "), "{text}");
+        assert!(text.ends_with(", and 188 more"), "{text}");
     }
 
     #[test]

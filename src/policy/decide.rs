@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Access;
+use super::auth::Auth;
 use super::bounds::Bounds;
 use super::deny_with::DenyWith;
 use super::filter::Filter;
@@ -130,6 +131,8 @@ pub struct Rules {
     pub urls: Urls,
     /// Rules on responses.
     pub responses: Responses,
+    /// Whose requests are taken; everybody's without it.
+    pub auth: Option<Arc<Auth>>,
     /// Only the scope decides.
     plain: bool,
 }
@@ -137,7 +140,7 @@ pub struct Rules {
 impl Rules {
     /// What is configured, with its rules in order, for a listener.
     pub fn new(scope: Scope, rules: Arc<Ruleset>, access: &Access) -> Self {
-        let Access { bounds, filter, mode, deny_with, sni, urls, responses, .. } = access;
+        let Access { bounds, filter, mode, deny_with, auth, sni, urls, responses, .. } = access;
         Self {
             scope,
             plain: rules.is_empty()
@@ -155,6 +158,7 @@ impl Rules {
             sni: *sni,
             urls: urls.clone(),
             responses: responses.clone(),
+            auth: auth.clone(),
         }
     }
 
@@ -188,12 +192,41 @@ impl Rules {
                 deny("a rule refuses this client", rule.id)
             }
             Some(rule) => allow(Some(rule.id)),
-            None if !self.scope.serves(client) => deny(UNSERVED, RuleId::PROTECTED),
+            // Who proves to be a user may come from anywhere.
+            None if self.auth.is_none() && !self.scope.serves(client) => {
+                deny(UNSERVED, RuleId::PROTECTED)
+            }
             None => allow(None),
         }
     }
 
-    /// What is to become of a request; `reach` then says what addresses it may be connected to.
+    /// Whether a request is refused whoever asks: that needs no proof. A rule for some users stands
+    /// before those behind it, for it may be about this one.
+    pub fn decide_for_anybody(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        reach: &mut Reach,
+    ) -> Decision {
+        reach.clear();
+        let by_client = self.decide_client(request.client);
+        if let Verdict::Deny(_) = by_client.verdict {
+            return by_client;
+        }
+        let (_, otherwise) = self.acl(request, false, reach, &mut ());
+        match otherwise {
+            Otherwise::Deny(rule, reason)
+                if !reach.may_allow()
+                    && (self.bounds.refuse(request).is_some()
+                        || !self.rules.depends_on_user(request)) =>
+            {
+                deny(reason, rule)
+            }
+            _ => allow(None),
+        }
+    }
+
+    /// What is to become of a request; `reach` then says what addresses it may be connected to. Where
+    /// there are users one of them has proven to ask.
     pub fn decide(self: &Arc<Self>, request: &Request<'_>, reach: &mut Reach) -> Decision {
         self.decide_traced(request, reach, &mut ())
     }
@@ -227,6 +260,12 @@ impl Rules {
             Otherwise::Deny(..) | Otherwise::Report(..) => allow(None),
             Otherwise::Allow(_) | Otherwise::Guard(_) => allow(rule),
         };
+        if let (Some(auth), Verdict::Allow) = (&self.auth, decision.verdict) {
+            trace.note(|| told_of_user(auth, request.user));
+            if request.user.is_none() {
+                return deny(UNPROVEN, RuleId::AUTH);
+            }
+        }
         reach.settles = reach.rules.is_some();
         decision
     }
@@ -407,6 +446,16 @@ impl Reach {
         self.otherwise = Otherwise::default();
         self.settles = false;
     }
+}
+
+/// Why a request without a user goes no further.
+pub const UNPROVEN: &str = "this proxy wants a user name and a password";
+
+fn told_of_user(auth: &Auth, user: Option<&str>) -> Note {
+    let known = user.is_some_and(|user| auth.has_user(user));
+    let said = said::user(user, known);
+    let outcome = if known { Outcome::Goes } else { Outcome::Denies };
+    Note { step: Step::Auth, outcome, rule: (!known).then_some(RuleId::AUTH), said }
 }
 
 /// Why protected mode refuses a client.

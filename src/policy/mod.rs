@@ -1,7 +1,7 @@
 //! Who may do what: one place decides, in a fixed order, and an answer always carries its reason.
 //!
 //! In reading order: [`origin`] (where a rule is written), [`network`] and [`destination`] (what it
-//! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all),
+//! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all), [`auth`] (who asks),
 //! [`url`] and [`response`] (what is said of messages), [`list`], [`domains`] and [`filter`] (lists of
 //! domains, how they are kept, what they say), [`guard`] (what holds without a rule), [`decide`] (the
 //! order of it all), [`hello`] (the same for the name in a tunnel), [`trace`] (how it came about),
@@ -9,6 +9,7 @@
 //! [`shape`] (who keeps count of that). A [`Policy`] is a value that never changes; reading it again
 //! makes another one, which the workers take up between two turns.
 
+pub mod auth;
 pub mod bounds;
 pub mod bucket;
 pub mod decide;
@@ -36,6 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use auth::Auth;
 use bounds::Bounds;
 use decide::{Mode, Rules};
 use deny_with::DenyWith;
@@ -72,6 +74,8 @@ pub struct Access {
     pub responses: Responses,
     /// How much, and how fast.
     pub limits: Limits,
+    /// Whose requests are taken; everybody's without it.
+    pub auth: Option<Arc<Auth>>,
     /// What holds for single listeners instead, by their number.
     pub own: Vec<(u16, Own)>,
 }

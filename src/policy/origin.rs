@@ -33,6 +33,8 @@ impl RuleId {
     pub const PROTECTED: Self = Self { source: 0, line: 0 };
     /// No rule allows the request, and none is needed to refuse it.
     pub const DEFAULT: Self = Self { source: 1, line: 0 };
+    /// Who asks has not proven to be a user: see [`auth`](super::auth).
+    pub const AUTH: Self = Self { source: 2, line: 0 };
 }
 
 /// The sources of all rules of a policy, and how often each has decided. A source keeps its number
@@ -48,6 +50,7 @@ impl Default for Origins {
         // In the order of their numbers.
         origins.add(Source::BuiltIn("protected-mode"));
         origins.add(Source::BuiltIn("default"));
+        origins.add(Source::BuiltIn("auth"));
         origins
     }
 }
@@ -147,8 +150,9 @@ mod tests {
         after.hit(rule);
         assert_ne!(file, rule.source);
         let hits: Vec<u64> = after.hits().map(|(_, hits)| hits).collect();
-        assert_eq!(hits, [0, 0, 2, 0]);
+        assert_eq!(hits, [0, 0, 0, 2, 0]);
         assert_eq!(after.name(RuleId::PROTECTED).to_string(), "protected-mode");
         assert_eq!(after.name(RuleId::DEFAULT).to_string(), "default");
+        assert_eq!(after.name(RuleId::AUTH).to_string(), "auth");
     }
 }

@@ -169,12 +169,27 @@ impl Rule {
         self.destinations.iter().any(Destination::is_network)
     }
 
+    /// Whether the request may be meant, whose it ever is and whatever address it leads to.
+    pub fn may_be_about(&self, request: &Request<'_>) -> bool {
+        self.has_anybody(request)
+            && (self.destinations.is_empty()
+                || self.is_by_address()
+                || self
+                    .destinations
+                    .iter()
+                    .any(|d| d.has_host(request.host, request.ip, request.port)))
+    }
+
     fn has_asker(&self, request: &Request<'_>) -> bool {
+        let is_one = self.users.is_empty() || self.users.iter().any(|u| request.user == Some(&**u));
+        is_one && self.has_anybody(request)
+    }
+
+    fn has_anybody(&self, request: &Request<'_>) -> bool {
         fn any<T>(all: &[T], has: impl Fn(&T) -> bool) -> bool {
             all.is_empty() || all.iter().any(has)
         }
         any(&self.clients, |network| network.contains(request.client))
-            && any(&self.users, |user| request.user == Some(&**user))
             && any(&self.ports, |ports| ports.contains(&request.port))
             && any(&self.methods, |method| **method == *request.method)
             && any(&self.ways, |way| *way == request.way)

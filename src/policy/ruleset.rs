@@ -26,6 +26,8 @@ pub struct Ruleset {
     any: Vec<u32>,
     /// With a pattern.
     patterns: Vec<u32>,
+    /// For some users.
+    users: Vec<u32>,
     /// By address, and not for everybody or everything.
     conditional: Vec<u32>,
     /// By address, letting requests through without saying whose.
@@ -43,6 +45,9 @@ impl Ruleset {
             }
             if rule.destinations.is_empty() {
                 set.any.push(number);
+            }
+            if !rule.users.is_empty() {
+                set.users.push(number);
             }
             for destination in &rule.destinations {
                 match destination.key() {
@@ -100,6 +105,13 @@ impl Ruleset {
         }
         first.look(&self.any);
         Some((first.best, first.found()?))
+    }
+
+    /// Whether a rule for some users may be about a request before the first that is without one.
+    pub fn depends_on_user(&self, request: &Request<'_>) -> bool {
+        let until = self.find(request, false).map_or(u32::MAX, |(number, _)| number);
+        let mut rules = self.users.iter().take_while(|n| **n < until).filter_map(|n| self.get(*n));
+        rules.any(|rule| rule.may_be_about(request))
     }
 
     /// The first before `until`, but none of `except`, that judges this address.

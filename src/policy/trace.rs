@@ -112,6 +112,15 @@ pub(super) mod said {
         }
     }
 
+    /// Who asks.
+    pub(crate) fn user(user: Option<&str>, known: bool) -> String {
+        match (user, known) {
+            (Some(user), true) => format!("user {user}"),
+            (Some(user), false) => format!("{user} is no user"),
+            (None, _) => "no user; a 407 asks for one".to_owned(),
+        }
+    }
+
     /// No rule has the request.
     pub(crate) fn no_rule(of: usize) -> String {
         match of {

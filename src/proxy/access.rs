@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::hosts::without_dot;
@@ -12,7 +13,8 @@ use crate::policy::deny_with::DenyWith;
 use crate::policy::rules::{Request, Way};
 use crate::wire::{Framing, Method, RequestHead, ResponseFraming, ResponseHead};
 
-use super::exchange::Exchange;
+use super::auth::{self, Caller};
+use super::exchange::{Destination, Exchange};
 use super::hold::Hold;
 use super::request::{Asker, denied};
 use super::{Turn, limits};
@@ -33,46 +35,71 @@ pub(super) fn come_in(
     limits::come_in(asker, exchange, turn)
 }
 
-/// Whether the request may go to its destination, as far as that is known without an address.
+/// Whether the request may go to its destination, as far as that is known without an address. `Some`
+/// is when to look at it again at the latest.
 ///
 /// # Errors
 ///
-/// It may not: 403.
+/// It may not: 403, or 407.
 pub(super) fn pass(
     head: &RequestHead<'_, '_>,
     way: Way,
-    asker: Asker,
+    caller: &mut Caller<'_>,
     exchange: &mut Exchange,
     turn: &Turn<'_>,
-) -> Result<(), Error> {
-    let Some(rules) = turn.policy.of(asker.listener) else { return Ok(()) };
-    let decision = if rules.are_plain() {
+) -> Result<Option<Instant>, Error> {
+    let asker = caller.asker;
+    let Some(rules) = turn.policy.of(asker.listener) else { return Ok(None) };
+    if rules.are_plain() {
+        let decision = rules.decide_client(asker.address.ip());
+        if let (Some(users), Verdict::Allow) = (&rules.auth, decision.verdict)
+            && let Some(until) = auth::prove(users, head, caller, exchange, turn)?
+        {
+            return Ok(Some(until));
+        }
         exchange.reach.plain(rules.scope);
-        rules.decide_client(asker.address.ip())
-    } else {
-        let destination = &exchange.destination;
-        let host = destination.host();
-        let request = Request {
-            client: asker.address.ip(),
-            user: None,
-            method: head.method_name,
-            way,
-            host: without_dot(host.trim_matches(['[', ']'])),
-            ip: destination.ip,
-            port: destination.port,
-            target: head.target_text,
-        };
-        let decision = rules.decide(&request, &mut exchange.reach);
-        if way == Way::Connect && rules.judge_hellos() {
-            exchange.hold = Some(Box::new(Hold::new(rules, asker.address.ip())));
+        follow(decision, head, exchange, turn)?;
+        return limits::admit(head, asker, exchange, turn).map(|()| None);
+    }
+    if let Some(users) = &rules.auth {
+        let request = described(head, way, asker, &exchange.destination, "");
+        let decision = rules.decide_for_anybody(&request, &mut exchange.reach);
+        if decision.verdict != Verdict::Allow {
+            return follow(decision, head, exchange, turn).map(|()| None);
         }
-        if way != Way::Connect && !rules.responses.is_empty() {
-            exchange.judge = Some(Arc::clone(rules));
+        if let Some(until) = auth::prove(users, head, caller, exchange, turn)? {
+            return Ok(Some(until));
         }
-        decision
-    };
+    }
+    let request = described(head, way, asker, &exchange.destination, &exchange.user);
+    let decision = rules.decide(&request, &mut exchange.reach);
+    if way == Way::Connect && rules.judge_hellos() {
+        exchange.hold = Some(Box::new(Hold::new(rules, asker.address.ip())));
+    }
+    if way != Way::Connect && !rules.responses.is_empty() {
+        exchange.judge = Some(Arc::clone(rules));
+    }
     follow(decision, head, exchange, turn)?;
-    limits::admit(head, asker, exchange, turn)
+    limits::admit(head, asker, exchange, turn).map(|()| None)
+}
+
+fn described<'a>(
+    head: &RequestHead<'_, 'a>,
+    way: Way,
+    asker: Asker,
+    destination: &'a Destination,
+    user: &'a str,
+) -> Request<'a> {
+    Request {
+        client: asker.address.ip(),
+        user: Some(user).filter(|user| !user.is_empty()),
+        method: head.method_name,
+        way,
+        host: without_dot(destination.host().trim_matches(['[', ']'])),
+        ip: destination.ip,
+        port: destination.port,
+        target: head.target_text,
+    }
 }
 
 fn follow(

@@ -175,6 +175,8 @@ pub struct Exchange {
     pub noted: Noted,
     /// Which addresses it may be connected to.
     pub reach: Reach,
+    /// Who asks; empty if nobody has to say.
+    pub user: String,
     /// The rule that decided, if one did.
     pub rule: Option<RuleId>,
     /// That rule would have refused it, if it were enforced.
@@ -251,10 +253,12 @@ impl Exchange {
             noted: std::mem::take(&mut self.noted),
             resend: std::mem::take(&mut self.resend),
             reach: std::mem::take(&mut self.reach),
+            user: std::mem::take(&mut self.user),
             ..Self::default()
         };
         self.noted.clear();
         self.reach.clear();
+        self.user.clear();
         self.destination.authority.clear();
         self.resend.clear();
         self.times.started = Some(started);
@@ -391,6 +395,11 @@ impl Exchange {
     /// Content in this framing belongs to the request, and nobody will take it.
     pub fn leave_content(&mut self, framing: Framing) {
         self.request = Flow::framed(framing, Coding::Keep);
+    }
+
+    /// How many octets of content that nobody will take follow, if the head said.
+    pub fn content_left(&self) -> Option<u64> {
+        self.request.length_left()
     }
 
     /// Marks a request that never got this far as received.

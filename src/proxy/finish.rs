@@ -139,6 +139,7 @@ impl Exchange {
             reused: address.is_some_and(|u| u.reused),
             referer: noted.referer(),
             user_agent: noted.user_agent(),
+            user: &self.user,
             phases: Phases { request, lookup, connect, send, wait, transfer },
             sni: noted.sni(),
             rule: self.rule.map(|rule| turn.policy.origins.name(rule)),

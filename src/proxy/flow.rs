@@ -189,6 +189,14 @@ impl Flow {
         self.taken && self.cleared == 0 && self.pipe.is_none()
     }
 
+    /// How many octets of a length that was given are still to be taken.
+    pub fn length_left(&self) -> Option<u64> {
+        match self.body {
+            Body::Length(left) if !self.taken => Some(left),
+            _ => None,
+        }
+    }
+
     /// Closes the pipe, if there still is one: nobody will send what is in it.
     pub fn drop_pipe(&mut self) {
         self.pipe = None;

@@ -33,6 +33,8 @@ fn context(pipes: usize) -> Context {
         limits: wire::Limits::default(),
         policy: policy::Current::new(Policy::default()),
         shaper: Shaper::default(),
+        failures: Arc::default(),
+        verifier: Default::default(),
         via: None,
         own: OwnAddresses::default(),
         poller: Arc::clone(&poller),

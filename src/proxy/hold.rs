@@ -137,7 +137,7 @@ impl Exchange {
         let authority = &self.destination;
         let connect = Request {
             client: hold.client,
-            user: None,
+            user: Some(&*self.user).filter(|user| !user.is_empty()),
             method: "CONNECT",
             way: Way::Connect,
             host: without_dot(authority.host().trim_matches(['[', ']'])),

@@ -168,9 +168,9 @@ fn find_refusal(
         let error = crowded("this client has too many connections");
         return Some((rule, Refused::Connections, error));
     }
-    let Exchange { limited, destination, .. } = exchange;
+    let Exchange { limited, destination, user, .. } = exchange;
     let limited = limited.as_mut()?;
-    let who = who(asker, destination);
+    let who = who(asker, user, destination);
     if let (Some(connections), Some(user)) = (limits.connections, who.user)
         && shaper.is_over_for(user, &limited.line, limits, turn.now)
     {
@@ -216,10 +216,10 @@ fn is_crowded(
     limits.connections.filter(|c| line.is_over(c.count.get())).map(|c| c.id)
 }
 
-fn who(asker: Asker, destination: &Destination) -> Who<'_> {
+fn who<'a>(asker: Asker, user: &'a str, destination: &'a Destination) -> Who<'a> {
     Who {
         client: asker.address.ip(),
-        user: None,
+        user: Some(user).filter(|user| !user.is_empty()),
         host: without_dot(destination.host().trim_matches(['[', ']'])),
         ip: destination.ip,
         port: destination.port,
@@ -267,7 +267,7 @@ impl Exchange {
             return;
         }
         let shaper = &turn.ctx.shaper;
-        let who = who(client.asker, &self.destination);
+        let who = who(client.asker, &self.user, &self.destination);
         let ends = [Some(&mut *client.end), self.upstream.as_mut().map(|u| &mut u.end)];
         let Some(limits) = limits.filter(|l| l.count_octets()) else {
             if self.limited.as_mut().is_some_and(|limited| limited.share.take().is_some()) {

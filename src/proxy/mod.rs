@@ -6,6 +6,7 @@
 
 mod access;
 pub mod admin;
+pub mod auth;
 mod breaks;
 mod connect;
 pub mod end;
@@ -25,6 +26,7 @@ pub mod session;
 pub mod spare;
 mod tunnel;
 mod upgrade;
+pub mod verify;
 pub mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +43,7 @@ use crate::net::resolve::Resolver;
 use crate::net::timers::LONGEST;
 use crate::observe::access_log::AccessLog;
 use crate::observe::stats::Shard;
+use crate::policy::auth::failures::Failures;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Policy};
 use crate::upstream::pool::Pool;
@@ -49,6 +52,7 @@ use crate::wire;
 use admin::Overview;
 use exchange::Exchange;
 use spare::Spares;
+use verify::Verifier;
 
 /// How long each wait may last. None of them holds a thread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -100,6 +104,10 @@ pub struct Context {
     pub policy: policy::Current,
     /// What limits are held against.
     pub shaper: Shaper,
+    /// Clients that sent wrong credentials.
+    pub failures: Arc<Failures>,
+    /// Passwords that are being verified.
+    pub verifier: Verifier,
     /// Our pseudonym in `Via`, unless nothing is to be added.
     pub via: Option<String>,
     /// Whether origin servers are told who asks.

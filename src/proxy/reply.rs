@@ -75,6 +75,8 @@ pub struct About<'a> {
     pub rule: Option<RuleName<'a>>,
     /// Where else the client is sent.
     pub location: Option<&'a str>,
+    /// What the client is asked to prove, in a 407.
+    pub challenge: Option<&'a str>,
     /// Whether the client would rather read HTML.
     pub html: bool,
 }
@@ -87,7 +89,7 @@ pub fn write_error(
     connection: Connection,
     head_only: bool,
 ) {
-    let About { name, destination, rule, location, html } = *about;
+    let About { name, destination, rule, location, challenge, html } = *about;
     let status = error.status();
     let (phase, side) = (error.phase().word(), error.side().word());
     let reason = error.reason();
@@ -115,6 +117,9 @@ pub fn write_error(
     }
     if let Some(seconds) = error.retry_after() {
         let _ = write!(fields, "Retry-After: {seconds}\r\n");
+    }
+    if let Some(challenge) = challenge {
+        let _ = write!(fields, "Proxy-Authenticate: {challenge}\r\n");
     }
     let content = if html {
         let (details, to) = (escape(&details), escape(destination));
@@ -171,6 +176,15 @@ fn advice(error: &Error) -> &'static str {
             "checking whether the name is spelled right and this machine can resolve it"
         }
         Kind::DnsTimeout => "again; this machine's name server does not answer",
+        Kind::HttpRequestDenied if error.status() == 407 => {
+            "a user name and a password that the operator of this proxy has given you"
+        }
+        Kind::HttpRequestDenied if error.status() == 429 && error.side() == Side::Client => {
+            "the right password, after as many seconds as Retry-After says"
+        }
+        Kind::HttpRequestDenied if error.status() == 503 && error.retry_after().is_some() => {
+            "again after as many seconds as Retry-After says"
+        }
         Kind::HttpRequestDenied if error.phase() == Phase::Response => {
             "another resource; the operator of this proxy has it pass no such content on"
         }
@@ -212,6 +226,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        407 => "Proxy Authentication Required",
         408 => "Request Timeout",
         414 => "URI Too Long",
         421 => "Misdirected Request",
@@ -288,7 +303,14 @@ mod tests {
     fn write(html: bool, head_only: bool) -> String {
         let mut out = Vec::new();
         let connection = Connection::Close;
-        let about = About { name: "t", destination: "<a>:80", rule: None, location: None, html };
+        let about = About {
+            name: "t",
+            destination: "<a>:80",
+            rule: None,
+            location: None,
+            challenge: None,
+            html,
+        };
         write_error(&mut out, &refused(), &about, connection, head_only);
         String::from_utf8(out).unwrap()
     }

@@ -16,6 +16,7 @@ use crate::wire::{
     Version,
 };
 
+use super::auth::{Caller, Pending};
 use super::connect::looped;
 use super::exchange::{Exchange, Facts};
 use super::reply::{Connection, Reply};
@@ -72,8 +73,8 @@ impl fmt::Display for Asker {
 
 static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
 
-/// Reads the head that is `octets` and prepares `exchange` for it. `_waker` is told when
-/// one that is to be looked at [`Later`](Wanted::Later) can be decided.
+/// Reads the head that is `octets` and prepares `exchange` for it. `waker` is told when
+/// one that is to be looked at [`Later`](Wanted::Later) can be decided, and `pending` is kept until then.
 ///
 /// # Errors
 ///
@@ -81,7 +82,8 @@ static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html
 pub fn prepare(
     octets: &[u8],
     asker: Asker,
-    _waker: &Arc<dyn Wake>,
+    waker: &Arc<dyn Wake>,
+    pending: &mut Option<Box<Pending>>,
     exchange: &mut Exchange,
     turn: &mut Turn<'_>,
 ) -> Result<Wanted, Error> {
@@ -113,6 +115,7 @@ pub fn prepare(
         };
         return Ok(reply(&answer.reply(), &head, exchange, turn));
     }
+    let mut caller = Caller { asker, waker, pending };
     match head.target {
         Target::Origin(path) => {
             access::come_in(&head, asker, exchange, turn)?;
@@ -125,8 +128,10 @@ pub fn prepare(
         Target::Authority(authority) => {
             check_loop(&head, turn)?;
             route(&authority, authority.port, exchange)?;
-            access::pass(&head, Way::Connect, asker, exchange, turn)?;
-            Ok(Wanted::Forward(Framing::Empty))
+            match access::pass(&head, Way::Connect, &mut caller, exchange, turn)? {
+                Some(until) => Ok(Wanted::Later(until)),
+                None => Ok(Wanted::Forward(Framing::Empty)),
+            }
         }
         Target::Absolute { scheme, authority, .. } => {
             // A request for `ws:` is forwarded only if it can become one.
@@ -137,7 +142,9 @@ pub fn prepare(
             route(&authority, authority.port.or(scheme.default_port()), exchange)?;
             exchange.offer = head.offer();
             let way = if exchange.offer.is_some() { Way::Ws } else { Way::Http };
-            access::pass(&head, way, asker, exchange, turn)?;
+            if let Some(until) = access::pass(&head, way, &mut caller, exchange, turn)? {
+                return Ok(Wanted::Later(until));
+            }
             if head.max_forwards == Some(0) {
                 return Ok(last_hop(&head, exchange, turn));
             }

@@ -27,9 +27,10 @@ use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::stream::{Received, Stream};
 use crate::observe::stats::{Shard, Wait};
 use crate::policy::tally::Line;
-use crate::wire::Method;
 use crate::wire::head::{find_end, leading_empty_lines};
+use crate::wire::{Framing, Method};
 
+use super::auth::Pending;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
 use super::flow::End;
 use super::foreign::foreign;
@@ -89,6 +90,8 @@ pub struct Session {
     open: bool,
     asker: Asker,
     waker: Arc<dyn Wake>,
+    /// What the request in hand waits for.
+    pending: Option<Box<Pending>>,
     /// For the client and the upstream.
     habits: [Habit; 2],
     /// Patience has failed once.
@@ -127,6 +130,7 @@ impl Session {
             open: false,
             asker,
             waker,
+            pending: None,
             habits: [habit; 2],
             impatient: false,
             waiting: Waiting::new(),
@@ -261,12 +265,20 @@ impl Session {
         let wanted = match head {
             Ok(length) => {
                 let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
-                let wanted = prepare(octets, self.asker, &self.waker, &mut exchange, turn);
+                let wanted = prepare(
+                    octets,
+                    self.asker,
+                    &self.waker,
+                    &mut self.pending,
+                    &mut exchange,
+                    turn,
+                );
                 if let Ok(Wanted::Later(until)) = wanted {
                     turn.ctx.spares.give(turn.spare, exchange);
                     return self.hold(until);
                 }
                 self.client.buffer.consume(length);
+                self.pending = None;
                 wanted
             }
             Err(e) => {
@@ -304,6 +316,15 @@ impl Session {
                 // nobody can tell. One that is refused by a rule was understood.
                 exchange.close =
                     e.kind() != Kind::HttpRequestDenied || self.asker.service == Service::Admin;
+                // What is here already costs nothing to pass over.
+                if let Some(length) = exchange.content_left()
+                    && let held = self.client.buffer.len()
+                    && length <= held as u64
+                {
+                    self.client.buffer.consume(length as usize);
+                    exchange.head_octets += length;
+                    exchange.leave_content(Framing::Empty);
+                }
                 Some(e)
             }
         };
@@ -395,6 +416,7 @@ impl Session {
                 destination: &exchange.destination.authority,
                 rule: exchange.rule.map(|rule| turn.policy.origins.name(rule)),
                 location,
+                challenge: challenge(error.status(), self.asker, turn),
                 html: exchange.facts.html,
             },
             connection(exchange.close, exchange.facts.version),
@@ -566,4 +588,10 @@ impl Session {
         self.open = false;
         exchange.finish(self.asker.address, &self.waker, turn);
     }
+}
+
+/// What a client is asked to prove.
+fn challenge<'t>(status: u16, asker: Asker, turn: &'t Turn<'_>) -> Option<&'t str> {
+    let rules = turn.policy.of(asker.listener).filter(|_| status == 407)?;
+    rules.auth.as_ref().map(|auth| auth.challenge())
 }

@@ -43,6 +43,7 @@ use crate::policy::{self, Access};
 use crate::proxy::admin::{self, Overview as _};
 use crate::proxy::request::Service;
 use crate::proxy::spare::Spares;
+use crate::proxy::verify::Verifier;
 use crate::proxy::{Context, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
 use crate::wire;
@@ -263,6 +264,8 @@ impl Server {
             },
             policy: policy::Current::new(options.access.policy(&addresses, options.open)),
             shaper: Shaper::default(),
+            failures: Arc::default(),
+            verifier: Verifier::default(),
             via: match options.via {
                 Via::Drawn => Some(draw_pseudonym()),
                 Via::Named(name) => Some(name),

@@ -52,6 +52,8 @@ pub(super) struct Survey {
     pub(super) first_length: Option<u8>,
     /// The `Transfer-Encoding` line.
     pub(super) coding_at: Option<u8>,
+    /// All `Proxy-Authorization` lines.
+    pub(super) credentials: LineSet,
     /// What `Connection` and `Proxy-Connection` say.
     pub(super) persistence: Persistence,
     /// `Upgrade`, and `Connection` names it (RFC 9110 §7.8).
@@ -100,6 +102,10 @@ impl Survey {
                     survey.drop.add(place);
                     has_upgrade = true;
                 }
+                Known::ProxyAuthorization => {
+                    survey.drop.add(place);
+                    survey.credentials.add(place);
+                }
                 // The Proxy-… three are for this hop (RFC 9110 §11.7); from an origin server they
                 // would make a client show the proxy's password to whoever asks. HTTP2-Settings
                 // belongs to an `Upgrade: h2c`, which goes no further.
@@ -107,7 +113,6 @@ impl Survey {
                 | Known::KeepAlive
                 | Known::ProxyAuthenticate
                 | Known::ProxyAuthenticationInfo
-                | Known::ProxyAuthorization
                 | Known::Te
                 | Known::Trailer => survey.drop.add(place),
                 known => other(place, known, header.value)?,

@@ -4,7 +4,7 @@
 //! ends, [`request`] and [`response`] turn a head into a value and write it for the next hop,
 //! [`chunked`] finds the end of a chunked body. Below them: [`field`] knows the names that matter,
 //! [`target`] reads request-targets and authorities, [`framing`] says where content ends, [`hop`]
-//! what must not travel further, [`upgrade`] what the connection may turn into, [`via`] who handled
+//! what must not travel further, [`credentials`] who asks, [`upgrade`] what the connection may turn into, [`via`] who handled
 //! the message before, [`forwarded`] on whose behalf. Apart from them [`client_hello`] reads how a TLS
 //! connection in a tunnel begins.
 //!
@@ -14,6 +14,7 @@
 
 pub mod chunked;
 pub mod client_hello;
+pub mod credentials;
 pub mod detect;
 pub mod field;
 pub mod forwarded;
@@ -28,6 +29,7 @@ pub mod upgrade;
 pub mod via;
 
 pub use chunked::{ChunkError, ChunkLimits, Chunked, Piece};
+pub use credentials::Credentials;
 pub use field::{Field, Known, Slots};
 pub use forwarded::Forwarded;
 pub use framing::{Framing, FramingError, ResponseFraming};
@@ -57,6 +59,7 @@ mod tests {
         let targets: &[(&str, Fuzz)] = &[
             ("chunked", super::chunked::fuzz),
             ("client_hello", super::client_hello::fuzz),
+            ("credentials", super::credentials::fuzz),
             ("detect", super::detect::fuzz),
             ("framing", super::framing::fuzz),
             ("request_head", super::request::fuzz),

@@ -8,6 +8,7 @@
 
 use httparse::Status;
 
+use super::credentials::Credentials;
 use super::field::{Field, Known, LineSet, Lines, Slots, write_line, write_number};
 use super::forwarded::{self, Forwarded, Received};
 use super::framing::{Framing, request_framing};
@@ -166,6 +167,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Whether a `Via` entry names `pseudonym`: the request has been here before (RFC 9110 §7.6.3).
     pub fn via_names(&self, pseudonym: &str) -> bool {
         self.lines.marked(self.vias).any(|value| via::names(value, pseudonym))
+    }
+
+    /// What it says about who asks; for this hop only, and never sent on.
+    #[inline]
+    pub fn credentials(&self) -> Credentials<'b> {
+        Credentials::of(self.lines.marked(self.survey.credentials))
     }
 
     /// Appends the head to send on: all fields in their order, case and octets, but the

@@ -13,6 +13,7 @@
 mod access;
 mod access_log;
 mod admin;
+mod auth;
 mod clients;
 mod connect;
 mod content;

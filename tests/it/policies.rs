@@ -110,8 +110,15 @@ fn hits_are_told_by_source_in_every_form() {
     }
     let admin = admin.parse().unwrap();
     let stats: Value = serde_json::from_str(fetch(admin, "/stats.json").text()).unwrap();
-    let expected =
-        [("protected-mode", 0), ("default", 0), ("--deny", 3), ("--allow", 1), ("--methods", 1)];
+    let expected = [
+        ("protected-mode", 0),
+        ("default", 0),
+        ("auth", 0),
+        ("--deny", 3),
+        ("--allow", 1),
+        ("--methods", 1),
+        ("--sni", 0),
+    ];
     let told = stats["rule_hits"].as_object().unwrap();
     assert_eq!(told.len(), expected.len(), "{told:?}");
     let metrics = fetch(admin, "/metrics");

@@ -22,6 +22,8 @@ const OTHERS: &[&str] = &[
     "observe/measure.rs",
     "observe/rule_hits.rs",
     "observe/summary.rs",
+    "policy/auth/file.rs",
+    "policy/auth/hash.rs",
     "policy/destination.rs",
     "policy/limits.rs",
     "policy/network.rs",

@@ -13,7 +13,12 @@ const NO_STATUS: u64 = 499;
 /// Appends the line for `r`, without a newline.
 pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, combined: bool) {
     ip(out, r.client.ip());
-    out.extend_from_slice(b" - - [");
+    out.extend_from_slice(b" - ");
+    match r.user {
+        "" => out.push(b'-'),
+        user => escape_word(out, user),
+    }
+    out.extend_from_slice(b" [");
     clock.write(out, Stamp::Clf, r.started);
     out.extend_from_slice(b"] \"");
     match r.version {
@@ -57,6 +62,16 @@ fn cut(out: &mut Vec<u8>, value: &[u8]) {
             out.extend_from_slice(b"...");
         }
         _ => escape(out, value),
+    }
+}
+
+/// As [`escape`], and white space as well: what follows is another column.
+fn escape_word(out: &mut Vec<u8>, word: &str) {
+    for (n, part) in word.split(' ').enumerate() {
+        if n > 0 {
+            out.extend_from_slice(b"\\x20");
+        }
+        escape(out, part.as_bytes());
     }
 }
 
@@ -106,6 +121,7 @@ mod tests {
             version: Some(Version::Http10),
             referer: b"http://www.example.com/start.html",
             user_agent: b"Mozilla/4.08 [en] (Win98; I ;Nav)",
+            user: "",
             status: 200,
             octets_from_client: 100,
             octets_to_client: 2526,

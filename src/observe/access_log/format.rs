@@ -95,6 +95,10 @@ impl Scratch {
             out.extend_from_slice(b" sni=");
             target::escape(out, sni.as_bytes());
         }
+        if !r.user.is_empty() {
+            out.extend_from_slice(b" user=");
+            target::escape(out, r.user.as_bytes());
+        }
         if let Some(rule) = r.rule {
             out.extend_from_slice(if r.would_deny { b" would-deny=" } else { b" rule=" });
             target::escape(out, rule.to_string().as_bytes());
@@ -183,6 +187,8 @@ impl Scratch {
         text.clear();
         target::escape(text, r.sni.unwrap_or_default().as_bytes());
         json_string(out, text);
+        out.extend_from_slice(b",\"user\":");
+        json_string(out, r.user.as_bytes());
         out.push(b'}');
     }
 }

@@ -19,6 +19,7 @@ fn plain() -> Record<'static> {
         version: Some(Version::Http11),
         referer: b"",
         user_agent: b"",
+        user: "",
         status: 200,
         octets_from_client: 120,
         octets_to_client: 1270,
@@ -111,13 +112,33 @@ fn json_lines() {
     check(
         Format::Json,
         &plain(),
-        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"octets_to_client":1270,"octets_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null,"sni":null}"#,
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"octets_to_client":1270,"octets_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null,"sni":null,"user":null}"#,
     );
     check(
         Format::Json,
         &Record { status: 0, method: "", target: b"", ..failed() },
-        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"octets_to_client":1270,"octets_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null,"sni":null}"#,
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"octets_to_client":1270,"octets_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null,"sni":null,"user":null}"#,
     );
+}
+
+#[test]
+fn a_user_stands_in_each_format_and_cannot_forge_a_column() {
+    for (user, text, json, common) in [
+        ("alice", " user=alice", "alice", " - alice ["),
+        (
+            "j\u{fc}rgen \"x\"",
+            " user=j\\xc3\\xbcrgen\\x20\\x22x\\x22",
+            "j\u{fc}rgen \"x\"",
+            r#" - j\xc3\xbcrgen\x20\"x\" ["#,
+        ),
+    ] {
+        let record = Record { user, ..plain() };
+        assert!(line(Format::Text, &record).contains(text), "{}", line(Format::Text, &record));
+        let value: Value = serde_json::from_str(&line(Format::Json, &record)).expect("JSON");
+        assert_eq!(value["user"], json);
+        let clf = line(Format::Common, &record);
+        assert!(clf.contains(common), "{clf}");
+    }
 }
 
 #[test]
@@ -127,11 +148,12 @@ fn every_json_line_has_the_same_keys() {
         value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
     };
     let expected = keys(&plain());
-    assert_eq!(expected.len(), 24);
+    assert_eq!(expected.len(), 25);
     for record in [
         failed(),
         Record { kind: RecordKind::Tunnel, ..plain() },
         Record { method: "", target: b"", status: 0, upstream: None, ..plain() },
+        Record { user: "alice", ..plain() },
     ] {
         assert_eq!(keys(&record), expected);
     }
@@ -177,7 +199,7 @@ fn credentials_reach_neither_format() {
     let record = Record { target: b"http://user:secret@example.com/", ..plain() };
     for format in [Format::Text, Format::Json] {
         let line = line(format, &record);
-        assert!(!line.contains("secret") && !line.contains("user"), "{line}");
+        assert!(!line.contains("secret") && !line.contains("user:"), "{line}");
         assert!(line.contains("http://***@example.com/"), "{line}");
     }
 }

@@ -28,6 +28,8 @@ pub struct Record<'a> {
     pub referer: &'a [u8],
     /// The request's `User-Agent`, any octets; the same.
     pub user_agent: &'a [u8],
+    /// Who asked, if that was proven; empty otherwise.
+    pub user: &'a str,
     /// Status code of the final response the client got; 0 if none was sent.
     pub status: u16,
     /// Octets received from the client for this exchange, heads included.

@@ -21,6 +21,7 @@ fn record(target: &[u8]) -> Record<'_> {
         version: Some(Version::Http11),
         referer: b"",
         user_agent: b"",
+        user: "",
         status: 200,
         octets_from_client: 120,
         octets_to_client: 1270,

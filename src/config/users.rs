@@ -1,0 +1,275 @@
+//! Users as they are written: on the command line, in a variable, in files.
+//!
+//! Where one is wrong the sentence names the option, the variable or the file with its line, and
+//! never shows what stands there: it may be a password.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::access::Unusable;
+use crate::policy::auth::file::{self, MOST_OCTETS, check_name};
+use crate::policy::auth::{Auth, Plain, Secret};
+use crate::wire::credentials::MAX_PART_OCTETS;
+
+/// The realm, unless another is given.
+pub const REALM: &str = "threadgate";
+
+/// Who proves by what to be whom; every value of the command line is checked, the variables and files
+/// are not read yet.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct UserOptions {
+    /// `USER:PASS`, each.
+    pub auth: Vec<Password>,
+    /// Variables that hold such lines.
+    pub env: Vec<String>,
+    /// Files of users with hashes.
+    pub files: Vec<PathBuf>,
+    /// What the users are asked for in the name of; [`REALM`] by default.
+    pub realm: Option<String>,
+}
+
+/// A user with its password, which does not show.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Users so far, and where each stands.
+#[derive(Default)]
+struct Users {
+    all: Vec<(Box<str>, Secret)>,
+    places: HashMap<Box<str>, String>,
+}
+
+impl Users {
+    fn add(&mut self, name: Box<str>, secret: Secret, place: String) -> Result<(), String> {
+        if let Some(before) = self.places.get(&name) {
+            return Err(format!("{place}: the user '{name}' stands in {before} already; give one"));
+        }
+        self.places.insert(name.clone(), place);
+        self.all.push((name, secret));
+        Ok(())
+    }
+
+    /// A user in plain.
+    fn add_plain(&mut self, text: &str, place: String) -> Result<(), String> {
+        let (name, password) = parse(text).map_err(|e| format!("{place}: {e}"))?;
+        self.add(name.into(), Secret::Plain(Plain(password.into())), place)
+    }
+
+    fn add_given(&mut self, given: &[Password]) -> Result<(), String> {
+        given.iter().try_for_each(|Password(text)| self.add_plain(text, "--auth".to_owned()))
+    }
+
+    fn add_variable(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let before = self.all.len();
+        for (line, n) in value.lines().zip(1..) {
+            let line = line.trim_end_matches('\r');
+            if !line.is_empty() {
+                self.add_plain(line, format!("--auth-env {name}: line {n}"))?;
+            }
+        }
+        if self.all.len() == before {
+            return Err(format!("--auth-env {name}: the variable is empty; set it to USER:PASS"));
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<(), Unusable> {
+        let shown = path.display();
+        let octets = read(path).map_err(|e| Unusable {
+            message: format!("--auth-file {shown}: cannot read it: {e}"),
+            denied: e.kind() == io::ErrorKind::PermissionDenied,
+        })?;
+        let users = file::parse(&octets).map_err(|wrong| match wrong.line {
+            0 => format!("--auth-file {shown}: {}", wrong.message),
+            line => format!("--auth-file {shown}:{line}: {}", wrong.message),
+        })?;
+        for user in users {
+            let place = format!("--auth-file {shown}:{}", user.line);
+            self.add(user.name, Secret::Hashed(user.hash), place)?;
+        }
+        Ok(())
+    }
+}
+
+impl UserOptions {
+    /// Whether users have to say who they are.
+    pub fn are_given(&self) -> bool {
+        !(self.auth.is_empty() && self.env.is_empty() && self.files.is_empty())
+    }
+
+    /// Whether all values can be understood, without a look at variables and files.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that begins with the name of the option.
+    pub fn check(&self) -> Result<(), String> {
+        Users::default().add_given(&self.auth)?;
+        if let Some(name) =
+            self.env.iter().find(|name| name.is_empty() || name.contains(['=', '\0']))
+        {
+            return Err(format!("--auth-env: '{name}' is not the name of a variable"));
+        }
+        let Some(realm) = &self.realm else { return Ok(()) };
+        if !self.are_given() {
+            return Err(
+                "--auth-realm: nobody is asked; give users with --auth-file, --auth-env or \
+                        --auth"
+                    .to_owned(),
+            );
+        }
+        match realm.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+            true if (1..=128).contains(&realm.len()) => Ok(()),
+            _ => Err("--auth-realm: give 1 to 128 characters of printable ASCII".to_owned()),
+        }
+    }
+
+    /// Reads variables and files; `None` if nobody has to say who it is.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a variable, a file, or a value.
+    pub fn build(&self) -> Result<Option<Arc<Auth>>, Unusable> {
+        if !self.are_given() {
+            return Ok(None);
+        }
+        let mut users = Users::default();
+        users.add_given(&self.auth)?;
+        for name in &self.env {
+            let value = std::env::var(name).map_err(|e| match e {
+                std::env::VarError::NotPresent => {
+                    format!("--auth-env {name}: there is no such variable; set it to USER:PASS")
+                }
+                std::env::VarError::NotUnicode(_) => {
+                    format!("--auth-env {name}: the variable is not UTF-8")
+                }
+            })?;
+            users.add_variable(name, &value)?;
+        }
+        for path in &self.files {
+            users.add_file(path)?;
+        }
+        let realm = self.realm.as_deref().unwrap_or(REALM);
+        Ok(Some(Arc::new(Auth::new(users.all, realm))))
+    }
+}
+
+/// User and password of `USER:PASS`.
+fn parse(text: &str) -> Result<(&str, &str), String> {
+    let Some((name, password)) = text.split_once(':') else {
+        return Err("there is no ':' between user and password; write USER:PASS".to_owned());
+    };
+    check_name(name)?;
+    let wrong = match password {
+        "" => "there is no password behind the ':'; write USER:PASS",
+        _ if password.len() > MAX_PART_OCTETS => "the password is longer than 1024 octets",
+        _ if password.chars().any(char::is_control) => "the password has a control character in it",
+        _ => return Ok((name, password)),
+    };
+    Err(wrong.to_owned())
+}
+
+/// The octets of a file, one more than there may be at most.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    File::open(path)?.take(MOST_OCTETS as u64 + 1).read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$2y$04$V9QQyxCWOTjxVrQJRjCLEeBHOl/34Oh9MAnNAWEhC4/yVRXabhhwq";
+
+    fn given(users: &[&str]) -> UserOptions {
+        let auth = users.iter().map(|text| Password((*text).to_owned())).collect();
+        UserOptions { auth, ..UserOptions::default() }
+    }
+
+    #[test]
+    fn users_are_read_with_every_printable_character() {
+        for text in ["a:b", "a:b:c", "a b: c ", "jürgen:päß", "a:!\"#$%&'()*+,-./;<=>?@[\\]^_`{|}~"]
+        {
+            let options = given(&[text]);
+            assert_eq!(options.check(), Ok(()), "{text}");
+            let auth = options.build().unwrap().unwrap();
+            assert!(auth.has_user(text.split(':').next().unwrap()), "{text}");
+        }
+        assert!(UserOptions::default().build().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_showing_it() {
+        for (users, says) in [
+            (&["secret"][..], "--auth: there is no ':'"),
+            (&[":secret"], "--auth: the user's name is empty"),
+            (&["a:"], "--auth: there is no password"),
+            (&["a:secret\n"], "--auth: the password has a control character"),
+            (&["a:secret", "a:secret2"], "--auth: the user 'a' stands in --auth already"),
+        ] {
+            let options = given(users);
+            let error = options.check().unwrap_err();
+            assert!(error.starts_with(says), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+            assert_eq!(options.build().unwrap_err().message, error);
+            assert!(!format!("{options:?}").contains("secret"));
+        }
+        let realm = |text: &str| UserOptions { realm: Some(text.to_owned()), ..given(&["a:b"]) };
+        assert_eq!(realm("house \"A\"").check(), Ok(()));
+        for wrong in ["", "ä", "a\r\nX: y", &"x".repeat(129)] {
+            assert!(realm(wrong).check().unwrap_err().starts_with("--auth-realm: give 1 to 128"));
+        }
+        let alone = UserOptions { realm: Some("x".to_owned()), ..UserOptions::default() };
+        assert!(alone.check().unwrap_err().contains("nobody is asked"));
+        let env = |name: &str| UserOptions { env: vec![name.to_owned()], ..UserOptions::default() };
+        assert!(env("").check().unwrap_err().contains("not the name of a variable"));
+        let missing = env("NO_SUCH_VARIABLE").build().unwrap_err();
+        assert!(missing.message.contains("there is no such variable"), "{missing:?}");
+    }
+
+    #[test]
+    fn a_variable_may_hold_several_lines() {
+        let mut users = Users::default();
+        users.add_variable("V", "a:1\r\n\nb:2:3").unwrap();
+        assert_eq!(users.all.len(), 2);
+        let error = users.add_variable("W", "c:1\nsecret").unwrap_err();
+        assert_eq!(
+            error,
+            "--auth-env W: line 2: there is no ':' between user and password; write USER:PASS"
+        );
+        assert!(users.add_variable("X", "\n").unwrap_err().contains("is empty"));
+    }
+
+    #[test]
+    fn files_are_named_by_their_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users");
+        let build = |text: &str, others: &[&str]| {
+            std::fs::write(&path, text).unwrap();
+            let options = UserOptions { files: vec![path.clone()], ..given(others) };
+            options.build().map(|auth| auth.unwrap().users())
+        };
+        assert_eq!(build(&format!("a:{HASH}\nb:{HASH}\n"), &["c:x"]), Ok(3));
+        assert_eq!(build("", &[]), Ok(0), "nobody is let in");
+        let says = |text: &str, others: &[&str]| build(text, others).unwrap_err().message;
+        let line = format!("--auth-file {}:", path.display());
+        assert!(says("a:secret", &[]).starts_with(&format!("{line}1: the user 'a': this is not")));
+        let twice = says(&format!("a:{HASH}"), &["a:x"]);
+        assert!(twice.ends_with("the user 'a' stands in --auth already; give one"), "{twice}");
+        std::fs::remove_file(&path).unwrap();
+        let gone = UserOptions { files: vec![path.clone()], ..given(&[]) }.build().unwrap_err();
+        assert!(gone.message.contains("cannot read it") && !gone.denied, "{gone:?}");
+        let dir = UserOptions { files: vec![dir.path().into()], ..given(&[]) }.build();
+        assert!(dir.unwrap_err().message.contains("cannot read it: Is a directory"));
+    }
+}

@@ -1,0 +1,222 @@
+//! The step between the rules that hold for everybody and those that hold for some: who asks?
+//!
+//! ```text
+//!            ┌──▶ no credentials, or none of ours ──▶ 407
+//! head ──────┤             ┌─ delayed ─┐    ┌──── verified elsewhere ───┐
+//!            └──▶ token ───┴───────────┴──▶ look ──┬────────────────────┴──┬──▶ user
+//!                          (wrong before)          └── known              └──▶ 407
+//! ```
+//!
+//! What has to wait leaves the head where it is, parks, and comes here again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::net::poll::{Owner, Wake};
+use crate::policy::auth::failures::{Gate, Guessing, Place};
+use crate::policy::auth::tag::Tag;
+use crate::policy::auth::{Auth, Known, Look};
+use crate::policy::decide::UNPROVEN;
+use crate::policy::origin::RuleId;
+use crate::wire::credentials::{NoToken, UserPass};
+use crate::wire::{Credentials, RequestHead};
+
+use super::Turn;
+use super::exchange::{CLIENT, Exchange};
+use super::request::{Asker, denied};
+use super::verify::Asked;
+
+/// How long a session waits for its credentials to be verified.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a request waits for before it is known whose it is; dropping it leaves all lines.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Until then its credentials are not looked at.
+    delayed: Option<(Place, Instant)>,
+    /// They are being verified, by these users' hashes.
+    asked: Option<(Asked, u64)>,
+    /// By then they have to be.
+    until: Option<Instant>,
+}
+
+/// Who asks, and what for it waits.
+pub(super) struct Caller<'a> {
+    pub(super) asker: Asker,
+    pub(super) waker: &'a Arc<dyn Wake>,
+    pub(super) pending: &'a mut Option<Box<Pending>>,
+}
+
+/// Finds out whose request it is, and leaves the name in the exchange. `Some` is when to come again at
+/// the latest: the waker is told earlier if it is known earlier.
+///
+/// # Errors
+///
+/// It is nobody's: 407, or what else is wrong with its credentials.
+pub(super) fn prove(
+    auth: &Arc<Auth>,
+    head: &RequestHead<'_, '_>,
+    caller: &mut Caller<'_>,
+    exchange: &mut Exchange,
+    turn: &Turn<'_>,
+) -> Result<Option<Instant>, Error> {
+    let reason = match head.credentials() {
+        Credentials::Basic(token) => match weigh(auth, token, caller, exchange, turn) {
+            Ok(later) => return Ok(later),
+            Err(e) => return Err(refuse(e, head, caller, exchange, turn)),
+        },
+        Credentials::None => UNPROVEN,
+        Credentials::Other => "only credentials of the Basic scheme are taken here",
+        Credentials::Repeated => {
+            let e = malformed("the request has more than one Proxy-Authorization");
+            return Err(refuse(e, head, caller, exchange, turn));
+        }
+    };
+    Err(refuse(unproven(reason), head, caller, exchange, turn))
+}
+
+/// What the token is worth.
+fn weigh(
+    auth: &Arc<Auth>,
+    token: &[u8],
+    caller: &mut Caller<'_>,
+    exchange: &mut Exchange,
+    turn: &Turn<'_>,
+) -> Result<Option<Instant>, Error> {
+    let tag = auth.tag(token);
+    let client = caller.asker.address.ip();
+    match caller.pending.as_mut().map(|pending| &pending.delayed) {
+        None => match turn.ctx.failures.gate(client, tag, turn.now) {
+            Gate::Open => {}
+            Gate::Delayed(place, until) => {
+                turn.counters.count(|c| c.auth_delays += 1);
+                let delayed = Some((place, until));
+                *caller.pending = Some(Box::new(Pending { delayed, ..Pending::default() }));
+                return Ok(Some(until));
+            }
+            Gate::Full => {
+                return Err(too_many("too many wrong credentials came from this address"));
+            }
+        },
+        Some(Some((_, until))) if turn.now < *until => return Ok(Some(*until)),
+        Some(_) => {}
+    }
+    let user = match answered(auth, caller) {
+        Some(user) => user.ok_or(Known::Compared),
+        None => match auth.look(tag, token, turn.now) {
+            Look::Proven(user, known) => {
+                if known == Known::Remembered {
+                    turn.counters.count(|c| c.auth_cache_hits += 1);
+                }
+                Ok(user)
+            }
+            Look::Wrong(known) => Err(known),
+            Look::NoToken(NoToken::Malformed(reason)) => return Err(unproven(reason)),
+            Look::NoToken(NoToken::Ambiguous) => {
+                return Err(malformed("the request's Proxy-Authorization can be read in two ways"));
+            }
+            Look::Unknown(read) => return verify(auth, tag, read, caller, turn).map(Some),
+        },
+    };
+    match user {
+        Ok(user) => {
+            exchange.user.push_str(user);
+            turn.ctx.failures.right(client, tag);
+            *caller.pending = None;
+            Ok(None)
+        }
+        Err(known) => {
+            turn.counters.count(|c| {
+                c.auth_failures += 1;
+                c.auth_cache_hits += u64::from(known == Known::Remembered);
+            });
+            let begun = exchange.times.started.unwrap_or(turn.now);
+            if let Some(Guessing(count)) = turn.ctx.failures.wrong(client, tag, begun, turn.now) {
+                log::warn!(
+                    "{client} has sent {count} wrong credentials; its next ones are looked at after a delay"
+                );
+            }
+            Err(unproven("the user name or the password is wrong"))
+        }
+    }
+}
+
+/// What was answered to the question that the request waits for, if it is one about these users.
+fn answered<'a>(auth: &'a Auth, caller: &Caller<'_>) -> Option<Option<&'a str>> {
+    let (asked, number) = caller.pending.as_ref()?.asked.as_ref()?;
+    let answer = asked.answer().filter(|_| *number == auth.number())?;
+    Some(auth.user(answer))
+}
+
+/// Has them verified. Answers until when to wait for that.
+#[cold]
+fn verify(
+    auth: &Arc<Auth>,
+    tag: Tag,
+    read: UserPass,
+    caller: &mut Caller<'_>,
+    turn: &Turn<'_>,
+) -> Result<Instant, Error> {
+    let pending = caller.pending.get_or_insert_default();
+    let until = *pending.until.get_or_insert(turn.now + PATIENCE);
+    if turn.now >= until {
+        return Err(busy("the password could not be checked in time"));
+    }
+    if pending.asked.as_ref().is_some_and(|(_, number)| *number == auth.number()) {
+        return Ok(until);
+    }
+    let verifier = &turn.ctx.verifier;
+    let owner = Owner { who: Arc::clone(caller.waker), tag: CLIENT };
+    let asked = verifier.join(auth, tag, &owner).or_else(|| {
+        let place = turn.ctx.failures.ask(caller.asker.address.ip())?;
+        let asked = verifier.ask(auth, tag, read, place, &owner)?;
+        turn.counters.count(|c| c.auth_verifications += 1);
+        Some(asked)
+    });
+    match asked {
+        Some(asked) => {
+            pending.asked = Some((asked, auth.number()));
+            Ok(until)
+        }
+        None => Err(busy("too many passwords are being checked")),
+    }
+}
+
+/// The request goes no further.
+#[cold]
+fn refuse(
+    error: Error,
+    head: &RequestHead<'_, '_>,
+    caller: &mut Caller<'_>,
+    exchange: &mut Exchange,
+    turn: &Turn<'_>,
+) -> Error {
+    *caller.pending = None;
+    exchange.rule = Some(RuleId::AUTH);
+    turn.policy.origins.hit(RuleId::AUTH);
+    if error.status() == 407 {
+        turn.counters.count(|c| c.auth_challenges += 1);
+    }
+    // The connection can go on if no content has to be read first.
+    exchange.leave_content(head.framing);
+    error
+}
+
+fn unproven(reason: &'static str) -> Error {
+    denied(reason).with_status(407)
+}
+
+fn too_many(reason: &'static str) -> Error {
+    Error::new(Side::Client, Phase::Request, Kind::HttpRequestDenied, reason)
+        .with_status(429)
+        .with_retry_after(5)
+}
+
+fn busy(reason: &'static str) -> Error {
+    denied(reason).with_status(503).with_retry_after(5)
+}
+
+fn malformed(reason: &'static str) -> Error {
+    Error::new(Side::Client, Phase::Request, Kind::HttpRequestError, reason)
+}

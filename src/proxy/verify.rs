@@ -1,0 +1,230 @@
+//! Passwords against hashes, on threads of their own: computing one takes a good part of a second.
+//!
+//! A session never moves there. It asks, parks, and is woken when the hash is computed, as with a
+//! name's addresses. Who asks for the same credentials at the same time waits for the same answer.
+//! There are at most two threads, begun when they are first needed, and a bounded line before
+//! them. They are never waited for: at the end of the process they end with it.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::net::poll::{Edge, Owner};
+use crate::policy::auth::Auth;
+use crate::policy::auth::failures::Place;
+use crate::policy::auth::tag::Tag;
+use crate::wire::credentials::UserPass;
+
+/// Threads at most: what they take is taken from the workers.
+const MOST_THREADS: usize = 2;
+/// Credentials that may wait for a thread.
+const QUEUED: usize = 256;
+/// How much other threads come first, as nice(1) has it.
+const NICE: i32 = 10;
+
+/// What there is to verify, and who does.
+pub struct Verifier {
+    shared: Arc<Shared>,
+    queue: Sender<Job>,
+    line: Receiver<Job>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    started: usize,
+    most: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Under the number of the users they are verified against.
+    questions: Mutex<HashMap<(u64, Tag), Arc<Question>>>,
+    /// Threads that wait for a job.
+    idle: std::sync::atomic::AtomicUsize,
+}
+
+struct Job {
+    auth: Arc<Auth>,
+    tag: Tag,
+    read: UserPass,
+    question: Arc<Question>,
+    _place: Place,
+}
+
+/// Credentials that are being verified, shared by all who wait for that.
+#[derive(Default)]
+struct Question(Mutex<Askers>);
+
+#[derive(Default)]
+struct Askers {
+    waiting: HashMap<u64, Owner>,
+    next: u64,
+    /// The user they are of, if any.
+    answer: Option<Option<u32>>,
+}
+
+/// A place among those who wait for one answer. Dropping it leaves; what nobody waits for any more is
+/// not computed.
+pub struct Asked {
+    question: Arc<Question>,
+    number: u64,
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Asked({})", self.number)
+    }
+}
+
+impl Asked {
+    /// The answer, once there is one.
+    pub fn answer(&self) -> Option<Option<u32>> {
+        self.question.0.lock().answer
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let owner = self.question.0.lock().waiting.remove(&self.number);
+        // Without the lock: it may be the last reference to a slot.
+        drop(owner);
+    }
+}
+
+impl Question {
+    fn join(self: &Arc<Self>, owner: Owner) -> Asked {
+        let mut askers = self.0.lock();
+        let number = askers.next;
+        askers.next += 1;
+        askers.waiting.insert(number, owner);
+        Asked { question: Arc::clone(self), number }
+    }
+
+    fn answer(&self, answer: Option<u32>) {
+        let woken = {
+            let mut askers = self.0.lock();
+            askers.answer = Some(answer);
+            std::mem::take(&mut askers.waiting)
+        };
+        for Owner { who, tag } in woken.into_values() {
+            // A hint like any edge: the asker may have given up and gone.
+            let _ = who.wake(tag, Edge::default());
+        }
+    }
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        let (queue, line) = bounded(QUEUED);
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let threads = Threads { started: 0, most: processors.min(MOST_THREADS) };
+        Self { shared: Arc::default(), queue, line, threads: Mutex::new(threads) }
+    }
+}
+
+impl Verifier {
+    /// Joins those who wait for the same, if there are any.
+    pub fn join(&self, auth: &Auth, tag: Tag, asker: &Owner) -> Option<Asked> {
+        let questions = self.shared.questions.lock();
+        questions.get(&(auth.number(), tag)).map(|question| question.join(asker.clone()))
+    }
+
+    /// Has credentials verified; the owner gets an edge when that is done, and what came of it
+    /// is remembered. `None` if too many wait.
+    pub fn ask(
+        &self,
+        auth: &Arc<Auth>,
+        tag: Tag,
+        read: UserPass,
+        place: Place,
+        asker: &Owner,
+    ) -> Option<Asked> {
+        let mut questions = self.shared.questions.lock();
+        let question = Arc::new(Question::default());
+        let asked = question.join(asker.clone());
+        let job = Job {
+            auth: Arc::clone(auth),
+            tag,
+            read,
+            question: Arc::clone(&question),
+            _place: place,
+        };
+        // One that is refused is dropped without the lock: its place has one of its own.
+        let refused = match self.queue.try_send(job) {
+            Ok(()) => {
+                questions.insert((auth.number(), tag), question);
+                None
+            }
+            Err(refused) => Some(refused),
+        };
+        drop(questions);
+        if refused.is_some() {
+            return None;
+        }
+        self.see_to_one();
+        Some(asked)
+    }
+
+    /// Threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.lock().started
+    }
+
+    /// Sees to it that there is a thread for the job just queued, if there may be one more.
+    fn see_to_one(&self) {
+        let mut threads = self.threads.lock();
+        let idle = self.shared.idle.load(std::sync::atomic::Ordering::SeqCst);
+        if threads.started >= threads.most
+            || (threads.started > 0 && idle >= self.line.len().max(1))
+        {
+            return;
+        }
+        let (shared, line) = (Arc::clone(&self.shared), self.line.clone());
+        let spawned = thread::Builder::new()
+            .name(format!("auth-{}", threads.started))
+            .spawn(move || shared.work(&line));
+        match spawned {
+            Ok(_) => threads.started += 1,
+            // Those already running get to it, or the asker's deadline does.
+            Err(e) => log::warn!("cannot start a thread for passwords: {e}"),
+        }
+    }
+}
+
+impl Shared {
+    /// Until the verifier is dropped.
+    fn work(&self, line: &Receiver<Job>) {
+        use std::sync::atomic::Ordering::SeqCst;
+        // Linux has it for each thread. Not to be allowed it changes nothing but who comes first.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        loop {
+            self.idle.fetch_add(1, SeqCst);
+            let job = line.recv();
+            self.idle.fetch_sub(1, SeqCst);
+            let Ok(job) = job else { return };
+            // A panic is no proof, and no end of the thread.
+            let found = catch_unwind(AssertUnwindSafe(|| self.verify(&job))).unwrap_or_else(|_| {
+                log::error!("verifying a password panicked");
+                None
+            });
+            self.questions.lock().remove(&(job.auth.number(), job.tag));
+            // Whoever still found the question in the table has joined it by now.
+            job.question.answer(found);
+        }
+    }
+
+    fn verify(&self, job: &Job) -> Option<u32> {
+        if job.question.0.lock().waiting.is_empty() {
+            return None;
+        }
+        let found = job.auth.verify(&job.read);
+        job.auth.learn(job.tag, found, Instant::now());
+        found
+    }
+}

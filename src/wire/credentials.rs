@@ -1,0 +1,223 @@
+//! Credentials for the proxy: `Proxy-Authorization` (RFC 9110 §11.7.2) of the Basic scheme (RFC 7617).
+//!
+//! [`Credentials::of`] looks at the field's lines and finds the token without looking at it: whoever has
+//! seen the same token before knows what it is worth. [`decode`] takes it apart. What either answers
+//! has a fixed text and none of the octets, for those are secret.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Octets of a user name, and of a password, at most. Longer ones are nobody's.
+pub const MAX_PART_OCTETS: usize = 1024;
+
+/// What the `Proxy-Authorization` lines of a request hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Credentials<'b> {
+    /// There is no such line.
+    None,
+    /// What stands behind the Basic scheme: a token, as far as is known.
+    Basic(&'b [u8]),
+    /// Another scheme, or something that is not one.
+    Other,
+    /// More than one line: two recipients could take two of them.
+    Repeated,
+}
+
+/// What a token is not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoToken {
+    /// More than one, or other things: two recipients could read it in two ways.
+    Ambiguous,
+    /// Credentials, for this reason.
+    Malformed(&'static str),
+}
+
+impl<'b> Credentials<'b> {
+    /// Of these lines' values.
+    #[inline]
+    pub fn of(mut values: impl Iterator<Item = &'b [u8]>) -> Self {
+        match (values.next(), values.next()) {
+            (None, _) => Self::None,
+            (Some(value), None) => Self::read(value),
+            (Some(_), Some(_)) => Self::Repeated,
+        }
+    }
+
+    #[inline]
+    fn read(value: &'b [u8]) -> Self {
+        let Some((scheme, rest)) = value.split_at_checked(5) else { return Self::Other };
+        // `credentials = auth-scheme 1*SP token68`
+        if !scheme.eq_ignore_ascii_case(b"basic") || rest.first().is_some_and(|o| *o != b' ') {
+            return Self::Other;
+        }
+        let mut token = rest;
+        while let [b' ', rest @ ..] = token {
+            token = rest;
+        }
+        Self::Basic(token)
+    }
+}
+
+/// User and password out of a token, in octets that should be UTF-8 (RFC 7617 §2.1).
+#[derive(Clone, Eq, PartialEq)]
+pub struct UserPass {
+    octets: Vec<u8>,
+    colon: usize,
+}
+
+impl UserPass {
+    /// The user's name.
+    pub fn user(&self) -> &[u8] {
+        self.octets.get(..self.colon).unwrap_or_default()
+    }
+
+    /// The password.
+    pub fn password(&self) -> &[u8] {
+        self.octets.get(self.colon + 1..).unwrap_or_default()
+    }
+}
+
+/// Shows neither.
+impl std::fmt::Debug for UserPass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UserPass(***)")
+    }
+}
+
+/// Takes a token apart.
+///
+/// # Errors
+///
+/// What it is not.
+pub fn decode(token: &[u8]) -> Result<UserPass, NoToken> {
+    if token.iter().any(|octet| matches!(octet, b' ' | b'\t' | b',' | b'"')) {
+        return Err(NoToken::Ambiguous);
+    }
+    take_apart(token).map_err(NoToken::Malformed)
+}
+
+fn take_apart(token: &[u8]) -> Result<UserPass, &'static str> {
+    // Four octets for three, and a colon between the parts.
+    if token.len() > MAX_PART_OCTETS / 3 * 4 * 2 {
+        return Err("the credentials are too long");
+    }
+    let octets = STANDARD.decode(token).map_err(|_| "the credentials are not base64")?;
+    let Some(colon) = memchr::memchr(b':', &octets) else {
+        return Err("the credentials have no colon behind the user's name");
+    };
+    if octets.iter().any(u8::is_ascii_control) {
+        return Err("the credentials have a control character");
+    }
+    let read = UserPass { octets, colon };
+    if read.user().len().max(read.password().len()) > MAX_PART_OCTETS {
+        return Err("the credentials are too long");
+    }
+    Ok(read)
+}
+
+/// The token that says this: what [`decode`] takes apart, and no other.
+pub fn encode(user: &str, password: &str) -> String {
+    STANDARD.encode([user.as_bytes(), b":", password.as_bytes()].concat())
+}
+
+/// A token that is understood is the only one for its user and password.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let lines = || bytes.split(|octet| *octet == b'\n');
+    match Credentials::of(lines()) {
+        Credentials::None => unreachable!("a line at least"),
+        Credentials::Repeated => assert!(lines().count() > 1),
+        Credentials::Other => {}
+        Credentials::Basic(token) => {
+            assert!(bytes.ends_with(token));
+            if let Ok(read) = decode(token) {
+                assert!(!read.user().contains(&b':'));
+                let texts =
+                    (std::str::from_utf8(read.user()), std::str::from_utf8(read.password()));
+                if let (Ok(user), Ok(password)) = texts {
+                    assert_eq!(encode(user, password).as_bytes(), token);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of<'b>(values: &[&'b str]) -> Credentials<'b> {
+        Credentials::of(values.iter().map(|value| value.as_bytes()))
+    }
+
+    #[test]
+    fn the_token_is_found() {
+        use Credentials::{Basic, None, Other, Repeated};
+        for (values, expected) in [
+            (&[][..], None),
+            (&["Basic YTpi"], Basic(b"YTpi")),
+            (&["bAsIc    YTpi"], Basic(b"YTpi")),
+            (&["Basic YTpi", "Basic YTpi"], Repeated),
+            (&["", "Basic YTpi"], Repeated),
+            (&["Basic YTpi, Basic eA=="], Basic(b"YTpi, Basic eA==")),
+            (&["Basic"], Basic(b"")),
+            (&["Basic "], Basic(b"")),
+            (&["Basic\tYTpi"], Other),
+            (&["BasicYTpi"], Other),
+            (&["Basics YTpi"], Other),
+            (&["Bearer YTpi"], Other),
+            (&["Digest username=\"a\", realm=\"b\""], Other),
+            (&[""], Other),
+            (&["x"], Other),
+        ] {
+            assert_eq!(of(values), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_has_a_user_a_colon_and_a_password() {
+        let parts = |token: &str| {
+            let read = decode(token.as_bytes())?;
+            let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+            Ok::<_, NoToken>((text(read.user()), text(read.password())))
+        };
+        for (user, password) in
+            [("a", "b"), ("a", ""), ("", "b"), ("a", "b:c:"), ("jürgen", "päß wörd€"), ("a", " b ")]
+        {
+            let (user, password) = (user.to_owned(), password.to_owned());
+            assert_eq!(parts(&encode(&user, &password)), Ok((user, password)));
+        }
+        // RFC 7617 §2.1
+        assert_eq!(parts("dGVzdDoxMjPCow=="), Ok(("test".to_owned(), "123£".to_owned())));
+        let long = encode(&"x".repeat(MAX_PART_OCTETS + 1), "");
+        for (token, says) in [
+            ("", "no colon"),
+            ("YWI=", "no colon"),
+            ("YTpi=", "not base64"),
+            ("YTpiYw", "not base64"),
+            // Bits behind the last octet.
+            ("YTpiYx==", "not base64"),
+            ("YTp_", "not base64"),
+            ("YTp\u{e9}", "not base64"),
+            ("YToKYg==", "control"),
+            (&long, "too long"),
+            (&"YTpi".repeat(MAX_PART_OCTETS), "too long"),
+        ] {
+            let Err(NoToken::Malformed(why)) = decode(token.as_bytes()) else { panic!("{token}") };
+            assert!(why.contains(says), "{token}: {why}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_twice_is_no_token() {
+        for token in ["YTpi, Basic eA==", "YTpi eA==", "YTpi\teA==", "YTpi,", "realm=\"x\""] {
+            assert_eq!(decode(token.as_bytes()), Err(NoToken::Ambiguous), "{token}");
+        }
+    }
+
+    #[test]
+    fn what_is_decoded_does_not_show() {
+        let read = decode(encode("me", "secret").as_bytes()).unwrap();
+        assert_eq!(format!("{read:?}"), "UserPass(***)");
+    }
+}
