@@ -19,6 +19,10 @@ IMPATIENT = "--cfg threadgate_impatient"
 """The compiler's switch that leaves a worker's patience out (see src/server/workers.rs)."""
 
 
+PLAIN = {"threadgate", "threadgate-log", "threadgate-access", "threadgate-denying"}
+"""The same program with other options."""
+
+
 def build_load() -> Path:
     return cargo("--bench", "load")
 
@@ -31,9 +35,9 @@ def build_proxies(
     A peer that does not build is added to `missing`; threadgate has to.
     """
     built: dict[str, Path] = {}
-    if wanted & {"threadgate", "threadgate-log"}:
+    if wanted & PLAIN:
         plain = given.resolve() if given else cargo("--bin", "threadgate")
-        built |= dict.fromkeys(("threadgate", "threadgate-log"), plain)
+        built |= dict.fromkeys(PLAIN, plain)
     if "threadgate-impatient" in wanted:
         # A directory of its own, else each kind would make cargo build the other anew.
         target = target_directory() / "impatient"

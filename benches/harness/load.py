@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -56,15 +57,19 @@ def run_wrk(
     clients: int,
     seconds: int,
     around: tuple[str, ...] = (),
+    credentials: str | None = None,
 ) -> dict[str, Any]:
-    """Keep-alive requests in absolute-form: requests, requests/s, p99 in ms, errors.
+    """Keep-alive requests in absolute-form: requests, requests/s, p99 in ms, errors, refusals.
 
-    `around` is a command that runs the one given to it, as `perf stat` does.
+    `around` is a command that runs the one given to it, as `perf stat` does. `credentials` go out as
+    `Proxy-Authorization`.
     """
     pinned = ["taskset", "-c", str(core)] if core is not None else []
     script = str(TEMPLATES / "absolute.lua")
     command = [*around, *pinned, tool("wrk"), "-t1", f"-c{clients}", f"-d{seconds}s", "--latency"]
     command += ["-s", script, f"http://127.0.0.1:{port}/", "--", origin]
+    if credentials is not None:
+        command.append(base64.b64encode(credentials.encode()).decode())
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     try:
         return read_wrk(done.stdout)
@@ -79,9 +84,10 @@ def read_wrk(said: str) -> dict[str, Any]:
     p99 = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s|m|h)$", said, re.MULTILINE)
     if not requests or not rate or not p99:
         raise ValueError(said)
-    errors = 0
+    errors = refusals = 0
     if refused := re.search(r"Non-2xx or 3xx responses: (\d+)", said):
-        errors += int(refused[1])
+        refusals = int(refused[1])
+        errors += refusals
     if failed := re.search(r"Socket errors: (.*)", said):
         errors += sum(int(count) for count in re.findall(r"\d+", failed[1]))
     return {
@@ -89,6 +95,7 @@ def read_wrk(said: str) -> dict[str, Any]:
         "rate": float(rate[1]),
         "p99_ms": float(p99[1]) * MILLISECONDS[p99[2]],
         "errors": errors,
+        "refusals": refusals,
     }
 
 

@@ -59,17 +59,31 @@ def verify(bench: Bench, proxy: Proxy) -> None:
         raise BenchError(f"{proxy.name} does not answer right: {said}")
 
 
-def keepalive(bench: Bench, proxy: Proxy, clients: int) -> Sample:
+def keepalive(
+    bench: Bench, proxy: Proxy, clients: int, credentials: str | None = None
+) -> Sample:
     before = procs.cpu_seconds(proxy.process.pid)
     port = proxy.http_port
-    said = run_wrk(bench.setup.core, port, bench.origin, clients, bench.seconds)
+    said = run_wrk(
+        bench.setup.core, port, bench.origin, clients, bench.seconds, credentials=credentials
+    )
     used = procs.cpu_seconds(proxy.process.pid) - before
     return {
         "cpu_us": used * 1e6 / max(1, said["done"]),
         "rate": said["rate"],
         "p99_ms": said["p99_ms"],
         "errors": said["errors"],
+        "done": said["done"],
+        "refusals": said["refusals"],
     }
+
+
+def refusals(bench: Bench, proxy: Proxy, clients: int) -> Sample:
+    """Requests that a rule refuses, on kept connections: every other answer is an error."""
+    sample = keepalive(bench, proxy, clients)
+    refused = sample["refusals"]
+    wrong = sample["errors"] - refused + max(0, sample["done"] - refused)
+    return {"cpu_us": sample["cpu_us"], "rate": sample["rate"], "errors": wrong}
 
 
 def requests(bench: Bench, proxy: Proxy, mode: str) -> Sample:

@@ -87,6 +87,10 @@ def fill(template: str, to: Path, values: dict[str, object]) -> Path:
     return to
 
 
+CREDENTIALS = "bench:of threadgate"
+"""User and password where a row has them."""
+
+
 def start_threadgate(setup: Setup, name: str, extra: tuple[str, ...] = ()) -> Proxy:
     port_file = setup.directory / f"{name}.port"
     port_file.unlink(missing_ok=True)
@@ -121,6 +125,15 @@ def threadgate_command(
 
 def start_threadgate_logging(setup: Setup, name: str) -> Proxy:
     return start_threadgate(setup, name, ("--access-log", str(setup.directory / "access.log")))
+
+
+def start_threadgate_access(setup: Setup, name: str) -> Proxy:
+    access = ("--auth", CREDENTIALS, "--allow-client", "127.0.0.0/8")
+    return start_threadgate(setup, name, ("--access-log", "off", *access))
+
+
+def start_threadgate_denying(setup: Setup, name: str) -> Proxy:
+    return start_threadgate(setup, name, ("--access-log", "off", "--deny", "127.0.0.0/8"))
 
 
 def start_haproxy(setup: Setup, name: str, splice: bool = False) -> Proxy:
@@ -234,6 +247,8 @@ def nginx_command(config: Path) -> list[str]:
 STARTERS: dict[str, Callable[[Setup, str], Proxy]] = {
     "threadgate": start_threadgate,
     "threadgate-log": start_threadgate_logging,
+    "threadgate-access": start_threadgate_access,
+    "threadgate-denying": start_threadgate_denying,
     "threadgate-impatient": start_threadgate,
     "threadgate-counting": start_threadgate,
     "threadgate-counting-log": start_threadgate_logging,

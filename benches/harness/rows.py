@@ -11,7 +11,7 @@ from functools import partial
 
 from harness import counting, measure
 from harness.measure import Bench, Sample
-from harness.peers import Proxy
+from harness.peers import CREDENTIALS, Proxy
 
 KEPT = ("threadgate", "haproxy", "nginx", "squid", "apache", "goproxy", "privoxy")
 """Those that take a second request on a connection: not tinyproxy."""
@@ -100,6 +100,8 @@ class Row:
     """threadgate is given a name with a black-holed address before the right one."""
     subject: str = field(default="threadgate")
     """Whose numbers the goals are about."""
+    verified: bool = True
+    """The load client looks at responses first: only where it gets them without credentials."""
 
 
 NO_FAILURE = Goal("failed", 0)
@@ -333,6 +335,25 @@ ROWS: tuple[Row, ...] = (
         ("cpu_us",),
         (Goal("cpu_us", 1.1, "threadgate"),),
         subject="threadgate-log",
+    ),
+    Row(
+        "access-cost",
+        "keepalive-64 with credentials and a client network to check, against neither",
+        ("threadgate", "threadgate-access"),
+        partial(measure.keepalive, clients=64, credentials=CREDENTIALS),
+        ("cpu_us",),
+        (Goal("cpu_us", 1.05, "threadgate"),),
+        subject="threadgate-access",
+        verified=False,
+    ),
+    Row(
+        "denied",
+        "requests that a rule refuses, 64 clients on kept connections",
+        ("threadgate-denying",),
+        partial(measure.refusals, clients=64),
+        ("rate", "cpu_us"),
+        subject="threadgate-denying",
+        verified=False,
     ),
     Row(
         "start",

@@ -26,7 +26,7 @@ Transfer/sec:     60.15MB
 class Wrk(unittest.TestCase):
     def test_numbers_are_found(self):
         said = read_wrk(WRK.format(p99="2.50ms", errors=""))
-        self.assertEqual(said, {"done": 105210, "rate": 52604.61, "p99_ms": 2.5, "errors": 0})
+        self.assertEqual(said, {"done": 105210, "rate": 52604.61, "p99_ms": 2.5, "errors": 0, "refusals": 0})
 
     def test_a_percentile_has_any_unit(self):
         for text, milliseconds in (("630.00us", 0.63), ("1.25s", 1250), ("0.50m", 30000)):
