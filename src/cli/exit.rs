@@ -22,6 +22,8 @@ pub enum Exit {
     Failure,
     /// The command line cannot be understood.
     Usage,
+    /// A rule was against something.
+    Denied,
     /// It cannot listen, or connect from, where it was told to (`EX_UNAVAILABLE`).
     Unavailable,
     /// The system does not permit what was asked (`EX_NOPERM`).
@@ -37,6 +39,7 @@ impl Exit {
             Self::Clean => 0,
             Self::Failure => 1,
             Self::Usage => 2,
+            Self::Denied => 3,
             Self::Unavailable => 69,
             Self::NoPermission => 77,
             Self::Configuration => 78,
@@ -69,6 +72,15 @@ impl Failure {
     pub(crate) fn unusable(Unusable { message, denied }: Unusable) -> Self {
         let exit = if denied { Exit::NoPermission } else { Exit::Configuration };
         Self { exit, message }
+    }
+
+    /// Rules were against so many requests, which `--fail-on-deny` makes a failure.
+    pub(crate) fn denied(refused: u64, reported: u64) -> Self {
+        let message = format!(
+            "--fail-on-deny: {refused} requests were refused, {reported} would have been; the access \
+             log has them (--access-log)"
+        );
+        Self { exit: Exit::Denied, message }
     }
 
     /// What went wrong while it started or ran.
@@ -232,6 +244,7 @@ mod tests {
             (Exit::Clean, 0),
             (Exit::Failure, 1),
             (Exit::Usage, 2),
+            (Exit::Denied, 3),
             (Exit::Unavailable, 69),
             (Exit::NoPermission, 77),
             (Exit::Configuration, 78),

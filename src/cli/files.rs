@@ -15,7 +15,7 @@ const DESCRIPTORS: [&str; 4] = ["/dev/fd", "/dev/stderr", "/dev/stdout", "/proc"
 /// Writes `text` to `file` so that whoever waits for it may read it as soon as it is there: beside it,
 /// then renamed. What is no regular file is never replaced: a FIFO or a character device is written to,
 /// without waiting for whoever reads it.
-fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_whole(file: &Path, text: &str) -> io::Result<()> {
     match standing(file)? {
         None => replace(file, text),
         Some(it) if it.is_fifo() || it.is_char_device() => write_into(file, text),
@@ -121,7 +121,7 @@ impl Drop for OwnFile {
 }
 
 /// Opens a file to read, if it is a regular one: a FIFO would wait for its writer.
-fn open_regular(path: &Path) -> io::Result<File> {
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     match standing(path)? {
         Some(it) if !it.is_file() => Err(no_file()),
         _ => File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path),

@@ -110,9 +110,14 @@ Access:
                                     repeated; read again on SIGHUP
       --auth-realm TEXT             shown by browsers that ask (default threadgate)
       --policy MODE                 what is done with requests that no --allow names:
-                                    open lets them through, enforce refuses them; report
+                                    open lets them through, enforce refuses them; learn
+                                    is open and writes down what was reached; report
                                     refuses nothing, and logs what enforce would refuse
                                     (default open)
+      --learn-file FILE             where --policy learn writes it, as a list of domains
+                                    for --allow-list: at the end, and on HUP and USR2
+      --fail-on-deny                exit with 3 instead of 0 if a rule was against any
+                                    request, be it refused or reported
       --sni off|check|match         the name with which TLS begins in a tunnel: not
                                     looked at, judged like the CONNECT's if rules are
                                     about names, or it has to be the same besides
@@ -188,8 +193,8 @@ Signals: TERM and INT stop it, HUP and USR1 open the access log and read hosts f
 again, USR2 writes counters to stderr.
 
 Exit status: 0 stopped by a signal or --exit-after, 1 failed while running, 2 wrong
-command line, 69 cannot listen or connect from there, 77 not permitted, 78 wrong
-configuration.
+command line, 3 something was denied (--fail-on-deny), 69 cannot listen or connect from
+there, 77 not permitted, 78 wrong configuration.
 
 More: man threadgate, and docs/guide in the source.
 ";

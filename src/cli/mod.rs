@@ -17,6 +17,7 @@ mod exit;
 mod files;
 mod help;
 mod inherited;
+mod learn_file;
 mod logging;
 mod nearest;
 mod readiness;

@@ -12,6 +12,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::files::{self, OwnFile};
+use crate::cli::learn_file::LearnFile;
 use crate::cli::logging;
 use crate::cli::readiness::Readiness;
 use crate::config::{Config, ExitAfter, LogTarget};
@@ -38,6 +39,10 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let mut options = config.options().map_err(Failure::unusable)?;
     if let Some((Destination::Stdout, format)) = &mut options.access_log {
         *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
+    }
+    let learn_file = config.learn_file.as_deref().map(LearnFile::open).transpose()?;
+    if let Some(file) = &learn_file {
+        options.learnt = file.learnt();
     }
     let enough = Arc::new(Enough::default());
     if let Some(ExitAfter::Exchanges(count)) = config.exit_after {
@@ -70,9 +75,13 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
                 readiness.reloading();
                 server.reopen_log();
                 reread_hosts(&server);
+                learn_file.iter().for_each(LearnFile::write_or_warn);
                 readiness.ready(&listening);
             }
-            SIGUSR2 => tell(log::Level::Info, &server.report()),
+            SIGUSR2 => {
+                tell(log::Level::Info, &server.report());
+                learn_file.iter().for_each(LearnFile::write_or_warn);
+            }
             _ => {
                 by_signal = true;
                 break;
@@ -85,7 +94,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         // What ended the wait has ended this source of signals, too.
         signals = self::signals()?;
     }
-    drain(server, signals, own_files, config)
+    drain(server, signals, own_files, learn_file, config)
 }
 
 fn signals() -> Result<Signals, Failure> {
@@ -141,6 +150,7 @@ fn drain(
     server: Server,
     mut signals: Signals,
     own_files: [Option<OwnFile>; 2],
+    learn_file: Option<LearnFile>,
     config: &Config,
 ) -> Result<(), Failure> {
     log::info!(
@@ -156,26 +166,41 @@ fn drain(
             let handle = Closing(handle);
             let report = server.report_reader();
             let closed = server.shutdown(grace);
-            tell(log::Level::Debug, &report());
+            let report = report();
+            tell(log::Level::Debug, &report);
             drop(handle);
-            closed
+            (closed, report.counters.denials)
         })
         .map_err(|e| failed(format!("cannot start a thread: {e}")))?;
     for signal in &mut signals {
         if matches!(signal, SIGTERM | SIGINT) {
             log::warn!("stopped at once; connections were cut");
             finish_log(LAST_LINES);
+            learn_file.iter().for_each(LearnFile::write_or_warn);
             drop(own_files);
             remove_socket();
             std::process::exit(Exit::Failure.code().into());
         }
     }
-    match drained.join() {
-        Ok(0) => log::info!("stopped"),
-        Ok(closed) => log::info!("stopped; {closed} connections had to be closed"),
-        Err(_) => return Err(failed("the shutdown failed by a defect of ours".to_owned())),
+    let drained = drained.join();
+    if let Some(file) = &learn_file {
+        file.write()?;
     }
-    Ok(())
+    let [refused, reported] = match drained {
+        Ok((0, denials)) => {
+            log::info!("stopped");
+            denials
+        }
+        Ok((closed, denials)) => {
+            log::info!("stopped; {closed} connections had to be closed");
+            denials
+        }
+        Err(_) => return Err(failed("the shutdown failed by a defect of ours".to_owned())),
+    };
+    match config.fail_on_deny && refused + reported > 0 {
+        true => Err(Failure::denied(refused, reported)),
+        false => Ok(()),
+    }
 }
 
 /// Ends the wait for signals when it drops, a defect on the way included.

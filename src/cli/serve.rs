@@ -21,6 +21,7 @@ use crate::config::{
 use crate::net::listener::Place;
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
+use crate::policy::decide::Mode;
 use crate::proxy::Timeouts;
 use crate::upstream::pool;
 
@@ -248,6 +249,14 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "SIZE")]
     max_bytes: Option<String>,
 
+    /// file that gets what was reached
+    #[argh(option, arg_name = "FILE")]
+    learn_file: Option<String>,
+
+    /// exit with 3 if anything was denied
+    #[argh(switch)]
+    fail_on_deny: bool,
+
     /// say more
     #[argh(switch, short = 'v')]
     verbose: u8,
@@ -362,10 +371,13 @@ impl ServeArgs {
                     max_bytes: self.max_bytes,
                 },
             },
+            learn_file: read("--learn-file", self.learn_file, file_name)?,
+            fail_on_deny: self.fail_on_deny,
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),
         };
         each_file_once(&config)?;
+        learns(&config)?;
         config.access.check()?;
         Ok(config)
     }
@@ -450,6 +462,7 @@ fn each_file_once(config: &Config) -> Result<(), String> {
         ("--port-file", config.port_file.as_ref()),
         ("--access-log", log),
         ("--admin", admin),
+        ("--learn-file", config.learn_file.as_ref()),
     ];
     let files: Vec<_> = files
         .into_iter()
@@ -462,6 +475,20 @@ fn each_file_once(config: &Config) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A policy that learns has somewhere to write it, and only such a one has.
+fn learns(config: &Config) -> Result<(), String> {
+    match (config.access.policy == Mode::Learn, &config.learn_file) {
+        (true, None) => {
+            Err("--policy learn: needs a file for what is reached; give --learn-file FILE"
+                .to_owned())
+        }
+        (false, Some(_)) => {
+            Err("--learn-file: only --policy learn learns anything; give both".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn file_name(text: &str) -> Result<PathBuf, String> {

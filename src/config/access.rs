@@ -330,7 +330,7 @@ pub fn parse_deny_with(text: &str) -> Result<DenyWith, String> {
 /// A sentence to print after the name of the option.
 pub fn parse_mode(text: &str) -> Result<Mode, String> {
     let mode = Mode::ALL.into_iter().find(|mode| mode.word() == text);
-    mode.ok_or_else(|| format!("'{text}' is not a policy; give open, report or enforce"))
+    mode.ok_or_else(|| format!("'{text}' is not a policy; give open, learn, report or enforce"))
 }
 
 /// Reads what is made of the name in a ClientHello.

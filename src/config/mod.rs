@@ -98,6 +98,10 @@ pub struct Config {
     pub open: bool,
     /// Who may do what.
     pub access: AccessOptions,
+    /// File that gets what was reached, with a policy that learns.
+    pub learn_file: Option<PathBuf>,
+    /// Whether a request that a rule is against makes the exit status 3.
+    pub fail_on_deny: bool,
     /// When messages on stderr, and the access log on a terminal, are in colour.
     pub color: Color,
     /// How many times more (or, below zero, less) than usual we say on stderr.
@@ -168,6 +172,8 @@ impl Default for Config {
             forwarded_for: false,
             open: false,
             access: AccessOptions::default(),
+            learn_file: None,
+            fail_on_deny: false,
             color: Color::Auto,
             verbosity: 0,
         }

@@ -63,6 +63,8 @@ pub struct Reach {
     otherwise: Otherwise,
     /// There is something to be noted when the request is connected.
     settles: bool,
+    /// Where it is connected to is learnt.
+    learns: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,8 +91,10 @@ pub enum Mode {
     /// What no rule names goes through.
     #[default]
     Open,
-    /// Nothing is refused that another mode would not refuse but by a rule on requests: what
-    /// [`Enforce`](Self::Enforce) would refuse is logged and counted.
+    /// The same, and what is reached is written down as a list that allows it.
+    Learn,
+    /// No rule on requests refuses anything: what [`Enforce`](Self::Enforce) would refuse is logged and
+    /// counted.
     Report,
     /// What no rule names is refused.
     Enforce,
@@ -98,12 +102,13 @@ pub enum Mode {
 
 impl Mode {
     /// All of them, in order.
-    pub const ALL: [Self; 3] = [Self::Open, Self::Report, Self::Enforce];
+    pub const ALL: [Self; 4] = [Self::Open, Self::Learn, Self::Report, Self::Enforce];
 
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Open => "open",
+            Self::Learn => "learn",
             Self::Report => "report",
             Self::Enforce => "enforce",
         }
@@ -174,14 +179,16 @@ impl Rules {
 
     /// Whether anything depends on the name of a host.
     pub fn judge_names(&self) -> bool {
-        self.mode != Mode::Open || self.filter.is_some() || self.rules.judge_names()
+        matches!(self.mode, Mode::Report | Mode::Enforce)
+            || self.filter.is_some()
+            || self.rules.judge_names()
     }
 
     /// A rule is against something that is not a request.
     pub(super) fn against(&self, rule: RuleId, reason: &'static str) -> Decision {
         match self.mode {
             Mode::Report => would_deny(reason, rule),
-            Mode::Open | Mode::Enforce => deny(reason, rule),
+            Mode::Open | Mode::Learn | Mode::Enforce => deny(reason, rule),
         }
     }
 
@@ -266,7 +273,8 @@ impl Rules {
                 return deny(UNPROVEN, RuleId::AUTH);
             }
         }
-        reach.settles = reach.rules.is_some();
+        reach.learns = self.mode == Mode::Learn;
+        reach.settles = reach.rules.is_some() || reach.learns;
         decision
     }
 
@@ -281,7 +289,7 @@ impl Rules {
         let refuse = |rule, reason| match self.mode {
             Mode::Report if unserved => Otherwise::Deny(RuleId::PROTECTED, UNSERVED),
             Mode::Report => Otherwise::Report(rule, reason, self.scope),
-            Mode::Open | Mode::Enforce => Otherwise::Deny(rule, reason),
+            Mode::Open | Mode::Learn | Mode::Enforce => Otherwise::Deny(rule, reason),
         };
         if let Some((rule, reason)) = self.bounds.refuse(request) {
             let otherwise = refuse(rule, reason);
@@ -343,7 +351,9 @@ impl Rules {
                     (None, Some(refuse(found.rule, "the destination is on a block list")))
                 }
                 // An exception in a block list takes back what such a list says, and no more.
-                Some(found) if found.by_allow_list || self.mode == Mode::Open => {
+                Some(found)
+                    if found.by_allow_list || matches!(self.mode, Mode::Open | Mode::Learn) =>
+                {
                     (Some(found.rule), Some(Otherwise::Guard(self.scope)))
                 }
                 _ => (None, None),
@@ -361,7 +371,7 @@ impl Rules {
         }
         let otherwise = match self.mode {
             _ if unserved => Otherwise::Deny(RuleId::PROTECTED, UNSERVED),
-            Mode::Open => Otherwise::Guard(self.scope),
+            Mode::Open | Mode::Learn => Otherwise::Guard(self.scope),
             Mode::Report | Mode::Enforce => refuse(RuleId::DEFAULT, "no rule allows this request"),
         };
         trace.note(|| told(Step::Acl, otherwise, None, format!("--policy {}", self.mode.word())));
@@ -398,7 +408,7 @@ impl Reach {
                 let reason = "a rule refuses the destination's address";
                 match mode {
                     Mode::Report => report(rule.id, reason, scope, ip),
-                    Mode::Open | Mode::Enforce => deny(reason, rule.id),
+                    Mode::Open | Mode::Learn | Mode::Enforce => deny(reason, rule.id),
                 }
             }
             None => match self.otherwise {
@@ -439,12 +449,17 @@ impl Reach {
         self.settles
     }
 
+    /// Whether it is to be learnt where the request is connected to.
+    pub fn learns(&self) -> bool {
+        self.learns
+    }
+
     /// Forgets the request.
     pub fn clear(&mut self) {
         self.rules = None;
         self.except.clear();
         self.otherwise = Otherwise::default();
-        self.settles = false;
+        (self.settles, self.learns) = (false, false);
     }
 }
 

@@ -5,8 +5,8 @@
 //! [`url`] and [`response`] (what is said of messages), [`list`], [`domains`] and [`filter`] (lists of
 //! domains, how they are kept, what they say), [`guard`] (what holds without a rule), [`decide`] (the
 //! order of it all), [`hello`] (the same for the name in a tunnel), [`trace`] (how it came about),
-//! [`deny_with`] (what is answered), [`limits`] (how much and how fast), [`bucket`], [`tally`] and
-//! [`shape`] (who keeps count of that). A [`Policy`] is a value that never changes; reading it again
+//! [`deny_with`] (what is answered), [`learn`] (what was reached), [`limits`] (how much and how fast),
+//! [`bucket`], [`tally`] and [`shape`] (who keeps count of that). A [`Policy`] is a value that never changes; reading it again
 //! makes another one, which the workers take up between two turns.
 
 pub mod auth;
@@ -19,6 +19,7 @@ pub mod domains;
 pub mod filter;
 pub mod guard;
 pub mod hello;
+pub mod learn;
 pub mod limits;
 pub mod list;
 pub mod network;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::hosts::without_dot;
@@ -167,6 +167,11 @@ impl Exchange {
     pub(super) fn settle(&mut self, address: SocketAddr, turn: &Turn<'_>) {
         let decision = self.reach.judge(address.ip(), address.port());
         self.note_decision(decision, turn);
+        if self.reach.learns() {
+            let Destination { ip, port, .. } = self.destination;
+            let host = without_dot(self.destination.host().trim_matches(['[', ']']));
+            turn.ctx.learnt.reach(host, port, ip, SystemTime::now());
+        }
     }
 
     /// Notes what decided, each rule once: the request may be sent again.

@@ -35,6 +35,7 @@ fn context(pipes: usize) -> Context {
         shaper: Shaper::default(),
         failures: Arc::default(),
         verifier: Default::default(),
+        learnt: Arc::default(),
         via: None,
         own: OwnAddresses::default(),
         poller: Arc::clone(&poller),

@@ -44,6 +44,7 @@ use crate::net::timers::LONGEST;
 use crate::observe::access_log::AccessLog;
 use crate::observe::stats::Shard;
 use crate::policy::auth::failures::Failures;
+use crate::policy::learn::Learnt;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Policy};
 use crate::upstream::pool::Pool;
@@ -108,6 +109,8 @@ pub struct Context {
     pub failures: Arc<Failures>,
     /// Passwords that are being verified.
     pub verifier: Verifier,
+    /// What was reached, if that is to be known.
+    pub learnt: Arc<Learnt>,
     /// Our pseudonym in `Via`, unless nothing is to be added.
     pub via: Option<String>,
     /// Whether origin servers are told who asks.

@@ -38,6 +38,7 @@ use crate::observe::access_log::{AccessLog, Destination, Format};
 use crate::observe::report::Report;
 use crate::observe::stats::{Snapshot, Stats};
 use crate::policy::guard::Scope;
+use crate::policy::learn::Learnt;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Access};
 use crate::proxy::admin::{self, Overview as _};
@@ -102,6 +103,8 @@ pub struct Options {
     pub open: bool,
     /// Who may do what.
     pub access: Access,
+    /// What was reached, for a policy that learns.
+    pub learnt: Arc<Learnt>,
     /// Where finished exchanges are told.
     pub access_log: Option<(Destination, Format)>,
     /// Called once, when so many exchanges and tunnels are over, failed ones included; by a worker,
@@ -136,6 +139,7 @@ impl Default for Options {
             forwarded_for: false,
             open: false,
             access: Access::default(),
+            learnt: Arc::default(),
             access_log: None,
             after: None,
             resolver: Arc::new(System),
@@ -266,6 +270,7 @@ impl Server {
             shaper: Shaper::default(),
             failures: Arc::default(),
             verifier: Verifier::default(),
+            learnt: options.learnt,
             via: match options.via {
                 Via::Drawn => Some(draw_pseudonym()),
                 Via::Named(name) => Some(name),

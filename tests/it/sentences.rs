@@ -26,6 +26,7 @@ const OTHERS: &[&str] = &[
     "policy/auth/hash.rs",
     "policy/destination.rs",
     "policy/limits.rs",
+    "policy/learn.rs",
     "policy/network.rs",
     "policy/trace.rs",
     "policy/url.rs",
