@@ -53,8 +53,9 @@ pub struct Decision {
 /// Which addresses a request may be connected to. Its memory is used again.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
-    /// Whoever judges, if rules have to be looked at again.
-    rules: Option<Arc<Rules>>,
+    /// Those that judge addresses, if some do. (Not all of [`Rules`]: a tunnel keeps this for hours, and
+    /// long lists must go when others take their place.)
+    rules: Option<(Arc<Ruleset>, Mode, Scope)>,
     /// Only rules before this one judge.
     until: u32,
     /// Those of them that do not mean the request.
@@ -308,7 +309,7 @@ impl Rules {
         if self.rules.judge_addresses(until) {
             self.rules.except(request, unserved, until, &mut reach.except);
             reach.until = until;
-            reach.rules = Some(Arc::clone(self));
+            reach.rules = Some((Arc::clone(&self.rules), self.mode, self.scope));
             trace.note(|| {
                 let count = self.rules.by_address(until, &reach.except).count();
                 goes(Step::Acl, said::by_address(count))
@@ -398,9 +399,9 @@ impl Reach {
 
     /// The same, told to `trace`.
     pub fn judge_traced<T: Trace>(&self, ip: IpAddr, port: u16, trace: &mut T) -> Decision {
-        let by_rule = self.rules.as_ref().and_then(|rules| {
-            let rule = rules.rules.find_address(ip, port, self.until, &self.except)?;
-            Some((rule, rules.mode, rules.scope))
+        let by_rule = self.rules.as_ref().and_then(|(rules, mode, scope)| {
+            let rule = rules.find_address(ip, port, self.until, &self.except)?;
+            Some((rule, *mode, *scope))
         });
         let decision = match by_rule {
             Some((rule, ..)) if rule.action == Action::Allow => allow(Some(rule.id)),
@@ -432,8 +433,8 @@ impl Reach {
 
     /// Whether some address would be allowed by a rule.
     fn may_allow(&self) -> bool {
-        self.rules.as_ref().is_some_and(|rules| {
-            let mut rules = rules.rules.by_address(self.until, &self.except);
+        self.rules.as_ref().is_some_and(|(rules, ..)| {
+            let mut rules = rules.by_address(self.until, &self.except);
             rules.any(|rule| rule.action == Action::Allow)
         })
     }

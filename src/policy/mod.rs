@@ -167,12 +167,12 @@ impl Current {
         Arc::clone(&self.policy.lock())
     }
 
-    /// Puts another one in force.
-    pub fn set(&self, policy: Policy) {
+    /// Puts another one in force; answers the one before, which those who follow give up when they look
+    /// next. To drop the last of it takes a while if it has long lists.
+    pub fn set(&self, policy: Policy) -> Arc<Policy> {
         let old = std::mem::replace(&mut *self.policy.lock(), Arc::new(policy));
         self.version.fetch_add(1, Ordering::Release);
-        // Without the lock: a long list takes a while.
-        drop(old);
+        old
     }
 
     /// The policy in force, with which to follow it.

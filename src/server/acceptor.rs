@@ -54,7 +54,6 @@ impl Acceptor {
         let _batch = Batch::enter();
         let mut full = Trouble::default();
         let mut short = Trouble::default();
-        let mut policy = self.pool.ctx.policy.follow();
         while !self.stopping.load(Ordering::SeqCst) {
             let permit = match self.permits.try_take() {
                 Some(permit) => permit,
@@ -85,8 +84,10 @@ impl Acceptor {
                         Service::Proxy => c.connections_accepted += 1,
                         Service::Admin => c.admin_connections_accepted += 1,
                     });
-                    policy.refresh(&self.pool.ctx.policy);
-                    let limits = policy.policy().limits(self.number);
+                    // Not kept: the next connection may be hours away, and long lists must go when
+                    // others take their place.
+                    let policy = self.pool.ctx.policy.get();
+                    let limits = policy.limits(self.number);
                     let limits = limits.filter(|l| l.connections.is_some());
                     let limits = limits.filter(|_| self.service == Service::Proxy);
                     let ip = address.map_or(NO_ADDRESS.ip(), |address| address.ip());

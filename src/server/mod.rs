@@ -218,6 +218,8 @@ struct Admin {
 
 /// How often a shutdown looks whether the last connection has ended.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long workers may take to see that there is another policy: a turn is over in a millisecond.
+const LET_GO: Duration = Duration::from_millis(200);
 /// How long a stuck log writer may hold up the end.
 const LOG_GRACE: Duration = Duration::from_secs(1);
 
@@ -444,7 +446,13 @@ impl Server {
     /// decided stays. Made of what [`policy`](Self::policy) has as origins, rules keep their numbers
     /// and hits. No worker waits for it, and no connection ends.
     pub fn set_access(&self, access: &Access, open: bool) {
-        self.pool.ctx.policy.set(access.policy(&self.addresses, open));
+        let old = self.pool.ctx.policy.set(access.policy(&self.addresses, open));
+        self.pool.ready.rouse();
+        // Long lists are freed here, not in the turn of whichever worker is the last to let them go.
+        let until = Instant::now() + LET_GO;
+        while Arc::strong_count(&old) > 1 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The policy in force.

@@ -169,8 +169,9 @@ impl ReadyQueue {
     }
 
     /// Takes the next message, sleeping until there is one. Called by worker `worker` only, which
-    /// is done with what it took before; `lane` is where that stood, and will be where this did.
-    pub fn take(&self, worker: usize, lane: &mut Lane) -> Message {
+    /// is done with what it took before; `lane` is where that stood, and will be where this did. `look` is
+    /// called before it sleeps and when it was woken: it sees what [`rouse`](Self::rouse) is called for.
+    pub fn take(&self, worker: usize, lane: &mut Lane, mut look: impl FnMut()) -> Message {
         self.done(lane);
         let mut searching = false;
         loop {
@@ -184,8 +185,23 @@ impl ReadyQueue {
                 }
                 return message;
             }
-            self.sleep(worker, std::mem::take(&mut searching));
+            self.sleep(worker, std::mem::take(&mut searching), &mut look);
             searching = true;
+            look();
+        }
+    }
+
+    /// Wakes all that sleep, for them to see what has changed beside the queue.
+    pub fn rouse(&self) {
+        let sleepers = std::mem::take(&mut *self.asleep.lock());
+        for bed in sleepers.into_iter().filter_map(|worker| self.beds.get(worker)) {
+            // As `nudge` does it: each looks whether there is work before it sleeps again.
+            self.free.fetch_sub(1, Ordering::SeqCst);
+            self.awake.fetch_add(1, Ordering::SeqCst);
+            bed.woken.store(true, Ordering::SeqCst);
+            if let Some(thread) = &*bed.thread.lock() {
+                thread.unpark();
+            }
         }
     }
 
@@ -219,7 +235,7 @@ impl ReadyQueue {
     }
 
     /// Sleeps until woken, as the searching worker.
-    fn sleep(&self, worker: usize, searching: bool) {
+    fn sleep(&self, worker: usize, searching: bool, look: &mut impl FnMut()) {
         let Some(bed) = self.beds.get(worker) else { return };
         {
             let mut thread = bed.thread.lock();
@@ -237,6 +253,8 @@ impl ReadyQueue {
         if self.has_work() {
             self.nudge();
         }
+        // What has changed before this worker could be seen asleep roused everybody else.
+        look();
         while !bed.woken.swap(false, Ordering::SeqCst) {
             thread::park();
         }
@@ -262,7 +280,7 @@ mod tests {
                 let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
                 thread::spawn(move || {
                     loop {
-                        let Message::Stop = queue.take(worker, &mut Lane::default()) else {
+                        let Message::Stop = queue.take(worker, &mut Lane::default(), || {}) else {
                             unreachable!()
                         };
                         if taken.fetch_add(1, Ordering::SeqCst) >= EACH {
@@ -274,6 +292,9 @@ mod tests {
             .collect();
         for sent in 1..=EACH {
             queue.push(Message::Stop);
+            if sent % 7 == 0 {
+                queue.rouse();
+            }
             // Alternately let them fall asleep and keep them busy.
             if sent % 3 == 0 {
                 let limit = Instant::now() + Duration::from_secs(5);

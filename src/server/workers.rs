@@ -120,7 +120,9 @@ enum After {
 impl Worker<'_> {
     fn work(&mut self) {
         loop {
-            match self.pool.ready.take(self.index, &mut self.lane) {
+            let Self { pool, index, lane, policy, .. } = self;
+            // One that sleeps on must not keep what has been replaced.
+            match pool.ready.take(*index, lane, || policy.refresh(&pool.ctx.policy)) {
                 Message::Ready(mut job) => {
                     self.batch.follow(self.pool.ready.streams());
                     let now = Instant::now();

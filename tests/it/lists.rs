@@ -1,15 +1,18 @@
 //! Lists of domains: what of them is kept, what a refused client is told, and files that are none.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tempfile::TempDir;
+use threadgate::config::access::AccessOptions;
 
 use crate::lifecycle::fails;
 use crate::peers::{Peer, Response, eventually};
 use crate::programs::{Nginx, output, run, tool};
-use crate::proxies::{Binary, OK};
+use crate::proxies::{Binary, OK, proxy_with};
 use crate::servers::Origin;
 
 /// Files of lists, by name.
@@ -200,6 +203,42 @@ fn what_cannot_be_kept_is_counted_and_named() {
     for says in &says {
         eventually(|| proxy.stderr().contains(says));
     }
+}
+
+/// Workers that sleep, and tunnels that are open, must not keep long lists that are not in force.
+#[test]
+fn lists_that_were_replaced_are_let_go_by_sleepers_and_tunnels() {
+    let dir = lists(&[("ads", b"ads.example\n")]);
+    let access = |allow: &[&str]| {
+        let options = AccessOptions {
+            block_list: vec![place(&dir, "ads")],
+            allow: allow.iter().map(|&text| text.to_owned()).collect(),
+            ..AccessOptions::default()
+        };
+        options.build(None).unwrap()
+    };
+    let echo = Origin::script(1, |peer| {
+        peer.read_until(b"more");
+        peer.send("end");
+    });
+    let first = access(&["127.0.0.0/8"]);
+    let kept = Arc::downgrade(first.filter.as_ref().unwrap());
+    let proxy = proxy_with(|options| {
+        options.access = first;
+        options.threads = NonZeroUsize::new(8);
+    });
+    let mut tunnel = Peer::connect(proxy.addr());
+    tunnel.send(format!("CONNECT {} HTTP/1.1\r\nHost: a\r\n\r\n", echo.addr));
+    assert!(tunnel.read_head().starts_with("HTTP/1.1 200 "));
+    tunnel.send("no TLS");
+    proxy.set_access(&access(&[]), false);
+    eventually(|| kept.upgrade().is_none());
+    tunnel.send("more");
+    tunnel.expect_text_and_eof("end");
+    let mut client = Peer::connect(proxy.addr());
+    assert_eq!(ask(&mut client, "GET", "http://ads.example/").status, 403, "the new lists hold");
+    drop(client);
+    echo.join();
 }
 
 /// A file of octets that compress badly, without NULs or ends of lines too far apart.
