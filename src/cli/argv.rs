@@ -23,8 +23,8 @@ use std::vec::IntoIter;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
-use crate::cli::nearest::nearest;
 use crate::config::listen;
+use crate::config::nearest::nearest;
 
 /// The command that runs when none is named.
 const DEFAULT_COMMAND: &str = "serve";

@@ -1,16 +1,205 @@
-//! `threadgate check`: whether a proxy would start with these options.
+//! `threadgate check`: whether a proxy would start with these options, and what would count.
+//!
+//! What it prints is itself a configuration file with the same meaning: each line has behind it where
+//! the value comes from, and what holds by default is a comment. Secrets are not shown.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::cli::effective::{Effective, Given, known};
 use crate::cli::exit::Failure;
-use crate::config::Config;
+use crate::cli::{help, print};
+use crate::config::rules::WrittenRule;
+use crate::config::settings::{Kind, Known, Settings, Value};
 
 /// validate options and the files they name
 #[derive(ArgsInfo, Debug, FromArgs)]
 #[argh(subcommand, name = "check")]
 pub(crate) struct CheckArgs {}
 
-/// Reads every file that the options name.
-pub(crate) fn check(config: &Config) -> Result<(), Failure> {
-    config.options().map(drop).map_err(Failure::unusable)
+/// Reads every file that the options name, and prints what counts.
+pub(crate) fn check(given: &Given) -> Result<(), Failure> {
+    let effective = given.effective()?;
+    for warning in &effective.warnings {
+        // With stderr gone there is nobody left to tell.
+        let _ = writeln!(io::stderr(), "threadgate: {warning}");
+    }
+    effective.read_files()?;
+    let mut lines = Vec::new();
+    show(&effective, &mut lines);
+    print(&text(&lines, io::stdout().is_terminal()))
+}
+
+/// A line: what it says, and where that comes from.
+type Line = (String, String);
+
+fn text(lines: &[Line], aligned: bool) -> String {
+    const WIDEST: usize = 60;
+    let width = |line: &Line| line.0.chars().count();
+    let widths = lines.iter().filter(|line| !line.1.is_empty()).map(width);
+    let column = widths.filter(|width| *width <= WIDEST).max().filter(|_| aligned).unwrap_or(0);
+    let mut text = String::new();
+    for (says, from) in lines {
+        // Writing to a String does not fail.
+        let _ = match from.is_empty() {
+            true => writeln!(text, "{says}"),
+            false => writeln!(text, "{says:column$}  # {from}"),
+        };
+    }
+    text
+}
+
+fn show(effective: &Effective, lines: &mut Vec<Line>) {
+    let settings = &effective.settings;
+    for known in known() {
+        match settings.values(known.name) {
+            Some(values) if known.name == "config" => {
+                let file = values.iter().map(|value| quoted(&value.text)).collect::<String>();
+                let from = values.first().map(|value| value.place.to_string());
+                lines.push((format!("# config = {file}"), from.unwrap_or_default()));
+            }
+            Some(values) => setting(&known, values, lines),
+            None => lines.push(match help::default_of(known.name) {
+                Some(default) => (format!("# {} = {default}", known.name), "default".to_owned()),
+                None => (format!("# {}", known.name), "not set".to_owned()),
+            }),
+        }
+    }
+    rules("rules", &effective.written.rules, lines);
+    for listener in &effective.written.listeners {
+        let is_used = !effective.config.own.is_empty();
+        let from = listener.address.place.to_string();
+        lines.push((String::new(), String::new()));
+        if !is_used {
+            let address = quoted(&listener.address.text);
+            let why = "not used: addresses are given on the command line or in the environment";
+            lines.push((format!("# [[listeners]] address = {address}"), format!("{from}, {why}")));
+            continue;
+        }
+        lines.push(("[[listeners]]".to_owned(), String::new()));
+        lines.push((format!("address = {}", quoted(&listener.address.text)), from));
+        for (known, values) in listener.settings.iter() {
+            if effective.is_said_above(known.name) {
+                let from = "not used: given on the command line or in the environment".to_owned();
+                lines.push((format!("# {}", known.name), from));
+            } else {
+                setting(known, values, lines);
+            }
+        }
+        match &listener.rules {
+            Some(own) if own.is_empty() => lines.push(("rules = []".to_owned(), String::new())),
+            Some(own) => rules("listeners.rules", own, lines),
+            None => {}
+        }
+    }
+}
+
+fn setting(known: &Known, values: &[Value], lines: &mut Vec<Line>) {
+    let name = known.name;
+    let written = |value: &Value| match known.kind {
+        Kind::Switch | Kind::Counter => value.text.clone(),
+        _ if known.is_secret() => quoted(&masked(&value.text)),
+        _ => quoted(&value.text),
+    };
+    let places: BTreeSet<String> = values.iter().map(|value| value.place.to_string()).collect();
+    let place = places.first().cloned().unwrap_or_default();
+    match (known.kind, values) {
+        (Kind::Repeated, _) if places.len() > 1 => {
+            lines.push((format!("{name} = ["), String::new()));
+            let each = |value| (format!("  {},", written(value)), value.place.to_string());
+            lines.extend(values.iter().map(each));
+            lines.push(("]".to_owned(), String::new()));
+        }
+        (Kind::Repeated, _) => {
+            let all: Vec<String> = values.iter().map(written).collect();
+            lines.push((format!("{name} = [{}]", all.join(", ")), place));
+        }
+        (_, [value, ..]) => lines.push((format!("{name} = {}", written(value)), place)),
+        (_, []) => {}
+    }
+}
+
+fn rules(key: &str, rules: &[WrittenRule], lines: &mut Vec<Line>) {
+    let none = String::new;
+    for rule in rules {
+        lines.push((none(), none()));
+        lines.push((format!("[[{key}]]"), rule.place.to_string()));
+        if let Some(name) = &rule.name {
+            lines.push((format!("name = {}", quoted(name)), none()));
+        }
+        let action = if rule.allows { "allow" } else { "deny" };
+        lines.push((format!("action = \"{action}\""), none()));
+        for (key, texts) in &rule.lists {
+            let all: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+            lines.push((format!("{key} = [{}]", all.join(", ")), none()));
+        }
+    }
+}
+
+/// A text as TOML writes it.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A secret as it may be shown: whose it is.
+fn masked(text: &str) -> String {
+    match text.split_once(':') {
+        Some((user, _)) => format!("{user}:***"),
+        None => "***".to_owned(),
+    }
+}
+
+impl Effective {
+    /// Whether the command line or the environment says something of an option.
+    fn is_said_above(&self, name: &str) -> bool {
+        let own = Settings::default().over(&self.written.settings);
+        self.settings.values(name).is_some() && self.settings.values(name) != own.values(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_written_as_toml_reads_them() {
+        for text in ["", "a b", "\"", "\\", "a\tb\u{1b}[1m\u{9b}", "größe", "'''"] {
+            let line = format!("a = {}", quoted(text));
+            let table = toml::de::DeTable::parse(&line).unwrap();
+            let (_, value) = table.get_ref().iter().next().unwrap();
+            assert_eq!(value.get_ref().as_str(), Some(text), "{line}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let known = Known { name: "auth", kind: Kind::Repeated, value: "USER:PASS" };
+        let words = ["--auth", "alice:se:cret", "--auth", "token"].map(str::to_owned);
+        let settings = Settings::of_words(&words, &[known]);
+        let mut lines = Vec::new();
+        setting(&known, settings.values("auth").unwrap(), &mut lines);
+        assert_eq!(text(&lines, false), "auth = [\"alice:***\", \"***\"]  # command line\n");
+    }
+
+    #[test]
+    fn a_terminal_gets_columns() {
+        let line = |says: &str, from: &str| (says.to_owned(), from.to_owned());
+        let lines = [line("a = 1", "x"), line("", ""), line("bcd = 1", "y")];
+        assert_eq!(text(&lines, false), "a = 1  # x\n\nbcd = 1  # y\n");
+        assert_eq!(text(&lines, true), "a = 1    # x\n\nbcd = 1  # y\n");
+    }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::access::Unusable;
+use crate::config::settings::{self, Wrong};
 use crate::net::listener::Place;
 
 /// What the process reports to whoever started it.
@@ -58,7 +59,7 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     /// What the process exits with.
     pub exit: Exit,
-    /// One sentence for stderr, without `threadgate: ` before it.
+    /// A sentence for stderr, or a line for each, without `threadgate: ` before it.
     pub message: String,
 }
 
@@ -81,6 +82,14 @@ impl Failure {
              log has them (--access-log)"
         );
         Self { exit: Exit::Denied, message }
+    }
+
+    /// What is wrong with options, wherever they stand; with the command line, if that is.
+    pub(crate) fn wrong(all: &[Wrong]) -> Self {
+        let typed = all.iter().any(|wrong| wrong.place == settings::Place::Flag);
+        let exit = if typed { Exit::Usage } else { Exit::Configuration };
+        let lines: Vec<&str> = all.iter().map(|wrong| wrong.message.as_str()).collect();
+        Self { exit, message: lines.join("\n") }
     }
 
     /// What went wrong while it started or ran.
@@ -170,7 +179,10 @@ impl Failure {
 /// As it is printed: the sentence, and for a usage error where to read on.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "threadgate: {}", self.message)?;
+        for (number, line) in self.message.split('\n').enumerate() {
+            let begin = if number == 0 { "" } else { "\n" };
+            write!(f, "{begin}threadgate: {line}")?;
+        }
         if self.exit == Exit::Usage {
             write!(f, "\ntry 'threadgate --help'")?;
         }
@@ -259,8 +271,8 @@ mod tests {
         let usage = Failure::usage("--port: needs a value");
         let text = "threadgate: --port: needs a value\ntry 'threadgate --help'";
         assert_eq!(usage.to_string(), text);
-        let other = Failure { exit: Exit::Failure, message: "no".to_owned() };
-        assert_eq!(other.to_string(), "threadgate: no");
+        let other = Failure { exit: Exit::Failure, message: "no\nnever".to_owned() };
+        assert_eq!(other.to_string(), "threadgate: no\nthreadgate: never");
     }
 
     #[test]

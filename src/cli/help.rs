@@ -9,19 +9,49 @@ pub(crate) fn of(command: Option<&str>) -> &'static str {
     }
 }
 
+/// What the help says that an option is if nobody says anything: quoted as a value of the configuration
+/// file would be, or in words.
+pub(crate) fn default_of(option: &str) -> Option<String> {
+    let is_head = |line: &str| {
+        let words = line.trim_start().split([' ', ',']);
+        line.trim_start().starts_with('-') && words.into_iter().any(|w| w == format!("--{option}"))
+    };
+    let mut lines = HELP.lines().skip_while(|line| !is_head(line));
+    let head = lines.next()?;
+    let rest = lines.take_while(|line| line.starts_with("      ") && !is_option(line));
+    let text: Vec<&str> = [head].into_iter().chain(rest).map(str::trim).collect();
+    let text = text.join(" ");
+    let default = text.split_once("(default")?.1.split(')').next()?;
+    match default.strip_prefix(':') {
+        Some(words) => Some(words.trim().to_owned()),
+        None => Some(format!("\"{}\"", default.trim())),
+    }
+}
+
+fn is_option(line: &str) -> bool {
+    line.trim_start().starts_with('-')
+}
+
 /// What `threadgate check --help` prints.
 const CHECK: &str = "\
-threadgate check: whether a proxy would start with these options
+threadgate check: whether a proxy would start with these options, and what would count
 
 Usage: threadgate check [OPTIONS]
 
-  threadgate check --hosts-file hosts --deny .example.com
-                                    silent, and 0, if all is right
+  threadgate check -c threadgate.toml
+  threadgate check -c threadgate.toml --policy enforce
+  threadgate check > threadgate.toml
+                                    a file to begin with
 
-It takes the options of threadgate serve (threadgate --help), reads the files that they
-name, and starts nothing.
+It takes the options of threadgate serve (threadgate --help), reads the configuration
+file and all files that are named, and starts nothing. It prints each option with its
+value and where that comes from: a file and its line, a variable, the command line, or
+the default. What it prints is a configuration file itself; secrets are left out.
 
-Exit status: 0 all is right, 2 wrong command line, 78 wrong configuration.
+If something is wrong all of it is said on stderr.
+
+Exit status: 0 all is right, 2 wrong command line, 77 a file may not be read, 78 wrong
+configuration.
 ";
 
 /// What `threadgate --help` prints.
@@ -58,6 +88,12 @@ Listening:
       --open                        beyond loopback, serve any network and not only
                                     private ones, and connect to any address and not
                                     only to public ones
+
+Configuration:
+  -c, --config FILE                 read FILE (TOML): options as keys, rules, listeners;
+                                    the command line and THREADGATE_* variables such as
+                                    THREADGATE_TIMEOUT_HEAD=5s come before it
+      --watch                       read FILE and the files named again when one changes
 
 Process:
       --ready-fd N                  write a line to descriptor N once it listens, and
@@ -189,8 +225,8 @@ Messages and logs:
 A DURATION is a whole number and a unit: 500ms, 10s, 5m, 1h, 2d.
 A SIZE is a number of octets, or one with a unit: 32k, 64KiB (of 1024), 64kB (of 1000).
 
-Signals: TERM and INT stop it, HUP and USR1 open the access log and read hosts files
-again, USR2 writes counters to stderr.
+Signals: TERM and INT stop it, HUP and USR1 open the access log again and read the
+configuration and the files it names, USR2 writes counters to stderr.
 
 Exit status: 0 stopped by a signal or --exit-after, 1 failed while running, 2 wrong
 command line, 3 something was denied (--fail-on-deny), 69 cannot listen or connect from
@@ -273,6 +309,22 @@ mod tests {
         assert_eq!(listed, there);
     }
 
+    /// An example that is not there cannot be taken; what only a command line has is left out.
+    #[test]
+    fn the_example_of_a_configuration_has_the_options_there_are() {
+        const EXAMPLE: &str = include_str!("../../docs/threadgate.toml");
+        let keys: Vec<&str> = EXAMPLE
+            .lines()
+            .filter_map(|line| line.trim_start_matches(['#', ' ']).split_once(" = "))
+            .map(|(key, _)| key)
+            .collect();
+        for option in ServeArgs::get_args_info().flags {
+            let name = option.long.trim_start_matches("--");
+            let left_out = ["help", "config"].contains(&name);
+            assert!(left_out || keys.contains(&name), "docs/threadgate.toml has no {name}");
+        }
+    }
+
     #[test]
     fn the_texts_name_the_defaults_there_are() {
         let config = Config::default();
@@ -308,8 +360,24 @@ mod tests {
     }
 
     #[test]
+    fn defaults_are_read_from_the_help() {
+        for (option, default) in [
+            ("timeout-head", Some("\"10s\"")),
+            ("listen", Some("\"127.0.0.1:3128\"")),
+            ("threads", Some("four for each processor")),
+            ("max-pipes", Some("a quarter of the connections, at most 256")),
+            ("policy", Some("\"open\"")),
+            ("open", None),
+            ("port", None),
+            ("hosts-file", None),
+        ] {
+            assert_eq!(default_of(option).as_deref(), default, "{option}");
+        }
+    }
+
+    #[test]
     fn the_help_fits_a_terminal() {
-        for line in HELP.lines() {
+        for line in HELP.lines().chain(CHECK.lines()) {
             assert!(line.chars().count() <= 88, "{line}");
         }
     }

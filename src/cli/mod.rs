@@ -13,14 +13,15 @@
 
 mod argv;
 mod check;
+mod effective;
 mod exit;
 mod files;
 mod help;
 mod inherited;
 mod learn_file;
 mod logging;
-mod nearest;
 mod readiness;
+mod reload;
 mod run;
 mod serve;
 
@@ -31,8 +32,8 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::argv::{Request, Words};
 use crate::cli::check::CheckArgs;
+use crate::cli::effective::Given;
 use crate::cli::serve::ServeArgs;
-use crate::config::Config;
 
 pub use crate::cli::exit::{Exit, Failure, bind_failure};
 
@@ -47,7 +48,7 @@ struct Threadgate {
 #[argh(subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
-    Serve(ServeArgs),
+    Serve(#[expect(dead_code, reason = "its words are read with all others")] ServeArgs),
     Check(CheckArgs),
 }
 
@@ -75,16 +76,8 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
 
 fn run_command(words: &Words) -> Result<(), Failure> {
     match parse(&words.own)? {
-        Command::Serve(_) => serve::serve(&config(words)?),
-        Command::Check(_) => check::check(&config(words)?),
-    }
-}
-
-/// What the options of a proxy among the words mean.
-fn config(words: &Words) -> Result<Config, Failure> {
-    match parse(&words.serve)? {
-        Command::Serve(args) => args.into_config().map_err(Failure::usage),
-        _ => Err(Failure::usage("these are not the options of a proxy")),
+        Command::Serve(_) => serve::serve(Given::read(&words.serve)?),
+        Command::Check(_) => check::check(&Given::read(&words.serve)?),
     }
 }
 

@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Readiness {
     descriptor: Option<(RawFd, OwnedFd)>,
     manager: Option<UnixDatagram>,
+    /// It was told of the end: nothing comes after that.
+    stopping: bool,
 }
 
 impl Readiness {
@@ -47,7 +49,7 @@ impl Readiness {
             let connected = connect(name.as_encoded_bytes());
             connected.inspect_err(|e| log::warn!("NOTIFY_SOCKET={}: {e}", name.display())).ok()
         });
-        Ok(Self { descriptor, manager })
+        Ok(Self { descriptor, manager, stopping: false })
     }
 
     /// It listens at `addresses`, and signals are its own. The first time a line goes to the
@@ -61,7 +63,7 @@ impl Readiness {
         self.tell(&format!("READY=1\nSTATUS=listening on {addresses}"));
     }
 
-    /// Logs are being opened again; [`ready`](Self::ready) follows.
+    /// Everything is being read again; [`ready`](Self::ready) follows.
     pub(crate) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let us = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000);
@@ -69,11 +71,15 @@ impl Readiness {
     }
 
     /// It takes no more clients.
-    pub(crate) fn stopping(&self) {
+    pub(crate) fn stopping(&mut self) {
         self.tell("STOPPING=1\nSTATUS=connections are finishing");
+        self.stopping = true;
     }
 
     fn tell(&self, state: &str) {
+        if self.stopping {
+            return;
+        }
         if let Some(manager) = &self.manager
             && let Err(e) = manager.send(state.as_bytes())
         {
@@ -127,7 +133,7 @@ mod tests {
         {
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let manager = Some(connect(name.as_bytes()).unwrap());
-            let mut readiness = Readiness { descriptor: None, manager };
+            let mut readiness = Readiness { descriptor: None, manager, stopping: false };
             let received = || {
                 let mut buf = [0; 200];
                 let n = socket.recv(&mut buf).unwrap();
@@ -142,6 +148,9 @@ mod tests {
             assert!(us.parse::<u64>().unwrap() > 0, "{us}");
             readiness.stopping();
             assert!(received().starts_with("STOPPING=1\n"));
+            readiness.ready("a reload that ends late");
+            socket.set_nonblocking(true).unwrap();
+            assert!(socket.recv(&mut [0; 9]).is_err());
         }
         for other in [&b"vsock:2:1234"[..], b"relative", b"/nonexistent/socket", b"/\xff"] {
             assert!(connect(other).is_err(), "{other:?}");
@@ -151,7 +160,8 @@ mod tests {
     #[test]
     fn the_descriptor_gets_a_line_and_is_closed() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut readiness = Readiness { descriptor: Some((9, writer.into())), manager: None };
+        let mut readiness =
+            Readiness { descriptor: Some((9, writer.into())), manager: None, stopping: false };
         readiness.ready("");
         let mut said = String::new();
         io::Read::read_to_string(&mut reader, &mut said).unwrap();

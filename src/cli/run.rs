@@ -10,15 +10,18 @@ use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::cli::effective::{Effective, Given, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::files::{self, OwnFile};
 use crate::cli::learn_file::LearnFile;
 use crate::cli::logging;
 use crate::cli::readiness::Readiness;
+use crate::cli::reload::Reloading;
 use crate::config::{Config, ExitAfter, LogTarget};
 use crate::net::listener::Place;
 use crate::observe::access_log::Destination;
 use crate::observe::report::Report;
+use crate::policy::guard::Scope;
 use crate::server::{self, Server, StartError};
 
 /// How long a process that must end now waits for the last lines of its log.
@@ -28,15 +31,16 @@ const LAST_LINES: Duration = Duration::from_millis(100);
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// Runs the proxy until a signal, or `--exit-after`, has stopped it and the last connection is over.
-pub(crate) fn run(config: &Config) -> Result<(), Failure> {
-    let mut readiness = Readiness::prepare(config.ready_fd)?;
+pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
+    let config = &effective.config.clone();
+    let readiness = Readiness::prepare(config.ready_fd)?;
     if let Some(file) = &config.pid_file {
         files::check_pid(file)?;
     }
     server::raise_open_files();
     // Until the proxy has started signals do what they do by default. After that, and before
     // anybody is told that it has, they are ours.
-    let mut options = config.options().map_err(Failure::unusable)?;
+    let mut options = config.options().map_err(|unusable| effective.unusable(unusable))?;
     if let Some((Destination::Stdout, format)) = &mut options.access_log {
         *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
     }
@@ -49,7 +53,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         let enough = Arc::clone(&enough);
         options.after = Some((count, Arc::new(move || enough.reached())));
     }
-    let server = Server::start(options).map_err(|e| refused(config, e))?;
+    let server = Server::start(options).map_err(|e| refused(&effective, e))?;
     let mut signals = signals()?;
     enough.ends(signals.handle());
     // Whoever sees the ports may ask for the number.
@@ -60,23 +64,25 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     if let Some(ExitAfter::Time(time)) = config.exit_after {
         enough.reached_after(time)?;
     }
-    announce(&server, config.open);
+    announce(&server);
     if let Some(place) = server.admin() {
         announce_admin(place, config.open);
     }
     let listening = addresses(&server);
-    readiness.ready(&listening);
+    let readiness = Arc::new(Mutex::new(readiness));
+    readiness.lock().ready(&listening);
+    let control = server.control();
+    let telling = Arc::clone(&readiness);
+    let reloading = Reloading::begin(given, effective, control.clone(), telling, listening)?;
 
     let mut by_signal = false;
     for signal in &mut signals {
         match signal {
             SIGHUP | SIGUSR1 => {
                 log::info!("opening the access log again");
-                readiness.reloading();
-                server.reopen_log();
-                reread_hosts(&server);
+                control.reopen_log();
                 learn_file.iter().for_each(LearnFile::write_or_warn);
-                readiness.ready(&listening);
+                reloading.ask();
             }
             SIGUSR2 => {
                 tell(log::Level::Info, &server.report());
@@ -88,7 +94,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             }
         }
     }
-    readiness.stopping();
+    readiness.lock().stopping();
     if !by_signal {
         log::info!("--exit-after: it is enough");
         // What ended the wait has ended this source of signals, too.
@@ -131,17 +137,6 @@ impl Enough {
             enough.reached();
         });
         spawned.map(drop).map_err(|e| failed(format!("cannot start a thread: {e}")))
-    }
-}
-
-/// Reads the hosts files again; if one is wrong, what was read before stays.
-fn reread_hosts(server: &Server) {
-    match server.reread_hosts() {
-        None => {}
-        Some(Ok(count)) => log::info!("the hosts files were read again: {count} names"),
-        Some(Err(wrong)) => {
-            log::warn!("--hosts-file {wrong}; the names read before stay in use");
-        }
     }
 }
 
@@ -223,49 +218,53 @@ fn failed(message: String) -> Failure {
     Failure::failed(message)
 }
 
-fn refused(config: &Config, e: StartError) -> Failure {
+fn refused(effective: &Effective, e: StartError) -> Failure {
     match e {
         StartError::Bind(address, e) => Failure::bind(address, &e),
         StartError::Admin(place, e) => Failure::admin(&place, &e),
         StartError::AccessLog(e) => {
-            let file = match &config.access_log {
+            let file = match &effective.config.access_log {
                 LogTarget::File(file) => file.as_path(),
                 LogTarget::Stdout => Path::new("-"),
                 LogTarget::Off => Path::new("off"),
             };
             Failure::file("--access-log", file, "open", &e)
         }
-        StartError::Hosts(wrong) => {
-            let exit = if wrong.is_denied() { Exit::NoPermission } else { Exit::Configuration };
-            Failure { exit, message: format!("--hosts-file {wrong}") }
-        }
+        StartError::Hosts(wrong) => refused_hosts(&wrong, &effective.settings),
         StartError::Source(ip, e) => Failure::source(ip, &e),
         StartError::System(e) => failed(format!("cannot start: {e}")),
     }
 }
 
 /// One line that says where it listens and what to try.
-fn announce(server: &Server, open: bool) {
+fn announce(server: &Server) {
     let to = reachable(server.addr());
     log::info!(
         "listening on {} with {} threads; try: curl -x http://{to} http://example.com/",
         addresses(server),
         server.threads(),
     );
-    let beyond = server.addrs().iter().any(|a| !a.ip().to_canonical().is_loopback());
-    let users = server.policy().listeners.iter().all(|rules| rules.auth.is_some());
-    match (beyond, open) {
-        (true, false) if users => log::info!(
-            "beyond loopback, users may come from any network, and only public addresses are \
-             connected to; --open lifts that"
-        ),
-        (true, true) if users => {}
-        (true, false) => log::info!(
+    let policy = server.control().policy();
+    let beyond = server.addrs().iter().zip(&policy.listeners);
+    let beyond = beyond.filter(|(a, _)| !a.ip().to_canonical().is_loopback());
+    let of = |scope, users| {
+        let mut beyond = beyond.clone();
+        beyond.any(|(_, rules)| (rules.scope, rules.auth.is_some()) == (scope, users))
+    };
+    if of(Scope::Protected, false) {
+        log::info!(
             "beyond loopback, only private networks are served and only public addresses are \
              connected to; --open lifts both"
-        ),
-        (true, true) => log::warn!("--open: everybody who reaches this proxy can use it"),
-        _ => {}
+        );
+    }
+    if of(Scope::Protected, true) {
+        log::info!(
+            "beyond loopback, users may come from any network, and only public addresses are \
+             connected to; --open lifts that"
+        );
+    }
+    if of(Scope::Unrestricted, false) {
+        log::warn!("--open: everybody who reaches this proxy can use it");
     }
 }
 

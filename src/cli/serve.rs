@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::cli::effective::Given;
 use crate::cli::exit::Failure;
 use crate::cli::logging;
 use crate::cli::run;
@@ -29,6 +30,14 @@ use crate::upstream::pool;
 #[derive(ArgsInfo, Debug, Default, FromArgs)]
 #[argh(subcommand, name = "serve")]
 pub(crate) struct ServeArgs {
+    /// file with options
+    #[argh(option, short = 'c', arg_name = "FILE")]
+    config: Option<String>,
+
+    /// whether files are read again when they change
+    #[argh(switch)]
+    watch: bool,
+
     /// address to listen on
     #[argh(option, short = 'l', arg_name = "ADDR")]
     listen: Vec<String>,
@@ -267,9 +276,13 @@ pub(crate) struct ServeArgs {
 }
 
 /// Runs the proxy until a signal stops it.
-pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
-    logging::init(config.verbosity, config.color);
-    run::run(config)
+pub(crate) fn serve(given: Given) -> Result<(), Failure> {
+    let effective = given.effective()?;
+    logging::init(effective.config.verbosity, effective.config.color);
+    for warning in &effective.warnings {
+        log::warn!("{warning}");
+    }
+    run::run(given, effective)
 }
 
 impl ServeArgs {
@@ -279,6 +292,8 @@ impl ServeArgs {
     ///
     /// A sentence that begins with the name of the option.
     pub(crate) fn into_config(self) -> Result<Config, String> {
+        // What it says was read before: here are the options that came of it.
+        read("--config", self.config, file_name)?;
         let usual = Config::default();
         let times = usual.timeouts;
         let threads = |v: &str| number::parse_count(v, config::MOST_THREADS, "--threads 8");
@@ -370,9 +385,13 @@ impl ServeArgs {
                     limit_connections: self.limit_connections,
                     max_bytes: self.max_bytes,
                 },
+                rules: Vec::new(),
+                said: Vec::new(),
             },
             learn_file: read("--learn-file", self.learn_file, file_name)?,
             fail_on_deny: self.fail_on_deny,
+            own: Vec::new(),
+            watch: self.watch,
             color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),
         };

@@ -90,6 +90,7 @@ fn each_option_sets_its_own_field() {
     field("--via edge", |c| c.via = Via::Named("edge".to_owned()));
     field("--via off", |c| c.via = Via::Off);
     field("--forwarded-for on", |c| c.forwarded_for = true);
+    field("--watch", |c| c.watch = true);
     field("--open", |c| c.open = true);
     field("--allow a --allow .b", |c| c.access.allow = vec!["a".into(), ".b".into()]);
     field("--deny re:^ads", |c| c.access.deny = vec!["re:^ads".into()]);
@@ -140,6 +141,7 @@ fn a_refused_value_names_its_option() {
         ("--pool-idle 30", "--pool-idle: '30' has no unit; write 30s"),
         ("-l 8080", "--listen: '8080' is a port without an address; write :8080"),
         ("-l :80 -l 127.0.0.1:80", "--listen: 127.0.0.1:80 is given twice"),
+        ("-c ''", "--config: '' is not a file"),
         ("-p 65536", "--port: '65536' is not a port"),
         ("-p 80 -l :81", "--port: cannot be combined with --listen; write --listen 127.0.0.1:80"),
         ("--max-connecting 0", "--max-connecting: '0' is less than 1; "),

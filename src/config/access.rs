@@ -4,16 +4,20 @@
 //! and makes a policy's [`Access`] of it all. A reload does that again.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
+use crate::config::rules::WrittenRule;
 use crate::config::users::UserOptions;
 use crate::policy::Access;
+use crate::policy::auth::Auth;
 use crate::policy::bounds::Bounds;
 use crate::policy::decide::Mode;
 use crate::policy::deny_with::{DenyWith, Redirect};
 use crate::policy::destination::{Destination, parse_ports};
+use crate::policy::filter::Filter;
 use crate::policy::hello::Sni;
 use crate::policy::network::Network;
-use crate::policy::origin::{Origins, RuleId, Source};
+use crate::policy::origin::{Origins, RuleId, Said, Source};
 use crate::policy::response::{Responses, TypeRule};
 use crate::policy::rules::{Action, Rule, Way};
 use crate::policy::url::Urls;
@@ -63,6 +67,10 @@ pub struct AccessOptions {
     pub limits: LimitOptions,
     /// Who proves by what to be whom.
     pub users: UserOptions,
+    /// Rules of the configuration file: they come before all others.
+    pub rules: Vec<WrittenRule>,
+    /// Where the options above were said, if not on the command line.
+    pub said: Vec<Said>,
 }
 
 /// What `--sni` says.
@@ -75,6 +83,19 @@ pub enum Hellos {
     Check,
     /// They have to name the host of the CONNECT.
     Match,
+}
+
+/// What listeners share that say the same of it: it is read once, and counts together.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    filter: Option<Arc<Filter>>,
+    auth: Option<Arc<Auth>>,
+}
+
+impl Shared {
+    pub(super) fn of(access: &Access) -> Self {
+        Self { filter: access.filter.clone(), auth: access.auth.clone() }
+    }
 }
 
 /// Why no policy can be made of a file that is named.
@@ -103,6 +124,7 @@ impl AccessOptions {
         lists::check("--allow-list", &self.allow_list)?;
         self.users.check()?;
         let mut origins = Origins::default();
+        origins.are_said(&self.said);
         self.rules(&mut origins)?;
         self.bounds(&mut origins)?;
         self.urls(&mut origins)?;
@@ -117,22 +139,37 @@ impl AccessOptions {
     ///
     /// What is wrong with a file, or a value.
     pub fn build(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
+        self.build_beside(before, &[])
+    }
+
+    /// The same beside what was just made of others, with whom it shares the lists that are the same.
+    pub(super) fn build_beside(
+        &self,
+        before: Option<&Origins>,
+        others: &[(&Self, Shared)],
+    ) -> Result<Access, Unusable> {
         let mut origins = before.cloned().unwrap_or_default();
+        origins.are_said(&self.said);
         let rules = self.rules(&mut origins)?;
-        let auth = self.users.build()?;
+        let auth = match others.iter().find(|(other, _)| other.users == self.users) {
+            Some((_, shared)) => shared.auth.clone(),
+            None => self.users.build()?,
+        };
         let bounds = self.bounds(&mut origins)?;
         let sni = match self.sni {
             // Nothing depends on names: the option is no rule that could be met.
-            _ if Self { limits: LimitOptions::default(), ..self.clone() } == Self::default() => {
-                Sni::default()
-            }
+            _ if self.has_no_rule() => Sni::default(),
             Hellos::Off => Sni::Off,
             Hellos::Check => Sni::Check(option(&mut origins, "--sni")),
             Hellos::Match => Sni::Match(option(&mut origins, "--sni")),
         };
         let (urls, responses) = (self.urls(&mut origins)?, self.responses(&mut origins)?);
         let limits = self.limits.build(&mut origins)?;
-        let filter = lists::read(&self.block_list, &self.allow_list, &mut origins)?;
+        let lists = |options: &Self| (options.block_list.clone(), options.allow_list.clone());
+        let filter = match others.iter().find(|(other, _)| lists(other) == lists(self)) {
+            Some((_, shared)) => shared.filter.clone(),
+            None => lists::read(&self.block_list, &self.allow_list, &mut origins)?,
+        };
         Ok(Access {
             origins,
             bounds,
@@ -147,6 +184,12 @@ impl AccessOptions {
             auth,
             own: Vec::new(),
         })
+    }
+
+    /// Whether nothing is said of what may be done.
+    fn has_no_rule(&self) -> bool {
+        let (limits, said) = (LimitOptions::default(), Vec::new());
+        Self { limits, said, ..self.clone() } == Self::default()
     }
 
     fn urls(&self, origins: &mut Origins) -> Result<Urls, String> {
@@ -175,9 +218,10 @@ impl AccessOptions {
         Ok(Responses::new(types, most))
     }
 
-    /// What is written on the command line itself.
+    /// What is written in options and in the configuration file itself.
     fn rules(&self, origins: &mut Origins) -> Result<Vec<Rule>, String> {
-        let mut rules = Vec::new();
+        let written = self.rules.iter().map(|rule| rule.rule(origins));
+        let mut rules = written.collect::<Result<Vec<_>, _>>()?;
         clients(&mut rules, origins, "--deny-client", Action::Deny, &self.deny_client)?;
         clients(&mut rules, origins, "--allow-client", Action::Allow, &self.allow_client)?;
         if !self.allow_client.is_empty() {
@@ -217,7 +261,7 @@ fn bound<T>(
     Ok(Some((rule, values)))
 }
 
-fn parse_method(text: &str) -> Result<Box<str>, String> {
+pub(super) fn parse_method(text: &str) -> Result<Box<str>, String> {
     let advice = "give methods such as GET,HEAD,CONNECT";
     if text.is_empty() || !text.bytes().all(is_token_octet) {
         return Err(format!("'{text}' is not a method; {advice}"));
@@ -229,7 +273,7 @@ fn parse_method(text: &str) -> Result<Box<str>, String> {
     Ok(text.into())
 }
 
-fn parse_scheme(text: &str) -> Result<Way, String> {
+pub(super) fn parse_scheme(text: &str) -> Result<Way, String> {
     let way = Way::ALL.into_iter().find(|way| way.word() == text);
     way.ok_or_else(|| {
         format!("'{text}' is not one of http, ws and connect; give those that are allowed")

@@ -7,11 +7,15 @@
 
 pub mod access;
 pub mod duration;
+pub mod file;
 pub mod limits;
 pub mod listen;
 mod lists;
 pub mod names;
+pub mod nearest;
 pub mod number;
+pub mod rules;
+pub mod settings;
 pub mod size;
 pub mod users;
 
@@ -20,12 +24,14 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use access::{AccessOptions, Unusable};
+use access::{AccessOptions, Shared, Unusable};
 
 use crate::net::listener::Place;
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
 use crate::observe::access_log::{Destination, Format};
+use crate::policy::origin::Origins;
+use crate::policy::{Access, Own};
 use crate::proxy::Timeouts;
 use crate::server::{MAX_CONNECTING, Options, Via};
 use crate::upstream::pool;
@@ -102,6 +108,10 @@ pub struct Config {
     pub learn_file: Option<PathBuf>,
     /// Whether a request that a rule is against makes the exit status 3.
     pub fail_on_deny: bool,
+    /// What single listeners have of their own.
+    pub own: Vec<OwnListener>,
+    /// Read files again when they change.
+    pub watch: bool,
     /// When messages on stderr, and the access log on a terminal, are in colour.
     pub color: Color,
     /// How many times more (or, below zero, less) than usual we say on stderr.
@@ -136,7 +146,7 @@ impl Config {
             via: self.via.clone(),
             forwarded_for: self.forwarded_for,
             open: self.open,
-            access: self.access.build(None)?,
+            access: self.access(None)?,
             access_log: match &self.access_log {
                 LogTarget::Off => None,
                 LogTarget::Stdout => Some((Destination::Stdout, format)),
@@ -145,6 +155,38 @@ impl Config {
             ..Options::default()
         })
     }
+}
+
+impl Config {
+    /// Reads the files that rules are in, and makes what a policy is made of; sources that `before`
+    /// has keep their numbers and counts.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a file.
+    pub fn access(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
+        let mut access = self.access.build(before)?;
+        let mut others = vec![(&self.access, Shared::of(&access))];
+        for own in &self.own {
+            let built = own.access.build_beside(Some(&access.origins), &others)?;
+            others.push((&own.access, Shared::of(&built)));
+            access.origins = built.origins.clone();
+            let shares_limits = own.access.limits == self.access.limits;
+            access.own.push((own.number, Own { open: own.open, shares_limits, access: built }));
+        }
+        Ok(access)
+    }
+}
+
+/// What a listener has of its own: all that it goes by, inherited or not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnListener {
+    /// Its number among [`Config::listen`].
+    pub number: u16,
+    /// See [`Config::open`].
+    pub open: bool,
+    /// See [`Config::access`].
+    pub access: AccessOptions,
 }
 
 impl Default for Config {
@@ -174,6 +216,8 @@ impl Default for Config {
             access: AccessOptions::default(),
             learn_file: None,
             fail_on_deny: false,
+            own: Vec::new(),
+            watch: false,
             color: Color::Auto,
             verbosity: 0,
         }

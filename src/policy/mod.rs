@@ -86,6 +86,8 @@ pub struct Access {
 pub struct Own {
     /// Whether it is not protected.
     pub open: bool,
+    /// Its limits are those of all, counted with them; else it has its own counts.
+    pub shares_limits: bool,
     /// Its access: all of it, nothing is added from elsewhere. Its `origins` and `own` are not looked
     /// at: the sources of its rules are numbered among those of the whole.
     pub access: Access,
@@ -98,7 +100,7 @@ impl Access {
         let rules = Arc::new(Ruleset::new(self.rules.clone()));
         let listeners = (0..).zip(listen).map(|(number, address): (u16, _)| {
             match self.own.iter().find(|(of, _)| *of == number) {
-                Some((_, Own { open, access })) => {
+                Some((_, Own { open, access, .. })) => {
                     let rules = Arc::new(Ruleset::new(access.rules.clone()));
                     access.rules(rules, address.ip(), *open)
                 }
@@ -108,6 +110,7 @@ impl Access {
         let own = |number: u16| self.own.iter().find(|(of, _)| *of == number).map(|(_, own)| own);
         let common = self.limits.in_group(0, None);
         let limits = (0..).zip(listen).map(|(number, _)| match own(number) {
+            Some(own) if own.shares_limits => common.clone(),
             // What is left of the volume of the run is one number for all.
             Some(own) => own.access.limits.in_group(number.saturating_add(1), Some(&self.limits)),
             None => common.clone(),
@@ -215,7 +218,7 @@ mod tests {
     #[test]
     fn a_listener_has_its_own_access_or_that_of_all() {
         let enforcing = Access { mode: Mode::Enforce, ..Access::default() };
-        let own = Own { open: true, access: enforcing };
+        let own = Own { open: true, shares_limits: true, access: enforcing };
         let access = Access { own: vec![(1, own)], ..Access::default() };
         let listen = ["0.0.0.0:1", "0.0.0.0:2", "127.0.0.1:3"].map(|a| a.parse().unwrap());
         let policy = access.policy(&listen, false);

@@ -17,6 +17,19 @@ pub enum Source {
     File(PathBuf),
     /// A rule that has a name of its own.
     Named(String),
+    /// An option that was said elsewhere than on the command line.
+    Said(Said),
+}
+
+/// Where an option was said: in a file or a variable.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Said {
+    /// The option, dashes included.
+    pub option: String,
+    /// The file or the variable.
+    pub at: String,
+    /// The line of each value, in their order, or its number there.
+    pub lines: Arc<[u32]>,
 }
 
 /// Which rule: its source, and the line there.
@@ -42,11 +55,12 @@ impl RuleId {
 #[derive(Clone, Debug)]
 pub struct Origins {
     all: Vec<(Source, Arc<AtomicU64>)>,
+    said: Vec<Said>,
 }
 
 impl Default for Origins {
     fn default() -> Self {
-        let mut origins = Self { all: Vec::new() };
+        let mut origins = Self { all: Vec::new(), said: Vec::new() };
         // In the order of their numbers.
         origins.add(Source::BuiltIn("protected-mode"));
         origins.add(Source::BuiltIn("default"));
@@ -56,8 +70,19 @@ impl Default for Origins {
 }
 
 impl Origins {
+    /// From now on these options are those that were said there; the others stand on the command
+    /// line.
+    pub fn are_said(&mut self, said: &[Said]) {
+        said.clone_into(&mut self.said);
+    }
+
     /// Adds a source, or finds the one there is.
     pub fn add(&mut self, source: Source) -> u16 {
+        let said = match source {
+            Source::Option(name) => self.said.iter().find(|said| said.option == name).cloned(),
+            _ => None,
+        };
+        let source = said.map_or(source, Source::Said);
         let known = self.all.iter().position(|(s, _)| *s == source);
         let place = known.unwrap_or_else(|| {
             // The last one stands for all there is no number left for.
@@ -105,7 +130,15 @@ impl fmt::Display for RuleName<'_> {
             None => f.write_str("unknown"),
             Some(source) => source.fmt(f),
         }?;
-        match self.line {
+        let line = match self.source {
+            // Of an option that is one rule, the line of its value.
+            Some(Source::Said(said)) => {
+                let value = usize::try_from(self.line.max(1) - 1).unwrap_or(usize::MAX);
+                said.lines.get(value).copied().unwrap_or(0)
+            }
+            _ => self.line,
+        };
+        match line {
             0 => Ok(()),
             line => write!(f, ":{line}"),
         }
@@ -118,6 +151,7 @@ impl fmt::Display for Source {
             Self::BuiltIn(name) | Self::Option(name) => f.write_str(name),
             Self::File(path) => path.display().fmt(f),
             Self::Named(name) => f.write_str(name),
+            Self::Said(said) => f.write_str(&said.at),
         }
     }
 }
@@ -137,6 +171,34 @@ mod tests {
         assert_eq!(name(option, 2), "--deny:2");
         assert_eq!(name(option, 0), "--deny");
         assert_eq!(name(77, 1), "unknown:1");
+    }
+
+    #[test]
+    fn an_option_is_named_by_where_it_was_said() {
+        let said = |option: &str, at: &str, lines: &[u32]| Said {
+            option: option.to_owned(),
+            at: at.to_owned(),
+            lines: lines.into(),
+        };
+        let mut origins = Origins::default();
+        origins.are_said(&[said("--deny", "t.toml", &[3, 5]), said("--sni", "t.toml", &[9])]);
+        let [deny, sni, allow] =
+            ["--deny", "--sni", "--allow"].map(|option| origins.add(Source::Option(option)));
+        origins.are_said(&[said("--deny", "t.toml", &[7])]);
+        let own = origins.add(Source::Option("--deny"));
+        origins.are_said(&[]);
+        let flag = origins.add(Source::Option("--deny"));
+        for (source, line, name) in [
+            (deny, 1, "t.toml:3"),
+            (deny, 2, "t.toml:5"),
+            (deny, 3, "t.toml"),
+            (sni, 0, "t.toml:9"),
+            (allow, 2, "--allow:2"),
+            (own, 1, "t.toml:7"),
+            (flag, 1, "--deny:1"),
+        ] {
+            assert_eq!(origins.name(RuleId { source, line }).to_string(), name);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 pub mod acceptor;
 pub mod batch;
+pub mod control;
 mod defaults;
 pub mod overview;
 pub mod parking;
@@ -52,6 +53,7 @@ use crate::wire;
 pub use defaults::raise_open_files;
 
 use acceptor::Acceptor;
+use control::Control;
 use defaults::{default_connections, default_pipes, default_threads, draw_pseudonym};
 use overview::Birth;
 use parking::{Parking, Stage};
@@ -218,8 +220,6 @@ struct Admin {
 
 /// How often a shutdown looks whether the last connection has ended.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long workers may take to see that there is another policy: a turn is over in a millisecond.
-const LET_GO: Duration = Duration::from_millis(200);
 /// How long a stuck log writer may hold up the end.
 const LOG_GRACE: Duration = Duration::from_secs(1);
 
@@ -435,45 +435,14 @@ impl Server {
         }
     }
 
-    /// Opens the access log's file again, after it was moved away.
-    pub fn reopen_log(&self) {
-        if let Some(log) = &self.pool.ctx.access_log {
-            log.reopen();
-        }
-    }
-
-    /// Puts another policy in force: requests that come from now on are decided by it, and what was
-    /// decided stays. Made of what [`policy`](Self::policy) has as origins, rules keep their numbers
-    /// and hits. No worker waits for it, and no connection ends.
+    /// Puts another policy in force: see [`Control::set_access`].
     pub fn set_access(&self, access: &Access, open: bool) {
-        let old = self.pool.ctx.policy.set(access.policy(&self.addresses, open));
-        self.pool.ready.rouse();
-        // Long lists are freed here, not in the turn of whichever worker is the last to let them go.
-        let until = Instant::now() + LET_GO;
-        while Arc::strong_count(&old) > 1 && Instant::now() < until {
-            thread::sleep(Duration::from_millis(1));
-        }
+        self.control().set_access(access, open);
     }
 
-    /// The policy in force.
-    pub fn policy(&self) -> Arc<policy::Policy> {
-        self.pool.ctx.policy.get()
-    }
-
-    /// Reads the hosts files again, on this thread; `None` if there are none. The next lookup sees
-    /// what they say now. Idle upstream connections are closed, for they may lead to where a name
-    /// led before, and those in use are not used again.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with a file; all that was read before stays in use.
-    pub fn reread_hosts(&self) -> Option<Result<usize, Wrong>> {
-        let given = self.pool.ctx.resolver.given();
-        given.have_files().then(|| {
-            let count = given.reread()?;
-            self.pool.ctx.pool.begin_era();
-            Ok(count)
-        })
+    /// What can be changed while it runs, also from another thread and while it drains.
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.pool), self.addresses.clone())
     }
 
     /// Stops accepting, closes idle connections, gives the others `grace` to finish, closes what is

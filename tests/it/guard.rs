@@ -263,7 +263,8 @@ fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
         assert_eq!((refused.status, refused.rule()), (403, Some("protected-mode")));
     }
     // Another policy is put in force: it holds for what is kept, too.
-    let mut access = Access { origins: proxy.policy().origins.clone(), ..Access::default() };
+    let mut access =
+        Access { origins: proxy.control().policy().origins.clone(), ..Access::default() };
     let source = access.origins.add(Source::Named("later".to_owned()));
     let mut rule = Rule::new(RuleId { source, line: 0 }, Action::Allow);
     rule.clients.push(Network::parse("127.0.0.4").unwrap());

@@ -15,6 +15,7 @@ mod access_log;
 mod admin;
 mod auth;
 mod clients;
+mod config;
 mod connect;
 mod content;
 mod deadlines;

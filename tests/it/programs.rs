@@ -20,7 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::peers::{STEP, comes_true, eventually, pattern};
-use crate::proxies::Binary;
+use crate::proxies::{Binary, without_settings};
 
 /// No program that is run to its end runs longer than this.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -61,6 +61,7 @@ pub(crate) fn clean(path: impl AsRef<std::ffi::OsStr>) -> Command {
     for name in SETTINGS {
         command.env_remove(name);
     }
+    without_settings(&mut command);
     command.stdin(Stdio::null());
     command
 }

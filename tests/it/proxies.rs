@@ -346,8 +346,18 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_threadgate");
 fn piped(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("RUST_LOG").env_remove("THREADGATE_LOG");
+    without_settings(&mut command);
     command
+}
+
+/// Takes away what whoever runs the tests may have set: for them, or for a proxy of their own.
+pub(crate) fn without_settings(command: &mut Command) {
+    let ours = |name: &str| name == "RUST_LOG" || name.starts_with("THREADGATE_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// What a pipe has said so far.

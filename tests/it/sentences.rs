@@ -14,7 +14,6 @@ use crate::layers::rust_files;
 const OTHERS: &[&str] = &[
     "cli/argv.rs",
     "cli/help.rs",
-    "cli/nearest.rs",
     "cli/serve.rs",
     "config",
     "observe/access_log/format.rs",
@@ -47,6 +46,9 @@ const NOT_SAID: &[&str] = &[
     "cannot listen on {place} (admin): {e}",
     "a file that is no socket",
     "'{one}'{which} is not a media type",
+    // Of what `check` prints.
+    "not used: addresses are given",
+    "not used: given on the",
     // Of the admin listener's page.
     ":root{",
     "200 for as long as the process serves",

@@ -1,0 +1,336 @@
+//! Reading everything again while the proxy runs: on a signal, and with `--watch` when a file changes.
+//!
+//! A thread of its own does it, so that neither a worker nor the signal to stop waits for a disk. It
+//! reads the configuration file and all files that are named, whole, before anything is changed: what
+//! is wrong changes nothing. What cannot change while a proxy runs is named, and the rest is taken.
+//!
+//! Files are looked at once a second, by name: a file that an editor replaced, or a link that now
+//! leads elsewhere, has another inode. One that has changed is read when it has not changed any more
+//! for a moment, and one that has vanished is waited for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::cli::effective::{Effective, Given, refused_hosts};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::readiness::Readiness;
+use crate::config::settings::{Settings, Value};
+use crate::config::{Config, OwnListener};
+use crate::server::control::Control;
+
+/// Options that are taken while the proxy runs; the others need a restart.
+const TAKEN: &[&str] = &[
+    "allow",
+    "allow-client",
+    "allow-list",
+    "allow-url",
+    "auth",
+    "auth-env",
+    "auth-file",
+    "auth-realm",
+    "block-list",
+    "connect-ports",
+    "deny",
+    "deny-client",
+    "deny-type",
+    "deny-url",
+    "deny-with",
+    "limit",
+    "limit-connections",
+    "limit-per",
+    "limit-requests",
+    "max-bytes",
+    "max-response-size",
+    "methods",
+    "open",
+    "policy",
+    "schemes",
+    "sni",
+    "watch",
+];
+
+/// Options whose files are read, and watched.
+const READ: &[&str] = &["allow-list", "auth-file", "block-list", "hosts-file"];
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a file that has changed must stay as it is before it is read.
+const SETTLED: Duration = Duration::from_millis(200);
+/// How long a file that has vanished is waited for before somebody is told.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// Asks for another look at everything.
+pub(crate) struct Reloading(Sender<()>);
+
+impl Reloading {
+    /// Begins to wait for that, on a thread that is never joined.
+    pub(crate) fn begin(
+        given: Given,
+        effective: Effective,
+        control: Control,
+        readiness: Arc<Mutex<Readiness>>,
+        listening: String,
+    ) -> Result<Self, Failure> {
+        // One that is asked for while another runs comes after it; more than that say nothing new.
+        let (ask, asked) = bounded(1);
+        let files = files(&given, &effective);
+        let loaded = look(&files);
+        let reload = Reload {
+            given,
+            running: effective.clone(),
+            last: effective,
+            control,
+            readiness,
+            listening,
+            files,
+            loaded,
+        };
+        thread::Builder::new()
+            .name("reload".into())
+            .spawn(move || reload.run(&asked))
+            .map_err(|e| Failure::failed(format!("cannot start a thread: {e}")))?;
+        Ok(Self(ask))
+    }
+
+    /// Everything is to be read again.
+    pub(crate) fn ask(&self) {
+        // It is full: somebody has asked just before.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// What tells whether a file is another than before: device, inode, length, and when the content and
+/// the inode changed.
+type Print = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
+type Prints = BTreeMap<PathBuf, Print>;
+
+struct Reload {
+    given: Given,
+    /// What the proxy was started with.
+    running: Effective,
+    /// What was read last.
+    last: Effective,
+    control: Control,
+    readiness: Arc<Mutex<Readiness>>,
+    listening: String,
+    /// The files that are read, also those of a configuration that was refused for one of them.
+    files: Vec<PathBuf>,
+    /// The files as they were just before they were read.
+    loaded: Prints,
+}
+
+impl Reload {
+    fn run(mut self, asked: &Receiver<()>) {
+        let mut changed: Option<Change> = None;
+        loop {
+            let wait = if changed.is_some() { SETTLED } else { LOOK };
+            let is_asked = match self.last.config.watch {
+                true => asked.recv_timeout(wait),
+                false => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match is_asked {
+                Ok(()) => {
+                    changed = None;
+                    self.reload();
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = look(&self.files);
+                    changed = Change::next(changed, now, &self.loaded, Instant::now());
+                    if changed.as_ref().is_some_and(|change| change.is_over(Instant::now())) {
+                        changed = None;
+                        self.reload();
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        self.readiness.lock().reloading();
+        // Before anything is read: what changes meanwhile is another change.
+        self.loaded = look(&self.files);
+        if let Err(failure) = self.take() {
+            for line in failure.message.lines() {
+                log::error!("not reloaded: {line}");
+            }
+            log::warn!("nothing was changed by the reload; the configuration in use stays");
+        }
+        self.readiness.lock().ready(&self.listening);
+    }
+
+    /// Reads everything, and then changes what can be changed.
+    fn take(&mut self) -> Result<(), Failure> {
+        let new = self.given.effective()?;
+        self.files = files(&self.given, &new);
+        let known = std::mem::take(&mut self.loaded);
+        self.loaded = look(&self.files);
+        self.loaded.iter_mut().for_each(|(file, print)| {
+            *print = known.get(file).copied().unwrap_or(*print);
+        });
+        if new.written.is_empty() && !self.last.written.is_empty() {
+            let path = self.given.file.as_deref().unwrap_or("".as_ref()).display();
+            return Err(Failure {
+                exit: Exit::Configuration,
+                message: format!(
+                    "{path}: it is empty; to take all of it back write a line, if only a comment"
+                ),
+            });
+        }
+        let config = for_running(&self.running.config, &new.config);
+        let before = self.control.policy();
+        let access = config.access(Some(&before.origins)).map_err(|e| new.unusable(e))?;
+        if let Some(read) = self.control.reread_hosts() {
+            match read {
+                Ok(count) => log::info!("the hosts files were read again: {count} names"),
+                Err(wrong) => {
+                    let failure = refused_hosts(&wrong, &self.running.settings);
+                    let message = format!("{}; the names read before stay in use", failure.message);
+                    return Err(Failure { message, ..failure });
+                }
+            }
+        }
+        self.control.set_access(&access, config.open);
+        for what in needing_restart(&self.running, &self.last, &new) {
+            log::warn!("{what}: needs a restart; until then what was said before holds");
+        }
+        if let Some(file) = &self.given.file {
+            log::info!("{} was read again", file.display());
+        }
+        self.last = new;
+        Ok(())
+    }
+}
+
+/// The new configuration for the listeners there are: each has what is said of its address now, or what
+/// it has if nothing is.
+fn for_running(running: &Config, new: &Config) -> Config {
+    let mut config = new.clone();
+    config.own.clear();
+    let mut taken = BTreeSet::new();
+    for (number, address) in (0..).zip(&running.listen) {
+        let there = (0u16..).zip(&new.listen);
+        let same = there.filter(|(_, it)| *it == address).map(|(number, _)| number);
+        let of = |all: &[OwnListener], number| all.iter().find(|own| own.number == number).cloned();
+        let own = match same.into_iter().find(|number| !taken.contains(number)) {
+            Some(there) => {
+                taken.insert(there);
+                of(&new.own, there)
+            }
+            None => of(&running.own, number),
+        };
+        config.own.extend(own.map(|own| OwnListener { number, ..own }));
+    }
+    config
+}
+
+/// What differs from what the proxy was started with, cannot be changed, and was not said before.
+fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Vec<String> {
+    let texts = |settings: &Settings, name: &str| {
+        let values = settings.values(name).unwrap_or_default();
+        values.iter().map(|value: &Value| value.text.clone()).collect::<Vec<_>>()
+    };
+    let said = |of: &Effective, name: &str| texts(&of.settings, name);
+    let all = [running, last, new].map(|it| it.settings.iter().map(|(known, _)| known.name));
+    let names: BTreeSet<&str> = all.into_iter().flatten().collect();
+    let is_other = |name: &&str| {
+        let now = said(new, name);
+        now != said(running, name) && now != said(last, name)
+    };
+    let options = names.into_iter().filter(|name| !TAKEN.contains(name));
+    let options = options.filter(|name| !["listen", "port"].contains(name));
+    let mut needing: Vec<String> = options.filter(is_other).map(str::to_owned).collect();
+    let listen = &new.config.listen;
+    if *listen != running.config.listen && *listen != last.config.listen {
+        needing.push("listen".to_owned());
+    }
+    needing
+}
+
+/// The files that are read.
+fn files(given: &Given, effective: &Effective) -> Vec<PathBuf> {
+    let own = effective.written.listeners.iter().map(|listener| &listener.settings);
+    let settings = [&effective.settings].into_iter().chain(own);
+    let values = settings.flat_map(|settings| {
+        READ.iter().flat_map(|name| settings.values(name).unwrap_or_default())
+    });
+    given.file.iter().cloned().chain(values.map(|value| PathBuf::from(&value.text))).collect()
+}
+
+fn look(files: &[PathBuf]) -> Prints {
+    let print = |file: &PathBuf| {
+        let it = fs::metadata(file).ok()?;
+        let modified = (it.mtime(), it.mtime_nsec());
+        Some((it.dev(), it.ino(), it.len(), modified, (it.ctime(), it.ctime_nsec())))
+    };
+    files.iter().map(|file| (file.clone(), print(file))).collect()
+}
+
+/// A change that may not be over yet.
+#[derive(Debug)]
+struct Change {
+    /// The files as they were seen last.
+    seen: Prints,
+    /// Since when they are like that.
+    since: Instant,
+}
+
+impl Change {
+    /// What another look makes of it.
+    fn next(before: Option<Self>, now: Prints, loaded: &Prints, at: Instant) -> Option<Self> {
+        match before {
+            _ if now == *loaded => None,
+            Some(before) if before.seen == now => Some(before),
+            _ => Some(Self { seen: now, since: at }),
+        }
+    }
+
+    /// Whether it is time to read the files.
+    fn is_over(&self, now: Instant) -> bool {
+        let missing = self.seen.values().any(Option::is_none);
+        now.duration_since(self.since) >= if missing { RETURN } else { SETTLED }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_read_when_it_is_over_and_a_file_that_is_gone_is_waited_for() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let prints = |length: Option<u64>| {
+            let print = length.map(|length| (1, 1, length, (0, 0), (0, 0)));
+            Prints::from([(PathBuf::from("a"), print)])
+        };
+        let loaded = prints(Some(1));
+        assert!(Change::next(None, prints(Some(1)), &loaded, at(0)).is_none());
+        let mut change = None;
+        // Half written, gone, there again and growing, and at last whole.
+        for (ms, length, over) in [
+            (0, Some(0), false),
+            (200, Some(5), false),
+            (400, None, false),
+            (600, None, false),
+            (800, Some(7), false),
+            (1000, Some(9), false),
+            (1200, Some(9), true),
+        ] {
+            change = Change::next(change, prints(length), &loaded, at(ms));
+            assert_eq!(change.as_ref().unwrap().is_over(at(ms)), over, "{ms}");
+        }
+        let gone = Change::next(None, prints(None), &loaded, at(0)).unwrap();
+        assert!(!gone.is_over(at(4900)) && gone.is_over(at(5000)));
+        // What was taken back is none.
+        assert!(Change::next(Some(gone), prints(Some(1)), &loaded, at(0)).is_none());
+    }
+}

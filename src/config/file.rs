@@ -1,0 +1,517 @@
+//! The configuration file: TOML, with the options as keys and what only a file can say.
+//!
+//! ```toml
+//! listen = ["127.0.0.1:3128"]
+//! timeout-head = "5s"
+//!
+//! [[rules]]                       # in order, the first that has a request decides
+//! action = "deny"
+//! destinations = [".ads.example"]
+//!
+//! [[listeners]]                   # what one says nothing of, it has like the others
+//! address = "0.0.0.0:8080"
+//! policy = "enforce"
+//! ```
+//!
+//! All that is wrong is found, each with its line. Whether a value means something is for whoever
+//! knows the option; what a rule says is checked in [`rules`](super::rules).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::nearest::nearest;
+use super::rules::{self, WrittenRule};
+use super::settings::{Kind, Known, Place, Settings, Value, Wrong};
+
+/// Octets of a file at most: lists have files of their own.
+const MOST_OCTETS: usize = 1 << 20;
+/// So many mistakes are enough to begin with.
+const MOST_WRONG: usize = 20;
+/// How often a file that changes while it is read is read again.
+const TRIES: usize = 5;
+
+/// What a listener can have of its own. To make another option one of them, its effect has to be a
+/// part of [`OwnListener`](super::OwnListener).
+pub const OF_A_LISTENER: &[&str] = &[
+    "allow",
+    "allow-client",
+    "allow-list",
+    "allow-url",
+    "auth",
+    "auth-env",
+    "auth-file",
+    "auth-realm",
+    "block-list",
+    "connect-ports",
+    "deny",
+    "deny-client",
+    "deny-type",
+    "deny-url",
+    "deny-with",
+    "limit",
+    "limit-connections",
+    "limit-per",
+    "limit-requests",
+    "max-response-size",
+    "methods",
+    "open",
+    "policy",
+    "schemes",
+    "sni",
+];
+
+/// What a configuration file says.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Written {
+    /// Of options.
+    pub settings: Settings,
+    /// `[[rules]]`.
+    pub rules: Vec<WrittenRule>,
+    /// `[[listeners]]`.
+    pub listeners: Vec<WrittenListener>,
+}
+
+impl Written {
+    /// Whether it says nothing at all.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One of `[[listeners]]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WrittenListener {
+    /// Where it listens.
+    pub address: Value,
+    /// What it says of options.
+    pub settings: Settings,
+    /// Its own rules, if it has any, instead of those of all.
+    pub rules: Option<Vec<WrittenRule>>,
+}
+
+/// Why nothing was read.
+#[derive(Debug)]
+pub enum Unread {
+    /// The file cannot be read.
+    File(io::Error),
+    /// What is in it is wrong.
+    Wrong(Vec<Wrong>),
+}
+
+/// Reads a file. It is read again if it changes meanwhile; blocks as long as the disk does.
+///
+/// # Errors
+///
+/// It cannot be read, or all that is wrong with it.
+pub fn read(path: &Path, known: &[Known]) -> Result<Written, Unread> {
+    let octets = octets(path).map_err(Unread::File)?;
+    let text = text(path, &octets).map_err(|wrong| Unread::Wrong(vec![wrong]))?;
+    let (written, wrong) = parse(text, path, known);
+    if wrong.is_empty() { Ok(written) } else { Err(Unread::Wrong(wrong)) }
+}
+
+fn octets(path: &Path) -> io::Result<Vec<u8>> {
+    for _ in 0..TRIES {
+        let mut file = File::open(path)?;
+        let before = file.metadata()?;
+        if before.is_dir() {
+            return Err(io::Error::other("it is a directory"));
+        }
+        let mut octets = Vec::new();
+        file.by_ref().take(MOST_OCTETS as u64 + 1).read_to_end(&mut octets)?;
+        if octets.len() > MOST_OCTETS {
+            return Err(io::Error::other(
+                "it has more than 1 MiB; long lists go into files of their own",
+            ));
+        }
+        let after = file.metadata()?;
+        let same = before.modified()? == after.modified()? && before.len() == after.len();
+        if same || !after.is_file() {
+            return Ok(octets);
+        }
+    }
+    Err(io::Error::other("it changes while it is read; write it beside and rename it"))
+}
+
+fn text<'a>(path: &Path, octets: &'a [u8]) -> Result<&'a str, Wrong> {
+    let at = |octet: usize, why: &str| {
+        let line = line_of(&starts(octets), octet);
+        let place = Place::File(path.into(), line);
+        Wrong { message: format!("{place}: {why}"), place }
+    };
+    if octets.starts_with(b"\xff\xfe") || octets.starts_with(b"\xfe\xff") {
+        return Err(at(0, "the file is UTF-16; save it as UTF-8"));
+    }
+    let octets = octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets);
+    std::str::from_utf8(octets)
+        .map_err(|e| at(e.valid_up_to(), "this line is not UTF-8; save the file as UTF-8"))
+}
+
+/// Reads what a file says. Answers all that could be read, and all that is wrong.
+pub fn parse(text: &str, path: &Path, known: &[Known]) -> (Written, Vec<Wrong>) {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let source = Source {
+        path: path.into(),
+        dir: path.parent().unwrap_or(Path::new("")).to_owned(),
+        lines: starts(text.as_bytes()),
+        known,
+    };
+    let mut wrong: Vec<Wrong> =
+        errors.iter().take(MOST_WRONG).map(|error| source.malformed(text, error)).collect();
+    let mut written = Written::default();
+    if wrong.is_empty() {
+        source.document(table.get_ref(), &mut written, &mut wrong);
+    }
+    wrong.sort_by_key(|wrong| match wrong.place {
+        Place::File(_, line) => line,
+        _ => 0,
+    });
+    if wrong.len() > MOST_WRONG {
+        wrong.truncate(MOST_WRONG);
+        let message = format!("{}: more is wrong; mend this first", path.display());
+        wrong.push(Wrong { place: Place::File(path.into(), 0), message });
+    }
+    (written, wrong)
+}
+
+/// Where lines begin.
+fn starts(octets: &[u8]) -> Vec<usize> {
+    [0].into_iter().chain(memchr::memchr_iter(b'\n', octets).map(|at| at + 1)).collect()
+}
+
+fn line_of(starts: &[usize], octet: usize) -> u32 {
+    u32::try_from(starts.partition_point(|start| *start <= octet)).unwrap_or(u32::MAX)
+}
+
+/// A file that is being read.
+pub(super) struct Source<'a> {
+    path: Arc<Path>,
+    /// What file names in it are relative to.
+    dir: PathBuf,
+    lines: Vec<usize>,
+    known: &'a [Known],
+}
+
+impl Source<'_> {
+    pub(super) fn place(&self, span: &Range<usize>) -> Place {
+        Place::File(Arc::clone(&self.path), line_of(&self.lines, span.start))
+    }
+
+    /// A mistake at a place, in a sentence.
+    pub(super) fn wrong(&self, span: &Range<usize>, why: &str) -> Wrong {
+        let place = self.place(span);
+        Wrong { message: format!("{place}: {why}"), place }
+    }
+
+    fn malformed(&self, text: &str, error: &toml::de::Error) -> Wrong {
+        let span = error.span().unwrap_or(0..0);
+        let found = text.get(span.clone()).and_then(|found| found.lines().next()).unwrap_or("");
+        let found: String = found.chars().take(40).collect();
+        let found = if found.is_empty() { found } else { format!(" at '{found}'") };
+        let advice = match error.message() {
+            "duplicate key" => "give it once, several values in brackets: [\"a\", \"b\"]",
+            _ => "write KEY = VALUE, text in quotes: timeout-head = \"10s\"",
+        };
+        self.wrong(&span, &format!("{}{found}; {advice}", error.message()))
+    }
+
+    fn document(&self, table: &DeTable<'_>, written: &mut Written, wrong: &mut Vec<Wrong>) {
+        let mut names = Vec::new();
+        for (key, value) in table {
+            if wrong.len() > MOST_WRONG {
+                break;
+            }
+            match key.get_ref().as_ref() {
+                "rules" => {
+                    written.rules = self.rules(key, value, &mut names, wrong);
+                }
+                "listeners" => {
+                    for (table, span) in self.tables(key, value, wrong) {
+                        let listener = self.listener(table, &span, &mut names, wrong);
+                        written.listeners.extend(listener);
+                    }
+                }
+                name => match self.known.iter().find(|known| known.name == name) {
+                    Some(known) => self.option(known, value, &mut written.settings, wrong),
+                    None => wrong.push(self.unknown(key)),
+                },
+            }
+        }
+    }
+
+    fn unknown(&self, key: &Spanned<std::borrow::Cow<'_, str>>) -> Wrong {
+        let name = key.get_ref();
+        let all = self.known.iter().map(|known| known.name).chain(["rules", "listeners"]);
+        let advice = match nearest(name, all) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => "'threadgate check' lists those there are".to_owned(),
+        };
+        self.wrong(&key.span(), &format!("unknown key '{}'; {advice}", shown(name)))
+    }
+
+    fn rules(
+        &self,
+        key: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+        names: &mut Vec<String>,
+        wrong: &mut Vec<Wrong>,
+    ) -> Vec<WrittenRule> {
+        let tables = self.tables(key, value, wrong);
+        let mut read = Vec::new();
+        for (table, span) in tables {
+            if wrong.len() > MOST_WRONG {
+                break;
+            }
+            read.extend(rules::read(self, table, &span, names, wrong));
+        }
+        read
+    }
+
+    /// The tables of `[[key]]`.
+    fn tables<'v, 'i>(
+        &self,
+        key: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &'v Spanned<DeValue<'i>>,
+        wrong: &mut Vec<Wrong>,
+    ) -> Vec<(&'v DeTable<'i>, Range<usize>)> {
+        let name = key.get_ref();
+        let mut tables = Vec::new();
+        match value.get_ref() {
+            DeValue::Array(items) => {
+                for item in items {
+                    match item.get_ref() {
+                        DeValue::Table(table) => tables.push((table, item.span())),
+                        other => {
+                            let why = format!(
+                                "{name}: {} is no table; write [[{name}]] and its keys below it",
+                                kind(other)
+                            );
+                            wrong.push(self.wrong(&item.span(), &why));
+                        }
+                    }
+                }
+            }
+            DeValue::Table(_) => {
+                let why = format!("[{name}] is one table; write [[{name}]], with two brackets");
+                wrong.push(self.wrong(&key.span(), &why));
+            }
+            other => {
+                let why = format!(
+                    "{name}: {} is no table; write [[{name}]] and its keys below it",
+                    kind(other)
+                );
+                wrong.push(self.wrong(&key.span(), &why));
+            }
+        }
+        tables
+    }
+
+    fn listener(
+        &self,
+        table: &DeTable<'_>,
+        span: &Range<usize>,
+        names: &mut Vec<String>,
+        wrong: &mut Vec<Wrong>,
+    ) -> Option<WrittenListener> {
+        let mut address = None;
+        let mut has_address = false;
+        let mut settings = Settings::default();
+        let mut own_rules = None;
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let option = self.known.iter().find(|known| known.name == name);
+            match (name, option) {
+                ("address", _) => {
+                    has_address = true;
+                    match value.get_ref() {
+                        DeValue::String(text) => {
+                            let place = self.place(&value.span());
+                            address = Some(Value { text: text.to_string(), place });
+                        }
+                        other => {
+                            let why = format!(
+                                "address: {} is not text; write address = \"0.0.0.0:8080\"",
+                                kind(other)
+                            );
+                            wrong.push(self.wrong(&value.span(), &why));
+                        }
+                    }
+                }
+                ("rules", _) => own_rules = Some(self.rules(key, value, names, wrong)),
+                (_, Some(known)) if OF_A_LISTENER.contains(&name) => {
+                    self.option(known, value, &mut settings, wrong);
+                }
+                (_, Some(_)) => {
+                    let why = format!(
+                        "{name}: holds for all listeners, not for one; write it above the first [["
+                    );
+                    wrong.push(self.wrong(&key.span(), &why));
+                }
+                (_, None) => {
+                    let all = OF_A_LISTENER.iter().copied().chain(["address", "rules"]);
+                    wrong.push(self.unknown_in("listeners", key, all));
+                }
+            }
+        }
+        if !has_address {
+            let why = "[[listeners]] without an address; write address = \"0.0.0.0:8080\"";
+            wrong.push(self.wrong(span, why));
+        }
+        Some(WrittenListener { address: address?, settings, rules: own_rules })
+    }
+
+    /// The sentence for a key that a table does not have.
+    pub(super) fn unknown_in<'n>(
+        &self,
+        table: &str,
+        key: &Spanned<std::borrow::Cow<'_, str>>,
+        all: impl Iterator<Item = &'n str> + Clone,
+    ) -> Wrong {
+        let name = key.get_ref().as_ref();
+        let advice = match nearest(name, all.clone()) {
+            _ if self.known.iter().any(|known| known.name == name) => {
+                "options stand above the first [[".to_owned()
+            }
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("it has {}", all.collect::<Vec<_>>().join(", ")),
+        };
+        let why = format!("unknown key '{}' in [[{table}]]; {advice}", shown(name));
+        self.wrong(&key.span(), &why)
+    }
+
+    fn option(
+        &self,
+        known: &Known,
+        value: &Spanned<DeValue<'_>>,
+        settings: &mut Settings,
+        wrong: &mut Vec<Wrong>,
+    ) {
+        let items = match (known.kind, value.get_ref()) {
+            (Kind::Repeated, DeValue::Array(items)) => items.iter().collect(),
+            (Kind::Once, DeValue::Array(items)) if known.value == "LIST" => items.iter().collect(),
+            _ => vec![value],
+        };
+        let mut values: Vec<Value> = Vec::new();
+        for item in items {
+            let place = self.place(&item.span());
+            match self.value_of(known, item.get_ref()) {
+                Ok(text) => values.push(Value { text, place }),
+                Err(why) => wrong.push(Wrong::value(&place, known.name, &why)),
+            }
+        }
+        // One option with several values in it has them separated by commas.
+        if let (Kind::Once, Some(first)) = (known.kind, values.first()) {
+            let place = first.place.clone();
+            let texts: Vec<String> = values.into_iter().map(|value| value.text).collect();
+            values = vec![Value { text: texts.join(","), place }];
+        }
+        settings.set(*known, values);
+    }
+
+    /// The text of a value that stands for itself.
+    fn value_of(&self, known: &Known, value: &DeValue<'_>) -> Result<String, String> {
+        let name = known.name;
+        match (known.kind, value) {
+            (Kind::Switch, DeValue::Boolean(on)) => Ok(on.to_string()),
+            (Kind::Switch, other) => {
+                Err(format!("{} is not a switch; write {name} = true", kind(other)))
+            }
+            (Kind::Counter, DeValue::Boolean(on)) => Ok(u8::from(*on).to_string()),
+            (Kind::Counter, DeValue::Integer(_)) => match integer(value) {
+                Some(count @ 0..=255) => Ok(count.to_string()),
+                _ => Err(format!("a number from 0 to 255 is needed; write {name} = 1")),
+            },
+            (Kind::Counter, other) => {
+                Err(format!("{} is not a switch; write {name} = true", kind(other)))
+            }
+            (_, DeValue::String(text)) => Ok(self.resolved(known, text)),
+            (_, DeValue::Integer(_)) => match integer(value) {
+                Some(number) => Ok(number.to_string()),
+                None => Err("the number is too large; give a smaller one".to_owned()),
+            },
+            (_, DeValue::Boolean(on)) => {
+                let word = if *on { "on" } else { "off" };
+                let meant = known.words().find(|it| *it == word);
+                meant.map(str::to_owned).ok_or_else(|| expected(known, value))
+            }
+            (_, _) => Err(expected(known, value)),
+        }
+    }
+
+    /// A file's name is relative to the directory of this file.
+    fn resolved(&self, known: &Known, text: &str) -> String {
+        let join = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
+        match text.strip_prefix("unix:") {
+            Some(path) if known.value.contains("unix:PATH") => format!("unix:{}", join(path)),
+            _ if !known.is_file() || text.is_empty() => text.to_owned(),
+            _ if known.words().any(|word| word == text) => text.to_owned(),
+            _ => join(text),
+        }
+    }
+}
+
+fn expected(known: &Known, value: &DeValue<'_>) -> String {
+    let (name, what) = (known.name, known.value);
+    match known.kind {
+        Kind::Repeated => {
+            format!("{} is no text; write {name} = [\"{what}\", ..]", kind(value))
+        }
+        _ => format!("{} is no text; write {name} = \"{what}\"", kind(value)),
+    }
+}
+
+/// A number as a file may write it, in whatever base.
+pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// What a value is, as people call it.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A key as it may be printed.
+fn shown(name: &str) -> String {
+    name.chars().take(60).flat_map(char::escape_debug).collect()
+}
+
+/// What the fuzz target runs: a text is read without a panic, all of it or with lines that exist.
+pub fn fuzz(octets: &[u8]) {
+    const KNOWN: [Known; 5] = [
+        Known { name: "listen", kind: Kind::Repeated, value: "ADDR" },
+        Known { name: "timeout-head", kind: Kind::Once, value: "DURATION" },
+        Known { name: "access-log", kind: Kind::Once, value: "FILE|-|off" },
+        Known { name: "open", kind: Kind::Switch, value: "" },
+        Known { name: "verbose", kind: Kind::Counter, value: "" },
+    ];
+    let path = Path::new("dir/file.toml");
+    let Ok(text) = text(path, octets) else { return };
+    let (written, wrong) = parse(text, path, &KNOWN);
+    let lines = text.split('\n').count();
+    for wrong in &wrong {
+        let Place::File(_, line) = wrong.place else { panic!("another place") };
+        assert!(usize::try_from(line).is_ok_and(|line| line <= lines), "{wrong:?} of {lines}");
+    }
+    for value in written.settings.iter().flat_map(|(_, values)| values) {
+        assert!(matches!(value.place, Place::File(_, line) if line > 0));
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

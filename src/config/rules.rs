@@ -1,0 +1,186 @@
+//! Rules as a configuration file has them: `[[rules]]`, in order, the first that has a request
+//! decides.
+//!
+//! | key | what it says | without it |
+//! |---|---|---|
+//! | `action` | `"allow"` or `"deny"` | refused |
+//! | `name` | how the rule is named in logs and replies | file and line |
+//! | `clients` | networks of clients | any client |
+//! | `users` | who has proven to be one of these | any user, or none |
+//! | `destinations` | as `--allow` takes them | anywhere |
+//! | `ports` | `443`, `"8000-8999"` | any port |
+//! | `methods` | `"GET"` | any method |
+//! | `schemes` | `"http"`, `"ws"`, `"connect"` | any |
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::access::{parse_method, parse_scheme};
+use super::file::{Source, integer, kind};
+use super::settings::{Place, Wrong};
+use crate::policy::destination::{Destination, parse_ports};
+use crate::policy::network::Network;
+use crate::policy::origin::{self, Origins, RuleId};
+use crate::policy::rules::{Action, Rule};
+
+/// The keys of a rule, the lists last.
+const KEYS: [&str; 8] =
+    ["action", "name", "clients", "destinations", "methods", "ports", "schemes", "users"];
+
+/// A rule as it is written; each value is checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WrittenRule {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Where it stands.
+    pub place: Place,
+    /// Whether it allows.
+    pub allows: bool,
+    /// What it is about: lists by the names of their keys, in the order of the alphabet.
+    pub lists: Vec<(&'static str, Vec<String>)>,
+}
+
+impl WrittenRule {
+    /// The rule, with its place among `origins`.
+    ///
+    /// # Errors
+    ///
+    /// A value that is none.
+    pub fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
+        let (source, line) = match (&self.name, &self.place) {
+            (Some(name), _) => (origin::Source::Named(name.clone()), 0),
+            (None, Place::File(path, line)) => (origin::Source::File(path.to_path_buf()), *line),
+            (None, other) => (origin::Source::Named(other.to_string()), 0),
+        };
+        let action = if self.allows { Action::Allow } else { Action::Deny };
+        let mut rule = Rule::new(RuleId { source: origins.add(source), line }, action);
+        for (key, texts) in &self.lists {
+            for text in texts {
+                add(&mut rule, key, text)?;
+            }
+        }
+        Ok(rule)
+    }
+}
+
+/// Adds what one text of a list says.
+fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
+    match key {
+        "clients" => rule.clients.push(Network::parse(text)?),
+        "destinations" => rule.destinations.push(Destination::parse(text)?),
+        "ports" => rule.ports.push(parse_ports(text)?),
+        "methods" => rule.methods.push(parse_method(text)?),
+        "schemes" => rule.ways.push(parse_scheme(text)?),
+        _ if text.is_empty() => return Err("'' is no user; give a name".to_owned()),
+        _ => rule.users.push(text.into()),
+    }
+    Ok(())
+}
+
+/// Reads a rule. What is wrong goes to `wrong`; `names` are those of the rules before.
+pub(super) fn read(
+    source: &Source<'_>,
+    table: &DeTable<'_>,
+    span: &Range<usize>,
+    names: &mut Vec<String>,
+    wrong: &mut Vec<Wrong>,
+) -> Option<WrittenRule> {
+    let (mut name, mut action) = (None, None);
+    let mut has_action = false;
+    let mut lists = Vec::new();
+    for (key, value) in table {
+        let Some(known) = KEYS.into_iter().find(|known| known == key.get_ref()) else {
+            wrong.push(source.unknown_in("rules", key, KEYS.into_iter()));
+            continue;
+        };
+        match known {
+            "action" => {
+                has_action = true;
+                match value.get_ref().as_str() {
+                    Some("allow") => action = Some(true),
+                    Some("deny") => action = Some(false),
+                    found => {
+                        let found = found.map_or_else(
+                            || kind(value.get_ref()).to_owned(),
+                            |text| format!("'{text}'"),
+                        );
+                        let why = format!("action: {found} is neither \"allow\" nor \"deny\"");
+                        wrong
+                            .push(source.wrong(&value.span(), &format!("{why}; give one of them")));
+                    }
+                }
+            }
+            "name" => match checked_name(value, names) {
+                Ok(text) => {
+                    names.push(text.clone());
+                    name = Some(text);
+                }
+                Err(why) => wrong.push(source.wrong(&value.span(), &format!("name: {why}"))),
+            },
+            known => lists.push((known, list(source, known, value, wrong))),
+        }
+    }
+    if !has_action {
+        let why = "a rule without an action; write action = \"allow\" or action = \"deny\"";
+        wrong.push(source.wrong(span, why));
+    }
+    Some(WrittenRule { name, place: source.place(span), allows: action?, lists })
+}
+
+fn checked_name(value: &Spanned<DeValue<'_>>, names: &[String]) -> Result<String, String> {
+    const LONGEST: usize = 64;
+    let Some(text) = value.get_ref().as_str() else {
+        return Err(format!("{} is no text; write name = \"no-ads\"", kind(value.get_ref())));
+    };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.len() > LONGEST || !text.chars().all(allowed) {
+        let text: String = text.chars().take(LONGEST).collect();
+        return Err(format!(
+            "'{text}' is no name; give up to {LONGEST} letters, digits, '-', '_' and '.'"
+        ));
+    }
+    if names.iter().any(|name| name == text) {
+        return Err(format!("'{text}' is the name of another rule; give another one"));
+    }
+    if text == "default" || text == "protected-mode" {
+        return Err(format!("'{text}' is the name of a rule that is always there; give another"));
+    }
+    Ok(text.to_owned())
+}
+
+fn list(
+    source: &Source<'_>,
+    key: &'static str,
+    value: &Spanned<DeValue<'_>>,
+    wrong: &mut Vec<Wrong>,
+) -> Vec<String> {
+    let items: Vec<&Spanned<DeValue<'_>>> = match value.get_ref() {
+        DeValue::Array(items) if items.is_empty() => {
+            let why = format!("{key}: is empty; leave the key out if all are meant");
+            wrong.push(source.wrong(&value.span(), &why));
+            return Vec::new();
+        }
+        DeValue::Array(items) => items.iter().collect(),
+        _ => vec![value],
+    };
+    let mut texts = Vec::new();
+    for item in items {
+        let text: Result<Cow<'_, str>, String> = match item.get_ref() {
+            DeValue::String(text) => Ok(text.as_ref().into()),
+            number @ DeValue::Integer(_) if key == "ports" => {
+                Ok(integer(number).unwrap_or(i64::MAX).to_string().into())
+            }
+            other => Err(format!("{} is no text; write {key} = [\"..\"]", kind(other))),
+        };
+        let mut probe = Rule::new(RuleId::DEFAULT, Action::Deny);
+        let checked = text.and_then(|text| add(&mut probe, key, &text).map(|()| text.into_owned()));
+        match checked {
+            Ok(text) => texts.push(text),
+            Err(why) => wrong.push(source.wrong(&item.span(), &format!("{key}: {why}"))),
+        }
+    }
+    texts
+}

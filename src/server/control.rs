@@ -1,0 +1,76 @@
+//! What can be changed while a proxy runs.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::net::hosts::Wrong;
+use crate::policy::{Access, Policy};
+
+use super::workers::Pool;
+
+/// How long workers may take to see that there is another policy: a turn is over in a millisecond.
+const LET_GO: Duration = Duration::from_millis(200);
+
+/// Changes a running proxy, from any thread. No worker waits for it, and no connection ends. When the
+/// proxy is gone it changes nothing any more.
+#[derive(Clone)]
+pub struct Control {
+    pool: Arc<Pool>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Control {
+    pub(super) fn new(pool: Arc<Pool>, addresses: Vec<SocketAddr>) -> Self {
+        Self { pool, addresses }
+    }
+
+    /// Puts another policy in force: requests that come from now on are decided by it, and what was
+    /// decided stays. Made of what [`policy`](Self::policy) has as origins, rules keep their numbers
+    /// and hits.
+    pub fn set_access(&self, access: &Access, open: bool) {
+        let old = self.pool.ctx.policy.set(access.policy(&self.addresses, open));
+        self.pool.ready.rouse();
+        // Long lists are freed here, not in the turn of whichever worker is the last to let them go.
+        let until = Instant::now() + LET_GO;
+        while Arc::strong_count(&old) > 1 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.pool.ctx.policy.get()
+    }
+
+    /// Opens the access log's file again, after it was moved away.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.pool.ctx.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Reads the hosts files again, on this thread; `None` if there are none. The next lookup sees
+    /// what they say now. Idle upstream connections are closed, for they may lead to where a name
+    /// led before, and those in use are not used again.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a file; all that was read before stays in use.
+    pub fn reread_hosts(&self) -> Option<Result<usize, Wrong>> {
+        let given = self.pool.ctx.resolver.given();
+        given.have_files().then(|| {
+            let count = given.reread()?;
+            self.pool.ctx.pool.begin_era();
+            Ok(count)
+        })
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Control({:?})", self.addresses)
+    }
+}
