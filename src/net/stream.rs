@@ -194,6 +194,7 @@ impl Stream {
         self.receive_with(into, RecvFlags::empty())
     }
 
+    #[inline]
     fn receive_with(&mut self, into: &mut Buffer, flags: RecvFlags) -> io::Result<Received> {
         let tail = into.tail();
         let room = tail.capacity() - tail.len();

@@ -85,6 +85,9 @@ impl Ruleset {
 
     /// The first that says of a client alone whether it may come.
     pub fn find_client(&self, client: IpAddr) -> Option<&Rule> {
+        if self.is_empty() {
+            return None;
+        }
         let has = |rule: &Rule| rule.clients.iter().any(|network| network.contains(client));
         let mut first = self.first(has);
         self.clients.each(client, |rules| first.look(rules));

@@ -473,13 +473,11 @@ impl Exchange {
             self.follow_limits(client, turn);
             self.listen_to_client(client, turn)?;
             match &mut self.stage {
-                Stage::Held => {
-                    let go = self.is_let_go(client, turn);
-                    if !self.note_limit(go, turn)? {
-                        return Ok(Progress::Wait(None));
-                    }
-                    self.go(client, turn);
-                }
+                Stage::Held => match self.is_let_go(client, turn) {
+                    Ok(true) => self.go(client, turn),
+                    Ok(false) => return Ok(Progress::Wait(None)),
+                    Err(e) => return self.ended_by(e, turn),
+                },
                 Stage::Lookup(_) => {
                     if !self.look_up(client, turn)? {
                         return Ok(Progress::Wait(None));
@@ -492,11 +490,11 @@ impl Exchange {
                 }
                 Stage::Relay => match self.relay(client, turn) {
                     Err(e) if self.may_resend(&e, turn) => self.resend(turn),
-                    other => return self.note_limit(other, turn),
+                    Err(e) => return self.ended_by(e, turn),
+                    progress => return progress,
                 },
                 Stage::Tunnel => {
-                    let outcome = self.tunnel(client, turn);
-                    return self.note_limit(outcome, turn);
+                    return self.tunnel(client, turn).or_else(|e| self.ended_by(e, turn));
                 }
                 Stage::Reply => {
                     let sink = &mut client.end.stream;

@@ -96,15 +96,28 @@ impl Limited {
 /// # Errors
 ///
 /// The flow is over, and not well.
+#[inline]
 pub(super) fn step(
     flow: &mut Flow,
     (source, out, sink): (&mut End, &mut Buffer, &mut Stream),
     (limited, direction): (&mut Option<Box<Limited>>, Direction),
     turn: &mut Turn<'_>,
 ) -> Result<Step, Broken> {
+    match limited {
+        None => flow.step(source, out, sink, turn),
+        Some(limited) => limited_step(flow, (source, out, sink), (limited, direction), turn),
+    }
+}
+
+#[cold]
+fn limited_step(
+    flow: &mut Flow,
+    (source, out, sink): (&mut End, &mut Buffer, &mut Stream),
+    (limited, direction): (&mut Limited, Direction),
+    turn: &mut Turn<'_>,
+) -> Result<Step, Broken> {
     loop {
         let step = flow.step(source, out, sink, turn);
-        let Some(limited) = limited else { return step };
         if let Ok(Step::Dry) = step
             && limited.refill(direction, None, source, turn).map_err(Broken::Limit)?
         {
@@ -349,13 +362,9 @@ impl Exchange {
     }
 
     /// Notes the limit that ended it, if one did.
-    pub(super) fn note_limit<T>(
-        &mut self,
-        outcome: Result<T, Error>,
-        turn: &Turn<'_>,
-    ) -> Result<T, Error> {
-        if outcome.is_err()
-            && let Some(limited) = &mut self.limited
+    #[cold]
+    pub(super) fn ended_by<T>(&mut self, e: Error, turn: &Turn<'_>) -> Result<T, Error> {
+        if let Some(limited) = &mut self.limited
             && let Some(rule) = limited.met.take()
         {
             self.rule = Some(rule);
@@ -363,7 +372,7 @@ impl Exchange {
             turn.counters.count(|c| c.count_limited(Refused::Volume));
             limited.share.iter().for_each(|share| say_used_up(share.limits(), turn));
         }
-        outcome
+        Err(e)
     }
 
     /// Whether edges are worth a turn: more from a source that is left alone for now is not.
