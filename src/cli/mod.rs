@@ -1,11 +1,11 @@
 //! The command line: words in, an exit status out.
 //!
 //! In reading order: `argv` turns what was typed into what argh takes, `serve` holds the
-//! options and makes a [`Config`] of them, `check` shows them, `help` is the text, `logging`
+//! options and makes a `Config` of them, `check` shows them, `help` is the text, `logging`
 //! sets up stderr, `exit` decides how the process ends.
 //!
-//! A new command is an arm of [`Command`] and one in `answer`, and its text in `help`. One that
-//! takes the options of `serve` beside its own stands in `argv::BESIDE_SERVE`; [`config`] makes a
+//! A new command is an arm of `Command` and one in `answer`, and its text in `help`. One that
+//! takes the options of `serve` beside its own stands in `argv::BESIDE_SERVE`; `config` makes a
 //! configuration of them.
 //!
 //! stdout is for what was asked for (help, the version, an access log with `-`), stderr for

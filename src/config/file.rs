@@ -14,7 +14,7 @@
 //! ```
 //!
 //! All that is wrong is found, each with its line. Whether a value means something is for whoever
-//! knows the option; what a rule says is checked in [`rules`](super::rules).
+//! knows the option; what a rule says is checked in [`super::rules`].
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -41,7 +41,7 @@ impl Part {
         Self { key, names: Vec::new(), entries: Vec::new() }
     }
 
-    /// Adds a name in lower case, of 1 to [`MOST_OCTETS`] octets, without a dot at its end. The line is
+    /// Adds a name in lower case, of 1 to `MOST_OCTETS` octets, without a dot at its end. The line is
     /// counted from the beginning of the piece.
     pub fn add(&mut self, name: &[u8], rank: Rank, line: u32) {
         let (Ok(at), Ok(length)) = (u32::try_from(self.names.len()), u8::try_from(name.len()))
