@@ -1,6 +1,6 @@
 //! The lists, all of them together: what they say of a host.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use super::domains::{Domains, Listed, Rank};
@@ -43,7 +43,7 @@ impl Filter {
     pub fn look_up(&self, host: &str, ip: Option<IpAddr>) -> Option<Found> {
         let listed = match ip {
             None => self.domains.find(host),
-            Some(ip) => self.domains.find_whole(text_of(ip, &mut String::with_capacity(48))),
+            Some(ip) => self.domains.find_whole(Text::of(ip).as_str()),
         };
         listed.map(|listed| self.found(listed))
     }
@@ -76,11 +76,37 @@ impl Filter {
     }
 }
 
-/// An address as lists have it, IPv4 in IPv6 clothes being IPv4.
-fn text_of(ip: IpAddr, text: &mut String) -> &str {
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{}", ip.to_canonical());
-    text
+/// An address as lists have it, IPv4 in IPv6 clothes being IPv4; without an allocation.
+struct Text {
+    octets: [u8; Self::MOST],
+    length: usize,
+}
+
+impl Text {
+    /// Of IPv6, eight groups of four digits and the colons between.
+    const MOST: usize = 39;
+
+    fn of(ip: IpAddr) -> Self {
+        let mut text = Self { octets: [0; Self::MOST], length: 0 };
+        // There is room for every address.
+        let _ = write!(text, "{}", ip.to_canonical());
+        text
+    }
+
+    fn as_str(&self) -> &str {
+        let octets = self.octets.get(..self.length).unwrap_or_default();
+        std::str::from_utf8(octets).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let end = self.length + more.len();
+        let room = self.octets.get_mut(self.length..end).ok_or(fmt::Error)?;
+        room.copy_from_slice(more.as_bytes());
+        self.length = end;
+        Ok(())
+    }
 }
 
 /// Of lists, the first of which is an allow list, with sources from 5 on.
@@ -114,7 +140,7 @@ mod tests {
             "good.example\n192.0.2.1\n",
             "# none\n",
             "\n0.0.0.0 example\n0.0.0.0 192.0.2.1",
-            "||b.test^\n@@||c.b.test^\n||192.0.2.1^\n||192.0.2.2^\n||[2001:DB8:0::1]^",
+            "||b.test^\n@@||c.b.test^\n||192.0.2.1^\n||192.0.2.2^\n||[2001:DB8:0::1]^\n||[1111:2222:3333:4444:5555:6666:7777:8888]^",
         ]);
         let (allow, deny) = (Action::Allow, Action::Deny);
         for (host, expected) in [
@@ -127,6 +153,7 @@ mod tests {
             ("::ffff:192.0.2.2", Some((deny, 8, 4, false))),
             ("2001:db8::1", Some((deny, 8, 5, false))),
             ("2001:db8::2", None),
+            ("1111:2222:3333:4444:5555:6666:7777:8888", Some((deny, 8, 6, false))),
             ("test", None),
         ] {
             let found = filter.look_up(host, host.parse().ok());
