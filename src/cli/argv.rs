@@ -30,7 +30,7 @@ use crate::config::nearest::nearest;
 const DEFAULT_COMMAND: &str = "serve";
 
 /// The commands that take the options of the default command, too: what they tell of is a proxy.
-const BESIDE_SERVE: [&str; 1] = ["check"];
+const BESIDE_SERVE: [&str; 2] = ["check", "explain"];
 
 /// The help command and the option of every command, with its letter.
 const HELP: (&str, &str, char) = ("help", "--help", 'h');

@@ -59,7 +59,8 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     /// What the process exits with.
     pub exit: Exit,
-    /// A sentence for stderr, or a line for each, without `threadgate: ` before it.
+    /// A sentence for stderr, or a line for each, without `threadgate: ` before it; empty if all is said
+    /// elsewhere.
     pub message: String,
 }
 

@@ -5,6 +5,7 @@
 pub(crate) fn of(command: Option<&str>) -> &'static str {
     match command {
         Some("check") => CHECK,
+        Some("explain") => EXPLAIN,
         _ => HELP,
     }
 }
@@ -54,12 +55,40 @@ Exit status: 0 all is right, 2 wrong command line, 77 a file may not be read, 78
 configuration.
 ";
 
+/// What `threadgate explain --help` prints.
+const EXPLAIN: &str = "\
+threadgate explain: what a proxy with these options does with a request, and why
+
+Usage: threadgate explain [OPTIONS] METHOD URL
+
+  threadgate explain --deny .ads.example GET http://x.ads.example/
+                                    each step of the decision, with its rule
+  threadgate explain --policy enforce --allow-list allow.txt GET https://example.com/
+                                    what goes through a tunnel is decided by CONNECT
+
+      --client IP                   address of the client (default 127.0.0.1)
+      --user NAME                   who asks, taken to be proven
+      --address IP                  what the name leads to; may be repeated. Else
+                                    --resolve, the hosts files, or a lookup tell
+      --listener ADDR               which of several listeners is asked (default: the
+                                    first)
+      --json                        write JSON
+
+Beside these it takes the options of threadgate serve (threadgate --help), reads the
+files that they name, decides as the proxy does, and connects to nothing.
+
+Exit status: 0 it goes through, 3 it is denied, 2 wrong command line, 78 wrong
+configuration.
+";
+
 /// What `threadgate --help` prints.
 pub(crate) const HELP: &str = "\
 threadgate: an HTTP proxy on a fixed pool of blocking threads
 
 Usage: threadgate [serve] [OPTIONS]
        threadgate check [OPTIONS]   whether they and the files they name are right
+       threadgate explain [OPTIONS] METHOD URL
+                                    what becomes of a request, by which rule
 
   threadgate                        listen on 127.0.0.1:3128, for this machine only
   curl -x http://127.0.0.1:3128 http://example.com/

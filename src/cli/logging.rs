@@ -69,6 +69,11 @@ pub(crate) fn on_stdout(format: LogFormat, color: Color) -> Option<Format> {
     watched.then(|| Format::Terminal { colour: is_colored(color, terminal, &of_environment) })
 }
 
+/// Whether what goes to stdout is to be in colour.
+pub(crate) fn is_stdout_colored(color: Color) -> bool {
+    is_colored(color, io::stdout().is_terminal(), &of_environment)
+}
+
 /// Whether to use colour. What was said on the command line goes before the environment
 /// (no-color.org); a terminal that does not say what it is gets none.
 fn is_colored(color: Color, terminal: bool, variable: &dyn Fn(&str) -> String) -> bool {

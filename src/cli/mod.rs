@@ -15,6 +15,7 @@ mod argv;
 mod check;
 mod effective;
 mod exit;
+mod explain;
 mod files;
 mod help;
 mod inherited;
@@ -33,6 +34,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::argv::{Request, Words};
 use crate::cli::check::CheckArgs;
 use crate::cli::effective::Given;
+use crate::cli::explain::ExplainArgs;
 use crate::cli::serve::ServeArgs;
 
 pub use crate::cli::exit::{Exit, Failure, bind_failure};
@@ -50,6 +52,7 @@ struct Threadgate {
 enum Command {
     Serve(#[expect(dead_code, reason = "its words are read with all others")] ServeArgs),
     Check(CheckArgs),
+    Explain(ExplainArgs),
 }
 
 /// Does what the words of a command line ask for, the program's name being the first of
@@ -58,8 +61,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     match answer(args.into_iter().skip(1)) {
         Ok(()) => Exit::Clean,
         Err(failure) => {
-            // With stderr gone there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "{failure}");
+            if !failure.message.is_empty() {
+                // With stderr gone there is nobody left to tell.
+                let _ = writeln!(io::stderr(), "{failure}");
+            }
             failure.exit
         }
     }
@@ -78,6 +83,7 @@ fn run_command(words: &Words) -> Result<(), Failure> {
     match parse(&words.own)? {
         Command::Serve(_) => serve::serve(Given::read(&words.serve)?),
         Command::Check(_) => check::check(&Given::read(&words.serve)?),
+        Command::Explain(args) => explain::run(&args, &Given::read(&words.serve)?),
     }
 }
 

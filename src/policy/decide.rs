@@ -233,6 +233,22 @@ impl Rules {
         }
     }
 
+    /// What is to become of a request of somebody who has not proven to be a user where there are users.
+    pub fn decide_unproven<T: Trace>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        reach: &mut Reach,
+        trace: &mut T,
+    ) -> Decision {
+        let decision = self.decide_for_anybody(request, reach);
+        if let Verdict::Deny(_) = decision.verdict {
+            return self.decide_traced(request, reach, trace);
+        }
+        trace.note(|| self.told_of_client(request, self.decide_client(request.client)));
+        self.auth.iter().for_each(|auth| trace.note(|| told_of_user(auth, request.user)));
+        deny(UNPROVEN, RuleId::AUTH)
+    }
+
     /// What is to become of a request; `reach` then says what addresses it may be connected to. Where
     /// there are users one of them has proven to ask.
     pub fn decide(self: &Arc<Self>, request: &Request<'_>, reach: &mut Reach) -> Decision {

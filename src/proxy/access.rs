@@ -1,7 +1,7 @@
 //! A request meets the policy: before it goes anywhere, and when the address it would go to is known;
 //! and so does its response, before anything of it goes on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -62,7 +62,7 @@ pub(super) fn pass(
         return limits::admit(head, asker, exchange, turn).map(|()| None);
     }
     if let Some(users) = &rules.auth {
-        let request = described(head, way, asker, &exchange.destination, "");
+        let request = described(head, way, asker.address.ip(), &exchange.destination, "");
         let decision = rules.decide_for_anybody(&request, &mut exchange.reach);
         if decision.verdict != Verdict::Allow {
             return follow(decision, head, exchange, turn).map(|()| None);
@@ -71,7 +71,7 @@ pub(super) fn pass(
             return Ok(Some(until));
         }
     }
-    let request = described(head, way, asker, &exchange.destination, &exchange.user);
+    let request = described(head, way, asker.address.ip(), &exchange.destination, &exchange.user);
     let decision = rules.decide(&request, &mut exchange.reach);
     if way == Way::Connect && rules.judge_hellos() {
         exchange.hold = Some(Box::new(Hold::new(rules, asker.address.ip())));
@@ -83,15 +83,16 @@ pub(super) fn pass(
     limits::admit(head, asker, exchange, turn).map(|()| None)
 }
 
-fn described<'a>(
+/// A request as rules see it.
+pub(super) fn described<'a>(
     head: &RequestHead<'_, 'a>,
     way: Way,
-    asker: Asker,
+    client: IpAddr,
     destination: &'a Destination,
     user: &'a str,
 ) -> Request<'a> {
     Request {
-        client: asker.address.ip(),
+        client,
         user: Some(user).filter(|user| !user.is_empty()),
         method: head.method_name,
         way,

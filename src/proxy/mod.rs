@@ -11,6 +11,7 @@ mod breaks;
 mod connect;
 pub mod end;
 pub mod exchange;
+pub mod explain;
 mod finish;
 pub mod flow;
 mod foreign;

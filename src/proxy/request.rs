@@ -12,13 +12,13 @@ use crate::net::poll::Wake;
 use crate::policy::guard::Scope;
 use crate::policy::rules::Way;
 use crate::wire::{
-    Authority, Forwarded, Framing, HeadError, Method, Outgoing, RequestHead, Scheme, Slots, Target,
-    Version,
+    Authority, Forwarded, Framing, HeadError, Method, Outgoing, Protocols, RequestHead, Scheme,
+    Slots, Target, Version,
 };
 
 use super::auth::{Caller, Pending};
 use super::connect::looped;
-use super::exchange::{Exchange, Facts};
+use super::exchange::{Destination, Exchange, Facts};
 use super::reply::{Connection, Reply};
 use super::{Turn, access, admin, own};
 
@@ -125,23 +125,18 @@ pub fn prepare(
             access::come_in(&head, asker, exchange, turn)?;
             Ok(reply(&own::options(), &head, exchange, turn))
         }
-        Target::Authority(authority) => {
+        Target::Authority(_) => {
             check_loop(&head, turn)?;
-            route(&authority, authority.port, exchange)?;
+            aim(&head, &mut exchange.destination)?;
             match access::pass(&head, Way::Connect, &mut caller, exchange, turn)? {
                 Some(until) => Ok(Wanted::Later(until)),
                 None => Ok(Wanted::Forward(Framing::Empty)),
             }
         }
-        Target::Absolute { scheme, authority, .. } => {
-            // A request for `ws:` is forwarded only if it can become one.
-            if scheme != Scheme::Http && !(scheme == Scheme::Ws && head.offer().is_some()) {
-                return Err(not_implemented("only http URLs are forwarded; https goes by CONNECT"));
-            }
+        Target::Absolute { authority, .. } => {
+            let (way, offer) = aim(&head, &mut exchange.destination)?;
             check_loop(&head, turn)?;
-            route(&authority, authority.port.or(scheme.default_port()), exchange)?;
-            exchange.offer = head.offer();
-            let way = if exchange.offer.is_some() { Way::Ws } else { Way::Http };
+            exchange.offer = offer;
             if let Some(until) = access::pass(&head, way, &mut caller, exchange, turn)? {
                 return Ok(Wanted::Later(until));
             }
@@ -191,13 +186,38 @@ fn check_loop(head: &RequestHead<'_, '_>, turn: &Turn<'_>) -> Result<(), Error> 
     }
 }
 
+/// Where a request goes, how, and what it offers to change to.
+pub(super) fn aim(
+    head: &RequestHead<'_, '_>,
+    destination: &mut Destination,
+) -> Result<(Way, Option<Protocols>), Error> {
+    match head.target {
+        Target::Absolute { scheme, authority, .. } => {
+            let offer = head.offer();
+            // A request for `ws:` is forwarded only if it can become one.
+            if scheme != Scheme::Http && !(scheme == Scheme::Ws && offer.is_some()) {
+                return Err(not_implemented("only http URLs are forwarded; https goes by CONNECT"));
+            }
+            route(&authority, authority.port.or(scheme.default_port()), destination)?;
+            Ok((if offer.is_some() { Way::Ws } else { Way::Http }, offer))
+        }
+        Target::Authority(authority) => {
+            route(&authority, authority.port, destination)?;
+            Ok((Way::Connect, None))
+        }
+        // Asked of the proxy itself: nobody aims with it.
+        Target::Origin(_) | Target::Asterisk => {
+            Err(not_implemented("the URL's scheme has no port"))
+        }
+    }
+}
+
 fn route(
     authority: &Authority<'_>,
     port: Option<u16>,
-    exchange: &mut Exchange,
+    destination: &mut Destination,
 ) -> Result<(), Error> {
     let Some(port) = port else { return Err(not_implemented("the URL's scheme has no port")) };
-    let destination = &mut exchange.destination;
     let text = &mut destination.authority;
     text.clear();
     // Writing to a String cannot fail.

@@ -41,14 +41,19 @@ fn block(page: &str, start: &str) -> String {
 fn script(dir: &Path, name: &str, start: &str) -> Command {
     let file = dir.join(name);
     fs::write(&file, block(&page("script.md"), start)).unwrap();
+    let interpreter = start.rsplit(['/', ' ']).next().unwrap();
+    let mut command = tool(interpreter).expect("looked for before");
+    in_path(command.arg(file).current_dir(dir));
+    command
+}
+
+/// With `threadgate` to be found.
+fn in_path(command: &mut Command) -> &mut Command {
     let binary = Path::new(env!("CARGO_BIN_EXE_threadgate"));
     let mut path = binary.parent().unwrap().as_os_str().to_owned();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
-    let interpreter = start.rsplit(['/', ' ']).next().unwrap();
-    let mut command = tool(interpreter).expect("looked for before");
-    command.arg(file).env("PATH", path).current_dir(dir);
-    command
+    command.env("PATH", path)
 }
 
 /// nginx with a small page, `/hello`.
@@ -95,6 +100,58 @@ fn the_python_program_fetches_and_says_what_it_cost() {
     assert_eq!(lines.len(), 2, "{said}");
     assert!(lines[0].starts_with(&format!("GET {good} 200 ok ")), "{said}");
     assert!(lines[1].starts_with(&format!("GET {bad} 502 connection_refused ")), "{said}");
+}
+
+/// The commands of `egress.md`, in its order, with a build that reaches an nginx.
+#[test]
+fn an_egress_list_is_learnt_rehearsed_and_enforced() {
+    if tool("curl").is_none() || tool("jq").is_none() {
+        return;
+    }
+    let (Some(origin), dir) = (origin(), tempfile::tempdir().unwrap()) else { return };
+    let page = page("egress.md");
+    let write = |name: &str, text: String| fs::write(dir.path().join(name), text).unwrap();
+    write("egress.sh", block(&page, "#!/bin/sh"));
+    let port = origin.clear.port();
+    let build = |urls: &[&str]| {
+        let fetch = |url: &&str| format!("curl -sS -o out {url} || exit 9\n");
+        write("build.sh", urls.iter().map(fetch).collect());
+    };
+    let commands: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    let [learn, rehearse, ask, enforce, explain] = commands[..] else { panic!("{commands:?}") };
+    let do_it = |command: &str| {
+        // Names that lead here, and files that need no permission to be executed.
+        let names = "--resolve www.good.example:127.0.0.1 --resolve bad.example:127.0.0.1";
+        let command = command
+            .replace("EGRESS=\"", &format!("EGRESS=\"{names} "))
+            .replace("./egress.sh ./build.sh", "sh ./egress.sh sh ./build.sh");
+        run(in_path(tool("sh").unwrap().args(["-c", &command]).current_dir(dir.path())))
+    };
+    let good = format!("http://www.good.example:{port}/hello");
+    let bad = format!("http://bad.example:{port}/hello");
+
+    build(&[&good]);
+    let ended = do_it(learn);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    let list = fs::read_to_string(dir.path().join("allow.txt")).unwrap();
+    assert!(list.lines().any(|line| line.starts_with("good.example  ")), "{list}");
+
+    assert_eq!(do_it(rehearse).status.code(), Some(0));
+    build(&[&good, &bad]);
+    fs::remove_file(dir.path().join("egress.json")).unwrap();
+    assert_eq!(do_it(rehearse).status.code(), Some(3));
+    assert_eq!(do_it(ask).text(), format!("default\tGET\t{bad}\n"));
+
+    assert_eq!(do_it(enforce).status.code(), Some(0), "curl takes a 403 for an answer");
+    let refused = fs::read_to_string(dir.path().join("out")).unwrap();
+    assert!(refused.contains("no rule allows this request"), "{refused}");
+
+    // The output on the page, with a list of as many names.
+    write("allow.txt", "good.example\nexample.org\n".to_owned());
+    let ended = do_it(explain);
+    assert_eq!(ended.status.code(), Some(3));
+    let shown = block(&page, &format!("$ {explain}")).split_once('\n').unwrap().1.to_owned();
+    assert_eq!(ended.text(), shown);
 }
 
 /// Makes some traffic, and the logs that `log.md` reads.

@@ -21,6 +21,7 @@ mod content;
 mod deadlines;
 mod destinations;
 mod dialing;
+mod explain;
 mod faults;
 mod faults_resets;
 mod faults_resets_upstream;

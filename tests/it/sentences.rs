@@ -13,6 +13,7 @@ use crate::layers::rust_files;
 /// themselves; counters; what `explain` says of limits; the advice in replies, whose place the page takes.
 const OTHERS: &[&str] = &[
     "cli/argv.rs",
+    "cli/explain.rs",
     "cli/help.rs",
     "cli/serve.rs",
     "config",
@@ -29,6 +30,7 @@ const OTHERS: &[&str] = &[
     "policy/network.rs",
     "policy/trace.rs",
     "policy/url.rs",
+    "proxy/explain.rs",
     "proxy/reply.rs",
 ];
 

@@ -1,0 +1,375 @@
+//! `threadgate explain`: what a proxy with these options would do with a request, and why.
+//!
+//! It decides by the functions that a proxy decides by, of files read now; it connects to nothing, and
+//! looks a name up unless its address is given.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+use crossbeam_channel::bounded;
+use serde_json::{Value, json};
+
+use crate::cli::effective::{Given, refused_hosts};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::{logging, print};
+use crate::config::listen;
+use crate::net::names::GivenNames;
+use crate::net::resolve::{Resolve, System};
+use crate::policy::Policy;
+use crate::policy::decide::{Decision, Verdict};
+use crate::policy::origin::RuleId;
+use crate::policy::trace::{Note, Outcome, Step};
+use crate::proxy::OwnAddresses;
+use crate::proxy::explain::{Asking, Explained, explain};
+
+/// explain what becomes of a request
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(subcommand, name = "explain")]
+pub(crate) struct ExplainArgs {
+    /// address of the client
+    #[argh(option, arg_name = "IP")]
+    client: Option<String>,
+
+    /// user who asks
+    #[argh(option, arg_name = "NAME")]
+    user: Option<String>,
+
+    /// address that the name leads to
+    #[argh(option, arg_name = "IP")]
+    address: Vec<String>,
+
+    /// listener that is asked
+    #[argh(option, arg_name = "ADDR")]
+    listener: Option<String>,
+
+    /// write JSON
+    #[argh(switch)]
+    json: bool,
+
+    /// method and URL
+    #[argh(positional)]
+    request: Vec<String>,
+}
+
+/// Prints each step of the decision on a request.
+pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
+    let [method, url] = args.request.as_slice() else {
+        return Err(Failure::usage(
+            "explain: needs a method and a URL; give for example GET http://example.com/",
+        ));
+    };
+    let (octets, tunnelled) = head(method, url)?;
+    let address = |option: &str, text: &str| {
+        text.trim_matches(['[', ']']).parse::<IpAddr>().map_err(|_| {
+            Failure::usage(format!(
+                "{option}: '{text}' is not an IP address; give one such as 192.0.2.7"
+            ))
+        })
+    };
+    let client = match &args.client {
+        Some(text) => address("--client", text)?.to_canonical(),
+        None => Ipv4Addr::LOCALHOST.into(),
+    };
+    let leads_to = args.address.iter().map(|text| address("--address", text));
+    let leads_to = leads_to.collect::<Result<Vec<_>, _>>()?;
+    let effective = given.effective()?;
+    let config = &effective.config;
+    let access = config.access(None).map_err(|e| effective.unusable(e))?;
+    let policy = access.policy(&config.listen, config.open);
+    let number = listener(args.listener.as_deref(), &config.listen)?;
+    let Some(rules) = policy.of(number) else {
+        return Err(Failure::usage("--listener: there is none"));
+    };
+    let asking = Asking { client, user: args.user.as_deref() };
+    let explained = explain(octets.as_bytes(), asking, rules, policy.limits(number))
+        .map_err(|e| Failure::usage(format!("explain: {}", e.reason())))?
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "explain: '{url}' is asked of the proxy itself; give a whole URL, such as http://example.com/"
+            ))
+        })?;
+    let mut told =
+        Told { policy: &policy, explained, addresses: Addresses::default(), looped: false };
+    let mut end = told.explained.decision;
+    if end.verdict == Verdict::Allow {
+        let names = &config.names;
+        let of = GivenNames::new(&names.given, names.hosts_files.clone());
+        let of = of.map_err(|wrong| refused_hosts(&wrong, &effective.settings))?;
+        told.addresses = addresses(&told.explained, leads_to, &of, config.timeouts.connect);
+        end = told.judge(&OwnAddresses::new(config.listen.clone()), end);
+    }
+    let text = match args.json {
+        true => format!("{:#}\n", told.json(method, asking, end)),
+        false => {
+            let colour = logging::is_stdout_colored(config.color);
+            told.text(method, url, tunnelled, asking, end, colour)
+        }
+    };
+    print(&text)?;
+    match (end.verdict, told.looped) {
+        (Verdict::Allow, false) => Ok(()),
+        // It has been said.
+        _ => Err(Failure { exit: Exit::Denied, message: String::new() }),
+    }
+}
+
+/// The number of a listener; of the first, if none is named.
+fn listener(named: Option<&str>, all: &[SocketAddr]) -> Result<u16, Failure> {
+    let Some(text) = named else { return Ok(0) };
+    let wrong = |e: String| Failure::usage(format!("--listener: {e}"));
+    let address = listen::parse(text).map_err(wrong)?;
+    let number = all.iter().position(|of| *of == address);
+    number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| {
+        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        wrong(format!("{address} is none of them; give one of {}", all.join(", ")))
+    })
+}
+
+/// The head of the request; `true` if it goes through a tunnel that was not asked for.
+fn head(method: &str, url: &str) -> Result<(String, bool), Failure> {
+    // Nothing else is a head of one line.
+    if let Some(c) = url.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Failure::usage(format!("explain: {c:?} cannot stand in a URL; encode it")));
+    }
+    if let Some(c) = method.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Failure::usage(format!("explain: {c:?} cannot stand in a method")));
+    }
+    let secure = ["https://", "wss://"].iter().find_map(|scheme| {
+        let start = url.get(..scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then(|| url.get(scheme.len()..)).flatten()
+    });
+    let (method, target, tunnelled) = match secure {
+        Some(rest) if method != "CONNECT" => {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let has_port = authority.rsplit(']').next().is_some_and(|end| end.contains(':'));
+            let port = if has_port { "" } else { ":443" };
+            ("CONNECT", format!("{authority}{port}"), true)
+        }
+        _ => (method, url.to_owned(), false),
+    };
+    let upgrade = match url.get(..5) {
+        Some(start) if start.eq_ignore_ascii_case("ws://") => {
+            "Connection: upgrade\r\nUpgrade: websocket\r\n"
+        }
+        _ => "",
+    };
+    Ok((format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n"), tunnelled))
+}
+
+/// What a host leads to, and how that is known.
+#[derive(Debug, Default)]
+struct Addresses {
+    all: Vec<IpAddr>,
+    said: String,
+}
+
+impl Addresses {
+    fn of(&self, host: &str) -> String {
+        let all: Vec<String> = self.all.iter().map(ToString::to_string).collect();
+        match all.is_empty() {
+            true => format!("{host}: {}", self.said),
+            false => format!("{host} leads to {}: {}", all.join(", "), self.said),
+        }
+    }
+}
+
+/// Finds out what a host leads to, as a proxy would, within a time.
+fn addresses(
+    explained: &Explained,
+    given: Vec<IpAddr>,
+    names: &GivenNames,
+    within: Duration,
+) -> Addresses {
+    let host = &explained.host;
+    let known = |all: Vec<IpAddr>, how: &str| Addresses { all, said: how.to_owned() };
+    if let Some(ip) = explained.ip {
+        return known(vec![ip], "it is an address");
+    }
+    if !given.is_empty() {
+        return known(given, "--address says so");
+    }
+    if let Some(ips) = names.find(host, explained.port) {
+        return known(ips.to_vec(), "--resolve or a hosts file says so");
+    }
+    let (answers, answered) = bounded(1);
+    let asked = host.clone();
+    // It is not waited for beyond the time it has: it may hang for long.
+    let spawned = thread::Builder::new().name("resolver".into()).spawn(move || {
+        // Nobody waits any more if this fails.
+        let _ = answers.send(System.resolve(&asked));
+    });
+    let answer = spawned.ok().and_then(|_| answered.recv_timeout(within).ok());
+    match answer {
+        Some(Ok(all)) if !all.is_empty() => known(all, "looked up"),
+        Some(_) => known(Vec::new(), "the name has no address"),
+        None => known(Vec::new(), "the name lookup took too long"),
+    }
+}
+
+struct Told<'a> {
+    policy: &'a Policy,
+    explained: Explained,
+    addresses: Addresses,
+    /// It leads to the proxy itself.
+    looped: bool,
+}
+
+impl Told<'_> {
+    /// What the addresses make of it: one that may be connected to is enough.
+    fn judge(&mut self, own: &OwnAddresses, before: Decision) -> Decision {
+        let mut end = None;
+        for ip in self.addresses.all.clone() {
+            if own.contain((ip, self.explained.port).into()) {
+                self.looped = true;
+                return before;
+            }
+            let decision = self.explained.judge(ip);
+            let allowed = |d: &Decision| d.verdict == Verdict::Allow;
+            if end.as_ref().is_none_or(|end| !allowed(end)) {
+                end = Some(decision);
+            }
+        }
+        match end {
+            Some(end) if end.rule.is_some() || end.verdict != Verdict::Allow => end,
+            _ => before,
+        }
+    }
+
+    fn note(&self, lines: &mut Lines, note: &Note) {
+        let rule = note.rule.map(|rule| self.rule(rule));
+        lines.outcome(note.step.word(), note.outcome, &note.said, rule.as_deref());
+    }
+
+    fn rule(&self, rule: RuleId) -> String {
+        self.policy.origins.name(rule).to_string()
+    }
+
+    /// Word, reason and status of the end.
+    fn verdict(&self, end: Decision) -> (Outcome, Option<&'static str>, Option<u16>) {
+        match (end.verdict, end.would_deny) {
+            _ if self.looped => {
+                (Outcome::Denies, Some("the request would come back to this proxy"), Some(508))
+            }
+            (Verdict::Deny(reason), _) if end.rule == Some(RuleId::AUTH) => {
+                (Outcome::Denies, Some(reason), Some(407))
+            }
+            (Verdict::Deny(reason), _) => (Outcome::Denies, Some(reason), Some(403)),
+            (Verdict::Allow, Some(reason)) => (Outcome::WouldDeny, Some(reason), None),
+            (Verdict::Allow, None) if self.addresses.all.is_empty() => {
+                (Outcome::Allows, Some("as far as is known without an address"), None)
+            }
+            (Verdict::Allow, None) => (Outcome::Allows, None, None),
+        }
+    }
+
+    fn text(
+        &self,
+        method: &str,
+        url: &str,
+        tunnelled: bool,
+        asking: Asking<'_>,
+        end: Decision,
+        colour: bool,
+    ) -> String {
+        let of = &self.explained;
+        let mut lines = Lines { text: String::new(), colour };
+        lines.row("request", "", &format!("{method} {url}"), None);
+        if tunnelled {
+            lines.row(
+                "",
+                "",
+                &format!("by CONNECT {}, of which the proxy sees no more", of.authority),
+                None,
+            );
+        }
+        let user = asking.user.map(|user| format!(", user {user}")).unwrap_or_default();
+        lines.row("from", "", &format!("{}{user}", asking.client), None);
+        let (of_address, before): (Vec<_>, Vec<_>) =
+            of.notes.iter().partition(|note| note.step == Step::Address);
+        before.iter().for_each(|note| self.note(&mut lines, note));
+        for limit in &of.limits {
+            lines.row(Step::Shape.word(), "", &limit.text, Some(&self.rule(limit.id)));
+        }
+        if !self.addresses.said.is_empty() {
+            lines.row("name", "", &self.addresses.of(&of.host), None);
+        }
+        of_address.iter().for_each(|note| self.note(&mut lines, note));
+        let (outcome, reason, status) = self.verdict(end);
+        let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
+        let reason = reason.map(|reason| format!("{reason}{status}")).unwrap_or_default();
+        let rule = end.rule.filter(|_| !self.looped).map(|rule| self.rule(rule));
+        lines.outcome("verdict", outcome, &reason, rule.as_deref());
+        lines.text
+    }
+
+    fn json(&self, method: &str, asking: Asking<'_>, end: Decision) -> Value {
+        let of = &self.explained;
+        let rule = |rule: Option<RuleId>| rule.map(|rule| self.rule(rule));
+        let steps: Vec<Value> = of
+            .notes
+            .iter()
+            .map(|note| {
+                json!({
+                    "step": note.step.word(),
+                    "outcome": note.outcome.word(),
+                    "rule": rule(note.rule),
+                    "said": note.said,
+                })
+            })
+            .collect();
+        let limits = of.limits.iter();
+        let limits = limits.map(|l| json!({ "rule": self.rule(l.id), "limit": l.text }));
+        let (outcome, reason, status) = self.verdict(end);
+        json!({
+            "method": method,
+            "way": of.way.word(),
+            "host": of.host,
+            "port": of.port,
+            "client": asking.client.to_string(),
+            "user": asking.user,
+            "steps": steps,
+            "addresses": self.addresses.all.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "limits": limits.collect::<Vec<_>>(),
+            "verdict": outcome.word(),
+            "rule": rule(end.rule.filter(|_| !self.looped)),
+            "reason": reason,
+            "status": status,
+        })
+    }
+}
+
+/// Aligned lines, in colour for a terminal.
+struct Lines {
+    text: String,
+    colour: bool,
+}
+
+impl Lines {
+    fn outcome(&mut self, name: &str, outcome: Outcome, said: &str, rule: Option<&str>) {
+        let code = match outcome {
+            Outcome::Goes => "",
+            Outcome::Allows => "\x1b[32m",
+            Outcome::Denies => "\x1b[31m",
+            Outcome::WouldDeny => "\x1b[33m",
+        };
+        let word = format!("{:<15}", outcome.word());
+        let word = match self.colour && !code.is_empty() {
+            true => format!("{code}{word}\x1b[0m"),
+            false => word,
+        };
+        self.row(name, &word, said, rule);
+    }
+
+    /// One line: which step, what it came to, what was compared, and the rule.
+    fn row(&mut self, name: &str, outcome: &str, said: &str, rule: Option<&str>) {
+        let outcome = if outcome.is_empty() { format!("{:<15}", "") } else { outcome.to_owned() };
+        let (dim, plain) = if self.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        let rule = rule.map(|rule| format!("  [{rule}]")).unwrap_or_default();
+        let line = format!("{dim}{name:<8}{plain} {outcome} {said}{rule}");
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "{}", line.trim_end());
+    }
+}
