@@ -77,9 +77,9 @@ pub(super) fn read(
     let filter = Filter::new(pool.install(|| draft.finish()), places);
     drop(progress);
     log::info!(
-        "lists: {} names in {:.1} MB, read in {} ms",
-        filter.len(),
-        filter.octets() as f64 / 1e6,
+        "lists: {} in {} kB, read in {} ms",
+        counted(filter.len(), "name"),
+        filter.octets().div_ceil(1000),
         since.elapsed().as_millis()
     );
     Ok(Some(Arc::new(filter)))
@@ -268,15 +268,15 @@ impl<'a> List<'a> {
                 return Err(self.wrong(Some(first.line), &why));
             }
             Some(first) => log::warn!(
-                "{file}: {} rules skipped: {}; the first at {file}:{}: {}",
-                skipped.sum(),
+                "{file}: {} skipped: {}; the first at {file}:{}: {}",
+                counted(skipped.sum() as usize, "rule"),
                 kinds(skipped),
                 first.line,
                 shown(&first.text)
             ),
         }
         if *names > 0 {
-            log::info!("{file}: {names} names ({})", contents.format.word());
+            log::info!("{file}: {} ({})", counted(*names, "name"), contents.format.word());
         }
         Ok(())
     }
@@ -300,6 +300,11 @@ impl<'a> List<'a> {
         }
         Unusable { message: format!("{message} {why}"), denied: false }
     }
+}
+
+/// `1 rule`, `2 rules`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `7 cosmetic, 5 with options that cannot be kept`.

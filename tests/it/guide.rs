@@ -194,6 +194,62 @@ fn the_commands_that_read_a_log_work() {
     }
 }
 
+/// Without what differs each time: the time before a message, and how long something took.
+fn settled(line: &str) -> String {
+    let line = match line.split_once("Z INFO ").or_else(|| line.split_once("Z WARN ")) {
+        Some((_, message)) => message,
+        None => line,
+    };
+    match line.split_once(", read in ") {
+        Some((line, _)) => line.to_owned(),
+        None => line.trim_end().to_owned(),
+    }
+}
+
+#[test]
+fn the_commands_that_block_ads_say_what_the_page_says() {
+    if ["jq", "curl"].iter().any(|name| tool(name).is_none()) {
+        return;
+    }
+    let page = page("block-ads.md");
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("ads.txt"), "0.0.0.0 ads.example\n0.0.0.0 tracker.example\n")
+        .unwrap();
+    // The page's own proxy, where its lists and its log are.
+    let args = ["--block-list=ads.txt", "--access-log=access.json", "--log-format=json"];
+    let there = |command: &mut Command| {
+        command.current_dir(dir.path());
+    };
+    let proxy = Binary::start_by(&["env"], there, &args);
+    let path = [Path::new(env!("CARGO_BIN_EXE_threadgate")).parent().unwrap().to_owned()];
+    let all = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(path.into_iter().chain(std::env::split_paths(&all))).unwrap();
+    let mut seen = 0;
+    for block in page.split("\n```console\n").skip(1).filter_map(|rest| rest.split_once("```")) {
+        for part in block.0.split("$ ").skip(1).filter(|part| !part.trim().is_empty()) {
+            let (command, shown) = part.split_once('\n').unwrap();
+            let run = || {
+                let mut sh = tool("sh").unwrap();
+                sh.args(["-ec", command]).current_dir(dir.path());
+                sh.env("PATH", &path).env("PROXY", proxy.url());
+                text(&mut sh).lines().map(settled).collect::<Vec<_>>()
+            };
+            let shown: Vec<String> = shown.lines().map(settled).collect();
+            let mut said = run();
+            // The log is written a little later.
+            eventually(|| {
+                if said != shown && command.starts_with("jq") {
+                    said = run();
+                }
+                said == shown || !command.starts_with("jq")
+            });
+            assert_eq!(said, shown, "{command}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+}
+
 /// HAProxy with the configuration of the page, and two proxies behind it.
 #[test]
 fn one_of_two_behind_haproxy_stops_without_a_failed_request() {

@@ -195,10 +195,10 @@ fn what_cannot_be_kept_is_counted_and_named() {
     );
     let says = [
         skipped,
-        format!("INFO {}: 1 names (adblock rules)", at("ads")),
+        format!("INFO {}: 1 name (adblock rules)", at("ads")),
         format!("WARN --block-list {}: there is no rule in it", at("none")),
         format!("WARN --allow-list {}: there is no rule in it", at("void")),
-        "INFO lists: 1 names in 0.0 MB, read in ".to_owned(),
+        "INFO lists: 1 name in 1 kB, read in ".to_owned(),
     ];
     for says in &says {
         eventually(|| proxy.stderr().contains(says));
