@@ -107,6 +107,39 @@ fn a_hello_that_may_go_on_goes_on_octet_for_octet() {
     assert_eq!(proxy.stats().tunnels_refused, 0);
 }
 
+/// One as long as it may be, which names `www.example.com`.
+fn longest() -> Vec<u8> {
+    let name = b"www.example.com";
+    let host = [&[0, 0, 0, 20, 0, 18, 0, 0, 15][..], name].concat();
+    let before = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    // What is left of 16 KiB, but for the heads of the message and of its extensions.
+    let extensions = (16 << 10) - 4 - before.len() - 2;
+    let padding = extensions - host.len() - 4;
+    let be = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
+    let body = [&before[..], &be(extensions), &host, &[0, 21], &be(padding), &vec![0; padding]];
+    let body = body.concat();
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let message = [&[1], &length[1..], &body].concat();
+    assert_eq!(message.len(), 16 << 10);
+    [&[0x16, 3, 1, 0x40, 0], &message[..]].concat()
+}
+
+#[test]
+fn a_hello_may_be_longer_than_a_buffer() {
+    for hello in [longest(), in_records(&longest(), 256)] {
+        let server = Recorder::new();
+        let refusing = proxy(&denying(&["www.example.com"]));
+        let mut client = tunnel(refusing.addr(), "good.example", server.addr);
+        client.send(&hello);
+        ends_with(&mut client, REFUSED, &server);
+
+        let passing = proxy(&denying(&["bad.example"]));
+        let mut client = tunnel(passing.addr(), "good.example", server.addr);
+        client.send(&hello);
+        eventually(|| server.seen().last().is_some_and(|c| c.octets == hello));
+    }
+}
+
 #[test]
 fn a_hello_octet_by_octet_is_refused_with_its_last() {
     let server = Recorder::new();
@@ -359,6 +392,40 @@ fn the_log_has_the_rule_and_the_name_that_was_not_said() {
     has("kind", "tunnel");
     has("upstream", &server.addr.to_string());
     assert_eq!(line["status"], 200, "{line}");
+}
+
+#[test]
+fn a_name_on_a_block_list_is_refused_by_its_line() {
+    let server = Recorder::new();
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(list.path(), "# names\nads.example\nexample.com\n").unwrap();
+    let file = list.path().display().to_string();
+    let proxy =
+        logging_proxy(&[&format!("--block-list={file}"), "--resolve=good.example:127.0.0.1"]);
+    let mut client = tunnel(proxy.addr, "good.example", server.addr);
+    client.send(HELLO);
+    ends_with(&mut client, REFUSED, &server);
+    let lines = logged(&proxy, |lines| lines.len() == 1);
+    assert_eq!(lines[0]["rule"].as_str(), Some(&*format!("{file}:3")), "{}", lines[0]);
+}
+
+#[test]
+fn what_is_only_reported_goes_on() {
+    let server = Recorder::new();
+    let proxy = logging_proxy(&[
+        "--policy=report",
+        "--deny=.example.com",
+        "--allow=good.example",
+        "--resolve=good.example:127.0.0.1",
+    ]);
+    for hello in [HELLO, &[0x16, 3, 1, 0, 0]] {
+        let mut client = tunnel(proxy.addr, "good.example", server.addr);
+        client.send(hello);
+        eventually(|| server.seen().last().is_some_and(|c| c.octets == hello));
+    }
+    let lines = logged(&proxy, |lines| lines.len() == 2);
+    let reported: Vec<_> = lines.iter().map(|line| line["would_deny"].as_str()).collect();
+    assert_eq!(reported, [Some("--deny:1"), Some("--sni")]);
 }
 
 /// The least and the most that curl speaks.
