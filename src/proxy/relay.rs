@@ -252,10 +252,7 @@ impl Exchange {
             // A response that has no date gets the time it came (RFC 9110 §6.6.1).
             let date = (turn.ctx.via.is_some() && !head.has_date)
                 .then(|| httpdate::fmt_http_date(SystemTime::now()));
-            let (mut flow, mut outgoing) = self.answer(&head, client, turn)?;
-            if let Some((most, _)) = self.judge.as_ref().and_then(|judge| judge.most_content()) {
-                flow.limit(most.get());
-            }
+            let (flow, mut outgoing) = self.answer(&head, client, turn)?;
             outgoing.date = date.as_deref();
             let upgrade = self.wanted_instead(&head);
             outgoing.upgrade = upgrade.as_ref();
@@ -269,6 +266,9 @@ impl Exchange {
             self.heads = sent + self.to_client.len() as u64;
             self.response = flow;
             self.response.add_sent(sent);
+            if let Some((most, _)) = self.judge.as_ref().and_then(|judge| judge.most_content()) {
+                self.response.limit(most.get());
+            }
             self.begun = true;
         }
         if let Some(Upstream { end, .. }) = &mut self.upstream {

@@ -89,8 +89,6 @@ pub struct Chunked {
     state: State,
     /// The size read so far, then the data octets to come.
     left: u64,
-    /// The data octets of all chunks begun.
-    data_octets: u64,
     /// Octets of this chunk's extensions.
     extension_octets: u32,
     /// Octets of all extensions before this chunk's.
@@ -130,7 +128,6 @@ impl Chunked {
         Self {
             state: State::Size { digits: 0 },
             left: 0,
-            data_octets: 0,
             extension_octets: 0,
             extensions_octets: 0,
             trailer: Trailer::default(),
@@ -232,11 +229,10 @@ impl Chunked {
             (State::Extension, _) => Err(ChunkError::BadExtension),
             (State::SizeLf, b'\n') if self.left == 0 => Ok(State::Trailer),
             (State::SizeLf, b'\n') => {
-                self.data_octets = self.data_octets.saturating_add(self.left);
-                match self.data_octets > self.limits.max_data_octets {
-                    true => Err(ChunkError::TooMuchData),
-                    false => Ok(State::Data),
-                }
+                // What is left of it, from here on.
+                let limit = self.limits.max_data_octets.checked_sub(self.left);
+                self.limits.max_data_octets = limit.ok_or(ChunkError::TooMuchData)?;
+                Ok(State::Data)
             }
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size { digits: 0 }),
