@@ -6,6 +6,7 @@ pub(crate) fn of(command: Option<&str>) -> &'static str {
     match command {
         Some("check") => CHECK,
         Some("explain") => EXPLAIN,
+        Some("passwd") => PASSWD,
         _ => HELP,
     }
 }
@@ -81,6 +82,29 @@ Exit status: 0 it goes through, 3 it is denied, 2 wrong command line, 78 wrong
 configuration.
 ";
 
+/// What `threadgate passwd --help` prints.
+const PASSWD: &str = "\
+threadgate passwd: a user's line in a file for --auth-file
+
+Usage: threadgate passwd [OPTIONS] FILE USER
+
+  threadgate passwd users alice     ask for a password at the terminal, twice
+  echo \"$PASSWORD\" | threadgate passwd users alice
+                                    or take the first line of stdin
+  threadgate passwd --delete users alice
+
+The line is made, or replaced; all others stay as they are. FILE is replaced in one step;
+a new one has mode 600. A running proxy reads it again on SIGHUP.
+
+      --algorithm NAME              bcrypt, argon2 or sha512 (default bcrypt)
+      --delete                      take the user out
+
+  -h, --help                        print this text and exit
+  -V, --version                     print the version and exit
+
+Exit status: 0 done, 1 nothing was changed, 2 wrong command line, 77 not permitted.
+";
+
 /// What `threadgate --help` prints.
 pub(crate) const HELP: &str = "\
 threadgate: an HTTP proxy on a fixed pool of blocking threads
@@ -89,6 +113,7 @@ Usage: threadgate [serve] [OPTIONS]
        threadgate check [OPTIONS]   whether they and the files they name are right
        threadgate explain [OPTIONS] METHOD URL
                                     what becomes of a request, by which rule
+       threadgate passwd FILE USER  a user's line in a file for --auth-file
 
   threadgate                        listen on 127.0.0.1:3128, for this machine only
   curl -x http://127.0.0.1:3128 http://example.com/

@@ -1,7 +1,8 @@
 //! The command line: words in, an exit status out.
 //!
 //! In reading order: `argv` turns what was typed into what argh takes, `serve` holds the
-//! options and makes a `Config` of them, `check` shows them, `help` is the text, `logging`
+//! options and makes a `Config` of them, `check` shows them, `explain` decides with them,
+//! `passwd` edits a file of users, `help` is the text, `logging`
 //! sets up stderr, `exit` decides how the process ends.
 //!
 //! A new command is an arm of `Command` and one in `answer`, and its text in `help`. One that
@@ -21,6 +22,7 @@ mod help;
 mod inherited;
 mod learn_file;
 mod logging;
+mod passwd;
 mod readiness;
 mod reload;
 mod run;
@@ -35,6 +37,7 @@ use crate::cli::argv::{Request, Words};
 use crate::cli::check::CheckArgs;
 use crate::cli::effective::Given;
 use crate::cli::explain::ExplainArgs;
+use crate::cli::passwd::PasswdArgs;
 use crate::cli::serve::ServeArgs;
 
 pub use crate::cli::exit::{Exit, Failure, bind_failure};
@@ -53,6 +56,7 @@ enum Command {
     Serve(#[expect(dead_code, reason = "its words are read with all others")] ServeArgs),
     Check(CheckArgs),
     Explain(ExplainArgs),
+    Passwd(PasswdArgs),
 }
 
 /// Does what the words of a command line ask for, the program's name being the first of
@@ -84,6 +88,7 @@ fn run_command(words: &Words) -> Result<(), Failure> {
         Command::Serve(_) => serve::serve(Given::read(&words.serve)?),
         Command::Check(_) => check::check(&Given::read(&words.serve)?),
         Command::Explain(args) => explain::run(&args, &Given::read(&words.serve)?),
+        Command::Passwd(args) => passwd::passwd(&args),
     }
 }
 

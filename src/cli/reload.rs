@@ -199,6 +199,10 @@ impl Reload {
             }
         }
         self.control.set_access(&access, config.open);
+        if let Some(users) = access.auth.as_ref().filter(|_| !config.access.users.files.is_empty())
+        {
+            log::info!("the files of users were read again: {} users", users.users());
+        }
         for what in needing_restart(&self.running, &self.last, &new) {
             log::warn!("{what}: needs a restart; until then what was said before holds");
         }

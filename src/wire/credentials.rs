@@ -58,7 +58,8 @@ impl<'b> Credentials<'b> {
     }
 }
 
-/// User and password out of a token, in octets that should be UTF-8 (RFC 7617 §2.1).
+/// User and password out of a token, in UTF-8 (RFC 7617 §2.1). What is not is taken for ISO 8859-1, which
+/// clients that do not look at `charset` still send.
 #[derive(Clone, Eq, PartialEq)]
 pub struct UserPass {
     octets: Vec<u8>,
@@ -101,7 +102,10 @@ fn take_apart(token: &[u8]) -> Result<UserPass, &'static str> {
     if token.len() > MAX_PART_OCTETS / 3 * 4 * 2 {
         return Err("the credentials are too long");
     }
-    let octets = STANDARD.decode(token).map_err(|_| "the credentials are not base64")?;
+    let mut octets = STANDARD.decode(token).map_err(|_| "the credentials are not base64")?;
+    if std::str::from_utf8(&octets).is_err() {
+        octets = octets.iter().map(|octet| char::from(*octet)).collect::<String>().into_bytes();
+    }
     let Some(colon) = memchr::memchr(b':', &octets) else {
         return Err("the credentials have no colon behind the user's name");
     };
@@ -115,12 +119,20 @@ fn take_apart(token: &[u8]) -> Result<UserPass, &'static str> {
     Ok(read)
 }
 
-/// The token that says this: what [`decode`] takes apart, and no other.
+/// The token that says this in UTF-8: what [`decode`] takes apart.
 pub fn encode(user: &str, password: &str) -> String {
     STANDARD.encode([user.as_bytes(), b":", password.as_bytes()].concat())
 }
 
-/// A token that is understood is the only one for its user and password.
+/// The token that says it in ISO 8859-1, if it can, and if that is another one.
+pub fn encode_old(user: &str, password: &str) -> Option<String> {
+    let text = format!("{user}:{password}");
+    let octets: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+    let octets = octets.filter(|octets| std::str::from_utf8(octets).is_err())?;
+    Some(STANDARD.encode(octets))
+}
+
+/// A token that is understood is the one for its user and password, in one of two codings.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     let lines = || bytes.split(|octet| *octet == b'\n');
@@ -135,7 +147,9 @@ pub fn fuzz(bytes: &[u8]) {
                 let texts =
                     (std::str::from_utf8(read.user()), std::str::from_utf8(read.password()));
                 if let (Ok(user), Ok(password)) = texts {
-                    assert_eq!(encode(user, password).as_bytes(), token);
+                    let old = encode_old(user, password);
+                    let mut all = std::iter::once(encode(user, password)).chain(old);
+                    assert!(all.any(|it| it.as_bytes() == token), "{}", token.escape_ascii());
                 }
             }
         }
@@ -189,6 +203,12 @@ mod tests {
         }
         // RFC 7617 §2.1
         assert_eq!(parts("dGVzdDoxMjPCow=="), Ok(("test".to_owned(), "123£".to_owned())));
+        // The same in ISO 8859-1, and what is UTF-8 already is not taken for that.
+        assert_eq!(parts("dGVzdDoxMjOj"), Ok(("test".to_owned(), "123£".to_owned())));
+        assert_eq!(encode_old("test", "123£").as_deref(), Some("dGVzdDoxMjOj"));
+        assert_eq!(encode_old("test", "123"), None);
+        assert_eq!(encode_old("test", "€"), None);
+        assert_eq!(encode_old("test", "Â£"), None);
         let long = encode(&"x".repeat(MAX_PART_OCTETS + 1), "");
         for (token, says) in [
             ("", "no colon"),

@@ -468,6 +468,48 @@ fn users_from_anywhere_may_come_where_users_have_to_prove_it() {
     assert!(lifted.scope.forbids("10.0.0.1".parse().unwrap()).is_some());
 }
 
+/// Everything is read again, and that is over.
+#[track_caller]
+fn reloaded(proxy: &Binary) {
+    let count = || {
+        let said = proxy.stderr();
+        said.matches(" users were read again: ").count()
+            + said.matches("nothing was changed").count()
+    };
+    let before = count();
+    proxy.signal(Signal::HUP);
+    eventually(|| count() > before);
+}
+
+#[test]
+fn the_file_is_read_again_and_a_wrong_one_changes_nothing() {
+    let (_origin, url) = origin();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users");
+    let write = |users: &[&str]| {
+        let lines: String = users.iter().map(|user| format!("{user}:{}\n", hash(4))).collect();
+        let new = dir.path().join("new");
+        fs::write(&new, lines).unwrap();
+        fs::rename(&new, &file).unwrap();
+    };
+    write(&["alice"]);
+    let proxy = Binary::start(&["--auth-file", file.to_str().unwrap(), "--auth", "bob:b"]);
+    let status = |user: &str, password: &str| once(proxy.addr, &url, &proof(user, password)).status;
+    assert_eq!((status("alice", "secret"), status("bob", "b")), (200, 200));
+    write(&["carol"]);
+    reloaded(&proxy);
+    assert_eq!((status("carol", "secret"), status("bob", "b")), (200, 200));
+    assert_eq!(status("alice", "secret"), 407, "what was proven before is asked anew");
+    fs::write(&file, "carol:$apr1$x$y\n").unwrap();
+    reloaded(&proxy);
+    assert!(proxy.stderr().contains(":1: the user 'carol': the hash is Apache's MD5"));
+    assert_eq!((status("carol", "secret"), status("bob", "b")), (200, 200));
+    // The last one taken out: nobody of the file is let in.
+    write(&[]);
+    reloaded(&proxy);
+    assert_eq!((status("carol", "secret"), status("bob", "b")), (407, 200));
+}
+
 #[test]
 fn what_is_wrong_with_users_ends_the_start() {
     let dir = tempfile::tempdir().unwrap();

@@ -62,3 +62,4 @@ mod soak_mixed;
 mod splice;
 mod tools;
 mod upgrade;
+mod users;

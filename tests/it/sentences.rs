@@ -15,6 +15,7 @@ const OTHERS: &[&str] = &[
     "cli/argv.rs",
     "cli/explain.rs",
     "cli/help.rs",
+    "cli/passwd.rs",
     "cli/serve.rs",
     "config",
     "observe/access_log/format.rs",

@@ -18,6 +18,7 @@ pub mod results;
 pub mod tag;
 
 use std::fmt;
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -103,8 +104,10 @@ impl Auth {
             let hash = match secret {
                 Secret::Hashed(hash) => Some(hash),
                 Secret::Plain(Plain(password)) => {
-                    let token = credentials::encode(&name, &password);
-                    tokens.push((key.tag(token.as_bytes()), name.clone()));
+                    let old = credentials::encode_old(&name, &password);
+                    for token in iter::once(credentials::encode(&name, &password)).chain(old) {
+                        tokens.push((key.tag(token.as_bytes()), name.clone()));
+                    }
                     None
                 }
             };
@@ -257,6 +260,9 @@ mod tests {
         assert_eq!(look(&auth, "a", "1"), "a Compared");
         assert_eq!(look(&auth, "b", "2:3"), "b Compared");
         assert_eq!(look(&auth, "jürgen", "ö"), "jürgen Compared");
+        let old = credentials::encode_old("jürgen", "ö").unwrap();
+        let old = auth.look(auth.tag(old.as_bytes()), old.as_bytes(), Instant::now());
+        assert!(matches!(old, Look::Proven("jürgen", Known::Compared)), "{old:?}");
         for (user, password) in
             [("a", ""), ("a", "2"), ("a", "11"), ("a", "2:3"), ("c", "1"), ("A", "1"), ("", "1")]
         {

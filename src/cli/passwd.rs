@@ -1,0 +1,241 @@
+//! `threadgate passwd`: one line of a file of users, made, replaced or taken out.
+//!
+//! The password comes from stdin and nowhere else: asked for twice at a terminal, which does not show
+//! it, or the first line of what is piped in. The file is replaced in one step, so that a proxy that reads
+//! it meanwhile finds the old one or the new.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::Path;
+use std::thread;
+
+use argh::{ArgsInfo, FromArgs};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::net::listener::alone_in;
+use crate::policy::auth::file::{self, MOST_OCTETS, check_name};
+use crate::policy::auth::hash::{self, Algorithm};
+use crate::wire::credentials::MAX_PART_OCTETS;
+
+/// write a user and a hash into a file
+#[derive(ArgsInfo, Debug, FromArgs)]
+#[argh(subcommand, name = "passwd")]
+pub(crate) struct PasswdArgs {
+    /// how the hash is made
+    #[argh(option, arg_name = "NAME")]
+    algorithm: Option<String>,
+
+    /// take the user out
+    #[argh(switch)]
+    delete: bool,
+
+    /// the file
+    #[argh(positional)]
+    file: String,
+
+    /// the user
+    #[argh(positional)]
+    user: String,
+}
+
+/// Who may read a file that there was not.
+const MODE: u32 = 0o600;
+
+/// Edits the file.
+pub(crate) fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
+    let algorithm = match &args.algorithm {
+        Some(_) if args.delete => {
+            return Err(Failure::usage("--algorithm: --delete needs none; leave one of them out"));
+        }
+        Some(text) => {
+            Algorithm::parse(text).map_err(|e| Failure::usage(format!("--algorithm: {e}")))?
+        }
+        None => Algorithm::default(),
+    };
+    check_name(&args.user).map_err(Failure::usage)?;
+    let path = Path::new(&args.file);
+    // Before anybody types a password for nothing.
+    read(path)?;
+    let hash = if args.delete {
+        None
+    } else {
+        let password = password(&args.user)?;
+        Some(hash::make(algorithm, password.as_bytes()).map_err(refused)?)
+    };
+    // Of several that edit at once one reads and writes at a time.
+    let _alone = alone_in(path.parent());
+    let before = read(path)?;
+    let old = before.as_ref().map_or(&[][..], |(_, octets)| octets);
+    let Some(new) = file::edit(old, &args.user, hash.as_deref()) else {
+        let (file, user) = (&args.file, &args.user);
+        return Err(refused(format!("{file}: there is no user '{user}' to be taken out")));
+    };
+    write(path, before.as_ref().map(|(file, _)| file), &new)
+        .map_err(|e| failed(path, "write", &e))?;
+    if let Err(wrong) = file::parse(&new) {
+        let (file, line) = (&args.file, wrong.line);
+        log_line(&format!("{file}:{line}: {}; the line was left as it is", wrong.message));
+    }
+    Ok(())
+}
+
+fn refused(message: String) -> Failure {
+    Failure::failed(message)
+}
+
+fn failed(path: &Path, doing: &str, error: &io::Error) -> Failure {
+    let exit = match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        _ => Exit::Failure,
+    };
+    Failure { exit, message: format!("{}: cannot {doing} it: {error}", path.display()) }
+}
+
+fn log_line(text: &str) {
+    // With stderr gone there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "threadgate: {text}");
+}
+
+/// The file and its octets; `None` if there is none yet.
+fn read(path: &Path) -> Result<Option<(fs::Metadata, Vec<u8>)>, Failure> {
+    let read = || {
+        let metadata = fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let mut octets = Vec::new();
+        File::open(path)?.take(MOST_OCTETS as u64 + 1).read_to_end(&mut octets)?;
+        if octets.len() > MOST_OCTETS {
+            return Err(io::Error::other("it is larger than 16 MiB, so it is no file of users"));
+        }
+        Ok((metadata, octets))
+    };
+    match read() {
+        Ok(read) => Ok(Some(read)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
+            Ok(None)
+        }
+        Err(e) => Err(failed(path, "read", &e)),
+    }
+}
+
+/// Puts another file in the place of this one, with its mode and owner.
+fn write(path: &Path, before: Option<&fs::Metadata>, octets: &[u8]) -> io::Result<()> {
+    // Behind a link the file is replaced, not the link.
+    let path = if before.is_some() { fs::canonicalize(path)? } else { path.to_owned() };
+    let mut beside = path.clone().into_os_string();
+    beside.push(format!(".{}.new", std::process::id()));
+    let mut options = File::options();
+    let mut new = options.write(true).create_new(true).mode(MODE).open(&beside)?;
+    let written = fill(&mut new, before, octets).and_then(|()| fs::rename(&beside, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+fn fill(new: &mut File, before: Option<&fs::Metadata>, octets: &[u8]) -> io::Result<()> {
+    let mut rest = octets;
+    while !rest.is_empty() {
+        let count = new.write(rest)?;
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    if let Some(before) = before {
+        let now = new.metadata()?;
+        if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
+            // Else whoever reads it for the proxy could not any more.
+            fchown(new.as_fd(), Some(before.uid()), Some(before.gid()))?;
+        }
+        new.set_permissions(fs::Permissions::from_mode(before.mode() & 0o777))?;
+    }
+    new.sync_all()
+}
+
+/// Asks for the password, or takes it from what is piped in.
+fn password(user: &str) -> Result<String, Failure> {
+    let stdin = io::stdin();
+    let password = if stdin.is_terminal() {
+        let quiet = Quiet::begin().map_err(|e| {
+            refused(format!("cannot keep the terminal from showing what is typed: {e}"))
+        })?;
+        let once = ask(&format!("password for {user}: "))?;
+        let again = ask("once more: ")?;
+        drop(quiet);
+        if once != again {
+            return Err(refused("the two are not the same; nothing was changed".to_owned()));
+        }
+        once
+    } else {
+        line()?
+    };
+    let wrong = match password.as_str() {
+        "" => "there is no password on stdin; pipe a line into it, or type one",
+        _ if password.len() > MAX_PART_OCTETS => "the password is longer than 1024 octets",
+        _ if password.chars().any(char::is_control) => "the password has a control character in it",
+        _ => return Ok(password),
+    };
+    Err(refused(wrong.to_owned()))
+}
+
+fn ask(prompt: &str) -> Result<String, Failure> {
+    let mut stderr = io::stderr();
+    let _ = write!(stderr, "{prompt}").and_then(|()| stderr.flush());
+    let answer = line();
+    // The line end that was typed did not show either.
+    let _ = writeln!(stderr);
+    answer
+}
+
+/// A line of stdin, without its end.
+fn line() -> Result<String, Failure> {
+    let mut line = String::new();
+    match io::stdin().read_line(&mut line) {
+        Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            Err(refused("the password is not UTF-8".to_owned()))
+        }
+        Err(e) => Err(refused(format!("cannot read the password from stdin: {e}"))),
+    }
+}
+
+/// A terminal that does not show what is typed, until this drops or a signal comes.
+struct Quiet {
+    before: Termios,
+    signals: signal_hook::iterator::Handle,
+}
+
+impl Quiet {
+    fn begin() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP])?;
+        let (handle, shown) = (signals.handle(), before.clone());
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in &mut signals {
+                show(&shown);
+                let _ = emulate_default_handler(signal);
+            }
+        })?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &quiet)?;
+        Ok(Self { before, signals: handle })
+    }
+}
+
+fn show(before: &Termios) {
+    // Nothing can be done about a terminal that is gone.
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        show(&self.before);
+        self.signals.close();
+    }
+}
