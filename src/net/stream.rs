@@ -207,7 +207,7 @@ impl Stream {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn received(
         &mut self,
         outcome: rustix::io::Result<usize>,

@@ -151,7 +151,7 @@ pub struct ClientSide<'s> {
     /// Who is told about sockets and lookups.
     pub waker: &'s Arc<dyn Wake>,
     /// Who it is.
-    pub asker: Asker,
+    pub asker: &'s Asker,
 }
 
 impl ClientSide<'_> {
@@ -293,8 +293,8 @@ impl Exchange {
 
     /// When to come back even if nothing happens.
     pub fn wake_at(&self) -> Option<Instant> {
-        let allowed = self.limited.as_ref().and_then(|limited| limited.wake_at());
-        self.wake_at.into_iter().chain(allowed).min()
+        let Some(limited) = &self.limited else { return self.wake_at };
+        self.wake_at.into_iter().chain(limited.wake_at()).min()
     }
 
     /// Whether octets go both ways without framing.

@@ -8,7 +8,6 @@
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
 use crate::net::buffer::{Buffer, LARGE, ORDINARY};
 use crate::net::pipe::{PIPE_OCTETS, Pipe};
 use crate::net::stream::{Received, Stream};
@@ -101,7 +100,7 @@ pub enum Broken {
     /// There is more content than the limit.
     TooMuch,
     /// Nothing more may be relayed.
-    Limit(Error),
+    UsedUp,
 }
 
 /// Up to here content is copied behind a head, to go out in one plain send; beyond, the head and

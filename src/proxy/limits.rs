@@ -52,6 +52,31 @@ impl Limited {
         self.share.as_ref().is_some_and(|share| share.is_dry(direction))
     }
 
+    #[cold]
+    fn step(
+        &mut self,
+        flow: &mut Flow,
+        (source, out, sink): (&mut End, &mut Buffer, &mut Stream),
+        direction: Direction,
+        turn: &mut Turn<'_>,
+    ) -> Result<Step, Broken> {
+        loop {
+            let step = flow.step(source, out, sink, turn);
+            if let Ok(Step::Dry) = step {
+                match self.refill(direction, None, source, turn) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(_) => return Err(Broken::UsedUp),
+                }
+            }
+            // One whose turn is spent goes on at once.
+            if !matches!(step, Ok(Step::Spent)) {
+                self.settle(direction, source, turn.now);
+            }
+            return step;
+        }
+    }
+
     /// Allows more to be taken from `end`. Answers whether it has; else the session has to wait.
     fn refill(
         &mut self,
@@ -91,7 +116,7 @@ impl Limited {
     }
 }
 
-/// Has a flow go as far as it may.
+/// Has a flow go as far as it can, and may.
 ///
 /// # Errors
 ///
@@ -105,29 +130,7 @@ pub(super) fn step(
 ) -> Result<Step, Broken> {
     match limited {
         None => flow.step(source, out, sink, turn),
-        Some(limited) => limited_step(flow, (source, out, sink), (limited, direction), turn),
-    }
-}
-
-#[cold]
-fn limited_step(
-    flow: &mut Flow,
-    (source, out, sink): (&mut End, &mut Buffer, &mut Stream),
-    (limited, direction): (&mut Limited, Direction),
-    turn: &mut Turn<'_>,
-) -> Result<Step, Broken> {
-    loop {
-        let step = flow.step(source, out, sink, turn);
-        if let Ok(Step::Dry) = step
-            && limited.refill(direction, None, source, turn).map_err(Broken::Limit)?
-        {
-            continue;
-        }
-        // One whose turn is spent goes on at once.
-        if !matches!(step, Ok(Step::Spent)) {
-            limited.settle(direction, source, turn.now);
-        }
-        return step;
+        Some(limited) => limited.step(flow, (source, out, sink), direction, turn),
     }
 }
 
@@ -243,7 +246,7 @@ fn crowded(reason: &'static str) -> Error {
     Error::new(Side::Proxy, Phase::Request, Kind::ConnectionLimitReached, reason).with_status(429)
 }
 
-fn used_up(phase: Phase) -> Error {
+pub(super) fn used_up(phase: Phase) -> Error {
     let reason = "the traffic this proxy may relay is used up";
     Error::new(Side::Proxy, phase, Kind::HttpRequestDenied, reason).with_status(503)
 }
@@ -280,7 +283,7 @@ impl Exchange {
             return;
         }
         let shaper = &turn.ctx.shaper;
-        let who = who(client.asker, &self.user, &self.destination);
+        let who = who(*client.asker, &self.user, &self.destination);
         let ends = [Some(&mut *client.end), self.upstream.as_mut().map(|u| &mut u.end)];
         let Some(limits) = limits.filter(|l| l.count_octets()) else {
             if self.limited.as_mut().is_some_and(|limited| limited.share.take().is_some()) {

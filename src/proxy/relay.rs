@@ -17,7 +17,7 @@ use super::Turn;
 use super::access::judge_response;
 use super::exchange::{ClientSide, Exchange, Progress, UPSTREAM, Upstream, client_gone, flush};
 use super::flow::{Broken, Coding, Flow, Step};
-use super::limits::step;
+use super::limits::{step, used_up};
 
 /// Interim responses passed on for one request; more are taken for an attack.
 const MAX_INTERIM: u8 = 16;
@@ -86,7 +86,7 @@ impl Exchange {
                 Ok(Step::Ended)
             }
             Err(Broken::Source(e)) => Err(client_gone(e)),
-            Err(Broken::Limit(e)) => Err(e),
+            Err(Broken::UsedUp) => Err(used_up(Phase::Transfer)),
             // The answer is on its way already: it goes on, and is the last.
             Err(Broken::SourceEnded | Broken::Framing(_) | Broken::TooMuch) if self.begun => {
                 self.upload_broken = true;
@@ -166,7 +166,7 @@ impl Exchange {
         match broken {
             Broken::Sink(e) => client_gone(e),
             Broken::Source(e) => incomplete(Some(e)),
-            Broken::Limit(e) => e,
+            Broken::UsedUp => used_up(Phase::Transfer),
             Broken::SourceEnded => incomplete(None),
             Broken::Framing(e) => {
                 Error::new(Side::Upstream, Phase::Transfer, Kind::HttpProtocolError, e.reason())

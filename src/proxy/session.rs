@@ -296,7 +296,7 @@ impl Session {
             Service::Proxy => c.exchanges_begun += 1,
             Service::Admin => c.admin_requests += 1,
         });
-        let asker = self.asker;
+        let asker = &self.asker;
         let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
         let refused = match wanted {
             // Is not answered for what is to be replied to.
@@ -363,7 +363,7 @@ impl Session {
 
     fn exchange(&mut self, turn: &mut Turn<'_>) -> Stepped {
         let State::Exchange(exchange) = &mut self.state else { return Stepped::Again };
-        let asker = self.asker;
+        let asker = &self.asker;
         let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
         match exchange.advance(&mut client, turn) {
             Ok(Progress::Wait(expected)) => {
@@ -516,7 +516,7 @@ impl Session {
         self.client.stream.watch(&turn.ctx.poller, &owner, write)?;
         if let State::Exchange(exchange) = &mut self.state {
             exchange.reclaim(turn);
-            let asker = self.asker;
+            let asker = &self.asker;
             let client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
             exchange.watch(&client, turn)?;
         }

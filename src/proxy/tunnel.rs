@@ -3,14 +3,14 @@
 use std::io;
 use std::time::Duration;
 
-use crate::error::{Error, Side};
+use crate::error::{Error, Phase, Side};
 use crate::net::buffer::Buffer;
 use crate::policy::limits::Direction;
 
 use super::Turn;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, tunnel_reset};
 use super::flow::{Broken, End, Flow, Step};
-use super::limits::step;
+use super::limits::{step, used_up};
 
 /// How old a tunnel is when the kernel begins to look after the upstream's connection. Most tunnels
 /// are over by then, and never pay for it.
@@ -66,7 +66,9 @@ impl Exchange {
         let (out, way) = (&mut self.to_client, Direction::Down);
         let down = step(way, &mut self.response, &mut upstream.end, out, client.end);
         let (up, down) = match (up, down) {
-            (Err(Broken::Limit(e)), _) | (_, Err(Broken::Limit(e))) => return Err(e),
+            (Err(Broken::UsedUp), _) | (_, Err(Broken::UsedUp)) => {
+                return Err(used_up(Phase::Transfer));
+            }
             (Err(Broken::Source(e)), _) | (_, Err(Broken::Sink(e))) => {
                 return Err(tunnel_reset(Side::Client, e));
             }
