@@ -28,6 +28,7 @@ use toml::de::{DeTable, DeValue};
 use super::nearest::nearest;
 use super::rules::{self, WrittenRule};
 use super::settings::{Kind, Known, Place, Settings, Value, Wrong};
+use crate::policy::origin::Origins;
 
 /// Octets of a file at most: lists have files of their own.
 const MOST_OCTETS: usize = 1 << 20;
@@ -506,6 +507,11 @@ pub fn fuzz(octets: &[u8]) {
     for wrong in &wrong {
         let Place::File(_, line) = wrong.place else { panic!("another place") };
         assert!(usize::try_from(line).is_ok_and(|line| line <= lines), "{wrong:?} of {lines}");
+    }
+    let own = written.listeners.iter().flat_map(|listener| listener.rules.iter().flatten());
+    let mut origins = Origins::default();
+    for rule in written.rules.iter().chain(own) {
+        assert!(rule.rule(&mut origins).is_ok(), "{rule:?}");
     }
     for value in written.settings.iter().flat_map(|(_, values)| values) {
         assert!(matches!(value.place, Place::File(_, line) if line > 0));

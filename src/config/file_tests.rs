@@ -244,3 +244,15 @@ fn what_people_and_machines_write_by_mistake_is_refused_in_time() {
         assert!(took.as_secs() < 30, "{:?}..: {took:?}", &text[..9]);
     }
 }
+
+/// What the fuzz target asserts also holds for its seeds, cut off anywhere, in every plain `cargo test`.
+#[test]
+fn every_seed_of_the_fuzz_target_holds() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
+    for seed in std::fs::read_dir(corpus).unwrap() {
+        let octets = std::fs::read(seed.unwrap().path()).unwrap();
+        for cut in 0..=octets.len() {
+            fuzz(&octets[..cut]);
+        }
+    }
+}
