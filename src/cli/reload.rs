@@ -307,6 +307,33 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::effective::known;
+    use crate::cli::help;
+    use crate::config::file::OF_A_LISTENER;
+
+    /// The manual says so of all options in these parts of the help, but for a few that it names.
+    #[test]
+    fn options_of_access_and_traffic_are_taken_and_can_be_a_listeners_own() {
+        const NOT_TAKEN: [&str; 2] = ["fail-on-deny", "learn-file"];
+        const OF_THE_RUN: [&str; 1] = ["max-bytes"];
+        let mut found = 0;
+        for part in ["Access", "Traffic"] {
+            let part = help::HELP.split_once(&format!("\n{part}:\n")).unwrap().1;
+            let part = part.split("\n\n").next().unwrap();
+            let options = part.lines().filter(|line| line.trim_start().starts_with('-'));
+            for line in options {
+                let name = line.split("--").nth(1).unwrap().split(' ').next().unwrap();
+                found += 1;
+                let (taken, own) = (TAKEN.contains(&name), OF_A_LISTENER.contains(&name));
+                assert_eq!(taken, !NOT_TAKEN.contains(&name), "TAKEN: {name}");
+                assert_eq!(own, taken && !OF_THE_RUN.contains(&name), "OF_A_LISTENER: {name}");
+            }
+        }
+        assert!(found > 20, "{found}");
+        let known: Vec<&str> = known().iter().map(|known| known.name).collect();
+        let all = TAKEN.iter().chain(READ).chain(OF_A_LISTENER);
+        assert!(all.clone().all(|name| known.contains(name)), "{all:?}");
+    }
 
     #[test]
     fn a_change_is_read_when_it_is_over_and_a_file_that_is_gone_is_waited_for() {
