@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from harness.peers import tool
+from harness.peers import RATES, tool
 from harness.procs import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -19,7 +19,10 @@ IMPATIENT = "--cfg threadgate_impatient"
 """The compiler's switch that leaves a worker's patience out (see src/server/workers.rs)."""
 
 
-PLAIN = {"threadgate", "threadgate-log", "threadgate-access", "threadgate-denying"}
+PLAIN = {
+    *("threadgate", "threadgate-log", "threadgate-access", "threadgate-denying"),
+    *("threadgate-throttling", *(f"threadgate-throttling-{rate}" for rate in RATES)),
+}
 """The same program with other options."""
 
 

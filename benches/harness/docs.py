@@ -67,6 +67,7 @@ GOALS = {
     "allocs_get": "GET",
     "allocs_get_64": "GET, 64 clients",
     "allocs_post": "POST",
+    "off": "rate off by",
 }
 """What a goal bounds, in words."""
 

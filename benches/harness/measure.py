@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import procs
 from harness.load import count_errors, run_load, run_wrk
-from harness.peers import Proxy, Setup
+from harness.peers import THROTTLED, THROTTLED_RATE, Proxy, Setup
 from harness.procs import BenchError, BlackHole, Process
 
 Sample = dict[str, float]
@@ -248,6 +248,41 @@ def drip(bench: Bench, proxy: Proxy) -> Sample:
         "not_408": drippers - said["statuses"].get("408", 0),
         "refused_s": said["refused_seconds"],
         "readers_behind": readers - said["readers_at_pace"],
+        "errors": count_errors([said["errors"], said["fast_errors"]]),
+    }
+
+
+def throttle(bench: Bench, proxy: Proxy, rate: int) -> Sample:
+    """One download at a rate, of as much as ten seconds take."""
+    seconds = 2 if bench.quick else 10
+    octets = str(rate * seconds)
+    before = procs.cpu_seconds(proxy.process.pid)
+    said = bench.client("bulk", proxy, "--clients", "1", "--octets", octets, "--via", "get")
+    used = procs.cpu_seconds(proxy.process.pid) - before
+    of_rate = said["mb_per_s"] * 1e6 / rate
+    return {
+        "of_rate": of_rate,
+        "off": abs(of_rate - 1),
+        "cpu_share": used / max(1e-9, said["seconds"]),
+        "errors": count_errors(said["errors"]) + said["unfinished"],
+    }
+
+
+def throttled(bench: Bench, proxy: Proxy) -> Sample:
+    downloads = bench.scaled(1000)
+    said = bench.client(
+        "throttled",
+        proxy,
+        *("--clients", str(downloads)),
+        *("--authority", f"{THROTTLED}:{bench.setup.origin_port}"),
+        *pairs(bench, proxy),
+    )
+    share = said["octets_per_s"] / downloads
+    return {
+        **beside(said),
+        "off": abs(said["octets_per_s"] / THROTTLED_RATE - 1),
+        "fewest_of_share": said["fewest_per_s"] / share,
+        "most_of_share": said["most_per_s"] / share,
         "errors": count_errors([said["errors"], said["fast_errors"]]),
     }
 

@@ -136,6 +136,21 @@ def start_threadgate_denying(setup: Setup, name: str) -> Proxy:
     return start_threadgate(setup, name, ("--access-log", "off", "--deny", "127.0.0.0/8"))
 
 
+RATES = {"10kB": 10_000, "1MB": 1_000_000, "100MB": 100_000_000, "1GB": 1_000_000_000}
+"""Rates that downloads are slowed down to, in octets a second, as they are written."""
+THROTTLED = "throttled.test"
+THROTTLED_RATE = 10_000_000
+"""A name whose downloads are slowed down to so many octets a second, all together."""
+
+
+def start_threadgate_throttling(setup: Setup, name: str) -> Proxy:
+    """Slowed down to the rate in the name, or where downloads from one host are."""
+    limit = name.removeprefix("threadgate-throttling-")
+    rate = f"down={limit}/s" if limit != name else f"destination={THROTTLED}:10MB/s"
+    arguments = ("--limit", rate, "--resolve", f"{THROTTLED}:127.0.0.1")
+    return start_threadgate(setup, name, ("--access-log", "off", *arguments))
+
+
 def start_haproxy(setup: Setup, name: str, splice: bool = False) -> Proxy:
     http, relay_origin, relay_echo = free_ports(3)
     config = fill(
@@ -249,6 +264,8 @@ STARTERS: dict[str, Callable[[Setup, str], Proxy]] = {
     "threadgate-log": start_threadgate_logging,
     "threadgate-access": start_threadgate_access,
     "threadgate-denying": start_threadgate_denying,
+    "threadgate-throttling": start_threadgate_throttling,
+    **{f"threadgate-throttling-{rate}": start_threadgate_throttling for rate in RATES},
     "threadgate-impatient": start_threadgate,
     "threadgate-counting": start_threadgate,
     "threadgate-counting-log": start_threadgate_logging,

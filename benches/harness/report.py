@@ -50,6 +50,11 @@ UNITS = {
     "allocs_get_64": "GET, 64 clients",
     "allocs_post": "POST of 1 KB",
     "allocs_connect": "CONNECT and close",
+    "off": "off by, of the rate",
+    "of_rate": "of the rate",
+    "cpu_share": "CPU, of a core",
+    "fewest_of_share": "slowest, of its share",
+    "most_of_share": "fastest, of its share",
 }
 """What each number is, in a table's cell."""
 

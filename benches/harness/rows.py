@@ -11,7 +11,7 @@ from functools import partial
 
 from harness import counting, measure
 from harness.measure import Bench, Sample
-from harness.peers import CREDENTIALS, Proxy
+from harness.peers import CREDENTIALS, RATES, Proxy
 
 KEPT = ("threadgate", "haproxy", "nginx", "squid", "apache", "goproxy", "privoxy")
 """Those that take a second request on a connection: not tinyproxy."""
@@ -135,6 +135,23 @@ def bulk_row(via: str, transfers: int) -> Row:
         pinned=False,
         own_origin=True,
         sample_seconds=1.5,
+    )
+
+
+def throttle_row(rate: str) -> Row:
+    name = f"threadgate-throttling-{rate}"
+    return Row(
+        f"throttle-{rate}",
+        f"one download at {rate}/s for ten seconds: how far off its rate is",
+        (name,),
+        partial(measure.throttle, rate=RATES[rate]),
+        ("of_rate", "cpu_share"),
+        (Goal("off", 0.05),),
+        pinned=False,
+        own_origin=True,
+        sample_seconds=10,
+        subject=name,
+        verified=False,
     )
 
 
@@ -354,6 +371,21 @@ ROWS: tuple[Row, ...] = (
         ("rate", "cpu_us"),
         subject="threadgate-denying",
         verified=False,
+    ),
+    *(throttle_row(rate) for rate in RATES),
+    Row(
+        "throttled",
+        "fast traffic beside 1,000 downloads that share a rate of 10 MB/s, 8 workers",
+        ("threadgate-throttling",),
+        measure.throttled,
+        ("p99_own_ms", "p99_beside_ms", "fewest_of_share", "most_of_share"),
+        (P99_BESIDE, Goal("off", 0.05)),
+        pinned=False,
+        own_origin=True,
+        threads=8,
+        held=1100,
+        sample_seconds=35,
+        subject="threadgate-throttling",
     ),
     Row(
         "start",

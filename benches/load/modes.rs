@@ -51,6 +51,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         "idle-tunnels" => session.idle_tunnels()?,
         "inflight" => session.inflight()?,
         "drip" => session.drip()?,
+        "throttled" => session.throttled()?,
         mode => return Err(io::Error::other(format!("no mode {mode:?}; see --help"))),
     };
     report["mode"] = json!(options.mode);
@@ -491,6 +492,37 @@ impl Session<'_> {
         report["readers_at_pace"] = json!(kept);
         report["slowest_reader"] = json!(paces.first());
         report["errors"] = json!([errors(&dripped), slow_errors]);
+        Ok(report)
+    }
+
+    /// Downloads that the proxy slows down, and fast traffic beside them.
+    fn throttled(&mut self) -> io::Result<Value> {
+        let options = self.options;
+        // More than comes through in the time.
+        let size = 64 << 20;
+        let target = format!("http://{}/{size}", self.authority());
+        let reading = Plan::new(vec![self.request(&target, false, size, 0)], After::Repeat);
+        // Until what the buffers on the way take is through.
+        let settle = Duration::from_secs(1);
+        let mut report = self.beside(|session| {
+            session.engine.open(options.proxy, READERS, &reading, options.clients);
+            session.engine.run(settle, |_| false).map(|_| ())
+        })?;
+        self.engine.reset(READERS);
+        self.engine.open(options.proxy, READERS, &reading, options.clients);
+        self.engine.run(settle, |_| false)?;
+        let (before, began) = (self.reader_octets(), Instant::now());
+        // Each has had its turn several times.
+        self.engine.run(self.seconds().max(Duration::from_secs(10)), |_| false)?;
+        let elapsed = began.elapsed().as_secs_f64();
+        let after = self.reader_octets();
+        let received = after.iter().map(|(slot, now)| now - before.get(slot).unwrap_or(&0));
+        let mut rates: Vec<f64> = received.map(|octets| octets as f64 / elapsed).collect();
+        rates.sort_by(f64::total_cmp);
+        report["octets_per_s"] = json!(rates.iter().sum::<f64>());
+        report["fewest_per_s"] = json!(rates.first());
+        report["most_per_s"] = json!(rates.last());
+        report["errors"] = errors(&self.engine.reset(READERS));
         Ok(report)
     }
 

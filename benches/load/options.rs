@@ -28,7 +28,7 @@ fn via(value: &str) -> Result<Via, String> {
 /// Strict load client of the benchmarks: every status, length and octet is checked.
 ///
 /// Modes: keepalive, warm, per-connection, connect, tcp-relay, once, pingpong, bulk, fairness,
-/// idle, idle-tunnels, inflight, drip; origin serves, pattern prints its content.
+/// idle, idle-tunnels, inflight, drip, throttled; origin serves, pattern prints its content.
 #[derive(Debug, FromArgs)]
 pub(crate) struct Options {
     /// what to do
