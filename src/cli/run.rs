@@ -56,6 +56,11 @@ pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
     let server = Server::start(options).map_err(|e| refused(&effective, e))?;
     let mut signals = signals()?;
     enough.ends(signals.handle());
+    let readiness = Arc::new(Mutex::new(readiness));
+    let (control, telling) = (server.control(), Arc::clone(&readiness));
+    let listening = addresses(&server);
+    // Before anybody is told that it has started: whoever counts its threads then has them all.
+    let reloading = Reloading::begin(given, effective, control.clone(), telling, listening)?;
     // Whoever sees the ports may ask for the number.
     let pid_file = config.pid_file.as_deref().map(OwnFile::write_pid).transpose()?;
     let port_file = config.port_file.as_deref();
@@ -68,12 +73,7 @@ pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
     if let Some(place) = server.admin() {
         announce_admin(place, config.open);
     }
-    let listening = addresses(&server);
-    let readiness = Arc::new(Mutex::new(readiness));
-    readiness.lock().ready(&listening);
-    let control = server.control();
-    let telling = Arc::clone(&readiness);
-    let reloading = Reloading::begin(given, effective, control.clone(), telling, listening)?;
+    readiness.lock().ready(&addresses(&server));
 
     let mut by_signal = false;
     for signal in &mut signals {
