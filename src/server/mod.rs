@@ -456,13 +456,14 @@ impl Server {
             return 0;
         }
         self.stopping.store(true, Ordering::SeqCst);
+        // First, so that no response says its connection stays once the listeners are closed.
+        self.pool.ctx.draining.get_or_init(Instant::now);
         self.listeners.iter().for_each(|listener| listener.shut_down());
         self.permits.close();
         for acceptor in self.acceptors.drain(..) {
             // One that panicked has said so. Each gives the permit back that it held in `accept`.
             let _ = acceptor.join();
         }
-        self.pool.ctx.draining.get_or_init(Instant::now);
         self.pool.parking.enter(Stage::Draining);
         wait_for_the_last(&self.permits, self.places, grace);
         let left = self.places - self.permits.left().min(self.places);

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -318,6 +319,8 @@ fn what_is_under_way_when_it_is_enough_is_finished() {
     asked.wait();
     assert_eq!(healthz(&proxy), 200);
     eventually(|| proxy.stderr().contains("stopping"));
+    // Its log says so before it does so.
+    eventually(|| TcpStream::connect(proxy.addr).is_err());
     answer.has_come();
     let response = client.read_response();
     assert_eq!((response.text(), response.field("connection")), ("ok", Some("close")));
