@@ -56,7 +56,7 @@ fn write_page(dir: &Path, other_dir: &Path, other: &str, websocket: &str, result
 
 /// What the page at `url` found when Chromium showed it. Nothing of Chromium is left then.
 #[track_caller]
-fn shown(proxy: &Binary, url: &str, origin: &Echo) -> Option<Value> {
+pub(super) fn shown(proxy: &Binary, url: &str, origin: &Echo) -> Option<Value> {
     let mut chromium = tool("chromium")?;
     let dir = tempfile::tempdir().unwrap();
     for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {

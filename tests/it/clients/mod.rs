@@ -4,7 +4,9 @@
 //! through the proxy, over how many connections, and how each exchange ended.
 
 mod balancers;
+mod blocked;
 mod browser;
+mod downloads;
 mod framing;
 mod git;
 mod load;
