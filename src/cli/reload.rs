@@ -22,40 +22,14 @@ use parking_lot::Mutex;
 use crate::cli::effective::{Effective, Given, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::readiness::Readiness;
+use crate::config::file::OF_A_LISTENER;
 use crate::config::settings::{Settings, Value};
 use crate::config::{Config, OwnListener};
 use crate::server::control::Control;
 
-/// Options that are taken while the proxy runs; the others need a restart.
-const TAKEN: &[&str] = &[
-    "allow",
-    "allow-client",
-    "allow-list",
-    "allow-url",
-    "auth",
-    "auth-env",
-    "auth-file",
-    "auth-realm",
-    "block-list",
-    "connect-ports",
-    "deny",
-    "deny-client",
-    "deny-type",
-    "deny-url",
-    "deny-with",
-    "limit",
-    "limit-connections",
-    "limit-per",
-    "limit-requests",
-    "max-bytes",
-    "max-response-size",
-    "methods",
-    "open",
-    "policy",
-    "schemes",
-    "sni",
-    "watch",
-];
+/// Options that are taken while the proxy runs, beside all that a listener can have of its own; the
+/// others need a restart.
+const TAKEN: &[&str] = &["max-bytes", "watch"];
 
 /// Options whose files are read, and watched.
 const READ: &[&str] = &["allow-list", "auth-file", "block-list", "hosts-file"];
@@ -249,7 +223,7 @@ fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Ve
         let now = said(new, name);
         now != said(running, name) && now != said(last, name)
     };
-    let options = names.into_iter().filter(|name| !TAKEN.contains(name));
+    let options = names.into_iter().filter(|name| !is_taken(name));
     let options = options.filter(|name| !["listen", "port"].contains(name));
     let mut needing: Vec<String> = options.filter(is_other).map(str::to_owned).collect();
     let listen = &new.config.listen;
@@ -257,6 +231,10 @@ fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Ve
         needing.push("listen".to_owned());
     }
     needing
+}
+
+fn is_taken(name: &str) -> bool {
+    OF_A_LISTENER.contains(&name) || TAKEN.contains(&name)
 }
 
 /// The files that are read.
@@ -309,7 +287,6 @@ mod tests {
     use super::*;
     use crate::cli::effective::known;
     use crate::cli::help;
-    use crate::config::file::OF_A_LISTENER;
 
     /// The manual says so of all options in these parts of the help, but for a few that it names.
     #[test]
@@ -324,8 +301,8 @@ mod tests {
             for line in options {
                 let name = line.split("--").nth(1).unwrap().split(' ').next().unwrap();
                 found += 1;
-                let (taken, own) = (TAKEN.contains(&name), OF_A_LISTENER.contains(&name));
-                assert_eq!(taken, !NOT_TAKEN.contains(&name), "TAKEN: {name}");
+                let (taken, own) = (is_taken(name), OF_A_LISTENER.contains(&name));
+                assert_eq!(taken, !NOT_TAKEN.contains(&name), "taken: {name}");
                 assert_eq!(own, taken && !OF_THE_RUN.contains(&name), "OF_A_LISTENER: {name}");
             }
         }
