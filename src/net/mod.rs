@@ -10,6 +10,7 @@ pub mod names;
 pub mod permits;
 pub mod pipe;
 pub mod poll;
+pub mod question;
 pub mod resolve;
 pub mod source;
 pub mod stream;

@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 use super::family::{Families, alternate};
 use super::hosts::{MOST_ADDRESSES, Wrong};
 use super::names::{Given, GivenNames};
-use super::poll::{Edge, Owner};
+use super::poll::Owner;
+use super::question::{self, Question};
 use super::timers::LONGEST;
 
 use threads::{Limits, Threads};
@@ -91,70 +92,12 @@ const MOST_KEPT_FAILED: Duration = Duration::from_secs(5);
 const MOST_NAMES: usize = 4096;
 
 enum Name {
-    Asked(Arc<Question>),
+    Asked(Arc<Question<Answer>>),
     Known { answer: Answer, until: Instant },
 }
 
-/// A lookup under way, shared by all who wait for it.
-#[derive(Default)]
-struct Question(Mutex<Askers>);
-
-#[derive(Default)]
-struct Askers {
-    waiting: HashMap<u64, Owner>,
-    next: u64,
-    answer: Option<Answer>,
-}
-
-/// A place among those who wait for one name. Dropping it leaves; a lookup that nobody waits for
-/// any more is not begun.
-pub struct Asked {
-    question: Arc<Question>,
-    number: u64,
-}
-
-impl Question {
-    fn join(self: &Arc<Self>, owner: Owner) -> Asked {
-        let mut askers = self.0.lock();
-        let number = askers.next;
-        askers.next += 1;
-        askers.waiting.insert(number, owner);
-        Asked { question: Arc::clone(self), number }
-    }
-
-    fn answer(&self, answer: Answer) {
-        let woken = {
-            let mut askers = self.0.lock();
-            askers.answer = Some(answer);
-            std::mem::take(&mut askers.waiting)
-        };
-        for Owner { who, tag } in woken.into_values() {
-            // A hint like any edge: the asker may have given up and gone.
-            let _ = who.wake(tag, Edge::default());
-        }
-    }
-}
-
-impl Asked {
-    /// The answer, once there is one.
-    pub fn answer(&self) -> Option<Answer> {
-        self.question.0.lock().answer.clone()
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        let owner = self.question.0.lock().waiting.remove(&self.number);
-        // Without the lock: it may be the last reference to a slot.
-        drop(owner);
-    }
-}
-
-impl std::fmt::Debug for Asked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Asked({})", self.number)
-    }
-}
+/// A place among those who wait for one name; a lookup that nobody waits for any more is not begun.
+pub type Asked = question::Asked<Answer>;
 
 /// What the threads need, too.
 struct Shared {
@@ -299,7 +242,7 @@ impl Shared {
         {
             let mut names = self.names.lock();
             let Some(Name::Asked(question)) = names.get(host) else { return };
-            if question.0.lock().waiting.is_empty() {
+            if !question.is_awaited() {
                 names.remove(host);
                 return;
             }

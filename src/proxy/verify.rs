@@ -14,7 +14,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::net::poll::{Edge, Owner};
+use crate::net::poll::Owner;
+use crate::net::question::{self, Question};
 use crate::policy::auth::Auth;
 use crate::policy::auth::failures::Place;
 use crate::policy::auth::tag::Tag;
@@ -44,7 +45,7 @@ struct Threads {
 #[derive(Default)]
 struct Shared {
     /// Under the number of the users they are verified against.
-    questions: Mutex<HashMap<(u64, Tag), Arc<Question>>>,
+    questions: Mutex<HashMap<(u64, Tag), Arc<Verification>>>,
     /// Threads that wait for a job.
     idle: std::sync::atomic::AtomicUsize,
 }
@@ -53,71 +54,16 @@ struct Job {
     auth: Arc<Auth>,
     tag: Tag,
     read: UserPass,
-    question: Arc<Question>,
+    question: Arc<Verification>,
     _place: Place,
 }
 
-/// Credentials that are being verified, shared by all who wait for that.
-#[derive(Default)]
-struct Question(Mutex<Askers>);
+/// Whose the credentials are, if anybody's.
+type Answer = Option<u32>;
+type Verification = Question<Answer>;
 
-#[derive(Default)]
-struct Askers {
-    waiting: HashMap<u64, Owner>,
-    next: u64,
-    /// The user they are of, if any.
-    answer: Option<Option<u32>>,
-}
-
-/// A place among those who wait for one answer. Dropping it leaves; what nobody waits for any more is
-/// not computed.
-pub struct Asked {
-    question: Arc<Question>,
-    number: u64,
-}
-
-impl std::fmt::Debug for Asked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Asked({})", self.number)
-    }
-}
-
-impl Asked {
-    /// The answer, once there is one.
-    pub fn answer(&self) -> Option<Option<u32>> {
-        self.question.0.lock().answer
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        let owner = self.question.0.lock().waiting.remove(&self.number);
-        // Without the lock: it may be the last reference to a slot.
-        drop(owner);
-    }
-}
-
-impl Question {
-    fn join(self: &Arc<Self>, owner: Owner) -> Asked {
-        let mut askers = self.0.lock();
-        let number = askers.next;
-        askers.next += 1;
-        askers.waiting.insert(number, owner);
-        Asked { question: Arc::clone(self), number }
-    }
-
-    fn answer(&self, answer: Option<u32>) {
-        let woken = {
-            let mut askers = self.0.lock();
-            askers.answer = Some(answer);
-            std::mem::take(&mut askers.waiting)
-        };
-        for Owner { who, tag } in woken.into_values() {
-            // A hint like any edge: the asker may have given up and gone.
-            let _ = who.wake(tag, Edge::default());
-        }
-    }
-}
+/// A place among those who wait for the same credentials; what nobody waits for any more is not computed.
+pub type Asked = question::Asked<Answer>;
 
 impl Default for Verifier {
     fn default() -> Self {
@@ -146,7 +92,7 @@ impl Verifier {
         asker: &Owner,
     ) -> Option<Asked> {
         let mut questions = self.shared.questions.lock();
-        let question = Arc::new(Question::default());
+        let question = Arc::new(Verification::default());
         let asked = question.join(asker.clone());
         let job = Job {
             auth: Arc::clone(auth),
@@ -220,7 +166,7 @@ impl Shared {
     }
 
     fn verify(&self, job: &Job) -> Option<u32> {
-        if job.question.0.lock().waiting.is_empty() {
+        if !job.question.is_awaited() {
             return None;
         }
         let found = job.auth.verify(&job.read);

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
+use crate::net::poll::Edge;
 use crate::net::poll::Wake;
 
 struct Asker(Sender<u32>);
