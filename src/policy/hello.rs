@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::decide::{Decision, Reach, Rules, Verdict, allow, deny};
+use super::decide::{Decision, Mode, Reach, Rules, Verdict, allow, deny};
 use super::origin::RuleId;
 use super::rules::Request;
 
@@ -30,7 +30,13 @@ impl Default for Sni {
 }
 
 impl Rules {
-    /// Whether what a tunnel's client sends first has to be looked at.
+    /// Whether what a tunnel's client sends first has to be looked at. With [`Mode::Learn`] it is, for
+    /// the list that comes of it has to have every name that will be judged once it is enforced.
+    pub fn read_hellos(&self) -> bool {
+        self.judge_hellos() || self.sni != Sni::Off && self.mode == Mode::Learn
+    }
+
+    /// Whether something is decided by what a hello says.
     pub fn judge_hellos(&self) -> bool {
         match self.sni {
             Sni::Off => false,
@@ -66,8 +72,10 @@ impl Rules {
     /// What is to become of a tunnel whose ClientHello cannot be read, for this reason.
     pub fn decide_unreadable(&self, reason: &'static str) -> Decision {
         match self.sni {
-            Sni::Off => allow(None),
-            Sni::Check(rule) | Sni::Match(rule) => self.against(rule, reason),
+            Sni::Check(rule) | Sni::Match(rule) if self.judge_hellos() => {
+                self.against(rule, reason)
+            }
+            _ => allow(None),
         }
     }
 
@@ -92,7 +100,6 @@ impl Rules {
 mod tests {
     use super::*;
     use crate::policy::Access;
-    use crate::policy::decide::Mode;
     use crate::policy::destination::Destination;
     use crate::policy::guard::Scope;
     use crate::policy::rules::{Action, Rule, Way};
@@ -202,10 +209,19 @@ mod tests {
             (Mode::Enforce, CHECK, "", true),
             (Mode::Enforce, Sni::Off, "-a.example", false),
             (Mode::Open, MATCH, "", true),
+            (Mode::Learn, MATCH, "", true),
+            (Mode::Learn, CHECK, "-a.example", true),
+            (Mode::Learn, CHECK, "", false),
+            (Mode::Learn, Sni::Off, "-a.example", false),
         ] {
             let rules = rules(mode, sni, written);
             assert_eq!(rules.judge_hellos(), expected, "{mode:?} {sni:?} {written}");
-            assert!(!expected || !rules.are_plain());
+            // Where they are only learnt, one that cannot be read goes on.
+            let reads = expected || mode == Mode::Learn && sni != Sni::Off;
+            assert_eq!(rules.read_hellos(), reads, "{mode:?} {sni:?} {written}");
+            let unreadable = rules.decide_unreadable("it is odd").verdict;
+            assert_eq!(unreadable != Verdict::Allow, expected, "{mode:?} {sni:?} {written}");
+            assert!(!reads || !rules.are_plain());
         }
     }
 }

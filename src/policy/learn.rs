@@ -4,7 +4,8 @@
 //! example.com  # 12 requests, last 2026-11-22T01:02:03Z: example.com:443 www.example.com:80
 //! ```
 //!
-//! What is learnt is where a request was connected to, not what it asked for. Names are grouped under the
+//! What is learnt is where a request was connected to, not what it asked for, and the name in a tunnel's
+//! ClientHello, which is judged like the CONNECT's once the list is enforced. Names are grouped under the
 //! domain that somebody can register (by the Public Suffix List), since what a site asks of
 //! `cdn7.example.com` today it asks of `cdn8` tomorrow. A name that is itself a public suffix, such as
 //! `github.io`, stands as a comment: a list would allow everybody's pages with it.

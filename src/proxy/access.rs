@@ -73,7 +73,7 @@ pub(super) fn pass(
     }
     let request = described(head, way, asker.address.ip(), &exchange.destination, &exchange.user);
     let decision = rules.decide(&request, &mut exchange.reach);
-    if way == Way::Connect && rules.judge_hellos() {
+    if way == Way::Connect && rules.read_hellos() {
         exchange.hold = Some(Box::new(Hold::new(rules, asker.address.ip())));
     }
     if way != Way::Connect && !rules.responses.is_empty() {
@@ -168,10 +168,14 @@ impl Exchange {
     pub(super) fn settle(&mut self, address: SocketAddr, turn: &Turn<'_>) {
         let decision = self.reach.judge(address.ip(), address.port());
         self.note_decision(decision, turn);
+        let Destination { ip, .. } = self.destination;
+        self.learn(without_dot(self.destination.host().trim_matches(['[', ']'])), ip, turn);
+    }
+
+    /// This host was reached: that is learnt, where it is to be.
+    pub(super) fn learn(&self, host: &str, ip: Option<IpAddr>, turn: &Turn<'_>) {
         if self.reach.learns() {
-            let Destination { ip, port, .. } = self.destination;
-            let host = without_dot(self.destination.host().trim_matches(['[', ']']));
-            turn.ctx.learnt.reach(host, port, ip, SystemTime::now());
+            turn.ctx.learnt.reach(host, self.destination.port, ip, SystemTime::now());
         }
     }
 

@@ -149,6 +149,9 @@ impl Exchange {
         turn.counters.count(|c| c.hellos_judged += 1);
         let decision = hold.rules.decide_hello(&connect, name.as_deref(), address);
         if let Some(name) = name.filter(|name| name != connect.host) {
+            if decision.verdict == Verdict::Allow {
+                self.learn(&name, name.parse().ok(), turn);
+            }
             self.noted.note_sni(name);
         }
         self.judged(decision, Alert::UnrecognizedName, turn)

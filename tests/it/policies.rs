@@ -8,7 +8,7 @@ use crate::metrics::{read_by_another, samples};
 use crate::peers::{Peer, eventually, status};
 use crate::programs::{free_port, run};
 use crate::proxies::{Binary, OK, command};
-use crate::servers::{Origin, RefusedPort};
+use crate::servers::{Origin, Recorder, RefusedPort};
 
 /// The lines of an access log in JSON on stdout, once there are so many.
 #[track_caller]
@@ -202,6 +202,50 @@ fn what_was_reached_is_learnt_and_goes_on_from_run_to_run() {
     let expected = [line("127.0.0.1", 1), line("good.example", 3), line("later.example", 1)];
     assert_eq!(learnt(), expected);
     origin.join();
+}
+
+/// Names `www.example.com`.
+const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
+
+/// A tunnel by address, in which TLS begins with a name: what is learnt of it has to let the same through.
+#[test]
+fn the_name_in_a_client_hello_is_learnt_for_it_will_be_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("learnt.txt").display().to_string();
+    let server = Recorder::answering("");
+    let target = server.addr.to_string();
+    // How often the server has been sent something.
+    let reached = || server.seen_at_end().iter().filter(|seen| !seen.octets.is_empty()).count();
+    let tunnel = |proxy: &Binary, octets: &[u8]| {
+        let mut tunnel = Peer::connect(proxy.addr);
+        tunnel.send(format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(status(&tunnel.read_head()), 200);
+        tunnel.send(octets);
+        tunnel.half_close();
+        tunnel.read_to_any_end();
+    };
+    let mut learning = Binary::start(&["--policy=learn", "--learn-file", &file]);
+    tunnel(&learning, HELLO);
+    // Nothing was refused, not even what cannot be read.
+    let odd = [&[0x16, 3, 1, 0, 5][..], b"oddly"].concat();
+    tunnel(&learning, &odd);
+    assert_eq!(reached(), 2);
+    learning.signal(Signal::TERM);
+    assert_eq!(learning.wait().code(), Some(0), "{}", learning.stderr());
+    let learnt = std::fs::read_to_string(&file).unwrap();
+    let entry = |domain: &str| learnt.lines().find(|line| line.starts_with(domain)).unwrap();
+    assert!(
+        entry("example.com  ").ends_with(&format!("Z: www.example.com:{}", server.addr.port()))
+    );
+    assert!(entry("127.0.0.1  ").contains("# 2 requests"), "{learnt}");
+
+    let enforcing = Binary::start(&["--policy=enforce", "--allow-list", &file]);
+    tunnel(&enforcing, HELLO);
+    assert_eq!(reached(), 3, "what was learnt is let through");
+    std::fs::write(&file, "127.0.0.1\n").unwrap();
+    let stricter = Binary::start(&["--policy=enforce", "--allow-list", &file]);
+    tunnel(&stricter, HELLO);
+    assert_eq!(reached(), 3, "by the name as well");
 }
 
 #[test]
