@@ -124,6 +124,18 @@ pub struct RuleName<'a> {
     line: u32,
 }
 
+impl RuleName<'_> {
+    /// Whether it is there without anybody's having written it.
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.source, Some(Source::BuiltIn(_)))
+    }
+
+    /// Whether it is that no rule allows the request.
+    pub fn is_default(&self) -> bool {
+        matches!(self.source, Some(Source::BuiltIn("default")))
+    }
+}
+
 impl fmt::Display for RuleName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source {

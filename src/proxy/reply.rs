@@ -94,7 +94,7 @@ pub fn write_error(
     let (phase, side) = (error.phase().word(), error.side().word());
     let reason = error.reason();
     let said = error.said().unwrap_or_default();
-    let advice = advice(error);
+    let advice = advice(error, rule);
     let title = format!("{status} {}", reason_phrase(status));
     let details = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {said}") };
     let mut fields = format!(
@@ -144,7 +144,9 @@ pub fn write_error(
 }
 
 /// What the reader of a reply can do.
-fn advice(error: &Error) -> &'static str {
+fn advice(error: &Error, rule: Option<RuleName<'_>>) -> &'static str {
+    // What a person has written, `--open` does not lift.
+    let written = rule.is_some_and(|rule| !rule.is_built_in());
     match error.kind() {
         Kind::ConnectionLimitReached if error.side() == Side::Upstream => {
             "checking whether the server can be reached from here; --max-connecting sets how many \
@@ -165,6 +167,9 @@ fn advice(error: &Error) -> &'static str {
         }
         Kind::ConnectionWriteTimeout | Kind::HttpResponseTimeout => {
             "again, or raise --timeout-response if the server is known to be slow"
+        }
+        Kind::DestinationIpProhibited if written => {
+            "another destination, or asking the operator of this proxy, whose rule it is"
         }
         Kind::DestinationIpProhibited => {
             "another destination; the proxy's --open lifts this, for networks you trust"
@@ -189,15 +194,21 @@ fn advice(error: &Error) -> &'static str {
             "another resource; the operator of this proxy has it pass no such content on"
         }
         Kind::HttpResponseBodySize => {
-            "the operator of this proxy; --max-response-size sets the limit"
+            "asking the operator of this proxy; --max-response-size sets the limit"
         }
         Kind::HttpRequestDenied if error.status() == 429 => {
             "again after as many seconds as Retry-After says; --limit-requests sets how many"
         }
         Kind::HttpRequestDenied if error.status() == 503 => {
-            "the operator of this proxy; --max-bytes sets how much it relays"
+            "asking the operator of this proxy; --max-bytes sets how much it relays"
         }
-        Kind::HttpRequestDenied => "the operator of this proxy; --open serves every network",
+        Kind::HttpRequestDenied if written => {
+            "asking the operator of this proxy, whose rule it is; 'threadgate explain' shows all steps"
+        }
+        Kind::HttpRequestDenied if rule.is_some_and(|rule| rule.is_default()) => {
+            "asking the operator of this proxy, who lets only what is listed through"
+        }
+        Kind::HttpRequestDenied => "asking the operator of this proxy; --open serves every network",
         Kind::HttpRequestError => match error.status() {
             414 | 431 => "a shorter request; --max-head-size sets the limit",
             501 => "CONNECT for https; other schemes and codings are not forwarded",
@@ -289,6 +300,7 @@ mod tests {
 
     use super::*;
     use crate::error::{Phase, Side};
+    use crate::policy::origin::{Origins, RuleId, Source};
 
     fn refused() -> Error {
         Error::new(
@@ -329,6 +341,24 @@ mod tests {
         assert!(html.contains("text/html"));
         assert!(html.contains("<dd>&lt;a&gt;:80"), "{html}");
         assert!(!html.contains("<a>"), "{html}");
+    }
+
+    #[test]
+    fn what_somebody_has_written_open_does_not_lift() {
+        let mut origins = Origins::default();
+        let deny = RuleId { source: origins.add(Source::Option("--deny")), line: 1 };
+        for (kind, rule, says) in [
+            (Kind::HttpRequestDenied, RuleId::PROTECTED, "--open serves every network"),
+            (Kind::HttpRequestDenied, RuleId::DEFAULT, "only what is listed"),
+            (Kind::HttpRequestDenied, deny, "whose rule it is"),
+            (Kind::DestinationIpProhibited, RuleId::PROTECTED, "--open lifts this"),
+            (Kind::DestinationIpProhibited, deny, "whose rule it is"),
+        ] {
+            let error = Error::new(Side::Proxy, Phase::Request, kind, "no");
+            let said = advice(&error, Some(origins.name(rule)));
+            assert!(said.contains(says), "{kind:?} {rule:?}: {said}");
+            assert_eq!(said.contains("--open"), rule == RuleId::PROTECTED, "{said}");
+        }
     }
 
     #[test]
