@@ -16,6 +16,8 @@ use crate::cli::effective::{Given, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{logging, print};
 use crate::config::listen;
+use crate::net::hosts::{self, Name};
+use crate::net::listener::Place;
 use crate::net::names::GivenNames;
 use crate::net::resolve::{Resolve, System};
 use crate::policy::Policy;
@@ -24,6 +26,7 @@ use crate::policy::origin::RuleId;
 use crate::policy::trace::{Note, Outcome, Step};
 use crate::proxy::OwnAddresses;
 use crate::proxy::explain::{Asking, Explained, explain};
+use crate::wire::Method;
 
 /// explain what becomes of a request
 #[derive(ArgsInfo, Debug, FromArgs)]
@@ -41,6 +44,10 @@ pub(crate) struct ExplainArgs {
     #[argh(option, arg_name = "IP")]
     address: Vec<String>,
 
+    /// name in the ClientHello
+    #[argh(option, arg_name = "HOST")]
+    hello: Option<String>,
+
     /// listener that is asked
     #[argh(option, arg_name = "ADDR")]
     listener: Option<String>,
@@ -56,11 +63,7 @@ pub(crate) struct ExplainArgs {
 
 /// Prints each step of the decision on a request.
 pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
-    let [method, url] = args.request.as_slice() else {
-        return Err(Failure::usage(
-            "explain: needs a method and a URL; give for example GET http://example.com/",
-        ));
-    };
+    let (method, url) = asked(&args.request)?;
     let (octets, tunnelled) = head(method, url)?;
     let address = |option: &str, text: &str| {
         text.trim_matches(['[', ']']).parse::<IpAddr>().map_err(|_| {
@@ -73,6 +76,10 @@ pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
         Some(text) => address("--client", text)?.to_canonical(),
         None => Ipv4Addr::LOCALHOST.into(),
     };
+    if args.user.as_deref() == Some("") {
+        return Err(Failure::usage("--user: '' is no name; leave the option out for nobody"));
+    }
+    let hello = args.hello.as_deref().map(hello_name).transpose()?;
     let leads_to = args.address.iter().map(|text| address("--address", text));
     let leads_to = leads_to.collect::<Result<Vec<_>, _>>()?;
     let effective = given.effective()?;
@@ -85,7 +92,7 @@ pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
     };
     let asking = Asking { client, user: args.user.as_deref() };
     let explained = explain(octets.as_bytes(), asking, rules, policy.limits(number))
-        .map_err(|e| Failure::usage(format!("explain: {}", e.reason())))?
+        .map_err(|e| Failure::usage(format!("explain: {}{}", e.reason(), advice(method, url))))?
         .ok_or_else(|| {
             Failure::usage(format!(
                 "explain: '{url}' is asked of the proxy itself; give a whole URL, such as http://example.com/"
@@ -99,7 +106,15 @@ pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
         let of = GivenNames::new(&names.given, names.hosts_files.clone());
         let of = of.map_err(|wrong| refused_hosts(&wrong, &effective.settings))?;
         told.addresses = addresses(&told.explained, leads_to, &of, config.timeouts.connect);
-        end = told.judge(&OwnAddresses::new(config.listen.clone()), end);
+        let admin = config.admin.iter().filter_map(|place| match place {
+            Place::Tcp(address) => Some(*address),
+            Place::Unix(_) => None,
+        });
+        end = told
+            .judge(&OwnAddresses::new(config.listen.iter().copied().chain(admin).collect()), end);
+        if end.verdict == Verdict::Allow && !told.looped {
+            end = told.look_ahead(hello.as_deref(), end);
+        }
     }
     let text = match args.json {
         true => format!("{:#}\n", told.json(method, asking, end)),
@@ -113,6 +128,47 @@ pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
         (Verdict::Allow, false) => Ok(()),
         // It has been said.
         _ => Err(Failure { exit: Exit::Denied, message: String::new() }),
+    }
+}
+
+/// Method and URL.
+fn asked(words: &[String]) -> Result<(&str, &str), Failure> {
+    let usage = |said: String| Err(Failure::usage(format!("explain: {said}")));
+    match words {
+        [method, url] if method.contains("://") && !url.contains("://") => {
+            usage(format!("the method comes first; write {url} {method}"))
+        }
+        [method, url] => Ok((method, url)),
+        [url] if url.contains("://") => {
+            usage(format!("needs a method before the URL; write GET {url}"))
+        }
+        [method] => usage(format!(
+            "needs a URL behind the method; write for example {method} http://example.com/"
+        )),
+        [] => {
+            usage("needs a method and a URL; give for example GET http://example.com/".to_owned())
+        }
+        [_, _, more, ..] => usage(format!("'{more}' is one word too many; one request at a time")),
+    }
+}
+
+/// What to write for a target that is none.
+fn advice(method: &str, url: &str) -> &'static str {
+    match (method, url.contains("://")) {
+        ("CONNECT", true) => "; CONNECT takes HOST:PORT, and GET an https URL",
+        ("CONNECT", false) => "; give HOST:PORT, such as example.com:443",
+        (_, false) => "; give a whole URL, such as http://example.com/",
+        (_, true) => "",
+    }
+}
+
+/// A host as a ClientHello may name it.
+fn hello_name(text: &str) -> Result<String, Failure> {
+    match hosts::name(text) {
+        Name::Host(name) => Ok(name.into()),
+        Name::Address | Name::Wrong => Err(Failure::usage(format!(
+            "--hello: '{text}' is not a host name; give one such as www.example.com"
+        ))),
     }
 }
 
@@ -238,6 +294,20 @@ impl Told<'_> {
         }
     }
 
+    /// What comes behind the connection.
+    fn look_ahead(&mut self, hello: Option<&str>, before: Decision) -> Decision {
+        let Some(name) = hello else {
+            self.explained.foresee();
+            return before;
+        };
+        let all = &self.addresses.all;
+        let address = all.iter().copied().find(|ip| self.explained.allows(*ip));
+        match self.explained.judge_hello(name, address) {
+            Some(end) if end.verdict != Verdict::Allow || end.would_deny.is_some() => end,
+            _ => before,
+        }
+    }
+
     fn note(&self, lines: &mut Lines, note: &Note) {
         let rule = note.rule.map(|rule| self.rule(rule));
         lines.outcome(note.step.word(), note.outcome, &note.said, rule.as_deref());
@@ -256,7 +326,14 @@ impl Told<'_> {
             (Verdict::Deny(reason), _) if end.rule == Some(RuleId::AUTH) => {
                 (Outcome::Denies, Some(reason), Some(407))
             }
-            (Verdict::Deny(reason), _) => (Outcome::Denies, Some(reason), Some(403)),
+            // The tunnel is there by then.
+            (Verdict::Deny(reason), _) if self.hello_refused() => {
+                (Outcome::Denies, Some(reason), Some(200))
+            }
+            (Verdict::Deny(reason), _) => {
+                let status = self.explained.instead().map_or(403, |(status, _)| status);
+                (Outcome::Denies, Some(reason), Some(status))
+            }
             (Verdict::Allow, Some(reason)) => (Outcome::WouldDeny, Some(reason), None),
             (Verdict::Allow, None) if self.addresses.all.is_empty() => {
                 (Outcome::Allows, Some("as far as is known without an address"), None)
@@ -287,8 +364,14 @@ impl Told<'_> {
         }
         let user = asking.user.map(|user| format!(", user {user}")).unwrap_or_default();
         lines.row("from", "", &format!("{}{user}", asking.client), None);
+        if let Some(known) = known_as(method) {
+            lines.row("", "", &format!("case counts: {known} is another method"), None);
+        }
+        if asking.user.is_some() && !of.has_users() {
+            lines.row("", "", "there are no users here, so nobody is one", None);
+        }
         let (of_address, before): (Vec<_>, Vec<_>) =
-            of.notes.iter().partition(|note| note.step == Step::Address);
+            of.notes.iter().partition(|note| note.step >= Step::Address);
         before.iter().for_each(|note| self.note(&mut lines, note));
         for limit in &of.limits {
             lines.row(Step::Shape.word(), "", &limit.text, Some(&self.rule(limit.id)));
@@ -298,11 +381,26 @@ impl Told<'_> {
         }
         of_address.iter().for_each(|note| self.note(&mut lines, note));
         let (outcome, reason, status) = self.verdict(end);
-        let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
+        let status = status.map(|status| format!(" ({status}{})", self.behind(status)));
+        let status = status.unwrap_or_default();
         let reason = reason.map(|reason| format!("{reason}{status}")).unwrap_or_default();
         let rule = end.rule.filter(|_| !self.looped).map(|rule| self.rule(rule));
         lines.outcome("verdict", outcome, &reason, rule.as_deref());
         lines.text
+    }
+
+    /// What a status does not say.
+    fn behind(&self, status: u16) -> String {
+        match (status, self.explained.instead()) {
+            (200, _) => ", then a TLS alert".to_owned(),
+            (302, Some((_, Some(to)))) => format!(" to {to}"),
+            _ => String::new(),
+        }
+    }
+
+    fn hello_refused(&self) -> bool {
+        let last = self.explained.notes.last();
+        last.is_some_and(|note| note.step == Step::Hello && note.outcome == Outcome::Denies)
     }
 
     fn json(&self, method: &str, asking: Asking<'_>, end: Decision) -> Value {
@@ -339,6 +437,12 @@ impl Told<'_> {
             "status": status,
         })
     }
+}
+
+/// A method that somebody may have meant who wrote it in other case.
+fn known_as(method: &str) -> Option<String> {
+    let upper = method.to_ascii_uppercase();
+    (upper != method && Method::of(&upper) != Method::Other).then_some(upper)
 }
 
 /// Aligned lines, in colour for a terminal.

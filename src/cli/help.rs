@@ -71,6 +71,7 @@ Usage: threadgate explain [OPTIONS] METHOD URL
       --user NAME                   who asks, taken to be proven
       --address IP                  what the name leads to; may be repeated. Else
                                     --resolve, the hosts files, or a lookup tell
+      --hello HOST                  the name with which TLS begins in the tunnel
       --listener ADDR               which of several listeners is asked (default: the
                                     first)
       --json                        write JSON

@@ -27,6 +27,19 @@ impl Bounds {
         connect_ports.is_none() && methods.is_none() && schemes.is_none()
     }
 
+    /// What of a request is bounded and within that, for a person.
+    pub(super) fn describe(&self, request: &Request<'_>) -> String {
+        let method = self.methods.as_ref().map(|_| format!("method {}", request.method));
+        let scheme = self.schemes.as_ref().map(|_| format!("scheme {}", request.way.word()));
+        let ports = self.connect_ports.as_ref().filter(|_| request.way == Way::Connect);
+        let port = ports.map(|_| format!("CONNECT to port {}", request.port));
+        let all: Vec<String> = [method, scheme, port].into_iter().flatten().collect();
+        match all.is_empty() {
+            true => "no bound is about it".to_owned(),
+            false => format!("allowed: {}", all.join(", ")),
+        }
+    }
+
     /// The bound that a request is beyond, if it is, and a sentence about it.
     pub fn refuse(&self, request: &Request<'_>) -> Option<(RuleId, &'static str)> {
         if let Some((rule, methods)) = &self.methods

@@ -28,7 +28,7 @@ use super::response::Responses;
 use super::rules::{Action, Request};
 use super::ruleset::Ruleset;
 use super::trace::{Note, Outcome, Step, Trace, said};
-use super::url::Urls;
+use super::url::{Urls, normal};
 
 /// What a policy says of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -246,7 +246,7 @@ impl Rules {
         }
         trace.note(|| self.told_of_client(request, self.decide_client(request.client)));
         self.auth.iter().for_each(|auth| trace.note(|| told_of_user(auth, request.user)));
-        deny(UNPROVEN, RuleId::AUTH)
+        deny(if request.user.is_some() { WRONG } else { UNPROVEN }, RuleId::AUTH)
     }
 
     /// What is to become of a request; `reach` then says what addresses it may be connected to. Where
@@ -313,12 +313,18 @@ impl Rules {
             trace.note(|| told(Step::Acl, otherwise, None, reason.to_owned()));
             return (None, otherwise);
         }
+        if !self.bounds.are_none() {
+            trace.note(|| goes(Step::Acl, self.bounds.describe(request)));
+        }
         let by_url = self.urls.decide(request);
         if let Some((Action::Deny, rule)) = by_url {
             // Also of a host that a rule allows: it is about a part of it.
             let otherwise = refuse(rule, "a rule refuses this URL");
-            trace.note(|| told(Step::Filter, otherwise, None, "its URL".to_owned()));
+            trace.note(|| told(Step::Filter, otherwise, None, normal(request)));
             return (None, otherwise);
+        }
+        if by_url.is_none() && !self.urls.is_empty() {
+            trace.note(|| goes(Step::Filter, self.urls.describe_none(request)));
         }
         let found = self.rules.find(request, unserved);
         let until = found.map_or(u32::MAX, |(number, _)| number);
@@ -336,7 +342,7 @@ impl Rules {
             if let Some((_, rule)) = by_url.filter(|_| !unserved) {
                 // Where it leads is for the guard to say: anybody can write a URL that is allowed.
                 let (rule, otherwise) = (Some(rule), Otherwise::Guard(self.scope));
-                trace.note(|| told(Step::Filter, otherwise, rule, "its URL".to_owned()));
+                trace.note(|| told(Step::Filter, otherwise, rule, normal(request)));
                 return (rule, otherwise);
             }
             return self.without_a_rule(request, unserved, refuse, trace);
@@ -482,6 +488,8 @@ impl Reach {
 
 /// Why a request without a user goes no further.
 pub const UNPROVEN: &str = "this proxy wants a user name and a password";
+/// Why one whose credentials are nobody's goes no further.
+pub const WRONG: &str = "the user name or the password is wrong";
 
 fn told_of_user(auth: &Auth, user: Option<&str>) -> Note {
     let known = user.is_some_and(|user| auth.has_user(user));

@@ -13,6 +13,21 @@ pub enum DenyWith {
     Elsewhere(Redirect),
 }
 
+impl DenyWith {
+    /// What a request to this host and port gets in place of a 403, if anything: a status, and where it
+    /// is sent.
+    pub fn instead(&self, is_connect: bool, authority: &str) -> Option<(u16, Option<&str>)> {
+        match self {
+            Self::Refusal => None,
+            _ if is_connect => None,
+            Self::Nothing => Some((204, None)),
+            // It would go round in circles.
+            Self::Elsewhere(to) if *to.authority == *authority => None,
+            Self::Elsewhere(to) => Some((302, Some(&to.url))),
+        }
+    }
+}
+
 /// Where to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Redirect {

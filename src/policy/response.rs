@@ -6,6 +6,7 @@
 //! that of the content as it is transferred (RFC 9110 §6.4), without its chunked coding; how much a
 //! coding such as gzip unpacks to is not looked at.
 
+use std::fmt;
 use std::num::NonZeroU64;
 
 use super::decide::{Decision, Mode, Rules};
@@ -56,9 +57,20 @@ impl TypeRule {
         Ok(Self { kind: kind.to_ascii_lowercase().into(), subtype, id })
     }
 
+    /// Where it is written.
+    pub fn id(&self) -> RuleId {
+        self.id
+    }
+
     fn has(&self, kind: &str, subtype: &str) -> bool {
         self.kind.eq_ignore_ascii_case(kind)
             && self.subtype.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(subtype))
+    }
+}
+
+impl fmt::Display for TypeRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.subtype.as_deref().unwrap_or("*"))
     }
 }
 
@@ -71,6 +83,11 @@ impl Responses {
     /// Whether nothing is refused.
     pub fn is_empty(&self) -> bool {
         self.types.is_empty() && self.most.is_none()
+    }
+
+    /// The types that are refused.
+    pub fn types(&self) -> &[TypeRule] {
+        &self.types
     }
 
     /// The most octets of content, with the rule that says so.

@@ -26,6 +26,10 @@ pub enum Step {
     Shape,
     /// The address that would be connected to.
     Address,
+    /// The name with which TLS begins in a tunnel.
+    Hello,
+    /// What the response says of itself.
+    Response,
 }
 
 impl Step {
@@ -39,6 +43,8 @@ impl Step {
             Self::Route => "route",
             Self::Shape => "shape",
             Self::Address => "address",
+            Self::Hello => "hello",
+            Self::Response => "response",
         }
     }
 }

@@ -62,6 +62,17 @@ impl Urls {
         self.rules.is_empty()
     }
 
+    /// That none of them has the request's URL, for a person.
+    pub(super) fn describe_none(&self, request: &Request<'_>) -> String {
+        match request.way {
+            Way::Connect => "of what goes through a tunnel no URL is seen".to_owned(),
+            _ if self.rules.len() == 1 => {
+                format!("the only pattern is not found in {}", normal(request))
+            }
+            _ => format!("none of {} patterns is found in {}", self.rules.len(), normal(request)),
+        }
+    }
+
     /// The first rule that has the request's URL.
     pub fn decide(&self, request: &Request<'_>) -> Option<(Action, RuleId)> {
         let patterns = self.patterns.as_ref().filter(|_| request.way != Way::Connect)?;

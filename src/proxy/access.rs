@@ -202,15 +202,9 @@ impl Exchange {
     ) -> Option<(u16, Option<&'d str>)> {
         let by_rule =
             matches!(error.kind(), Kind::HttpRequestDenied | Kind::DestinationIpProhibited);
-        if !by_rule || error.status() != 403 || self.facts.method == Method::Connect {
+        if !by_rule || error.status() != 403 {
             return None;
         }
-        match deny_with {
-            DenyWith::Refusal => None,
-            DenyWith::Nothing => Some((204, None)),
-            // It would go round in circles.
-            DenyWith::Elsewhere(to) if *to.authority == *self.destination.authority => None,
-            DenyWith::Elsewhere(to) => Some((302, Some(&to.url))),
-        }
+        deny_with.instead(self.facts.method == Method::Connect, &self.destination.authority)
     }
 }

@@ -17,7 +17,7 @@ use crate::net::poll::{Owner, Wake};
 use crate::policy::auth::failures::{Gate, Guessing, Place};
 use crate::policy::auth::tag::Tag;
 use crate::policy::auth::{Auth, Known, Look};
-use crate::policy::decide::UNPROVEN;
+use crate::policy::decide::{UNPROVEN, WRONG};
 use crate::policy::origin::RuleId;
 use crate::wire::credentials::{NoToken, UserPass};
 use crate::wire::{Credentials, RequestHead};
@@ -137,7 +137,7 @@ fn weigh(
                     "{client} has sent {count} wrong credentials; its next ones are looked at after a delay"
                 );
             }
-            Err(unproven("the user name or the password is wrong"))
+            Err(unproven(WRONG))
         }
     }
 }

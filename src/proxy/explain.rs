@@ -1,13 +1,16 @@
 //! What the proxy would do with a request, without doing it: by the functions that do it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::policy::decide::{Decision, Reach, Rules};
+use crate::policy::decide::{Decision, Mode, Reach, Rules, Verdict};
+use crate::policy::hello::Sni;
 use crate::policy::limits::{Applied, Limits, Who};
-use crate::policy::rules::Way;
-use crate::policy::trace::{Note, Outcome, Step, Trace};
+use crate::policy::origin::RuleId;
+use crate::policy::response::TypeRule;
+use crate::policy::rules::{Request, Way};
+use crate::policy::trace::{Note, Outcome, Step};
 use crate::wire::{self, RequestHead, Slots, Target};
 
 use super::access::described;
@@ -43,6 +46,9 @@ pub struct Explained {
     /// What limits it.
     pub limits: Vec<Applied>,
     reach: Reach,
+    rules: Arc<Rules>,
+    client: IpAddr,
+    user: Option<String>,
 }
 
 /// Explains what becomes of the request whose head is `octets`.
@@ -63,21 +69,16 @@ pub fn explain(
     }
     let mut destination = Destination::default();
     let (way, _) = aim(&head, &mut destination)?;
-    let user = asking.user.unwrap_or_default();
-    let request = described(&head, way, asking.client, &destination, user);
+    // Without users nobody is one, whatever a client says.
+    let user = asking.user.filter(|_| rules.auth.is_some());
+    let request = described(&head, way, asking.client, &destination, user.unwrap_or_default());
     let (mut notes, mut reach) = (Vec::new(), Reach::default());
     let decision = match &rules.auth {
-        Some(auth) if !asking.user.is_some_and(|user| auth.has_user(user)) => {
+        Some(auth) if !user.is_some_and(|user| auth.has_user(user)) => {
             rules.decide_unproven(&request, &mut reach, &mut notes)
         }
         _ => rules.decide_traced(&request, &mut reach, &mut notes),
     };
-    if way == Way::Connect && rules.judge_hellos() {
-        notes.note(|| later("the name with which TLS begins in the tunnel will be judged, too"));
-    }
-    if way != Way::Connect && !rules.responses.is_empty() {
-        notes.note(|| later("media type and size of the response will be judged, too"));
-    }
     let who = Who {
         client: request.client,
         user: request.user,
@@ -87,8 +88,20 @@ pub fn explain(
     };
     let limits = limits.map(|limits| limits.describe(&who)).unwrap_or_default();
     let (host, ip, port) = (request.host.to_owned(), destination.ip, destination.port);
-    let authority = destination.authority;
-    Ok(Some(Explained { notes, decision, way, authority, host, ip, port, limits, reach }))
+    Ok(Some(Explained {
+        notes,
+        decision,
+        way,
+        authority: destination.authority,
+        host,
+        ip,
+        port,
+        limits,
+        reach,
+        rules: Arc::clone(rules),
+        client: asking.client,
+        user: user.map(str::to_owned),
+    }))
 }
 
 impl Explained {
@@ -96,8 +109,101 @@ impl Explained {
     pub fn judge(&mut self, ip: IpAddr) -> Decision {
         self.reach.judge_traced(ip, self.port, &mut self.notes)
     }
+
+    /// Notes what will be looked at once the request has been connected.
+    pub fn foresee(&mut self) {
+        match self.way {
+            Way::Connect => self.notes.extend(of_hello(&self.rules)),
+            Way::Http | Way::Ws => of_responses(&self.rules, &mut self.notes),
+        }
+    }
+
+    /// What becomes of the tunnel, connected to this address, if its ClientHello names `name`: in lower
+    /// case and without a dot behind. `None` if nobody looks at it.
+    pub fn judge_hello(&mut self, name: &str, address: Option<IpAddr>) -> Option<Decision> {
+        if self.way != Way::Connect || !self.rules.read_hellos() {
+            let why = match (self.way, self.rules.sni) {
+                (Way::Connect, Sni::Off) => "the ClientHello is not looked at: --sni off",
+                (Way::Connect, _) => "the ClientHello is not looked at: no rule is about names",
+                _ => "there is no tunnel, so no ClientHello",
+            };
+            self.notes.push(later(Step::Hello, None, why.to_owned()));
+            return None;
+        }
+        let connect = Request {
+            client: self.client,
+            user: self.user.as_deref(),
+            method: "CONNECT",
+            way: Way::Connect,
+            host: &self.host,
+            ip: self.ip,
+            port: self.port,
+            target: &self.authority,
+        };
+        let to = address.map(|ip| SocketAddr::new(ip, self.port));
+        let decision = self.rules.decide_hello(&connect, Some(name), to);
+        let outcome = match (decision.verdict, decision.would_deny) {
+            (Verdict::Deny(_), _) => Outcome::Denies,
+            (Verdict::Allow, Some(_)) => Outcome::WouldDeny,
+            (Verdict::Allow, None) => Outcome::Goes,
+        };
+        let said = format!("the ClientHello names {name}");
+        self.notes.push(Note { step: Step::Hello, outcome, rule: decision.rule, said });
+        Some(decision)
+    }
+
+    /// Whether it may be connected to this address, without a note.
+    pub fn allows(&self, ip: IpAddr) -> bool {
+        self.reach.judge(ip, self.port).verdict == Verdict::Allow
+    }
+
+    /// Whether there are users.
+    pub fn has_users(&self) -> bool {
+        self.rules.auth.is_some()
+    }
+
+    /// What the client gets in place of a 403: a status, and where it is sent.
+    pub fn instead(&self) -> Option<(u16, Option<&str>)> {
+        self.rules.deny_with.instead(self.way == Way::Connect, &self.authority)
+    }
 }
 
-fn later(said: &str) -> Note {
-    Note { step: Step::Filter, outcome: Outcome::Goes, rule: None, said: said.to_owned() }
+/// What will be made of the name with which TLS begins in a tunnel.
+fn of_hello(rules: &Rules) -> Option<Note> {
+    let said = match rules.sni {
+        Sni::Match(rule) => {
+            let said = "the name with which TLS begins in the tunnel has to be the CONNECT's, if that is one";
+            return Some(later(Step::Hello, Some(rule), said.to_owned()));
+        }
+        _ if rules.judge_hellos() => {
+            "the name with which TLS begins in the tunnel will be judged, too"
+        }
+        _ if rules.read_hellos() => {
+            "the name with which TLS begins in the tunnel will be learnt, too"
+        }
+        _ => return None,
+    };
+    Some(later(Step::Hello, None, said.to_owned()))
+}
+
+/// What will be asked of the response.
+fn of_responses(rules: &Rules, notes: &mut Vec<Note>) {
+    let becomes = match rules.mode {
+        Mode::Report => "would be refused",
+        Mode::Open | Mode::Learn | Mode::Enforce => "will be refused",
+    };
+    // Those of one option stand together.
+    for types in rules.responses.types().chunk_by(|a, b| a.id() == b.id()) {
+        let all: Vec<String> = types.iter().map(TypeRule::to_string).collect();
+        let said = format!("a response of type {} {becomes}", all.join(" or "));
+        notes.push(later(Step::Response, types.first().map(TypeRule::id), said));
+    }
+    if let Some((most, rule)) = rules.responses.most() {
+        let said = format!("a response with more than {most} octets of content {becomes}");
+        notes.push(later(Step::Response, Some(rule), said));
+    }
+}
+
+fn later(step: Step, rule: Option<RuleId>, said: String) -> Note {
+    Note { step, outcome: Outcome::Goes, rule, said }
 }

@@ -7,8 +7,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::peers::{Peer, eventually, field, status};
 use crate::programs::{Ended, run};
-use crate::proxies::{Binary, command};
-use crate::servers::RefusedPort;
+use crate::proxies::{Binary, OK, command};
+use crate::servers::{Origin, Recorder, RefusedPort};
 
 fn explain(args: &[&str]) -> Ended {
     run(&mut command(&[&["explain"], args].concat()))
@@ -26,8 +26,12 @@ fn client_from(ip: &str, proxy: SocketAddr) -> Peer {
 /// What the proxy answers: the status and the rule.
 fn ask(proxy: &Binary, method: &str, url: &str, client: &str, user: &str) -> (u16, Option<String>) {
     let mut client = client_from(client, proxy.addr);
-    // joe:pw
-    let auth = if user.is_empty() { "" } else { "Proxy-Authorization: Basic am9lOnB3\r\n" };
+    let auth = match user {
+        "" => "",
+        "joe" => "Proxy-Authorization: Basic am9lOnB3\r\n",
+        // bob:pw
+        _ => "Proxy-Authorization: Basic Ym9iOnB3\r\n",
+    };
     let upgrade = match url.starts_with("ws:") {
         true => "Connection: upgrade\r\nUpgrade: websocket\r\n",
         false => "",
@@ -101,13 +105,18 @@ fn it_says_of_each_request_what_the_proxy_does_with_it() {
         ],
         &["--listen=127.0.0.1:0", "--allow-client=127.0.0.9", "--connect-ports=443"],
         &["--listen=127.0.0.1:0", &block, &allow, "--deny-url=/ads/"],
+        &["--listen=127.0.0.1:0", "--policy=enforce", "--allow-url=/%61ds/", "--allow-url=^ws:"],
+        &["--listen=127.0.0.1:0", "--deny=.near.example", "--deny-with=204"],
+        &["--listen=127.0.0.1:0", "--deny=127.0.0.0/8", "--deny-with=http://sorry.example/"],
         &["--listen=0.0.0.0:0", "--policy=enforce", &allow],
     ] {
         compared += compare(flags, &usual);
     }
     let with_users =
         ["--listen=127.0.0.1:0", "--auth=joe:pw", "--deny=far.example", "--deny-client=127.0.0.9"];
-    let users: [Row; 5] = [
+    let users: [Row; 7] = [
+        ("GET", "http://near.example:PORT/", HOME, "bob"),
+        ("CONNECT", "far.example:PORT", HOME, "bob"),
         get("http://near.example:PORT/"),
         ("GET", "http://near.example:PORT/", HOME, "joe"),
         get("http://far.example:PORT/"),
@@ -115,7 +124,7 @@ fn it_says_of_each_request_what_the_proxy_does_with_it() {
         ("GET", "http://near.example:PORT/", "127.0.0.9", "joe"),
     ];
     compared += compare(&with_users, &users);
-    assert!(compared >= 40, "{compared}");
+    assert!(compared >= 103, "{compared}");
 }
 
 /// Compares what is explained with what happens. How many there were.
@@ -138,7 +147,7 @@ fn compare(flags: &[&str], rows: &[Row]) -> usize {
         let ended = explain(&args);
         let said: Value = serde_json::from_str(&ended.text())
             .unwrap_or_else(|e| panic!("{what}: {e}: {} {}", ended.text(), ended.stderr));
-        let denied = [403, 407].contains(&status);
+        let denied = [204, 302, 403, 407].contains(&status);
         assert_eq!(
             ended.status.code(),
             Some(if denied { 3 } else { 0 }),
@@ -182,7 +191,6 @@ request                  GET https://a.tracker.example/x
 from                     127.0.0.1
 acl      goes on         client 127.0.0.1 is served
 acl      denied          deny .tracker.example  [--deny:1]
-filter   goes on         the name with which TLS begins in the tunnel will be judged, too
 shape                    10mbit up, and the same down, for client 127.0.0.1  [--limit:1]
 verdict  denied          a rule refuses this request (403)  [--deny:1]
 ",
@@ -213,11 +221,145 @@ verdict  allowed
     let says = "verdict  allowed         as far as is known without an address\n";
     assert!(unknown.text().ends_with(says), "{}", unknown.text());
     assert_eq!(unknown.status.code(), Some(0));
-    let looped = explain(&["GET", "http://127.0.0.1:3128/"]);
-    assert!(looped.text().contains("would come back to this proxy (508)\n"), "{}", looped.text());
-    assert_eq!(looped.status.code(), Some(3));
+    for own in ["http://127.0.0.1:3128/", "http://127.0.0.1:9127/"] {
+        let looped = explain(&["--admin=:9127", "GET", own]);
+        let says = "would come back to this proxy (508)\n";
+        assert!(looped.text().contains(says), "{}", looped.text());
+        assert_eq!(looped.status.code(), Some(3));
+    }
+    for (instead, says) in [
+        ("204", "a rule refuses this request (204)  [--deny:1]\n"),
+        ("http://b/", "a rule refuses this request (302 to http://b/)  [--deny:1]\n"),
+        ("http://a.example/x", "a rule refuses this request (403)  [--deny:1]\n"),
+    ] {
+        let with = format!("--deny-with={instead}");
+        let denied = explain(&["--deny=a.example", &with, "GET", "http://a.example/"]);
+        assert!(denied.text().ends_with(says), "{}", denied.text());
+    }
     let coloured = explain(&["--color=always", "--deny=a.example", "GET", "http://a.example/"]);
     assert!(coloured.text().contains("\x1b[31mdenied         \x1b[0m"), "{}", coloured.text());
+}
+
+/// Names `www.example.com`.
+const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
+
+/// Each verdict on a ClientHello is what becomes of the tunnel.
+#[test]
+fn it_says_of_a_client_hello_what_the_proxy_does_with_it() {
+    for (flags, host, verdict) in [
+        (&["--deny=www.example.com"][..], "127.0.0.1", "denied"),
+        (&["--deny=www.example.com"], "near.example", "denied"),
+        (&["--deny=other.example"], "127.0.0.1", "allowed"),
+        (&["--policy=enforce", "--allow=near.example"], "near.example", "denied"),
+        (&["--policy=enforce", "--allow=127.0.0.1"], "near.example", "allowed"),
+        (&["--policy=report", "--allow=near.example"], "near.example", "would be denied"),
+        (&["--deny=www.example.com", "--sni=off"], "127.0.0.1", "allowed"),
+        (&["--sni=match"], "near.example", "denied"),
+        (&["--sni=match"], "127.0.0.1", "allowed"),
+    ] {
+        let what = format!("{flags:?} {host}");
+        let server = Recorder::answering("");
+        let port = server.addr.port();
+        let flags = [flags, &NAMES].concat();
+        let logs = ["--access-log=-", "--log-format=json", "--threads=2"];
+        let proxy = Binary::start_as(&[&flags[..], &logs, &["--listen=127.0.0.1:0"]].concat());
+        let mut client = Peer::connect(proxy.addr);
+        let target = format!("{host}:{port}");
+        client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(status(&client.read_head()), 200, "{what}");
+        client.send(HELLO);
+        client.half_close();
+        client.read_to_any_end();
+        let line = logged(&proxy, 0);
+
+        let args = [&flags[..], &["--json", "--hello=www.example.com", "CONNECT", &target]];
+        let ended = explain(&args.concat());
+        let said: Value = serde_json::from_str(&ended.text()).expect(&ended.stderr);
+        assert_eq!(said["verdict"], verdict, "{what}: {said:#}");
+        let denied = verdict == "denied";
+        assert_eq!(ended.status.code(), Some(if denied { 3 } else { 0 }), "{what}");
+        let rule = if verdict == "would be denied" { "would_deny" } else { "rule" };
+        assert_eq!(said["rule"], line[rule], "{what}: {line}");
+        let reached = !server.seen_at_end().iter().all(|seen| seen.octets.is_empty());
+        assert_eq!(reached, !denied, "{what}");
+        if denied {
+            assert_eq!((&said["reason"], &said["status"]), (&line["reason"], &line["status"]));
+        }
+    }
+}
+
+/// The limits that are listed are those that refuse, under the same names.
+#[test]
+fn it_names_limits_as_their_refusals_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gate.toml");
+    for (key, value, status_code) in [
+        ("limit-requests", "'1/m'", 429),
+        ("limit-connections", "1", 429),
+        ("max-bytes", "'1kB'", 503),
+    ] {
+        std::fs::write(&file, format!("# Line 1\n{key} = {value}\n")).unwrap();
+        let flag = format!("--{key}={}", value.trim_matches('\''));
+        for flags in [vec!["-c", file.to_str().unwrap()], vec![&flag]] {
+            let origin = Origin::answer(OK);
+            let url = format!("http://{}/", origin.addr);
+            let listen = ["--listen=127.0.0.1:0"];
+            let proxy = Binary::start_as(&[&flags[..], &listen].concat());
+            let mut first = Peer::connect(proxy.addr);
+            let much = "x".repeat(2000);
+            first.send(format!("GET {url} HTTP/1.1\r\nHost: x\r\nCookie: {much}\r\n\r\n"));
+            first.read_response();
+            let (status, rule) = ask(&proxy, "GET", &url, HOME, "");
+            assert_eq!(status, status_code, "{flags:?}");
+            let ended = explain(&[&flags[..], &["--json", "GET", &url]].concat());
+            let said: Value = serde_json::from_str(&ended.text()).expect(&ended.stderr);
+            assert_eq!(said["limits"][0]["rule"], rule.unwrap(), "{flags:?}: {said:#}");
+        }
+    }
+}
+
+/// What will be asked of a response, and what of a request is within its bounds.
+#[test]
+fn it_says_what_will_be_looked_at_later() {
+    let flags = [
+        "--methods=GET,CONNECT",
+        "--connect-ports=443",
+        "--deny-url=/ads",
+        "--deny-type=video/*,audio/mpeg",
+        "--deny-type=image/*",
+        "--max-response-size=1MB",
+        "--address=192.0.2.7",
+        "--color=never",
+    ];
+    let ended = explain(&[&flags[..], &["GET", "http://a.example/x/%61"]].concat());
+    assert_eq!(
+        ended.text(),
+        "\
+request                  GET http://a.example/x/%61
+from                     127.0.0.1
+acl      goes on         client 127.0.0.1 is served
+acl      goes on         allowed: method GET
+filter   goes on         the only pattern is not found in http://a.example/x/a
+acl      goes on         there are no rules
+acl      goes on         --policy open
+name                     a.example leads to 192.0.2.7: --address says so
+address  allowed         192.0.2.7: nothing is against it
+response goes on         a response of type video/* or audio/mpeg will be refused  [--deny-type:1]
+response goes on         a response of type image/* will be refused  [--deny-type:2]
+response goes on         a response with more than 1000000 octets of content will be refused  [--max-response-size]
+verdict  allowed
+"
+    );
+    let hello = ["--sni=match", "CONNECT", "a.example:443", "--hello=b.example"];
+    let ended = explain(&[&flags[..], &hello].concat());
+    assert_eq!(ended.status.code(), Some(3));
+    let says = "\
+hello    denied          the ClientHello names b.example  [--sni]
+verdict  denied          the ClientHello does not name the host of the CONNECT (200, then a TLS alert)  [--sni]
+";
+    assert!(ended.text().ends_with(says), "{}", ended.text());
+    assert!(ended.text().contains("allowed: method CONNECT, CONNECT to port 443\n"));
+    assert!(ended.text().contains("of what goes through a tunnel no URL is seen\n"));
 }
 
 #[test]
@@ -251,14 +393,25 @@ fn what_cannot_be_asked_is_a_usage_error() {
     for (args, says) in [
         (
             &["GET"][..],
-            "explain: needs a method and a URL; give for example GET http://example.com/",
+            "explain: needs a URL behind the method; write for example GET http://example.com/",
         ),
+        (&[], "explain: needs a method and a URL; give for example GET http://example.com/"),
+        (&["http://a/"], "explain: needs a method before the URL; write GET http://a/"),
+        (&["http://a/", "GET"], "explain: the method comes first; write GET http://a/"),
+        (&["GET", "http://a/", "x"], "explain: 'x' is one word too many; one request at a time"),
+        (&["CONNECT", "https://a/"], "; CONNECT takes HOST:PORT, and GET an https URL"),
+        (&["GET", "a.example"], "; give a whole URL, such as http://example.com/"),
+        (&["GET", "http://a/", "--user="], "--user: '' is no name"),
+        (&["CONNECT", "a:443", "--hello=192.0.2.1"], "--hello: '192.0.2.1' is not a host name"),
         (&["GET", "example.com"], "explain: the request-target is not in a form"),
         (&["GET", "/x"], "explain: '/x' is asked of the proxy itself; give a whole URL"),
         (&["GET", "ftp://a.example/"], "explain: only http URLs are forwarded"),
         (&["GET", "http://a.example/ x"], "explain: ' ' cannot stand in a URL; encode it"),
         (&["GE\nT", "http://a.example/"], "explain: '\\n' cannot stand in a method"),
-        (&["CONNECT", "a.example"], "explain: a CONNECT request must name a port"),
+        (
+            &["CONNECT", "a.example"],
+            "explain: a CONNECT request must name a port; give HOST:PORT, such as",
+        ),
         (
             &["GET", "http://a/", "--client=x"],
             "--client: 'x' is not an IP address; give one such as",

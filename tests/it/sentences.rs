@@ -52,6 +52,9 @@ const NOT_SAID: &[&str] = &[
     // Of what `check` prints.
     "not used: addresses are given",
     "not used: given on the",
+    // Of what `explain` prints.
+    "CONNECT to port {}",
+    "no bound is about it",
     // Of the admin listener's page.
     ":root{",
     "200 for as long as the process serves",
