@@ -14,7 +14,8 @@ use crate::policy::rules::{Request, Way};
 use crate::wire::{Framing, Method, RequestHead, ResponseFraming, ResponseHead};
 
 use super::auth::{self, Caller};
-use super::exchange::{Destination, Exchange};
+use super::exchange::Exchange;
+use super::facts::Destination;
 use super::hold::Hold;
 use super::request::{Asker, denied};
 use super::{Turn, limits};

@@ -18,7 +18,7 @@
 //! closed connection of it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,9 +31,10 @@ use crate::net::stream::Stream;
 use crate::policy::decide::{Reach, Rules};
 use crate::policy::origin::RuleId;
 use crate::upstream::pool::Lease;
-use crate::wire::{Framing, Method, Protocols, Version};
+use crate::wire::{Framing, Method, Protocols};
 
 use super::Turn;
+use super::facts::{Destination, Facts, Times};
 use super::flow::{Coding, End, Flow};
 use super::hold::Hold;
 use super::limits::Limited;
@@ -65,63 +66,6 @@ pub(super) enum Stage {
     /// Our own reply is on its way; there is no upstream.
     #[default]
     Reply,
-}
-
-/// What the request said that matters later.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts {
-    /// The method.
-    pub method: Method,
-    /// The version the client speaks.
-    pub version: Version,
-    /// The client can send another request on its connection.
-    pub persistent: bool,
-    /// The request may be sent again: idempotent, and without content.
-    pub repeatable: bool,
-    /// The client would rather read HTML.
-    pub html: bool,
-}
-
-impl Default for Facts {
-    fn default() -> Self {
-        Self {
-            method: Method::Other,
-            version: Version::Http11,
-            persistent: false,
-            repeatable: false,
-            html: false,
-        }
-    }
-}
-
-/// Where a request goes.
-#[derive(Debug, Default)]
-pub struct Destination {
-    /// `host:port`, lower case, IPv6 in brackets: the pool's key.
-    pub authority: String,
-    /// The host's length in `authority`.
-    pub host_length: usize,
-    /// The port.
-    pub port: u16,
-    /// The host, if it is an address.
-    pub ip: Option<IpAddr>,
-}
-
-impl Destination {
-    pub(super) fn host(&self) -> &str {
-        self.authority.get(..self.host_length).unwrap_or_default()
-    }
-}
-
-/// When each phase ended; a phase that did not take place has no end.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Times {
-    pub(super) started: Option<Instant>,
-    pub(super) head: Option<Instant>,
-    pub(super) lookup: Option<Instant>,
-    pub(super) connect: Option<Instant>,
-    pub(super) sent: Option<Instant>,
-    pub(super) response: Option<Instant>,
 }
 
 /// The connection an exchange goes out on.

@@ -14,7 +14,7 @@ use crate::policy::trace::{Note, Outcome, Step};
 use crate::wire::{self, RequestHead, Slots, Target};
 
 use super::access::described;
-use super::exchange::Destination;
+use super::facts::Destination;
 use super::request::{aim, refused};
 
 /// Who asks.

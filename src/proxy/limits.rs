@@ -21,7 +21,8 @@ use crate::policy::tally::Line;
 use crate::wire::RequestHead;
 
 use super::Turn;
-use super::exchange::{CLIENT, ClientSide, Destination, Exchange, Stage, UPSTREAM};
+use super::exchange::{CLIENT, ClientSide, Exchange, Stage, UPSTREAM};
+use super::facts::Destination;
 use super::flow::{Broken, End, Flow, Step};
 use super::request::Asker;
 use super::waiting::Edges;

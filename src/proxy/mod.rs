@@ -12,6 +12,7 @@ mod connect;
 pub mod end;
 pub mod exchange;
 pub mod explain;
+pub mod facts;
 mod finish;
 pub mod flow;
 mod foreign;

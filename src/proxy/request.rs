@@ -18,7 +18,8 @@ use crate::wire::{
 
 use super::auth::{Caller, Pending};
 use super::connect::looped;
-use super::exchange::{Destination, Exchange, Facts};
+use super::exchange::Exchange;
+use super::facts::{Destination, Facts};
 use super::reply::{Connection, Reply};
 use super::{Turn, access, admin, own};
 

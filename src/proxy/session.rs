@@ -15,17 +15,16 @@
 //! connection with its permit returned. Every wait has a deadline, which the turn checks itself:
 //! a queue and a worker have no timer that watches.
 
+mod parked;
 mod patience;
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::permits::Permit;
-use crate::net::poll::{Edge, Owner, Wake};
+use crate::net::poll::Wake;
 use crate::net::stream::{Received, Stream};
-use crate::observe::stats::{Shard, Wait};
 use crate::policy::tally::Line;
 use crate::wire::head::{find_end, leading_empty_lines};
 use crate::wire::{Framing, Method};
@@ -36,7 +35,7 @@ use super::flow::End;
 use super::foreign::foreign;
 use super::limits::Limited;
 use super::request::{Asker, Service, Wanted, connection, prepare, refused};
-use super::waiting::{Edges, Waiting};
+use super::waiting::Waiting;
 use super::{Turn, reply};
 
 use patience::Habit;
@@ -499,94 +498,6 @@ impl Session {
                 _ => return Stepped::Next(Next::Close),
             }
         }
-    }
-
-    /// Gets ready to be parked: buffers go back, and edges are asked for.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel cannot watch another socket: the session has to be closed.
-    pub fn prepare_to_park(&mut self, tag: Option<u32>, turn: &mut Turn<'_>) -> io::Result<()> {
-        if let Some(tag) = tag {
-            self.left = Some((turn.now, tag));
-        }
-        turn.buffers.settle(&mut self.client.buffer);
-        let owner = Owner { who: Arc::clone(&self.waker), tag: CLIENT };
-        let write = !self.client.stream.is_writable();
-        self.client.stream.watch(&turn.ctx.poller, &owner, write)?;
-        if let State::Exchange(exchange) = &mut self.state {
-            exchange.reclaim(turn);
-            let asker = &self.asker;
-            let client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
-            exchange.watch(&client, turn)?;
-        }
-        Ok(())
-    }
-
-    /// What it waits for, when it parks.
-    pub fn wait(&self) -> Wait {
-        match &self.state {
-            _ if self.asker.service == Service::Admin => Wait::Admin,
-            State::Request { begun: None, .. } if self.served > 0 => Wait::Idle,
-            State::Request { .. } => Wait::Head,
-            State::Exchange(exchange) => exchange.wait(),
-            State::Linger { .. } => Wait::Linger,
-        }
-    }
-
-    /// It was not parked after all: something had come already.
-    pub fn did_not_wait(&mut self) {
-        self.left = None;
-    }
-
-    /// Whether edges are worth a turn.
-    pub fn heeds(&self, edges: &Edges) -> bool {
-        match &self.state {
-            State::Exchange(exchange) => exchange.heeds(edges, &self.client),
-            _ => true,
-        }
-    }
-
-    /// Notes edges that came.
-    pub fn note(&mut self, edges: Edges) {
-        for (tag, edge) in edges.sockets.into_iter().enumerate() {
-            match &mut self.state {
-                _ if edge == Edge::default() => {}
-                _ if tag as u32 == CLIENT => self.client.stream.note(edge),
-                State::Exchange(exchange) => exchange.note(tag as u32, edge),
-                _ => {}
-            }
-        }
-    }
-
-    /// The session is dropped without another turn: what looks whole only by its end must not, and what
-    /// was counted as begun is counted as finished.
-    pub fn abandon(&self, counters: &Shard) {
-        if self.open {
-            let (tunnel, method) = match &self.state {
-                State::Exchange(exchange) => (exchange.is_tunnel(), exchange.facts.method),
-                _ => (false, Method::Other),
-            };
-            counters.count(|c| c.count_lost(tunnel, method));
-        }
-        if let State::Exchange(exchange) = &self.state
-            && (exchange.is_tunnel() || exchange.ends_by_closing())
-        {
-            self.client.stream.reset_on_close();
-        }
-    }
-
-    /// The session is closed from outside: what it was doing is told as failed.
-    pub fn cut(&mut self, kind: Kind, reason: &'static str, turn: &mut Turn<'_>) {
-        let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
-            return;
-        };
-        if exchange.is_tunnel() || exchange.ends_by_closing() {
-            self.client.stream.reset_on_close();
-        }
-        exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));
-        self.open = false;
-        exchange.finish(self.asker.address, &self.waker, turn);
     }
 }
 
