@@ -35,13 +35,9 @@ pub(crate) struct PasswdArgs {
     #[argh(switch)]
     delete: bool,
 
-    /// the file
+    /// the file and the user
     #[argh(positional)]
-    file: String,
-
-    /// the user
-    #[argh(positional)]
-    user: String,
+    words: Vec<String>,
 }
 
 /// Who may read a file that there was not.
@@ -58,28 +54,45 @@ pub(crate) fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
         }
         None => Algorithm::default(),
     };
-    check_name(&args.user).map_err(Failure::usage)?;
-    let path = Path::new(&args.file);
+    let (file, user) = match args.words.as_slice() {
+        [file, user] => (file, user),
+        [] => {
+            let says = "passwd: needs a file and a user; write threadgate passwd users alice";
+            return Err(Failure::usage(says));
+        }
+        [file] => {
+            let says =
+                format!("passwd: needs a user behind '{file}'; write for example {file} alice");
+            return Err(Failure::usage(says));
+        }
+        // What is too much may be a password: it is not shown.
+        [_, _, ..] => {
+            let says = "passwd: takes a file and a user, and no more; the password is asked for, or is \
+                        the first line of stdin";
+            return Err(Failure::usage(says));
+        }
+    };
+    check_name(user).map_err(Failure::usage)?;
+    let path = Path::new(file);
     // Before anybody types a password for nothing.
     read(path)?;
     let hash = if args.delete {
         None
     } else {
-        let password = password(&args.user)?;
+        let password = password(user)?;
         Some(hash::make(algorithm, password.as_bytes()).map_err(refused)?)
     };
     // Of several that edit at once one reads and writes at a time.
     let _alone = alone_in(path.parent());
     let before = read(path)?;
     let old = before.as_ref().map_or(&[][..], |(_, octets)| octets);
-    let Some(new) = file::edit(old, &args.user, hash.as_deref()) else {
-        let (file, user) = (&args.file, &args.user);
+    let Some(new) = file::edit(old, user, hash.as_deref()) else {
         return Err(refused(format!("{file}: there is no user '{user}' to be taken out")));
     };
     write(path, before.as_ref().map(|(file, _)| file), &new)
         .map_err(|e| failed(path, "write", &e))?;
     if let Err(wrong) = file::parse(&new) {
-        let (file, line) = (&args.file, wrong.line);
+        let line = wrong.line;
         log_line(&format!("{file}:{line}: {}; the line was left as it is", wrong.message));
     }
     Ok(())

@@ -85,8 +85,9 @@ fn passwd_says_what_is_wrong_and_changes_nothing() {
         (&[name, "a:b"], "x", 2, "the user's name has a ':' in it"),
         (&[name, "#a"], "x", 2, "the user's name begins with '#'"),
         (&[name, ""], "x", 2, "the user's name is empty"),
-        (&[name], "x", 2, "user"),
-        (&[name, "a", "b"], "x", 2, "b"),
+        (&[], "x", 2, "passwd: needs a file and a user; write threadgate passwd users alice"),
+        (&[name], "x", 2, "passwd: needs a user behind '"),
+        (&[name, "a", "secret"], "x", 2, "takes a file and a user, and no more; the password is"),
         (&["--algorithm=md5", name, "a"], "x", 2, "--algorithm: 'md5' is not an algorithm"),
         (&["--delete", "--algorithm=bcrypt", name, "a"], "", 2, "--delete needs none"),
         (&["--delete", name, "alice"], "", 1, "there is no user 'alice' to be taken out"),
@@ -98,6 +99,7 @@ fn passwd_says_what_is_wrong_and_changes_nothing() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(exit), "{args:?}: {said}");
         assert!(said.contains(says), "{args:?}: {said}");
+        assert!(!said.contains("secret"), "{said}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
