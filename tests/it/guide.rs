@@ -154,6 +154,65 @@ fn an_egress_list_is_learnt_rehearsed_and_enforced() {
     assert_eq!(ended.text(), shown);
 }
 
+/// The commands of `users.md`, in its order; what is typed at a terminal is piped in.
+#[test]
+fn users_are_let_in_and_limited_as_the_page_says() {
+    if tool("curl").is_none() {
+        return;
+    }
+    let (Some(origin), dir) = (origin(), tempfile::tempdir().unwrap()) else { return };
+    let page = page("users.md");
+    let commands: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    let [typed, piped, serve, curl, by_env, by_option, limit, limits, bob, alice] = commands[..]
+    else {
+        panic!("{commands:?}")
+    };
+    let shell = |command: &str| {
+        let mut sh = tool("sh").unwrap();
+        let sh = sh.args(["-ec", command]).current_dir(dir.path());
+        run(in_path(sh.env("BOBS_PASSWORD", "bob's own")))
+    };
+    let done = |command: &str| {
+        let ended = shell(command);
+        assert!(ended.status.success(), "{command}: {}", ended.stderr);
+        ended.text()
+    };
+    let url = format!("http://{}/hello", origin.clear);
+    // A proxy as the page starts it, but on a free port.
+    let start = |command: &str| {
+        let words = command.rsplit_once("threadgate ").unwrap().1.replace("0.0.0.0:3128", "");
+        let words = words.split_whitespace().filter(|word| *word != "-l");
+        let there = |command: &mut Command| {
+            command.current_dir(dir.path()).env("PROXY_USERS", "alice:open:sesame");
+        };
+        Binary::start_by(&["env"], there, &words.collect::<Vec<_>>())
+    };
+    let asks = |proxy: &Binary, who: &str| {
+        let command = curl.replace("http://proxy.example:3128", &proxy.url());
+        let command = command.replace("http://example.com/", &url);
+        let write = format!("-U '{who}' -s -o /dev/null -w '%{{http_code}}'");
+        done(&command.replace("-U alice", &write))
+    };
+    done(&format!("echo open:sesame | {typed}"));
+    let proxy = start(serve);
+    assert_eq!(asks(&proxy, "alice:open:sesame"), "200");
+    assert_eq!(asks(&proxy, "bob:bob'\\''s own"), "407");
+    done(piped);
+    proxy.signal(Signal::HUP);
+    eventually(|| asks(&proxy, "bob:bob'\\''s own") == "200");
+    done("threadgate check --auth-file users");
+    for command in [by_env, by_option, limit, limits] {
+        let proxy = start(command);
+        assert_eq!(asks(&proxy, "alice:open:sesame"), "200", "{command}");
+        assert_eq!(asks(&proxy, "alice:wrong"), "407", "{command}");
+    }
+    for command in [bob, alice] {
+        let shown = page.split_once(&format!("$ {command}\n")).unwrap().1;
+        let said = done(command);
+        assert!(shown.starts_with(&said) && !said.is_empty(), "{command}: {said}");
+    }
+}
+
 /// Makes some traffic, and the logs that `log.md` reads.
 fn make_logs(dir: &Path, origin: SocketAddr) {
     let refused = RefusedPort::new();
@@ -161,12 +220,18 @@ fn make_logs(dir: &Path, origin: SocketAddr) {
         [("text", "access.log"), ("json", "access.json"), ("combined", "access.combined")]
     {
         let log = dir.join(file);
+        let log = log.to_str().unwrap();
         let mut proxy =
-            Binary::start(&["--access-log", log.to_str().unwrap(), "--log-format", format]);
+            Binary::start(&["--deny=.ads.example", "--access-log", log, "--log-format", format]);
         for path in ["/hello", "/hello?2"] {
             assert_eq!(get(proxy.addr, origin, path).status, 200);
         }
         assert_eq!(get(proxy.addr, refused.addr, "/").status, 502);
+        let mut denied = Peer::connect(proxy.addr);
+        for request in ["GET http://x.ads.example/", "CONNECT x.ads.example:443"] {
+            denied.send(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            assert_eq!(denied.read_response().status, 403);
+        }
         let mut tunnel = Peer::connect(proxy.addr);
         tunnel.send(format!("CONNECT {origin} HTTP/1.1\r\nHost: a\r\n\r\n"));
         tunnel.read_head();

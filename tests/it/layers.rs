@@ -34,6 +34,56 @@ fn no_module_imports_from_a_layer_above_its_own() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// `docs/architecture.md` says of each file what it answers, and of each crate what it is for.
+#[test]
+fn the_architecture_names_each_file_and_each_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let (files, rest) = page.split_once("## Threads and queues").unwrap();
+    let crates = rest.split_once("## Dependencies").unwrap().1;
+    let mut missing = Vec::new();
+    for file in rust_files(&root.join("src")) {
+        let path = file.strip_prefix(root).unwrap().display().to_string();
+        let named = |name: &str| files.contains(&format!("`{name}`"));
+        // One that stands beside another is named in that one's row.
+        let row = |line: &str| {
+            let dir = path.rsplit_once('/').unwrap().0;
+            let name = path.rsplit_once('/').unwrap().1;
+            line.contains(&format!("| `{dir}/")) && line.contains(&format!("`{name}`"))
+        };
+        if !named(&path) && !files.lines().any(row) {
+            missing.push(path);
+        }
+    }
+    for line in files.lines().filter_map(|line| line.strip_prefix("| `src/")) {
+        let path = line.split('`').next().unwrap();
+        assert!(root.join("src").join(path).exists(), "docs/architecture.md: src/{path}");
+    }
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let mut table = "";
+    let mut names = Vec::new();
+    for line in manifest.lines() {
+        if let Some(title) = line.strip_prefix('[') {
+            table = title.trim_end_matches(']');
+        } else if ["dependencies", "dev-dependencies"].contains(&table) {
+            names.extend(
+                line.split_once(" = ").map(|(name, _)| name).filter(|n| !n.starts_with('#')),
+            );
+        }
+    }
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        let has = |line: &str| {
+            let cell = line.split('|').nth(1).unwrap_or_default();
+            cell.split(|c: char| !c.is_alphanumeric() && !"-_".contains(c)).any(|w| w == name)
+        };
+        if !crates.lines().any(has) {
+            missing.push(format!("the crate {name}"));
+        }
+    }
+    assert!(missing.is_empty(), "docs/architecture.md does not name {missing:?}");
+}
+
 #[test]
 fn no_file_is_longer_than_a_reader_keeps_in_mind() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
