@@ -15,8 +15,9 @@ It forwards requests that name another server: set it as your HTTP proxy, for ex
 const PAGE_HTML: &str = "\
 <!doctype html>
 <html lang=\"en\"><meta charset=\"utf-8\"><title>threadgate</title>
-<style>body{font:16px/1.5 sans-serif;max-width:40em;margin:3em auto;padding:0 1em}\
-code{background:#eee;padding:.1em .3em}</style>
+<meta name=\"viewport\" content=\"width=device-width\">
+<style>:root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:40em;margin:3em auto;\
+padding:0 1em}code{background:#8883;padding:.1em .3em}</style>
 <h1>threadgate</h1>
 <p>This is an HTTP proxy. It forwards requests that name another server: set it as your HTTP proxy, \
 for example

@@ -3,6 +3,7 @@
 //! Short on purpose. A browser gets HTML, everything else plain text. `Proxy-Status` (RFC 9209)
 //! says the same for programs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -127,8 +128,11 @@ pub fn write_error(
         let rule = if rule.is_empty() { rule } else { format!("<dt>rule<dd>{}", escape(&rule)) };
         format!(
             "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\n\
-             <style>body{{font:16px/1.5 sans-serif;max-width:40em;margin:3em auto;padding:0 1em}}\
-             dt{{float:left;clear:left;width:6em;color:#666}}dd{{margin-left:6em}}</style>\n\
+             <meta name=\"viewport\" content=\"width=device-width\">\n\
+             <style>:root{{color-scheme:light dark}}body{{font:16px/1.5 sans-serif;max-width:40em;\
+             margin:3em auto;padding:0 1em;overflow-wrap:anywhere}}h1+p::first-letter\
+             {{text-transform:uppercase}}dt{{float:left;clear:left;width:6em;opacity:.7}}\
+             dd{{margin-left:6em}}</style>\n\
              <h1>{title}</h1>\n<p>{details}.\n<dl>{to}{rule}<dt>phase<dd>{phase}<dt>side<dd>{side}\
              <dt>try<dd>{advice}</dl>\n<p><small>threadgate</small>\n"
         )
@@ -144,10 +148,11 @@ pub fn write_error(
 }
 
 /// What the reader of a reply can do.
-fn advice(error: &Error, rule: Option<RuleName<'_>>) -> &'static str {
+fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
     // What a person has written, `--open` does not lift.
     let written = rule.is_some_and(|rule| !rule.is_built_in());
-    match error.kind() {
+    let retry_after = error.retry_after().unwrap_or_default();
+    let advice = match error.kind() {
         Kind::ConnectionLimitReached if error.side() == Side::Upstream => {
             "checking whether the server can be reached from here; --max-connecting sets how many \
              connects to one address may be under way"
@@ -185,10 +190,10 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> &'static str {
             "a user name and a password that the operator of this proxy has given you"
         }
         Kind::HttpRequestDenied if error.status() == 429 && error.side() == Side::Client => {
-            "the right password, after as many seconds as Retry-After says"
+            return format!("the right password, in {retry_after} s").into();
         }
         Kind::HttpRequestDenied if error.status() == 503 && error.retry_after().is_some() => {
-            "again after as many seconds as Retry-After says"
+            return format!("again in {retry_after} s").into();
         }
         Kind::HttpRequestDenied if error.phase() == Phase::Response => {
             "another resource; the operator of this proxy has it pass no such content on"
@@ -197,13 +202,13 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> &'static str {
             "asking the operator of this proxy; --max-response-size sets the limit"
         }
         Kind::HttpRequestDenied if error.status() == 429 => {
-            "again after as many seconds as Retry-After says; --limit-requests sets how many"
+            return format!("again in {retry_after} s; --limit-requests sets how many").into();
         }
         Kind::HttpRequestDenied if error.status() == 503 => {
             "asking the operator of this proxy; --max-bytes sets how much it relays"
         }
         Kind::HttpRequestDenied if written => {
-            "asking the operator of this proxy, whose rule it is; 'threadgate explain' shows all steps"
+            "asking the operator of this proxy, whose rule it is ('threadgate explain' tells why)"
         }
         Kind::HttpRequestDenied if rule.is_some_and(|rule| rule.is_default()) => {
             "asking the operator of this proxy, who lets only what is listed through"
@@ -224,7 +229,8 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> &'static str {
         Kind::ProxyLoopDetected => "the address of the server you want, not the proxy's own",
         Kind::ShuttingDown => "again in a moment; the proxy is shutting down",
         Kind::ClientGone => "again; the proxy's log says more",
-    }
+    };
+    advice.into()
 }
 
 /// The standard phrase of a status code we send.
@@ -358,6 +364,12 @@ mod tests {
             let said = advice(&error, Some(origins.name(rule)));
             assert!(said.contains(says), "{kind:?} {rule:?}: {said}");
             assert_eq!(said.contains("--open"), rule == RuleId::PROTECTED, "{said}");
+        }
+        // Nobody sees fields in a browser.
+        for (side, status) in [(Side::Proxy, 429), (Side::Client, 429), (Side::Proxy, 503)] {
+            let error = Error::new(side, Phase::Request, Kind::HttpRequestDenied, "no");
+            let error = error.with_status(status).with_retry_after(20);
+            assert!(advice(&error, None).contains("in 20 s"), "{side:?} {status}");
         }
     }
 
