@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 # The source tree stays as it is in git.
 sys.dont_write_bytecode = True
 
-from harness import build, docs, measure, report  # noqa: E402
+from harness import build, docs, lists, measure, report  # noqa: E402
 from harness.measure import Bench, Sample  # noqa: E402
 from harness.peers import (  # noqa: E402
     PROGRAMS,
@@ -37,7 +37,7 @@ from harness.peers import (  # noqa: E402
     start_nginx_origin,
     tool,
 )
-from harness.procs import BenchError  # noqa: E402
+from harness.procs import START_SECONDS, BenchError  # noqa: E402
 from harness.progress import Progress, clock  # noqa: E402
 from harness.report import Result  # noqa: E402
 from harness.rows import ROWS, Row, select  # noqa: E402
@@ -67,26 +67,31 @@ def main() -> int:
     missing = missing_peers(options)
     load = build.build_load()
     wanted = {name for row in rows for name in row.proxies} - set(missing)
+    if any(row.listed for row in rows):
+        wanted.add(lists.GENERATOR)
     built = build.build_proxies(wanted, options.binary, missing)
     # The first octets of the pattern stand in nginx's configuration.
     content = subprocess.run(
         [load, "pattern", "--octets", "1024"], check=True, capture_output=True, text=True
     ).stdout
-    runner = Runner(options, missing, built, load, content)
-    planned = {row.name: runner.estimate(row) for row in rows}
-    progress = Progress(planned)
-    announce(rows, runner, progress)
     results = []
-    try:
-        for row in rows:
-            progress.begin(row.name)
-            result = runner.run(row, progress)
-            results.append(result)
-            progress.end(verdicts(result))
-    finally:
-        progress.clear()
-        if results:
-            finish(results, options)
+    with tempfile.TemporaryDirectory(prefix="threadgate-lists-") as directory:
+        # Squid reads its list as another user.
+        Path(directory).chmod(0o755)
+        runner = Runner(options, missing, built, load, content, Path(directory))
+        planned = {row.name: runner.estimate(row) for row in rows}
+        progress = Progress(planned)
+        announce(rows, runner, progress)
+        try:
+            for row in rows:
+                progress.begin(row.name)
+                result = runner.run(row, progress)
+                results.append(result)
+                progress.end(verdicts(result))
+        finally:
+            progress.clear()
+            if results:
+                finish(results, options)
     missed = any(result.met(goal) is False for result in results for goal in result.row.goals)
     return 1 if missed else 0
 
@@ -173,6 +178,8 @@ class Runner:
     built: dict[str, Path]
     load: Path
     content: str
+    lists: Path
+    """Directory of the block lists, which all rows have in common."""
 
     def runs(self, row: Row) -> int:
         if self.options.quick:
@@ -222,6 +229,12 @@ class Runner:
                         running.pop(name).process.stop()
         return Result(row, samples, problems, self.how(row))
 
+    def block_list(self, row: Row) -> lists.BlockList | None:
+        if not row.listed:
+            return None
+        count = row.listed // (10 if self.options.quick else 1)
+        return lists.make(self.built[lists.GENERATOR], self.lists, count)
+
     def how(self, row: Row) -> dict[str, object]:
         return {
             "date": datetime.date.today().isoformat(),
@@ -253,7 +266,9 @@ class Runner:
             peer_threads=1 if row.pinned else measure.WORKERS_OF_CORES,
             held=row.held,
             head_timeout=row.head_timeout,
-            resolve=measure.two_addresses(origin_port) if row.two_addresses else (),
+            resolve=row.resolve(origin_port) if row.resolve else (),
+            listed=self.block_list(row),
+            start_seconds=60 if row.listed else START_SECONDS,
         )
         where = RESULTS / "allocations" if self.options.where else None
         quick = self.options.quick

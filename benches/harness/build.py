@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from harness.lists import GENERATOR
 from harness.peers import RATES, tool
 from harness.procs import BenchError
 
@@ -21,6 +22,7 @@ IMPATIENT = "--cfg threadgate_impatient"
 
 PLAIN = {
     *("threadgate", "threadgate-log", "threadgate-access", "threadgate-denying"),
+    "threadgate-list",
     *("threadgate-throttling", *(f"threadgate-throttling-{rate}" for rate in RATES)),
 }
 """The same program with other options."""
@@ -41,6 +43,8 @@ def build_proxies(
     if wanted & PLAIN:
         plain = given.resolve() if given else cargo("--bin", "threadgate")
         built |= dict.fromkeys(PLAIN, plain)
+    if GENERATOR in wanted:
+        built[GENERATOR] = cargo("--bench", GENERATOR)
     if "threadgate-impatient" in wanted:
         # A directory of its own, else each kind would make cargo build the other anew.
         target = target_directory() / "impatient"

@@ -28,10 +28,16 @@ LABELS = {
     "squid": "Squid",
     "privoxy": "Privoxy",
     "best": "the best peer",
-    "threadgate": "the log off",
     "threadgate-impatient": "no patience",
 }
 """How peers are called in a sentence, where that is not their name."""
+
+WITHOUT = {
+    "threadgate-log": "the log off",
+    "threadgate-access": "neither",
+    "threadgate-list": "no list",
+}
+"""How threadgate itself is called beside a variant."""
 
 HEADINGS = {
     "haproxy": "HAProxy",
@@ -68,6 +74,8 @@ GOALS = {
     "allocs_get_64": "GET, 64 clients",
     "allocs_post": "POST",
     "off": "rate off by",
+    "hit_ns": "a listed name",
+    "miss_ns": "another",
 }
 """What a goal bounds, in words."""
 
@@ -84,6 +92,10 @@ SUFFIXES = {
     "start_ms": " ms",
     "rss_mb": " MB",
     "binary_mb": " MB",
+    "load_s": " s",
+    "list_mb": " MB",
+    "hit_ns": " ns",
+    "miss_ns": " ns",
 }
 """The unit behind a number."""
 
@@ -135,13 +147,13 @@ def targets(data: Entry) -> str:
     text = ["| row | work | target | measured |", "|---|---|---|---|"]
     for entry in data["rows"]:
         goals = entry["goals"]
-        bounds = ", ".join(bound(goal) for goal in goals) or "none"
+        bounds = ", ".join(bound(entry, goal) for goal in goals) or "none"
         reached = "; ".join(outcome(entry, goal) for goal in goals) or plain_figures(entry)
         text.append(f"| `{entry['row']}` | {entry['about']} | {bounds} | {reached} |")
     return "\n".join([*text, "", how(data)]) + "\n"
 
 
-def bound(goal: Entry) -> str:
+def bound(entry: Entry, goal: Entry) -> str:
     metric = goal["metric"]
     suffix = "" if goal["peer"] else SUFFIXES.get(metric, "")
     sign = "≥" if goal["at_least"] else "≤"
@@ -150,7 +162,7 @@ def bound(goal: Entry) -> str:
     if metric == "p99_of_allowed":
         return "fast p99 ≤ max(1.5 × its own, its own + 1 ms)"
     text = f"{GOALS[metric]} {sign} {goal['limit']:g}{suffix}"
-    return text + (f" × {label(goal['peer'])}" if goal["peer"] else "")
+    return text + (f" × {label(goal['peer'], entry)}" if goal["peer"] else "")
 
 
 COUNTS = ("failed", "starved", "threads_moved", "not_408", "readers_behind")
@@ -173,7 +185,7 @@ def outcome(entry: Entry, goal: Entry) -> str:
     if peer == "best":
         pick = max if goal["at_least"] else min
         peer = pick((name for name in values if name != entry["subject"]), key=values.__getitem__)
-    return f"{text} ({own}{suffix}; {label(peer)} {number(values.get(peer))})"
+    return f"{text} ({own}{suffix}; {label(peer, entry)} {number(values.get(peer))})"
 
 
 def plain_figures(entry: Entry) -> str:
@@ -184,7 +196,9 @@ def plain_figures(entry: Entry) -> str:
     )
 
 
-def label(proxy: str) -> str:
+def label(proxy: str, entry: Entry) -> str:
+    if proxy == report.OURS:
+        return WITHOUT[entry["subject"]]
     return LABELS.get(proxy, proxy)
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import procs
+from harness import lists, procs
+from harness.lists import NAMED
 from harness.load import count_errors, run_load, run_wrk
 from harness.peers import THROTTLED, THROTTLED_RATE, Proxy, Setup
 from harness.procs import BenchError, BlackHole, Process
@@ -57,15 +58,41 @@ def verify(bench: Bench, proxy: Proxy) -> None:
     said = bench.client(mode, proxy, "--requests", "20", "--clients", "2")
     if said["done"] != 20 or said["errors"]:
         raise BenchError(f"{proxy.name} does not answer right: {said}")
+    if proxy.refused:
+        verify_refusals(bench, proxy)
+
+
+def verify_refusals(bench: Bench, proxy: Proxy) -> None:
+    """Refuses to time a proxy that lets through what is on its list, or refuses what is not."""
+    port = bench.setup.origin_port
+    wanted = {f"{host}:{port}": 403 for host in proxy.refused} | {f"{NAMED}:{port}": 200}
+    answered = {host: status(proxy.http_port, host, bench.setup.start_seconds) for host in wanted}
+    if answered != wanted:
+        raise BenchError(f"{proxy.name} does not heed its list: {answered}")
+
+
+def status(port: int, authority: str, within: float) -> int | None:
+    """The status a proxy answers a GET with; `None` if it closes the connection."""
+    head = f"GET http://{authority}/1024 HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=within) as client:
+        client.sendall(head)
+        line = client.recv(12, socket.MSG_WAITALL)
+    return int(line[9:]) if len(line) == 12 else None
 
 
 def keepalive(
-    bench: Bench, proxy: Proxy, clients: int, credentials: str | None = None
+    bench: Bench,
+    proxy: Proxy,
+    clients: int,
+    credentials: str | None = None,
+    host: str | None = None,
 ) -> Sample:
+    """`host` is the origin server's name, if it is not asked for by address."""
     before = procs.cpu_seconds(proxy.process.pid)
     port = proxy.http_port
+    origin = f"{host}:{bench.setup.origin_port}" if host else bench.origin
     said = run_wrk(
-        bench.setup.core, port, bench.origin, clients, bench.seconds, credentials=credentials
+        bench.setup.core, port, origin, clients, bench.seconds, credentials=credentials
     )
     used = procs.cpu_seconds(proxy.process.pid) - before
     return {
@@ -254,7 +281,8 @@ def drip(bench: Bench, proxy: Proxy) -> Sample:
 
 def throttle(bench: Bench, proxy: Proxy, rate: int) -> Sample:
     """One download at a rate, of as much as ten seconds take."""
-    seconds = 2 if bench.quick else 10
+    # What a rate lets through at once counts for less in a longer time.
+    seconds = 4 if bench.quick else 10
     octets = str(rate * seconds)
     before = procs.cpu_seconds(proxy.process.pid)
     said = bench.client("bulk", proxy, "--clients", "1", "--octets", octets, "--via", "get")
@@ -298,6 +326,11 @@ def two_addresses(origin_port: int) -> tuple[str, ...]:
     )
 
 
+def named(origin_port: int) -> tuple[str, ...]:
+    """`--resolve` for the origin server's name in rows with lists."""
+    return (f"{NAMED}:{origin_port}:127.0.0.1",)
+
+
 def black_hole(bench: Bench, proxy: Proxy) -> Sample:
     """Requests, all at once, to a name whose first address never answers a SYN."""
     clients = bench.scaled(200)
@@ -318,7 +351,23 @@ def black_hole(bench: Bench, proxy: Proxy) -> Sample:
 
 def start(bench: Bench, proxy: Proxy) -> Sample:
     """From the start of the process to its first response; its memory then; its binary."""
-    command, port = proxy.process.command, proxy.http_port
+    process, took, right = started_again(bench, proxy, bench.origin)
+    try:
+        time.sleep(0.1)
+        resident = procs.rss_octets(process.pid)
+    finally:
+        process.stop()
+    return {
+        "start_ms": took * 1e3,
+        "rss_mb": resident / 1e6,
+        "binary_mb": Path(process.command[0]).stat().st_size / 1e6,
+        "errors": 0 if right else 1,
+    }
+
+
+def started_again(bench: Bench, proxy: Proxy, authority: str) -> tuple[Process, float, bool]:
+    """Ends the proxy and starts it anew: seconds to its first response, and whether it is right."""
+    command, port, within = proxy.process.command, proxy.http_port, bench.setup.start_seconds
     if "--port-file" in command:
         # It chose its port by itself; the second one takes the same.
         command = command[: command.index("--port-file")]
@@ -328,25 +377,46 @@ def start(bench: Bench, proxy: Proxy) -> Sample:
     began = time.monotonic()
     process = Process(command, bench.setup.core, bench.setup.directory, environment)
     try:
-        head = f"GET http://{bench.origin}/1024 HTTP/1.1\r\nHost: {bench.origin}\r\n\r\n".encode()
         while True:
             try:
-                with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
-                    client.sendall(head)
-                    right = client.recv(12).endswith(b" 200")
-                break
+                right = status(port, authority, within) == 200
+                return process, time.monotonic() - began, right
             except OSError:
-                if process.child.poll() is not None or time.monotonic() - began > 5:
+                if process.child.poll() is not None or time.monotonic() - began > within:
                     raise process.fail("does not start") from None
                 time.sleep(0.0002)
-        took = time.monotonic() - began
-        time.sleep(0.1)
+    except BaseException:
+        process.stop()
+        raise
+
+
+def list_load(bench: Bench, proxy: Proxy) -> Sample:
+    """The start of the proxy and its memory; with a list, what that costs by itself, too."""
+    setup = bench.setup
+    assert setup.listed
+    sample = start(bench, proxy)
+    if proxy.refused:
+        said = lists.compiled(setup.binaries[lists.GENERATOR], setup.listed)
+        sample |= {metric: said[metric] for metric in ("load_s", "list_mb", "hit_ns", "miss_ns")}
+    return sample
+
+
+def listed(bench: Bench, proxy: Proxy) -> Sample:
+    """With a block list: the start, the memory then, and a connection a request to another name."""
+    authority = f"{NAMED}:{bench.setup.origin_port}"
+    process, took, right = started_again(bench, proxy, authority)
+    try:
         resident = procs.rss_octets(process.pid)
+        before = procs.cpu_seconds(process.pid)
+        arguments = ("--clients", "8", "--seconds", str(bench.seconds), "--authority", authority)
+        said = bench.client("per-connection", proxy, *arguments)
+        used = procs.cpu_seconds(process.pid) - before
     finally:
         process.stop()
     return {
         "start_ms": took * 1e3,
         "rss_mb": resident / 1e6,
-        "binary_mb": Path(command[0]).stat().st_size / 1e6,
-        "errors": 0 if right else 1,
+        "cpu_us": used * 1e6 / max(1, said["done"]),
+        "rate": said["rate"],
+        "errors": count_errors(said["errors"]) + (0 if right else 1),
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.procs import BenchError, Process, free_ports
+from harness.lists import NAMED, BlockList
+from harness.procs import START_SECONDS, BenchError, Process, free_ports
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "peers"
 
@@ -57,6 +58,10 @@ class Setup:
     head_timeout: int = 60
     resolve: tuple[str, ...] = ()
     """Names threadgate gets addresses for: `HOST:PORT:ADDRESS` each, in the order to try."""
+    listed: BlockList | None = None
+    """What proxies with a block list have on it."""
+    start_seconds: float = START_SECONDS
+    """How long a start may take."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Proxy:
     relay_echo_port: int | None = None
     persistent: bool = True
     """Whether it takes a second request on a connection."""
+    refused: tuple[str, ...] = ()
+    """Hosts that it must not let anybody reach."""
 
     def tunnel_arguments(self, to_echo: bool) -> list[str]:
         """How the load client opens a tunnel through this proxy."""
@@ -98,7 +105,7 @@ def start_threadgate(setup: Setup, name: str, extra: tuple[str, ...] = ()) -> Pr
     command += ["--port-file", str(port_file)]
     process = Process(command, setup.core, setup.directory, asked=name in COUNTING)
     try:
-        return Proxy(name, process, process.wait_file(port_file)[0])
+        return Proxy(name, process, process.wait_file(port_file, setup.start_seconds)[0])
     except BenchError:
         process.stop()
         raise
@@ -151,6 +158,13 @@ def start_threadgate_throttling(setup: Setup, name: str) -> Proxy:
     return start_threadgate(setup, name, ("--access-log", "off", *arguments))
 
 
+def start_threadgate_list(setup: Setup, name: str) -> Proxy:
+    assert setup.listed
+    listed = ("--block-list", str(setup.listed.path))
+    proxy = start_threadgate(setup, name, ("--access-log", "off", *listed))
+    return replace(proxy, refused=refused(setup))
+
+
 def start_haproxy(setup: Setup, name: str, splice: bool = False) -> Proxy:
     http, relay_origin, relay_echo = free_ports(3)
     config = fill(
@@ -191,37 +205,61 @@ def start_nginx(setup: Setup, name: str) -> Proxy:
     return Proxy(name, process, http)
 
 
+def refused(setup: Setup) -> tuple[str, ...]:
+    return setup.listed.some() if setup.listed else ()
+
+
 def start_tinyproxy(setup: Setup, name: str) -> Proxy:
     (http,) = free_ports(1)
-    values = {"http_port": http, "head_timeout": setup.head_timeout}
+    listed = ""
+    if setup.listed:
+        # The name it gets no address for is the origin server's.
+        listed = f'''Filter "{setup.listed.for_tinyproxy()}"
+FilterType ere
+FilterDefaultDeny No
+Upstream http 127.0.0.1:{setup.origin_port} "{NAMED}"'''
+    values = {"http_port": http, "head_timeout": setup.head_timeout, "listed": listed}
     config = fill("tinyproxy.conf", setup.directory / f"{name}.conf", values)
     command = [tool("tinyproxy"), "-d", "-c", str(config)]
     process = Process(command, setup.core, setup.directory)
-    process.wait_listening([http])
-    return Proxy(name, process, http, persistent=False)
+    process.wait_listening([http], setup.start_seconds)
+    return Proxy(name, process, http, persistent=False, refused=refused(setup))
 
 
 def start_squid(setup: Setup, name: str) -> Proxy:
     (http,) = free_ports(1)
-    values = {
+    values: dict[str, object] = {
         "http_port": http,
         "head_timeout": setup.head_timeout,
         "directory": setup.directory,
+        "listed": "",
     }
+    if setup.listed:
+        hosts = setup.directory / "hosts"
+        hosts.write_text(f"127.0.0.1 {NAMED}\n")
+        values["listed"] = f'''hosts_file {hosts}
+acl listed dstdomain -n "{setup.listed.for_squid()}"
+http_access deny listed'''
     config = fill("squid.conf", setup.directory / f"{name}.conf", values)
     command = [tool("squid"), "-N", "-f", str(config)]
     process = Process(command, setup.core, setup.directory)
-    process.wait_listening([http])
-    return Proxy(name, process, http)
+    process.wait_listening([http], setup.start_seconds)
+    return Proxy(name, process, http, refused=refused(setup))
 
 
 def start_privoxy(setup: Setup, name: str) -> Proxy:
     (http,) = free_ports(1)
-    values = {"http_port": http, "directory": setup.directory}
+    values: dict[str, object] = {"http_port": http, "directory": setup.directory}
+    values |= {"toggle": 0, "listed": ""}
+    if setup.listed:
+        values["toggle"] = 1
+        # The name it gets no address for is the origin server's.
+        values["listed"] = f'''actionsfile {setup.listed.for_privoxy()}
+forward {NAMED} 127.0.0.1:{setup.origin_port}'''
     config = fill("privoxy.conf", setup.directory / f"{name}.conf", values)
     process = Process([tool("privoxy"), "--no-daemon", str(config)], setup.core, setup.directory)
-    process.wait_listening([http])
-    return Proxy(name, process, http)
+    process.wait_listening([http], setup.start_seconds)
+    return Proxy(name, process, http, refused=refused(setup))
 
 
 def start_apache(setup: Setup, name: str) -> Proxy:
@@ -266,6 +304,7 @@ STARTERS: dict[str, Callable[[Setup, str], Proxy]] = {
     "threadgate-denying": start_threadgate_denying,
     "threadgate-throttling": start_threadgate_throttling,
     **{f"threadgate-throttling-{rate}": start_threadgate_throttling for rate in RATES},
+    "threadgate-list": start_threadgate_list,
     "threadgate-impatient": start_threadgate,
     "threadgate-counting": start_threadgate,
     "threadgate-counting-log": start_threadgate_logging,

@@ -106,9 +106,9 @@ class Process:
         said = self.output.read_text(errors="replace").strip()[-600:]
         return BenchError(f"{self.name} {what}" + (f"; it said: {said}" if said else ""))
 
-    def wait_listening(self, ports: Iterable[int]) -> None:
+    def wait_listening(self, ports: Iterable[int], within: float = START_SECONDS) -> None:
         """Returns when every port takes connections."""
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + within
         for port in ports:
             while True:
                 if self.child.poll() is not None:
@@ -121,9 +121,9 @@ class Process:
                         raise self.fail(f"does not listen on port {port}") from None
                     time.sleep(0.01)
 
-    def wait_file(self, path: Path) -> list[int]:
+    def wait_file(self, path: Path, within: float = START_SECONDS) -> list[int]:
         """The numbers in a file the child writes when it is ready."""
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + within
         while time.monotonic() < end:
             if self.child.poll() is not None:
                 raise self.fail(f"ended with status {self.child.returncode}")

@@ -45,6 +45,10 @@ UNITS = {
     "start_ms": "start ms",
     "rss_mb": "resident MB",
     "binary_mb": "binary MB",
+    "load_s": "load s",
+    "list_mb": "list MB",
+    "hit_ns": "ns, listed",
+    "miss_ns": "ns, not listed",
     "syscalls": "system calls",
     "allocs_get": "GET",
     "allocs_get_64": "GET, 64 clients",
@@ -193,7 +197,7 @@ def lines(entries: list[Entry]) -> list[list[str]]:
             told = [number(values.get(subject if name == OURS else name)) for name in proxies]
             cells.append([entry["row"], UNITS[metric], *told, *tail])
             for variant in entry["proxies"]:
-                if variant.startswith(OURS) and variant != subject:
+                if variant.startswith(OURS) and variant != subject and variant in values:
                     other = ["-"] * len(proxies)
                     other[proxies.index(OURS)] = number(values.get(variant))
                     kind = variant.removeprefix(OURS).removeprefix("-") or "without"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from harness import counting, measure
+from harness.lists import NAMED
 from harness.measure import Bench, Sample
 from harness.peers import CREDENTIALS, RATES, Proxy
 
@@ -19,7 +20,10 @@ FORWARD = (*KEPT, "tinyproxy")
 TUNNELS = ("threadgate", "haproxy", "squid", "apache", "goproxy", "privoxy", "tinyproxy")
 """Those with tunnels: nginx has no CONNECT. HAProxy has none either, it relays TCP without one."""
 
+NO_LIST = "no block list of domains"
 ABSENT = {
+    "listed": {"haproxy": NO_LIST, "nginx": NO_LIST, "apache": NO_LIST, "goproxy": NO_LIST},
+    "listed-1m": {"tinyproxy": "10 kB of memory a name"},
     "keepalive": {"tinyproxy": "ends each connection after one response"},
     "unpinned": {"tinyproxy": "ends each connection after one response"},
     "syscalls": {"tinyproxy": "ends each connection after one response"},
@@ -96,8 +100,10 @@ class Row:
     held: int = 512
     """Exchanges and tunnels under way at once."""
     head_timeout: int = 60
-    two_addresses: bool = False
-    """threadgate is given a name with a black-holed address before the right one."""
+    resolve: Callable[[int], tuple[str, ...]] | None = None
+    """What threadgate is told about names, from the origin server's port."""
+    listed: int = 0
+    """Names on the block list, of proxies that have one."""
     subject: str = field(default="threadgate")
     """Whose numbers the goals are about."""
     verified: bool = True
@@ -147,6 +153,8 @@ def throttle_row(rate: str) -> Row:
         partial(measure.throttle, rate=RATES[rate]),
         ("of_rate", "cpu_share"),
         (Goal("off", 0.05),),
+        # A rate that takes much of the machine is missed when somebody else is at work there.
+        runs=3 if RATES[rate] >= RATES["1GB"] else 1,
         pinned=False,
         own_origin=True,
         sample_seconds=10,
@@ -192,6 +200,22 @@ def allocations_row(name: str, subject: str, about: str) -> Row:
         runs=1,
         sample_seconds=10,
         subject=subject,
+    )
+
+
+def listed_row(name: str, count: int, peers: tuple[str, ...], sample_seconds: float) -> Row:
+    return Row(
+        f"listed-{name}",
+        f"a connection a request beside a block list of {count:,} names, 8 clients",
+        ("threadgate-list", *peers),
+        measure.listed,
+        ("rate", "start_ms", "rss_mb"),
+        (Goal("cpu_us", 0.9, "best"),),
+        resolve=measure.named,
+        listed=count,
+        runs=1,
+        sample_seconds=sample_seconds,
+        subject="threadgate-list",
     )
 
 
@@ -342,7 +366,7 @@ ROWS: tuple[Row, ...] = (
         fresh=True,
         sample_seconds=1,
         threads=1,
-        two_addresses=True,
+        resolve=measure.two_addresses,
     ),
     Row(
         "log-cost",
@@ -382,11 +406,46 @@ ROWS: tuple[Row, ...] = (
         (P99_BESIDE, Goal("off", 0.05)),
         pinned=False,
         own_origin=True,
+        runs=1,
         threads=8,
         held=1100,
         sample_seconds=35,
         subject="threadgate-throttling",
     ),
+    Row(
+        "list-cost",
+        "keepalive-64 with a block list of a million names, against none",
+        ("threadgate", "threadgate-list"),
+        partial(measure.keepalive, clients=64, host=NAMED),
+        ("cpu_us",),
+        (Goal("cpu_us", 1.02, "threadgate"),),
+        resolve=measure.named,
+        listed=1_000_000,
+        # Two percent are less than two runs differ by.
+        least_runs=9,
+        subject="threadgate-list",
+    ),
+    Row(
+        "list-load",
+        "a block list of a million names: the start with it, its memory, and a look into it",
+        ("threadgate", "threadgate-list"),
+        measure.list_load,
+        ("load_s", "list_mb"),
+        (
+            Goal("start_ms", 1000),
+            Goal("rss_mb", 40),
+            Goal("hit_ns", 200),
+            Goal("miss_ns", 200),
+        ),
+        pinned=False,
+        resolve=measure.named,
+        listed=1_000_000,
+        sample_seconds=3,
+        subject="threadgate-list",
+    ),
+    listed_row("10k", 10_000, ("squid", "privoxy", "tinyproxy"), 3),
+    listed_row("100k", 100_000, ("squid", "privoxy", "tinyproxy"), 5),
+    listed_row("1m", 1_000_000, ("squid", "privoxy"), 12),
     Row(
         "start",
         "start of the process to the first response",

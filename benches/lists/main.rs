@@ -5,6 +5,7 @@
 //! cargo bench --bench lists -- --names 100000 --seed 7
 //! cargo bench --bench lists -- --write list.txt        the list itself, for another program
 //! cargo bench --bench lists -- --write list.txt --plain    only its names, each once
+//! cargo bench --bench lists -- --read list.txt --json      what this list costs, in one line
 //! ```
 
 #![allow(
@@ -19,10 +20,13 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Instant;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
+use serde_json::json;
 use threadgate::config::access::AccessOptions;
+use threadgate::policy::Access;
+use threadgate::policy::filter::Filter;
 
 use names::{Draw, distinct, name, write_list};
 
@@ -32,6 +36,8 @@ struct Options {
     loads: usize,
     write: Option<PathBuf>,
     plain: bool,
+    read: Option<PathBuf>,
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -45,7 +51,15 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { names: 1_000_000, seed: 1, loads: 5, write: None, plain: false };
+    let mut options = Options {
+        names: 1_000_000,
+        seed: 1,
+        loads: 5,
+        write: None,
+        plain: false,
+        read: None,
+        json: false,
+    };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word}: needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("'{text}' is no number"));
@@ -57,6 +71,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--loads" => options.loads = number(value()?)?.max(1) as usize,
             "--write" => options.write = Some(value()?.into()),
             "--plain" => options.plain = true,
+            "--read" => options.read = Some(value()?.into()),
+            "--json" => options.json = true,
             _ => return Err(format!("'{word}' is unknown; see the head of benches/lists/main.rs")),
         }
     }
@@ -64,30 +80,36 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
 }
 
 fn run(options: &Options) -> Result<(), String> {
+    if let Some(file) = &options.read {
+        return measure(options, file);
+    }
     let mut draw = Draw::new(options.seed);
     let names = distinct(options.names, &mut draw);
+    if let Some(file) = &options.write {
+        return write(options, &names, &mut draw, file).map_err(|e| wrong(file, &e));
+    }
     let dir = std::env::temp_dir().join(format!("threadgate-lists-{}", std::process::id()));
-    let file = options.write.clone().unwrap_or_else(|| dir.join("list.txt"));
-    let wrong = |e: io::Error| format!("{}: {e}", file.display());
-    if options.write.is_none() {
-        fs::create_dir_all(&dir).map_err(wrong)?;
-    }
-    write(options, &names, &mut draw, &file).map_err(wrong)?;
-    if options.write.is_some() {
-        return Ok(());
-    }
-    let hits: Vec<String> = (0..65_536)
-        .map(|_| {
-            let name = &names[draw.below(names.len())];
-            if draw.below(2) == 0 { name.clone() } else { format!("www.{name}") }
-        })
-        .collect();
-    drop(names);
-    let misses: Vec<String> = (0..65_536).map(|_| format!("www.{}", name(&mut draw))).collect();
-    let measured = measure(options, &file, &hits, &misses);
+    fs::create_dir_all(&dir).map_err(|e| wrong(&dir, &e))?;
+    let file = dir.join("list.txt");
+    let written = write(options, &names, &mut draw, &file).map_err(|e| wrong(&file, &e));
+    let measured = written.and_then(|()| elsewhere(&file));
     // What cannot be removed does not matter.
     let _ = fs::remove_dir_all(&dir);
     measured
+}
+
+fn wrong(file: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", file.display())
+}
+
+/// Measures in a process that has not made the list: memory that was freed there would be used
+/// again, and the list would seem to take less.
+fn elsewhere(file: &Path) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    words.extend(["--read".to_owned(), file.display().to_string()]);
+    let status = Command::new(program).args(words).status().map_err(|e| e.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("measuring: {status}")) }
 }
 
 fn write(options: &Options, names: &[String], draw: &mut Draw, file: &Path) -> io::Result<()> {
@@ -100,47 +122,109 @@ fn write(options: &Options, names: &[String], draw: &mut Draw, file: &Path) -> i
     to.flush()
 }
 
-fn measure(
-    options: &Options,
-    file: &Path,
-    hits: &[String],
-    misses: &[String],
-) -> Result<(), String> {
-    let text = file.to_str().ok_or("the directory for temporary files is not UTF-8")?.to_owned();
-    let access = AccessOptions { block_list: vec![text], ..AccessOptions::default() };
-    let mut kept = None;
-    let before = resident();
-    for number in 1..=options.loads {
-        let since = Instant::now();
-        let built = access.build(None).map_err(|wrong| wrong.message)?;
-        let took = since.elapsed();
-        // The one before is dropped behind the new one, as a reload does it.
-        kept = Some(built);
+/// What one load took, in seconds and MB.
+struct Load {
+    seconds: f64,
+    growth: f64,
+    peak: f64,
+}
+
+fn measure(options: &Options, file: &Path) -> Result<(), String> {
+    let (mut loads, access) = load(options.loads, file)?;
+    let (hits, misses) = asked(options, file).map_err(|e| wrong(file, &e))?;
+    let filter = access.filter.as_ref().ok_or("no list was read")?;
+    let (hit, found) = look_up(filter, &hits);
+    let (miss, wrongly) = look_up(filter, &misses);
+    if found != hits.len() || wrongly * 100 > misses.len() {
+        return Err(format!("{found} of {} names and {wrongly} others are listed", hits.len()));
+    }
+    if options.json {
+        loads.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let median = &loads[loads.len() / 2];
+        let list_mb = filter.octets() as f64 / 1e6;
         println!(
-            "load {number}: {:.3} s, resident growth {:.1} MB (peak {:.1} MB)",
-            took.as_secs_f64(),
-            resident().saturating_sub(before) as f64 / 1e3,
-            peak().saturating_sub(before) as f64 / 1e3,
+            "{}",
+            json!({
+                "names": filter.len(), "load_s": median.seconds, "list_mb": list_mb,
+                "hit_ns": hit, "miss_ns": miss,
+            })
+        );
+        return Ok(());
+    }
+    for (number, Load { seconds, growth, peak }) in loads.iter().enumerate() {
+        let number = number + 1;
+        println!(
+            "load {number}: {seconds:.3} s, resident growth {growth:.1} MB (peak {peak:.1} MB)"
         );
     }
-    let filter =
-        kept.as_ref().and_then(|access| access.filter.as_ref()).ok_or("no list was read")?;
     println!("names: {}, {:.1} MB", filter.len(), filter.octets() as f64 / 1e6);
-    for (what, hosts) in [("hit", hits), ("miss", misses)] {
-        let mut best = f64::INFINITY;
-        let mut found = 0;
-        for _ in 0..20 {
-            let since = Instant::now();
-            found = hosts
-                .iter()
-                .filter(|host| black_box(filter.find(black_box(host))).is_some())
-                .count();
-            best = best.min(since.elapsed().as_secs_f64() * 1e9 / hosts.len() as f64);
-        }
-        println!("lookup, {what}: {best:.0} ns ({found} of {} found)", hosts.len());
-    }
+    println!("lookup, hit: {hit:.0} ns ({found} of {} found)", hits.len());
+    println!("lookup, miss: {miss:.0} ns ({wrongly} of {} found)", misses.len());
     Ok(())
 }
+
+/// Names of the list or below one of them, and others.
+fn asked(options: &Options, file: &Path) -> io::Result<(Vec<String>, Vec<String>)> {
+    const ASKED: usize = 65_536;
+    let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
+    // As a request has them: in small letters, without a dot at the end.
+    let is_name = |line: &&str| {
+        line.contains('.')
+            && line
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+    };
+    let names: Vec<&str> = text.lines().filter(is_name).collect();
+    if names.is_empty() {
+        return Err(io::Error::other("has no names"));
+    }
+    // Other draws than those the list was made from.
+    let mut draw = Draw::new(options.seed + 1);
+    let hits = (0..ASKED).map(|_| {
+        let name = names[draw.below(names.len())];
+        if draw.below(2) == 0 { name.to_owned() } else { format!("www.{name}") }
+    });
+    let hits = hits.collect();
+    let misses = (0..ASKED).map(|_| format!("www.{}", name(&mut draw))).collect();
+    Ok((hits, misses))
+}
+
+/// Reads the list as a start or a reload does; the one before is dropped behind the new one.
+fn load(times: usize, file: &Path) -> Result<(Vec<Load>, Access), String> {
+    let text = file.to_str().ok_or("the list's path is not UTF-8")?.to_owned();
+    let options = AccessOptions { block_list: vec![text], ..AccessOptions::default() };
+    let before = resident();
+    let grown = |now: u64| now.saturating_sub(before) as f64 * 1024.0 / 1e6;
+    let (mut loads, mut kept) = (Vec::new(), None);
+    for _ in 0..times {
+        let since = Instant::now();
+        let built = options.build(None).map_err(|wrong| wrong.message)?;
+        let seconds = since.elapsed().as_secs_f64();
+        kept = Some(built);
+        loads.push(Load { seconds, growth: grown(resident()), peak: grown(peak()) });
+    }
+    Ok((loads, kept.ok_or("nothing was loaded")?))
+}
+
+/// Nanoseconds a lookup takes, and how many hosts were found. All hosts are gone through some times,
+/// and of each few the best time counts: turns of others on this processor are not in it.
+fn look_up(filter: &Filter, hosts: &[String]) -> (f64, usize) {
+    let mut best = vec![Duration::MAX; hosts.len().div_ceil(FEW)];
+    let mut found = 0;
+    for _ in 0..20 {
+        found = 0;
+        for (best, few) in best.iter_mut().zip(hosts.chunks(FEW)) {
+            let since = Instant::now();
+            found +=
+                few.iter().filter(|host| black_box(filter.find(black_box(host))).is_some()).count();
+            *best = since.elapsed().min(*best);
+        }
+    }
+    let sum: Duration = best.iter().sum();
+    (sum.as_secs_f64() * 1e9 / hosts.len() as f64, found)
+}
+
+const FEW: usize = 512;
 
 /// KiB of this process's own memory in use.
 fn resident() -> u64 {

@@ -107,6 +107,14 @@ class Documents(unittest.TestCase):
         self.data["rows"][0]["goals"][0]["met"] = False
         self.assertIn("| **not met**: 0.8 (8 µs; HAProxy 10) |", docs.targets(self.data))
 
+    def test_a_variant_is_compared_with_what_it_is_not(self):
+        taken = {"threadgate": [10.0], "threadgate-list": [10.1]}
+        goals = (Goal("cpu_us", 1.02, "threadgate"),)
+        subject = "threadgate-list"
+        measured = result(taken, proxies=tuple(taken), subject=subject, goals=goals)
+        table = docs.targets({"machine": MACHINE, "rows": [measured.entry()]})
+        self.assertIn("| CPU ≤ 1.02 × no list | **1.01** (10.1 µs; no list 10) |", table)
+
     def test_a_smoke_test_does_not_get_into_the_documents(self):
         self.data["rows"][0]["quick"] = True
         with self.assertRaisesRegex(BenchError, "--quick"):
@@ -141,6 +149,8 @@ class Documents(unittest.TestCase):
                 self.assertIn(metric, report.UNITS, each.name)
             for goal in each.goals:
                 self.assertIn(goal.metric, docs.GOALS, each.name)
+                if goal.peer == report.OURS:
+                    self.assertIn(each.subject, docs.WITHOUT, each.name)
                 if goal.peer not in (None, "best"):
                     self.assertIn(goal.peer, each.proxies, each.name)
             self.assertLessEqual(set(each.proxies), set(STARTERS), each.name)
