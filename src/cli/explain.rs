@@ -176,8 +176,14 @@ fn hello_name(text: &str) -> Result<String, Failure> {
 fn listener(named: Option<&str>, all: &[SocketAddr]) -> Result<u16, Failure> {
     let Some(text) = named else { return Ok(0) };
     let wrong = |e: String| Failure::usage(format!("--listener: {e}"));
-    let address = listen::parse(text).map_err(wrong)?;
-    let number = all.iter().position(|of| *of == address);
+    let (address, number) = match text.parse::<u16>() {
+        // A port is enough where it is one listener's.
+        Ok(port) => (text.to_owned(), all.iter().position(|of| of.port() == port)),
+        Err(_) => {
+            let address = listen::parse(text).map_err(wrong)?;
+            (address.to_string(), all.iter().position(|of| *of == address))
+        }
+    };
     number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| {
         let all: Vec<String> = all.iter().map(ToString::to_string).collect();
         wrong(format!("{address} is none of them; give one of {}", all.join(", ")))

@@ -384,6 +384,7 @@ fn it_asks_the_listener_that_is_named_with_the_rules_of_the_file() {
     let (verdict, rule) = of(":1", "a.example");
     assert_eq!(verdict, "denied", "{rule}");
     assert_eq!(of(":2", "a.example").0, "allowed");
+    assert_eq!(of("2", "a.example").0, "allowed");
     assert_eq!(of(":1", "b.example"), ("allowed".to_owned(), Value::Null));
     assert_eq!(of(":2", "b.example"), denied("nobody"));
 }
@@ -421,6 +422,7 @@ fn what_cannot_be_asked_is_a_usage_error() {
             &["GET", "http://a/", "--listener=:1"],
             "--listener: 127.0.0.1:1 is none of them; give one of 127.0.0.1:3128",
         ),
+        (&["GET", "http://a/", "--listener=1"], "--listener: 1 is none of them; give one of 127"),
         (&["GET", "http://a/", "--deny=..a"], "--deny: '..a' is no destination"),
     ] {
         let ended = explain(args);
