@@ -19,12 +19,12 @@
 //! - [`wire`]: HTTP/1 as octets; no socket, clock or thread.
 //! - [`error`]: why an exchange failed: whose side, which kind, which phase.
 //! - [`net`]: sockets, readiness, timers, names, dialing; no HTTP.
-//! - [`policy`]: who may go where.
+//! - [`policy`]: who may do what, how fast, and why.
 //! - [`observe`]: counters and the access log.
 //! - [`upstream`]: idle connections to the next server.
 //! - [`proxy`]: sessions, exchanges, flows, replies: what a worker does with a connection.
 //! - [`server`]: threads, queues, start and drain.
-//! - [`config`]: checked values of the command line.
+//! - [`config`]: checked values of command line, environment and file.
 //! - [`cli`]: the command line itself, and exit codes.
 //!
 //! `docs/architecture.md` has the drawings and the walks; `examples/` a whole program, and a test

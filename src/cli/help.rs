@@ -126,6 +126,8 @@ Usage: threadgate [serve] [OPTIONS]
                                     for GoAccess and its like
   threadgate --resolve www.example:127.0.0.1
                                     send a name somewhere else
+  threadgate --deny .ads.example --limit client:10mbit
+                                    refuse a name and what is below it; a rate for each
   threadgate -p 0 --port-file port --exit-after 10m
                                     a free port, for a script; it ends by itself
 
@@ -227,7 +229,7 @@ Traffic:
                                     [WHO:][DIRECTION=]RATE: 10mbit, client:down=1MB/s,
                                     user=ann:500kbit. RATE is bits (kbit, mbit, gbit) or
                                     octets (B/s, kB/s, KiB/s, ..) a second; DIRECTION is
-                                    down, to clients, or up (default: each of the two)
+                                    down, to clients, or up; without it both have RATE
       --limit-per WHO               who shares a rate that does not say: connection,
                                     client, user, destination or total (default total)
       --limit-requests N/s|N/m      requests of a client a second or minute, all at once
@@ -422,6 +424,7 @@ mod tests {
             ("threads", Some("four for each processor")),
             ("max-pipes", Some("a quarter of the connections, at most 256")),
             ("policy", Some("\"open\"")),
+            ("limit", None),
             ("open", None),
             ("port", None),
             ("hosts-file", None),
