@@ -132,7 +132,9 @@ impl Reload {
         self.readiness.lock().reloading();
         // Before anything is read: what changes meanwhile is another change.
         self.loaded = look(&self.files);
-        if let Err(failure) = self.take() {
+        let taken = self.take();
+        self.control.count_reload(taken.is_ok());
+        if let Err(failure) = taken {
             for line in failure.message.lines() {
                 log::error!("not reloaded: {line}");
             }

@@ -12,6 +12,9 @@ use super::measure::measures;
 /// Words of the classes of status codes; an exchange whose client was gone has none.
 pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// What becomes of a reload.
+pub const RELOADS: [&str; 2] = ["taken", "refused"];
+
 /// Words of the phases of an exchange, as the access log has them.
 pub const PHASES: [&str; 6] = ["request", "lookup", "connect", "send", "wait", "transfer"];
 
@@ -265,6 +268,8 @@ measures! {
         Gauge connects_pending: u64;
         /// Times a dial had to wait in line because too many connects to the address were pending.
         Counter connect_waits: u64;
+        /// Reloads of the configuration: put in force, or refused for something that was wrong.
+        Counter reloads: [u64; RELOADS.len()], by "result" in RELOADS;
         /// Access log lines dropped because nothing could be written.
         Counter log_lines_dropped: u64;
     }

@@ -106,6 +106,13 @@ impl Counters {
                 }),
             ),
             ("rule hits", Some(hits.to_string()).filter(|hits| !hits.is_empty())),
+            (
+                "reloads",
+                (self.reloads != [0; 2]).then(|| {
+                    let [taken, refused] = self.reloads;
+                    format!("{taken} taken, {refused} refused")
+                }),
+            ),
             rare("panics", self.panics),
             rare("access log lines dropped", self.log_lines_dropped),
         ];

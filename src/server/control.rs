@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,13 @@ impl Control {
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
         self.pool.ctx.policy.get()
+    }
+
+    /// Counts a reload: whether it was taken, or refused because something was wrong.
+    pub fn count_reload(&self, taken: bool) {
+        let [takes, refusals] = &self.pool.reloads;
+        let count = if taken { takes } else { refusals };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Opens the access log's file again, after it was moved away.

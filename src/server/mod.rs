@@ -304,6 +304,7 @@ impl Server {
             ready: Arc::new(ReadyQueue::new(threads)),
             birth: Birth { time: SystemTime::now(), moment: Instant::now(), places },
             serves: AtomicBool::new(false),
+            reloads: Default::default(),
         });
         // Each acceptor holds a permit while it waits in `accept`.
         let places = places + listeners.len().saturating_sub(1);

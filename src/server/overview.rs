@@ -33,6 +33,7 @@ impl Pool {
         let connecting = &self.ctx.dialer.connecting;
         snapshot.connect_waits = connecting.waits();
         snapshot.connects_pending = connecting.pending() as u64;
+        snapshot.reloads = self.reloads.each_ref().map(|count| count.load(Ordering::Relaxed));
         snapshot
     }
 }

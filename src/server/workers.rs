@@ -8,7 +8,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -42,6 +42,8 @@ pub struct Pool {
     pub birth: Birth,
     /// Set when all listeners accept.
     pub serves: AtomicBool,
+    /// Reloads that were taken, and that were refused.
+    pub reloads: [AtomicU64; 2],
 }
 
 /// Starts `count` workers named `worker-0`, `worker-1`, … They end on [`Message::Stop`].
