@@ -152,7 +152,7 @@ impl Reload {
         self.loaded.iter_mut().for_each(|(file, print)| {
             *print = known.get(file).copied().unwrap_or(*print);
         });
-        if new.written.is_empty() && !self.last.written.is_empty() {
+        if new.written.is_blank && !self.last.written.is_blank {
             let path = self.given.file.as_deref().unwrap_or("".as_ref()).display();
             return Err(Failure {
                 exit: Exit::Configuration,

@@ -76,13 +76,8 @@ pub struct Written {
     pub rules: Vec<WrittenRule>,
     /// `[[listeners]]`.
     pub listeners: Vec<WrittenListener>,
-}
-
-impl Written {
-    /// Whether it says nothing at all.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
+    /// There is nothing in it, not even a comment: perhaps it is being written.
+    pub is_blank: bool,
 }
 
 /// One of `[[listeners]]`.
@@ -165,7 +160,7 @@ pub fn parse(text: &str, path: &Path, known: &[Known]) -> (Written, Vec<Wrong>) 
     };
     let mut wrong: Vec<Wrong> =
         errors.iter().take(MOST_WRONG).map(|error| source.malformed(text, error)).collect();
-    let mut written = Written::default();
+    let mut written = Written { is_blank: text.trim().is_empty(), ..Written::default() };
     if wrong.is_empty() {
         source.document(table.get_ref(), &mut written, &mut wrong);
     }
