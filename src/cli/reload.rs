@@ -145,6 +145,7 @@ impl Reload {
 
     /// Reads everything, and then changes what can be changed.
     fn take(&mut self) -> Result<(), Failure> {
+        self.can_be_read_again()?;
         let new = self.given.effective()?;
         self.files = files(&self.given, &new);
         let known = std::mem::take(&mut self.loaded);
@@ -186,6 +187,21 @@ impl Reload {
             log::info!("{} was read again", file.display());
         }
         self.last = new;
+        Ok(())
+    }
+}
+
+impl Reload {
+    /// Whether the configuration file is one still. A pipe was read at the start, and would now be
+    /// waited for.
+    fn can_be_read_again(&self) -> Result<(), Failure> {
+        let Some(path) = &self.given.file else { return Ok(()) };
+        if fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+            let path = path.display();
+            let message =
+                format!("{path}: it is not a regular file, which cannot be read again; give one");
+            return Err(Failure { exit: Exit::Configuration, message });
+        }
         Ok(())
     }
 }

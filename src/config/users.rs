@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::wire::credentials::MAX_PART_OCTETS;
 
 /// The realm, unless another is given.
 pub const REALM: &str = "threadgate";
+/// How often a file that changes meanwhile is read.
+const ATTEMPTS: usize = 3;
 
 /// Who proves by what to be whom; every value of the command line is checked, the variables and files
 /// are not read yet.
@@ -180,9 +183,23 @@ fn parse(text: &str) -> Result<(&str, &str), String> {
 
 /// The octets of a file, one more than there may be at most.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut octets = Vec::new();
-    File::open(path)?.take(MOST_OCTETS as u64 + 1).read_to_end(&mut octets)?;
-    Ok(octets)
+    for _ in 0..ATTEMPTS {
+        // The writer of a FIFO would be waited for.
+        let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let before = file.metadata()?;
+        if !before.is_file() && !before.is_dir() {
+            return Err(io::Error::other(
+                "it is not a regular file; give one, since it is read again",
+            ));
+        }
+        let mut octets = Vec::new();
+        file.by_ref().take(MOST_OCTETS as u64 + 1).read_to_end(&mut octets)?;
+        let after = file.metadata()?;
+        if before.len() == after.len() && before.modified()? == after.modified()? {
+            return Ok(octets);
+        }
+    }
+    Err(io::Error::other("it changes while it is read; write it beside and rename it"))
 }
 
 #[cfg(test)]
