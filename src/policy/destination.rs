@@ -12,6 +12,7 @@
 //! are compared in lower case, without a dot at the end, and in ASCII: `müller.example` is read as
 //! `xn--mller-kva.example`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -80,7 +81,8 @@ impl Destination {
         if let Ok(network) = Network::parse(host) {
             return Ok(Self { what: What::Network(network), ports, text: text.into() });
         }
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = ascii(host).ok_or_else(|| wrong("is no destination"))?.to_ascii_lowercase();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.*?".contains(c);
         let rest = host.strip_prefix('.').unwrap_or(&host);
         if rest.is_empty()
@@ -137,6 +139,20 @@ impl Destination {
     }
 }
 
+/// A name in ASCII, as requests have it. Of a label in another script each octet counts: it cannot be
+/// a pattern.
+fn ascii(name: &str) -> Option<Cow<'_, str>> {
+    if name.is_ascii() {
+        return Some(name.into());
+    }
+    let labels = name.split('.').map(|label| match label.is_ascii() {
+        true => Some(Cow::from(label)),
+        false if label.contains(['*', '?']) => None,
+        false => idna::domain_to_ascii(label).ok().map(Cow::from),
+    });
+    Some(labels.collect::<Option<Vec<_>>>()?.join(".").into())
+}
+
 /// As it was written.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -189,6 +205,9 @@ mod tests {
             ("example.com", &["example.com"][..], &["www.example.com", "example.org"][..]),
             ("Example.COM.", &["example.com"], &["xexample.com"]),
             (".example.com", &["example.com", "a.b.example.com"], &["badexample.com", "com"]),
+            ("Müller.example:443", &["xn--mller-kva.example"], &["muller.example"]),
+            (".BU\u{308}cher.example.", &["a.xn--bcher-kva.example"], &["xn--bcher-kva.example2"]),
+            ("*.müller.*", &["a.xn--mller-kva.example"], &["xn--mller-kva.example"]),
             ("*.ads.*", &["x.ads.example", "a.b.ads.c"], &["ads.example", "x.ads"]),
             ("ads?.example", &["ads1.example"], &["ads.example", "ads12.example", "adsx.examples"]),
             ("re:^ads[0-9]+\\.", &["ads12.example"], &["xads1.example", "ads.example"]),
@@ -214,6 +233,8 @@ mod tests {
             "a..b",
             "..a",
             "a b",
+            "*müller.example",
+            "ü..example",
             "a/b",
             "http://a",
             "re:(",
