@@ -11,9 +11,11 @@
 )]
 
 mod access;
+mod access_load;
 mod access_log;
 mod admin;
 mod auth;
+mod bad_files;
 mod clients;
 mod config;
 mod connect;

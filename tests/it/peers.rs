@@ -64,6 +64,11 @@ impl Peer {
         }
     }
 
+    /// All that was received and not asked for.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+
     /// Forgets what was received and not asked for.
     pub(crate) fn discard(&mut self) {
         self.held.clear();
