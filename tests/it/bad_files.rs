@@ -13,11 +13,11 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::access_load::{Busy, Stops, fixed_threads};
 use crate::lifecycle::fails;
 use crate::peers::{Peer, Response, eventually};
 use crate::programs::{output, tool};
 use crate::proxies::Binary;
+use crate::soak_access::{Busy, Stops, fixed_threads};
 
 /// What stands where a file was.
 enum Bad<'a> {

@@ -24,7 +24,7 @@ use crate::proxies::{OK, proxy_with};
 use crate::servers::{Origin, somebody_waits};
 
 /// A proxy whose listener others could reach, asked over loopback.
-fn guarded(change: impl FnOnce(&mut Options)) -> (Server, SocketAddr) {
+pub(crate) fn guarded(change: impl FnOnce(&mut Options)) -> (Server, SocketAddr) {
     let proxy = proxy_with(|options| {
         options.listen = vec!["0.0.0.0:0".parse().unwrap()];
         change(options);
@@ -34,32 +34,32 @@ fn guarded(change: impl FnOnce(&mut Options)) -> (Server, SocketAddr) {
 }
 
 /// Rules as the command line has them.
-fn access(allow: &[&str], deny: &[&str]) -> Access {
+pub(crate) fn access(allow: &[&str], deny: &[&str]) -> Access {
     let words = |all: &[&str]| all.iter().map(|&word| word.to_owned()).collect();
     let options = AccessOptions { allow: words(allow), deny: words(deny), ..Default::default() };
     options.build(None).unwrap()
 }
 
-fn ask(client: &mut Peer, host: &str) -> Response {
+pub(crate) fn ask(client: &mut Peer, host: &str) -> Response {
     client.send(format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     client.read_response()
 }
 
-fn once(proxy: SocketAddr, host: &str) -> Response {
+pub(crate) fn once(proxy: SocketAddr, host: &str) -> Response {
     ask(&mut Peer::connect(proxy), host)
 }
 
-fn tunnel(proxy: SocketAddr, host: &str) -> Response {
+pub(crate) fn tunnel(proxy: SocketAddr, host: &str) -> Response {
     let mut client = Peer::connect(proxy);
     client.send(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     client.read_response()
 }
 
 /// A resolver that answers each time with the next of its answers, the last of them for ever.
-struct Answers(Mutex<Vec<Vec<IpAddr>>>, AtomicUsize);
+pub(crate) struct Answers(Mutex<Vec<Vec<IpAddr>>>, pub(crate) AtomicUsize);
 
 impl Answers {
-    fn new(answers: &[&[&str]]) -> Arc<Self> {
+    pub(crate) fn new(answers: &[&[&str]]) -> Arc<Self> {
         let ips = |all: &&[&str]| all.iter().map(|ip| ip.parse().unwrap()).collect();
         let answers = answers.iter().rev().map(ips).collect();
         Arc::new(Self(Mutex::new(answers), AtomicUsize::new(0)))
@@ -78,10 +78,10 @@ impl Resolve for Answers {
 }
 
 /// Somebody on another address of loopback with this port, whom nobody may connect to.
-struct Elsewhere(TcpListener);
+pub(crate) struct Elsewhere(TcpListener);
 
 impl Elsewhere {
-    fn new(ip: [u8; 4], port: u16) -> Self {
+    pub(crate) fn new(ip: [u8; 4], port: u16) -> Self {
         Self(TcpListener::bind((Ipv4Addr::from(ip), port)).unwrap())
     }
 }

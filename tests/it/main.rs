@@ -11,7 +11,6 @@
 )]
 
 mod access;
-mod access_load;
 mod access_log;
 mod admin;
 mod auth;
@@ -52,6 +51,7 @@ mod pool;
 mod process;
 mod programs;
 mod proxies;
+mod rebinding;
 mod regression;
 mod replies;
 mod responses;
@@ -60,6 +60,7 @@ mod servers;
 mod smuggling;
 mod sni;
 mod soak;
+mod soak_access;
 mod soak_mixed;
 mod splice;
 mod tools;
