@@ -273,6 +273,7 @@ impl Session {
                     turn,
                 );
                 if let Ok(Wanted::Later(until)) = wanted {
+                    exchange.trim(turn);
                     turn.ctx.spares.give(turn.spare, exchange);
                     return self.hold(until);
                 }

@@ -24,11 +24,11 @@ use crate::proxies::{Binary, OK, proxy_with, proxy_with_one_worker};
 use crate::servers::{Origin, Recorder, Untouched, listen};
 
 /// `Proxy-Authorization` of this user, as a line.
-fn proof(user: &str, password: &str) -> String {
+pub(crate) fn proof(user: &str, password: &str) -> String {
     format!("Proxy-Authorization: Basic {}\r\n", encode(user, password))
 }
 
-fn ask_with(client: &mut Peer, target: &str, lines: &str) -> Response {
+pub(crate) fn ask_with(client: &mut Peer, target: &str, lines: &str) -> Response {
     client.send(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n"));
     client.read_response()
 }
@@ -38,7 +38,7 @@ fn once(proxy: SocketAddr, target: &str, lines: &str) -> Response {
 }
 
 /// An origin server that answers whatever comes, for as long as it is there.
-struct Site(Arc<TcpListener>);
+pub(crate) struct Site(Arc<TcpListener>);
 
 impl Drop for Site {
     fn drop(&mut self) {
@@ -47,7 +47,7 @@ impl Drop for Site {
     }
 }
 
-fn origin() -> (Site, String) {
+pub(crate) fn origin() -> (Site, String) {
     let listener = Arc::new(listen());
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let accepting = Arc::clone(&listener);
@@ -68,7 +68,7 @@ fn origin() -> (Site, String) {
 }
 
 /// A client at another address of loopback.
-fn connect_from(ip: [u8; 4], to: SocketAddr) -> Peer {
+pub(crate) fn connect_from(ip: [u8; 4], to: SocketAddr) -> Peer {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
     socket.connect(&to.into()).unwrap();
@@ -76,24 +76,24 @@ fn connect_from(ip: [u8; 4], to: SocketAddr) -> Peer {
 }
 
 /// A hash of `secret` that takes some time: longer by half for each that it is more than 4.
-fn hash(cost: u32) -> String {
+pub(crate) fn hash(cost: u32) -> String {
     bcrypt::hash_with_salt("secret", cost, [9; 16]).unwrap().to_string()
 }
 
-fn hashed(users: &[(&str, u32)]) -> Option<Arc<Auth>> {
+pub(crate) fn hashed(users: &[(&str, u32)]) -> Option<Arc<Auth>> {
     let users = users.iter().map(|(name, cost)| {
         ((*name).into(), Secret::Hashed(Hash::parse(&hash(*cost)).expect("a hash")))
     });
     Some(Arc::new(Auth::new(users, "test")))
 }
 
-fn plain(users: &[(&str, &str)]) -> Option<Arc<Auth>> {
+pub(crate) fn plain(users: &[(&str, &str)]) -> Option<Arc<Auth>> {
     let secret = |password: &str| Secret::Plain(Plain(password.into()));
     let users = users.iter().map(|(name, password)| ((*name).into(), secret(password)));
     Some(Arc::new(Auth::new(users, "test")))
 }
 
-fn with(auth: Option<Arc<Auth>>) -> Server {
+pub(crate) fn with(auth: Option<Arc<Auth>>) -> Server {
     proxy_with(|options| options.access.auth = auth)
 }
 
@@ -470,7 +470,7 @@ fn users_from_anywhere_may_come_where_users_have_to_prove_it() {
 
 /// Everything is read again, and that is over.
 #[track_caller]
-fn reloaded(proxy: &Binary) {
+pub(crate) fn reloaded(proxy: &Binary) {
     let count = || {
         let said = proxy.stderr();
         said.matches(" users were read again: ").count()

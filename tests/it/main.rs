@@ -14,6 +14,7 @@ mod access;
 mod access_log;
 mod admin;
 mod auth;
+mod auth_line;
 mod bad_files;
 mod clients;
 mod config;
