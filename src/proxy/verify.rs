@@ -159,18 +159,80 @@ impl Shared {
                 log::error!("verifying a password panicked");
                 None
             });
-            self.questions.lock().remove(&(job.auth.number(), job.tag));
+            let mut questions = self.questions.lock();
+            let question = (job.auth.number(), job.tag);
+            // It may be somebody else's by now, of the same credentials.
+            if questions.get(&question).is_some_and(|asked| Arc::ptr_eq(asked, &job.question)) {
+                questions.remove(&question);
+            }
+            drop(questions);
             // Whoever still found the question in the table has joined it by now.
             job.question.answer(found);
         }
     }
 
     fn verify(&self, job: &Job) -> Option<u32> {
-        if !job.question.is_awaited() {
-            return None;
+        {
+            let mut questions = self.questions.lock();
+            if !job.question.is_awaited() {
+                // Now, while nobody can join it: who did would be told that the credentials are wrong.
+                questions.remove(&(job.auth.number(), job.tag));
+                return None;
+            }
         }
         let found = job.auth.verify(&job.read);
         job.auth.learn(job.tag, found, Instant::now());
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::poll::{Edge, Wake};
+    use crate::policy::auth::Secret;
+    use crate::policy::auth::failures::Failures;
+    use crate::policy::auth::hash::Hash;
+    use crate::wire::credentials;
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(&self, _: u32, _: Edge) -> bool {
+            true
+        }
+    }
+
+    fn owner() -> Owner {
+        Owner { who: Arc::new(Nobody), tag: 0 }
+    }
+
+    /// One user, whose password is `secret`.
+    fn users() -> Arc<Auth> {
+        let hash = bcrypt::hash_with_salt("secret", 4, [9; 16]).unwrap().to_string();
+        let secret = Secret::Hashed(Hash::parse(&hash).unwrap());
+        Arc::new(Auth::new([("alice".into(), secret)], "test"))
+    }
+
+    /// A job for this password, and the place of the one who asks.
+    fn job(shared: &Shared, auth: &Arc<Auth>, password: &str) -> (Job, Asked) {
+        let token = credentials::encode("alice", password);
+        let tag = auth.tag(token.as_bytes());
+        let read = credentials::decode(token.as_bytes()).unwrap();
+        let question = Arc::new(Verification::default());
+        let asked = question.join(owner());
+        shared.questions.lock().insert((auth.number(), tag), Arc::clone(&question));
+        let place = Arc::new(Failures::default()).ask([127, 0, 0, 1].into()).unwrap();
+        (Job { auth: Arc::clone(auth), tag, read, question, _place: place }, asked)
+    }
+
+    #[test]
+    fn nobody_can_join_what_is_not_computed() {
+        let (shared, auth) = (Shared::default(), users());
+        let (job, asked) = job(&shared, &auth, "secret");
+        drop(asked);
+        assert_eq!(shared.verify(&job), None);
+        let joined = shared.questions.lock().get(&(auth.number(), job.tag)).cloned();
+        assert!(joined.is_none(), "who comes now asks anew");
     }
 }
