@@ -175,6 +175,11 @@ impl Session {
         let State::Request { scanned, skipped, begun } = &mut self.state else {
             return Stepped::Again;
         };
+        if self.pending.is_some() && self.client.stream.broken().is_some() {
+            // Nobody is left to be told whose the request is.
+            self.pending = None;
+            return Stepped::Next(Next::Close);
+        }
         loop {
             let empty = leading_empty_lines(self.client.buffer.unread());
             if empty > 0 && *scanned == 0 {

@@ -1,12 +1,13 @@
 //! Users who wait for their password to be checked, beside others who guess.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use threadgate::config::access::AccessOptions;
 use threadgate::config::limits::LimitOptions;
 
-use crate::auth::{hashed, origin, proof};
-use crate::peers::{Peer, eventually_eq};
+use crate::auth::{ask_with, hashed, origin, plain, proof, with};
+use crate::peers::{Peer, eventually, eventually_eq};
 use crate::proxies::proxy_with;
 
 fn send(client: &mut Peer, url: &str, user: &str, password: &str) {
@@ -37,4 +38,33 @@ fn a_request_that_waited_for_its_password_leaves_no_connection_counted() {
         drop(clients);
         eventually_eq(|| proxy.stats().active_connections(), 0);
     }
+}
+
+/// Eight may wait at a time, each with a descriptor and a connection of those there are.
+#[test]
+fn a_client_that_resets_while_it_is_delayed_is_let_go_at_once() {
+    let (_origin, url) = origin();
+    let proxy = with(plain(&[("alice", "secret")]));
+    let mut first = Peer::connect(proxy.addr());
+    for n in 0..5 {
+        ask_with(&mut first, &url, &proof("alice", &format!("{n}")));
+    }
+    let mut guesses = 0;
+    let mut guess = || {
+        let mut client = Peer::connect(proxy.addr());
+        guesses += 1;
+        send(&mut client, &url, "alice", &format!("guess{guesses}"));
+        eventually_eq(|| proxy.stats().auth_delays, guesses);
+        client
+    };
+    let mut wrong = [guess(), guess(), guess()];
+    for client in &mut wrong {
+        assert_eq!(client.read_response().status, 407);
+    }
+    // Each of these waits for four seconds, the one that stays since before the others.
+    let mut stays = guess();
+    let gone = [guess(), guess(), guess(), guess()];
+    gone.into_iter().for_each(Peer::reset);
+    eventually(|| proxy.stats().active_connections() == 5);
+    assert!(!stays.has_something_within(Duration::from_millis(1)), "it waits still");
 }
