@@ -74,8 +74,7 @@ GOALS = {
     "allocs_get_64": "GET, 64 clients",
     "allocs_post": "POST",
     "off": "rate off by",
-    "hit_ns": "a listed name",
-    "miss_ns": "another",
+    "miss_ns": "lookup",
 }
 """What a goal bounds, in words."""
 
