@@ -1,6 +1,7 @@
 //! How often rules have decided, by where they are written.
 
-use std::fmt::{self, Write as _};
+use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use crate::policy::origin::Origins;
 
@@ -8,11 +9,17 @@ use crate::policy::origin::Origins;
 /// of files and named rules, and each is a series wherever numbers are stored.
 pub const MOST_SOURCES: usize = 200;
 
+/// Single rules that are told, those with most hits.
+pub const MOST_RULES: usize = 100;
+
 /// What the sum of the rest is called.
 const OTHERS: &str = "(other)";
 
 /// The key in JSON.
 pub const KEY: &str = "rule_hits";
+/// The key of single rules in JSON. In Prometheus there are none: which lines of a list are hit depends on
+/// clients, and each would be a series for good.
+pub const BUSIEST: &str = "busiest_rules";
 /// The name in Prometheus.
 const METRIC: &str = "threadgate_rule_hits_total";
 /// What is counted.
@@ -20,9 +27,13 @@ pub const HELP: &str = "Requests that rules have decided, by where the rules are
 /// What tells the numbers apart.
 pub const LABEL: &str = "source";
 
-/// Hits by source, in the order in which the sources became known, so that none changes its name.
+/// Hits by source, in the order in which the sources became known, so that none changes its name; and of
+/// single rules those that were hit most.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct RuleHits(Vec<(String, u64)>);
+pub struct RuleHits {
+    sources: Vec<(String, u64)>,
+    busiest: Vec<(String, u64)>,
+}
 
 impl RuleHits {
     /// As they are now.
@@ -49,12 +60,17 @@ impl RuleHits {
                 *sum += hits;
             }
         }
-        Self(all)
+        Self { sources: all, busiest: busiest(origins) }
+    }
+
+    /// Single rules as logs name them, most hits first.
+    pub fn busiest(&self) -> &[(String, u64)] {
+        &self.busiest
     }
 
     /// Each source with its hits.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.0.iter().map(|(source, hits)| (source.as_str(), *hits))
+        self.sources.iter().map(|(source, hits)| (source.as_str(), *hits))
     }
 
     /// Those that were hit, most hits first.
@@ -73,30 +89,62 @@ impl RuleHits {
         }
     }
 
-    /// Appends them as the members of a JSON object.
+    /// Appends them as members of a JSON object.
     pub(super) fn write_json(&self, out: &mut String) {
-        out.push('{');
-        for (i, (source, hits)) in self.iter().enumerate() {
-            let comma = if i > 0 { ", " } else { "" };
-            let _ = write!(out, "{comma}{}: {hits}", serde_json::Value::from(source));
-        }
-        out.push('}');
+        let _ = write!(out, "\"{KEY}\": ");
+        write_object(out, self.iter());
+        let _ = write!(out, ",\n\"{BUSIEST}\": ");
+        write_object(out, self.busiest.iter().map(|(rule, hits)| (rule.as_str(), *hits)));
+    }
+
+    /// The first ten sources: `12 --deny, 3 block.txt`.
+    pub(super) fn shown(&self) -> String {
+        shown(&self.ranked())
+    }
+
+    /// The first ten rules: `11 --deny:2, 3 block.txt:7, 1 --deny:1`.
+    pub(super) fn shown_busiest(&self) -> String {
+        let all: Vec<_> = self.busiest.iter().map(|(rule, hits)| (rule.as_str(), *hits)).collect();
+        shown(&all)
     }
 }
 
-/// The first ten: `12 --deny, 3 block.txt`.
-impl fmt::Display for RuleHits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 10;
-        let ranked = self.ranked();
-        for (i, (source, hits)) in ranked.iter().take(SHOWN).enumerate() {
-            write!(f, "{}{hits} {source}", if i > 0 { ", " } else { "" })?;
-        }
-        match ranked.len().saturating_sub(SHOWN) {
-            0 => Ok(()),
-            more => write!(f, ", and {more} more"),
-        }
+/// Each rule by its line; a source with hits that no line has accounts for the rest.
+fn busiest(origins: &Origins) -> Vec<(String, u64)> {
+    let lines = origins.hits_by_rule();
+    let mut of_source: HashMap<u16, u64> = HashMap::new();
+    for (rule, hits) in &lines {
+        *of_source.entry(rule.source).or_default() += hits;
     }
+    let rest = origins.hits().zip(0..).map(|((source, hits), number)| {
+        let of_lines = of_source.get(&number).copied().unwrap_or_default();
+        (source.to_string(), hits.saturating_sub(of_lines))
+    });
+    let lines = lines.iter().map(|(rule, hits)| (origins.name(*rule).to_string(), *hits));
+    let mut all: Vec<_> = rest.chain(lines).filter(|(_, hits)| *hits > 0).collect();
+    // By name, too, so that equal ones have an order.
+    all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    all.truncate(MOST_RULES);
+    all
+}
+
+fn shown(ranked: &[(&str, u64)]) -> String {
+    const SHOWN: usize = 10;
+    let first = ranked.iter().take(SHOWN).map(|(name, hits)| format!("{hits} {name}"));
+    let text = first.collect::<Vec<_>>().join(", ");
+    match ranked.len().saturating_sub(SHOWN) {
+        0 => text,
+        more => format!("{text}, and {more} more"),
+    }
+}
+
+fn write_object<'a>(out: &mut String, members: impl Iterator<Item = (&'a str, u64)>) {
+    out.push('{');
+    for (i, (name, hits)) in members.enumerate() {
+        let comma = if i > 0 { ", " } else { "" };
+        let _ = write!(out, "{comma}{}: {hits}", serde_json::Value::from(name));
+    }
+    out.push('}');
 }
 
 /// `text` as a label's value.
@@ -129,9 +177,29 @@ mod tests {
         assert_eq!(all[..5], first);
         assert_eq!(all[MOST_SOURCES], (OTHERS, 300 + 4 - MOST_SOURCES as u64));
         assert_eq!(hits.ranked()[..2], [(OTHERS, 104), ("--deny", 3)]);
-        let text = hits.to_string();
+        let text = hits.shown();
         assert!(text.starts_with("104 (other), 3 --deny, 1 list0, "), "{text}");
         assert!(text.ends_with(", and 188 more"), "{text}");
+        assert_eq!(hits.busiest().len(), MOST_RULES);
+    }
+
+    #[test]
+    fn single_rules_are_named_as_logs_name_them_and_all_hits_are_somebodys() {
+        let mut origins = Origins::default();
+        let [deny, methods, named] =
+            [Source::Option("--deny"), Source::Option("--methods"), Source::Named("mail".into())]
+                .map(|source| origins.add(source));
+        for (source, line, times) in [(deny, 1, 1), (deny, 2, 4), (methods, 0, 2), (named, 0, 3)] {
+            (0..times).for_each(|_| origins.hit(RuleId { source, line }));
+        }
+        origins.hit(RuleId::DEFAULT);
+        let hits = RuleHits::of(&origins);
+        let text = "4 --deny:2, 3 mail, 2 --methods, 1 --deny:1, 1 default";
+        assert_eq!(hits.shown_busiest(), text);
+        // They go on when the policy is read again.
+        let after = origins.clone();
+        after.hit(RuleId { source: deny, line: 1 });
+        assert!(RuleHits::of(&after).shown_busiest().contains(", 2 --deny:1, "));
     }
 
     #[test]
@@ -145,7 +213,7 @@ mod tests {
         let line = "threadgate_rule_hits_total{source=\"a \\\"b\\\" \\\\ {c}\\nd, e=ü\"} 0\n";
         assert!(text.ends_with(line), "{text}");
         hits.write_json(&mut json);
-        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(value[odd], 0, "{json}");
+        let value: serde_json::Value = serde_json::from_str(&format!("{{{json}}}")).unwrap();
+        assert_eq!(value[KEY][odd], 0, "{json}");
     }
 }

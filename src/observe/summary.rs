@@ -105,7 +105,8 @@ impl Counters {
                     format!("{refused} refused, {reported} reported")
                 }),
             ),
-            ("rule hits", Some(hits.to_string()).filter(|hits| !hits.is_empty())),
+            ("rule hits", Some(hits.shown()).filter(|hits| !hits.is_empty())),
+            ("busiest rules", Some(hits.shown_busiest()).filter(|rules| !rules.is_empty())),
             (
                 "reloads",
                 (self.reloads != [0; 2]).then(|| {

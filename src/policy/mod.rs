@@ -1,6 +1,6 @@
 //! Who may do what: one place decides, in a fixed order, and an answer always carries its reason.
 //!
-//! In reading order: [`origin`] (where a rule is written), [`network`] and [`destination`] (what it
+//! In reading order: [`origin`] (where a rule is written), [`hits`] (how often it decides), [`network`] and [`destination`] (what it
 //! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all), [`auth`] (who asks),
 //! [`url`] and [`response`] (what is said of messages), [`list`], [`domains`] and [`filter`] (lists of
 //! domains, how they are kept, what they say), [`guard`] (what holds without a rule), [`decide`] (the
@@ -19,6 +19,7 @@ pub mod domains;
 pub mod filter;
 pub mod guard;
 pub mod hello;
+pub mod hits;
 pub mod learn;
 pub mod limits;
 pub mod list;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::hits::Hits;
+
 /// Where rules come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
@@ -56,11 +58,12 @@ impl RuleId {
 pub struct Origins {
     all: Vec<(Source, Arc<AtomicU64>)>,
     said: Vec<Said>,
+    by_rule: Arc<Hits>,
 }
 
 impl Default for Origins {
     fn default() -> Self {
-        let mut origins = Self { all: Vec::new(), said: Vec::new() };
+        let mut origins = Self { all: Vec::new(), said: Vec::new(), by_rule: Arc::default() };
         // In the order of their numbers.
         origins.add(Source::BuiltIn("protected-mode"));
         origins.add(Source::BuiltIn("default"));
@@ -109,6 +112,12 @@ impl Origins {
         if let Some((_, hits)) = self.all.get(usize::from(rule.source)) {
             hits.fetch_add(1, Ordering::Relaxed);
         }
+        self.by_rule.hit(rule);
+    }
+
+    /// How often single rules with a line have decided, as far as they are counted.
+    pub fn hits_by_rule(&self) -> Vec<(RuleId, u64)> {
+        self.by_rule.all()
     }
 
     /// How often rules of each source have decided.

@@ -147,6 +147,8 @@ th:last-child{padding-right:0}";
 
 /// Sources of rules on the page, those with the most hits.
 const SOURCES: usize = 20;
+/// The same of single rules.
+const RULES: usize = 10;
 
 /// The overview for a person.
 fn page(report: &Report) -> String {
@@ -238,6 +240,12 @@ fn page(report: &Report) -> String {
     let _ = writeln!(html, "<tr><th>against a request<td>{denied}");
     for (source, hits) in report.rule_hits.ranked().into_iter().take(SOURCES) {
         let _ = writeln!(html, "<tr><th>{}<td>{}", escape(source), grouped(hits));
+    }
+    let busiest = report.rule_hits.busiest().iter().take(RULES);
+    let busiest: Vec<String> =
+        busiest.map(|(rule, hits)| format!("{} {}", grouped(*hits), escape(rule))).collect();
+    if !busiest.is_empty() {
+        let _ = writeln!(html, "<tr><th>busiest rules<td>{}", busiest.join("<br>"));
     }
     html.push_str(
         "</table>\n<h2>How long things took</h2>\n<table class=\"n\">\n\

@@ -128,15 +128,23 @@ fn hits_are_told_by_source_in_every_form() {
         let name = format!("threadgate_rule_hits_total{{source=\"{source}\"}}");
         assert_eq!(samples.get(&name), Some(&f64::from(hits)), "{source}");
     }
+    // Single rules by the names that they have in logs; the busiest first.
+    let busiest = serde_json::json!({"--deny:1": 2, "--allow:1": 1, "--deny:2": 1, "--methods": 1});
+    assert_eq!(stats["busiest_rules"], busiest);
     if let Some(theirs) = read_by_another(metrics.text()) {
         assert_eq!(theirs["threadgate_rule_hits_total{source=\"--deny\"}"], 3.0);
     }
     let page = ask(admin, "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n");
     assert!(page.text().contains("<tr><th>--deny<td>3\n"), "{}", page.text());
     assert!(page.text().contains("<th>against a request<td>4 refused, 0 reported\n"));
+    let busiest =
+        "<tr><th>busiest rules<td>2 --deny:1<br>1 --allow:1<br>1 --deny:2<br>1 --methods\n";
+    assert!(page.text().contains(busiest), "{}", page.text());
     eventually(|| {
         let said = proxy.snapshot();
-        said.contains("rule hits") && said.contains("  3 --deny, 1 --allow, 1 --methods\n")
+        said.contains("rule hits")
+            && said.contains("  3 --deny, 1 --allow, 1 --methods\n")
+            && said.contains("  2 --deny:1, 1 --allow:1, 1 --deny:2, 1 --methods\n")
     });
 }
 
