@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use rustix::process::Signal;
@@ -156,7 +157,7 @@ fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
     let elf = &fs::read(env!("CARGO_BIN_EXE_threadgate")).unwrap()[..9000];
     let (dir, missing) = ("it is a directory", "cannot read it: No such file or directory");
     let (no_file, io) = ("not a regular file", "cannot read it: Input/output error");
-    let rows: [(&str, Bad<'_>, &str, &str); 33] = [
+    let rows: [(&str, Bad<'_>, &str, &str); 34] = [
         ("block", Bad::Missing, "", missing),
         ("block", Bad::Directory, "", dir),
         ("block", Bad::Fifo, "", no_file),
@@ -187,6 +188,7 @@ fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
         ("names", Bad::File(&long), "", "it has more than 16 MiB"),
         ("threadgate.toml", Bad::Directory, "", dir),
         ("threadgate.toml", Bad::Link("/proc/self/mem"), "", io),
+        ("threadgate.toml", Bad::Text(b"\ndeny = 'a\0b'\n"), ":2", "invalid"),
         ("threadgate.toml", Bad::Text(elf), ":", "this line is not UTF-8"),
         ("threadgate.toml", Bad::Text(&utf16), ":1", "the file is UTF-16; save it as UTF-8"),
         ("threadgate.toml", Bad::File(&long), "", "it has more than 1 MiB"),
@@ -219,6 +221,35 @@ fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
     assert!(grown < 4 << 10, "{grown} KiB more than before");
     let peak = most_memory(&proxy).saturating_sub(most);
     assert!(peak < 64 << 10, "{peak} KiB more at one time");
+}
+
+/// With --watch the same is said once, and the next good file is taken.
+#[test]
+fn with_watch_a_file_that_cannot_be_used_is_named_once() {
+    let origin = Busy::kind();
+    let files = Files::new(origin.addr);
+    let config = files.path("threadgate.toml");
+    let proxy = Binary::start(&["-c", config.to_str().unwrap(), "--watch"]);
+    let mut client = Peer::connect(proxy.addr);
+    let bad = [("users", "users:1: "), ("block", "block:1: ")];
+    for (name, _) in bad {
+        files.spoil(name, &Bad::Text(b"<!DOCTYPE html>\n"));
+    }
+    // One is named at a time: the first that is read.
+    for (n, (name, says)) in bad.into_iter().enumerate() {
+        eventually(|| count(&proxy, "ERROR not reloaded") == n + 1);
+        eventually(|| count(&proxy, says) == 1);
+        assert_holds(&mut client, origin.addr, name);
+        if n == 0 {
+            // They are looked at meanwhile, and nothing has changed.
+            thread::sleep(Duration::from_millis(2500));
+            assert_eq!(count(&proxy, "ERROR not reloaded"), 1, "{}", proxy.stderr());
+        }
+        files.mend(name);
+    }
+    eventually(|| count(&proxy, ".toml was read again") == 1);
+    assert_eq!(count(&proxy, "ERROR not reloaded"), 2, "{}", proxy.stderr());
+    assert_holds(&mut client, origin.addr, "all of them");
 }
 
 /// A configuration out of a pipe cannot be read again, and nobody waits for another one.
