@@ -155,6 +155,11 @@ fn asked(words: &[String]) -> Result<(&str, &str), Failure> {
 /// What to write for a target that is none.
 fn advice(method: &str, url: &str) -> &'static str {
     match (method, url.contains("://")) {
+        // As a browser shows it; it does not send it so.
+        _ if !url.is_ascii() => {
+            "; write a host in its xn-- form, and of others the octets as %XX, as a browser sends them"
+        }
+        (_, true) if url.contains('#') => "; leave out # and what follows, as a browser does",
         ("CONNECT", true) => "; CONNECT takes HOST:PORT, and GET an https URL",
         ("CONNECT", false) => "; give HOST:PORT, such as example.com:443",
         (_, false) => "; give a whole URL, such as http://example.com/",

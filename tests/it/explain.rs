@@ -401,6 +401,8 @@ fn what_cannot_be_asked_is_a_usage_error() {
         (&["http://a/", "GET"], "explain: the method comes first; write GET http://a/"),
         (&["GET", "http://a/", "x"], "explain: 'x' is one word too many; one request at a time"),
         (&["CONNECT", "https://a/"], "; CONNECT takes HOST:PORT, and GET an https URL"),
+        (&["GET", "http://müller.example/"], "; write a host in its xn-- form, and of others"),
+        (&["GET", "http://a/#b"], "; leave out # and what follows, as a browser does"),
         (&["GET", "a.example"], "; give a whole URL, such as http://example.com/"),
         (&["GET", "http://a/", "--user="], "--user: '' is no name"),
         (&["CONNECT", "a:443", "--hello=192.0.2.1"], "--hello: '192.0.2.1' is not a host name"),
