@@ -41,11 +41,33 @@ pub struct Pending {
     until: Option<Instant>,
 }
 
+/// What a session keeps of who asks.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// What the request in hand waits for.
+    pending: Option<Box<Pending>>,
+    /// Half the tag of the credentials that were right on this connection last; zero if none were. These
+    /// are looked at again, but they are no guess.
+    proven: u64,
+}
+
+impl Proof {
+    /// Whether a request waits.
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// It waits for nothing any more.
+    pub fn settle(&mut self) {
+        self.pending = None;
+    }
+}
+
 /// Who asks, and what for it waits.
 pub(super) struct Caller<'a> {
     pub(super) asker: Asker,
     pub(super) waker: &'a Arc<dyn Wake>,
-    pub(super) pending: &'a mut Option<Box<Pending>>,
+    pub(super) proof: &'a mut Proof,
 }
 
 /// Finds out whose request it is, and leaves the name in the exchange. `Some` is when to come again at
@@ -86,13 +108,15 @@ fn weigh(
 ) -> Result<Option<Instant>, Error> {
     let tag = auth.tag(token);
     let client = caller.asker.address.ip();
-    match caller.pending.as_mut().map(|pending| &pending.delayed) {
+    let is_known = caller.proof.proven == tag.head();
+    match caller.proof.pending.as_ref().map(|pending| &pending.delayed) {
+        _ if is_known => {}
         None => match turn.ctx.failures.gate(client, tag, turn.now) {
             Gate::Open => {}
             Gate::Delayed(place, until) => {
                 turn.counters.count(|c| c.auth_delays += 1);
                 let delayed = Some((place, until));
-                *caller.pending = Some(Box::new(Pending { delayed, ..Pending::default() }));
+                caller.proof.pending = Some(Box::new(Pending { delayed, ..Pending::default() }));
                 return Ok(Some(until));
             }
             Gate::Full => {
@@ -122,11 +146,17 @@ fn weigh(
     match user {
         Ok(user) => {
             exchange.user.push_str(user);
-            turn.ctx.failures.right(client, tag);
-            *caller.pending = None;
+            if !is_known {
+                turn.ctx.failures.right(client, tag);
+                caller.proof.proven = tag.head();
+            }
+            caller.proof.pending = None;
             Ok(None)
         }
         Err(known) => {
+            if is_known {
+                caller.proof.proven = 0;
+            }
             turn.counters.count(|c| {
                 c.auth_failures += 1;
                 c.auth_cache_hits += u64::from(known == Known::Remembered);
@@ -144,7 +174,7 @@ fn weigh(
 
 /// What was answered to the question that the request waits for, if it is one about these users.
 fn answered<'a>(auth: &'a Auth, caller: &Caller<'_>) -> Option<Option<&'a str>> {
-    let (asked, number) = caller.pending.as_ref()?.asked.as_ref()?;
+    let (asked, number) = caller.proof.pending.as_ref()?.asked.as_ref()?;
     let answer = asked.answer().filter(|_| *number == auth.number())?;
     Some(auth.user(answer))
 }
@@ -158,7 +188,7 @@ fn verify(
     caller: &mut Caller<'_>,
     turn: &Turn<'_>,
 ) -> Result<Instant, Error> {
-    let pending = caller.pending.get_or_insert_default();
+    let pending = caller.proof.pending.get_or_insert_default();
     let until = *pending.until.get_or_insert(turn.now + PATIENCE);
     if turn.now >= until {
         return Err(busy("the password could not be checked in time"));
@@ -192,7 +222,7 @@ fn refuse(
     exchange: &mut Exchange,
     turn: &Turn<'_>,
 ) -> Error {
-    *caller.pending = None;
+    caller.proof.pending = None;
     exchange.rule = Some(RuleId::AUTH);
     turn.policy.origins.hit(RuleId::AUTH);
     if error.status() == 407 {

@@ -16,7 +16,7 @@ use crate::wire::{
     Slots, Target, Version,
 };
 
-use super::auth::{Caller, Pending};
+use super::auth::{Caller, Proof};
 use super::connect::looped;
 use super::exchange::Exchange;
 use super::facts::{Destination, Facts};
@@ -75,16 +75,16 @@ impl fmt::Display for Asker {
 static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
 
 /// Reads the head that is `octets` and prepares `exchange` for it. `waker` is told when
-/// one that is to be looked at [`Later`](Wanted::Later) can be decided, and `pending` is kept until then.
+/// one that is to be looked at [`Later`](Wanted::Later) can be decided, and `proof` has what it waits for.
 ///
 /// # Errors
 ///
-/// The request is refused: reply, and close.
+/// The request is refused: reply, and close unless it was understood.
 pub fn prepare(
     octets: &[u8],
     asker: Asker,
     waker: &Arc<dyn Wake>,
-    pending: &mut Option<Box<Pending>>,
+    proof: &mut Proof,
     exchange: &mut Exchange,
     turn: &mut Turn<'_>,
 ) -> Result<Wanted, Error> {
@@ -116,7 +116,7 @@ pub fn prepare(
         };
         return Ok(reply(&answer.reply(), &head, exchange, turn));
     }
-    let mut caller = Caller { asker, waker, pending };
+    let mut caller = Caller { asker, waker, proof };
     match head.target {
         Target::Origin(path) => {
             access::come_in(&head, asker, exchange, turn)?;

@@ -29,7 +29,7 @@ use crate::policy::tally::Line;
 use crate::wire::head::{find_end, leading_empty_lines};
 use crate::wire::{Framing, Method};
 
-use super::auth::Pending;
+use super::auth::Proof;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
 use super::flow::End;
 use super::foreign::foreign;
@@ -89,8 +89,8 @@ pub struct Session {
     open: bool,
     asker: Asker,
     waker: Arc<dyn Wake>,
-    /// What the request in hand waits for.
-    pending: Option<Box<Pending>>,
+    /// Who asks, as far as that was shown.
+    proof: Proof,
     /// For the client and the upstream.
     habits: [Habit; 2],
     /// Patience has failed once.
@@ -129,7 +129,7 @@ impl Session {
             open: false,
             asker,
             waker,
-            pending: None,
+            proof: Proof::default(),
             habits: [habit; 2],
             impatient: false,
             waiting: Waiting::new(),
@@ -175,9 +175,9 @@ impl Session {
         let State::Request { scanned, skipped, begun } = &mut self.state else {
             return Stepped::Again;
         };
-        if self.pending.is_some() && self.client.stream.broken().is_some() {
+        if self.proof.is_pending() && self.client.stream.broken().is_some() {
             // Nobody is left to be told whose the request is.
-            self.pending = None;
+            self.proof.settle();
             return Stepped::Next(Next::Close);
         }
         loop {
@@ -269,21 +269,15 @@ impl Session {
         let wanted = match head {
             Ok(length) => {
                 let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
-                let wanted = prepare(
-                    octets,
-                    self.asker,
-                    &self.waker,
-                    &mut self.pending,
-                    &mut exchange,
-                    turn,
-                );
+                let wanted =
+                    prepare(octets, self.asker, &self.waker, &mut self.proof, &mut exchange, turn);
                 if let Ok(Wanted::Later(until)) = wanted {
                     exchange.trim(turn);
                     turn.ctx.spares.give(turn.spare, exchange);
                     return self.hold(until);
                 }
                 self.client.buffer.consume(length);
-                self.pending = None;
+                self.proof.settle();
                 wanted
             }
             Err(e) => {

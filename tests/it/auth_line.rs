@@ -6,7 +6,7 @@ use std::time::Duration;
 use threadgate::config::access::AccessOptions;
 use threadgate::config::limits::LimitOptions;
 
-use crate::auth::{ask_with, hashed, origin, plain, proof, with};
+use crate::auth::{ask_with, hashed, once, origin, plain, proof, with};
 use crate::peers::{Peer, eventually, eventually_eq};
 use crate::proxies::proxy_with;
 
@@ -67,4 +67,44 @@ fn a_client_that_resets_while_it_is_delayed_is_let_go_at_once() {
     gone.into_iter().for_each(Peer::reset);
     eventually(|| proxy.stats().active_connections() == 5);
     assert!(!stays.has_something_within(Duration::from_millis(1)), "it waits still");
+}
+
+/// Everybody behind one address is one client, whose guesses then wait. Who has shown there whom it is does not.
+#[test]
+fn one_guesser_keeps_no_known_user_of_the_same_address_out() {
+    let (_origin, url) = origin();
+    let names: Vec<String> = (0..8).map(|n| format!("user{n}")).collect();
+    let users: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "secret")).collect();
+    let proxy = with(plain(&users));
+    let mut kept = Peer::connect(proxy.addr());
+    for (user, _) in &users[1..] {
+        assert_eq!(once(proxy.addr(), &url, &proof(user, "secret")).status, 200);
+    }
+    assert_eq!(ask_with(&mut kept, &url, &proof("user0", "secret")).status, 200);
+    for n in 0..8 {
+        let line = proof("user1", &format!("{n}"));
+        let refused = once(proxy.addr(), &url, &line).status;
+        assert_eq!(refused, 407);
+    }
+    // As many as may wait, for four seconds each.
+    let before = proxy.stats().auth_delays;
+    let mut guessers: Vec<Peer> = (0..8).map(|_| Peer::connect(proxy.addr())).collect();
+    for (n, client) in guessers.iter_mut().enumerate() {
+        send(client, &url, "user1", &format!("guess{n}"));
+    }
+    eventually_eq(|| proxy.stats().auth_delays, before + 8);
+    for _ in 0..2 {
+        assert_eq!(ask_with(&mut kept, &url, &proof("user0", "secret")).status, 200);
+        for (user, _) in &users {
+            assert_eq!(once(proxy.addr(), &url, &proof(user, "secret")).status, 200, "{user}");
+        }
+    }
+    // Who has not is one of those who guess, and the same connection with another password as well.
+    let other = once(proxy.addr(), &url, &proof("user1", "other"));
+    assert_eq!((other.status, other.field("retry-after")), (429, Some("5")));
+    assert_eq!(ask_with(&mut kept, &url, &proof("user0", "other")).status, 429);
+    assert_eq!(proxy.stats().auth_delays, before + 8, "nobody who is known has waited");
+    for client in &mut guessers {
+        assert!(!client.has_something_within(Duration::from_millis(1)), "they wait still");
+    }
 }

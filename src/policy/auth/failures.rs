@@ -4,20 +4,22 @@
 //! after a delay, which doubles up to [`LONGEST_DELAY`]; a wrong answer is forgotten after
 //! [`FORGOTTEN`]. No more than [`MOST_DELAYED`] of its requests wait at a time: what comes beside them is refused
 //! unseen. So guessing from one address gets to two attempts a second, whatever the
-//! number of connections. Credentials that this client has proven before do not wait: somebody else's
-//! guesses from the same address are not to keep a user out.
+//! number of connections. Credentials that were right from this client before ([`proven`](super::proven)) do not wait:
+//! somebody else's guesses from the same address are not to keep a user out.
 //!
 //! An IPv6 client is its /64 network: it can have any address in it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::proven::Proven;
 use super::tag::Tag;
+use crate::policy::limits::client_key;
 
 /// Wrong answers that cost nothing.
 pub const FREE: u32 = 5;
@@ -32,7 +34,7 @@ pub const MOST_DELAYED: u32 = 8;
 /// Hashes that are computed for one client at a time.
 pub const MOST_ASKED: u32 = 64;
 /// Clients that are remembered. Beyond it the one whose last wrong answer is longest ago is
-/// forgotten. 150 octets each.
+/// forgotten. 130 octets each.
 pub const MOST_CLIENTS: usize = 4096;
 /// Between two lines that say that somebody guesses.
 const QUIET: Duration = Duration::from_secs(10);
@@ -43,6 +45,7 @@ pub struct Failures {
     table: Mutex<Table>,
     /// How many there are: most of the time none.
     clients: AtomicUsize,
+    proven: Proven,
 }
 
 #[derive(Debug, Default)]
@@ -58,8 +61,6 @@ struct Client {
     /// When the last of them was, and which.
     last: Option<(Instant, u64)>,
     said: bool,
-    proven: [u64; 4],
-    next: usize,
     delayed: u32,
     asked: u32,
 }
@@ -106,7 +107,7 @@ impl Failures {
 
     #[cold]
     fn delay(self: &Arc<Self>, client: IpAddr, tag: Tag, now: Instant) -> Gate {
-        let client = network(client);
+        let client = client_key(client);
         let mut table = self.table.lock();
         self.sweep(&mut table, now);
         let Some(known) = table.clients.get_mut(&client) else { return Gate::Open };
@@ -114,7 +115,7 @@ impl Failures {
         let Some(over) = known.wrong.checked_sub(FREE) else {
             return Gate::Open;
         };
-        if known.proven.contains(&tag.head()) {
+        if self.proven.contains(client, tag) {
             return Gate::Open;
         }
         if known.delayed >= MOST_DELAYED {
@@ -127,7 +128,7 @@ impl Failures {
 
     /// A place for one more hash that is computed for this client; `None` if it has too many.
     pub fn ask(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
-        let client = network(client);
+        let client = client_key(client);
         let mut table = self.table.lock();
         let known = self.client(&mut table, client);
         if known.asked >= MOST_ASKED {
@@ -146,9 +147,11 @@ impl Failures {
         begun: Instant,
         now: Instant,
     ) -> Option<Guessing> {
+        let client = client_key(client);
+        self.proven.remove(client, tag);
         let mut table = self.table.lock();
         let said = table.said;
-        let known = self.client(&mut table, network(client));
+        let known = self.client(&mut table, client);
         known.forget(now);
         if known.last.is_some_and(|(last, which)| which == tag.head() && begun <= last) {
             return None;
@@ -165,25 +168,9 @@ impl Failures {
         Some(Guessing(count))
     }
 
-    /// Credentials with this tag were right.
-    #[inline]
+    /// Credentials with this tag were right, on a connection that had not shown them before.
     pub fn right(&self, client: IpAddr, tag: Tag) {
-        if self.clients.load(Ordering::Relaxed) > 0 {
-            self.note_right(client, tag);
-        }
-    }
-
-    #[cold]
-    fn note_right(&self, client: IpAddr, tag: Tag) {
-        let mut table = self.table.lock();
-        let Some(known) = table.clients.get_mut(&network(client)) else { return };
-        if !known.proven.contains(&tag.head()) {
-            let next = known.next % known.proven.len();
-            if let Some(place) = known.proven.get_mut(next) {
-                *place = tag.head();
-            }
-            known.next += 1;
-        }
+        self.proven.insert(client_key(client), tag);
     }
 
     fn client<'t>(&self, table: &'t mut Table, client: IpAddr) -> &'t mut Client {
@@ -257,14 +244,6 @@ impl Drop for Place {
             table.clients.remove(&self.client);
             self.of.clients.store(table.clients.len(), Ordering::Relaxed);
         }
-    }
-}
-
-/// What a client is told by.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
-        v4 => v4,
     }
 }
 
@@ -374,6 +353,33 @@ mod tests {
         assert!(matches!(failures.gate(client, tags[0], now), Gate::Open));
         assert!(matches!(failures.gate(client, tags[1], now), Gate::Delayed(..)));
         assert!(matches!(failures.gate(ip("192.0.2.9"), tags[1], now), Gate::Open));
+    }
+
+    #[test]
+    fn many_users_of_one_address_are_known_before_anybody_guesses() {
+        let failures = Arc::new(Failures::default());
+        let (tags, now, client) = (tags(100), Instant::now(), ip("192.0.2.1"));
+        let (users, guesses) = tags.split_at(50);
+        users.iter().for_each(|tag| failures.right(client, *tag));
+        assert_eq!(failures.clients.load(Ordering::Relaxed), 0, "nobody was wrong");
+        for tag in guesses {
+            failures.wrong(client, *tag, now, now);
+        }
+        let waiting: Vec<Gate> =
+            guesses.iter().map(|tag| failures.gate(client, *tag, now)).collect();
+        assert!(matches!(waiting.last(), Some(Gate::Full)));
+        for (n, tag) in users.iter().enumerate() {
+            assert!(matches!(failures.gate(client, *tag, now), Gate::Open), "user {n}");
+        }
+        // It was known there only.
+        failures.wrong(ip("192.0.2.2"), users[0], now, now);
+        for tag in guesses {
+            failures.wrong(ip("192.0.2.2"), *tag, now, now);
+        }
+        assert!(matches!(failures.gate(ip("192.0.2.2"), users[1], now), Gate::Delayed(..)));
+        // A password that is not right any more is as good as any other guess.
+        failures.wrong(client, users[0], now, now);
+        assert!(matches!(failures.gate(client, users[0], now), Gate::Full));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`hash`] (how a password is kept), [`file`](mod@file) (users of a file), [`tag`] (credentials
 //! without the credentials), [`results`] (what tokens turned out to be worth), [`failures`] (clients
-//! that guess). [`Auth`] is the users of a listener, a value that never changes but for what it
+//! that guess), [`proven`] (and who is known beside them). [`Auth`] is the users of a listener, a value that never changes but for what it
 //! remembers.
 //!
 //! A request's token is compared by its tag, a keyed hash, in constant time. Users whose password is
@@ -14,6 +14,7 @@
 pub mod failures;
 pub mod file;
 pub mod hash;
+pub mod proven;
 pub mod results;
 pub mod tag;
 
@@ -55,7 +56,7 @@ pub struct Auth {
     number: u64,
     /// The value of `Proxy-Authenticate`.
     challenge: Box<str>,
-    key: Key,
+    key: &'static Key,
     /// By name.
     users: Vec<(Box<str>, Option<Hash>)>,
     /// The tokens of users known in plain, and which user that is.
@@ -97,7 +98,7 @@ impl Auth {
     /// Users, none twice, who are asked for in the name of `realm`.
     pub fn new(users: impl IntoIterator<Item = (Box<str>, Secret)>, realm: &str) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let key = Key::draw();
+        let key = Key::of_process();
         let mut tokens = Vec::new();
         let mut all: Vec<(Box<str>, Option<Hash>)> = Vec::new();
         for (name, secret) in users {

@@ -1,6 +1,7 @@
 //! Credentials as a number that says nothing about them.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use siphasher::sip128::SipHasher24;
 use subtle::ConstantTimeEq;
@@ -15,6 +16,12 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
+    /// The one of this process: the same token has the same tag after a reload.
+    pub fn of_process() -> &'static Self {
+        static KEY: LazyLock<Key> = LazyLock::new(Key::draw);
+        &KEY
+    }
+
     /// Draws one.
     pub fn draw() -> Self {
         let mut key = [0; 16];
