@@ -59,6 +59,16 @@ impl End {
         if self.allowed > LIMITED { 0 } else { std::mem::take(&mut self.allowed) }
     }
 
+    /// The same for what has not been received yet: what has stays allowed until it is charged.
+    pub fn settle_unreceived(&mut self) -> i64 {
+        if self.allowed > LIMITED {
+            return 0;
+        }
+        let left = (self.allowed - self.buffer.len() as i64).max(0);
+        self.allowed -= left;
+        left
+    }
+
     /// Whether nothing may be received before more is allowed.
     pub fn is_dry(&self) -> bool {
         self.allowed <= self.buffer.len() as i64

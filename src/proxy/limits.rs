@@ -109,9 +109,11 @@ impl Limited {
     /// Gives back what was allowed and is not needed now.
     fn settle(&mut self, direction: Direction, end: &mut End, now: Instant) {
         let left = end.settle();
-        if let Some(share) = &mut self.share
-            && left != i64::MAX
-        {
+        self.give_back(direction, left, now);
+    }
+
+    fn give_back(&mut self, direction: Direction, left: i64, now: Instant) {
+        if let Some(share) = &mut self.share {
             share.settle(direction, left, now);
         }
     }
@@ -334,14 +336,20 @@ impl Exchange {
         let (Some(limited), Some(upstream)) = (&mut self.limited, &mut self.upstream) else {
             return Ok(true);
         };
-        Ok(!upstream.end.is_dry()
-            || limited.refill(Direction::Down, None, &mut upstream.end, turn)?)
+        // What was received before there was a limit may be more than one portion.
+        while upstream.end.is_dry() {
+            if !limited.refill(Direction::Down, None, &mut upstream.end, turn)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Gives back what was allowed for a response's head, since none comes now.
     pub(super) fn settle_response(&mut self, turn: &Turn<'_>) {
         if let (Some(limited), Some(upstream)) = (&mut self.limited, &mut self.upstream) {
-            limited.settle(Direction::Down, &mut upstream.end, turn.now);
+            let left = upstream.end.settle_unreceived();
+            limited.give_back(Direction::Down, left, turn.now);
         }
     }
 

@@ -159,6 +159,37 @@ fn heads_and_small_responses_count_too() {
 }
 
 #[test]
+fn a_head_larger_than_what_is_let_through_at_a_time_comes_whole() {
+    for (octets, limit, rate) in [
+        (600, "down=2kB/s", 2_000),
+        (2_000, "down=10kB/s", 10_000),
+        (9_000, "client:down=50kB/s", 50_000),
+        (20_000, "connection:down=100kB/s", 100_000),
+    ] {
+        let filler = "x".repeat(octets);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: {filler}\r\n\r\nok");
+        let origin = Origin::script(1, move |peer| {
+            for _ in 0..3 {
+                peer.read_head();
+                peer.send(&head);
+            }
+        });
+        let proxy = limited(&[limit]);
+        let mut client = Peer::connect(proxy.addr());
+        let started = Instant::now();
+        for _ in 0..3 {
+            client.send(get_request(origin.addr, "/"));
+            let response = client.read_response();
+            assert_eq!(response.status, 200, "{octets} {limit}: {}", response.head);
+            assert_eq!(response.content, b"ok");
+        }
+        let least = Duration::from_secs_f64((3 * octets) as f64 / rate as f64 * 0.9 - 0.2);
+        assert!(started.elapsed() >= least, "{octets} {limit}: {:?}", started.elapsed());
+        origin.join();
+    }
+}
+
+#[test]
 fn a_tunnel_has_its_rates_in_both_directions() {
     let octets = 100_000;
     let origin = Origin::script(1, move |peer| {
