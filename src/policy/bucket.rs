@@ -35,12 +35,14 @@ pub struct Bucket {
     paid: Nanos,
     /// The rate that was calculated with.
     rate: u64,
+    /// The place of the one who has moved up last.
+    moved: Nanos,
 }
 
 impl Default for Bucket {
     fn default() -> Self {
         // Long ago: a new one has all the credit there can be.
-        Self { paid: Nanos::MIN / 2, rate: 0 }
+        Self { paid: Nanos::MIN / 2, rate: 0, moved: Nanos::MAX }
     }
 }
 
@@ -84,6 +86,35 @@ impl Bucket {
         self.paid = self.paid.saturating_sub(time(octets, rate));
     }
 
+    /// Gives back what somebody who leaves the line has not used: those behind it may move up.
+    pub fn leave(&mut self, octets: u64, rate: u64, now: Nanos) {
+        self.give_back(octets, rate, now);
+        self.moved = Nanos::MAX;
+    }
+
+    /// From when octets that are reserved from `at` on could be used, now that others may have given
+    /// back theirs. Those who stand behind the end of the line move up, the first that looks to its end,
+    /// the next in front of that one: the freed time is used once.
+    pub fn sooner(&mut self, octets: u64, rate: u64, at: Nanos, now: Nanos) -> Nanos {
+        self.follow(rate, now);
+        if self.moved <= now {
+            self.moved = Nanos::MAX;
+        }
+        let long = time(octets, rate);
+        let alone = self.paid.saturating_sub(long) <= now;
+        match (alone, at >= self.paid) {
+            (true, _) => now,
+            (false, true) => self.paid.min(self.moved).saturating_sub(long).max(now),
+            (false, false) => at,
+        }
+    }
+
+    /// Moves what is reserved already to that moment.
+    pub fn move_up(&mut self, octets: u64, rate: u64, to: Nanos) {
+        self.paid = self.paid.max(to.saturating_add(time(octets, rate)));
+        self.moved = to;
+    }
+
     /// Takes one of `burst` that there may be at once and come back over `period`.
     ///
     /// # Errors
@@ -115,6 +146,7 @@ impl Bucket {
             self.paid = now.saturating_add(Nanos::try_from(owed).unwrap_or(Nanos::MAX / 4));
         }
         self.rate = rate;
+        self.moved = Nanos::MAX;
     }
 }
 

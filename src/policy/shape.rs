@@ -25,6 +25,9 @@ use super::tally::{Line, MOST_REMEMBERED, Place, Table, Tally};
 const FIRST: u64 = 4 * 1024;
 /// How soon to look again whether octets lent to others came back.
 const AGAIN: Duration = Duration::from_millis(10);
+/// How soon one who waits for longer looks whether its turn comes sooner: others have left, or another
+/// policy holds.
+const LOOK: Duration = Duration::from_secs(1);
 /// The counts of one group of listeners.
 #[derive(Debug)]
 struct Tables {
@@ -196,15 +199,19 @@ impl Shaper {
         line: &Line,
         now: Instant,
     ) {
-        if !Arc::ptr_eq(&share.limits, limits) {
-            share.limits = Arc::clone(limits);
-            self.find_parts(share, who, line, self.nanos(now));
+        if share.goes_by(limits) {
+            return;
+        }
+        share.limits = Arc::clone(limits);
+        let before = std::mem::take(&mut share.parts);
+        self.find_parts(share, who, line, self.nanos(now));
+        for direction in Direction::ALL {
+            share.move_over(direction, &before, now);
         }
     }
 
     fn find_parts(&self, share: &mut Share, who: &Who<'_>, line: &Line, now: Nanos) {
         let limits = &share.limits;
-        share.parts.clear();
         let tables = self.tables(limits.group);
         let pause = pause(limits);
         for per in Per::ALL {
@@ -232,6 +239,10 @@ impl Shaper {
 
 fn nanos(time: Duration) -> Nanos {
     Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX / 4)
+}
+
+fn later(now: Instant, nanos: Nanos) -> Instant {
+    now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
 /// After how long without a request a client has all of them again.
@@ -322,6 +333,11 @@ impl Part {
 }
 
 impl Share {
+    /// Whether it is held to these.
+    pub fn goes_by(&self, limits: &Arc<Limits>) -> bool {
+        Arc::ptr_eq(&self.limits, limits)
+    }
+
     /// What it is held to.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -357,7 +373,7 @@ impl Share {
     ) -> (Grant, Duration) {
         let (grant, waited) = self.grant(direction, exactly, now);
         *of(&mut self.dry, direction) = match grant {
-            Grant::At(at) => Some(at),
+            Grant::At(at) => Some(at.min(now + LOOK)),
             Grant::Now(_) | Grant::Never => None,
         };
         (grant, waited)
@@ -372,12 +388,15 @@ impl Share {
         let way = of(&mut self.ways, direction);
         let mut waited = Duration::ZERO;
         let octets = match way.waits.take() {
-            Some(waits) if waits.at > now => {
-                let at = waits.at;
-                way.waits = Some(waits);
-                return (Grant::At(at), waited);
-            }
-            Some(waits) => {
+            Some(mut waits) => {
+                if waits.at > now {
+                    waits.at = self.look(direction, waits.octets, waits.at, now);
+                }
+                if waits.at > now {
+                    let at = waits.at;
+                    of(&mut self.ways, direction).waits = Some(waits);
+                    return (Grant::At(at), waited);
+                }
                 waited = now.saturating_duration_since(waits.since);
                 waits.octets
             }
@@ -460,7 +479,53 @@ impl Share {
             let Some(rate) = part.rate(direction) else { continue };
             from = from.max(part.tally.with(direction, |b| b.reserve(octets, rate, at)));
         }
-        now + Duration::from_nanos(u64::try_from(from - at).unwrap_or(0))
+        later(now, from - at)
+    }
+
+    /// From when what is reserved from `at` on may be used, now that others may have given back theirs.
+    fn look(&self, direction: Direction, octets: u64, at: Instant, now: Instant) -> Instant {
+        let (then, start) = (self.nanos(at), self.nanos(now));
+        let mut from = start;
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            from = from.max(part.tally.with(direction, |b| b.sooner(octets, rate, then, start)));
+        }
+        if from >= then {
+            return at;
+        }
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            part.tally.with(direction, |b| b.move_up(octets, rate, from));
+        }
+        later(now, from - start)
+    }
+
+    /// What waits goes on under other limits: in counts that it was in it keeps its place, and in those
+    /// that are new it is reserved.
+    fn move_over(&mut self, direction: Direction, before: &[Part], now: Instant) {
+        let Some(mut waits) = of(&mut self.ways, direction).waits.take() else { return };
+        let (octets, start, then) = (waits.octets, self.nanos(now), self.nanos(waits.at));
+        let rate_in = |parts: &[Part], part: &Part| {
+            let same = parts.iter().find(|p| Arc::ptr_eq(&p.tally, &part.tally));
+            same.and_then(|part| part.rate(direction))
+        };
+        for part in before.iter().filter(|part| rate_in(&self.parts, part).is_none()) {
+            let Some(rate) = part.rate(direction) else { continue };
+            part.tally.with(direction, |b| b.leave(octets, rate, start));
+        }
+        let mut from = start;
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            from = from.max(match rate_in(before, part) {
+                Some(before) => {
+                    let left = i128::from(then - start) * i128::from(before) / i128::from(rate);
+                    start.saturating_add(Nanos::try_from(left).unwrap_or(Nanos::MAX / 4))
+                }
+                None => part.tally.with(direction, |b| b.reserve(octets, rate, start)),
+            });
+        }
+        waits.at = waits.at.min(later(now, from - start));
+        of(&mut self.ways, direction).waits = Some(waits);
     }
 
     /// Takes octets that rates allow out of the volume of the run.
@@ -493,6 +558,14 @@ impl Share {
             part.tally.with(direction, |bucket| bucket.give_back(octets, rate, now));
         }
     }
+
+    fn leave(&self, direction: Direction, octets: u64, now: Instant) {
+        let now = self.nanos(now);
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            part.tally.with(direction, |bucket| bucket.leave(octets, rate, now));
+        }
+    }
 }
 
 impl Drop for Share {
@@ -506,7 +579,7 @@ impl Drop for Share {
                 volume.lent = volume.lent.saturating_sub(lent);
             }
             if let Some(waits) = waits {
-                self.refund(direction, waits.octets, Instant::now());
+                self.leave(direction, waits.octets, Instant::now());
             }
         }
     }

@@ -133,6 +133,102 @@ fn who_leaves_gives_back_what_it_waited_for() {
     assert_eq!(first.ask(Direction::Up, None, now).0, Grant::Now(FIRST), "only one way is limited");
 }
 
+/// From when one that asks now may have so many octets.
+fn waits_until(share: &mut Share, octets: u64, now: Instant) -> Duration {
+    match share.grant(Direction::Down, Some(octets), now).0 {
+        Grant::At(at) => at - now,
+        Grant::Now(_) => Duration::ZERO,
+        Grant::Never => unreachable!(),
+    }
+}
+
+#[test]
+fn who_is_in_line_comes_sooner_when_others_leave() {
+    let ms = Duration::from_millis;
+    // So many of one second each behind one that has its octets, which of them leave, and when the
+    // others come, from the last on.
+    for (all, leave, expected) in [
+        (29, 0..28, vec![900]),
+        (5, 0..3, vec![1_900, 900]),
+        (5, 1..4, vec![1_900, 900]),
+        (5, 3..5, vec![2_900, 1_900, 900]),
+        (3, 0..0, vec![2_900, 1_900, 900]),
+    ] {
+        let (shaper, limits) = (Shaper::default(), limits(vec![rate(Per::Total, 1_000)]));
+        let now = shaper.epoch + Duration::from_secs(1);
+        let share = || shaper.share(&limits, &who(1), &Line::default(), now);
+        assert_eq!(waits_until(&mut share(), 1_000, now), Duration::ZERO);
+        let mut line: Vec<_> = (0..all)
+            .map(|n| {
+                let mut share = share();
+                assert_eq!(waits_until(&mut share, 1_000, now), ms(1_000 * n + 900));
+                share
+            })
+            .collect();
+        let row = format!("{leave:?} of {all}");
+        line.drain(leave);
+        // Twice: who has moved up stays there.
+        for _ in 0..2 {
+            let found: Vec<_> =
+                line.iter_mut().rev().map(|share| waits_until(share, 1_000, now)).collect();
+            assert_eq!(found, expected.iter().copied().map(ms).collect::<Vec<_>>(), "{row}");
+        }
+    }
+}
+
+#[test]
+fn who_waits_looks_again_once_a_second() {
+    let (shaper, limits) = (Shaper::default(), limits(vec![rate(Per::Total, 1_000)]));
+    let now = shaper.epoch + Duration::from_secs(1);
+    let share = || shaper.share(&limits, &who(1), &Line::default(), now);
+    let (mut first, mut other) = (share(), share());
+    assert_eq!(first.ask(Direction::Down, Some(30_000), now).0, Grant::Now(30_000));
+    let second = Duration::from_secs(1);
+    for n in 0..3 {
+        let now = now + second * n;
+        let (grant, _) = other.ask(Direction::Down, Some(10), now);
+        assert!(matches!(grant, Grant::At(_)), "{grant:?}");
+        assert_eq!(other.wake_at(), Some(now + second));
+    }
+    first.settle(Direction::Down, 29_000, now + second * 3);
+    let (grant, waited) = other.ask(Direction::Down, Some(10), now + second * 3);
+    assert_eq!((grant, waited), (Grant::Now(10), second * 3));
+}
+
+#[test]
+fn a_place_in_line_is_kept_by_another_policy_that_is_no_slower() {
+    let ms = Duration::from_millis;
+    let per = |per, down| limits(vec![rate(per, down)]);
+    for (then, expected) in [
+        (per(Per::Total, 1_000), [900, 1_900, 2_900]),
+        (per(Per::Total, 10_000), [90, 190, 290]),
+        // In the order in which they look, one behind the other.
+        (per(Per::Client, 10_000), [0, 0, 100]),
+        (limits(Vec::new()), [0, 0, 0]),
+    ] {
+        let (shaper, limits) = (Shaper::default(), per(Per::Total, 1_000));
+        let (line, now) = (Line::default(), shaper.epoch + Duration::from_secs(1));
+        let share = || shaper.share(&limits, &who(1), &line, now);
+        let mut line_of: Vec<_> = (0..4).map(|_| share()).collect();
+        for share in &mut line_of {
+            waits_until(share, 1_000, now);
+        }
+        let mut found: Vec<_> = line_of[1..]
+            .iter_mut()
+            .rev()
+            .map(|share| {
+                shaper.follow(share, &then, &who(1), &line, now);
+                waits_until(share, 1_000, now)
+            })
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, expected.map(ms), "{then:?}");
+        drop(line_of);
+        let mut next = shaper.share(&then, &who(1), &line, now);
+        assert!(waits_until(&mut next, 10, now) <= ms(900), "all was given back");
+    }
+}
+
 #[test]
 fn another_policy_goes_on_with_the_same_counts() {
     let shaper = Shaper::default();
@@ -142,7 +238,7 @@ fn another_policy_goes_on_with_the_same_counts() {
     let line = Line::default();
     let mut share = shaper.share(&slow, &who(1), &line, now);
     share.settle(Direction::Down, -10_000, now);
-    let owed = |share: &mut Share| match share.ask(Direction::Down, Some(0), now).0 {
+    let owed = |share: &mut Share| match share.grant(Direction::Down, Some(0), now).0 {
         Grant::At(at) => {
             share.ways = Default::default();
             at - now

@@ -299,6 +299,13 @@ impl Exchange {
         match &mut limited.share {
             Some(share) => {
                 share.begin_turn();
+                if !share.goes_by(limits) {
+                    // What is allowed and has not come goes back to the counts that it is from.
+                    for (direction, end) in Direction::ALL.into_iter().zip(ends) {
+                        let Some(end) = end else { continue };
+                        share.settle(direction, end.settle_unreceived(), turn.now);
+                    }
+                }
                 shaper.follow(share, limits, &who, &limited.line, turn.now);
             }
             none => {

@@ -340,6 +340,24 @@ fn a_rate_that_is_new_holds_for_what_is_under_way() {
     origin.join();
 }
 
+#[test]
+fn who_waits_for_long_waits_no_longer_than_there_is_a_reason() {
+    let origin = downloads();
+    // A head each: the later ones would wait for 10 s and more.
+    let filler = "x".repeat(10_000);
+    let head = format!("GET http://{origin}/10 HTTP/1.1\r\nHost: {origin}\r\nA: {filler}\r\n\r\n");
+    for then in [&["up=100MB/s"][..], &["client:up=100MB/s"], &[]] {
+        let proxy = limited(&["up=1kB/s"]);
+        let mut clients: Vec<_> = (0..4).map(|_| Peer::connect(proxy.addr())).collect();
+        clients.iter_mut().for_each(|client| client.send(&head));
+        eventually(|| waits_for_tokens(&proxy) == 3);
+        let started = Instant::now();
+        proxy.set_access(&rates(then), false);
+        clients.iter_mut().for_each(|client| assert_eq!(client.read_response().status, 200));
+        assert!(started.elapsed() < Duration::from_secs(6), "{then:?}: {:?}", started.elapsed());
+    }
+}
+
 fn refused(response: &Response, status: u16, rule: &str) {
     assert_eq!(response.status, status, "{}", response.head);
     assert_eq!(response.rule(), Some(rule), "{}", response.head);
