@@ -117,11 +117,17 @@ fn chromium_shows_a_page_without_what_is_on_a_block_list() {
             for line in lines.iter().filter(|line| asked(line, url)) {
                 assert_eq!(line["status"], expected, "{deny_with} {url}");
                 assert_eq!(line["rule"], rule.clone().unwrap_or(Value::Null), "{url}");
-                *hits.entry(rule.is_some()).or_insert(0) += 1;
+                if let Some(rule) = rule {
+                    *hits.entry(rule.as_str().unwrap()).or_insert(0) += 1;
+                }
             }
         }
         let stats: Value = serde_json::from_str(fetch(admin, "/stats.json").text()).unwrap();
-        assert_eq!(stats["rule_hits"][list], json!(hits[&true]), "{deny_with}: {stats}");
+        let all: u32 = hits.values().sum();
+        assert_eq!(stats["rule_hits"][list], all, "{deny_with}: {stats}");
+        for (rule, hits) in hits {
+            assert_eq!(stats["busiest_rules"][rule], hits, "{deny_with}: {stats}");
+        }
         drop(proxy);
         fs::remove_file(echo.page().with_file_name("result")).unwrap();
     }
