@@ -135,7 +135,6 @@ mod tests {
             ("cafe:80:[::1]", "cafe", Some(80), "::1"),
             ("cafe:fd00::1", "cafe", None, "fd00::1"),
             ("a_b-c:65535:1.2.3.4", "a_b-c", Some(65535), "1.2.3.4"),
-            ("127.1:192.0.2.1", "127.1", None, "192.0.2.1"),
         ] {
             let given = Given { host: host.into(), port, ip: ip(address) };
             assert_eq!(parse_given(text), Ok(given), "{text}");

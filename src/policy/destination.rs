@@ -14,7 +14,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use regex::{Regex, RegexBuilder};
@@ -120,7 +120,7 @@ impl Destination {
     pub fn has_host(&self, host: &str, ip: Option<IpAddr>, port: u16) -> bool {
         self.has_port(port)
             && match (&self.what, ip) {
-                (What::Network(network), Some(ip)) => network.contains(ip),
+                (What::Network(network), Some(ip)) => has(network, ip),
                 (What::Network(_), None) => false,
                 (_, Some(_)) => false,
                 (What::Name(name), None) => host == &**name,
@@ -131,7 +131,14 @@ impl Destination {
 
     /// Whether a connection to this address is meant, by address.
     pub fn has_address(&self, ip: IpAddr, port: u16) -> bool {
-        matches!(&self.what, What::Network(network) if network.contains(ip)) && self.has_port(port)
+        matches!(&self.what, What::Network(network) if has(network, ip)) && self.has_port(port)
+    }
+
+    /// Whether its pattern is one of this address as it is written, such as `*`.
+    pub fn matches_literal(&self, ip: IpAddr, port: u16) -> bool {
+        let written = || ip.to_canonical().to_string();
+        matches!(&self.what, What::Matching(pattern) if pattern.is_match(&written()))
+            && self.has_port(port)
     }
 
     fn has_port(&self, port: u16) -> bool {
@@ -158,6 +165,20 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+fn has(network: &Network, ip: IpAddr) -> bool {
+    network.contains(ip) || meaning(ip).is_some_and(|ip| network.contains(ip))
+}
+
+/// What an address means as a destination if that is another one: the kernel takes an unspecified one
+/// for this machine.
+pub fn meaning(ip: IpAddr) -> Option<IpAddr> {
+    let loopback = match ip.to_canonical() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    ip.to_canonical().is_unspecified().then_some(loopback)
 }
 
 /// Whether `host` is `suffix` or a name below it.
@@ -214,6 +235,10 @@ mod tests {
             ("example.com:443", &["example.com"], &["www.example.com"]),
             ("192.0.2.0/24", &["192.0.2.9"], &["192.0.3.1", "192.0.2.9.example"]),
             ("[2001:db8::]/32:443", &["2001:db8::1"], &["2001:db9::1"]),
+            // The kernel connects to itself.
+            ("127.0.0.0/8", &["0.0.0.0", "::ffff:0.0.0.0", "127.0.0.1"], &["::", "::1", "0.0.0.1"]),
+            ("::1", &["::", "::1"], &["0.0.0.0", "127.0.0.1"]),
+            ("0.0.0.0", &["0.0.0.0"], &["127.0.0.1", "::"]),
         ] {
             let d = Destination::parse(written).unwrap();
             let has = |host: &&str| d.has_host(host, host.parse().ok(), 443);
@@ -223,6 +248,22 @@ mod tests {
         let ports = Destination::parse("example.com:8000-8999").unwrap();
         assert!(ports.has_host("example.com", None, 8000));
         assert!(!ports.has_host("example.com", None, 80));
+    }
+
+    #[test]
+    fn a_pattern_may_be_one_of_addresses_as_they_are_written() {
+        for (written, inside, outside) in [
+            ("*", &["127.0.0.1", "::1", "::ffff:192.0.2.1"][..], &[][..]),
+            ("192.0.2.*", &["192.0.2.1", "::ffff:192.0.2.1"], &["192.0.3.1", "2001:db8::1"]),
+            ("re:^[0-9.]+$", &["127.0.0.1"], &["::1"]),
+            ("a.example", &[], &["127.0.0.1"]),
+            ("127.0.0.1", &[], &["127.0.0.1"]),
+        ] {
+            let d = Destination::parse(written).unwrap();
+            let matches = |ip: &&str| d.matches_literal(ip.parse().unwrap(), 443);
+            assert!(inside.iter().all(matches), "{written}");
+            assert!(!outside.iter().any(matches), "{written}");
+        }
     }
 
     #[test]

@@ -138,10 +138,15 @@ impl Rule {
     pub fn has(&self, request: &Request<'_>) -> bool {
         self.has_asker(request)
             && (self.destinations.is_empty()
-                || self
-                    .destinations
-                    .iter()
-                    .any(|d| d.has_host(request.host, request.ip, request.port)))
+                || self.destinations.iter().any(|d| self.has_destination(d, request)))
+    }
+
+    /// A pattern that refuses is also one of addresses as they are written: nobody who refuses `*` means to
+    /// let them through.
+    fn has_destination(&self, destination: &Destination, request: &Request<'_>) -> bool {
+        let denied = request.ip.filter(|_| self.action == Action::Deny);
+        destination.has_host(request.host, request.ip, request.port)
+            || denied.is_some_and(|ip| destination.matches_literal(ip, request.port))
     }
 
     /// Whether it is not for every request to its destinations.
@@ -174,10 +179,7 @@ impl Rule {
         self.has_anybody(request)
             && (self.destinations.is_empty()
                 || self.is_by_address()
-                || self
-                    .destinations
-                    .iter()
-                    .any(|d| d.has_host(request.host, request.ip, request.port)))
+                || self.destinations.iter().any(|d| self.has_destination(d, request)))
     }
 
     fn has_asker(&self, request: &Request<'_>) -> bool {
@@ -192,6 +194,11 @@ impl Rule {
         any(&self.clients, |network| network.contains(request.client))
             && any(&self.ports, |ports| ports.contains(&request.port))
             && any(&self.methods, |method| **method == *request.method)
-            && any(&self.ways, |way| *way == request.way)
+            && any(&self.ways, |way| *way == request.way || self.is_refused_too(*way, request.way))
+    }
+
+    /// A plain request that offers an upgrade is still one: the offer is no way around a refusal.
+    fn is_refused_too(&self, named: Way, way: Way) -> bool {
+        self.action == Action::Deny && named == Way::Http && way == Way::Ws
     }
 }

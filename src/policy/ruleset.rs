@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::destination::Key;
+use super::destination::{Key, meaning};
 use super::rules::{Request, Rule};
 
 /// Rules in their order.
@@ -100,7 +100,10 @@ impl Ruleset {
         let has = |rule: &Rule| !(unserved && rule.is_general_allowance()) && rule.has(request);
         let mut first = self.first(has);
         match request.ip {
-            Some(ip) => self.networks.each(ip, |rules| first.look(rules)),
+            Some(ip) => {
+                self.each_network(ip, |rules| first.look(rules));
+                first.look(&self.patterns);
+            }
             None => {
                 self.names.each_name(request.host, |rules| first.look(rules));
                 first.look(&self.patterns);
@@ -121,8 +124,16 @@ impl Ruleset {
     pub fn find_address(&self, ip: IpAddr, port: u16, until: u32, except: &[u32]) -> Option<&Rule> {
         let has = |rule: &Rule| rule.destinations.iter().any(|d| d.has_address(ip, port));
         let mut first = First { best: until, ..self.first(has) };
-        self.networks.each(ip, |rules| first.look_but(rules, except));
+        self.each_network(ip, |rules| first.look_but(rules, except));
         first.found()
+    }
+
+    /// Gives the rules on networks that a destination is in.
+    fn each_network(&self, ip: IpAddr, mut f: impl FnMut(&[u32])) {
+        self.networks.each(ip, &mut f);
+        if let Some(ip) = meaning(ip) {
+            self.networks.each(ip, f);
+        }
     }
 
     /// Whether any judges by name.
@@ -331,7 +342,7 @@ mod tests {
     use crate::policy::origin::RuleId;
     use crate::policy::rules::{Action, Way};
 
-    const HOSTS: [&str; 9] = [
+    const HOSTS: [&str; 12] = [
         "a.example",
         "b.a.example",
         "ba.example",
@@ -341,8 +352,11 @@ mod tests {
         "10.1.0.1",
         "2001:db8::1",
         "::ffff:10.0.0.1",
+        "0.0.0.0",
+        "::",
+        "::ffff:0.0.0.0",
     ];
-    const DESTINATIONS: [&str; 12] = [
+    const DESTINATIONS: [&str; 15] = [
         "a.example",
         ".a.example",
         ".example",
@@ -355,6 +369,9 @@ mod tests {
         "2001:db8::/32",
         "0.0.0.0/0",
         "::/0",
+        "127.0.0.1",
+        "::1",
+        "*",
     ];
 
     fn rule() -> impl Strategy<Value = (Vec<usize>, Option<&'static str>, bool, bool)> {

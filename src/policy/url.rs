@@ -88,10 +88,12 @@ fn last_line(error: &regex::Error) -> String {
 /// The URL of a request, in its normal form.
 pub fn normal(request: &Request<'_>) -> String {
     let mut url = String::with_capacity(request.target.len() + 16);
-    url.push_str(if request.way == Way::Ws { "ws://" } else { "http://" });
-    match request.ip {
+    // Whoever offers an upgrade still gets the same from a server that has none.
+    url.push_str("http://");
+    match request.ip.map(|ip| ip.to_canonical()) {
+        Some(IpAddr::V4(v4)) => url.push_str(&v4.to_string()),
         Some(IpAddr::V6(v6)) => url.push_str(&format!("[{v6}]")),
-        _ => url.push_str(request.host),
+        None => url.push_str(request.host),
     }
     if request.port != 80 {
         url.push_str(&format!(":{}", request.port));
@@ -201,7 +203,7 @@ mod tests {
         ] {
             assert_eq!(normal(&request(Way::Http, host, port, target)), expected, "{target}");
         }
-        assert_eq!(normal(&request(Way::Ws, "a", 80, "ws://a/x")), "ws://a/x");
+        assert_eq!(normal(&request(Way::Ws, "a", 80, "ws://a/x")), "http://a/x");
     }
 
     #[test]

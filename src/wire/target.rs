@@ -258,6 +258,9 @@ impl<'b> Authority<'b> {
         };
         let may_be_v4 = host.as_bytes().last().is_some_and(u8::is_ascii_digit);
         let ip = if may_be_v4 { host.parse::<Ipv4Addr>().ok() } else { None };
+        if ip.is_none() && ends_in_a_number(host) {
+            return Err(TargetError::BadHost);
+        }
         Ok(Self { text, host, ip: ip.map(IpAddr::V4), port })
     }
 }
@@ -301,6 +304,18 @@ fn name_end(text: &str) -> Result<usize, TargetError> {
 }
 
 /// A port in at most five digits (`str::parse` alone would take a sign).
+/// Whether some would take a host for an IPv4 address that is no dotted quad: `127.1`, `0x7f000001`,
+/// `2130706433`. No name ends like that, and rules on addresses would not have it.
+fn ends_in_a_number(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let label = host.rsplit('.').next().unwrap_or_default();
+    let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    match hex {
+        Some(digits) => digits.bytes().all(|o| o.is_ascii_hexdigit()),
+        None => !label.is_empty() && label.bytes().all(|o| o.is_ascii_digit()),
+    }
+}
+
 fn parse_port(digits: &str) -> Result<Option<u16>, TargetError> {
     if digits.is_empty() {
         return Ok(None);
@@ -379,10 +394,25 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_an_address_is_a_name() {
-        for name in
-            ["127.1", "0x7f.1", "2130706433", "0177.0.0.1", "192.0.2.01", "1.2.3.4.", "1.2.3.4.5"]
-        {
+    fn what_only_looks_like_an_address_is_refused() {
+        for name in [
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "0177.0.0.1",
+            "192.0.2.01",
+            "1.2.3.4.",
+            "1.2.3.4.5",
+            "0x7f000001",
+            "127.0X1",
+            "a.0x",
+            "1",
+            "a.1",
+        ] {
+            bad(name, TargetError::BadHost);
+            bad(&format!("{name}:80"), TargetError::BadHost);
+        }
+        for name in ["1.a", "127.1a", "0xg", "a.0x1g", "x0", "a.x1", "1-1", "0x7f.example."] {
             host(name, name, None, None);
         }
     }
