@@ -56,7 +56,7 @@ impl Format {
             b'#' if !is_selector(line) => None,
             _ if adblock.iter().any(|start| line.starts_with(start)) => Some(Self::Adblock),
             _ => {
-                let mut words = words(line);
+                let mut words = words(line).take_while(|word| !word.starts_with(b"#"));
                 match (words.next()?, words.next()) {
                     (first, Some(_)) => address(first).map(|_| Self::Hosts),
                     (first, None) => Domain::read(first).is_some().then_some(Self::Domains),
@@ -203,7 +203,9 @@ fn read_line(
         [b'[', .., b']'] if address(line).is_none() => return Ok(()),
         _ => {}
     }
-    if format != Format::Hosts && is_cosmetic(line) {
+    // In a hosts file, what stands behind an address and names may be a comment without a space.
+    let is_hosts_line = format == Format::Hosts && words(line).next().and_then(address).is_some();
+    if !is_hosts_line && is_cosmetic(line) {
         return Err(Skipped::Cosmetic);
     }
     if let Some(rule) = line.strip_prefix(b"@@") {
