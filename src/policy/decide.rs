@@ -24,7 +24,7 @@ use super::filter::Filter;
 use super::guard::Scope;
 use super::hello::Sni;
 use super::origin::RuleId;
-use super::response::Responses;
+use super::response::Judge;
 use super::rules::{Action, Request};
 use super::ruleset::Ruleset;
 use super::trace::{Note, Outcome, Step, Trace, said};
@@ -136,7 +136,7 @@ pub struct Rules {
     /// Rules on URLs.
     pub urls: Urls,
     /// Rules on responses.
-    pub responses: Responses,
+    pub responses: Arc<Judge>,
     /// Whose requests are taken; everybody's without it.
     pub auth: Option<Arc<Auth>>,
     /// Only the scope decides.
@@ -163,7 +163,7 @@ impl Rules {
             deny_with: deny_with.clone(),
             sni: *sni,
             urls: urls.clone(),
-            responses: responses.clone(),
+            responses: Arc::new(Judge::new(responses.clone(), *mode)),
             auth: auth.clone(),
         }
     }
@@ -183,14 +183,6 @@ impl Rules {
         matches!(self.mode, Mode::Report | Mode::Enforce)
             || self.filter.is_some()
             || self.rules.judge_names()
-    }
-
-    /// A rule is against something that is not a request.
-    pub(super) fn against(&self, rule: RuleId, reason: &'static str) -> Decision {
-        match self.mode {
-            Mode::Report => would_deny(reason, rule),
-            Mode::Open | Mode::Learn | Mode::Enforce => deny(reason, rule),
-        }
     }
 
     /// Whether a client may come at all, before it says what it wants.
@@ -507,6 +499,14 @@ pub(super) fn allow(rule: Option<RuleId>) -> Decision {
 
 pub(super) fn deny(reason: &'static str, rule: RuleId) -> Decision {
     Decision { verdict: Verdict::Deny(reason), rule: Some(rule), would_deny: None }
+}
+
+/// A rule is against something that is not a request.
+pub(super) fn against(mode: Mode, rule: RuleId, reason: &'static str) -> Decision {
+    match mode {
+        Mode::Report => would_deny(reason, rule),
+        Mode::Open | Mode::Learn | Mode::Enforce => deny(reason, rule),
+    }
 }
 
 fn would_deny(reason: &'static str, rule: RuleId) -> Decision {

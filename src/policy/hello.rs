@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::decide::{Decision, Mode, Reach, Rules, Verdict, allow, deny};
+use super::decide::{Decision, Mode, Reach, Rules, Verdict, against, allow, deny};
 use super::origin::RuleId;
 use super::rules::Request;
 
@@ -59,7 +59,11 @@ impl Rules {
         if let Sni::Match(rule) = self.sni
             && connect.ip.is_none()
         {
-            return self.against(rule, "the ClientHello does not name the host of the CONNECT");
+            return against(
+                self.mode,
+                rule,
+                "the ClientHello does not name the host of the CONNECT",
+            );
         }
         let Some(host) = sni else { return allow(None) };
         let named = Request { host, ip: host.parse().ok(), ..*connect };
@@ -73,7 +77,7 @@ impl Rules {
     pub fn decide_unreadable(&self, reason: &'static str) -> Decision {
         match self.sni {
             Sni::Check(rule) | Sni::Match(rule) if self.judge_hellos() => {
-                self.against(rule, reason)
+                against(self.mode, rule, reason)
             }
             _ => allow(None),
         }

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
-use super::decide::{Decision, Mode, Rules};
+use super::decide::{Decision, Mode, against};
 use super::origin::RuleId;
 
 /// Rules on responses.
@@ -124,23 +124,40 @@ impl Responses {
     }
 }
 
-impl Rules {
+/// Rules on responses, and what happens if one is against a response. A long one keeps it, and nothing
+/// else of the rules it began under.
+#[derive(Debug)]
+pub struct Judge {
+    rules: Responses,
+    mode: Mode,
+}
+
+impl Judge {
+    pub(super) fn new(rules: Responses, mode: Mode) -> Self {
+        Self { rules, mode }
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Responses {
+        &self.rules
+    }
+
     /// What is against the media type of a response with these `Content-Type` lines, if anything is.
     pub fn refuse_type<'f>(&self, lines: impl Iterator<Item = &'f [u8]>) -> Option<Decision> {
-        let rule = self.responses.refuse_type(lines)?;
-        Some(self.against(rule, "the response has a media type that a rule refuses"))
+        let rule = self.rules.refuse_type(lines)?;
+        Some(against(self.mode, rule, "the response has a media type that a rule refuses"))
     }
 
     /// What is against a response that announces so much content, if anything is.
     pub fn refuse_length(&self, announced: Option<u64>) -> Option<Decision> {
-        let rule = self.responses.refuse_length(announced)?;
-        Some(self.against(rule, TOO_LARGE))
+        let rule = self.rules.refuse_length(announced)?;
+        Some(against(self.mode, rule, TOO_LARGE))
     }
 
     /// How much content of a response goes on that announces no length, and what is said of more.
     pub fn most_content(&self) -> Option<(NonZeroU64, Decision)> {
-        let (most, rule) = self.responses.most().filter(|_| self.mode != Mode::Report)?;
-        Some((most, self.against(rule, TOO_LARGE)))
+        let (most, rule) = self.rules.most().filter(|_| self.mode != Mode::Report)?;
+        Some((most, against(self.mode, rule, TOO_LARGE)))
     }
 }
 

@@ -75,10 +75,10 @@ pub(super) fn pass(
     let request = described(head, way, asker.address.ip(), &exchange.destination, &exchange.user);
     let decision = rules.decide(&request, &mut exchange.reach);
     if way == Way::Connect && rules.read_hellos() {
-        exchange.hold = Some(Box::new(Hold::new(rules, asker.address.ip())));
+        exchange.hold = Some(Box::new(Hold::new(asker.listener, asker.address.ip())));
     }
-    if way != Way::Connect && !rules.responses.is_empty() {
-        exchange.judge = Some(Arc::clone(rules));
+    if way != Way::Connect && !rules.responses.rules().is_empty() {
+        exchange.judge = Some(Arc::clone(&rules.responses));
     }
     follow(decision, head, exchange, turn)?;
     limits::admit(head, asker, exchange, turn).map(|()| None)

@@ -28,8 +28,9 @@ use crate::net::dial::{Addresses, Dial};
 use crate::net::poll::{Edge, Owner, Wake};
 use crate::net::resolve::Asked;
 use crate::net::stream::Stream;
-use crate::policy::decide::{Reach, Rules};
+use crate::policy::decide::Reach;
 use crate::policy::origin::RuleId;
+use crate::policy::response::Judge;
 use crate::upstream::pool::Lease;
 use crate::wire::{Framing, Method, Protocols};
 
@@ -171,7 +172,7 @@ pub struct Exchange {
     /// What the client sends into a tunnel is not to go on yet.
     pub(super) hold: Option<Box<Hold>>,
     /// Whoever judges the response, if it is judged.
-    pub(super) judge: Option<Arc<Rules>>,
+    pub(super) judge: Option<Arc<Judge>>,
     /// The kernel looks after the upstream's connection of a tunnel.
     pub(super) probed: bool,
     pub(super) failure: Option<Error>,

@@ -193,12 +193,12 @@ fn of_responses(rules: &Rules, notes: &mut Vec<Note>) {
         Mode::Open | Mode::Learn | Mode::Enforce => "will be refused",
     };
     // Those of one option stand together.
-    for types in rules.responses.types().chunk_by(|a, b| a.id() == b.id()) {
+    for types in rules.responses.rules().types().chunk_by(|a, b| a.id() == b.id()) {
         let all: Vec<String> = types.iter().map(TypeRule::to_string).collect();
         let said = format!("a response of type {} {becomes}", all.join(" or "));
         notes.push(later(Step::Response, types.first().map(TypeRule::id), said));
     }
-    if let Some((most, rule)) = rules.responses.most() {
+    if let Some((most, rule)) = rules.responses.rules().most() {
         let said = format!("a response with more than {most} octets of content {becomes}");
         notes.push(later(Step::Response, Some(rule), said));
     }

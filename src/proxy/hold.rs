@@ -6,13 +6,12 @@
 //! client gets an alert (RFC 8446 §6) and the end. What is said of the name is `policy::hello`'s.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::hosts::without_dot;
 use crate::net::stream::Received;
-use crate::policy::decide::{Decision, Rules, Verdict};
+use crate::policy::decide::{Decision, Verdict};
 use crate::policy::rules::{Request, Way};
 use crate::wire::client_hello::{Hello, MAX_OCTETS, Reader, Reading};
 
@@ -23,7 +22,9 @@ use super::flow::Flow;
 /// What is known of a tunnel whose client's first octets wait.
 #[derive(Debug)]
 pub(super) struct Hold {
-    rules: Arc<Rules>,
+    /// Where it came in: its rules are asked when the hello is there. (They are not kept here: a client may
+    /// say nothing for hours, and long lists must go when others take their place.)
+    listener: u16,
     client: IpAddr,
     reader: Reader,
     /// Until when the ClientHello has to be whole, once it has begun.
@@ -50,8 +51,8 @@ enum Alert {
 }
 
 impl Hold {
-    pub(super) fn new(rules: &Arc<Rules>, client: IpAddr) -> Self {
-        Self { rules: Arc::clone(rules), client, reader: Reader::default(), until: None }
+    pub(super) fn new(listener: u16, client: IpAddr) -> Self {
+        Self { listener, client, reader: Reader::default(), until: None }
     }
 }
 
@@ -110,6 +111,8 @@ impl Exchange {
     /// What the octets that have come turned out to be.
     fn look(&mut self, client: &ClientSide<'_>, turn: &Turn<'_>) -> Held {
         let Some(hold) = &mut self.hold else { return Held::Passed };
+        let rules = turn.policy.of(hold.listener).filter(|rules| rules.read_hellos());
+        let Some(rules) = rules else { return Held::Passed };
         let octets = client.end.buffer.unread();
         if octets.is_empty() {
             // An end without a word is passed on.
@@ -118,7 +121,7 @@ impl Exchange {
         let hello = match hold.reader.read(octets) {
             Reading::Incomplete if client.end.ended => {
                 let reason = "the client ended the tunnel in the middle of its ClientHello";
-                let decision = hold.rules.decide_unreadable(reason);
+                let decision = rules.decide_unreadable(reason);
                 return self.judged(decision, Alert::DecodeError, turn);
             }
             Reading::Incomplete => {
@@ -128,7 +131,7 @@ impl Exchange {
             }
             Reading::NotTls => return Held::Passed,
             Reading::Malformed(e) => {
-                let decision = hold.rules.decide_unreadable(e.reason());
+                let decision = rules.decide_unreadable(e.reason());
                 return self.judged(decision, Alert::DecodeError, turn);
             }
             Reading::Hello(hello) => hello,
@@ -147,7 +150,7 @@ impl Exchange {
         };
         let address = self.upstream.as_ref().and_then(|upstream| upstream.address);
         turn.counters.count(|c| c.hellos_judged += 1);
-        let decision = hold.rules.decide_hello(&connect, name.as_deref(), address);
+        let decision = rules.decide_hello(&connect, name.as_deref(), address);
         if let Some(name) = name.filter(|name| name != connect.host) {
             if decision.verdict == Verdict::Allow {
                 self.learn(&name, name.parse().ok(), turn);

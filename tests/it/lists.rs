@@ -12,7 +12,7 @@ use threadgate::config::access::AccessOptions;
 use crate::lifecycle::fails;
 use crate::peers::{Peer, Response, eventually};
 use crate::programs::{Nginx, output, run, tool};
-use crate::proxies::{Binary, OK, proxy_with};
+use crate::proxies::{Binary, OK, get_request, proxy_with};
 use crate::servers::Origin;
 
 /// Files of lists, by name.
@@ -213,11 +213,12 @@ fn lists_that_were_replaced_are_let_go_by_sleepers_and_tunnels() {
         let options = AccessOptions {
             block_list: vec![place(&dir, "ads")],
             allow: allow.iter().map(|&text| text.to_owned()).collect(),
+            deny_type: vec!["video/mp4".to_owned()],
             ..AccessOptions::default()
         };
         options.build(None).unwrap()
     };
-    let echo = Origin::script(1, |peer| {
+    let echo = Origin::script(2, |peer| {
         peer.read_until(b"more");
         peer.send("end");
     });
@@ -231,8 +232,23 @@ fn lists_that_were_replaced_are_let_go_by_sleepers_and_tunnels() {
     tunnel.send(format!("CONNECT {} HTTP/1.1\r\nHost: a\r\n\r\n", echo.addr));
     assert!(tunnel.read_head().starts_with("HTTP/1.1 200 "));
     tunnel.send("no TLS");
+    let mut silent = Peer::connect(proxy.addr());
+    silent.send(format!("CONNECT {} HTTP/1.1\r\nHost: a\r\n\r\n", echo.addr));
+    assert!(silent.read_head().starts_with("HTTP/1.1 200 "));
+    let slow = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
+        peer.read_to_any_end();
+    });
+    let mut long = Peer::connect(proxy.addr());
+    long.send(get_request(slow.addr, "/"));
+    long.read_head();
     proxy.set_access(&access(&[]), false);
     eventually(|| kept.upgrade().is_none());
+    long.reset();
+    slow.join();
+    silent.send("more");
+    silent.expect_text_and_eof("end");
     tunnel.send("more");
     tunnel.expect_text_and_eof("end");
     let mut client = Peer::connect(proxy.addr());
