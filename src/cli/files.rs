@@ -48,8 +48,15 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
         fs::remove_file(&beside)?;
     }
     let mut new = File::options().write(true).create_new(true).open(&beside)?;
-    write_once(&mut new, text)?;
-    fs::rename(&beside, file)
+    // Who may read the one there was may read the new one.
+    let kept = match fs::metadata(file) {
+        Ok(before) => new.set_permissions(before.permissions()),
+        Err(_) => Ok(()),
+    };
+    let replaced = kept.and_then(|()| write_once(&mut new, text));
+    replaced.and_then(|()| fs::rename(&beside, file)).inspect_err(|_| {
+        let _ = fs::remove_file(&beside);
+    })
 }
 
 fn write_into(file: &Path, text: &str) -> io::Result<()> {

@@ -5,7 +5,7 @@
 //! it meanwhile finds the old one or the new.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
@@ -208,7 +208,9 @@ fn ask(prompt: &str) -> Result<String, Failure> {
 /// A line of stdin, without its end.
 fn line() -> Result<String, Failure> {
     let mut line = String::new();
-    match io::stdin().read_line(&mut line) {
+    // More than a password may have, so that one that is too long is found to be.
+    let most = 2 * MAX_PART_OCTETS as u64;
+    match io::stdin().lock().take(most).read_line(&mut line) {
         Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
             Err(refused("the password is not UTF-8".to_owned()))
@@ -228,14 +230,17 @@ impl Quiet {
         let before = tcgetattr(io::stdin())?;
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP])?;
         let (handle, shown) = (signals.handle(), before.clone());
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        let hidden = quiet.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in &mut signals {
                 show(&shown);
                 let _ = emulate_default_handler(signal);
+                // It was stopped, and goes on.
+                let _ = tcsetattr(io::stdin(), OptionalActions::Now, &hidden);
             }
         })?;
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
         tcsetattr(io::stdin(), OptionalActions::Flush, &quiet)?;
         Ok(Self { before, signals: handle })
     }
