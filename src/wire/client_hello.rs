@@ -218,13 +218,12 @@ fn hello(mut body: Octets<'_>) -> Result<Hello<'_>, HelloError> {
         return Err(HelloError::BadLength);
     }
     body.take(32)?; // random
-    if body.vector8(0)?.len() > 32 // legacy_session_id
-        || body.vector16(2)?.len() % 2 != 0 // cipher_suites
-        || body.vector8(1)?.is_empty()
-    // legacy_compression_methods
-    {
+    let session_id = body.vector8(0)?; // legacy_session_id
+    let cipher_suites = body.vector16(2)?;
+    if session_id.len() > 32 || cipher_suites.len() % 2 != 0 {
         return Err(HelloError::BadLength);
     }
+    body.vector8(1)?; // legacy_compression_methods
     let mut hello = Hello { legacy_version, sni: None, ech: false, alpn: &[] };
     // Before TLS 1.3 there may be none (RFC 5246 §7.4.1.2).
     if body.0.is_empty() {
