@@ -15,13 +15,16 @@ use std::path::{Path, PathBuf};
 use argh::{ArgsInfo, FlagInfoKind, FromArgs, Optionality};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::serve::ServeArgs;
+use crate::cli::serve::{self, ServeArgs};
 use crate::config::access::Unusable;
 use crate::config::file::{self, OF_A_LISTENER, Unread, Written, WrittenListener};
 use crate::config::settings::{Kind, Known, Place, Settings, Value, Wrong};
 use crate::config::{Config, OwnListener, listen};
 use crate::net::hosts::{self, Hosts};
 use crate::policy::origin::Said;
+
+/// Options whose files are read, and watched.
+pub(crate) const READ: [&str; 4] = ["allow-list", "auth-file", "block-list", "hosts-file"];
 
 /// Options that only a command line and the environment can have.
 const NOT_IN_A_FILE: [&str; 1] = ["config"];
@@ -93,9 +96,23 @@ impl Effective {
 
     /// Why no policy can be made of a file, with the place where that was named.
     pub(crate) fn unusable(&self, unusable: Unusable) -> Failure {
-        let message = placed(&unusable.message, &self.settings).message;
+        let message = placed_anywhere(&unusable.message, &self.settings, &self.written).message;
         Failure { message, ..Failure::unusable(unusable) }
     }
+}
+
+/// The files that are read whenever the configuration is, and the options that name them.
+pub(crate) fn files_read<'a>(
+    settings: &'a Settings,
+    written: &'a Written,
+) -> impl Iterator<Item = (&'static str, PathBuf)> + 'a {
+    let own = written.listeners.iter().map(|listener| &listener.settings);
+    [settings].into_iter().chain(own).flat_map(|settings| {
+        READ.into_iter().flat_map(|name| {
+            let values = settings.values(name).unwrap_or_default().iter();
+            values.map(move |value| (name, PathBuf::from(&value.text)))
+        })
+    })
 }
 
 /// What is wrong with each file by itself.
@@ -269,12 +286,48 @@ impl Given {
             access.rules.clone_from(listener.rules.as_ref().unwrap_or(&written.rules));
             config.own.push(OwnListener { number, open: own.open, access });
         }
-        let warnings = self.warnings(&settings, &written);
+        serve::learns(&config)
+            .and_then(|()| self.read_or_written(&config, &settings, &written))
+            .map_err(|sentence| placed_anywhere(&sentence, &settings, &written))?;
+        let mut warnings = self.warnings(&settings, &written);
+        if let Some(listener) = written.listeners.first()
+            && says_where
+        {
+            warnings.push(format!(
+                "{}: [[listeners]] are left out, with all they have of their own: the command line or \
+                 the environment says where to listen",
+                listener.address.place
+            ));
+        }
         Ok(Effective { config, settings, written, warnings })
     }
 }
 
 impl Given {
+    /// No file that is read may be one that is written.
+    fn read_or_written(
+        &self,
+        config: &Config,
+        settings: &Settings,
+        written: &Written,
+    ) -> Result<(), String> {
+        let read = files_read(settings, written);
+        let read = read.map(|(option, file)| (option, std::path::absolute(file)));
+        let own = self.file.iter().map(|file| ("config", std::path::absolute(file)));
+        for (other, file) in own.chain(read) {
+            // What was learnt may hold at once.
+            let learnt = |option| other == "allow-list" && option == "--learn-file";
+            let same = |(option, path): &&(_, PathBuf)| {
+                file.as_ref().ok() == Some(path) && !learnt(*option)
+            };
+            if let Some((option, path)) = serve::files_written(config).iter().find(same) {
+                let path = path.display();
+                return Err(format!("{option}: {path} is the file of --{other}; give another one"));
+            }
+        }
+        Ok(())
+    }
+
     /// The variables that seem to be meant for us, but for those that an option names.
     fn warnings(&self, settings: &Settings, written: &Written) -> Vec<String> {
         let own = written.listeners.iter().map(|listener| &listener.settings);
@@ -378,6 +431,18 @@ fn placed(sentence: &str, settings: &Settings) -> Wrong {
     let Some(value) = named.or_else(|| values.last()) else { return as_it_is() };
     let rest = sentence.get(2 + name.len()..).unwrap_or_default();
     Wrong { place: value.place.clone(), message: format!("{}{rest}", value.place.before(name)) }
+}
+
+/// The same, of an option of all listeners or of one.
+fn placed_anywhere(sentence: &str, settings: &Settings, written: &Written) -> Wrong {
+    let Some(name) = option_of(sentence) else { return placed(sentence, settings) };
+    let own = written.listeners.iter().map(|listener| &listener.settings);
+    let all: Vec<&Settings> = [settings].into_iter().chain(own).collect();
+    let values = |settings: &Settings| settings.values(name).unwrap_or_default().to_vec();
+    let is_named = |value: &Value| sentence.contains(&value.text);
+    let named = all.iter().find(|settings| values(settings).iter().any(is_named));
+    let said = named.or_else(|| all.iter().find(|settings| settings.values(name).is_some()));
+    placed(sentence, said.copied().unwrap_or(settings))
 }
 
 fn unreadable(path: &Path, e: &io::Error) -> Failure {

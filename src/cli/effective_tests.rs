@@ -342,3 +342,76 @@ fn what_is_no_readable_file_is_said_with_what_to_try() {
     let denied = unreadable(Path::new("f"), &io::ErrorKind::PermissionDenied.into());
     assert_eq!(denied.exit, Exit::NoPermission);
 }
+
+#[test]
+fn a_variable_of_blanks_says_nothing() {
+    let config = effective("", &[("THREADGATE_DENY", "  ")], "deny = 'a.example'").unwrap().config;
+    assert_eq!(config.access.deny, ["a.example"]);
+}
+
+#[test]
+fn listeners_that_are_left_out_are_told() {
+    let text = "open = true\n[[listeners]]\naddress = ':1'\nauth = 'a:b'\n";
+    let warnings = |words, text| effective(words, &[], text).unwrap().warnings;
+    assert!(warnings("", text).is_empty());
+    assert!(warnings("--port 9", "open = true").is_empty());
+    for words in ["--port 9", "--listen :9"] {
+        let warnings = warnings(words, text);
+        assert!(warnings[0].contains("t.toml:3: [[listeners]] are left out"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn no_file_that_is_read_may_be_one_that_is_written() {
+    for (words, text, says) in [
+        ("--port-file f --block-list f", "", "--port-file: "),
+        ("--access-log f --auth-file ./f", "", "--access-log: "),
+        ("--pid-file f --hosts-file f", "", "--pid-file: "),
+        ("--admin unix:f --allow-list f", "", "--admin: "),
+        ("--pid-file f", "[[listeners]]\naddress = ':1'\nblock-list = '/f'", ""),
+    ] {
+        let absolute = words.replace(" f", " /f").replace("./f", "/f").replace(":f", ":/f");
+        let error = effective(&absolute, &[], text).unwrap_err();
+        assert!(error.starts_with(says), "{error}");
+        assert!(error.contains("/f is the file of --"), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    fs::write(&file, "open = true").unwrap();
+    let words = format!("--config {0} --port-file {0}", file.display());
+    let error = given(&words, &[]).unwrap().effective().unwrap_err().message;
+    assert!(error.contains("is the file of --config; give another one"), "{error}");
+    effective("--policy learn --learn-file /f --allow-list /f", &[], "").unwrap();
+}
+
+#[test]
+fn what_learns_has_a_file_whichever_listener_it_is() {
+    let learn = "policy = 'learn'\n";
+    let file = "learn-file = 'l'\n";
+    let own = |policy: &str| format!("[[listeners]]\naddress = ':1'\npolicy = '{policy}'\n");
+    for text in [format!("{learn}{file}{}", own("enforce")), format!("{file}{}", own("learn"))] {
+        effective("", &[], &text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    }
+    for (text, says) in [
+        (own("learn"), "t.toml:3: policy learn: needs a file"),
+        (format!("{file}{}", own("enforce")), "t.toml:1: learn-file: only --policy learn"),
+    ] {
+        let error = effective("", &[], &text).unwrap_err();
+        assert!(error.starts_with(says), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_only_a_listener_names_is_named_by_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("good.list");
+    fs::write(&list, "a.example\n").unwrap();
+    let text = format!(
+        "block-list = ['{}']\n[[listeners]]\naddress = ':1'\nblock-list = ['/none.list']\n",
+        list.display()
+    );
+    let effective = effective("", &[], &text).unwrap();
+    let unusable = effective.config.access(None).unwrap_err();
+    let message = effective.unusable(unusable).message;
+    assert!(message.contains("t.toml:4: block-list /none.list"), "{message}");
+}

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use crate::cli::effective::{Effective, Given, refused_hosts};
+use crate::cli::effective::{Effective, Given, files_read, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::readiness::Readiness;
+use crate::cli::serve;
 use crate::config::file::OF_A_LISTENER;
 use crate::config::settings::{Settings, Value};
 use crate::config::{Config, OwnListener};
@@ -30,9 +31,6 @@ use crate::server::control::Control;
 /// Options that are taken while the proxy runs, beside all that a listener can have of its own; the
 /// others need a restart.
 const TAKEN: &[&str] = &["max-bytes", "watch"];
-
-/// Options whose files are read, and watched.
-const READ: &[&str] = &["allow-list", "auth-file", "block-list", "hosts-file"];
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -52,19 +50,20 @@ impl Reloading {
         control: Control,
         readiness: Arc<Mutex<Readiness>>,
         listening: String,
+        (files, loaded): (Vec<PathBuf>, Prints),
     ) -> Result<Self, Failure> {
         // One that is asked for while another runs comes after it; more than that say nothing new.
         let (ask, asked) = bounded(1);
-        let files = files(&given, &effective);
-        let loaded = look(&files);
         let reload = Reload {
             given,
             running: effective.clone(),
+            own: effective.config.own.clone(),
             last: effective,
             control,
             readiness,
             listening,
             files,
+            taken: loaded.clone(),
             loaded,
         };
         thread::Builder::new()
@@ -74,17 +73,31 @@ impl Reloading {
         Ok(Self(ask))
     }
 
+    /// The files that are read, as they are before that.
+    pub(crate) fn before(given: &Given, effective: &Effective) -> (Vec<PathBuf>, Prints) {
+        let files = files(given, effective);
+        let loaded = look(&files);
+        (files, loaded)
+    }
+
     /// Everything is to be read again.
     pub(crate) fn ask(&self) {
-        // It is full: somebody has asked just before.
-        let _ = self.0.try_send(());
+        match self.0.try_send(()) {
+            // It is full: somebody has asked just before.
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Disconnected(())) => {
+                log::error!(
+                    "nothing is read again: the thread that does it has ended by a defect of ours"
+                );
+            }
+        }
     }
 }
 
 /// What tells whether a file is another than before: device, inode, length, and when the content and
 /// the inode changed.
-type Print = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
-type Prints = BTreeMap<PathBuf, Print>;
+pub(crate) type Print = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
+pub(crate) type Prints = BTreeMap<PathBuf, Print>;
 
 struct Reload {
     given: Given,
@@ -92,6 +105,8 @@ struct Reload {
     running: Effective,
     /// What was read last.
     last: Effective,
+    /// What single listeners have of their own now.
+    own: Vec<OwnListener>,
     control: Control,
     readiness: Arc<Mutex<Readiness>>,
     listening: String,
@@ -99,6 +114,8 @@ struct Reload {
     files: Vec<PathBuf>,
     /// The files as they were just before they were read.
     loaded: Prints,
+    /// The files of what is in use, as they were then.
+    taken: Prints,
 }
 
 impl Reload {
@@ -143,6 +160,23 @@ impl Reload {
         self.readiness.lock().ready(&self.listening);
     }
 
+    /// A file in which there is nothing any more is one that is being written.
+    fn refuse_empty(&self, new: &Effective) -> Result<(), Failure> {
+        let length =
+            |prints: &Prints, file: &PathBuf| prints.get(file).copied().flatten().map(|it| it.2);
+        let emptied = |file: &&PathBuf| {
+            length(&self.loaded, file) == Some(0) && length(&self.taken, file) > Some(0)
+        };
+        let blank = new.written.is_blank && !self.last.written.is_blank;
+        let own = self.given.file.as_ref().filter(|_| blank);
+        let Some(file) = own.or_else(|| self.files.iter().find(emptied)) else { return Ok(()) };
+        let message = format!(
+            "{}: it is empty; to take all of it back write a line, if only a comment",
+            file.display()
+        );
+        Err(Failure { exit: Exit::Configuration, message })
+    }
+
     /// Reads everything, and then changes what can be changed.
     fn take(&mut self) -> Result<(), Failure> {
         self.can_be_read_again()?;
@@ -153,18 +187,18 @@ impl Reload {
         self.loaded.iter_mut().for_each(|(file, print)| {
             *print = known.get(file).copied().unwrap_or(*print);
         });
-        if new.written.is_blank && !self.last.written.is_blank {
-            let path = self.given.file.as_deref().unwrap_or("".as_ref()).display();
+        self.refuse_empty(&new)?;
+        let learns =
+            |of: &Effective| serve::learns(&Config { learn_file: None, ..of.config.clone() });
+        if let (Err(sentence), None) = (learns(&new), &self.running.config.learn_file) {
             return Err(Failure {
                 exit: Exit::Configuration,
-                message: format!(
-                    "{path}: it is empty; to take all of it back write a line, if only a comment"
-                ),
+                message: format!("{sentence}, and start again"),
             });
         }
-        let config = for_running(&self.running.config, &new.config);
-        let before = self.control.policy();
-        let access = config.access(Some(&before.origins)).map_err(|e| new.unusable(e))?;
+        let config = for_running(&self.running.config, &self.own, &new.config);
+        let origins = self.control.policy().origins.clone();
+        let access = config.access(Some(&origins)).map_err(|e| new.unusable(e))?;
         if let Some(read) = self.control.reread_hosts() {
             match read {
                 Ok(count) => log::info!("the hosts files were read again: {count} names"),
@@ -176,6 +210,8 @@ impl Reload {
             }
         }
         self.control.set_access(&access, config.open);
+        self.own.clone_from(&config.own);
+        self.taken.clone_from(&self.loaded);
         if let Some(users) = access.auth.as_ref().filter(|_| !config.access.users.files.is_empty())
         {
             log::info!("the files of users were read again: {} users", users.users());
@@ -208,7 +244,7 @@ impl Reload {
 
 /// The new configuration for the listeners there are: each has what is said of its address now, or what
 /// it has if nothing is.
-fn for_running(running: &Config, new: &Config) -> Config {
+fn for_running(running: &Config, own: &[OwnListener], new: &Config) -> Config {
     let mut config = new.clone();
     config.own.clear();
     let mut taken = BTreeSet::new();
@@ -221,7 +257,7 @@ fn for_running(running: &Config, new: &Config) -> Config {
                 taken.insert(there);
                 of(&new.own, there)
             }
-            None => of(&running.own, number),
+            None => of(own, number),
         };
         config.own.extend(own.map(|own| OwnListener { number, ..own }));
     }
@@ -244,8 +280,10 @@ fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Ve
     let options = names.into_iter().filter(|name| !is_taken(name));
     let options = options.filter(|name| !["listen", "port"].contains(name));
     let mut needing: Vec<String> = options.filter(is_other).map(str::to_owned).collect();
-    let listen = &new.config.listen;
-    if *listen != running.config.listen && *listen != last.config.listen {
+    // Their order tells nothing.
+    let addresses = |of: &Effective| BTreeSet::from_iter(of.config.listen.clone());
+    let listen = addresses(new);
+    if listen != addresses(running) && listen != addresses(last) {
         needing.push("listen".to_owned());
     }
     needing
@@ -257,12 +295,8 @@ fn is_taken(name: &str) -> bool {
 
 /// The files that are read.
 fn files(given: &Given, effective: &Effective) -> Vec<PathBuf> {
-    let own = effective.written.listeners.iter().map(|listener| &listener.settings);
-    let settings = [&effective.settings].into_iter().chain(own);
-    let values = settings.flat_map(|settings| {
-        READ.iter().flat_map(|name| settings.values(name).unwrap_or_default())
-    });
-    given.file.iter().cloned().chain(values.map(|value| PathBuf::from(&value.text))).collect()
+    let read = files_read(&effective.settings, &effective.written).map(|(_, file)| file);
+    given.file.iter().cloned().chain(read).collect()
 }
 
 fn look(files: &[PathBuf]) -> Prints {
@@ -303,7 +337,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::effective::known;
+    use crate::cli::effective::{READ, known};
     use crate::cli::help;
 
     /// The manual says so of all options in these parts of the help, but for a few that it names.
@@ -326,7 +360,7 @@ mod tests {
         }
         assert!(found > 20, "{found}");
         let known: Vec<&str> = known().iter().map(|known| known.name).collect();
-        let all = TAKEN.iter().chain(READ).chain(OF_A_LISTENER);
+        let all = TAKEN.iter().chain(&READ).chain(OF_A_LISTENER);
         assert!(all.clone().all(|name| known.contains(name)), "{all:?}");
     }
 

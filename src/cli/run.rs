@@ -40,6 +40,7 @@ pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
     server::raise_open_files();
     // Until the proxy has started signals do what they do by default. After that, and before
     // anybody is told that it has, they are ours.
+    let before = Reloading::before(&given, &effective);
     let mut options = config.options().map_err(|unusable| effective.unusable(unusable))?;
     if let Some((Destination::Stdout, format)) = &mut options.access_log {
         *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
@@ -60,7 +61,8 @@ pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
     let (control, telling) = (server.control(), Arc::clone(&readiness));
     let listening = addresses(&server);
     // Before anybody is told that it has started: whoever counts its threads then has them all.
-    let reloading = Reloading::begin(given, effective, control.clone(), telling, listening)?;
+    let reloading =
+        Reloading::begin(given, effective, control.clone(), telling, listening, before)?;
     // Whoever sees the ports may ask for the number.
     let pid_file = config.pid_file.as_deref().map(OwnFile::write_pid).transpose()?;
     let port_file = config.port_file.as_deref();
@@ -79,7 +81,9 @@ pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
     for signal in &mut signals {
         match signal {
             SIGHUP | SIGUSR1 => {
-                log::info!("opening the access log again");
+                if matches!(config.access_log, LogTarget::File(_)) {
+                    log::info!("opening the access log again");
+                }
                 control.reopen_log();
                 learn_file.iter().for_each(LearnFile::write_or_warn);
                 reloading.ask();

@@ -396,7 +396,6 @@ impl ServeArgs {
             verbosity: verbosity(self.verbose, self.quiet),
         };
         each_file_once(&config)?;
-        learns(&config)?;
         config.access.check()?;
         Ok(config)
     }
@@ -468,6 +467,18 @@ fn admin(value: Option<String>, listen: &[SocketAddr]) -> Result<Option<Place>, 
 
 /// No two options may have the same file: one would destroy what the other wrote.
 fn each_file_once(config: &Config) -> Result<(), String> {
+    let files = files_written(config);
+    for (i, (option, path)) in files.iter().enumerate() {
+        if let Some((other, _)) = files.iter().take(i).find(|(_, before)| before == path) {
+            let path = path.display();
+            return Err(format!("{option}: {path} is the file of {other}; give another one"));
+        }
+    }
+    Ok(())
+}
+
+/// The files that are written, and the options that name them.
+pub(crate) fn files_written(config: &Config) -> Vec<(&'static str, PathBuf)> {
     let admin = match &config.admin {
         Some(Place::Unix(path)) => Some(path),
         _ => None,
@@ -483,22 +494,15 @@ fn each_file_once(config: &Config) -> Result<(), String> {
         ("--admin", admin),
         ("--learn-file", config.learn_file.as_ref()),
     ];
-    let files: Vec<_> = files
-        .into_iter()
-        .filter_map(|(option, path)| Some((option, std::path::absolute(path?).ok()?)))
-        .collect();
-    for (i, (option, path)) in files.iter().enumerate() {
-        if let Some((other, _)) = files.iter().take(i).find(|(_, before)| before == path) {
-            let path = path.display();
-            return Err(format!("{option}: {path} is the file of {other}; give another one"));
-        }
-    }
-    Ok(())
+    let named = files.into_iter();
+    named.filter_map(|(option, path)| Some((option, std::path::absolute(path?).ok()?))).collect()
 }
 
 /// A policy that learns has somewhere to write it, and only such a one has.
-fn learns(config: &Config) -> Result<(), String> {
-    match (config.access.policy == Mode::Learn, &config.learn_file) {
+pub(crate) fn learns(config: &Config) -> Result<(), String> {
+    let own = config.own.iter().map(|own| &own.access);
+    let learns = [&config.access].into_iter().chain(own).any(|access| access.policy == Mode::Learn);
+    match (learns, &config.learn_file) {
         (true, None) => {
             Err("--policy learn: needs a file for what is reached; give --learn-file FILE"
                 .to_owned())

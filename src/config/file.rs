@@ -207,14 +207,17 @@ impl Source<'_> {
 
     fn malformed(&self, text: &str, error: &toml::de::Error) -> Wrong {
         let span = error.span().unwrap_or(0..0);
-        let found = text.get(span.clone()).and_then(|found| found.lines().next()).unwrap_or("");
-        let found: String = found.chars().take(40).collect();
-        let found = if found.is_empty() { found } else { format!(" at '{found}'") };
-        let advice = match error.message() {
-            "duplicate key" => "give it once, several values in brackets: [\"a\", \"b\"]",
-            _ => "write KEY = VALUE, text in quotes: timeout-head = \"10s\"",
+        // What else stands there may be a password, and is not repeated.
+        let why = if error.message() == "duplicate key" {
+            let key: String = text.get(span.clone()).unwrap_or("").chars().take(40).collect();
+            format!(
+                "duplicate key at '{key}'; give it once, several values in brackets: [\"a\", \"b\"]"
+            )
+        } else {
+            let advice = "write KEY = VALUE, text in quotes: timeout-head = \"10s\"";
+            format!("{}; {advice}", error.message())
         };
-        self.wrong(&span, &format!("{}{found}; {advice}", error.message()))
+        self.wrong(&span, &why)
     }
 
     fn document(&self, table: &DeTable<'_>, written: &mut Written, wrong: &mut Vec<Wrong>) {
@@ -393,6 +396,10 @@ impl Source<'_> {
             (Kind::Once, DeValue::Array(items)) if known.value == "LIST" => items.iter().collect(),
             _ => vec![value],
         };
+        if known.kind == Kind::Once && items.is_empty() {
+            let why = "is empty; leave the key out if all are meant";
+            wrong.push(Wrong::value(&self.place(&value.span()), known.name, why));
+        }
         let mut values: Vec<Value> = Vec::new();
         for item in items {
             let place = self.place(&item.span());

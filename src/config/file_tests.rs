@@ -75,6 +75,7 @@ fn each_mistake_has_its_line_and_what_to_try() {
         ("timeout-head.x = 1", "1: timeout-head: a table is no text"),
         ("admin = true", "1: admin: true or false is no text"),
         ("listen = [\n'a',\n['b'],\n]", "3: listen: an array is no text; write listen = [\"ADDR\""),
+        ("methods = []", "1: methods: is empty; leave the key out if all are meant"),
         ("timeout-head = 10s", "1: "),
         ("open = tru", "1: "),
         ("listen = ['a'", "1: "),
@@ -115,6 +116,7 @@ fn each_mistake_has_its_line_and_what_to_try() {
         ("[[rules]]\naction='deny'\nname = 'a b'", "3: name: 'a b' is no name; give up to 64"),
         ("[[rules]]\naction='deny'\nname = 1", "3: name: a number is no text"),
         ("[[rules]]\naction='deny'\nname = 'default'", "3: name: 'default' is the name of a rule"),
+        ("[[rules]]\naction='deny'\nname = 'auth'", "3: name: 'auth' is the name of a rule"),
         (
             "[[rules]]\naction='deny'\nname='a'\n[[rules]]\naction='deny'\nname='a'",
             "6: name: 'a' is the name of another rule",
@@ -133,6 +135,23 @@ fn each_mistake_has_its_line_and_what_to_try() {
         let says = format!("t.toml:{says}");
         assert!(first.message.starts_with(&says), "{text}:\n{}\n{says}", first.message);
         assert!(first.message.contains("; ") || first.message.contains("did you"), "{first:?}");
+    }
+}
+
+#[test]
+fn what_may_be_a_password_is_not_repeated() {
+    for text in [
+        "auth = alice:s3cret",
+        "auth = [alice:s3cret]",
+        "auth = ['alice:s3cret",
+        "auth = 'alice:s3cret\nx'",
+        "auth = \"alice:s3cret\\q\"",
+        "auth alice:s3cret",
+        "auth = 'a' alice:s3cret",
+    ] {
+        let (_, wrong) = parse(text, Path::new("t.toml"), &KNOWN);
+        assert!(!wrong.is_empty(), "{text}");
+        assert!(!wrong.iter().any(|wrong| wrong.message.contains("s3cret")), "{wrong:?}");
     }
 }
 

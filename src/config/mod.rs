@@ -165,7 +165,7 @@ impl Config {
     ///
     /// What is wrong with a file.
     pub fn access(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
-        let mut access = self.access.build(before)?;
+        let mut access = self.access.build(before.map(Origins::again).as_ref())?;
         let mut others = vec![(&self.access, Shared::of(&access))];
         for own in &self.own {
             let built = own.access.build_beside(Some(&access.origins), &others)?;

@@ -145,7 +145,7 @@ fn checked_name(value: &Spanned<DeValue<'_>>, names: &[String]) -> Result<String
     if names.iter().any(|name| name == text) {
         return Err(format!("'{text}' is the name of another rule; give another one"));
     }
-    if text == "default" || text == "protected-mode" {
+    if Origins::ALWAYS.contains(&text) {
         return Err(format!("'{text}' is the name of a rule that is always there; give another"));
     }
     Ok(text.to_owned())

@@ -235,7 +235,7 @@ impl Settings {
                 continue;
             };
             let read = match text {
-                Ok(text) if text.is_empty() => continue,
+                Ok(text) if text.trim().is_empty() => continue,
                 Ok(text) => known.of_variable(&text),
                 Err(_) => Err("is not UTF-8".to_owned()),
             };

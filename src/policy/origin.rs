@@ -1,5 +1,6 @@
 //! Where a rule was written, so that whoever meets it can find it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,20 +60,31 @@ pub struct Origins {
     all: Vec<(Source, Arc<AtomicU64>)>,
     said: Vec<Said>,
     by_rule: Arc<Hits>,
+    /// Those of `all` that rules have been read from since [`Origins::again`].
+    used: BTreeSet<usize>,
 }
 
 impl Default for Origins {
     fn default() -> Self {
-        let mut origins = Self { all: Vec::new(), said: Vec::new(), by_rule: Arc::default() };
-        // In the order of their numbers.
-        origins.add(Source::BuiltIn("protected-mode"));
-        origins.add(Source::BuiltIn("default"));
-        origins.add(Source::BuiltIn("auth"));
+        let (all, said, by_rule, used) = Default::default();
+        let mut origins = Self { all, said, by_rule, used };
+        for name in Self::ALWAYS {
+            origins.add(Source::BuiltIn(name));
+        }
         origins
     }
 }
 
 impl Origins {
+    /// What is there without anybody's having written it, in the order of its numbers.
+    pub const ALWAYS: [&'static str; 3] = ["protected-mode", "default", "auth"];
+
+    /// The same sources, to read all rules again. What an option says may stand on other lines then.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { used: BTreeSet::new(), ..self.clone() }
+    }
+
     /// From now on these options are those that were said there; the others stand on the command
     /// line.
     pub fn are_said(&mut self, said: &[Said]) {
@@ -87,6 +99,11 @@ impl Origins {
         };
         let source = said.map_or(source, Source::Said);
         let known = self.all.iter().position(|(s, _)| *s == source);
+        // Each edit of a file would leave another one behind.
+        let known = known.or_else(|| self.moved(&source));
+        if let Some((it, _)) = known.and_then(|place| self.all.get_mut(place)) {
+            it.clone_from(&source);
+        }
         let place = known.unwrap_or_else(|| {
             // The last one stands for all there is no number left for.
             if self.all.len() <= usize::from(u16::MAX) {
@@ -94,7 +111,17 @@ impl Origins {
             }
             self.all.len() - 1
         });
+        self.used.insert(place);
         u16::try_from(place).unwrap_or(u16::MAX)
+    }
+
+    /// The same option, if it stood on other lines before.
+    fn moved(&self, source: &Source) -> Option<usize> {
+        let Source::Said(new) = source else { return None };
+        self.all.iter().enumerate().position(|(place, (old, _))| {
+            let same = |old: &Said| old.option == new.option && old.at == new.at;
+            matches!(old, Source::Said(old) if same(old)) && !self.used.contains(&place)
+        })
     }
 
     /// The source of a rule.
@@ -220,6 +247,30 @@ mod tests {
         ] {
             assert_eq!(origins.name(RuleId { source, line }).to_string(), name);
         }
+    }
+
+    #[test]
+    fn options_that_move_in_a_file_are_the_same_sources() {
+        let said = |line: u32| Said {
+            option: "--deny".to_owned(),
+            at: "t.toml".to_owned(),
+            lines: [line].into(),
+        };
+        let mut origins = Origins::default();
+        let mut read = |lines: [u32; 2]| {
+            origins = origins.again();
+            let numbers = lines.map(|line| {
+                origins.are_said(&[said(line)]);
+                origins.add(Source::Option("--deny"))
+            });
+            let named = numbers.map(|source| origins.name(RuleId { source, line: 1 }).to_string());
+            assert_eq!(named, lines.map(|line| format!("t.toml:{line}")));
+            (numbers, origins.hits().count())
+        };
+        let before = read([3, 9]);
+        assert_eq!(read([4, 11]), before);
+        assert_eq!(read([9, 3]).1, before.1);
+        assert_eq!(read([5, 5]).0[0], read([5, 5]).0[1]);
     }
 
     #[test]

@@ -404,9 +404,9 @@ fn a_listener_keeps_what_was_said_of_it_until_something_else_is() {
     reloaded(&proxy);
     assert_eq!(said(&proxy, "WARN listen: needs a restart"), 1, "{}", proxy.stderr());
     assert_eq!(
-        refused_by(proxy.addr, "a.own.example").as_deref(),
-        Some("threadgate.toml:3"),
-        "as at the start: the file says nothing of it now"
+        refused_by(proxy.addr, "a.new.example").as_deref(),
+        Some("threadgate.toml:4"),
+        "the file says nothing of it now"
     );
 }
 
@@ -487,4 +487,51 @@ fn the_example_in_the_docs_is_right() {
     let output = check(&["-c", whole.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stdout(&output).contains("[[listeners]]"), "{}", stdout(&output));
+}
+
+/// A file that is cut to nothing is one that is being written, and nobody is let through meanwhile.
+#[test]
+fn a_file_that_was_emptied_changes_nothing_until_something_is_in_it() {
+    let configured = Configured::new("");
+    let list = configured.file("ads.list", "ads.example\n");
+    let users = configured.file("users", "a:$5$x$uslD6tQSDGqlwuXJb0SAfvr3CzXP7D8xjfhT9OEeJF5\n");
+    let text = format!(
+        "block-list = ['{}']\nauth-file = '{}'\n[[rules]]\naction = 'deny'\nname = 'no'\n\
+         destinations = '*'\n",
+        list.display(),
+        users.display()
+    );
+    configured.replace(&text);
+    let proxy = configured.start(&[]);
+    assert_eq!(refused_by(proxy.addr, "ads.example").as_deref(), Some("no"));
+    for (file, text) in [(&list, "ads.example\n"), (&users, ""), (&configured.path, &*text)] {
+        let before = fs::read_to_string(file).unwrap();
+        fs::write(file, "").unwrap();
+        reloaded(&proxy);
+        let empty =
+            format!("not reloaded: {}: it is empty; to take all of it back", file.display());
+        assert_eq!(said(&proxy, &empty), 1, "{text}: {}", proxy.stderr());
+        reloaded(&proxy);
+        assert_eq!(said(&proxy, &empty), 2, "{}", proxy.stderr());
+        assert_eq!(refused_by(proxy.addr, "ads.example").as_deref(), Some("no"));
+        fs::write(file, before).unwrap();
+    }
+    fs::write(&list, "# nothing\n").unwrap();
+    configured.replace("# nothing\n");
+    reloaded(&proxy);
+    assert_eq!(said(&proxy, "it is empty"), 6, "a comment is something: {}", proxy.stderr());
+    assert_eq!(refused_by(proxy.addr, "none.invalid"), None);
+}
+
+#[test]
+fn a_policy_that_begins_to_learn_needs_a_file_since_the_start() {
+    let configured = Configured::new("deny = 'a.example'\n");
+    let proxy = configured.start(&[]);
+    let file = configured.dir.path().join("learnt");
+    configured.replace(&format!("policy = 'learn'\nlearn-file = '{}'\n", file.display()));
+    reloaded(&proxy);
+    let says =
+        "--policy learn: needs a file for what is reached; give --learn-file FILE, and start again";
+    assert_eq!(said(&proxy, says), 1, "{}", proxy.stderr());
+    assert_eq!(refused_by(proxy.addr, "a.example").as_deref(), Some("threadgate.toml:1"));
 }
