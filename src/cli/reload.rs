@@ -165,7 +165,11 @@ impl Reload {
         let length =
             |prints: &Prints, file: &PathBuf| prints.get(file).copied().flatten().map(|it| it.2);
         let emptied = |file: &&PathBuf| {
-            length(&self.loaded, file) == Some(0) && length(&self.taken, file) > Some(0)
+            length(&self.loaded, file) == Some(0)
+                && length(&self.taken, file) > Some(0)
+                // What is no file has no length, either, nor has one that cannot be read.
+                && fs::metadata(file).is_ok_and(|it| it.is_file())
+                && fs::read(file).is_ok_and(|octets| octets.is_empty())
         };
         let blank = new.written.is_blank && !self.last.written.is_blank;
         let own = self.given.file.as_ref().filter(|_| blank);
@@ -187,7 +191,6 @@ impl Reload {
         self.loaded.iter_mut().for_each(|(file, print)| {
             *print = known.get(file).copied().unwrap_or(*print);
         });
-        self.refuse_empty(&new)?;
         let learns =
             |of: &Effective| serve::learns(&Config { learn_file: None, ..of.config.clone() });
         if let (Err(sentence), None) = (learns(&new), &self.running.config.learn_file) {
@@ -199,6 +202,7 @@ impl Reload {
         let config = for_running(&self.running.config, &self.own, &new.config);
         let origins = self.control.policy().origins.clone();
         let access = config.access(Some(&origins)).map_err(|e| new.unusable(e))?;
+        self.refuse_empty(&new)?;
         if let Some(read) = self.control.reread_hosts() {
             match read {
                 Ok(count) => log::info!("the hosts files were read again: {count} names"),

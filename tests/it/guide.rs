@@ -98,8 +98,10 @@ fn the_python_program_fetches_and_says_what_it_cost() {
     let said = text(script(dir.path(), "traced.py", "#!/usr/bin/env python3").args([&good, &bad]));
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 2, "{said}");
-    assert!(lines[0].starts_with(&format!("GET {good} 200 ok ")), "{said}");
-    assert!(lines[1].starts_with(&format!("GET {bad} 502 connection_refused ")), "{said}");
+    // The next request may be logged before the last one is: they are on different connections.
+    for begins in [format!("GET {good} 200 ok "), format!("GET {bad} 502 connection_refused ")] {
+        assert!(lines.iter().any(|line| line.starts_with(&begins)), "{said}");
+    }
 }
 
 /// The commands of `egress.md`, in its order, with a build that reaches an nginx.

@@ -247,10 +247,10 @@ fn lists_that_were_replaced_are_let_go_by_sleepers_and_tunnels() {
     eventually(|| kept.upgrade().is_none());
     long.reset();
     slow.join();
-    silent.send("more");
-    silent.expect_text_and_eof("end");
     tunnel.send("more");
     tunnel.expect_text_and_eof("end");
+    silent.send("more");
+    silent.expect_text_and_eof("end");
     let mut client = Peer::connect(proxy.addr());
     assert_eq!(ask(&mut client, "GET", "http://ads.example/").status, 403, "the new lists hold");
     drop(client);
