@@ -1,5 +1,6 @@
 //! What is limited, and how far: values as they are configured. [`shape`](super::shape) keeps count.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -245,6 +246,23 @@ impl Limit {
     /// Octets a second in this direction, if that is limited.
     pub fn in_direction(&self, direction: Direction) -> Option<NonZeroU64> {
         self.rates.get(direction as usize).copied().flatten()
+    }
+
+    /// The rule that names those it is for: each then has counts of its own for it.
+    pub(super) fn names_by(&self) -> Option<RuleId> {
+        match self.whose {
+            Whose::Network(_) | Whose::Destination(_) => Some(self.id),
+            Whose::Each | Whose::User(_) => None,
+        }
+    }
+
+    /// Under what a destination is counted.
+    pub(super) fn destination_key<'a>(&self, who: &Who<'a>) -> Cow<'a, str> {
+        let host = Cow::Borrowed(who.host);
+        match self.names_by() {
+            None => host,
+            Some(RuleId { source, line }) => Cow::Owned(format!("{host} {source}:{line}")),
+        }
     }
 
     fn names(&self, who: &Who<'_>) -> bool {

@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::bucket::{LEAST, Nanos};
 use super::limits::{Direction, Limits, Per, Who, client_key};
-use super::tally::{Line, MOST_REMEMBERED, Place, Table, Tally};
+use super::tally::{Line, MOST_REMEMBERED, Place, Tables, Tally};
 
 /// What an exchange is allowed first.
 const FIRST: u64 = 4 * 1024;
@@ -28,25 +28,6 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// How soon one who waits for longer looks whether its turn comes sooner: others have left, or another
 /// policy holds.
 const LOOK: Duration = Duration::from_secs(1);
-/// The counts of one group of listeners.
-#[derive(Debug)]
-struct Tables {
-    clients: Table<IpAddr>,
-    users: Table<Box<str>>,
-    destinations: Table<Box<str>>,
-    total: Arc<Tally>,
-}
-
-impl Tables {
-    fn new(most: usize) -> Self {
-        Self {
-            clients: Table::new(most),
-            users: Table::new(most),
-            destinations: Table::new(most),
-            total: Arc::default(),
-        }
-    }
-}
 
 /// All counts of a proxy.
 #[derive(Debug)]
@@ -108,7 +89,7 @@ impl Shaper {
     }
 
     fn client(&self, client: IpAddr, limits: &Limits, now: Nanos) -> Arc<Tally> {
-        self.tables(limits.group).clients.get(&client_key(client), pause(limits), now)
+        self.tables(limits.group).clients.get(&(None, client_key(client)), pause(limits), now)
     }
 
     /// A connection begins; `None` if its client has so many over its limit already that one more is
@@ -215,24 +196,34 @@ impl Shaper {
         let tables = self.tables(limits.group);
         let pause = pause(limits);
         for per in Per::ALL {
-            let rates = Direction::ALL.map(|d| {
-                limits.rate(per, d, who).and_then(|l| l.in_direction(d)).map_or(0, u64::from)
-            });
-            if rates == [0, 0] {
-                continue;
-            }
-            let tally = match per {
-                Per::Connection => Arc::clone(&line.tally),
-                Per::Client => tables.clients.get(&client_key(who.client), pause, now),
-                Per::User => tables.users.get(who.user.unwrap_or_default(), pause, now),
-                Per::Destination => tables.destinations.get(who.host, pause, now),
-                Per::Total => Arc::clone(&tables.total),
-            };
             let shared = !matches!(per, Per::Connection | Per::Client);
-            share.parts.push(Part { tally, rates, shared });
+            for direction in Direction::ALL {
+                let Some(limit) = limits.rate(per, direction, who) else { continue };
+                let Some(rate) = limit.in_direction(direction).map(u64::from) else { continue };
+                let tally = match per {
+                    Per::Connection => Arc::clone(&line.tally),
+                    Per::Client => {
+                        let key = (limit.names_by(), client_key(who.client));
+                        tables.clients.get(&key, pause, now)
+                    }
+                    Per::User => tables.users.get(who.user.unwrap_or_default(), pause, now),
+                    Per::Destination => {
+                        tables.destinations.get(&*limit.destination_key(who), pause, now)
+                    }
+                    Per::Total => Arc::clone(&tables.total),
+                };
+                let mut rates = [0, 0];
+                *of(&mut rates, direction) = rate;
+                match share.parts.last_mut() {
+                    Some(last) if Arc::ptr_eq(&last.tally, &tally) => {
+                        *of(&mut last.rates, direction) = rate;
+                    }
+                    _ => share.parts.push(Part { tally, rates, shared }),
+                }
+            }
         }
         let shared = share.parts.iter().any(|part| part.shared);
-        let client = || tables.clients.get(&client_key(who.client), pause, now);
+        let client = || tables.clients.get(&(None, client_key(who.client)), pause, now);
         share.client = shared.then(client);
     }
 }

@@ -3,6 +3,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use super::*;
 use crate::policy::limits::{Connections, Limit, Requests, Volume, Whose};
 use crate::policy::origin::RuleId;
+use crate::policy::tally::Table;
 
 const ID: RuleId = RuleId { source: 9, line: 1 };
 
@@ -226,6 +227,47 @@ fn a_place_in_line_is_kept_by_another_policy_that_is_no_slower() {
         drop(line_of);
         let mut next = shaper.share(&then, &who(1), &line, now);
         assert!(waits_until(&mut next, 10, now) <= ms(900), "all was given back");
+    }
+}
+
+#[test]
+fn rates_that_are_named_have_counts_of_their_own() {
+    use crate::policy::{destination::Destination, network::Network};
+    let to = |text| Whose::Destination(Box::new(Destination::parse(text).unwrap()));
+    let network = |text| Whose::Network(Network::parse(text).unwrap());
+    let limit = |line, per, whose, down| {
+        let id = RuleId { line, ..ID };
+        Limit { id, whose, ..rate(per, down) }
+    };
+    let limits = limits(vec![
+        limit(1, Per::Destination, to("a.example:80"), 1_000),
+        limit(2, Per::Destination, to("a.example:443"), 100_000),
+        limit(3, Per::Destination, to("192.0.2.1"), 1_000),
+        limit(4, Per::Client, network("2001:db8::1"), 1_000),
+        limit(5, Per::Client, network("2001:db8::2"), 100_000),
+        limit(6, Per::Destination, Whose::Each, 1_000),
+    ]);
+    let who = |client: &str, host, port| {
+        let ip = str::parse::<IpAddr>(host).ok();
+        Who { client: client.parse().unwrap(), user: None, host, ip, port }
+    };
+    for (one, other, same) in [
+        (who("192.0.2.9", "a.example", 80), who("192.0.2.9", "a.example", 443), false),
+        (who("192.0.2.9", "a.example", 80), who("192.0.2.8", "a.example", 80), true),
+        (who("192.0.2.9", "b.example", 80), who("192.0.2.8", "b.example", 81), true),
+        (who("2001:db8::1", "b.example", 80), who("2001:db8::2", "c.example", 80), false),
+        (who("2001:db8::1", "b.example", 80), who("2001:db8::1", "c.example", 80), true),
+    ] {
+        let shaper = Shaper::default();
+        let now = shaper.epoch + Duration::from_secs(1);
+        let ask = |who: &Who<'_>, octets| {
+            let mut share = shaper.share(&limits, who, &Line::default(), now);
+            let wait = waits_until(&mut share, octets, now);
+            share.ways = Default::default();
+            wait
+        };
+        assert_eq!(ask(&one, 5_000), Duration::ZERO);
+        assert_eq!(ask(&other, 10) > Duration::ZERO, same, "{one:?} {other:?}");
     }
 }
 

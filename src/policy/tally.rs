@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,9 +11,10 @@ use parking_lot::Mutex;
 
 use super::bucket::{Bucket, CREDIT, Nanos};
 use super::limits::Direction;
+use super::origin::RuleId;
 
 /// Clients, users and destinations that are remembered, of each; beyond it those are forgotten that
-/// nobody uses, the idlest first, and where all are in use those that come share one count. About 200
+/// nobody uses, the idlest first, and where all are in use those that come share one count. About 220
 /// octets each, and a name.
 pub const MOST_REMEMBERED: usize = 65_536;
 /// How often a table is looked through at most, if that frees little.
@@ -97,6 +99,27 @@ impl Line {
     /// Whether one of the later connections of a client that has too many.
     pub fn is_over(&self, most: u32) -> bool {
         self.client.lock().as_mut().is_some_and(|place| place.is_over(most))
+    }
+}
+
+/// The counts of one group of listeners.
+#[derive(Debug)]
+pub(super) struct Tables {
+    /// By the rule that names them, if their rate has one: two of one network may have two rates.
+    pub(super) clients: Table<(Option<RuleId>, IpAddr)>,
+    pub(super) users: Table<Box<str>>,
+    pub(super) destinations: Table<Box<str>>,
+    pub(super) total: Arc<Tally>,
+}
+
+impl Tables {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            clients: Table::new(most),
+            users: Table::new(most),
+            destinations: Table::new(most),
+            total: Arc::default(),
+        }
     }
 }
 
