@@ -256,9 +256,12 @@ impl Limit {
         }
     }
 
-    /// Under what a destination is counted.
+    /// Under what a destination is counted: an address is the same however it is written.
     pub(super) fn destination_key<'a>(&self, who: &Who<'a>) -> Cow<'a, str> {
-        let host = Cow::Borrowed(who.host);
+        let host = match who.ip {
+            Some(ip) => Cow::Owned(ip.to_canonical().to_string()),
+            None => Cow::Borrowed(who.host),
+        };
         match self.names_by() {
             None => host,
             Some(RuleId { source, line }) => Cow::Owned(format!("{host} {source}:{line}")),

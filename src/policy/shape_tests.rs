@@ -254,6 +254,8 @@ fn rates_that_are_named_have_counts_of_their_own() {
     for (one, other, same) in [
         (who("192.0.2.9", "a.example", 80), who("192.0.2.9", "a.example", 443), false),
         (who("192.0.2.9", "a.example", 80), who("192.0.2.8", "a.example", 80), true),
+        (who("192.0.2.9", "192.0.2.1", 80), who("192.0.2.9", "::ffff:192.0.2.1", 81), true),
+        (who("192.0.2.9", "192.0.2.7", 80), who("192.0.2.9", "::ffff:192.0.2.7", 81), true),
         (who("192.0.2.9", "b.example", 80), who("192.0.2.8", "b.example", 81), true),
         (who("2001:db8::1", "b.example", 80), who("2001:db8::2", "c.example", 80), false),
         (who("2001:db8::1", "b.example", 80), who("2001:db8::1", "c.example", 80), true),
