@@ -108,6 +108,16 @@ impl Shaper {
         Some(Arc::new(line))
     }
 
+    /// Whether a connection is one too many for its client. One that was let in when there was no limit
+    /// has its place from now on.
+    pub fn is_over(&self, client: IpAddr, line: &Line, limits: &Limits, now: Instant) -> bool {
+        let Some(connections) = limits.connections else { return false };
+        let most = connections.count.get();
+        let mut held = line.client.lock();
+        let take = || Place::take(self.client(client, limits, self.nanos(now)), most);
+        held.get_or_insert_with(take).is_over(most)
+    }
+
     /// Whether the connection of a user is one too many for it.
     pub fn is_over_for(&self, user: &str, line: &Line, limits: &Limits, now: Instant) -> bool {
         let Some(connections) = limits.connections else { return false };

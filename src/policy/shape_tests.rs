@@ -346,11 +346,12 @@ fn a_client_has_so_many_connections_and_as_many_again_are_told() {
     let enter = |client| shaper.enter(ip(client), &limits, shaper.epoch);
     let mut held: Vec<_> = (0..4).map(|_| enter(1).unwrap()).collect();
     assert!(enter(1).is_none() && enter(1).is_none(), "those who are not let in do not count");
-    let over: Vec<_> = held.iter().map(|line| line.is_over(2)).collect();
+    let is_over = |client, line: &Line| shaper.is_over(ip(client), line, &limits, shaper.epoch);
+    let over: Vec<_> = held.iter().map(|line| is_over(1, line)).collect();
     assert_eq!(over, [false, false, true, true]);
-    assert!(!enter(2).unwrap().is_over(2), "another client has its own");
+    assert!(!is_over(2, &enter(2).unwrap()), "another client has its own");
     held.drain(..2);
-    assert!(!held[0].is_over(2), "it is one of two now");
+    assert!(!is_over(1, &held[0]), "it is one of two now");
     let user = |line: &Line| shaper.is_over_for("ann", line, &limits, shaper.epoch);
     let lines: Vec<_> = (2..5).map(|client| enter(client).unwrap()).collect();
     assert_eq!(lines.iter().map(|line| user(line)).collect::<Vec<_>>(), [false, false, true]);

@@ -95,13 +95,6 @@ pub struct Line {
     pub(super) user: Mutex<Option<(Box<str>, Place)>>,
 }
 
-impl Line {
-    /// Whether one of the later connections of a client that has too many.
-    pub fn is_over(&self, most: u32) -> bool {
-        self.client.lock().as_mut().is_some_and(|place| place.is_over(most))
-    }
-}
-
 /// The counts of one group of listeners.
 #[derive(Debug)]
 pub(super) struct Tables {

@@ -14,7 +14,7 @@ use crate::net::buffer::Buffer;
 use crate::net::hosts::without_dot;
 use crate::net::stream::Stream;
 use crate::observe::counters::Refused;
-use crate::policy::limits::{Direction, Limits, Who};
+use crate::policy::limits::{Connections, Direction, Limits, Who};
 use crate::policy::origin::RuleId;
 use crate::policy::shape::{Grant, Share, TooSoon};
 use crate::policy::tally::Line;
@@ -232,7 +232,8 @@ fn is_crowded(
         exchange.limited = Some(Limited::on(&line));
     }
     let line = &exchange.limited.as_ref()?.line;
-    limits.connections.filter(|c| line.is_over(c.count.get())).map(|c| c.id)
+    let is_over = |_: &Connections| shaper.is_over(asker.address.ip(), line, limits, turn.now);
+    limits.connections.filter(is_over).map(|c| c.id)
 }
 
 fn who<'a>(asker: Asker, user: &'a str, destination: &'a Destination) -> Who<'a> {

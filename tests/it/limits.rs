@@ -418,6 +418,29 @@ fn a_client_with_too_many_connections_is_told_so() {
 }
 
 #[test]
+fn a_limit_of_connections_that_is_new_holds_for_those_there_are() {
+    let origin = downloads();
+    for rate in [&["down=10MB/s".to_owned()][..], &[]] {
+        let with = |limit_connections: Option<String>| {
+            let limit = rate.to_vec();
+            access(LimitOptions { limit, limit_connections, ..LimitOptions::default() })
+        };
+        let proxy = proxy_with(|options| options.access = with(None));
+        let mut clients: Vec<_> = (0..3).map(|_| Peer::connect(proxy.addr())).collect();
+        let mut ask = || -> Vec<_> {
+            let ask = |client: &mut Peer| {
+                client.send(get_request(origin, "/10"));
+                client.read_response().status
+            };
+            clients.iter_mut().map(ask).collect()
+        };
+        assert_eq!(ask(), [200, 200, 200]);
+        proxy.set_access(&with(Some("2".into())), false);
+        assert_eq!(ask(), [200, 200, 429], "{rate:?}");
+    }
+}
+
+#[test]
 fn the_volume_of_a_run_is_a_hard_stop() {
     let origin = downloads();
     let proxy = Binary::start(&["--max-bytes=100kB"]);
