@@ -418,6 +418,43 @@ fn a_client_with_too_many_connections_is_told_so() {
 }
 
 #[test]
+fn who_has_ended_its_side_keeps_its_place_until_the_answer() {
+    let (answer, answered) = std::sync::mpsc::channel();
+    let origin = Origin::script(2, move |peer| {
+        peer.read_head();
+        answered.recv().unwrap();
+        let _ = peer.try_send(OK);
+    });
+    let limits = LimitOptions { limit_connections: Some("1".into()), ..LimitOptions::default() };
+    let proxy = proxy_with(|options| options.access = access(limits));
+    // One beyond those that are told gets nothing.
+    let page = || {
+        let mut client = Peer::connect(proxy.addr());
+        let _ = client.try_send("GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+        let (received, _) = client.read_to_any_end();
+        String::from_utf8_lossy(&received).split(' ').nth(1).map(str::to_owned)
+    };
+    let is = |status: &str| page().as_deref() == Some(status);
+    for resets in [false, true] {
+        let mut client = Peer::connect(proxy.addr());
+        client.send(get_request(origin.addr, "/"));
+        eventually(|| proxy.stats().parked()[Wait::Response as usize] == 1);
+        if resets {
+            assert!(is("429"));
+            client.reset();
+            eventually(|| is("200"));
+            answer.send(()).unwrap();
+            continue;
+        }
+        client.half_close();
+        assert!(is("429"));
+        answer.send(()).unwrap();
+        assert_eq!(client.read_response().status, 200);
+        eventually(|| is("200"));
+    }
+}
+
+#[test]
 fn a_limit_of_connections_that_is_new_holds_for_those_there_are() {
     let origin = downloads();
     for rate in [&["down=10MB/s".to_owned()][..], &[]] {
