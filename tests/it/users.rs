@@ -12,6 +12,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::Value;
 use threadgate::policy::auth::file;
 
+use crate::clients::browser::chromium;
 use crate::peers::eventually;
 use crate::programs::{
     Nginx, in_background, logged, logging_proxy, output, python, run, script, text, tool,
@@ -282,24 +283,15 @@ fn files_that_htpasswd_makes_are_read() {
 #[test]
 fn chromium_asks_and_shows_the_page() {
     let proxy = logging_proxy(&["--auth", "alice:päss", "--auth-realm", "the house"]);
-    let (Some(mut chromium), Some(mut python)) = (tool("chromium"), python("websockets")) else {
+    let dir = tempfile::tempdir().unwrap();
+    let (Some(mut chromium), Some(mut python)) =
+        (chromium(&proxy, dir.path()), python("websockets"))
+    else {
         return;
     };
     let Some(nginx) = Nginx::start() else { return };
     fs::write(nginx.root.join("page.html"), "<body>in the house</body>").unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
-        chromium.env(name, dir.path());
-    }
-    chromium.arg(format!("--user-data-dir={}", dir.path().display()));
-    chromium.arg(format!("--proxy-server={}", proxy.url()));
-    chromium.arg("--proxy-bypass-list=<-loopback>;*.com");
-    chromium.arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
-    chromium.args(["--no-first-run", "--disable-background-networking", "--disable-sync"]);
-    chromium.args(["--disable-component-update", "--disable-default-apps", "--disable-extensions"]);
-    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
-    chromium.args(["--disable-breakpad", "--remote-debugging-port=0"]);
-    chromium.args(["--remote-allow-origins=*", "about:blank"]);
+    chromium.args(["--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"]);
     python.arg(script("asked_for_a_password.py")).arg(dir.path()).args(["alice", "päss"]);
     python.arg(format!("http://{}/page.html", nginx.clear));
     let running = in_background(&mut chromium, dir);

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -54,15 +55,13 @@ fn write_page(dir: &Path, other_dir: &Path, other: &str, websocket: &str, result
     fs::write(dir.join("page.html"), page.replace("RESULT", result)).unwrap();
 }
 
-/// What the page at `url` found when Chromium showed it. Nothing of Chromium is left then.
-#[track_caller]
-pub(super) fn shown(proxy: &Binary, url: &str, origin: &Echo) -> Option<Value> {
+/// A Chromium that has nothing but what is in `dir`, and reaches nothing but through the proxy.
+pub(crate) fn chromium(proxy: &Binary, dir: &Path) -> Option<Command> {
     let mut chromium = tool("chromium")?;
-    let dir = tempfile::tempdir().unwrap();
     for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
-        chromium.env(name, dir.path());
+        chromium.env(name, dir);
     }
-    chromium.arg(format!("--user-data-dir={}", dir.path().display()));
+    chromium.arg(format!("--user-data-dir={}", dir.display()));
     chromium.arg(format!("--proxy-server={}", proxy.url()));
     // Else it goes to this machine without a proxy. What it wants of its maker (updates, the time)
     // is not for the proxy, and leads nowhere.
@@ -72,7 +71,16 @@ pub(super) fn shown(proxy: &Binary, url: &str, origin: &Echo) -> Option<Value> {
     chromium.args(["--disable-component-update", "--disable-default-apps", "--disable-extensions"]);
     // Root may not use the sandbox, and there may be no graphics and little shared memory.
     chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
-    chromium.args(["--disable-breakpad", "--ignore-certificate-errors", url]);
+    chromium.arg("--disable-breakpad");
+    Some(chromium)
+}
+
+/// What the page at `url` found when Chromium showed it. Nothing of Chromium is left then.
+#[track_caller]
+pub(super) fn shown(proxy: &Binary, url: &str, origin: &Echo) -> Option<Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut chromium = chromium(proxy, dir.path())?;
+    chromium.args(["--ignore-certificate-errors", url]);
     let running = in_background(&mut chromium, dir);
     let mut result = None;
     comes_true(Duration::from_secs(30), &mut || {

@@ -5,7 +5,7 @@
 
 mod balancers;
 mod blocked;
-mod browser;
+pub(crate) mod browser;
 mod downloads;
 mod framing;
 mod git;
