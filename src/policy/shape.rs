@@ -8,7 +8,8 @@
 //! What an exchange may have at a time begins small and doubles for as long as it uses all of it, so
 //! that short exchanges do not reserve what they will not need. Where clients share a rate, those of
 //! one that wait divide its portion among themselves: a client does not get more by making more
-//! connections, as far as portions can be divided.
+//! connections, as far as portions can be divided. That is ten connections at any rate; beyond them
+//! half a millisecond's worth each adds up to more than a portion.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -86,6 +86,22 @@ fn a_client_does_not_get_more_by_more_connections() {
 }
 
 #[test]
+fn a_client_does_not_get_more_by_ten_connections() {
+    for octets in [100_000, 1_000_000, 10_000_000, 100_000_000] {
+        for connections in [2, 5, 10] {
+            let mut clients = vec![1; connections];
+            clients.push(2);
+            let shaper = Shaper::default();
+            let got = downloads(&shaper, &limits(vec![rate(Per::Total, octets)]), &clients);
+            let all = got.iter().sum::<u64>() as f64;
+            let part = *got.last().unwrap() as f64 / all;
+            let row = format!("{octets} octets/s, {connections} and 1: {part} of {all}");
+            assert!((0.4..0.6).contains(&part), "{row}");
+        }
+    }
+}
+
+#[test]
 fn the_lowest_of_several_rates_holds() {
     let rates = vec![rate(Per::Client, 1_000_000), rate(Per::Total, 3_000_000)];
     let got = downloads(&Shaper::default(), &limits(rates), &[1, 2]);
