@@ -9,26 +9,28 @@
 //!
 //! What has to wait leaves the head where it is, parks, and comes here again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Owner, Wake};
-use crate::policy::auth::failures::{Gate, Guessing, Place};
+use crate::policy::auth::failures::{Failures, Gate, Guessing, Place};
 use crate::policy::auth::tag::Tag;
 use crate::policy::auth::{Auth, Known, Look};
 use crate::policy::decide::{UNPROVEN, WRONG};
 use crate::policy::origin::RuleId;
-use crate::wire::credentials::{NoToken, UserPass};
+use crate::wire::credentials::NoToken;
 use crate::wire::{Credentials, RequestHead};
 
 use super::Turn;
 use super::exchange::{CLIENT, Exchange};
 use super::request::{Asker, denied};
-use super::verify::Asked;
+use super::verify::{Answer, Asked, Claim};
 
-/// How long a session waits for its credentials to be verified.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a session waits for its credentials to be verified: enough for a whole office that comes at
+/// once from one address, whose line has 128 places.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a request waits for before it is known whose it is; dropping it leaves all lines.
 #[derive(Debug, Default)]
@@ -55,6 +57,17 @@ impl Proof {
     /// Whether a request waits.
     pub fn is_pending(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Whether its delay is over, if it had one.
+    fn has_waited(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.delayed.is_some())
+    }
+
+    /// Whether it was the first to ask what was then answered.
+    fn has_asked_first(&self) -> bool {
+        let asked = self.pending.as_ref().and_then(|pending| pending.asked.as_ref());
+        asked.is_some_and(|(asked, _)| asked.is_first())
     }
 
     /// It waits for nothing any more.
@@ -109,6 +122,10 @@ fn weigh(
     let tag = auth.tag(token);
     let client = caller.asker.address.ip();
     let is_known = caller.proof.proven == tag.head();
+    let answer = answered(auth, caller);
+    if answer == Some(Answer::Early) {
+        caller.proof.pending = None;
+    }
     match caller.proof.pending.as_ref().map(|pending| &pending.delayed) {
         _ if is_known => {}
         None => match turn.ctx.failures.gate(client, tag, turn.now) {
@@ -126,9 +143,10 @@ fn weigh(
         Some(Some((_, until))) if turn.now < *until => return Ok(Some(*until)),
         Some(_) => {}
     }
-    let user = match answered(auth, caller) {
-        Some(user) => user.ok_or(Known::Compared),
-        None => match auth.look(tag, token, turn.now) {
+    let user = match answer {
+        Some(Answer::User(user)) => auth.user(Some(user)).ok_or(Known::Compared),
+        Some(Answer::Nobody) => Err(Known::Compared),
+        Some(Answer::Early) | None => match auth.look(tag, token, turn.now) {
             Look::Proven(user, known) => {
                 if known == Known::Remembered {
                     turn.counters.count(|c| c.auth_cache_hits += 1);
@@ -140,7 +158,18 @@ fn weigh(
             Look::NoToken(NoToken::Ambiguous) => {
                 return Err(malformed("the request's Proxy-Authorization can be read in two ways"));
             }
-            Look::Unknown(read) => return verify(auth, tag, read, caller, turn).map(Some),
+            Look::Unknown(read) => {
+                let has_waited = is_known || caller.proof.has_waited();
+                let claim = Claim {
+                    tag,
+                    read,
+                    client,
+                    begun: exchange.times.started.unwrap_or(turn.now),
+                    has_waited,
+                    failures: Arc::clone(&turn.ctx.failures),
+                };
+                return verify(auth, claim, caller, turn).map(Some);
+            }
         },
     };
     match user {
@@ -161,30 +190,42 @@ fn weigh(
                 c.auth_failures += 1;
                 c.auth_cache_hits += u64::from(known == Known::Remembered);
             });
-            let begun = exchange.times.started.unwrap_or(turn.now);
-            if let Some(Guessing(count)) = turn.ctx.failures.wrong(client, tag, begun, turn.now) {
-                log::warn!(
-                    "{client} has sent {count} wrong credentials; its next ones are looked at after a delay"
-                );
+            // What its own question came to is counted already.
+            if answer.is_none() || !caller.proof.has_asked_first() {
+                let begun = exchange.times.started.unwrap_or(turn.now);
+                note_wrong(&turn.ctx.failures, client, tag, begun, turn.now);
             }
             Err(unproven(WRONG))
         }
     }
 }
 
+/// Counts wrong credentials, and says so of a client that guesses.
+pub(super) fn note_wrong(
+    failures: &Failures,
+    client: IpAddr,
+    tag: Tag,
+    begun: Instant,
+    now: Instant,
+) {
+    if let Some(Guessing(count)) = failures.wrong(client, tag, begun, now) {
+        log::warn!(
+            "{client} has sent {count} wrong credentials; its next ones are looked at after a delay"
+        );
+    }
+}
+
 /// What was answered to the question that the request waits for, if it is one about these users.
-fn answered<'a>(auth: &'a Auth, caller: &Caller<'_>) -> Option<Option<&'a str>> {
+fn answered(auth: &Auth, caller: &Caller<'_>) -> Option<Answer> {
     let (asked, number) = caller.proof.pending.as_ref()?.asked.as_ref()?;
-    let answer = asked.answer().filter(|_| *number == auth.number())?;
-    Some(auth.user(answer))
+    asked.answer().filter(|_| *number == auth.number())
 }
 
 /// Has them verified. Answers until when to wait for that.
 #[cold]
 fn verify(
     auth: &Arc<Auth>,
-    tag: Tag,
-    read: UserPass,
+    claim: Claim,
     caller: &mut Caller<'_>,
     turn: &Turn<'_>,
 ) -> Result<Instant, Error> {
@@ -196,21 +237,15 @@ fn verify(
     if pending.asked.as_ref().is_some_and(|(_, number)| *number == auth.number()) {
         return Ok(until);
     }
-    let verifier = &turn.ctx.verifier;
     let owner = Owner { who: Arc::clone(caller.waker), tag: CLIENT };
-    let asked = verifier.join(auth, tag, &owner).or_else(|| {
-        let place = turn.ctx.failures.ask(caller.asker.address.ip())?;
-        let asked = verifier.ask(auth, tag, read, place, &owner)?;
+    let Some(asked) = turn.ctx.verifier.ask(auth, claim, &owner) else {
+        return Err(busy("too many passwords are being checked"));
+    };
+    if asked.is_first() {
         turn.counters.count(|c| c.auth_verifications += 1);
-        Some(asked)
-    });
-    match asked {
-        Some(asked) => {
-            pending.asked = Some((asked, auth.number()));
-            Ok(until)
-        }
-        None => Err(busy("too many passwords are being checked")),
     }
+    pending.asked = Some((asked, auth.number()));
+    Ok(until)
 }
 
 /// The request goes no further.

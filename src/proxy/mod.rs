@@ -18,6 +18,7 @@ pub mod flow;
 mod foreign;
 mod hold;
 mod limits;
+mod lines;
 pub mod noted;
 pub mod own;
 mod relay;

@@ -2,37 +2,38 @@
 //!
 //! A session never moves there. It asks, parks, and is woken when the hash is computed, as with a
 //! name's addresses. Who asks for the same credentials at the same time waits for the same answer.
-//! There are at most two threads, begun when they are first needed, and a bounded line before
-//! them. They are never waited for: at the end of the process they end with it.
+//! There are at most two threads, begun when they are first needed, and before them a
+//! line for each client (`lines`): one that has many keeps nobody else from theirs. The threads are
+//! never waited for: at the end of the process they end with it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::net::poll::Owner;
 use crate::net::question::{self, Question};
 use crate::policy::auth::Auth;
-use crate::policy::auth::failures::Place;
+use crate::policy::auth::failures::Failures;
 use crate::policy::auth::tag::Tag;
+use crate::policy::limits::client_key;
 use crate::wire::credentials::UserPass;
+
+use super::auth::note_wrong;
+use super::lines::Lines;
 
 /// Threads at most: what they take is taken from the workers.
 const MOST_THREADS: usize = 2;
-/// Credentials that may wait for a thread.
-const QUEUED: usize = 256;
 /// How much other threads come first, as nice(1) has it.
 const NICE: i32 = 10;
 
 /// What there is to verify, and who does.
 pub struct Verifier {
     shared: Arc<Shared>,
-    queue: Sender<Job>,
-    line: Receiver<Job>,
     threads: Mutex<Threads>,
 }
 
@@ -44,76 +45,100 @@ struct Threads {
 
 #[derive(Default)]
 struct Shared {
-    /// Under the number of the users they are verified against.
-    questions: Mutex<HashMap<(u64, Tag), Arc<Verification>>>,
+    table: Mutex<Table>,
+    /// There is one more job, or it is all over.
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Those that wait or are computed, under the number of the users they are verified against.
+    questions: HashMap<(u64, Tag), Arc<Verification>>,
+    lines: Lines<Job>,
     /// Threads that wait for a job.
-    idle: std::sync::atomic::AtomicUsize,
+    idle: usize,
+    over: bool,
 }
 
 struct Job {
     auth: Arc<Auth>,
-    tag: Tag,
-    read: UserPass,
+    claim: Claim,
     question: Arc<Verification>,
-    _place: Place,
 }
 
-/// Whose the credentials are, if anybody's.
-type Answer = Option<u32>;
+/// Credentials as a client sent them.
+pub struct Claim {
+    /// Stands for them.
+    pub tag: Tag,
+    /// What they say.
+    pub read: UserPass,
+    /// Who sent them.
+    pub client: IpAddr,
+    /// When the request began that has them.
+    pub begun: Instant,
+    /// It has waited for as long as one of a client that guesses has to, or need not.
+    pub has_waited: bool,
+    /// What is known of clients that guess.
+    pub failures: Arc<Failures>,
+}
+
+/// What credentials turned out to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// Not looked at: the client has guessed meanwhile, and has to wait before.
+    Early,
+    /// Nobody's.
+    Nobody,
+    /// This user's.
+    User(u32),
+}
+
 type Verification = Question<Answer>;
 
 /// A place among those who wait for the same credentials; what nobody waits for any more is not computed.
-pub type Asked = question::Asked<Answer>;
+#[derive(Debug)]
+pub struct Asked {
+    place: question::Asked<Answer>,
+    is_first: bool,
+}
+
+impl Asked {
+    /// The answer, once there is one.
+    pub fn answer(&self) -> Option<Answer> {
+        self.place.answer()
+    }
+
+    /// Whether nobody had asked the same. A wrong answer is then counted by who computes it, so that
+    /// leaving before it comes does not make a guess free.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+}
 
 impl Default for Verifier {
     fn default() -> Self {
-        let (queue, line) = bounded(QUEUED);
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let threads = Threads { started: 0, most: processors.min(MOST_THREADS) };
-        Self { shared: Arc::default(), queue, line, threads: Mutex::new(threads) }
+        Self { shared: Arc::default(), threads: Mutex::new(threads) }
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.shared.table.lock().over = true;
+        self.shared.more.notify_all();
     }
 }
 
 impl Verifier {
-    /// Joins those who wait for the same, if there are any.
-    pub fn join(&self, auth: &Auth, tag: Tag, asker: &Owner) -> Option<Asked> {
-        let questions = self.shared.questions.lock();
-        questions.get(&(auth.number(), tag)).map(|question| question.join(asker.clone()))
-    }
-
-    /// Has credentials verified; the owner gets an edge when that is done, and what came of it
-    /// is remembered. `None` if too many wait.
-    pub fn ask(
-        &self,
-        auth: &Arc<Auth>,
-        tag: Tag,
-        read: UserPass,
-        place: Place,
-        asker: &Owner,
-    ) -> Option<Asked> {
-        let mut questions = self.shared.questions.lock();
-        let question = Arc::new(Verification::default());
-        let asked = question.join(asker.clone());
-        let job = Job {
-            auth: Arc::clone(auth),
-            tag,
-            read,
-            question: Arc::clone(&question),
-            _place: place,
-        };
-        // One that is refused is dropped without the lock: its place has one of its own.
-        let refused = match self.queue.try_send(job) {
-            Ok(()) => {
-                questions.insert((auth.number(), tag), question);
-                None
-            }
-            Err(refused) => Some(refused),
-        };
-        drop(questions);
-        if refused.is_some() {
-            return None;
+    /// Has credentials verified, or joins those who wait for the same; the owner gets an edge when that is
+    /// done, and what came of it is remembered. `None` if too many of this client wait, or of all.
+    pub fn ask(&self, auth: &Arc<Auth>, claim: Claim, asker: &Owner) -> Option<Asked> {
+        let asked = self.shared.ask(auth, claim, asker)?;
+        if asked.is_first {
+            self.shared.more.notify_one();
+            self.see_to_one();
         }
-        self.see_to_one();
         Some(asked)
     }
 
@@ -125,16 +150,17 @@ impl Verifier {
     /// Sees to it that there is a thread for the job just queued, if there may be one more.
     fn see_to_one(&self) {
         let mut threads = self.threads.lock();
-        let idle = self.shared.idle.load(std::sync::atomic::Ordering::SeqCst);
-        if threads.started >= threads.most
-            || (threads.started > 0 && idle >= self.line.len().max(1))
-        {
+        let (idle, waiting) = {
+            let table = self.shared.table.lock();
+            (table.idle, table.lines.len())
+        };
+        if threads.started >= threads.most || (threads.started > 0 && idle >= waiting.max(1)) {
             return;
         }
-        let (shared, line) = (Arc::clone(&self.shared), self.line.clone());
+        let shared = Arc::clone(&self.shared);
         let spawned = thread::Builder::new()
             .name(format!("auth-{}", threads.started))
-            .spawn(move || shared.work(&line));
+            .spawn(move || shared.work());
         match spawned {
             Ok(_) => threads.started += 1,
             // Those already running get to it, or the asker's deadline does.
@@ -144,45 +170,83 @@ impl Verifier {
 }
 
 impl Shared {
+    fn ask(&self, auth: &Arc<Auth>, claim: Claim, asker: &Owner) -> Option<Asked> {
+        let key = (auth.number(), claim.tag);
+        let mut table = self.table.lock();
+        if let Some(question) = table.questions.get(&key) {
+            return Some(Asked { place: question.join(asker.clone()), is_first: false });
+        }
+        let question = Arc::new(Verification::default());
+        let place = question.join(asker.clone());
+        let client = client_key(claim.client);
+        let job = Job { auth: Arc::clone(auth), claim, question: Arc::clone(&question) };
+        let refused = table.lines.push(client, job).err();
+        if refused.is_none() {
+            table.questions.insert(key, question);
+        }
+        drop(table);
+        refused.is_none().then_some(Asked { place, is_first: true })
+    }
+
     /// Until the verifier is dropped.
-    fn work(&self, line: &Receiver<Job>) {
-        use std::sync::atomic::Ordering::SeqCst;
+    fn work(&self) {
         // Linux has it for each thread. Not to be allowed it changes nothing but who comes first.
         let _ = rustix::process::setpriority_process(None, NICE);
-        loop {
-            self.idle.fetch_add(1, SeqCst);
-            let job = line.recv();
-            self.idle.fetch_sub(1, SeqCst);
-            let Ok(job) = job else { return };
+        while let Some(job) = self.next() {
             // A panic is no proof, and no end of the thread.
-            let found = catch_unwind(AssertUnwindSafe(|| self.verify(&job))).unwrap_or_else(|_| {
+            let found = catch_unwind(AssertUnwindSafe(|| verify(&job))).unwrap_or_else(|_| {
                 log::error!("verifying a password panicked");
-                None
+                Answer::Nobody
             });
-            let mut questions = self.questions.lock();
-            let question = (job.auth.number(), job.tag);
-            // It may be somebody else's by now, of the same credentials.
-            if questions.get(&question).is_some_and(|asked| Arc::ptr_eq(asked, &job.question)) {
-                questions.remove(&question);
-            }
-            drop(questions);
+            self.table.lock().questions.remove(&job.key());
             // Whoever still found the question in the table has joined it by now.
             job.question.answer(found);
         }
     }
 
-    fn verify(&self, job: &Job) -> Option<u32> {
-        {
-            let mut questions = self.questions.lock();
-            if !job.question.is_awaited() {
-                // Now, while nobody can join it: who did would be told that the credentials are wrong.
-                questions.remove(&(job.auth.number(), job.tag));
+    /// The job whose turn it is, once there is one; `None` when it is all over.
+    fn next(&self) -> Option<Job> {
+        let mut table = self.table.lock();
+        loop {
+            if table.over {
                 return None;
             }
+            while let Some(job) = table.lines.pop() {
+                if job.question.is_awaited() {
+                    return Some(job);
+                }
+                // While nobody can join it: who did would never be told.
+                table.questions.remove(&job.key());
+            }
+            table.idle += 1;
+            self.more.wait(&mut table);
+            table.idle -= 1;
         }
-        let found = job.auth.verify(&job.read);
-        job.auth.learn(job.tag, found, Instant::now());
-        found
+    }
+}
+
+impl Job {
+    fn key(&self) -> (u64, Tag) {
+        (self.auth.number(), self.claim.tag)
+    }
+}
+
+/// Computes the hash, unless the client has shown meanwhile that it guesses.
+fn verify(job: &Job) -> Answer {
+    let Job { auth, claim, .. } = job;
+    let Claim { tag, client, begun, ref failures, .. } = *claim;
+    if !claim.has_waited && failures.would_wait(client, tag, Instant::now()) {
+        return Answer::Early;
+    }
+    let found = auth.verify(&claim.read);
+    let now = Instant::now();
+    auth.learn(tag, found, now);
+    match found {
+        Some(user) => Answer::User(user),
+        None => {
+            note_wrong(failures, client, tag, begun, now);
+            Answer::Nobody
+        }
     }
 }
 
@@ -191,7 +255,6 @@ mod tests {
     use super::*;
     use crate::net::poll::{Edge, Wake};
     use crate::policy::auth::Secret;
-    use crate::policy::auth::failures::Failures;
     use crate::policy::auth::hash::Hash;
     use crate::wire::credentials;
 
@@ -214,25 +277,76 @@ mod tests {
         Arc::new(Auth::new([("alice".into(), secret)], "test"))
     }
 
-    /// A job for this password, and the place of the one who asks.
-    fn job(shared: &Shared, auth: &Arc<Auth>, password: &str) -> (Job, Asked) {
+    /// Of this client, with this password.
+    fn claim(auth: &Auth, failures: &Arc<Failures>, client: [u8; 4], password: &str) -> Claim {
         let token = credentials::encode("alice", password);
-        let tag = auth.tag(token.as_bytes());
-        let read = credentials::decode(token.as_bytes()).unwrap();
-        let question = Arc::new(Verification::default());
-        let asked = question.join(owner());
-        shared.questions.lock().insert((auth.number(), tag), Arc::clone(&question));
-        let place = Arc::new(Failures::default()).ask([127, 0, 0, 1].into()).unwrap();
-        (Job { auth: Arc::clone(auth), tag, read, question, _place: place }, asked)
+        Claim {
+            tag: auth.tag(token.as_bytes()),
+            read: credentials::decode(token.as_bytes()).unwrap(),
+            client: client.into(),
+            begun: Instant::now(),
+            has_waited: false,
+            failures: Arc::clone(failures),
+        }
+    }
+
+    const HERE: [u8; 4] = [192, 0, 2, 1];
+    const THERE: [u8; 4] = [192, 0, 2, 2];
+
+    /// Does what a thread does with its next job; what came of it.
+    fn work_once(shared: &Shared) -> Answer {
+        let job = shared.next().unwrap();
+        let found = verify(&job);
+        shared.table.lock().questions.remove(&job.key());
+        job.question.answer(found);
+        found
     }
 
     #[test]
     fn nobody_can_join_what_is_not_computed() {
-        let (shared, auth) = (Shared::default(), users());
-        let (job, asked) = job(&shared, &auth, "secret");
-        drop(asked);
-        assert_eq!(shared.verify(&job), None);
-        let joined = shared.questions.lock().get(&(auth.number(), job.tag)).cloned();
-        assert!(joined.is_none(), "who comes now asks anew");
+        let (shared, auth, failures) = (Shared::default(), users(), Arc::default());
+        let ask = |password| shared.ask(&auth, claim(&auth, &failures, HERE, password), &owner());
+        drop(ask("left").unwrap());
+        let stays = ask("secret").unwrap();
+        let joined = ask("secret").unwrap();
+        assert!(stays.is_first() && !joined.is_first());
+        assert_eq!(work_once(&shared), Answer::User(0));
+        assert_eq!([stays.answer(), joined.answer()], [Some(Answer::User(0)); 2]);
+        assert_eq!(shared.table.lock().questions.len(), 0);
+        assert!(ask("left").unwrap().is_first(), "who comes now asks anew");
+    }
+
+    #[test]
+    fn guesses_count_also_when_nobody_waits_for_the_answer() {
+        let (shared, auth, failures) = (Shared::default(), users(), Arc::<Failures>::default());
+        for n in 0..5 {
+            let guess = claim(&auth, &failures, HERE, &n.to_string());
+            let asked = shared.ask(&auth, guess, &owner()).unwrap();
+            let job = shared.next().unwrap();
+            drop(asked);
+            assert_eq!(verify(&job), Answer::Nobody);
+        }
+        let right = claim(&auth, &failures, HERE, "secret");
+        assert!(failures.would_wait(right.client, right.tag, Instant::now()));
+    }
+
+    #[test]
+    fn what_a_client_has_in_line_when_it_is_seen_to_guess_is_not_computed_yet() {
+        let (shared, auth, failures) = (Shared::default(), users(), Arc::<Failures>::default());
+        let ask = |client, password: &str, has_waited| {
+            let claim = Claim { has_waited, ..claim(&auth, &failures, client, password) };
+            shared.ask(&auth, claim, &owner()).unwrap()
+        };
+        let guesses: Vec<Asked> = (0..64).map(|n| ask(HERE, &n.to_string(), false)).collect();
+        let waited = ask(HERE, "waited", true);
+        let other = ask(THERE, "secret", false);
+        // The second turn is that of the other client, whatever the first one has in line.
+        assert_eq!([work_once(&shared), work_once(&shared)], [Answer::Nobody, Answer::User(0)]);
+        assert_eq!(other.answer(), Some(Answer::User(0)));
+        let rest: Vec<Answer> = (0..64).map(|_| work_once(&shared)).collect();
+        assert_eq!(rest[..4], [Answer::Nobody; 4]);
+        assert_eq!(rest[4..63], [Answer::Early; 59]);
+        assert_eq!((rest[63], waited.answer()), (Answer::Nobody, Some(Answer::Nobody)));
+        assert_eq!(guesses.last().unwrap().answer(), Some(Answer::Early));
     }
 }

@@ -429,7 +429,7 @@ fn an_asker_that_leaves_gives_its_place_back() {
 }
 
 #[test]
-fn too_many_passwords_at_once_are_refused_and_the_threads_are_two() {
+fn a_hundred_guesses_at_once_are_a_few_hashes_and_the_threads_are_two() {
     let (_origin, url) = origin();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("users");
@@ -442,9 +442,9 @@ fn too_many_passwords_at_once_are_refused_and_the_threads_are_two() {
     }
     let statuses: Vec<u16> = clients.iter_mut().map(|c| c.read_response().status).collect();
     let count = |status| statuses.iter().filter(|s| **s == status).count();
-    assert!(count(407) >= 64, "{statuses:?}");
-    assert!(count(503) + count(429) > 0, "{statuses:?}");
-    assert_eq!(count(407) + count(503) + count(429), 100, "{statuses:?}");
+    // Five, what another thread has in hand meanwhile, and the eight that may wait; no more are computed.
+    assert!((13..20).contains(&count(407)), "{statuses:?}");
+    assert_eq!(count(407) + count(429), 100, "{statuses:?}");
     let threads = proxy.thread_names().into_iter().filter(|name| name.starts_with("auth-")).count();
     assert!((1..=2).contains(&threads), "{threads}");
     proxy.signal(Signal::TERM);

@@ -3,10 +3,11 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use threadgate::Server;
 use threadgate::config::access::AccessOptions;
 use threadgate::config::limits::LimitOptions;
 
-use crate::auth::{ask_with, hashed, once, origin, plain, proof, with};
+use crate::auth::{ask_with, connect_from, hashed, once, origin, plain, proof, with};
 use crate::peers::{Peer, eventually, eventually_eq};
 use crate::proxies::proxy_with;
 
@@ -106,5 +107,46 @@ fn one_guesser_keeps_no_known_user_of_the_same_address_out() {
     assert_eq!(proxy.stats().auth_delays, before + 8, "nobody who is known has waited");
     for client in &mut guessers {
         assert!(!client.has_something_within(Duration::from_millis(1)), "they wait still");
+    }
+}
+
+/// A hundred users with hashes that take this long.
+fn office(cost: u32) -> (Server, Vec<String>) {
+    let names: Vec<String> = (0..100).map(|n| format!("user{n}")).collect();
+    let users: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), cost)).collect();
+    (with(hashed(&users)), names)
+}
+
+#[test]
+fn a_hundred_users_of_one_address_may_come_at_once() {
+    let (_origin, url) = origin();
+    let (proxy, names) = office(8);
+    let mut clients: Vec<Peer> = names.iter().map(|_| Peer::connect(proxy.addr())).collect();
+    for (client, user) in clients.iter_mut().zip(&names) {
+        send(client, &url, user, "secret");
+    }
+    for (client, user) in clients.iter_mut().zip(&names) {
+        assert_eq!(client.read_response().status, 200, "{user}");
+    }
+    assert_eq!(proxy.stats().auth_verifications, 100);
+}
+
+#[test]
+fn a_line_of_one_address_is_not_in_front_of_another() {
+    let (_origin, url) = origin();
+    let (proxy, names) = office(10);
+    let (here, there) = names.split_at(60);
+    let mut clients: Vec<Peer> = here.iter().map(|_| Peer::connect(proxy.addr())).collect();
+    for (client, user) in clients.iter_mut().zip(here) {
+        send(client, &url, user, "secret");
+    }
+    eventually_eq(|| proxy.stats().auth_verifications, 60);
+    let mut other = connect_from([127, 0, 0, 2], proxy.addr());
+    assert_eq!(ask_with(&mut other, &url, &proof(&there[0], "secret")).status, 200);
+    let waits = |client: &mut Peer| !client.has_something_within(Duration::from_millis(1));
+    let waiting = clients.iter_mut().map(waits).filter(|waits| *waits).count();
+    assert!(waiting > 0, "who came last was served last");
+    for client in &mut clients {
+        assert_eq!(client.read_response().status, 200);
     }
 }

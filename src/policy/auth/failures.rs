@@ -31,8 +31,6 @@ pub const LONGEST_DELAY: Duration = Duration::from_secs(4);
 pub const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Requests of one client that wait at a time.
 pub const MOST_DELAYED: u32 = 8;
-/// Hashes that are computed for one client at a time.
-pub const MOST_ASKED: u32 = 64;
 /// Clients that are remembered. Beyond it the one whose last wrong answer is longest ago is
 /// forgotten. 130 octets each.
 pub const MOST_CLIENTS: usize = 4096;
@@ -62,7 +60,6 @@ struct Client {
     last: Option<(Instant, u64)>,
     said: bool,
     delayed: u32,
-    asked: u32,
 }
 
 /// What becomes of a request with credentials.
@@ -81,13 +78,6 @@ pub enum Gate {
 pub struct Place {
     of: Arc<Failures>,
     client: IpAddr,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    Delayed,
-    Asked,
 }
 
 /// A wrong answer that is worth a line in the log.
@@ -123,19 +113,16 @@ impl Failures {
         }
         known.delayed += 1;
         let until = now + (FIRST_DELAY * 2_u32.pow(over.min(8))).min(LONGEST_DELAY);
-        Gate::Delayed(Place { of: Arc::clone(self), client, kind: Kind::Delayed }, until)
+        Gate::Delayed(Place { of: Arc::clone(self), client }, until)
     }
 
-    /// A place for one more hash that is computed for this client; `None` if it has too many.
-    pub fn ask(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+    /// Whether credentials with this tag would have to wait now.
+    pub fn would_wait(&self, client: IpAddr, tag: Tag, now: Instant) -> bool {
         let client = client_key(client);
         let mut table = self.table.lock();
-        let known = self.client(&mut table, client);
-        if known.asked >= MOST_ASKED {
-            return None;
-        }
-        known.asked += 1;
-        Some(Place { of: Arc::clone(self), client, kind: Kind::Asked })
+        let Some(known) = table.clients.get_mut(&client) else { return false };
+        known.forget(now);
+        known.wrong >= FREE && !self.proven.contains(client, tag)
     }
 
     /// Credentials with this tag were wrong, in a request that began then. What was sent at the same
@@ -200,7 +187,7 @@ impl Failures {
 /// Drops the quarter of those who were wrong longest ago. Who has requests waiting stays: their number
 /// is bounded by that of connections.
 fn make_room(clients: &mut HashMap<IpAddr, Client>) {
-    let idle = |client: &Client| client.delayed == 0 && client.asked == 0;
+    let idle = |client: &Client| client.delayed == 0;
     let mut moments: Vec<Option<Instant>> = clients
         .values()
         .filter(|client| idle(client))
@@ -215,7 +202,7 @@ fn make_room(clients: &mut HashMap<IpAddr, Client>) {
 
 impl Client {
     fn is_forgiven(&self) -> bool {
-        self.delayed == 0 && self.asked == 0 && self.wrong == 0
+        self.delayed == 0 && self.wrong == 0
     }
 
     /// Forgets wrong answers that are long ago.
@@ -235,11 +222,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.of.table.lock();
         let Some(client) = table.clients.get_mut(&self.client) else { return };
-        let count = match self.kind {
-            Kind::Delayed => &mut client.delayed,
-            Kind::Asked => &mut client.asked,
-        };
-        *count = count.saturating_sub(1);
+        client.delayed = client.delayed.saturating_sub(1);
         if client.is_forgiven() {
             table.clients.remove(&self.client);
             self.of.clients.store(table.clients.len(), Ordering::Relaxed);
@@ -335,10 +318,6 @@ mod tests {
         assert!(matches!(failures.gate(client, tags[0], now), Gate::Full));
         waiting.pop();
         assert!(matches!(failures.gate(client, tags[0], now), Gate::Delayed(..)));
-        let asked: Vec<Place> = std::iter::from_fn(|| failures.ask(client)).take(1000).collect();
-        assert_eq!(asked.len(), MOST_ASKED as usize);
-        drop(asked);
-        assert!(failures.ask(client).is_some());
     }
 
     #[test]
