@@ -201,7 +201,8 @@ impl Reload {
         }
         let config = for_running(&self.running.config, &self.own, &new.config);
         let origins = self.control.policy().origins.clone();
-        let access = config.access(Some(&origins)).map_err(|e| new.unusable(e))?;
+        let mut access = config.access(Some(&origins)).map_err(|e| new.unusable(e))?;
+        access.keep_users(&self.control.policy());
         self.refuse_empty(&new)?;
         if let Some(read) = self.control.reread_hosts() {
             match read {

@@ -95,6 +95,17 @@ pub struct Own {
 }
 
 impl Access {
+    /// Users who are the same as before stay the ones they are: what was verified of them holds on.
+    pub fn keep_users(&mut self, before: &Policy) {
+        let own = self.own.iter_mut().map(|(_, own)| &mut own.access.auth);
+        for auth in own.chain([&mut self.auth]).flatten() {
+            let mut known = before.listeners.iter().filter_map(|rules| rules.auth.as_ref());
+            if let Some(same) = known.find(|known| known.is_same(auth)) {
+                *auth = Arc::clone(same);
+            }
+        }
+    }
+
     /// The policy for listeners at these addresses. With `open` they are not protected, unless what
     /// they have of their own says otherwise.
     pub fn policy(&self, listen: &[SocketAddr], open: bool) -> Policy {
@@ -215,6 +226,51 @@ impl Followed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_who_are_the_same_stay_the_ones_they_are() {
+        use auth::hash::Hash;
+        use auth::{Plain, Secret};
+        let hashed = |letter: &str| {
+            let text =
+                format!("$2y$04$6DZGgZdPqZ1JpVIsWwCaxuw/xe/wCZYhmeWs4c2MyZpXAUFT2uWy{letter}");
+            ("h", Secret::Hashed(Hash::parse(&text).unwrap()))
+        };
+        let plain = |name, password: &str| (name, Secret::Plain(Plain(password.into())));
+        let auth = |users: Vec<(&str, Secret)>, realm: &str| {
+            let users = users.into_iter().map(|(name, secret)| (name.into(), secret));
+            Some(Arc::new(Auth::new(users, realm)))
+        };
+        let before =
+            Access { auth: auth(vec![hashed("S"), plain("p", "1")], "r"), ..Access::default() };
+        let listen = ["127.0.0.1:1".parse().unwrap()];
+        let old = before.policy(&listen, false);
+        let kept = |new: Option<Arc<Auth>>| {
+            let own = Access { auth: new.clone(), ..Access::default() };
+            let own = vec![(1, Own { access: own, ..Own::default() })];
+            let mut access = Access { auth: new, own, ..Access::default() };
+            access.keep_users(&old);
+            let is_old = |auth: &Option<Arc<Auth>>| {
+                Arc::ptr_eq(auth.as_ref().unwrap(), before.auth.as_ref().unwrap())
+            };
+            assert_eq!(is_old(&access.auth), is_old(&access.own[0].1.access.auth));
+            is_old(&access.auth)
+        };
+        assert!(kept(auth(vec![plain("p", "1"), hashed("S")], "r")), "in another order");
+        for (users, realm) in [
+            (vec![hashed("S"), plain("p", "1")], "another"),
+            (vec![hashed("S"), plain("p", "2")], "r"),
+            (vec![hashed("S"), plain("q", "1")], "r"),
+            (vec![hashed("O"), plain("p", "1")], "r"),
+            (vec![hashed("S")], "r"),
+            (vec![plain("h", "1"), plain("p", "1")], "r"),
+        ] {
+            assert!(!kept(auth(users, realm)));
+        }
+        let mut nobody = Access::default();
+        nobody.keep_users(&old);
+        assert!(nobody.auth.is_none());
+    }
 
     #[test]
     fn a_listener_has_its_own_access_or_that_of_all() {

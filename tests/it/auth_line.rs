@@ -1,15 +1,21 @@
 //! Users who wait for their password to be checked, beside others who guess.
 
+use std::fs;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use serde_json::Value;
 use threadgate::Server;
 use threadgate::config::access::AccessOptions;
 use threadgate::config::limits::LimitOptions;
 
-use crate::auth::{ask_with, connect_from, hashed, once, origin, plain, proof, with};
+use crate::admin::fetch;
+use crate::auth::{
+    ask_with, connect_from, hash, hashed, once, origin, plain, proof, reloaded, with,
+};
 use crate::peers::{Peer, eventually, eventually_eq};
-use crate::proxies::proxy_with;
+use crate::programs::free_port;
+use crate::proxies::{Binary, proxy_with};
 
 fn send(client: &mut Peer, url: &str, user: &str, password: &str) {
     let line = proof(user, password);
@@ -148,5 +154,28 @@ fn a_line_of_one_address_is_not_in_front_of_another() {
     assert!(waiting > 0, "who came last was served last");
     for client in &mut clients {
         assert_eq!(client.read_response().status, 200);
+    }
+}
+
+/// What was verified is forgotten when any user changes, and only then.
+#[test]
+fn a_reload_that_changes_no_user_computes_no_hash_again() {
+    let (_origin, url) = origin();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users");
+    let write = |cost: u32| fs::write(&file, format!("alice:{}\n", hash(cost))).unwrap();
+    write(4);
+    let admin = free_port();
+    let flags = ["--auth-file", file.to_str().unwrap(), "--admin", &admin.to_string()];
+    let proxy = Binary::start(&flags);
+    let verified = || {
+        let stats: Value = serde_json::from_str(fetch(admin, "/stats.json").text()).unwrap();
+        stats["auth_verifications"].as_u64()
+    };
+    for (cost, hashes) in [(4, 1), (4, 1), (5, 2), (5, 2)] {
+        write(cost);
+        reloaded(&proxy);
+        assert_eq!(once(proxy.addr, &url, &proof("alice", "secret")).status, 200);
+        assert_eq!(verified(), Some(hashes), "at cost {cost}");
     }
 }

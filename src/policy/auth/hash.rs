@@ -10,10 +10,10 @@ use argon2::{Argon2, PasswordVerifier};
 use sha_crypt::ShaCrypt;
 
 /// The hash of a password, which can be computed.
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Hash(Kind);
 
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 enum Kind {
     Bcrypt(Box<str>),
     Argon2(Box<PasswordHash>),

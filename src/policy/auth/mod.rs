@@ -136,6 +136,12 @@ impl Auth {
         self.number
     }
 
+    /// Whether the other has the same users, who prove it by the same and are asked for it in the same words.
+    pub fn is_same(&self, other: &Self) -> bool {
+        // With one key for the process the same token in plain has the same tag.
+        self.users == other.users && self.plain == other.plain && self.challenge == other.challenge
+    }
+
     /// How many users there are.
     pub fn users(&self) -> usize {
         self.users.len()
