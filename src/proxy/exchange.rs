@@ -134,7 +134,7 @@ pub struct Exchange {
     pub onward_octets: u64,
     /// The connection ends after this exchange.
     pub close: bool,
-    /// What it came to.
+    /// What the listener that it came to is for.
     pub service: Service,
     /// Status of the final response; 0 while there is none.
     pub status: u16,
