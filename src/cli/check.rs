@@ -1,4 +1,5 @@
-//! `threadgate check`: whether a proxy would start with these options, and what would count.
+//! `threadgate check`: whether a proxy would start with these options, and what would count. What only a
+//! start can tell, such as a port that is taken or another proxy that runs, it does not.
 //!
 //! What it prints is itself a configuration file with the same meaning: each line has behind it where
 //! the value comes from, and what holds by default is a comment. Secrets are not shown.
@@ -11,6 +12,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::effective::{Effective, Given, known};
 use crate::cli::exit::Failure;
+use crate::cli::learn_file::LearnFile;
 use crate::cli::{help, print};
 use crate::config::rules::WrittenRule;
 use crate::config::settings::{Kind, Known, Settings, Value};
@@ -28,6 +30,7 @@ pub(crate) fn check(given: &Given) -> Result<(), Failure> {
         let _ = writeln!(io::stderr(), "threadgate: {warning}");
     }
     effective.read_files()?;
+    effective.config.learn_file.as_deref().map(LearnFile::read).transpose()?;
     let mut lines = Vec::new();
     show(&effective, &mut lines);
     print(&text(&lines, io::stdout().is_terminal()))

@@ -50,10 +50,11 @@ file and all files that are named, and starts nothing. It prints each option wit
 value and where that comes from: a file and its line, a variable, the command line, or
 the default. What it prints is a configuration file itself; secrets are left out.
 
-If something is wrong all of it is said on stderr.
+If something is wrong all of it is said on stderr. What only a start can tell is not: a
+port that is taken, a file that cannot be written, another proxy that runs.
 
-Exit status: 0 all is right, 2 wrong command line, 77 a file may not be read, 78 wrong
-configuration.
+Exit status: 0 all is right, 1 the learn file is none, 2 wrong command line, 77 a file
+may not be read, 78 wrong configuration.
 ";
 
 /// What `threadgate explain --help` prints.

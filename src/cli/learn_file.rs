@@ -24,6 +24,16 @@ impl LearnFile {
     /// Takes up what an earlier run has learnt, and writes it back: so it is known at the start whether
     /// the file can be written at the end.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let learnt = Arc::new(Self::read(path)?);
+        // Where it is found also after the process has gone to another directory.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let file = Self { path, learnt };
+        file.write()?;
+        Ok(file)
+    }
+
+    /// What an earlier run has learnt; nothing if there is no file.
+    pub(crate) fn read(path: &Path) -> Result<Learnt, Failure> {
         let learnt = Learnt::default();
         let mut text = String::new();
         let read = files::open_regular(path)
@@ -39,11 +49,7 @@ impl LearnFile {
                 ))
             })?,
         }
-        // Where it is found also after the process has gone to another directory.
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let file = Self { path, learnt: Arc::new(learnt) };
-        file.write()?;
-        Ok(file)
+        Ok(learnt)
     }
 
     /// What is learnt.

@@ -270,6 +270,10 @@ fn a_learn_file_that_is_something_else_ends_the_start_and_is_left_alone() {
         let ended = run(&mut command(&args));
         assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
         assert!(ended.stderr.contains(&format!("--learn-file {path}: {says}")), "{}", ended.stderr);
+        let checked = crate::lifecycle::run(&["check", "--policy=learn", "--learn-file", &path]);
+        // Whether it can be written only a start tells.
+        let code = if says.starts_with("cannot write") { 0 } else { 1 };
+        assert_eq!(checked.status.code(), Some(code), "{path}");
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "example.com\n");
     for args in
