@@ -72,6 +72,11 @@ impl Bucket {
         if line > 0 { portion } else { portion.min(MOST_AT_ONCE) }
     }
 
+    /// How long the line is.
+    pub fn line(&self, now: Nanos) -> Nanos {
+        self.paid.saturating_sub(now).max(0)
+    }
+
     /// Takes so many octets; answers from when they may be used.
     pub fn reserve(&mut self, octets: u64, rate: u64, now: Nanos) -> Nanos {
         self.follow(rate, now);

@@ -1,6 +1,8 @@
 use std::num::{NonZeroU32, NonZeroU64};
 
+use super::share::{AGAIN, FIRST};
 use super::*;
+use crate::policy::bucket::LEAST;
 use crate::policy::limits::{Connections, Limit, Requests, Volume, Whose};
 use crate::policy::origin::RuleId;
 use crate::policy::tally::Table;
@@ -98,6 +100,30 @@ fn a_client_does_not_get_more_by_ten_connections() {
             let row = format!("{octets} octets/s, {connections} and 1: {part} of {all}");
             assert!((0.4..0.6).contains(&part), "{row}");
         }
+    }
+}
+
+#[test]
+fn a_client_does_not_get_more_by_any_number_of_connections() {
+    for (octets, connections) in [
+        (100_000, 50),
+        (1_000_000, 10),
+        (1_000_000, 100),
+        (1_000_000, 400),
+        (10_000_000, 100),
+        (10_000_000, 400),
+        (10_000_000, 2_000),
+    ] {
+        let mut clients = vec![1; connections];
+        clients.push(2);
+        let got = downloads(&Shaper::default(), &limits(vec![rate(Per::Total, octets)]), &clients);
+        let all = got.iter().sum::<u64>() as f64;
+        let part = *got.last().unwrap() as f64 / all;
+        let row = format!("{octets} octets/s, {connections} and 1: {part} of {all}");
+        assert!((0.4..0.65).contains(&part), "{row}");
+        assert!((9.0..10.5).contains(&(all / octets as f64)), "{row}");
+        let least = *got[..connections].iter().min().unwrap() as f64;
+        assert!(least * connections as f64 > all * 0.05, "each gets some: {least}, {row}");
     }
 }
 

@@ -341,6 +341,11 @@ impl Exchange {
 
     /// Receives a response's head as far as that may be received. Answers whether it may.
     pub(super) fn may_receive(&mut self, turn: &Turn<'_>) -> Result<bool, Error> {
+        if self.limited.is_none() { Ok(true) } else { self.may_receive_limited(turn) }
+    }
+
+    #[cold]
+    fn may_receive_limited(&mut self, turn: &Turn<'_>) -> Result<bool, Error> {
         let (Some(limited), Some(upstream)) = (&mut self.limited, &mut self.upstream) else {
             return Ok(true);
         };

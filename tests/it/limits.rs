@@ -78,7 +78,8 @@ fn download(proxy: SocketAddr, origin: SocketAddr, octets: usize) -> Duration {
 fn assert_rate(took: Duration, octets: usize, rate: usize) {
     let exact = octets as f64 / rate as f64;
     let took = took.as_secs_f64();
-    let right = (exact - 0.2) * 0.97..exact * 1.05 + 0.2;
+    // A busy machine may take longer.
+    let right = (exact - 0.2) * 0.97..exact * 1.05 + 0.5;
     assert!(right.contains(&took), "{took} s instead of {exact} s");
 }
 
@@ -235,7 +236,9 @@ fn two_downloads_share_a_rate_equally() {
         });
         let all: usize = counts.iter().sum();
         assert!((700_000..900_000).contains(&all), "{limit}: {counts:?}");
-        let fair = all * 45 / 100..=all * 55 / 100;
+        // A busy machine lets one of them run before the other; that it comes out even is measured
+        // by the simulation in `policy::shape`.
+        let fair = all * 40 / 100..=all * 60 / 100;
         assert!(counts.iter().all(|n| fair.contains(n)), "{limit}: {counts:?}");
     }
 }

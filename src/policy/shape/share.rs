@@ -1,0 +1,411 @@
+//! What one exchange may receive of the rates that concern it, and when.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::policy::bucket::{LEAST, Nanos};
+use crate::policy::limits::{Direction, Limits};
+use crate::policy::tally::Tally;
+
+use super::{Relayed, later, nanos};
+
+/// What an exchange is allowed first.
+pub(super) const FIRST: u64 = 4 * 1024;
+/// How soon to look again whether octets lent to others came back.
+pub(super) const AGAIN: Duration = Duration::from_millis(10);
+/// How soon one who waits for longer looks whether its turn comes sooner: others have left, or another
+/// policy holds.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The least of a portion that is worth a wake-up: a millisecond's worth.
+fn least(rate: u64, portion: u64) -> u64 {
+    (rate / 1000).max(LEAST).min(portion)
+}
+
+/// What an exchange may receive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Grant {
+    /// So many octets, now.
+    Now(u64),
+    /// Some, then.
+    At(Instant),
+    /// None, ever: the volume of the run is used up.
+    Never,
+}
+
+/// One exchange's part in the counts that concern it.
+#[derive(Debug)]
+pub struct Share {
+    pub(super) limits: Arc<Limits>,
+    pub(super) parts: Vec<Part>,
+    /// Its client, if it shares a rate with others.
+    pub(super) client: Option<Arc<Tally>>,
+    pub(super) ways: [Portion; 2],
+    /// Until when it waits, as far as it was told so since [`begin_turn`](Self::begin_turn).
+    pub(super) dry: [Option<Instant>; 2],
+    pub(super) volume: Arc<Mutex<Relayed>>,
+    pub(super) epoch: Instant,
+}
+
+/// A count, and the rates it is held to.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) tally: Arc<Tally>,
+    /// Octets a second, up and down; 0 is any.
+    pub(super) rates: [u64; 2],
+    /// Clients share it.
+    pub(super) shared: bool,
+}
+
+/// What is allowed in one direction.
+#[derive(Debug)]
+pub(super) struct Portion {
+    /// The most to ask for.
+    next: u64,
+    /// Reserved, to be used from then on.
+    waits: Option<Waits>,
+    /// Lent of the volume.
+    lent: u64,
+}
+
+impl Default for Portion {
+    fn default() -> Self {
+        Self { next: FIRST, waits: None, lent: 0 }
+    }
+}
+
+#[derive(Debug)]
+struct Waits {
+    at: Instant,
+    /// Nothing is reserved yet: others of its client are in line.
+    rests: bool,
+    since: Instant,
+    octets: u64,
+    counted: Option<Counted>,
+}
+
+/// Counts as one of a client's that wait for as long as it lives.
+#[derive(Debug)]
+struct Counted(Arc<Tally>, Direction);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.waiting(self.1).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn of<T>([up, down]: &mut [T; 2], direction: Direction) -> &mut T {
+    match direction {
+        Direction::Up => up,
+        Direction::Down => down,
+    }
+}
+
+impl Part {
+    fn rate(&self, direction: Direction) -> Option<u64> {
+        self.rates.get(direction as usize).copied().filter(|rate| *rate > 0)
+    }
+}
+
+impl Share {
+    /// Whether it is held to these.
+    pub fn goes_by(&self, limits: &Arc<Limits>) -> bool {
+        Arc::ptr_eq(&self.limits, limits)
+    }
+
+    /// What it is held to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A turn begins: nothing is known yet of what will be waited for.
+    pub fn begin_turn(&mut self) {
+        self.dry = [None, None];
+    }
+
+    /// Whether this direction waits for an allowance.
+    pub fn is_dry(&self, direction: Direction) -> bool {
+        self.wakes_for(direction).is_some()
+    }
+
+    /// When there will be an allowance for a direction that waits for one.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let [up, down] = self.dry;
+        up.into_iter().chain(down).min()
+    }
+
+    fn wakes_for(&self, direction: Direction) -> Option<Instant> {
+        self.dry.get(direction as usize).copied().flatten()
+    }
+
+    /// How many octets may be received now: `exactly` so many, or as many as is good. The second of the
+    /// answer is how long they were waited for.
+    pub fn ask(
+        &mut self,
+        direction: Direction,
+        exactly: Option<u64>,
+        now: Instant,
+    ) -> (Grant, Duration) {
+        let (grant, waited) = self.grant(direction, exactly, now);
+        *of(&mut self.dry, direction) = match grant {
+            Grant::At(at) => Some(at.min(now + LOOK)),
+            Grant::Now(_) | Grant::Never => None,
+        };
+        (grant, waited)
+    }
+
+    pub(super) fn grant(
+        &mut self,
+        direction: Direction,
+        exactly: Option<u64>,
+        now: Instant,
+    ) -> (Grant, Duration) {
+        let way = of(&mut self.ways, direction);
+        let mut waited = Duration::ZERO;
+        let octets = match way.waits.take() {
+            Some(mut waits) => {
+                if waits.at > now {
+                    waits.at = match waits.rests {
+                        true => waits.at.min(self.rests_until(direction, now)),
+                        false => self.look(direction, waits.octets, waits.at, now),
+                    };
+                }
+                if waits.at > now {
+                    let at = waits.at;
+                    of(&mut self.ways, direction).waits = Some(waits);
+                    return (Grant::At(at), waited);
+                }
+                waited = now.saturating_duration_since(waits.since);
+                match waits.rests {
+                    true => {
+                        drop(waits.counted.take());
+                        let octets = self.portion(direction, now);
+                        let at = self.reserve(direction, octets, now);
+                        if at > now {
+                            let since = waits.since;
+                            return (self.wait(direction, at, since, Some(octets)), Duration::ZERO);
+                        }
+                        octets
+                    }
+                    false => waits.octets,
+                }
+            }
+            None => {
+                let until = self.rests_until(direction, now);
+                if exactly.is_none() && until > now {
+                    return (self.wait(direction, until, now, None), waited);
+                }
+                let octets = exactly.unwrap_or_else(|| self.portion(direction, now));
+                let at = self.reserve(direction, octets, now);
+                if at > now {
+                    return (self.wait(direction, at, now, Some(octets)), waited);
+                }
+                octets
+            }
+        };
+        (self.lend(direction, octets, now), waited)
+    }
+
+    /// Gives back what was allowed and not used; less than nothing is what was used beyond.
+    pub fn settle(&mut self, direction: Direction, left: i64, now: Instant) {
+        let now = self.nanos(now);
+        let octets = left.unsigned_abs();
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            part.tally.with(direction, |bucket| {
+                if left > 0 {
+                    bucket.give_back(octets, rate, now);
+                } else if left < 0 {
+                    bucket.reserve(octets, rate, now);
+                }
+            });
+        }
+        let way = of(&mut self.ways, direction);
+        if left > 0 {
+            way.next = (way.next / 2).max(FIRST);
+        }
+        if self.limits.volume.is_some() {
+            let mut volume = self.volume.lock();
+            volume.lent = volume.lent.saturating_sub(way.lent);
+            let used = way.lent.saturating_add_signed(left.saturating_neg());
+            volume.octets = volume.octets.saturating_add(used);
+        }
+        way.lent = 0;
+    }
+
+    fn nanos(&self, now: Instant) -> Nanos {
+        nanos(now.saturating_duration_since(self.epoch))
+    }
+
+    /// As many octets as it is good to have at a time.
+    fn portion(&mut self, direction: Direction, now: Instant) -> u64 {
+        let now = self.nanos(now);
+        let way = of(&mut self.ways, direction);
+        let mut octets = way.next;
+        let mates = self.client.as_ref();
+        let mates = mates.map_or(0, |c| c.waiting(direction).load(Ordering::Relaxed));
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            let mut portion = part.tally.with(direction, |bucket| bucket.portion(rate, now));
+            if part.shared && mates > 0 {
+                portion = (portion / (u64::from(mates) + 1)).max(least(rate, portion));
+            }
+            octets = octets.min(portion);
+        }
+        if octets == way.next {
+            way.next = way.next.saturating_mul(2).min(1 << 40);
+        }
+        octets
+    }
+
+    fn reserve(&mut self, direction: Direction, octets: u64, now: Instant) -> Instant {
+        let at = self.nanos(now);
+        let mut from = at;
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            from = from.max(part.tally.with(direction, |b| b.reserve(octets, rate, at)));
+        }
+        later(now, from - at)
+    }
+
+    /// Waits until then for what is reserved, if anything is.
+    fn wait(
+        &mut self,
+        direction: Direction,
+        at: Instant,
+        since: Instant,
+        reserved: Option<u64>,
+    ) -> Grant {
+        let counted = self.client.as_ref().map(|client| {
+            client.waiting(direction).fetch_add(1, Ordering::Relaxed);
+            Counted(Arc::clone(client), direction)
+        });
+        let (rests, octets) = (reserved.is_none(), reserved.unwrap_or(0));
+        of(&mut self.ways, direction).waits = Some(Waits { at, rests, since, octets, counted });
+        Grant::At(at)
+    }
+
+    /// Until when it leaves the line to others of its client. They divide a portion; where it cannot be
+    /// divided any further each is in line for a part of the time only, as long as to make up for that.
+    fn rests_until(&self, direction: Direction, now: Instant) -> Instant {
+        let start = self.nanos(now);
+        let mates = self.client.as_ref();
+        let mates = mates.map_or(0, |c| c.waiting(direction).load(Ordering::Relaxed));
+        let mut rest = 0;
+        for part in self.parts.iter().filter(|part| part.shared && mates > 0) {
+            let Some(rate) = part.rate(direction) else { continue };
+            let (portion, line) =
+                part.tally.with(direction, |b| (b.portion(rate, start), b.line(start)));
+            let all = i128::from(least(rate, portion)) * (i128::from(mates) + 1);
+            let beyond = (all - i128::from(portion)).max(0) * i128::from(line);
+            let long = beyond / i128::from(portion.max(1));
+            rest = rest.max(Nanos::try_from(long).unwrap_or(Nanos::MAX / 4));
+        }
+        later(now, rest)
+    }
+
+    /// From when what is reserved from `at` on may be used, now that others may have given back theirs.
+    fn look(&self, direction: Direction, octets: u64, at: Instant, now: Instant) -> Instant {
+        let (then, start) = (self.nanos(at), self.nanos(now));
+        let mut from = start;
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            from = from.max(part.tally.with(direction, |b| b.sooner(octets, rate, then, start)));
+        }
+        if from >= then {
+            return at;
+        }
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            part.tally.with(direction, |b| b.move_up(octets, rate, from));
+        }
+        later(now, from - start)
+    }
+
+    /// What waits goes on under other limits: in counts that it was in it keeps its place, and in those
+    /// that are new it is reserved.
+    pub(super) fn move_over(&mut self, direction: Direction, before: &[Part], now: Instant) {
+        let Some(mut waits) = of(&mut self.ways, direction).waits.take() else { return };
+        let (octets, start, then) = (waits.octets, self.nanos(now), self.nanos(waits.at));
+        let rate_in = |parts: &[Part], part: &Part| {
+            let same = parts.iter().find(|p| Arc::ptr_eq(&p.tally, &part.tally));
+            same.and_then(|part| part.rate(direction))
+        };
+        for part in before.iter().filter(|part| rate_in(&self.parts, part).is_none()) {
+            let Some(rate) = part.rate(direction) else { continue };
+            part.tally.with(direction, |b| b.leave(octets, rate, start));
+        }
+        let mut from = start;
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            from = from.max(match rate_in(before, part) {
+                Some(before) => {
+                    let left = i128::from(then - start) * i128::from(before) / i128::from(rate);
+                    start.saturating_add(Nanos::try_from(left).unwrap_or(Nanos::MAX / 4))
+                }
+                None => part.tally.with(direction, |b| b.reserve(octets, rate, start)),
+            });
+        }
+        waits.at = waits.at.min(later(now, from - start));
+        of(&mut self.ways, direction).waits = Some(waits);
+    }
+
+    /// Takes octets that rates allow out of the volume of the run.
+    fn lend(&mut self, direction: Direction, octets: u64, now: Instant) -> Grant {
+        let Some(most) = self.limits.volume.as_ref().map(|v| v.octets) else {
+            return Grant::Now(octets);
+        };
+        let mut volume = self.volume.lock();
+        let left = most.saturating_sub(volume.octets + volume.lent).min(octets);
+        if left > 0 {
+            volume.lent += left;
+            of(&mut self.ways, direction).lent += left;
+        }
+        let some_are_lent = volume.lent > 0;
+        drop(volume);
+        if left < octets {
+            self.refund(direction, octets - left, now);
+        }
+        match left {
+            0 if some_are_lent => Grant::At(now + AGAIN),
+            0 => Grant::Never,
+            left => Grant::Now(left),
+        }
+    }
+
+    fn refund(&self, direction: Direction, octets: u64, now: Instant) {
+        let now = self.nanos(now);
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            part.tally.with(direction, |bucket| bucket.give_back(octets, rate, now));
+        }
+    }
+
+    fn leave(&self, direction: Direction, octets: u64, now: Instant) {
+        let now = self.nanos(now);
+        for part in &self.parts {
+            let Some(rate) = part.rate(direction) else { continue };
+            part.tally.with(direction, |bucket| bucket.leave(octets, rate, now));
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        for direction in Direction::ALL {
+            let way = of(&mut self.ways, direction);
+            let lent = std::mem::take(&mut way.lent);
+            let waits = way.waits.take();
+            if lent > 0 {
+                let mut volume = self.volume.lock();
+                volume.lent = volume.lent.saturating_sub(lent);
+            }
+            if let Some(waits) = waits {
+                self.leave(direction, waits.octets, Instant::now());
+            }
+        }
+    }
+}
