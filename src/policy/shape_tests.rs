@@ -425,3 +425,20 @@ fn those_nobody_uses_are_forgotten_the_idlest_first_and_the_rest_share() {
     assert!(table.len() <= 8);
     assert!(Arc::ptr_eq(&all[18], &all[19]), "those without room share one count");
 }
+
+#[test]
+fn who_moves_up_in_one_count_takes_nothing_from_the_others_of_another() {
+    let rates = vec![rate(Per::Client, 1_000), rate(Per::Total, 10_000_000)];
+    let (shaper, limits) = (Shaper::default(), limits(rates));
+    let now = shaper.epoch + Duration::from_secs(1);
+    let share = |client| shaper.share(&limits, &who(client), &Line::default(), now);
+    let mut line: Vec<_> = (0..20).map(|_| share(1)).collect();
+    let longest = |line: &mut Vec<Box<Share>>| {
+        line.iter_mut().rev().map(|share| waits_until(share, 1_000, now)).max().unwrap()
+    };
+    let before = longest(&mut line);
+    line.drain(2..12);
+    assert!(longest(&mut line) < before);
+    let waits = waits_until(&mut share(2), 1_000, now);
+    assert!(waits < Duration::from_millis(1), "{waits:?}");
+}

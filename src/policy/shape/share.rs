@@ -320,7 +320,11 @@ impl Share {
         }
         for part in &self.parts {
             let Some(rate) = part.rate(direction) else { continue };
-            part.tally.with(direction, |b| b.move_up(octets, rate, from));
+            // In each count from where its own line allows: the turn of another one is not its.
+            part.tally.with(direction, |b| {
+                let own = b.sooner(octets, rate, then, start);
+                b.move_up(octets, rate, own);
+            });
         }
         later(now, from - start)
     }
