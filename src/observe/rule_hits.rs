@@ -121,7 +121,12 @@ fn busiest(origins: &Origins) -> Vec<(String, u64)> {
         (source.to_string(), hits.saturating_sub(of_lines))
     });
     let lines = lines.iter().map(|(rule, hits)| (origins.name(*rule).to_string(), *hits));
-    let mut all: Vec<_> = rest.chain(lines).filter(|(_, hits)| *hits > 0).collect();
+    // Values that stand on one line of a file have one name.
+    let mut by_name: HashMap<String, u64> = HashMap::new();
+    for (name, hits) in rest.chain(lines).filter(|(_, hits)| *hits > 0) {
+        *by_name.entry(name).or_default() += hits;
+    }
+    let mut all: Vec<_> = by_name.into_iter().collect();
     // By name, too, so that equal ones have an order.
     all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     all.truncate(MOST_RULES);
@@ -155,7 +160,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::origin::{RuleId, Source};
+    use crate::policy::origin::{RuleId, Said, Source};
 
     #[test]
     fn sources_beyond_the_bound_are_one_sum_and_none_is_there_twice() {
@@ -200,6 +205,16 @@ mod tests {
         let after = origins.clone();
         after.hit(RuleId { source: deny, line: 1 });
         assert!(RuleHits::of(&after).shown_busiest().contains(", 2 --deny:1, "));
+    }
+
+    #[test]
+    fn rules_on_one_line_of_a_file_are_one() {
+        let mut origins = Origins::default();
+        let said = Said { option: "--deny".into(), at: "t.toml".into(), lines: [4, 4].into() };
+        origins.are_said(&[said]);
+        let source = origins.add(Source::Option("--deny"));
+        [1, 2, 2].into_iter().for_each(|line| origins.hit(RuleId { source, line }));
+        assert_eq!(RuleHits::of(&origins).shown_busiest(), "3 t.toml:4");
     }
 
     #[test]
