@@ -23,6 +23,9 @@ use crate::config::{Config, OwnListener, listen};
 use crate::net::hosts::{self, Hosts};
 use crate::policy::origin::Said;
 
+/// A file that can be read and written by many.
+pub(crate) const NOTHING: &str = "/dev/null";
+
 /// Options whose files are read, and watched.
 pub(crate) const READ: [&str; 4] = ["allow-list", "auth-file", "block-list", "hosts-file"];
 
@@ -318,7 +321,7 @@ impl Given {
             // What was learnt may hold at once.
             let learnt = |option| other == "allow-list" && option == "--learn-file";
             let same = |(option, path): &&(_, PathBuf)| {
-                file.as_ref().ok() == Some(path) && !learnt(*option)
+                file.as_ref().ok() == Some(path) && path != Path::new(NOTHING) && !learnt(*option)
             };
             if let Some((option, path)) = serve::files_written(config).iter().find(same) {
                 let path = path.display();

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use crate::cli::effective::{Effective, Given, files_read, refused_hosts};
+use crate::cli::effective::{Effective, Given, NOTHING, files_read, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::readiness::Readiness;
 use crate::cli::serve;
@@ -185,7 +185,10 @@ impl Reload {
     fn take(&mut self) -> Result<(), Failure> {
         self.can_be_read_again()?;
         let new = self.given.effective()?;
+        let config = for_running(&self.running.config, &self.own, &new.config);
         self.files = files(&self.given, &new);
+        // Also those of a listener of which nothing is said any more: they are read, too.
+        self.files.extend(config.own.iter().flat_map(|own| own.access.files()));
         let known = std::mem::take(&mut self.loaded);
         self.loaded = look(&self.files);
         self.loaded.iter_mut().for_each(|(file, print)| {
@@ -199,7 +202,6 @@ impl Reload {
                 message: format!("{sentence}, and start again"),
             });
         }
-        let config = for_running(&self.running.config, &self.own, &new.config);
         let origins = self.control.policy().origins.clone();
         let mut access = config.access(Some(&origins)).map_err(|e| new.unusable(e))?;
         access.keep_users(&self.control.policy());
@@ -237,7 +239,8 @@ impl Reload {
     /// waited for.
     fn can_be_read_again(&self) -> Result<(), Failure> {
         let Some(path) = &self.given.file else { return Ok(()) };
-        if fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+        let is_file = fs::metadata(path).is_ok_and(|it| it.is_file() || it.is_dir());
+        if !is_file && path.exists() && path != Path::new(NOTHING) {
             let path = path.display();
             let message =
                 format!("{path}: it is not a regular file, which cannot be read again; give one");

@@ -4,6 +4,7 @@
 //! and makes a policy's [`Access`] of it all. A reload does that again.
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::rules::WrittenRule;
@@ -130,6 +131,12 @@ impl AccessOptions {
         self.urls(&mut origins)?;
         self.responses(&mut origins)?;
         self.limits.build(&mut origins).map(drop)
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let lists = self.block_list.iter().chain(&self.allow_list).map(PathBuf::from);
+        lists.chain(self.users.files.iter().cloned())
     }
 
     /// Reads the files and makes rules of it all; sources that `before` has keep their numbers and

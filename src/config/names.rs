@@ -27,7 +27,7 @@ pub fn parse_given(text: &str) -> Result<Given, String> {
         Name::Address => return Err(not_a_name(text, host)),
         Name::Wrong => {
             return Err(format!(
-                "'{text}': '{host}' is not a host name; give letters, digits, '-', '_' and '.', \
+                "'{text}': '{host}' is not a host name; give letters, digits, '-', '_' and '.', and no number behind the last dot, \
                  {EXAMPLE}"
             ));
         }

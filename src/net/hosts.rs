@@ -135,7 +135,7 @@ impl Hosts {
                 Ok(Name::Address) => {}
                 _ => {
                     return Err(format!(
-                        "{} is not a host name; write letters, digits, '-', '_' and '.'",
+                        "{} is not a host name; write letters, digits, '-', '_' and '.', and no number behind the last dot",
                         shown(word)
                     ));
                 }

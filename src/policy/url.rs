@@ -53,6 +53,9 @@ impl Urls {
         if pattern.is_empty() {
             return Err(wrong("would have every URL"));
         }
+        if pattern.trim_start_matches('^').starts_with("ws:") {
+            return Err(wrong("has no URL, since that of a WebSocket is compared as http://, too"));
+        }
         let regex: Result<Regex, _> = RegexBuilder::new(pattern).size_limit(REGEX_OCTETS).build();
         regex.map(drop).map_err(|e| wrong(&format!("is none: {}", last_line(&e))))
     }
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused_with_what_to_try() {
-        for wrong in ["", "(", "a{1000}{1000}{1000}", "[z-a]"] {
+        for wrong in ["", "(", "a{1000}{1000}{1000}", "[z-a]", "^ws://a", "ws://"] {
             let error = Urls::check(wrong).unwrap_err();
             assert!(error.contains("give a regular expression such as"), "{wrong}: {error}");
         }

@@ -303,7 +303,6 @@ fn name_end(text: &str) -> Result<usize, TargetError> {
     }
 }
 
-/// A port in at most five digits (`str::parse` alone would take a sign).
 /// Whether some would take a host for an IPv4 address that is no dotted quad: `127.1`, `0x7f000001`,
 /// `2130706433`. No name ends like that, and rules on addresses would not have it.
 fn ends_in_a_number(host: &str) -> bool {
@@ -316,6 +315,7 @@ fn ends_in_a_number(host: &str) -> bool {
     }
 }
 
+/// A port in at most five digits (`str::parse` alone would take a sign).
 fn parse_port(digits: &str) -> Result<Option<u16>, TargetError> {
     if digits.is_empty() {
         return Ok(None);

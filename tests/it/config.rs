@@ -534,3 +534,33 @@ fn a_policy_that_begins_to_learn_needs_a_file_since_the_start() {
     assert_eq!(said(&proxy, says), 1, "{}", proxy.stderr());
     assert_eq!(refused_by(proxy.addr, "a.example").as_deref(), Some("threadgate.toml:1"));
 }
+
+#[test]
+fn the_list_of_a_listener_that_the_file_forgot_is_not_lost_with_what_is_in_it() {
+    let configured = Configured::new("");
+    let list = configured.file("ads", "ads.example\n");
+    let listener = "[[listeners]]\naddress = '127.0.0.1:0'\n";
+    configured.replace(&format!("{listener}block-list = 'ads'\n"));
+    let proxy = Binary::start_as(&["-c", configured.name()]);
+    assert_eq!(refused_by(proxy.addr, "ads.example").as_deref(), Some("ads:1"));
+    configured.replace("deny = 'a.example'\n");
+    reloaded(&proxy);
+    assert_eq!(refused_by(proxy.addr, "ads.example").as_deref(), Some("ads:1"));
+    fs::write(&list, "").unwrap();
+    reloaded(&proxy);
+    assert_eq!(said(&proxy, "ads: it is empty"), 1, "{}", proxy.stderr());
+    assert_eq!(refused_by(proxy.addr, "ads.example").as_deref(), Some("ads:1"));
+}
+
+#[test]
+fn nothing_is_a_file_that_many_may_read_and_write() {
+    let configured = Configured::new("");
+    let list = configured.file("ads", "one.example\n");
+    let list = list.to_str().unwrap();
+    let none = "/dev/null";
+    let args = ["-c", none, "--access-log", none, "--block-list", list];
+    let proxy = Binary::start(&args);
+    replace(Path::new(list), "two.example\n");
+    reloaded(&proxy);
+    assert_eq!(refused_by(proxy.addr, "two.example").as_deref(), Some("ads:1"));
+}
