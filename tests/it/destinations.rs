@@ -43,10 +43,15 @@ fn a_request_to_the_proxys_own_address_is_a_loop_in_every_spelling() {
         // Some of them are no names for every resolver; none of them reaches the proxy.
         let refused = [508, 502, 400].contains(&response.status);
         assert!(refused, "{host}: {}", response.head);
-        let certain =
-            ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "127.1", "2130706433"];
+        let certain = ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"];
+        // Not an address as it is written, and no name.
+        let neither =
+            ["127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "0"];
         if certain.contains(&host) {
             assert_eq!(response.status, 508, "{host}: {} {}", response.head, response.text());
+        }
+        if neither.contains(&host) {
+            assert_eq!(response.status, 400, "{host}: {}", response.head);
         }
     }
     assert_eq!(proxy.stats().upstream_connects, 0, "nothing may have been connected to");

@@ -105,7 +105,12 @@ fn it_says_of_each_request_what_the_proxy_does_with_it() {
         ],
         &["--listen=127.0.0.1:0", "--allow-client=127.0.0.9", "--connect-ports=443"],
         &["--listen=127.0.0.1:0", &block, &allow, "--deny-url=/ads/"],
-        &["--listen=127.0.0.1:0", "--policy=enforce", "--allow-url=/%61ds/", "--allow-url=^ws:"],
+        &[
+            "--listen=127.0.0.1:0",
+            "--policy=enforce",
+            "--allow-url=/%61ds/",
+            "--allow-url=^http://near",
+        ],
         &["--listen=127.0.0.1:0", "--deny=.near.example", "--deny-with=204"],
         &["--listen=127.0.0.1:0", "--deny=127.0.0.0/8", "--deny-with=http://sorry.example/"],
         &["--listen=0.0.0.0:0", "--policy=enforce", &allow],
