@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
-use crate::peers::{Moment, Peer, eventually};
+use crate::peers::{Moment, Peer, STEP, comes_true, eventually};
 use crate::programs::{output, tool};
 use crate::proxies::{Binary, OK, get_request};
 use crate::servers::Origin;
@@ -72,8 +72,14 @@ fn a_full_file_system_costs_lines_is_said_once_and_recovers() {
     ask(&proxy, "lost", 1);
     let full = read(&log);
     fs::remove_file(&ballast).unwrap();
-    ask(&proxy, "kept", 1);
-    eventually(|| said(&proxy, "works again") == 1);
+    let mut asked = 81;
+    // With more lines, as they come: one alone was not seen to be written once, on a busy machine.
+    let works = comes_true(STEP, &mut || {
+        ask(&proxy, "kept", 1);
+        asked += 1;
+        said(&proxy, "works again") == 1
+    });
+    assert!(works, "{}", proxy.stderr());
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait().code(), Some(0));
     assert_eq!(said(&proxy, "cannot write to"), 1, "{}", proxy.stderr());
@@ -84,7 +90,7 @@ fn a_full_file_system_costs_lines_is_said_once_and_recovers() {
     assert!(text.lines().all(|line| line.contains(" transfer=")), "{text}");
     let stderr = proxy.stderr();
     let lost = stderr.split_once("works again; ").unwrap().1.split(' ').next().unwrap();
-    assert_eq!(text.lines().count() + lost.parse::<usize>().unwrap(), 82, "{stderr}");
+    assert_eq!(text.lines().count() + lost.parse::<usize>().unwrap(), asked, "{stderr}");
 }
 
 #[test]
