@@ -269,6 +269,8 @@ Messages and logs:
       --via NAME|off                name in the Via field (default threadgate-XXXX)
       --forwarded-for on|off        tell servers the client's address, in Forwarded and
                                     X-Forwarded-For (default off)
+      --strict-responses            refuse responses that are not in the strict form of
+                                    HTTP, instead of mending what clients take
       --access-log FILE|-|off       a line for each exchange; - is stdout (default off)
       --log-format FORMAT           how that line is written: text, json, common or
                                     combined (default text)

@@ -154,6 +154,10 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "on|off")]
     forwarded_for: Option<String>,
 
+    /// refuse responses that are not in the strict form
+    #[argh(switch)]
+    strict_responses: bool,
+
     /// accept clients from any network
     #[argh(switch)]
     open: bool,
@@ -349,6 +353,7 @@ impl ServeArgs {
             via: read("--via", self.via, config::parse_via)?.unwrap_or(usual.via),
             forwarded_for: read("--forwarded-for", self.forwarded_for, config::parse_switch)?
                 .unwrap_or(usual.forwarded_for),
+            strict_responses: self.strict_responses,
             open: self.open,
             access: AccessOptions {
                 deny_client: self.deny_client,

@@ -90,6 +90,7 @@ fn each_option_sets_its_own_field() {
     field("--via edge", |c| c.via = Via::Named("edge".to_owned()));
     field("--via off", |c| c.via = Via::Off);
     field("--forwarded-for on", |c| c.forwarded_for = true);
+    field("--strict-responses", |c| c.strict_responses = true);
     field("--watch", |c| c.watch = true);
     field("--open", |c| c.open = true);
     field("--allow a --allow .b", |c| c.access.allow = vec!["a".into(), ".b".into()]);

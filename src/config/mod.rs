@@ -100,6 +100,8 @@ pub struct Config {
     pub via: Via,
     /// Tell origin servers who asks.
     pub forwarded_for: bool,
+    /// Refuse responses that are not in the strict form.
+    pub strict_responses: bool,
     /// Accept clients from any network on listeners beyond loopback.
     pub open: bool,
     /// Who may do what.
@@ -145,6 +147,7 @@ impl Config {
             max_head_octets: self.max_head_octets,
             via: self.via.clone(),
             forwarded_for: self.forwarded_for,
+            strict_responses: self.strict_responses,
             open: self.open,
             access: self.access(None)?,
             access_log: match &self.access_log {
@@ -212,6 +215,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             via: Via::Drawn,
             forwarded_for: false,
+            strict_responses: false,
             open: false,
             access: AccessOptions::default(),
             learn_file: None,

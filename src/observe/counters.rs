@@ -4,13 +4,14 @@
 //! `/stats.json` and `docs/metrics.md` follow from the list, or a test says what is missing.
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::wire::Method;
+use crate::wire::{Method, Repair};
 
 use super::histogram::Histogram;
 use super::measure::measures;
 
-/// Words of the classes of status codes; an exchange whose client was gone has none.
-pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+/// Words of the classes of status codes; an exchange whose client was gone has none, and `other` are
+/// those from 600 on.
+pub const CLASSES: [&str; 7] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
 /// What becomes of a reload.
 pub const RELOADS: [&str; 2] = ["taken", "refused"];
@@ -180,7 +181,7 @@ measures! {
         Counter exchanges_begun: u64;
         /// Exchanges finished, well or not.
         Counter exchanges_finished: u64;
-        /// Exchanges finished, by the class of the status code the client got; none: it was gone.
+        /// Exchanges finished, by the class of the status code the client got; none: it was gone; other: 600 to 999.
         Counter exchanges_by_status: [u64; CLASSES.len()], by "class" in CLASSES;
         /// Exchanges finished, by the method of the request; other: one not listed, or no request.
         Counter exchanges_by_method: [u64; Method::ALL.len()],
@@ -235,6 +236,8 @@ measures! {
             by "reason" in Retired::ALL.map(Retired::word);
         /// Requests sent again because a reused upstream connection died before it answered.
         Counter resends: u64;
+        /// Responses that were not in the strict form and were mended for the client, by what was mended.
+        Counter response_repairs: [u64; Repair::ALL.len()], by "kind" in Repair::ALL.map(Repair::word);
         /// Names asked of the resolver threads.
         Counter lookups: u64;
         /// Names answered from the cache, not counted in lookups.
@@ -280,8 +283,9 @@ impl Counters {
     /// none.
     pub fn count_status(&mut self, status: u16) {
         let class = match status / 100 {
+            0 => 0,
             class @ 1..=5 => usize::from(class),
-            _ => 0,
+            _ => 6,
         };
         if let Some(n) = self.exchanges_by_status.get_mut(class) {
             *n += 1;
@@ -332,6 +336,13 @@ impl Counters {
     /// Counts what `error` says.
     pub fn count_error(&mut self, error: &Error) {
         self.count_failure(error.side(), error.kind());
+    }
+
+    /// Counts a response in which something of this kind was mended.
+    pub fn count_repair(&mut self, repair: Repair) {
+        if let Some(n) = self.response_repairs.get_mut(repair as usize) {
+            *n += 1;
+        }
     }
 
     /// Counts what was refused for a limit.
@@ -400,7 +411,7 @@ mod tests {
         for status in [0, 101, 200, 206, 304, 404, 502, 600, 99] {
             c.count_status(status);
         }
-        assert_eq!(c.exchanges_by_status, [3, 1, 2, 1, 1, 1]);
+        assert_eq!(c.exchanges_by_status, [2, 1, 2, 1, 1, 1, 1]);
     }
 
     #[test]

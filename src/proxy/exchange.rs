@@ -32,7 +32,8 @@ use crate::policy::decide::Reach;
 use crate::policy::origin::RuleId;
 use crate::policy::response::Judge;
 use crate::upstream::pool::Lease;
-use crate::wire::{Framing, Method, Protocols};
+use crate::wire::head::HeadScan;
+use crate::wire::{Framing, Method, Protocols, Repairs};
 
 use super::Turn;
 use super::facts::{Destination, Facts, Times};
@@ -149,8 +150,10 @@ pub struct Exchange {
     /// The upstream takes no more of the request; what it says is still passed on.
     pub(super) upload_broken: bool,
     /// The response head as far as it was looked at, and how many interim ones came before it.
-    pub(super) scanned: usize,
-    pub(super) interim: u8,
+    pub(super) scanned: HeadScan,
+    pub(super) interim: u32,
+    /// What was mended in the heads of responses.
+    pub(super) repairs: Repairs,
     /// Octets of the response received so far.
     pub(super) response_octets: u64,
     /// The upstream's connection can be used again.

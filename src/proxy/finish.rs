@@ -8,6 +8,7 @@ use crate::error::Phase;
 use crate::net::poll::Wake;
 use crate::observe::access_log::{Phases, Record, RecordKind};
 use crate::observe::counters::{Counters, PHASES};
+use crate::wire::{Repair, Repairs};
 
 use super::Turn;
 use super::exchange::Exchange;
@@ -17,6 +18,10 @@ impl Exchange {
     /// The end: counters and log are told, and the connection goes back to the pool if it can.
     pub fn finish(&mut self, address: SocketAddr, waker: &Arc<dyn Wake>, turn: &mut Turn<'_>) {
         let now = turn.clock();
+        let repairs = self.repairs.union(self.response.repairs());
+        if !repairs.is_empty() {
+            self.tell_repairs(repairs, turn);
+        }
         if self.service == Service::Proxy {
             turn.counters.count(|c| self.count(now, c));
             if turn.ctx.access_log.is_some() {
@@ -28,6 +33,20 @@ impl Exchange {
             && let Some(quota) = &turn.ctx.quota
         {
             quota.spend();
+        }
+    }
+
+    /// Counts what was mended in the response, and says it to whoever looks for it.
+    #[cold]
+    fn tell_repairs(&self, repairs: Repairs, turn: &mut Turn<'_>) {
+        turn.counters.count(|c| repairs.iter().for_each(|repair| c.count_repair(repair)));
+        if log::log_enabled!(log::Level::Debug) {
+            let kinds: Vec<_> = repairs.iter().map(Repair::word).collect();
+            log::debug!(
+                "a response of {} was mended: {}",
+                self.destination.authority,
+                kinds.join(", ")
+            );
         }
     }
 

@@ -12,7 +12,7 @@ use crate::net::buffer::{Buffer, LARGE, ORDINARY};
 use crate::net::pipe::{PIPE_OCTETS, Pipe};
 use crate::net::stream::{Received, Stream};
 use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
-use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing};
+use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing, Irregular, Repairs, Tolerance};
 
 use super::Turn;
 pub use super::end::End;
@@ -37,6 +37,8 @@ pub enum Coding {
     Chunk,
     /// Chunked content becomes plain.
     Dechunk,
+    /// Chunked content gets chunks of our own: those that came are not in the strict form.
+    Rechunk,
 }
 
 /// How octets are moved, by how many come at a time.
@@ -113,17 +115,22 @@ const CRLF: &[u8] = b"\r\n";
 const SMALL_SPLICES: u8 = 8;
 /// A sink that stands still for this long has no use for a pipe's worth of octets at a time.
 const STALL: Duration = Duration::from_millis(50);
-/// The most a chunk's head and end add to it.
-const CHUNK_FRAME: usize = 24;
+/// The most a chunk's head and end add to it, and a trailer field whose name was held back.
+const CHUNK_FRAME: usize = 64;
 
 impl Flow {
-    /// Content in this framing.
+    /// Content in this framing; chunks are judged as in a request.
     pub fn framed(framing: Framing, coding: Coding) -> Self {
+        Self::framed_as(framing, coding, Tolerance::Literal)
+    }
+
+    /// Content in this framing, whose chunks are judged so.
+    pub fn framed_as(framing: Framing, coding: Coding, tolerance: Tolerance) -> Self {
         match framing {
             Framing::Empty => Self::empty(),
             Framing::Length(length) => Self::new(Body::Length(length.get()), coding),
             Framing::Chunked => {
-                Self::new(Body::Chunked(Chunked::new(ChunkLimits::default())), coding)
+                Self::new(Body::Chunked(Chunked::new(ChunkLimits::default(), tolerance)), coding)
             }
         }
     }
@@ -145,7 +152,7 @@ impl Flow {
             Body::Length(_) => {}
             Body::Chunked(chunked) => {
                 let limits = ChunkLimits { max_data_octets: most, ..ChunkLimits::default() };
-                *chunked = Chunked::new(limits);
+                *chunked = chunked.with_limits(limits);
             }
             Body::UntilClose(left) => *left = most,
         }
@@ -196,6 +203,14 @@ impl Flow {
         }
     }
 
+    /// What was mended of the coding so far.
+    pub fn repairs(&self) -> Repairs {
+        match &self.body {
+            Body::Chunked(chunked) => chunked.repairs(),
+            Body::Length(_) | Body::UntilClose(_) => Repairs::default(),
+        }
+    }
+
     /// Closes the pipe, if there still is one: nobody will send what is in it.
     pub fn drop_pipe(&mut self) {
         self.pipe = None;
@@ -237,6 +252,7 @@ impl Flow {
             if self.pipe.is_some() && !self.send_pipe(out, sink, turn)? {
                 return Ok(Step::Blocked);
             }
+            let held = source.buffer.len();
             self.take(source, out, turn)?;
             if !copy && self.can_splice(source, out, sink) && !(received && turn.is_spent()) {
                 copy = !self.splice(source, out, turn)?;
@@ -258,7 +274,8 @@ impl Flow {
             if self.taken {
                 return Ok(Step::Ended);
             }
-            if !source.buffer.is_empty() {
+            if !source.buffer.is_empty() && (source.buffer.len() != held || !self.waits_for_line())
+            {
                 // Held back because `out` was full; it is empty now.
                 continue;
             }
@@ -412,6 +429,11 @@ impl Flow {
         Ok(true)
     }
 
+    /// Whether octets in hand may be the beginning of a line that is not passed on before it is whole.
+    fn waits_for_line(&self) -> bool {
+        self.coding == Coding::Keep && matches!(self.body, Body::Chunked(_))
+    }
+
     /// Takes what belongs here from what the source has in hand.
     fn take(
         &mut self,
@@ -436,11 +458,22 @@ impl Flow {
                 self.taken = *left == 0;
                 count
             }
-            Body::Chunked(chunked) => {
-                let count = chunked.pass(held)?;
-                self.taken = chunked.is_at_end();
-                count
-            }
+            Body::Chunked(chunked) => match chunked.pass(held) {
+                Ok(count) => {
+                    self.taken = chunked.is_at_end();
+                    count
+                }
+                // What was passed on before goes out first.
+                Err(Irregular) if self.cleared > 0 => 0,
+                Err(Irregular) => {
+                    if chunked.owes_line_end() {
+                        turn.buffers.lend(out);
+                        out.tail().extend_from_slice(CRLF);
+                    }
+                    self.coding = Coding::Rechunk;
+                    return self.recode(source, out, turn);
+                }
+            },
             Body::UntilClose(left) => {
                 *left = room_for(*left, held.len())?;
                 held.len()
@@ -467,17 +500,20 @@ impl Flow {
             }
             let used = match &mut self.body {
                 Body::Chunked(chunked) => {
-                    let piece = chunked.advance(held)?;
+                    let rechunk = self.coding == Coding::Rechunk;
+                    let tail = out.tail();
+                    let piece = chunked.advance(held, rechunk.then_some(&mut *tail))?;
                     self.taken = chunked.is_at_end();
-                    out.tail().extend_from_slice(held.get(piece.data).unwrap_or_default());
+                    let data = held.get(piece.data).unwrap_or_default();
+                    match rechunk && !data.is_empty() {
+                        true => write_chunk(tail, data),
+                        false => tail.extend_from_slice(data),
+                    }
                     piece.used
                 }
                 Body::UntilClose(left) | Body::Length(left) => {
                     *left = room_for(*left, held.len())?;
-                    let tail = out.tail();
-                    write_chunk_head(tail, held.len());
-                    tail.extend_from_slice(held);
-                    tail.extend_from_slice(b"\r\n");
+                    write_chunk(out.tail(), held);
                     held.len()
                 }
             };
@@ -530,6 +566,13 @@ impl Flow {
         self.cleared -= count - staged;
         Ok(())
     }
+}
+
+/// Writes octets as one chunk.
+fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    write_chunk_head(out, data.len());
+    out.extend_from_slice(data);
+    out.extend_from_slice(CRLF);
 }
 
 /// What is left of a limit behind so many octets.

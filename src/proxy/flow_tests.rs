@@ -31,6 +31,7 @@ fn context(pipes: usize) -> Context {
     Context {
         timeouts: Timeouts::default(),
         limits: wire::Limits::default(),
+        leniency: wire::Leniency::default(),
         policy: policy::Current::new(Policy::default()),
         shaper: Shaper::default(),
         failures: Arc::default(),

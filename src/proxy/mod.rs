@@ -104,6 +104,8 @@ pub struct Context {
     pub timeouts: Timeouts,
     /// Bounds of a head.
     pub limits: wire::Limits,
+    /// How responses are judged.
+    pub leniency: wire::Leniency,
     /// What is allowed.
     pub policy: policy::Current,
     /// What limits are held against.

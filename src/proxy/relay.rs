@@ -1,26 +1,72 @@
 //! Messages both ways: the request as far as the upstream takes it, the response as it comes.
 
 use std::io;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::stream::Received;
 use crate::policy::decide::Verdict;
 use crate::policy::limits::Direction;
 use crate::wire::detect::cannot_be_response;
-use crate::wire::head::find_end;
+use crate::wire::head::{HeadScan, find_response_end};
 use crate::wire::{
-    Framing, Recode, ResponseFraming, ResponseHead, ResponseOutgoing, Slots, Version,
+    Framing, HeadError, Leniency, Method, MoreSlots, Recode, Repair, Repairs, ResponseFraming,
+    ResponseHead, ResponseOutgoing, Slots, Tolerance, Version,
 };
 
 use super::Turn;
 use super::access::judge_response;
 use super::exchange::{ClientSide, Exchange, Progress, UPSTREAM, Upstream, client_gone, flush};
+use super::facts::Times;
 use super::flow::{Broken, Coding, Flow, Step};
 use super::limits::{step, used_up};
 
-/// Interim responses passed on for one request; more are taken for an attack.
-const MAX_INTERIM: u8 = 16;
+/// Interim responses passed on for one request where responses are judged strictly.
+const MAX_INTERIM: u32 = 16;
+/// How often interim responses can make the wait for the final one begin again, in lengths of that wait.
+const INTERIM_WAITS: u32 = 10;
+
+/// Judges how many interim responses there are.
+fn check_interim(count: u32, repairs: &mut Repairs, turn: &Turn<'_>) -> Result<(), Error> {
+    if count > MAX_INTERIM {
+        if turn.ctx.leniency == Leniency::Strict {
+            return Err(malformed("the upstream sent too many interim responses"));
+        }
+        repairs.add(Repair::ManyInterim);
+    }
+    Ok(())
+}
+
+/// Until when the wait for the final response lasts behind an interim one that the client gets: it begins
+/// again, for the upstream is at work (RFC 9110 §15.2), though not for ever.
+fn renewed_wait(times: &Times, turn: &Turn<'_>) -> Option<Instant> {
+    let wait = turn.ctx.timeouts.response;
+    let since = times.sent.or(times.started)?;
+    Some((since + wait * INTERIM_WAITS).min(turn.now + wait))
+}
+
+/// Reads a whole response head: as it stands, or mended where that is wanted.
+fn read_head<'h, 'b>(
+    octets: &'b [u8],
+    has_bare_lf: bool,
+    (slots, more, mended): (&'h mut Slots<'b>, &'h mut MoreSlots<'b>, &'b mut Vec<u8>),
+    method: Method,
+    turn: &Turn<'_>,
+) -> Result<ResponseHead<'h, 'b>, Error> {
+    let limits = &turn.ctx.limits;
+    let read = if has_bare_lf {
+        Err(HeadError::BareLf)
+    } else {
+        ResponseHead::read(octets, slots, limits, method)
+    };
+    match read {
+        Err(error) if turn.ctx.leniency == Leniency::Mend => {
+            ResponseHead::read_mended(octets, error, mended, more, limits, method)
+        }
+        read => read,
+    }
+    .map_err(|e| malformed(e.reason()))
+}
 
 impl Exchange {
     pub(super) fn relay(
@@ -35,8 +81,8 @@ impl Exchange {
         if self.is_tunnel() {
             return self.tunnel(client, turn);
         }
-        // Until the response begins, what the upstream says does not buy it time: neither a head
-        // octet by octet nor interim responses.
+        // Until the response begins, a head that comes octet by octet does not buy the upstream time;
+        // for interim responses see `interim_came`.
         if between > before || (self.begun && turn.moved > between) {
             self.deadline = Some(turn.now + turn.ctx.timeouts.response);
         }
@@ -112,7 +158,17 @@ impl Exchange {
         client: &mut ClientSide<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<Step, Error> {
+        let mut received = false;
         while !self.begun {
+            if self.interim > 0 {
+                // A client that does not read its interim responses gets no more of them.
+                if !self.flush_interim(client)? {
+                    return Ok(Step::Blocked);
+                }
+                if received && turn.is_spent() {
+                    return Ok(Step::Spent);
+                }
+            }
             if self.find_head(client, turn)? {
                 continue;
             }
@@ -123,9 +179,6 @@ impl Exchange {
             let readable = end.stream.is_readable();
             if !readable || !self.may_receive(turn)? {
                 self.settle_response(turn);
-                // Interim responses must not wait for the final one.
-                let sink = &mut client.end.stream;
-                flush(&mut self.to_client, &mut self.response, sink).map_err(client_gone)?;
                 return Ok(if readable { Step::Dry } else { Step::Blocked });
             }
             let Some(Upstream { end, .. }) = &mut self.upstream else { return Ok(Step::Ended) };
@@ -134,6 +187,7 @@ impl Exchange {
                 // `find_head` has refused a head past the limit.
                 end.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
             }
+            received = true;
             match end.receive_allowed() {
                 Ok(Received::Octets(count)) => {
                     turn.moved += count;
@@ -151,6 +205,12 @@ impl Exchange {
         let ends = (end, &mut self.to_client, sink);
         let step = step(&mut self.response, ends, (&mut self.limited, Direction::Down), turn);
         step.map_err(|broken| self.response_broke(broken, turn))
+    }
+
+    /// Sends interim responses, which must not wait for the final one. Answers whether all have gone.
+    fn flush_interim(&mut self, client: &mut ClientSide<'_>) -> Result<bool, Error> {
+        let sink = &mut client.end.stream;
+        flush(&mut self.to_client, &mut self.response, sink).map_err(client_gone)
     }
 
     fn response_broke(&mut self, broken: Broken, turn: &Turn<'_>) -> Error {
@@ -207,16 +267,17 @@ impl Exchange {
             return Err(malformed("the upstream's answer is not HTTP/1"));
         }
         let limits = &turn.ctx.limits;
-        let length = match find_end(held, &mut self.scanned, limits) {
+        let length = match find_response_end(held, &mut self.scanned, limits, turn.ctx.leniency) {
             Ok(Some(length)) => length,
             Ok(None) => return Ok(false),
             Err(e) => return Err(malformed(e.reason())),
         };
         let mut judged = None;
-        let mut slots = Slots::new();
+        let (mut slots, mut more, mut mended) = (Slots::new(), MoreSlots::default(), Vec::new());
         let octets = held.get(..length).unwrap_or_default();
-        let head = ResponseHead::read(octets, &mut slots, limits, self.facts.method)
-            .map_err(|e| malformed(e.reason()))?;
+        let room = (&mut slots, &mut more, &mut mended);
+        let head = read_head(octets, self.scanned.has_bare_lf, room, self.facts.method, turn)?;
+        self.repairs = self.repairs.union(head.repairs);
         turn.buffers.lend(&mut self.to_client);
         if head.status == 101 {
             let protocols = self.agreed(&head)?;
@@ -226,12 +287,11 @@ impl Exchange {
             head.write_client(self.to_client.tail(), &outgoing);
             self.change_protocol(turn);
         } else if head.status < 200 {
-            self.interim += 1;
-            if self.interim > MAX_INTERIM {
-                return Err(malformed("the upstream sent too many interim responses"));
-            }
+            self.interim = self.interim.saturating_add(1);
+            check_interim(self.interim, &mut self.repairs, turn)?;
             // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
             if self.facts.version >= Version::Http11 {
+                self.deadline = self.deadline.max(renewed_wait(&self.times, turn));
                 let via = turn.ctx.via.as_deref();
                 let outgoing = ResponseOutgoing { via, ..ResponseOutgoing::default() };
                 head.write_client(self.to_client.tail(), &outgoing);
@@ -260,7 +320,7 @@ impl Exchange {
             head.write_client(self.to_client.tail(), &outgoing);
             self.close = outgoing.close;
             self.status = head.status;
-            self.upstream_persists = head.persistent();
+            self.upstream_persists = head.persistent() && self.repairs.is_empty();
             self.withholds = head.withholds_content();
             let sent = self.response.sent();
             self.heads = sent + self.to_client.len() as u64;
@@ -275,7 +335,7 @@ impl Exchange {
             end.buffer.consume(length);
             end.charge(length);
         }
-        self.scanned = 0;
+        self.scanned = HeadScan::default();
         if let Some(judged) = judged {
             self.follow_response(judged, Phase::Response, turn)?;
         }
@@ -290,12 +350,17 @@ impl Exchange {
         turn: &Turn<'t>,
     ) -> Result<(Flow, ResponseOutgoing<'t>), Error> {
         let old = self.facts.version < Version::Http11;
+        let tolerance = match turn.ctx.leniency {
+            Leniency::Mend => Tolerance::Mend,
+            Leniency::Strict => Tolerance::Literal,
+        };
         let (flow, coding, ends) = match head.framing {
             ResponseFraming::Framed(Framing::Chunked) if old => {
-                (Flow::framed(Framing::Chunked, Coding::Dechunk), Recode::Dechunk, true)
+                let flow = Flow::framed_as(Framing::Chunked, Coding::Dechunk, tolerance);
+                (flow, Recode::Dechunk, true)
             }
             ResponseFraming::Framed(framing) => {
-                (Flow::framed(framing, Coding::Keep), Recode::Keep, false)
+                (Flow::framed_as(framing, Coding::Keep, tolerance), Recode::Keep, false)
             }
             ResponseFraming::UntilClose if old => {
                 (Flow::until_close(Coding::Keep), Recode::Keep, true)

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind};
 use crate::net::poll::Wake;
 use crate::upstream::pool::{Former, Kept};
 use crate::wire::ResponseHead;
+use crate::wire::head::HeadScan;
 
 use super::Turn;
 use super::exchange::{ClientSide, Exchange, SECOND, UPSTREAM, Upstream};
@@ -56,7 +57,8 @@ impl Exchange {
             && !(end.stream.is_readable() && end.stream.is_stale());
         let whole = self.request.is_clear() && self.to_upstream.is_empty() && !self.upload_broken;
         turn.buffers.discard(&mut end.buffer);
-        let persists = self.upstream_persists && !self.withholds;
+        let mended = !self.response.repairs().is_empty();
+        let persists = self.upstream_persists && !self.withholds && !mended;
         let usable = clean && whole && persists && !self.is_tunnel();
         if usable && self.failure.is_none() {
             let former = former(waker);
@@ -99,7 +101,7 @@ impl Exchange {
         self.to_upstream.tail().extend_from_slice(&self.resend);
         self.resend.clear();
         self.request = Flow::empty();
-        self.scanned = 0;
+        self.scanned = HeadScan::default();
         self.response_octets = 0;
         self.times.sent = None;
         // Never from the pool again: what is idle there to the same server may be as dead.

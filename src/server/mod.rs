@@ -48,7 +48,7 @@ use crate::proxy::spare::Spares;
 use crate::proxy::verify::Verifier;
 use crate::proxy::{Context, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
-use crate::wire;
+use crate::wire::{self, Leniency};
 
 pub use defaults::raise_open_files;
 
@@ -101,6 +101,9 @@ pub struct Options {
     /// Requests go on with the client's address, in `Forwarded` (RFC 7239) and `X-Forwarded-For`. Else
     /// both go on as they came.
     pub forwarded_for: bool,
+    /// Responses that are not in the strict form are refused (502). Else those that clients take are
+    /// mended, and counted.
+    pub strict_responses: bool,
     /// Listeners beyond loopback serve everybody and connect everywhere.
     pub open: bool,
     /// Who may do what.
@@ -139,6 +142,7 @@ impl Default for Options {
             max_head_octets: wire::Limits::default().max_head_octets,
             via: Via::default(),
             forwarded_for: false,
+            strict_responses: false,
             open: false,
             access: Access::default(),
             learnt: Arc::default(),
@@ -279,6 +283,7 @@ impl Server {
                 Via::Off => None,
             },
             forwarded_for: options.forwarded_for,
+            leniency: if options.strict_responses { Leniency::Strict } else { Leniency::Mend },
             own: OwnAddresses::new({
                 let admin = admin.iter().filter_map(|admin| tcp(&admin.listener));
                 addresses.iter().copied().chain(admin).collect()

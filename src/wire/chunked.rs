@@ -2,8 +2,10 @@
 //! (RFC 9112 §7.1).
 //!
 //! [`Chunked`] is fed octets as they come and keeps none. [`Chunked::pass`] is for relaying a body
-//! octet for octet, [`Chunked::advance`] for taking the data out. The grammar is taken literally:
-//! no white space round a size, no line end but CR LF, bounds on everything that is not data.
+//! octet for octet, as long as it is in the strict form: no white space round a size, no line end but CR LF,
+//! bounds on everything that is not data. It lets no line go before the line is whole, so that one that is not
+//! in that form has not left yet; [`Chunked::advance`] takes it, if it is taken at all, and gives the data for
+//! new chunks.
 //!
 //! ```text
 //!  ┌──────────────── LF ◀ DataLf ◀ CR ─ DataCr ◀──┐
@@ -15,6 +17,7 @@
 use std::ops::Range;
 
 use super::field::is_value_octet;
+use super::repair::{Repair, Repairs};
 use super::trailer::Trailer;
 
 /// How much of a chunked body may be something else than data.
@@ -83,6 +86,18 @@ impl ChunkError {
     }
 }
 
+/// How chunks that are not in the strict form are judged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tolerance {
+    /// As in a request: the grammar is taken literally. White space before a `;` belongs to it
+    /// (RFC 9112 §7.1.1), but not every recipient knows; fields that impersonate a proxy are taken out.
+    Literal,
+    /// As in a response: what clients take is mended.
+    Mend,
+    /// As [`Chunked::pass`] needs it: whatever has to be written anew is a fault.
+    Pass,
+}
+
 /// Where in a chunked body the octets have come to.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunked {
@@ -95,13 +110,18 @@ pub struct Chunked {
     extensions_octets: u32,
     trailer: Trailer,
     limits: ChunkLimits,
+    tolerance: Tolerance,
+    repairs: Repairs,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
+    /// How many digits there were; 17 is more than 16.
     Size {
         digits: u8,
     },
+    /// White space behind a size.
+    Padding,
     Extension,
     SizeLf,
     Data,
@@ -113,6 +133,12 @@ enum State {
     Refused(ChunkError),
 }
 
+/// A size of more digits can be zeros only.
+const MAX_DIGITS: u8 = 16;
+
+/// A line that is longer is not waited for, and not passed on as it stands.
+const MAX_HELD: usize = 512;
+
 /// What [`Chunked::advance`] made of its input.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Piece {
@@ -122,9 +148,13 @@ pub struct Piece {
     pub data: Range<usize>,
 }
 
+/// The next line cannot be passed on as it stands: [`Chunked::advance`] says whether at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Irregular;
+
 impl Chunked {
     /// At the start of a body.
-    pub fn new(limits: ChunkLimits) -> Self {
+    pub fn new(limits: ChunkLimits, tolerance: Tolerance) -> Self {
         Self {
             state: State::Size { digits: 0 },
             left: 0,
@@ -132,34 +162,77 @@ impl Chunked {
             extensions_octets: 0,
             trailer: Trailer::default(),
             limits,
+            tolerance,
+            repairs: Repairs::default(),
         }
     }
 
+    /// The same body with other limits, of which nothing has come yet.
+    pub fn with_limits(&self, limits: ChunkLimits) -> Self {
+        Self::new(limits, self.tolerance)
+    }
+
     /// Consumes framing up to and including at most one run of data. Nothing is consumed only of
-    /// empty input or at the end.
+    /// empty input or at the end. What stands behind the data, as it is to go on, is appended to `rest` if
+    /// there is one: the last chunk and the trailer section.
     ///
     /// # Errors
     ///
     /// The body is malformed: nothing more may be relayed, and the connection cannot be reused.
-    pub fn advance(&mut self, input: &[u8]) -> Result<Piece, ChunkError> {
-        let used = self.framing(input)?;
+    pub fn advance(
+        &mut self,
+        input: &[u8],
+        mut rest: Option<&mut Vec<u8>>,
+    ) -> Result<Piece, ChunkError> {
+        let mut used = 0;
+        while let Some(&octet) = input.get(used)
+            && !matches!(self.state, State::Data | State::End)
+        {
+            let next = match self.state {
+                State::Refused(error) => Err(error),
+                _ => self.step(octet, self.tolerance, &mut rest),
+            };
+            self.state = next.inspect_err(|error| self.state = State::Refused(*error))?;
+            used += 1;
+        }
         let data = self.data(input.len() - used);
         Ok(Piece { used: used + data, data: used..used + data })
     }
 
-    /// Consumes as many octets of this body as there are.
+    /// Consumes what may go on as it stands: data, and whole lines in the strict form. Consumes nothing
+    /// of a line that is not whole yet.
     ///
     /// # Errors
     ///
-    /// As [`advance`](Self::advance).
-    pub fn pass(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
-        let mut used = 0;
-        loop {
-            let rest = input.get(used..).unwrap_or_default();
-            if rest.is_empty() || self.is_at_end() {
-                return Ok(used);
+    /// The next line is not in the strict form; nothing was consumed.
+    pub fn pass(&mut self, input: &[u8]) -> Result<usize, Irregular> {
+        let mut passed = self.data(input.len());
+        let mut ahead = *self;
+        let mut used = passed;
+        while let Some(&octet) = input.get(used)
+            && ahead.state != State::End
+        {
+            ahead.state = match ahead.step(octet, Tolerance::Pass, &mut None) {
+                Ok(state) => state,
+                Err(_) if passed == 0 => return Err(Irregular),
+                Err(_) => return Ok(passed),
+            };
+            used += 1;
+            if ahead.is_between_lines() {
+                used += ahead.data(input.len() - used);
+                *self = ahead;
+                passed = used;
             }
-            used += self.advance(rest)?.used;
+        }
+        if passed == 0 && used > MAX_HELD { Err(Irregular) } else { Ok(passed) }
+    }
+
+    /// Whether a line has just ended.
+    fn is_between_lines(&self) -> bool {
+        match self.state {
+            State::Data | State::End | State::Size { digits: 0 } => true,
+            State::Trailer => self.trailer.is_between_lines(),
+            _ => false,
         }
     }
 
@@ -168,22 +241,14 @@ impl Chunked {
         self.state == State::End
     }
 
-    /// Consumes octets that are not data.
-    fn framing(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
-        for (used, &octet) in input.iter().enumerate() {
-            self.state = match self.state {
-                State::Data | State::End => return Ok(used),
-                State::Refused(error) => return Err(error),
-                _ => match self.step(octet) {
-                    Ok(state) => state,
-                    Err(error) => {
-                        self.state = State::Refused(error);
-                        return Err(error);
-                    }
-                },
-            };
-        }
-        Ok(input.len())
+    /// Whether the data of a chunk is consumed and the line end behind it is not.
+    pub fn owes_line_end(&self) -> bool {
+        self.state == State::DataCr
+    }
+
+    /// What was mended so far.
+    pub fn repairs(&self) -> Repairs {
+        self.repairs.union(self.trailer.repairs())
     }
 
     /// Consumes data, of which `available` octets are there.
@@ -201,48 +266,101 @@ impl Chunked {
 
     /// The state after one octet that is not data.
     #[inline]
-    fn step(&mut self, octet: u8) -> Result<State, ChunkError> {
+    fn step(
+        &mut self,
+        octet: u8,
+        tolerance: Tolerance,
+        rest: &mut Option<&mut Vec<u8>>,
+    ) -> Result<State, ChunkError> {
         match (self.state, octet) {
             (State::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                if digits == 16 {
-                    return Err(ChunkError::BadSize);
-                }
-                let digit = if octet <= b'9' { octet - b'0' } else { (octet | 0x20) - b'a' + 10 };
-                // Sixteen digits fill 64 bits and no more.
-                self.left = self.left << 4 | u64::from(digit);
-                if self.left > i64::MAX as u64 {
-                    return Err(ChunkError::BadSize);
-                }
-                Ok(State::Size { digits: digits + 1 })
+                self.digit(digits, octet, tolerance)
             }
             (State::Size { digits: 1.. }, b'\r') => Ok(State::SizeLf),
-            (State::Size { digits: 1.. }, b';') => {
-                self.extension_octets = 0;
-                self.extension()
-            }
-            (State::Size { .. }, _) => Err(ChunkError::BadSize),
-            (State::Extension, b'\r') => {
-                self.extensions_octets += self.extension_octets;
-                Ok(State::SizeLf)
-            }
+            (State::Size { digits: 1.. } | State::Padding, b';') => self.extension(),
+            (State::Extension, b'\r') => Ok(State::SizeLf),
             (State::Extension, _) if is_value_octet(octet) => self.extension(),
-            (State::Extension, _) => Err(ChunkError::BadExtension),
-            (State::SizeLf, b'\n') if self.left == 0 => Ok(State::Trailer),
-            (State::SizeLf, b'\n') => {
-                // What is left of it, from here on.
-                let limit = self.limits.max_data_octets.checked_sub(self.left);
-                self.limits.max_data_octets = limit.ok_or(ChunkError::TooMuchData)?;
-                Ok(State::Data)
-            }
+            (State::SizeLf, b'\n') => self.size_is_known(rest),
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size { digits: 0 }),
-            (State::SizeLf | State::DataCr | State::DataLf, _) => Err(ChunkError::BadLineEnd),
             (State::Trailer, _) => {
-                let ended = self.trailer.step(octet, &self.limits)?;
+                let ended = self.trailer.step(octet, &self.limits, tolerance, rest)?;
                 Ok(if ended { State::End } else { State::Trailer })
             }
             (state @ (State::Data | State::End | State::Refused(_)), _) => Ok(state),
+            _ if tolerance != Tolerance::Pass => self.irregular(octet, tolerance, rest),
+            (State::Size { .. } | State::Padding, _) => Err(ChunkError::BadSize),
+            (State::Extension, _) => Err(ChunkError::BadExtension),
+            (State::SizeLf | State::DataCr | State::DataLf, _) => Err(ChunkError::BadLineEnd),
         }
+    }
+
+    /// The state after an octet that is not in the strict form.
+    #[cold]
+    fn irregular(
+        &mut self,
+        octet: u8,
+        tolerance: Tolerance,
+        rest: &mut Option<&mut Vec<u8>>,
+    ) -> Result<State, ChunkError> {
+        let mends = tolerance == Tolerance::Mend;
+        let state = match (self.state, octet) {
+            // White space before a `;` is in the grammar; whether one comes is seen then.
+            (State::Size { digits: 1.. } | State::Padding, b' ' | b'\t') => {
+                // As much as of extensions, which it takes the place of.
+                self.extension()?;
+                return Ok(State::Padding);
+            }
+            (State::Size { digits: 0 }, b' ' | b'\t') if mends => {
+                self.extension()?;
+                State::Size { digits: 0 }
+            }
+            (State::Padding, b'\r') if mends => State::SizeLf,
+            (State::Size { digits: 1.. } | State::Padding | State::Extension, b'\n') if mends => {
+                self.size_is_known(rest)?
+            }
+            (State::DataCr, b'\n') if mends => State::Size { digits: 0 },
+            (State::Extension, _) => return Err(ChunkError::BadExtension),
+            (State::SizeLf | State::DataCr | State::DataLf, _) => {
+                return Err(ChunkError::BadLineEnd);
+            }
+            _ => return Err(ChunkError::BadSize),
+        };
+        self.repairs.add(Repair::ChunkLine);
+        Ok(state)
+    }
+
+    /// One more digit of a size.
+    #[inline]
+    fn digit(&mut self, digits: u8, octet: u8, tolerance: Tolerance) -> Result<State, ChunkError> {
+        if digits >= MAX_DIGITS {
+            if tolerance != Tolerance::Mend {
+                return Err(ChunkError::BadSize);
+            }
+            self.repairs.add(Repair::ChunkLine);
+        }
+        let digit = if octet <= b'9' { octet - b'0' } else { (octet | 0x20) - b'a' + 10 };
+        // A recipient may count in signed 64 bits.
+        if self.left > i64::MAX as u64 >> 4 {
+            return Err(ChunkError::BadSize);
+        }
+        self.left = self.left << 4 | u64::from(digit);
+        Ok(State::Size { digits: digits.min(MAX_DIGITS) + 1 })
+    }
+
+    /// The line with a chunk's size is whole.
+    fn size_is_known(&mut self, rest: &mut Option<&mut Vec<u8>>) -> Result<State, ChunkError> {
+        self.extensions_octets += std::mem::take(&mut self.extension_octets);
+        if self.left == 0 {
+            if let Some(rest) = rest {
+                rest.extend_from_slice(b"0\r\n");
+            }
+            return Ok(State::Trailer);
+        }
+        // What is left of it, from here on.
+        let limit = self.limits.max_data_octets.checked_sub(self.left);
+        self.limits.max_data_octets = limit.ok_or(ChunkError::TooMuchData)?;
+        Ok(State::Data)
     }
 
     /// Counts one octet of an extension.
@@ -276,46 +394,136 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The end, the data and the refusal do not depend on how the octets come or which way they are
-/// asked for. The first octets choose the cuts.
-#[doc(hidden)]
-pub fn fuzz(bytes: &[u8]) {
-    let (cuts, body) = bytes.split_at_checked(4).unwrap_or((&[], bytes));
-    let mut whole = Chunked::new(ChunkLimits::default());
-    let expected = whole.pass(body);
+/// What a whole body came to.
+#[derive(Debug, Eq, PartialEq)]
+struct Relayed {
+    /// Octets consumed up to the end of the body.
+    used: Result<usize, ChunkError>,
+    ended: bool,
+    /// The body as it went on.
+    sent: Vec<u8>,
+    repairs: Repairs,
+}
 
-    let mut steps = cuts.iter().map(|&cut| usize::from(cut) + 1).cycle();
-    let (mut passing, mut advancing) = (whole_body(), whole_body());
-    let (mut passed, mut advanced, mut data) = (Ok(0), Ok(0), Vec::new());
-    let mut rest = body;
-    while !rest.is_empty() {
-        let (input, later) = rest.split_at(steps.next().unwrap_or(1).min(rest.len()));
-        rest = later;
-        passed = passed.and_then(|total: usize| Ok(total + passing.pass(input)?));
-        advanced = advanced.and_then(|total: usize| {
-            let mut used = 0;
-            loop {
-                let input = input.get(used..).unwrap_or_default();
-                let piece = advancing.advance(input)?;
-                assert!(piece.data.end == piece.used && piece.used <= input.len());
-                data.extend_from_slice(input.get(piece.data).unwrap_or_default());
-                used += piece.used;
-                if piece.used == 0 {
-                    assert!(input.is_empty() || advancing.is_at_end());
-                    return Ok(total + used);
+/// Relays a body that comes in these pieces, as a flow does: passed on as long as it is in the strict form.
+fn relay<'b>(
+    pieces: impl Iterator<Item = &'b [u8]>,
+    limits: ChunkLimits,
+    as_is: Tolerance,
+) -> Relayed {
+    let mut chunked = Chunked::new(limits, as_is);
+    let (mut sent, mut held, mut passing) = (Vec::new(), Vec::new(), true);
+    let mut used = 0;
+    for piece in pieces {
+        held.extend_from_slice(piece);
+        while !held.is_empty() && !chunked.is_at_end() {
+            let taken = if passing {
+                match chunked.pass(&held) {
+                    Ok(0) => break,
+                    Ok(count) => {
+                        sent.extend_from_slice(held.get(..count).unwrap_or_default());
+                        count
+                    }
+                    Err(Irregular) => {
+                        passing = false;
+                        if chunked.owes_line_end() {
+                            sent.extend_from_slice(CHUNK_END);
+                        }
+                        continue;
+                    }
                 }
-            }
-        });
+            } else {
+                match chunked.advance(&held, Some(&mut sent)) {
+                    Ok(piece) => {
+                        let data = held.get(piece.data).unwrap_or_default();
+                        if !data.is_empty() {
+                            write_chunk_head(&mut sent, data.len());
+                            sent.extend_from_slice(data);
+                            sent.extend_from_slice(CHUNK_END);
+                        }
+                        piece.used
+                    }
+                    Err(e) => {
+                        let repairs = chunked.repairs();
+                        return Relayed { used: Err(e), ended: false, sent, repairs };
+                    }
+                }
+            };
+            used += taken;
+            held.drain(..taken);
+        }
     }
-    assert_eq!((&passed, passing.is_at_end()), (&expected, whole.is_at_end()));
-    assert_eq!((&advanced, advancing.is_at_end()), (&expected, whole.is_at_end()));
-    if whole.is_at_end() {
-        check_written_again(&data);
+    let (ended, repairs) = (chunked.is_at_end(), chunked.repairs());
+    Relayed { used: Ok(used), ended, sent, repairs }
+}
+
+/// The data of a body, however it is judged.
+fn data_of(
+    body: &[u8],
+    limits: ChunkLimits,
+    tolerance: Tolerance,
+) -> Result<(Vec<u8>, usize), ChunkError> {
+    let mut chunked = Chunked::new(limits, tolerance);
+    let (mut used, mut data) = (0, Vec::new());
+    loop {
+        let input = body.get(used..).unwrap_or_default();
+        let piece = chunked.advance(input, None)?;
+        data.extend_from_slice(input.get(piece.data).unwrap_or_default());
+        used += piece.used;
+        if piece.used == 0 {
+            return Ok((data, used));
+        }
     }
 }
 
-fn whole_body() -> Chunked {
-    Chunked::new(ChunkLimits::default())
+/// The end, the data and the refusal do not depend on how the octets come, and what goes on is in the strict
+/// form, with the same data. The first octets choose the cuts.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let (cuts, body) = bytes.split_at_checked(4).unwrap_or((&[], bytes));
+    let limits = ChunkLimits::default();
+    for tolerance in [Tolerance::Literal, Tolerance::Mend] {
+        let whole = relay(std::iter::once(body), limits, tolerance);
+        let mut steps = cuts.iter().map(|&cut| usize::from(cut) + 1).cycle();
+        let mut rest = body;
+        let pieces = std::iter::from_fn(|| {
+            let (piece, later) = rest.split_at(steps.next().unwrap_or(1).min(rest.len()));
+            rest = later;
+            (!piece.is_empty()).then_some(piece)
+        });
+        let cut = relay(pieces, limits, tolerance);
+        check_relayed(body, &cut, limits, tolerance);
+        check_relayed(body, &whole, limits, tolerance);
+        assert_eq!((cut.ended, cut.used.is_ok()), (whole.ended, whole.used.is_ok()));
+        if whole.ended {
+            assert_eq!((cut.used, cut.repairs), (whole.used, whole.repairs));
+        }
+    }
+}
+
+/// Asserts that what was relayed of `body` is in the strict form and has the same data.
+fn check_relayed(body: &[u8], relayed: &Relayed, limits: ChunkLimits, tolerance: Tolerance) {
+    let roomy =
+        ChunkLimits { max_trailer_octets: u32::MAX, max_trailer_fields: u32::MAX, ..limits };
+    let mut strict = Chunked::new(roomy, Tolerance::Pass);
+    let mut read = 0;
+    while let Some(rest) = relayed.sent.get(read..)
+        && let Ok(count) = strict.pass(rest)
+        && count > 0
+    {
+        read += count;
+    }
+    assert_eq!(strict.is_at_end(), relayed.ended, "the sent body ends elsewhere");
+    let Ok(used) = relayed.used else { return };
+    if !relayed.ended {
+        return;
+    }
+    assert_eq!(read, relayed.sent.len(), "{}", relayed.sent.escape_ascii());
+    let data = data_of(body, limits, tolerance).map(|(data, _)| data);
+    let sent = data_of(&relayed.sent, roomy, Tolerance::Pass).map(|(data, _)| data);
+    assert_eq!(sent, data, "{}", relayed.sent.escape_ascii());
+    assert_eq!(data_of(body, limits, tolerance).map(|(_, used)| used), Ok(used));
+    check_written_again(&data.unwrap_or_default());
 }
 
 /// Asserts, for fuzzing, that data in chunks of our own is the same data.
@@ -327,208 +535,10 @@ fn check_written_again(data: &[u8]) {
         written.extend_from_slice(CHUNK_END);
     }
     written.extend_from_slice(LAST_CHUNK);
-    let mut chunked = whole_body();
-    let (mut used, mut again) = (0, Vec::new());
-    while let Ok(piece) = chunked.advance(written.get(used..).unwrap_or_default()) {
-        if piece.used == 0 {
-            break;
-        }
-        let input = written.get(used..).unwrap_or_default();
-        again.extend_from_slice(input.get(piece.data).unwrap_or_default());
-        used += piece.used;
-    }
-    assert_eq!((again.as_slice(), used), (data, written.len()));
-    assert!(chunked.is_at_end());
+    let again = data_of(&written, ChunkLimits::default(), Tolerance::Pass);
+    assert_eq!(again, Ok((data.to_vec(), written.len())));
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::tests::at_every_split;
-    use super::*;
-
-    const LIMITS: ChunkLimits = ChunkLimits {
-        max_extension_octets: 8,
-        max_extensions_octets: 12,
-        max_trailer_octets: 25,
-        max_trailer_fields: 2,
-        max_data_octets: u64::MAX,
-    };
-
-    /// Asserts that `body` is one whole body with `data`, wherever it is cut and whatever follows.
-    #[track_caller]
-    fn whole(body: &str, data: &str) {
-        let wire = [body.as_bytes(), b"5\r\nGET / HTTP/1.1\r\n"].concat();
-        at_every_split(&wire, |first, rest| {
-            let mut chunked = Chunked::new(LIMITS);
-            let used = chunked.pass(first).unwrap() + chunked.pass(rest).unwrap();
-            assert_eq!((used, chunked.is_at_end()), (body.len(), true), "cut at {}", first.len());
-
-            let mut chunked = Chunked::new(LIMITS);
-            let mut found = Vec::new();
-            for mut input in [first, rest] {
-                loop {
-                    let piece = chunked.advance(input).unwrap();
-                    found.extend_from_slice(&input[piece.data.clone()]);
-                    input = &input[piece.used..];
-                    if piece.used == 0 {
-                        break;
-                    }
-                }
-            }
-            assert_eq!(String::from_utf8_lossy(&found), data, "cut at {}", first.len());
-        });
-        fuzz(body.as_bytes());
-    }
-
-    /// Asserts that `body` is refused at its last octet and not before, wherever it is cut.
-    #[track_caller]
-    fn refused(body: &str, expected: ChunkError) {
-        at_every_split(body.as_bytes(), |first, rest| {
-            let mut chunked = Chunked::new(LIMITS);
-            let answer = chunked.pass(first).and_then(|_| chunked.pass(rest));
-            assert_eq!(answer, Err(expected), "{body:?} cut at {}", first.len());
-            assert_eq!(chunked.pass(b"0\r\n\r\n"), Err(expected), "once refused, always refused");
-        });
-        let before = &body.as_bytes()[..body.len() - 1];
-        assert_eq!(Chunked::new(LIMITS).pass(before), Ok(before.len()), "{body:?}");
-        fuzz(body.as_bytes());
-    }
-
-    #[test]
-    fn the_end_and_the_data_are_found_wherever_reads_split_the_body() {
-        whole("0\r\n\r\n", "");
-        whole("4\r\nWiki\r\nA\r\n0123456789\r\n0\r\n\r\n", "Wiki0123456789");
-        whole("0000000000000001\r\na\r\n000\r\n\r\n", "a");
-        whole("2\r\n\r\n\r\n0\r\n\r\n", "\r\n");
-        whole("1;a=\"b\"\r\nx\r\n0;\r\n\r\n", "x");
-        whole("0\r\nA: b\r\nC:d \u{e9}\r\n\r\n", "");
-        whole("0\r\nX-Content-Length: 7\r\n\r\n", "");
-    }
-
-    #[test]
-    fn a_size_is_hexadecimal_digits_and_nothing_else() {
-        for body in [
-            "\r",
-            ";",
-            " ",
-            "x",
-            "0x",
-            "+",
-            "-",
-            "g",
-            "5 ",
-            "5\t",
-            "5\n",
-            "1\0",
-            "\n",
-            "00000000000000001",
-            "8000000000000000",
-            "ffffffffffffffff",
-            "5G",
-            "5_",
-        ] {
-            refused(body, ChunkError::BadSize);
-        }
-        let mut chunked = Chunked::new(LIMITS);
-        assert_eq!(chunked.pass(b"7FFFfffffFFFFFFF\r\nabc"), Ok(21));
-        assert_eq!(chunked.left, i64::MAX as u64 - 3);
-    }
-
-    #[test]
-    fn a_line_ends_with_cr_lf() {
-        for body in
-            ["1\rx", "1\r\r", "1\r\na\n", "1\r\nab", "1\r\na\r\r", "0\r\n\r\r", "0\r\nA:\rx"]
-        {
-            refused(body, ChunkError::BadLineEnd);
-        }
-        refused("1;a\n", ChunkError::BadExtension);
-        refused("1;a\u{7f}", ChunkError::BadExtension);
-        refused("0\r\nA:\n", ChunkError::BadTrailer);
-    }
-
-    #[test]
-    fn extensions_are_bounded_by_chunk_and_by_body() {
-        whole("1;2345678\r\nx\r\n0;234\r\n\r\n", "x");
-        refused("1;23456789", ChunkError::ExtensionTooLong);
-        refused("1;2345678\r\nx\r\n1;2345", ChunkError::ExtensionTooLong);
-    }
-
-    #[test]
-    fn a_trailer_line_is_a_field_line() {
-        for body in [
-            "0\r\n ",
-            "0\r\nA: b\r\n\t",
-            "0\r\n:",
-            "0\r\nA ",
-            "0\r\nA\r",
-            "0\r\nA: \u{0}",
-            "0\r\n\n",
-            "0\r\n(",
-        ] {
-            refused(body, ChunkError::BadTrailer);
-        }
-    }
-
-    #[test]
-    fn a_trailer_that_frames_routes_or_authenticates_is_refused() {
-        for name in [
-            "Content-Length",
-            "transfer-ENCODING",
-            "Host",
-            "Connection",
-            "Trailer",
-            "TE",
-            "Set-Cookie",
-        ] {
-            refused(&format!("0\r\n{name}:"), ChunkError::ForbiddenTrailer);
-        }
-        refused("0\r\nProxy-Authorization:", ChunkError::ForbiddenTrailer);
-        refused("0\r\nA:b\r\nHost:", ChunkError::ForbiddenTrailer);
-        whole("0\r\nProxy-Authorizations:\r\n\r\n", "");
-        whole("0\r\nTE2:\r\nHos:\r\n\r\n", "");
-    }
-
-    #[test]
-    fn the_trailer_section_is_bounded() {
-        whole("0\r\nA: 456789012345678901\r\n\r\n", "");
-        refused("0\r\nA: 45678901234567890123456", ChunkError::TrailerTooLarge);
-        refused("0\r\nA:\r\nB:\r\nC", ChunkError::TrailerTooLarge);
-    }
-
-    #[test]
-    fn a_large_chunk_is_passed_without_looking_at_its_data() {
-        let mut chunked = Chunked::new(LIMITS);
-        assert_eq!(chunked.pass(b"100000\r\n"), Ok(8));
-        let data = vec![b'\n'; 1 << 19];
-        assert_eq!(chunked.advance(&data), Ok(Piece { used: 1 << 19, data: 0..1 << 19 }));
-        assert_eq!(chunked.pass(&data), Ok(1 << 19));
-        assert_eq!(chunked.pass(b"\r\n0\r\n\r\nx"), Ok(7));
-        assert!(chunked.is_at_end());
-        assert_eq!(chunked.advance(b"x"), Ok(Piece { used: 0, data: 0..0 }));
-    }
-
-    #[test]
-    fn a_chunk_head_is_the_length_in_hexadecimal() {
-        for (len, expected) in
-            [(1, "1\r\n"), (15, "f\r\n"), (16, "10\r\n"), (0x1_2abc, "12abc\r\n")]
-        {
-            let mut out = Vec::new();
-            write_chunk_head(&mut out, len);
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_octets_keep_the_invariants(body in "[0-9a-b\r\n;:A ]{0,24}") {
-            fuzz(body.as_bytes());
-        }
-
-        #[test]
-        fn data_survives_our_chunks(data: Vec<u8>) {
-            check_written_again(&data);
-        }
-    }
-}
+#[path = "chunked_tests.rs"]
+mod tests;

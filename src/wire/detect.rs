@@ -45,9 +45,9 @@ pub fn protocol(first: &[u8]) -> Option<Protocol> {
 }
 
 /// Whether these octets can no longer become a response's status line (RFC 9112 §4), so that an
-/// upstream that speaks something else is not waited for.
+/// upstream that speaks something else is not waited for. `ICY 200` is what radio streams answer.
 pub fn cannot_be_response(prefix: &[u8]) -> bool {
-    let shape = b"HTTP/1.d ddd";
+    let shape: &[u8] = if prefix.first() == Some(&b'I') { b"ICY ddd" } else { b"HTTP/1.d ddd" };
     prefix.iter().zip(shape).any(|(octet, wanted)| match wanted {
         b'd' => !octet.is_ascii_digit(),
         _ => octet != wanted,
@@ -123,12 +123,14 @@ mod tests {
             b"HTTP/1.1\t",
             b"HTTP/1.1 2x",
             b"\r\n",
-            b"ICY 200 OK",
+            b"ICY OK",
+            b"ICY/1.1",
         ] {
             assert!(cannot_be_response(octets), "{:?}", octets.escape_ascii());
             fuzz(octets);
         }
         let head = b"HTTP/1.1 200 OK\r\n\r\n";
         at_every_split(head, |first, _| assert!(!cannot_be_response(first)));
+        at_every_split(b"ICY 200 OK\n\n", |first, _| assert!(!cannot_be_response(first)));
     }
 }

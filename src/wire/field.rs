@@ -153,6 +153,12 @@ impl LineSet {
         Self(self.0 | other.0)
     }
 
+    /// The lines of this set that are not in the other.
+    #[inline]
+    pub(super) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Takes the first line out of the set.
     #[inline]
     fn take_first(&mut self) -> Option<usize> {
@@ -170,14 +176,24 @@ impl LineSet {
 pub(super) struct Lines<'h, 'b> {
     /// The whole head, empty line included.
     pub(super) head: &'b [u8],
-    /// Names and values in `head`.
+    /// Names and values in `head`: of each line, or of the first of several that no hop has to look at
+    /// and that go on together.
     pub(super) headers: &'h [Header<'b>],
+    /// Each line, if `headers` leaves some out.
+    pub(super) all: Option<&'h [Header<'b>]>,
+}
+
+/// Room for more lines than [`Slots`] has, for a head that is mended.
+#[derive(Debug, Default)]
+pub struct MoreSlots<'b> {
+    pub(super) all: Vec<Header<'b>>,
+    pub(super) runs: Vec<Header<'b>>,
 }
 
 impl<'h, 'b> Lines<'h, 'b> {
     /// The lines as values.
     pub(super) fn iter(self) -> impl Iterator<Item = Field<'b>> + Clone + use<'h, 'b> {
-        self.headers.iter().map(|header| Field {
+        self.all.unwrap_or(self.headers).iter().map(|header| Field {
             name: header.name,
             value: header.value,
             known: Known::of(header.name.as_bytes()),
@@ -339,7 +355,7 @@ mod tests {
             std::str::from_utf8(&head[start..start + text.len()]).unwrap()
         };
         let headers = ["A", "b", "C", "D"].map(|name| Header { name: at(name), value: b"" });
-        let lines = Lines { head, headers: &headers };
+        let lines = Lines { head, headers: &headers, all: None };
         let copy = |places: &[usize]| {
             let mut marked = LineSet::default();
             places.iter().for_each(|&place| marked.add(place));

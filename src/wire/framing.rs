@@ -1,9 +1,9 @@
 //! Message framing: where does this message's content end? (RFC 9112 §6.3)
 //!
 //! Every octet the proxy relays is counted against the answer, so a wrong one is a
-//! request-smuggling hole: fields that two recipients could read two ways are refused here, never
-//! repaired. `Evidence` collects what the fields say in the one pass over them; the two functions
-//! below judge it.
+//! request-smuggling hole: a request whose fields two recipients could read two ways is refused here.
+//! Two things are mended in a response: a length beside exactly one `chunked`, and `identity`.
+//! `Evidence` collects what the fields say in the one pass over them; the functions below judge it.
 //!
 //! No I/O and no limits in this module. [`chunked`](super::chunked) finds the end of a chunked
 //! body.
@@ -12,6 +12,7 @@ use std::num::NonZeroU64;
 
 use super::field::trim_ows;
 use super::head::{Method, Version};
+use super::repair::{Leniency, Repair, Repairs};
 
 /// How the end of a message's content is found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +48,8 @@ pub enum FramingError {
     CodingInHttp10,
     /// Two different lengths (RFC 9110 §8.6).
     DifferingLengths,
+    /// The transfer coding `identity`, which there is no more (RFC 9112 §7).
+    IdentityCoding,
     /// A length and a transfer coding (RFC 9112 §6.3).
     LengthAndCoding,
     /// More than one `Transfer-Encoding` line; stricter than RFC 9112 §6.1, because recipients are
@@ -59,7 +62,7 @@ pub enum FramingError {
 impl FramingError {
     /// Status code of the reply, if it was a request.
     pub fn status(self) -> u16 {
-        if self == Self::UnknownCoding { 501 } else { 400 }
+        if matches!(self, Self::UnknownCoding | Self::IdentityCoding) { 501 } else { 400 }
     }
 
     /// One plain sentence saying why, without a full stop.
@@ -73,7 +76,9 @@ impl FramingError {
                 "Content-Length and Transfer-Encoding stand in the same message"
             }
             Self::RepeatedCoding => "Transfer-Encoding stands in the message twice",
-            Self::UnknownCoding => "the only transfer coding known here is chunked",
+            Self::IdentityCoding | Self::UnknownCoding => {
+                "the only transfer coding known here is chunked"
+            }
         }
     }
 }
@@ -138,16 +143,38 @@ impl Evidence {
     /// The framing the fields announce.
     fn judge(&self, version: Version) -> Result<Option<Framing>, FramingError> {
         match (self.coding, self.length) {
-            (Coding::None, None) => Ok(None),
-            (Coding::None, Some(length)) => {
-                Ok(Some(NonZeroU64::new(length).map_or(Framing::Empty, Framing::Length)))
-            }
+            (Coding::None, length) => Ok(by_length(length)),
             (_, Some(_)) => Err(FramingError::LengthAndCoding),
             (_, None) if version < Version::Http11 => Err(FramingError::CodingInHttp10),
             (Coding::Wrong(error), None) => Err(error),
             (Coding::Chunked, None) => Ok(Some(Framing::Chunked)),
         }
     }
+
+    /// The framing that clients see although the fields announce it wrongly (RFC 9112 §6.3).
+    #[cold]
+    fn mend(
+        &self,
+        version: Version,
+        repairs: &mut Repairs,
+    ) -> Result<Option<Framing>, FramingError> {
+        match (self.coding, self.length) {
+            (Coding::Wrong(FramingError::IdentityCoding), length) => {
+                repairs.add(Repair::Identity);
+                Ok(by_length(length))
+            }
+            (Coding::Chunked, Some(_)) if version >= Version::Http11 => {
+                repairs.add(Repair::LengthBesideChunked);
+                Ok(Some(Framing::Chunked))
+            }
+            _ => self.judge(version),
+        }
+    }
+}
+
+#[inline]
+fn by_length(length: Option<u64>) -> Option<Framing> {
+    length.map(|length| NonZeroU64::new(length).map_or(Framing::Empty, Framing::Length))
 }
 
 /// A length in digits only. Digits alone: `str::parse` would take a sign.
@@ -173,6 +200,8 @@ fn wrong_coding(value: &[u8]) -> FramingError {
     let chunked = elements().filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count();
     if chunked > 1 || elements().all(<[u8]>::is_empty) {
         FramingError::BadCoding
+    } else if value.eq_ignore_ascii_case(b"identity") {
+        FramingError::IdentityCoding
     } else {
         FramingError::UnknownCoding
     }
@@ -194,8 +223,13 @@ pub(super) fn response_framing(
     status: u16,
     method: Method,
     evidence: &Evidence,
+    leniency: Leniency,
+    repairs: &mut Repairs,
 ) -> Result<ResponseFraming, FramingError> {
-    let announced = evidence.judge(version)?;
+    let announced = match leniency {
+        Leniency::Strict => evidence.judge(version)?,
+        Leniency::Mend => evidence.mend(version, repairs)?,
+    };
     Ok(match (status, method) {
         (101, _) | (200..=299, Method::Connect) => ResponseFraming::Tunnel,
         (..200 | 204 | 304, _) | (_, Method::Head) => ResponseFraming::Framed(Framing::Empty),
@@ -337,9 +371,11 @@ mod tests {
 
     #[test]
     fn the_only_coding_is_chunked_once() {
+        check(&[("TE", "Identity")], Err(IdentityCoding));
+        check(&[("TE", "identity"), ("TE", "identity")], Err(RepeatedCoding));
         for value in [
             "gzip",
-            "identity",
+            "identity, identity",
             "xchunked",
             "gzip, chunked",
             "chunked, identity",
@@ -364,10 +400,74 @@ mod tests {
         check(&[("CL", "0"), ("TE", "x")], Err(LengthAndCoding));
         let chunked = evidence(&[("TE", "chunked")]).unwrap();
         assert_eq!(request_framing(Version::Http10, &chunked), Err(CodingInHttp10));
-        assert_eq!(
-            response_framing(Version::Http10, 200, Method::Get, &chunked),
-            Err(CodingInHttp10)
-        );
+        for leniency in [Leniency::Strict, Leniency::Mend] {
+            assert_eq!(
+                response(Version::Http10, 200, Method::Get, &chunked, leniency).0,
+                Err(CodingInHttp10)
+            );
+        }
+    }
+
+    fn response(
+        version: Version,
+        status: u16,
+        method: Method,
+        evidence: &Evidence,
+        leniency: Leniency,
+    ) -> (Result<ResponseFraming, FramingError>, Vec<Repair>) {
+        let mut repairs = Repairs::default();
+        let framing = response_framing(version, status, method, evidence, leniency, &mut repairs);
+        (framing, repairs.iter().collect())
+    }
+
+    #[test]
+    fn a_response_is_mended_where_clients_agree() {
+        use ResponseFraming::{Framed, UntilClose};
+        let chunked = Ok(Framed(Framing::Chunked));
+        let five = Ok(Framed(length(5)));
+        for (lines, strict, mended, repair) in [
+            (
+                &[("TE", "chunked"), ("CL", "5")][..],
+                LengthAndCoding,
+                chunked,
+                Repair::LengthBesideChunked,
+            ),
+            (
+                &[("CL", "0"), ("TE", "chunked")],
+                LengthAndCoding,
+                chunked,
+                Repair::LengthBesideChunked,
+            ),
+            (&[("TE", "identity")], IdentityCoding, Ok(UntilClose), Repair::Identity),
+            (&[("TE", "identity"), ("CL", "5")], LengthAndCoding, five, Repair::Identity),
+        ] {
+            let evidence = evidence(lines).unwrap();
+            let read = |leniency| response(Version::Http11, 200, Method::Get, &evidence, leniency);
+            assert_eq!(read(Leniency::Strict), (Err(strict), vec![]), "{lines:?}");
+            assert_eq!(read(Leniency::Mend), (mended, vec![repair]), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_with_two_readings_is_refused_all_the_same() {
+        for (lines, expected) in [
+            (&[("TE", "chunked"), ("TE", "chunked"), ("CL", "5")][..], LengthAndCoding),
+            (&[("TE", "gzip, chunked"), ("CL", "5")], LengthAndCoding),
+            (&[("TE", "chunked, identity")], UnknownCoding),
+            (&[("TE", "identity, chunked")], UnknownCoding),
+            (&[("TE", "identity"), ("TE", "identity")], RepeatedCoding),
+            (&[("TE", "identity"), ("TE", "chunked")], RepeatedCoding),
+            (&[("TE", "chunked"), ("TE", "identity")], RepeatedCoding),
+            (&[("TE", "gzip")], UnknownCoding),
+            (&[("TE", "chunked, chunked")], BadCoding),
+        ] {
+            let evidence = evidence(lines).unwrap();
+            let read = response(Version::Http11, 200, Method::Get, &evidence, Leniency::Mend);
+            assert_eq!(read, (Err(expected), vec![]), "{lines:?}");
+        }
+        let both = evidence(&[("TE", "chunked"), ("CL", "5")]).unwrap();
+        let read = response(Version::Http10, 200, Method::Get, &both, Leniency::Mend);
+        assert_eq!(read, (Err(LengthAndCoding), vec![]));
     }
 
     #[test]
@@ -397,8 +497,10 @@ mod tests {
             (NONE, 300, Method::Connect, UntilClose),
         ] {
             let evidence = evidence(lines).unwrap();
-            let framing = response_framing(Version::Http11, status, method, &evidence);
-            assert_eq!(framing, Ok(expected), "{lines:?} {status} {method:?}");
+            for leniency in [Leniency::Strict, Leniency::Mend] {
+                let framing = response(Version::Http11, status, method, &evidence, leniency);
+                assert_eq!(framing, (Ok(expected), vec![]), "{lines:?} {status} {method:?}");
+            }
         }
     }
 }

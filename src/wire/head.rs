@@ -11,6 +11,7 @@ use memchr::{memchr, memchr_iter, memchr3};
 
 use super::field::is_token_octet;
 use super::framing::FramingError;
+use super::repair::Leniency;
 use super::target::TargetError;
 
 /// An HTTP/1 version (RFC 9112 §2.3).
@@ -192,6 +193,8 @@ pub enum HeadError {
     RepeatedHost,
     /// White space between a field name and its colon (RFC 9112 §5.1).
     SpaceBeforeColon,
+    /// A status code that RFC 9110 §15 has no class for.
+    StatusOutOfRange,
     /// The request-target is not one.
     Target(TargetError),
     /// More than 32 connection options; stricter than RFC 9110 §7.6.1, because each is looked
@@ -242,6 +245,7 @@ impl HeadError {
             Self::ObsFold => "a line of the head starts with white space",
             Self::RepeatedHost => "the request has more than one Host field",
             Self::SpaceBeforeColon => "white space stands between a field name and its colon",
+            Self::StatusOutOfRange => "the status code is not one from 100 to 599",
             Self::Target(error) => error.reason(),
             Self::TooManyConnectionOptions => "the Connection field names too many options",
             Self::TooManyFields => "the head has more fields than the limit",
@@ -270,6 +274,49 @@ pub fn find_end(
     scanned: &mut usize,
     limits: &Limits,
 ) -> Result<Option<usize>, HeadError> {
+    find_empty_line::<false>(buf, scanned, limits)
+}
+
+/// How far a response head was looked at, and what was seen.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct HeadScan {
+    /// Where to go on; a head that could be longer is over every limit.
+    scanned: u32,
+    /// A line ended with LF alone: the head has to be mended before it is read.
+    pub has_bare_lf: bool,
+}
+
+/// The same for a response, whose lines may end with LF alone unless that is to be refused
+/// (RFC 9112 §2.2). `scan` is new for a new head.
+///
+/// # Errors
+///
+/// As [`find_end`].
+pub fn find_response_end(
+    buf: &[u8],
+    scan: &mut HeadScan,
+    limits: &Limits,
+    leniency: Leniency,
+) -> Result<Option<usize>, HeadError> {
+    let mut scanned = scan.scanned as usize;
+    let mut found = Err(HeadError::BareLf);
+    if !scan.has_bare_lf {
+        found = find_end(buf, &mut scanned, limits);
+    }
+    if leniency == Leniency::Mend && found == Err(HeadError::BareLf) {
+        scan.has_bare_lf = true;
+        found = find_empty_line::<true>(buf, &mut scanned, limits);
+    }
+    scan.scanned = u32::try_from(scanned).unwrap_or(u32::MAX);
+    found
+}
+
+#[inline]
+fn find_empty_line<const LF_ENDS: bool>(
+    buf: &[u8],
+    scanned: &mut usize,
+    limits: &Limits,
+) -> Result<Option<usize>, HeadError> {
     // Octets past the limit are not looked at, so that the answer does not depend on how many
     // came with one read.
     let within = buf.get(..limits.max_head_octets).unwrap_or(buf);
@@ -277,18 +324,26 @@ pub fn find_end(
     while let Some(rest) = within.get(from..)
         && let Some(found) = memchr3(b'\r', b'\n', 0, rest)
     {
+        let line_end = from + found;
+        // Every LF so far ends a line, so a line is empty if a LF stands before it.
+        let is_empty = || line_end.checked_sub(1).is_none_or(|at| within.get(at) == Some(&b'\n'));
         match rest.get(found..) {
             Some([b'\r', b'\n', ..]) => {
-                let line_end = from + found;
                 from = line_end + 2;
-                // Every LF so far follows a CR, so a line is empty if a LF stands before it.
-                if line_end.checked_sub(1).is_none_or(|before| within.get(before) == Some(&b'\n')) {
+                if is_empty() {
+                    *scanned = from;
+                    return Ok(Some(from));
+                }
+            }
+            Some([b'\n', ..]) if LF_ENDS => {
+                from = line_end + 1;
+                if is_empty() {
                     *scanned = from;
                     return Ok(Some(from));
                 }
             }
             Some([b'\r']) => {
-                *scanned = from + found;
+                *scanned = line_end;
                 return unfinished(buf, within, limits);
             }
             Some([b'\r', ..]) => return Err(HeadError::BareCr),
@@ -404,12 +459,21 @@ fn bad_request_line(first: &[u8]) -> HeadError {
 /// Finds the same end however the octets come, if there is one.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8], limits: &Limits) -> Option<usize> {
-    let whole = find_end(bytes, &mut 0, limits);
-    let mut scanned = 0;
+    let strict = fuzz_as(bytes, limits, Leniency::Strict);
+    let mended = fuzz_as(bytes, limits, Leniency::Mend);
+    assert!(strict.is_none() || strict == mended, "a strict head ends elsewhere");
+    strict
+}
+
+/// The same for a response that is judged so.
+pub(super) fn fuzz_as(bytes: &[u8], limits: &Limits, leniency: Leniency) -> Option<usize> {
+    let whole = find_response_end(bytes, &mut HeadScan::default(), limits, leniency);
+    let mut scan = HeadScan::default();
     let mut last = Ok(None);
     for came in 1..=bytes.len() {
-        last = find_end(bytes.get(..came).unwrap_or_default(), &mut scanned, limits);
-        assert!(scanned <= came);
+        let first = bytes.get(..came).unwrap_or_default();
+        last = find_response_end(first, &mut scan, limits, leniency);
+        assert!(scan.scanned as usize <= came);
         if last != Ok(None) {
             break;
         }
@@ -432,118 +496,5 @@ pub fn fuzz(bytes: &[u8], limits: &Limits) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::at_every_split;
-    use super::*;
-
-    const SMALL: Limits = Limits { max_head_octets: 32, max_fields: 4 };
-
-    /// The answer for `bytes`, wherever they are cut.
-    #[track_caller]
-    fn check(bytes: &[u8], expected: Result<Option<usize>, HeadError>) {
-        assert_eq!(find_end(bytes, &mut 0, &SMALL), expected, "{:?}", bytes.escape_ascii());
-        at_every_split(bytes, |first, _| {
-            let mut scanned = 0;
-            let early = find_end(first, &mut scanned, &SMALL);
-            let answer =
-                if early == Ok(None) { find_end(bytes, &mut scanned, &SMALL) } else { early };
-            assert_eq!(answer, expected, "cut at {}", first.len());
-        });
-        fuzz(bytes, &SMALL);
-    }
-
-    #[test]
-    fn a_head_ends_with_an_empty_line() {
-        check(b"", Ok(None));
-        check(b"GET / HTTP/1.1\r\n", Ok(None));
-        check(b"GET / HTTP/1.1\r\nA: b\r\n\r", Ok(None));
-        check(b"GET / HTTP/1.1\r\n\r\n", Ok(Some(18)));
-        check(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", Ok(Some(24)));
-        check(b"GET / HTTP/1.1\r\n\r\nGET\0\n\r", Ok(Some(18)));
-        check(b"\r\n", Ok(Some(2)));
-    }
-
-    #[test]
-    fn octets_that_end_lines_only_for_some_are_refused_at_once() {
-        check(b"G\n", Err(HeadError::BareLf));
-        check(b"\n", Err(HeadError::BareLf));
-        check(b"G\r\n\n", Err(HeadError::BareLf));
-        check(b"G\r\r\n", Err(HeadError::BareCr));
-        check(b"G\rA", Err(HeadError::BareCr));
-        check(b"G\0", Err(HeadError::Nul));
-    }
-
-    #[test]
-    fn a_head_over_the_limit_is_refused_without_its_end() {
-        let over = b"GET / HTTP/1.1\r\nAbc: 78901234\r\n\r\n";
-        assert_eq!(over.len(), 33);
-        check(over, Err(HeadError::HeadTooLarge));
-        check(b"GET / HTTP/1.1\r\nAbc: 7890123\r\n\r\n", Ok(Some(32)));
-        check(b"GET / HTTP/1.1\r\nAbc: 78901234567890", Err(HeadError::HeadTooLarge));
-        check(b"GET /78901234567890123456789012345", Err(HeadError::FirstLineTooLong));
-        check(b"GET /7890123456789012345678901", Ok(None));
-    }
-
-    #[test]
-    fn a_drip_feed_is_looked_at_once() {
-        let mut scanned = 0;
-        let head = b"GET / HTTP/1.1\r\nA: b\r\n";
-        for came in 0..=head.len() {
-            assert_eq!(find_end(&head[..came], &mut scanned, &Limits::default()), Ok(None));
-            // All but a CR, which the next octet decides about.
-            assert!(scanned + 1 >= came, "{scanned} of {came}");
-        }
-    }
-
-    #[test]
-    fn empty_lines_before_a_request_line_are_counted_in_pairs() {
-        for (octets, expected) in [
-            (&b""[..], 0),
-            (b"\r", 0),
-            (b"\r\n", 2),
-            (b"\r\n\r\nG", 4),
-            (b"\n\n", 0),
-            (b"G\r\n", 0),
-        ] {
-            assert_eq!(leading_empty_lines(octets), expected, "{octets:?}");
-        }
-    }
-
-    #[test]
-    fn methods_are_told_apart_by_case_and_kind() {
-        assert_eq!(Method::of("GET"), Method::Get);
-        assert_eq!(Method::of("get"), Method::Other);
-        assert_eq!(Method::of("PATCH"), Method::Other);
-        for (name, safe, idempotent) in [
-            ("CONNECT", false, false),
-            ("DELETE", false, true),
-            ("GET", true, true),
-            ("HEAD", true, true),
-            ("OPTIONS", true, true),
-            ("PATCH", false, false),
-            ("POST", false, false),
-            ("PUT", false, true),
-            ("TRACE", true, true),
-        ] {
-            let method = Method::of(name);
-            assert_eq!((method.is_safe(), method.is_idempotent()), (safe, idempotent), "{name}");
-        }
-    }
-
-    #[test]
-    fn each_refusal_has_its_status_code() {
-        for (error, status) in [
-            (HeadError::BareLf, 400),
-            (HeadError::FirstLineTooLong, 414),
-            (HeadError::HeadTooLarge, 431),
-            (HeadError::TooManyFields, 431),
-            (HeadError::UnsupportedVersion, 505),
-            (HeadError::Framing(FramingError::UnknownCoding), 501),
-            (HeadError::Framing(FramingError::LengthAndCoding), 400),
-            (HeadError::Target(TargetError::Fragment), 400),
-        ] {
-            assert_eq!(error.status(), status, "{error:?}");
-            assert!(!error.reason().is_empty() && !error.reason().ends_with('.'));
-        }
-    }
-}
+#[path = "head_tests.rs"]
+mod tests;

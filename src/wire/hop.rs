@@ -44,6 +44,8 @@ const FOR_ALL_RECIPIENTS: &[&str] = &[
 pub(super) struct Survey {
     /// Lines that never travel on. `Transfer-Encoding` is one; a writer puts back what it needs.
     pub(super) drop: LineSet,
+    /// Those among them that say which trailers come: they travel with the trailers.
+    pub(super) trailers: LineSet,
     /// What the fields say about framing.
     pub(super) evidence: Evidence,
     /// All `Content-Length` lines.
@@ -113,8 +115,12 @@ impl Survey {
                 | Known::KeepAlive
                 | Known::ProxyAuthenticate
                 | Known::ProxyAuthenticationInfo
-                | Known::Te
-                | Known::Trailer => survey.drop.add(place),
+                | Known::Te => survey.drop.add(place),
+                // Not hop-by-hop itself, but of no use without the trailers (RFC 9110 §6.6.2).
+                Known::Trailer => {
+                    survey.drop.add(place);
+                    survey.trailers.add(place);
+                }
                 known => other(place, known, header.value)?,
             }
         }
@@ -123,6 +129,30 @@ impl Survey {
             survey.drop_named(lines)?;
         }
         Ok(survey)
+    }
+
+    /// Whether a line with this name is looked at in a response; the lines between two of them go on
+    /// together. `options` are those of `Connection`, at most as many as are taken.
+    pub(super) fn looks_at(name: &str, options: &[&[u8]]) -> bool {
+        match Known::of(name.as_bytes()) {
+            Known::Date
+            | Known::Expect
+            | Known::Host
+            | Known::MaxForwards
+            | Known::Other
+            | Known::Server
+            | Known::Via => {
+                options.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+            }
+            _ => true,
+        }
+    }
+
+    /// The options of all `Connection` lines, and one more than are taken if there are so many.
+    pub(super) fn connection_options<'b>(headers: &[httparse::Header<'b>]) -> Vec<&'b [u8]> {
+        let connection = |name: &str| Known::of(name.as_bytes()) == Known::Connection;
+        let values = headers.iter().filter(|h| connection(h.name)).map(|h| h.value);
+        values.flat_map(options).take(MAX_OPTIONS + 1).collect()
     }
 
     /// Writes the one plain `Content-Length` line that stands for all received ones.
@@ -165,6 +195,9 @@ impl Survey {
             for (place, header) in lines.headers.iter().enumerate() {
                 if names(header.name) {
                     self.drop.add(place);
+                    let mut named = LineSet::default();
+                    named.add(place);
+                    self.trailers = self.trailers.without(named);
                 }
             }
         }
@@ -203,8 +236,8 @@ pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) 
             | Known::ProxyAuthenticationInfo
             | Known::ProxyAuthorization
             | Known::ProxyConnection
-            | Known::Te
-            | Known::Trailer => panic!("{} travelled on", field.name),
+            | Known::Te => panic!("{} travelled on", field.name),
+            Known::Trailer => assert!(chunked, "Trailer travelled on without trailers"),
             _ => {}
         }
     }
@@ -271,6 +304,20 @@ mod tests {
              Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nProxy-Authenticate: Basic\r\n\
              Proxy-Authentication-Info: x\r\nTE: trailers\r\nTrailer: Digest\r\nUpgrade: x\r\nX-HOP: 2\r\nHTTP2-Settings: AAMAAABk\r\nC: d\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nC: d\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn trailer_travels_with_the_trailers_only() {
+        let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTrailer: x\r\nTransfer-Encoding: chunked\r\n";
+        sent(&format!("{chunked}\r\n"), &format!("{chunked}\r\n"));
+        sent(
+            &format!("{chunked}Connection: trailer\r\n\r\n"),
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+        sent(
+            "POST / HTTP/1.1\r\nHost: a\r\nTrailer: x\r\nContent-Length: 5\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
         );
     }
 

@@ -6,11 +6,12 @@
 //! [`target`] reads request-targets and authorities, [`framing`] says where content ends, [`hop`]
 //! what must not travel further, [`credentials`] who asks, [`upgrade`] what the connection may turn into, [`via`] who handled
 //! the message before, [`forwarded`] on whose behalf. Apart from them [`client_hello`] reads how a TLS
-//! connection in a tunnel begins.
+//! connection in a tunnel begins, and [`repair`] writes a response anew that clients take and the grammar does not.
 //!
-//! One rule is above all others: a message that two recipients could read in two ways is refused,
-//! never repaired. Parsing allocates nothing, but for a ClientHello in several records; a value borrows
-//! the octets it was read from.
+//! One rule is above all others: a request that two recipients could read in two ways is refused, never
+//! repaired, and a response goes to the client in the strict form or not at all. Parsing allocates nothing,
+//! but for a ClientHello in several records and a response that is mended; a value borrows the octets it was
+//! read from.
 
 pub mod chunked;
 pub mod client_hello;
@@ -21,6 +22,7 @@ pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod hop;
+pub mod repair;
 pub mod request;
 pub mod response;
 pub mod target;
@@ -28,12 +30,13 @@ mod trailer;
 pub mod upgrade;
 pub mod via;
 
-pub use chunked::{ChunkError, ChunkLimits, Chunked, Piece};
+pub use chunked::{ChunkError, ChunkLimits, Chunked, Irregular, Piece, Tolerance};
 pub use credentials::Credentials;
-pub use field::{Field, Known, Slots};
+pub use field::{Field, Known, MoreSlots, Slots};
 pub use forwarded::Forwarded;
 pub use framing::{Framing, FramingError, ResponseFraming};
 pub use head::{HeadError, Limits, Method, Persistence, Version};
+pub use repair::{Leniency, Repair, Repairs};
 pub use request::{Outgoing, RequestHead};
 pub use response::{Recode, ResponseHead, ResponseOutgoing};
 pub use target::{Authority, OriginForm, Scheme, Target, TargetError};

@@ -113,7 +113,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             return Err(HeadError::NotOneHead);
         };
         let version = Version::from_minor(parsed.version);
-        let lines = Lines { head, headers: parsed.headers };
+        let lines = Lines { head, headers: parsed.headers, all: None };
         let method = Method::of(method_name);
         let target = Target::parse(method, target_text).map_err(HeadError::Target)?;
 
@@ -202,6 +202,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         if outgoing.max_forwards.is_some() {
             marked.add_some(self.max_forwards_at);
+        }
+        if self.framing == Framing::Chunked {
+            marked = marked.without(self.survey.trailers);
         }
         if self.survey.evidence.length_is_odd {
             marked = marked.union(self.survey.lengths);

@@ -1,14 +1,16 @@
 //! Response heads: octets to a value, and the head that goes to the client (RFC 9112 §4).
 //!
 //! The mirror of [`request`](super::request). How the content is coded for the client is the
-//! caller's choice, told by [`Recode`].
+//! caller's choice, told by [`Recode`]. A head that is not in the strict form is written anew by
+//! [`repair`](super::repair) and read from there.
 
-use httparse::{ParserConfig, Status};
+use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
 
-use super::field::{Field, Known, Lines, Slots, write_line};
+use super::field::{Field, Known, Lines, MAX_FIELDS, MoreSlots, Slots, write_line};
 use super::framing::{Framing, ResponseFraming, response_framing};
 use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
 use super::hop::Survey;
+use super::repair::{Leniency, Repair, Repairs, mend};
 use super::upgrade::{self, Protocols};
 use super::via;
 
@@ -17,7 +19,7 @@ use super::via;
 pub struct ResponseHead<'h, 'b> {
     /// The version the upstream speaks.
     pub version: Version,
-    /// The status code, 100 to 599.
+    /// The status code, 100 to 599; to 999 if that was mended.
     pub status: u16,
     /// The reason phrase; may be empty, may hold obs-text.
     pub reason: &'b [u8],
@@ -29,6 +31,8 @@ pub struct ResponseHead<'h, 'b> {
     pub upgrade: bool,
     /// Whether there is a `Date` (RFC 9110 §6.6.1).
     pub has_date: bool,
+    /// What was mended.
+    pub repairs: Repairs,
     lines: Lines<'h, 'b>,
     survey: Survey,
 }
@@ -63,11 +67,12 @@ pub enum Recode {
 }
 
 impl<'h, 'b> ResponseHead<'h, 'b> {
-    /// Reads exactly one head, empty line included, of a response to a request with `method`.
+    /// Reads exactly one head, empty line included, of a response to a request with `method`. Its
+    /// lines end with CR LF, which [`find_response_end`](super::head::find_response_end) sees to.
     ///
     /// # Errors
     ///
-    /// Reply 502 and close the upstream connection. [`HeadError::status`] is for requests.
+    /// The head is not in the strict form: [`read_mended`](Self::read_mended) may make something of it.
     pub fn read(
         head: &'b [u8],
         slots: &'h mut Slots<'b>,
@@ -89,27 +94,96 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Err(error) => return Err(diagnose(head, error, false)),
         }
         let version = Version::from_minor(parsed.version);
-        let status = match parsed.code {
-            Some(status @ 100..=599) => status,
-            _ => return Err(HeadError::BadStatusLine),
-        };
-        let lines = Lines { head, headers: parsed.headers };
+        let lines = Lines { head, headers: parsed.headers, all: None };
+        Self::judge((version, parsed.code), lines, method, Leniency::Strict)
+    }
 
+    /// Reads a head that [`read`](Self::read) refused with `error`: written anew in `mended`.
+    ///
+    /// # Errors
+    ///
+    /// Reply 502 and close the upstream connection. [`HeadError::status`] is for requests.
+    #[cold]
+    pub fn read_mended(
+        head: &[u8],
+        error: HeadError,
+        mended: &'b mut Vec<u8>,
+        slots: &'h mut MoreSlots<'b>,
+        limits: &Limits,
+        method: Method,
+    ) -> Result<Self, HeadError> {
+        if head.len() > limits.max_head_octets || matches!(head, [b'\r' | b'\n', ..]) {
+            return Err(error);
+        }
+        let mut repairs = mend(head, mended)?;
+        let head = mended.as_slice();
+        let count = memchr::memchr_iter(b'\n', head).count();
+        slots.all.resize(count, EMPTY_HEADER);
+        let mut parsed = httparse::Response::new(&mut slots.all);
+        match parsed.parse(head) {
+            Ok(Status::Complete(octets)) if octets == head.len() => {}
+            Ok(_) => return Err(HeadError::NotOneHead),
+            Err(error) => return Err(diagnose(head, error, false)),
+        }
+        let start_line = (Version::from_minor(parsed.version), parsed.code);
+        let fields = parsed.headers.len();
+        slots.all.truncate(fields);
+        if fields > limits.max_fields.min(MAX_FIELDS) {
+            repairs.add(Repair::ManyFields);
+            slots.runs = runs(&slots.all);
+        }
+        let slots = &*slots;
+        let has_runs = repairs.has(Repair::ManyFields);
+        let (headers, all) =
+            if has_runs { (&slots.runs, Some(&*slots.all)) } else { (&slots.all, None) };
+        if headers.len() > MAX_FIELDS {
+            return Err(HeadError::TooManyFields);
+        }
+        let mut read =
+            Self::judge(start_line, Lines { head, headers, all }, method, Leniency::Mend)?;
+        read.repairs = read.repairs.union(repairs);
+        // Two peers that do not agree about a head would not agree where the new protocol begins.
+        if read.framing == ResponseFraming::Tunnel { Err(error) } else { Ok(read) }
+    }
+
+    /// What the parsed lines mean.
+    #[inline]
+    fn judge(
+        (version, code): (Version, Option<u16>),
+        lines: Lines<'h, 'b>,
+        method: Method,
+        leniency: Leniency,
+    ) -> Result<Self, HeadError> {
+        let mut repairs = Repairs::default();
+        let status = match code {
+            Some(status @ 100..=599) => status,
+            Some(status @ 600..=999) if leniency == Leniency::Mend => {
+                repairs.add(Repair::Status);
+                status
+            }
+            Some(_) => return Err(HeadError::StatusOutOfRange),
+            None => return Err(HeadError::BadStatusLine),
+        };
         let mut has_date = false;
         let survey = Survey::of(lines, |_, known, _| {
             has_date |= known == Known::Date;
             Ok(())
         })?;
+        if lines.all.is_some() {
+            has_date = lines.iter().any(|field| field.known == Known::Date);
+        }
         // `HTTP/1.1 200 OK` and its line end; httparse gives no reason that holds obs-text.
-        let reason = head.get(13..lines.start(0).saturating_sub(2)).unwrap_or_default();
+        let reason = lines.head.get(13..lines.start(0).saturating_sub(2)).unwrap_or_default();
+        let evidence = &survey.evidence;
         Ok(Self {
             version,
             status,
             reason,
-            framing: response_framing(version, status, method, &survey.evidence)?,
+            framing: response_framing(version, status, method, evidence, leniency, &mut repairs)?,
             persistence: survey.persistence,
             upgrade: survey.upgrade,
             has_date,
+            repairs,
             lines,
             survey,
         })
@@ -141,6 +215,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     pub fn persistent(&self) -> bool {
         matches!(self.framing, ResponseFraming::Framed(_))
             && self.persistence.persists(self.version)
+            && self.repairs.is_empty()
     }
 
     /// Appends the head to send to the client: all fields in their order, case and octets, but
@@ -161,6 +236,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
         let is_chunked = self.framing == ResponseFraming::Framed(Framing::Chunked)
             && outgoing.coding != Recode::Dechunk;
+        if is_chunked {
+            marked = marked.without(self.survey.trailers);
+        }
         self.lines.copy(out, marked, |out, place| {
             let place = u8::try_from(place).ok();
             if place == self.survey.coding_at && is_chunked {
@@ -188,21 +266,46 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     /// 1xx, 204 and a tunnel's 2xx have no `Content-Length` (RFC 9110 §8.6); one that came is not
-    /// passed on, lest the client wait for that content.
+    /// passed on, lest the client wait for that content. Nor is one that chunked content has.
     fn has_no_length(&self) -> bool {
-        self.framing == ResponseFraming::Tunnel || matches!(self.status, ..200 | 204)
+        self.framing == ResponseFraming::Tunnel
+            || matches!(self.status, ..200 | 204)
+            || self.repairs.has(Repair::LengthBesideChunked)
     }
 }
 
-/// A head that is accepted is understood the same by the client.
+/// The lines that a hop looks at, and the first of each run of others between them.
+fn runs<'b>(all: &[Header<'b>]) -> Vec<Header<'b>> {
+    let options = Survey::connection_options(all);
+    let mut in_run = false;
+    let starts = all.iter().filter(|header| {
+        let looked_at = Survey::looks_at(header.name, &options);
+        let goes_along = in_run && !looked_at;
+        in_run = !looked_at;
+        !goes_along
+    });
+    starts.copied().collect()
+}
+
+/// A head that is accepted is understood the same by the client, and in one way only.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     let limits = Limits::default();
-    let Some(end) = super::head::fuzz(bytes, &limits) else { return };
+    super::head::fuzz(bytes, &limits);
+    let Some(end) = super::head::fuzz_as(bytes, &limits, Leniency::Mend) else { return };
     let bytes = bytes.get(..end).unwrap_or_default();
     for method in [Method::Get, Method::Head, Method::Connect] {
-        let mut slots = Slots::new();
-        let head = match ResponseHead::read(bytes, &mut slots, &limits, method) {
+        let (mut slots, mut more, mut mended) = (Slots::new(), MoreSlots::default(), Vec::new());
+        let strict = match super::head::find_end(bytes, &mut 0, &limits) {
+            Ok(_) => ResponseHead::read(bytes, &mut slots, &limits, method)
+                .inspect(|head| assert!(head.repairs.is_empty())),
+            Err(error) => Err(error),
+        };
+        let head = strict.or_else(|error| {
+            ResponseHead::read_mended(bytes, error, &mut mended, &mut more, &limits, method)
+                .inspect(|head| assert!(!head.repairs.is_empty() && !head.persistent()))
+        });
+        let head = match head {
             Ok(head) => head,
             Err(error) => {
                 assert_ne!(error, HeadError::NotOneHead);
@@ -234,8 +337,18 @@ fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
 
     let roomy = Limits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
     assert_eq!(super::head::find_end(&out, &mut 0, &roomy), Ok(Some(out.len())));
-    let mut slots = Slots::new();
+    let (mut slots, mut more, mut copy) = (Slots::new(), MoreSlots::default(), Vec::new());
+    // The strict reader takes all that was written, but for what only a client can judge.
     let again = ResponseHead::read(&out, &mut slots, &roomy, method);
+    let again = match again {
+        Err(e @ (HeadError::StatusOutOfRange | HeadError::TooManyFields)) => {
+            let again = ResponseHead::read_mended(&out, e, &mut copy, &mut more, &roomy, method);
+            let mut left = again.iter().flat_map(|head| head.repairs.iter());
+            assert!(left.all(|r| matches!(r, Repair::Status | Repair::ManyFields)));
+            again
+        }
+        again => again,
+    };
     let Ok(again) = again else { panic!("{again:?} of {}", out.escape_ascii()) };
     let chunked = ResponseFraming::Framed(Framing::Chunked);
     let expected = match (coding, head.framing) {
@@ -252,174 +365,5 @@ fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::framing::FramingError;
-    use super::*;
-
-    fn read<'h>(
-        head: &'static str,
-        method: Method,
-        slots: &'h mut Slots<'static>,
-    ) -> Result<ResponseHead<'h, 'static>, HeadError> {
-        fuzz(head.as_bytes());
-        ResponseHead::read(head.as_bytes(), slots, &Limits::default(), method)
-    }
-
-    #[track_caller]
-    fn refused(head: &'static str, expected: HeadError) {
-        let mut slots = Slots::new();
-        assert_eq!(read(head, Method::Get, &mut slots).map(|_| ()), Err(expected), "{head:?}");
-    }
-
-    /// Asserts that `head`, in answer to `method`, is sent to the client as `expected`.
-    #[track_caller]
-    fn sent(head: &'static str, method: Method, outgoing: ResponseOutgoing<'_>, expected: &str) {
-        let mut slots = Slots::new();
-        let mut out = Vec::new();
-        read(head, method, &mut slots).unwrap().write_client(&mut out, &outgoing);
-        assert_eq!(String::from_utf8_lossy(&out), expected);
-    }
-
-    const AS_IS: ResponseOutgoing<'_> = ResponseOutgoing {
-        via: None,
-        upgrade: None,
-        close: false,
-        keep_alive: false,
-        coding: Recode::Keep,
-        date: None,
-    };
-
-    #[test]
-    fn a_status_line_has_a_version_and_three_digits() {
-        refused("HTTP/1.1 20 OK\r\n\r\n", HeadError::BadStatusLine);
-        refused("HTTP/1.1 2000 OK\r\n\r\n", HeadError::BadStatusLine);
-        refused("HTTP/1.1 099 OK\r\n\r\n", HeadError::BadStatusLine);
-        refused("HTTP/1.1 600 OK\r\n\r\n", HeadError::BadStatusLine);
-        refused("HTTP/1.1  200 OK\r\n\r\n", HeadError::BadStatusLine);
-        refused("HTTP/1.1\t200 OK\r\n\r\n", HeadError::BadStatusLine);
-        refused("HTTP/1.1 200\tOK\r\n\r\n", HeadError::BadStatusLine);
-        refused("HTTP/1.1 200 a\u{7}\r\n\r\n", HeadError::BadStatusLine);
-        refused("\r\nHTTP/1.1 200 OK\r\n\r\n", HeadError::BadStatusLine);
-        refused("ICY 200 OK\r\n\r\n", HeadError::BadStatusLine);
-        refused("-ERR unknown command\r\n\r\n", HeadError::BadStatusLine);
-        refused("HTTP/2.0 200 OK\r\n\r\n", HeadError::UnsupportedVersion);
-        refused("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", HeadError::SpaceBeforeColon);
-        refused("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", HeadError::ObsFold);
-    }
-
-    #[test]
-    fn the_reason_is_kept_whatever_it_is() {
-        for (head, reason, line) in [
-            ("HTTP/1.1 200 OK\r\n\r\n", "OK", "HTTP/1.1 200 OK\r\n\r\n"),
-            ("HTTP/1.0 404 Not  Found\r\n\r\n", "Not  Found", "HTTP/1.1 404 Not  Found\r\n\r\n"),
-            ("HTTP/1.1 200 \r\n\r\n", "", "HTTP/1.1 200 \r\n\r\n"),
-            ("HTTP/1.1 200\r\n\r\n", "", "HTTP/1.1 200 \r\n\r\n"),
-            ("HTTP/1.1 200 \u{e9}\r\n\r\n", "\u{e9}", "HTTP/1.1 200 \u{e9}\r\n\r\n"),
-        ] {
-            let mut slots = Slots::new();
-            assert_eq!(read(head, Method::Get, &mut slots).unwrap().reason, reason.as_bytes());
-            sent(head, Method::Get, AS_IS, line);
-        }
-    }
-
-    #[test]
-    fn an_upstream_connection_persists_if_the_content_has_an_end() {
-        for (head, persistent) in [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n", true),
-            ("HTTP/1.1 200 OK\r\n\r\n", false),
-            ("HTTP/1.1 204 OK\r\n\r\n", true),
-            ("HTTP/1.1 101 OK\r\n\r\n", false),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n", false),
-            ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n", false),
-            ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n", true),
-        ] {
-            let mut slots = Slots::new();
-            let head_read = read(head, Method::Get, &mut slots).unwrap();
-            assert_eq!(head_read.persistent(), persistent, "{head:?}");
-        }
-    }
-
-    #[test]
-    fn hop_by_hop_fields_of_a_response_stay_here() {
-        sent(
-            "HTTP/1.1 407 No\r\nServer: s\r\nConnection: x-hop\r\nX-Hop: 1\r\nProxy-Authenticate: Basic\r\n\
-             Keep-Alive: 5\r\nUpgrade: h2c\r\nTrailer: A\r\nContent-Length: 0\r\nSet-Cookie: a\r\n\r\n",
-            Method::Get,
-            AS_IS,
-            "HTTP/1.1 407 No\r\nServer: s\r\nContent-Length: 0\r\nSet-Cookie: a\r\n\r\n",
-        );
-    }
-
-    #[test]
-    fn the_coding_is_what_the_client_will_see() {
-        let chunked = "HTTP/1.1 200 OK\r\nA: b\r\ntransfer-encoding:  Chunked\r\nC: d\r\n\r\n";
-        let plain = "HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n";
-        let kept = "HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\nC: d\r\n\r\n";
-        sent(chunked, Method::Get, AS_IS, kept);
-        sent(chunked, Method::Get, ResponseOutgoing { coding: Recode::Chunk, ..AS_IS }, kept);
-        sent(chunked, Method::Get, ResponseOutgoing { coding: Recode::Dechunk, ..AS_IS }, plain);
-        sent(chunked, Method::Head, AS_IS, plain);
-        sent(plain, Method::Get, AS_IS, plain);
-        sent(
-            plain,
-            Method::Get,
-            ResponseOutgoing { coding: Recode::Chunk, ..AS_IS },
-            "HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\nTransfer-Encoding: chunked\r\n\r\n",
-        );
-        sent(plain, Method::Head, ResponseOutgoing { coding: Recode::Chunk, ..AS_IS }, plain);
-    }
-
-    #[test]
-    fn a_length_is_passed_on_only_where_it_may_stand() {
-        let length = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-        sent(length, Method::Get, AS_IS, length);
-        sent(length, Method::Head, AS_IS, length);
-        sent(length, Method::Connect, AS_IS, "HTTP/1.1 200 OK\r\n\r\n");
-        sent(
-            "HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n",
-            Method::Get,
-            AS_IS,
-            "HTTP/1.1 204 No\r\n\r\n",
-        );
-        sent(
-            "HTTP/1.1 103 Hint\r\nContent-Length: 5\r\n\r\n",
-            Method::Get,
-            AS_IS,
-            "HTTP/1.1 103 Hint\r\n\r\n",
-        );
-        sent(
-            "HTTP/1.1 304 Not\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
-            Method::Get,
-            AS_IS,
-            "HTTP/1.1 304 Not\r\nContent-Length: 5\r\n\r\n",
-        );
-        refused(
-            "HTTP/1.1 204 No\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-            HeadError::Framing(FramingError::LengthAndCoding),
-        );
-    }
-
-    #[test]
-    fn what_we_add_to_a_response_comes_last() {
-        let all = ResponseOutgoing {
-            via: Some("gate"),
-            upgrade: None,
-            close: false,
-            keep_alive: true,
-            coding: Recode::Chunk,
-            date: Some("now"),
-        };
-        sent(
-            "HTTP/1.0 200 OK\r\nA: b\r\n\r\n",
-            Method::Get,
-            all,
-            "HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\nDate: now\r\nVia: 1.0 gate\r\nConnection: keep-alive\r\n\r\n",
-        );
-        sent(
-            "HTTP/1.1 200 OK\r\ndate: then\r\nContent-Length: 1\r\n\r\n",
-            Method::Get,
-            ResponseOutgoing { close: true, ..all },
-            "HTTP/1.1 200 OK\r\ndate: then\r\nContent-Length: 1\r\nVia: 1.1 gate\r\nConnection: close\r\n\r\n",
-        );
-    }
-}
+#[path = "response_tests.rs"]
+mod tests;

@@ -1,36 +1,47 @@
 //! The trailer section of a chunked body: field lines after the last chunk (RFC 9112 §7.1.2).
 //!
-//! The lines are checked octet by octet and relayed as they are; none is kept. A recipient may
-//! merge them into the head's fields, so names that frame, route or authenticate are refused.
+//! The lines are checked octet by octet and none is kept. A recipient may merge them into the head's fields,
+//! so names that frame, route or authenticate are refused in a request and taken out of a response, and names
+//! by which a proxy says who asks are taken out of both: behind the content a client could say it again.
 
-use super::chunked::{ChunkError, ChunkLimits};
+use super::chunked::{ChunkError, ChunkLimits, Tolerance};
 use super::field::{is_token_octet, is_value_octet};
+use super::repair::{Repair, Repairs};
 
 /// Names that must not stand in a trailer section (RFC 9110 §6.5.1), in lower case.
-const FORBIDDEN: &[&[u8]] = &[
-    b"authorization",
-    b"connection",
-    b"content-encoding",
-    b"content-length",
-    b"content-range",
-    b"content-type",
-    b"cookie",
-    b"expect",
-    b"host",
-    b"keep-alive",
-    b"max-forwards",
-    b"proxy-authenticate",
-    b"proxy-authorization",
-    b"proxy-connection",
-    b"set-cookie",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
+const FORBIDDEN: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 
-/// One more than the longest of [`FORBIDDEN`]: a name that fills it is none of them.
+/// Names that say who a message came from, or how names that begin so: only the head has them, where the
+/// proxy judges them.
+const WHO_ASKS: &[&str] =
+    &["forwarded", "via", "x-client-ip", "x-forwarded", "x-original-", "x-real-ip"];
+
+/// One more than the longest of [`FORBIDDEN`]: a name that fills it is none of them, but may begin as one
+/// that says who asks.
 const NAME_ROOM: usize = 20;
+
+/// How many more octets of trailers a response may have than a request.
+const MORE_OCTETS: u32 = 8;
 
 /// Where in the trailer section the octets have come to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -38,9 +49,12 @@ pub(super) struct Trailer {
     state: State,
     octets: u32,
     lines: u32,
-    /// The first octets of the current name, in lower case.
+    /// The first octets of the current name.
     name: [u8; NAME_ROOM],
     name_octets: u8,
+    /// The line goes on; it is not taken out.
+    kept: bool,
+    repairs: Repairs,
 }
 
 /// ```text
@@ -54,58 +68,257 @@ enum State {
     #[default]
     LineStart,
     Name,
+    /// The rest of a name that is known not to be one of those that are looked for.
+    LongName,
+    /// White space between a name and its colon.
+    NameEnd,
     Value,
     LineEnd,
     LastLineEnd,
 }
 
+/// What a name means for its line.
+enum Fate {
+    Kept,
+    /// Taken out of a response, refused in a request.
+    Forbidden,
+    /// Taken out.
+    Dropped,
+}
+
 impl Trailer {
-    /// Takes one octet; answers whether it was the last of the section.
-    pub(super) fn step(&mut self, octet: u8, limits: &ChunkLimits) -> Result<bool, ChunkError> {
-        self.octets += 1;
-        if self.octets > limits.max_trailer_octets {
-            return Err(ChunkError::TrailerTooLarge);
-        }
+    /// Takes one octet; answers whether it was the last of the section. What goes on of the section is
+    /// appended to `rest`.
+    pub(super) fn step(
+        &mut self,
+        octet: u8,
+        limits: &ChunkLimits,
+        tolerance: Tolerance,
+        rest: &mut Option<&mut Vec<u8>>,
+    ) -> Result<bool, ChunkError> {
+        let mends = tolerance == Tolerance::Mend;
+        self.count(limits, mends)?;
         self.state = match (self.state, octet) {
             (State::LineStart, b'\r') => State::LastLineEnd,
             (State::LineStart, _) if is_token_octet(octet) => {
-                self.lines += 1;
-                if self.lines > limits.max_trailer_fields {
-                    return Err(ChunkError::TrailerTooLarge);
-                }
+                self.count_line(limits, mends)?;
                 self.name_octets = 0;
-                self.push_name(octet);
-                State::Name
+                self.kept = true;
+                self.push_name(octet, tolerance, rest)?
             }
-            (State::Name, b':') if self.name_is_forbidden() => {
-                return Err(ChunkError::ForbiddenTrailer);
+            (State::Name, b':') => {
+                self.judge(tolerance)?;
+                self.write_name(rest);
+                self.write(b":", rest);
+                State::Value
             }
-            (State::Name, b':') => State::Value,
-            (State::Name, _) if is_token_octet(octet) => {
-                self.push_name(octet);
-                State::Name
+            (State::Name, _) if is_token_octet(octet) => self.push_name(octet, tolerance, rest)?,
+            (State::LongName, _) if is_token_octet(octet) => {
+                self.write(&[octet], rest);
+                State::LongName
+            }
+            (State::LongName | State::NameEnd, b':') => {
+                self.write(b":", rest);
+                State::Value
             }
             (State::Value, b'\r') => State::LineEnd,
-            (State::Value, _) if is_value_octet(octet) => State::Value,
-            (State::LineEnd, b'\n') => State::LineStart,
-            (State::LastLineEnd, b'\n') => return Ok(true),
-            (State::LineEnd | State::LastLineEnd, _) => return Err(ChunkError::BadLineEnd),
-            (State::LineStart | State::Name | State::Value, _) => {
-                return Err(ChunkError::BadTrailer);
+            (State::Value, _) if is_value_octet(octet) => {
+                self.write(&[octet], rest);
+                State::Value
             }
+            (State::LineEnd, b'\n') => {
+                self.write(b"\r\n", rest);
+                State::LineStart
+            }
+            (State::LastLineEnd, b'\n') => return Ok(self.end(rest)),
+            (State::LineEnd | State::LastLineEnd, _) => return Err(ChunkError::BadLineEnd),
+            _ if mends => return self.mend(octet, tolerance, rest),
+            _ => return Err(ChunkError::BadTrailer),
         };
         Ok(false)
     }
 
-    fn push_name(&mut self, octet: u8) {
+    /// Takes an octet that is not in the strict form.
+    #[cold]
+    fn mend(
+        &mut self,
+        octet: u8,
+        tolerance: Tolerance,
+        rest: &mut Option<&mut Vec<u8>>,
+    ) -> Result<bool, ChunkError> {
+        let (state, repair) = match (self.state, octet) {
+            (State::LineStart, b'\n') => {
+                self.repairs.add(Repair::ChunkLine);
+                return Ok(self.end(rest));
+            }
+            (State::Name, b' ' | b'\t') => {
+                self.judge(tolerance)?;
+                self.write_name(rest);
+                (State::NameEnd, Repair::SpaceBeforeColon)
+            }
+            (State::LongName | State::NameEnd, b' ' | b'\t') => {
+                (State::NameEnd, Repair::SpaceBeforeColon)
+            }
+            (State::Value, b'\n') => {
+                self.write(b"\r\n", rest);
+                (State::LineStart, Repair::ChunkLine)
+            }
+            (State::Value, 1..) => {
+                self.write(b" ", rest);
+                (State::Value, Repair::Control)
+            }
+            _ => return Err(ChunkError::BadTrailer),
+        };
+        self.state = state;
+        self.repairs.add(repair);
+        Ok(false)
+    }
+
+    /// Whether a line has just ended, or the section is at its start.
+    pub(super) fn is_between_lines(&self) -> bool {
+        self.state == State::LineStart
+    }
+
+    /// What was mended so far.
+    pub(super) fn repairs(&self) -> Repairs {
+        self.repairs
+    }
+
+    fn count(&mut self, limits: &ChunkLimits, mends: bool) -> Result<(), ChunkError> {
+        self.octets += 1;
+        if self.octets <= limits.max_trailer_octets {
+            return Ok(());
+        }
+        if !mends || self.octets > limits.max_trailer_octets.saturating_mul(MORE_OCTETS) {
+            return Err(ChunkError::TrailerTooLarge);
+        }
+        self.repairs.add(Repair::Trailer);
+        Ok(())
+    }
+
+    fn count_line(&mut self, limits: &ChunkLimits, mends: bool) -> Result<(), ChunkError> {
+        self.lines += 1;
+        if self.lines > limits.max_trailer_fields {
+            if !mends {
+                return Err(ChunkError::TrailerTooLarge);
+            }
+            self.repairs.add(Repair::Trailer);
+        }
+        Ok(())
+    }
+
+    /// Keeps an octet of a name until the name can be judged.
+    fn push_name(
+        &mut self,
+        octet: u8,
+        tolerance: Tolerance,
+        rest: &mut Option<&mut Vec<u8>>,
+    ) -> Result<State, ChunkError> {
         if let Some(slot) = self.name.get_mut(usize::from(self.name_octets)) {
-            *slot = octet.to_ascii_lowercase();
+            *slot = octet;
             self.name_octets += 1;
+            return Ok(State::Name);
+        }
+        self.judge(tolerance)?;
+        self.write_name(rest);
+        self.write(&[octet], rest);
+        Ok(State::LongName)
+    }
+
+    /// Decides what becomes of the line.
+    fn judge(&mut self, tolerance: Tolerance) -> Result<(), ChunkError> {
+        match fate(self.name.get(..self.name_octets.into()).unwrap_or_default()) {
+            Fate::Kept => return Ok(()),
+            // Whoever passes a body on as it stands has to be told of both.
+            Fate::Dropped if tolerance == Tolerance::Pass => {
+                return Err(ChunkError::ForbiddenTrailer);
+            }
+            Fate::Forbidden if tolerance != Tolerance::Mend => {
+                return Err(ChunkError::ForbiddenTrailer);
+            }
+            Fate::Forbidden | Fate::Dropped => {}
+        }
+        self.kept = false;
+        if tolerance == Tolerance::Mend {
+            self.repairs.add(Repair::Trailer);
+        }
+        Ok(())
+    }
+
+    fn write_name(&self, rest: &mut Option<&mut Vec<u8>>) {
+        self.write(self.name.get(..self.name_octets.into()).unwrap_or_default(), rest);
+    }
+
+    fn write(&self, octets: &[u8], rest: &mut Option<&mut Vec<u8>>) {
+        if self.kept
+            && let Some(rest) = rest
+        {
+            rest.extend_from_slice(octets);
         }
     }
 
-    fn name_is_forbidden(&self) -> bool {
-        let name = self.name.get(..self.name_octets.into()).unwrap_or_default();
-        FORBIDDEN.contains(&name)
+    /// The empty line is whole.
+    fn end(&mut self, rest: &mut Option<&mut Vec<u8>>) -> bool {
+        self.kept = true;
+        self.write(b"\r\n", rest);
+        true
+    }
+}
+
+/// What `name`, or a name that begins so and is longer than all that are looked for, means. Programs that
+/// get fields as variables see no difference between `-` and `_`.
+fn fate(name: &[u8]) -> Fate {
+    let alike = |octets: &[u8], known: &str| {
+        octets.len() == known.len()
+            && octets
+                .iter()
+                .zip(known.bytes())
+                .all(|(&o, k)| o.eq_ignore_ascii_case(&k) || (o == b'_' && k == b'-'))
+    };
+    let begins = |known: &str| alike(name.get(..known.len()).unwrap_or_default(), known);
+    if FORBIDDEN.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())) {
+        Fate::Forbidden
+    } else if FORBIDDEN.iter().any(|known| alike(name, known))
+        || WHO_ASKS.iter().any(|known| match *known {
+            // Others begin like these: `Forwarded-Message`, `Viable`.
+            "forwarded" | "via" => alike(name, known),
+            known => begins(known),
+        })
+    {
+        Fate::Dropped
+    } else {
+        Fate::Kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_in_every_spelling() {
+        for (name, dropped) in [
+            ("X-Forwarded-For", true),
+            ("x_forwarded_for", true),
+            ("X-Forwarded_Host", true),
+            ("X-Forwarded-Client-", true),
+            ("Forwarded", true),
+            ("X_REAL_IP", true),
+            ("X-Original-URL", true),
+            ("Via", true),
+            ("Content_Length", true),
+            ("transfer_encoding", true),
+            ("X-Forward", false),
+            ("Forwarded-Message", false),
+            ("Viable", false),
+            ("X-Checksum", false),
+            ("Server-Timing", false),
+        ] {
+            assert_eq!(matches!(fate(name.as_bytes()), Fate::Dropped), dropped, "{name}");
+        }
+        for name in FORBIDDEN {
+            assert!(name.len() < NAME_ROOM);
+            assert!(matches!(fate(name.to_uppercase().as_bytes()), Fate::Forbidden), "{name}");
+        }
     }
 }

@@ -37,6 +37,7 @@ mod guide;
 mod hostile;
 mod interim;
 mod layers;
+mod leniency;
 mod lifecycle;
 mod limits;
 mod lists;

@@ -1,9 +1,10 @@
 //! The conversation as messages, read again with the project's own `wire`.
 
-use threadgate::wire::head::{find_end, leading_empty_lines};
+use threadgate::wire::head::{HeadScan, find_end, find_response_end, leading_empty_lines};
 use threadgate::wire::{
-    ChunkLimits, Chunked, Framing, HeadError, Known, Limits, Method, Protocols, RequestHead,
-    ResponseFraming, ResponseHead, Slots, Target, Version,
+    ChunkLimits, Chunked, Framing, HeadError, Known, Leniency, Limits, Method, MoreSlots,
+    Protocols, Repair, RequestHead, ResponseFraming, ResponseHead, Slots, Target, Tolerance,
+    Version,
 };
 
 /// Empty lines the proxy skips before a request line, in octets.
@@ -23,12 +24,14 @@ pub enum Extent {
 pub struct Content {
     pub data: Vec<u8>,
     pub extent: Extent,
+    /// Nothing had to be mended of its chunks, but for how many trailers there are.
+    pub is_strict: bool,
     used: usize,
 }
 
 impl Content {
-    fn read(octets: &[u8], framing: Framing) -> Self {
-        let mut content = Self { data: Vec::new(), extent: Extent::Cut, used: 0 };
+    fn read(octets: &[u8], framing: Framing, tolerance: Tolerance) -> Self {
+        let mut content = Self { data: Vec::new(), extent: Extent::Cut, is_strict: true, used: 0 };
         match framing {
             Framing::Empty => content.extent = Extent::Whole,
             Framing::Length(length) => {
@@ -40,10 +43,10 @@ impl Content {
                 }
             }
             Framing::Chunked => {
-                let mut chunked = Chunked::new(ChunkLimits::default());
+                let mut chunked = Chunked::new(ChunkLimits::default(), tolerance);
                 while content.used < octets.len() && !chunked.is_at_end() {
                     let rest = &octets[content.used..];
-                    let Ok(piece) = chunked.advance(rest) else {
+                    let Ok(piece) = chunked.advance(rest, None) else {
                         content.extent = Extent::Malformed;
                         return content;
                     };
@@ -53,6 +56,7 @@ impl Content {
                 if chunked.is_at_end() {
                     content.extent = Extent::Whole;
                 }
+                content.is_strict = chunked.repairs().iter().all(|r| r == Repair::Trailer);
             }
         }
         content
@@ -130,7 +134,7 @@ pub fn requests(octets: &[u8], lenient: bool) -> (Vec<Request>, Rest) {
             Err(e) => return (requests, Rest::Refused(e)),
         };
         at += end;
-        let content = Content::read(&octets[at..], head.framing);
+        let content = Content::read(&octets[at..], head.framing, Tolerance::Literal);
         let (used, extent) = (content.used, content.extent);
         requests.push(Request {
             head: rest[..end].to_vec(),
@@ -205,7 +209,6 @@ pub fn answer(
     (method, offer): (Method, Option<&Protocols>),
     ended: bool,
 ) -> Answer {
-    let limits = Limits::default();
     let mut at = start;
     let mut interim = 0;
     loop {
@@ -213,13 +216,15 @@ pub fn answer(
         if threadgate::wire::detect::cannot_be_response(rest) {
             return Answer::Invalid("no status line");
         }
-        let end = match find_end(rest, &mut 0, &limits) {
+        let limits = Limits::default();
+        let mut scan = HeadScan::default();
+        let end = match find_response_end(rest, &mut scan, &limits, Leniency::Mend) {
             Ok(Some(end)) => end,
             Ok(None) => return Answer::None,
             Err(e) => return Answer::Invalid(e.reason()),
         };
-        let mut slots = Slots::new();
-        let head = match ResponseHead::read(&rest[..end], &mut slots, &limits, method) {
+        let (mut mended, mut room) = (Vec::new(), HeadRoom::default());
+        let head = match room.read(&rest[..end], method, &mut mended) {
             Ok(head) => head,
             Err(e) => return Answer::Invalid(e.reason()),
         };
@@ -231,19 +236,21 @@ pub fn answer(
             }
         } else if head.status < 200 {
             interim += 1;
-            if interim > 16 {
-                return Answer::Invalid("too many interim responses");
-            }
             continue;
         }
         let content = match head.framing {
-            ResponseFraming::Framed(framing) => Content::read(&octets[at..], framing),
+            ResponseFraming::Framed(framing) => {
+                Content::read(&octets[at..], framing, Tolerance::Mend)
+            }
             ResponseFraming::UntilClose => Content {
                 data: octets[at..].to_vec(),
                 extent: if ended { Extent::Whole } else { Extent::Cut },
+                is_strict: true,
                 used: octets.len() - at,
             },
-            ResponseFraming::Tunnel => Content { data: Vec::new(), extent: Extent::Whole, used: 0 },
+            ResponseFraming::Tunnel => {
+                Content { data: Vec::new(), extent: Extent::Whole, is_strict: true, used: 0 }
+            }
         };
         return Answer::Response(Response {
             head: rest[..end].to_vec(),
@@ -272,9 +279,15 @@ pub fn assert_request_fields(received: &Request, sent: &Request) {
 /// Asserts that nothing meant for one hop is in a response the client got, and, if it is the one
 /// `received` from upstream, that all else is.
 pub fn assert_response_fields(received: Option<&Response>, sent: &Response, method: Method) {
-    let (mut r, mut s) = (Slots::new(), Slots::new());
-    let limits = Limits::default();
-    let head = ResponseHead::read(&sent.head, &mut s, &limits, method).expect("read before");
+    let (mut r_mended, mut s_mended) = (Vec::new(), Vec::new());
+    let (mut r, mut s) = (HeadRoom::default(), HeadRoom::default());
+    let head = s.read(&sent.head, method, &mut s_mended).expect("read before");
+    let may_be = |repair| matches!(repair, Repair::Status | Repair::ManyFields);
+    assert!(
+        head.repairs.iter().all(may_be),
+        "the client got a head that is not in the strict form"
+    );
+    assert!(sent.content.is_strict, "the client got chunks that are not in the strict form");
     // `HEAD` and 304 announce a coding that no content follows.
     let chunked = head.fields().any(|field| field.known == Known::TransferEncoding);
     assert!(!chunked || head.announced_length().is_none(), "framed twice");
@@ -282,10 +295,38 @@ pub fn assert_response_fields(received: Option<&Response>, sent: &Response, meth
     let may_name_protocols = matches!(head.status, 101 | 426);
     assert!(may_name_protocols || !head.fields().any(|field| field.known == Known::Upgrade));
     if let Some(received) = received {
-        let received = ResponseHead::read(&received.head, &mut r, &limits, method);
-        let received = received.expect("read before");
+        let received = r.read(&received.head, method, &mut r_mended).expect("read before");
         assert_eq!(head.reason, received.reason);
         threadgate::wire::hop::assert_kept(received.fields(), head.fields());
+    }
+}
+
+/// Room for a response head, in whatever form it came.
+#[derive(Default)]
+struct HeadRoom<'b> {
+    slots: Slots<'b>,
+    more: MoreSlots<'b>,
+    scan: HeadScan,
+}
+
+impl<'b> HeadRoom<'b> {
+    /// Reads the head as the proxy does.
+    fn read<'h>(
+        &'h mut self,
+        head: &'b [u8],
+        method: Method,
+        mended: &'b mut Vec<u8>,
+    ) -> Result<ResponseHead<'h, 'b>, HeadError> {
+        let limits = Limits::default();
+        find_response_end(head, &mut self.scan, &limits, Leniency::Mend)?;
+        let strict = if self.scan.has_bare_lf {
+            Err(HeadError::BareLf)
+        } else {
+            ResponseHead::read(head, &mut self.slots, &limits, method)
+        };
+        strict.or_else(|error| {
+            ResponseHead::read_mended(head, error, mended, &mut self.more, &limits, method)
+        })
     }
 }
 
