@@ -62,8 +62,13 @@ pub fn explain(
     rules: &Arc<Rules>,
     limits: Option<&Arc<Limits>>,
 ) -> Result<Option<Explained>, Error> {
+    let (sizes, mut respelt) = (wire::Limits::default(), Vec::new());
     let mut slots = Slots::new();
-    let head = RequestHead::read(octets, &mut slots, &wire::Limits::default()).map_err(refused)?;
+    let head = match RequestHead::read(octets, &mut slots, &sizes) {
+        Err(e) => RequestHead::read_respelt(octets, e, &mut slots, &sizes, &mut respelt),
+        read => read,
+    };
+    let head = head.map_err(refused)?;
     if matches!(head.target, Target::Origin(_) | Target::Asterisk) {
         return Ok(None);
     }

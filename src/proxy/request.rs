@@ -90,8 +90,13 @@ pub fn prepare(
 ) -> Result<Wanted, Error> {
     exchange.head_octets = octets.len() as u64;
     exchange.facts.html = HTML.find(octets).is_some();
+    let (limits, mut respelt) = (&turn.ctx.limits, Vec::new());
     let mut slots = Slots::new();
-    let head = RequestHead::read(octets, &mut slots, &turn.ctx.limits).map_err(refused)?;
+    let head = match RequestHead::read(octets, &mut slots, limits) {
+        Err(e) => RequestHead::read_respelt(octets, e, &mut slots, limits, &mut respelt),
+        read => read,
+    };
+    let head = head.map_err(refused)?;
     exchange.facts = Facts {
         method: head.method,
         version: head.version,

@@ -7,6 +7,7 @@
 //! Where the request may go, and whether it does, is decided elsewhere.
 
 use httparse::Status;
+use memchr::{memchr, memchr2, memmem, memrchr};
 
 use super::credentials::Credentials;
 use super::field::{Field, Known, LineSet, Lines, Slots, write_line, write_number};
@@ -148,6 +149,32 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         })
     }
 
+    /// Reads a head that [`read`](Self::read) refused with `error`, if it was refused only for the
+    /// spelling of its first line: an octet above 0x7F in path or query, which curl and Go send to a
+    /// proxy as they got it, and HTTP/1.2 to 1.9, which are answered as 1.1 (RFC 9110 §6.2). `anew`
+    /// takes the head in the strict spelling, and the value borrows from there: whoever looks at the
+    /// target sees what goes on. The server's name is never respelt.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    #[cold]
+    pub fn read_respelt(
+        head: &[u8],
+        error: HeadError,
+        slots: &'h mut Slots<'b>,
+        limits: &Limits,
+        anew: &'b mut Vec<u8>,
+    ) -> Result<Self, HeadError> {
+        let spelling =
+            [HeadError::Target(TargetError::BadCharacter), HeadError::UnsupportedVersion];
+        if !spelling.contains(&error) || !respell(head, anew) {
+            return Err(error);
+        }
+        // The head that came was within the limit; this one is at most three times as long.
+        Self::read(anew, slots, &Limits { max_head_octets: usize::MAX, ..*limits })
+    }
+
     /// All field lines in their order.
     pub fn fields(&self) -> impl Iterator<Item = Field<'b>> + Clone + use<'h, 'b> {
         self.lines.iter()
@@ -247,6 +274,46 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 }
 
+/// Writes a head whose first line is spelt strictly. Answers whether that is another spelling.
+fn respell(head: &[u8], anew: &mut Vec<u8>) -> bool {
+    let end = memchr(b'\r', head).unwrap_or(head.len());
+    let (line, rest) = head.split_at_checked(end).unwrap_or_default();
+    let (Some(before), Some(behind)) = (memchr(b' ', line), memrchr(b' ', line)) else {
+        return false;
+    };
+    let method = line.get(..before).unwrap_or_default();
+    let target = line.get(before..behind).unwrap_or_default();
+    let version = line.get(behind..).unwrap_or_default();
+    anew.clear();
+    anew.reserve(head.len() + 2 * target.len());
+    anew.extend_from_slice(method);
+    let path = if method == b"CONNECT" { target.len() } else { path_start(target) };
+    for (at, &octet) in target.iter().enumerate() {
+        if at < path || octet.is_ascii() {
+            anew.push(octet);
+        } else {
+            let digit = |value: u8| b"0123456789ABCDEF".get(usize::from(value)).copied();
+            anew.extend([Some(b'%'), digit(octet >> 4), digit(octet & 15)].into_iter().flatten());
+        }
+    }
+    anew.extend_from_slice(match version {
+        [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => b" HTTP/1.1",
+        _ => version,
+    });
+    anew.extend_from_slice(rest);
+    anew != head
+}
+
+/// Where path and query begin in a target with the space before it; its end if it has none.
+fn path_start(target: &[u8]) -> usize {
+    if target.starts_with(b" /") {
+        return 1;
+    }
+    let Some(scheme) = memmem::find(target, b"://") else { return target.len() };
+    let server = target.get(scheme + 3..).unwrap_or_default();
+    memchr2(b'/', b'?', server).map_or(target.len(), |length| scheme + 3 + length)
+}
+
 impl<'b> Found<'b> {
     #[inline]
     fn note(&mut self, place: usize, known: Known, value: &'b [u8]) -> Result<(), HeadError> {
@@ -283,7 +350,8 @@ impl<'b> Found<'b> {
         }
         let bad_character = HeadError::InvalidHost(TargetError::BadCharacter);
         let text = std::str::from_utf8(value).map_err(|_| bad_character)?;
-        if authority.is_some() || !text.is_empty() {
+        // An empty one names no server, so it cannot name another one than the target.
+        if !text.is_empty() {
             Authority::parse(text).map_err(HeadError::InvalidHost)?;
         }
         Ok(Some(text))
@@ -309,8 +377,14 @@ impl<'b> Found<'b> {
 pub fn fuzz(bytes: &[u8]) {
     let limits = Limits::default();
     let Some(end) = super::head::fuzz(bytes, &limits) else { return };
+    let bytes = bytes.get(..end).unwrap_or_default();
+    let mut anew = Vec::new();
     let mut slots = Slots::new();
-    let head = match RequestHead::read(bytes.get(..end).unwrap_or_default(), &mut slots, &limits) {
+    let read = match RequestHead::read(bytes, &mut slots, &limits) {
+        Err(e) => RequestHead::read_respelt(bytes, e, &mut slots, &limits, &mut anew),
+        read => read,
+    };
+    let head = match read {
         Ok(head) => head,
         Err(error) => {
             assert_ne!(error, HeadError::NotOneHead);
@@ -318,6 +392,7 @@ pub fn fuzz(bytes: &[u8]) {
             return;
         }
     };
+    assert!(head.target_text.is_ascii());
     let target = head.target.origin_form(head.method);
     let host = head.target.authority().map(|authority| authority.text).or(head.host);
     let offer = head.offer();

@@ -96,6 +96,16 @@ fn an_exchange_has_a_line_with_octets_upstream_and_times() {
 }
 
 #[test]
+fn a_target_with_octets_above_ascii_is_logged_as_it_went_on() {
+    let origin = Origin::answer(OK);
+    let logged = Logged::start();
+    let mut client = Peer::connect(logged.proxy.addr);
+    client.send(get_request(origin.addr, "/é?ü"));
+    assert_eq!(client.read_response().status, 200);
+    assert_eq!(logged.line()["target"], format!("http://{}/%C3%A9?%C3%BC", origin.addr));
+}
+
+#[test]
 fn a_failure_has_its_reason_side_and_phase() {
     let refused = RefusedPort::new();
     let logged = Logged::start();

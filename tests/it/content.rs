@@ -67,7 +67,7 @@ fn a_url_is_refused_in_every_spelling_and_the_connection_stays() {
     let untouched = Untouched::new();
     let to = untouched.addr;
     let proxy = proxy(&AccessOptions {
-        deny_url: words(&["/ads/", r"\.exe(\?|$)"]),
+        deny_url: words(&["/ads/", r"\.exe(\?|$)", "/caf%C3%A9"]),
         allow_url: words(&["/ads/good"]),
         ..AccessOptions::default()
     });
@@ -79,6 +79,8 @@ fn a_url_is_refused_in_every_spelling_and_the_connection_stays() {
         ("/x/%2e%2e/ads/", "--deny-url:1"),
         ("/setup.exe", "--deny-url:2"),
         ("/setup.exe?x", "--deny-url:2"),
+        ("/café", "--deny-url:3"),
+        ("/caf%c3%A9", "--deny-url:3"),
     ] {
         refused(&ask(&mut client, to, path), 403, rule);
     }

@@ -33,6 +33,59 @@ fn the_scheme_is_read_in_any_case_and_the_path_is_left_as_it_is() {
     }
 }
 
+/// As curl and Go send them to a proxy.
+#[test]
+fn octets_above_ascii_in_path_or_query_go_on_percent_encoded() {
+    const ROWS: [(&[u8], &str); 5] = [
+        (b"/\xc3\xa9", "/%C3%A9"),
+        (b"/?q=\xc3\xbc", "/?q=%C3%BC"),
+        (b"?\xc3\xbc/", "/?%C3%BC/"),
+        (b"/%c3\xa9/%", "/%c3%A9/%"),
+        (b"/\xff\x80", "/%FF%80"),
+    ];
+    let origin = Origin::script(1, |peer| {
+        for (_, path) in ROWS {
+            let head = peer.read_head();
+            assert!(head.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{head}");
+            peer.send(OK);
+        }
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    for (path, _) in ROWS {
+        let to = origin.addr.to_string();
+        let to = to.as_bytes();
+        client.send([b"GET http://", to, path, b" HTTP/1.1\r\nHost: ", to, b"\r\n\r\n"].concat());
+        assert_eq!(client.read_response().status, 200, "{}", path.escape_ascii());
+    }
+    origin.join();
+}
+
+#[test]
+fn an_empty_host_beside_a_url_is_filled_in_from_it() {
+    let origin = Origin::script(1, |peer| {
+        let here = peer.stream().local_addr().unwrap().to_string();
+        assert_eq!(field(&peer.read_head(), "host"), Some(here.as_str()));
+        peer.send(OK);
+    });
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!("GET http://{}/ HTTP/1.1\r\nHost:\r\n\r\n", origin.addr));
+    assert_eq!(client.read_response().text(), "ok");
+    origin.join();
+}
+
+#[test]
+fn a_request_of_a_later_minor_version_is_served_as_1_1() {
+    for minor in [2, 9] {
+        let request = format!("GET http://{{o}}/ HTTP/1.{minor}\r\nHost: {{o}}\r\n\r\n");
+        let (seen, response) = exchange(&proxy(), &request, OK);
+        assert!(seen.starts_with("GET / HTTP/1.1\r\n"), "{seen}");
+        assert!(response.head.starts_with("HTTP/1.1 200 OK\r\n"), "{}", response.head);
+        assert_eq!(field(&response.head, "connection"), None, "it persists: {}", response.head);
+    }
+}
+
 #[test]
 fn an_empty_path_becomes_a_slash_and_for_options_an_asterisk() {
     for (request_line, expected) in [
@@ -150,7 +203,7 @@ fn a_target_that_names_no_usable_server_is_refused() {
         format!("http://127.0.0.1%20:{port}/"),
         format!("http://127.0.0.1\\@x:{port}/"),
         format!("http://127.0.0.1:{port}/#fragment"),
-        format!("http://127.0.0.1:{port}/\u{e9}"),
+        format!("http://127.0.0.1\u{e9}:{port}/"),
         format!("http://127.0.0.1:{port}/\u{1}"),
     ] {
         let proxy = proxy_with_names();
