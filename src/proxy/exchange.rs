@@ -75,7 +75,6 @@ pub(super) enum Stage {
 pub(super) struct Upstream {
     pub(super) end: End,
     pub(super) address: Option<SocketAddr>,
-    pub(super) reused: bool,
     pub(super) lease: Lease,
 }
 
@@ -141,6 +140,8 @@ pub struct Exchange {
     pub status: u16,
     pub(super) stage: Stage,
     pub(super) upstream: Option<Upstream>,
+    /// The connection it went out on last had been kept.
+    pub(super) reused: bool,
     /// The last address that could not be connected to, or whose answer was not passed on.
     pub(super) tried: Option<SocketAddr>,
     pub(super) request: Flow,
@@ -361,6 +362,7 @@ impl Exchange {
             None => Stage::Lookup(None),
         };
         self.era = turn.ctx.pool.era();
+        self.reused = false;
         self.wake_at = None;
         self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
     }
@@ -372,7 +374,7 @@ impl Exchange {
         kept: Option<Lease>,
         turn: &mut Turn<'_>,
     ) {
-        let reused = kept.is_some();
+        self.reused = kept.is_some();
         if self.reach.settles()
             && let Some(address) = address
         {
@@ -381,9 +383,9 @@ impl Exchange {
         let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
         let mut end = End::new(stream);
         self.limit_end(&mut end);
-        self.upstream = Some(Upstream { end, address, reused, lease });
+        self.upstream = Some(Upstream { end, address, lease });
         self.wake_at = None;
-        if !reused {
+        if !self.reused {
             self.times.connect = Some(turn.clock());
         }
         if self.facts.method == Method::Connect {

@@ -155,7 +155,7 @@ impl Exchange {
             octets_to_client: self.response.sent(),
             content_to_client: self.response.sent().saturating_sub(self.heads),
             upstream: address.map_or(self.tried, |u| u.address.or_else(|| u.end.stream.peer())),
-            reused: address.is_some_and(|u| u.reused),
+            reused: self.reused,
             referer: noted.referer(),
             user_agent: noted.user_agent(),
             user: &self.user,

@@ -96,6 +96,36 @@ fn an_exchange_has_a_line_with_octets_upstream_and_times() {
 }
 
 #[test]
+fn a_kept_connection_that_failed_is_logged_as_reused_and_a_second_attempt_as_fresh() {
+    // After an interim response nothing is repeated.
+    for (last_words, status, reused) in
+        [("HTTP/1.1 103 Early Hints\r\n\r\n", 502, true), ("HTTP/1.1 2", 200, false)]
+    {
+        let origin = Origin::script(if reused { 1 } else { 2 }, move |peer| {
+            peer.read_head();
+            peer.send(OK);
+            if peer.try_read_head().is_some() {
+                peer.send(last_words);
+            }
+        });
+        let logged = Logged::start();
+        let mut client = Peer::connect(logged.proxy.addr);
+        client.send(get_request(origin.addr, "/"));
+        assert_eq!(client.read_response().status, 200);
+        client.send(get_request(origin.addr, "/"));
+        if reused {
+            assert_eq!(crate::peers::status(&client.read_head()), 103);
+        }
+        assert_eq!(client.read_response().status, status);
+        let line = &logged.lines(2)[1];
+        assert_eq!(line["status"], status, "{line}");
+        assert_eq!(line["reused"], reused, "{line}");
+        assert_eq!(line["connect_us"].is_null(), reused, "{line}");
+        assert_eq!(line["upstream"], origin.addr.to_string(), "{line}");
+    }
+}
+
+#[test]
 fn a_target_with_octets_above_ascii_is_logged_as_it_went_on() {
     let origin = Origin::answer(OK);
     let logged = Logged::start();
