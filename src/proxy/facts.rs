@@ -16,6 +16,8 @@ pub struct Facts {
     pub persistent: bool,
     /// The request may be sent again: idempotent, and without content.
     pub repeatable: bool,
+    /// The client waits for a 100 before it sends content.
+    pub expects: bool,
     /// The client would rather read HTML.
     pub html: bool,
 }
@@ -27,6 +29,7 @@ impl Default for Facts {
             version: Version::Http11,
             persistent: false,
             repeatable: false,
+            expects: false,
             html: false,
         }
     }

@@ -318,7 +318,7 @@ impl Exchange {
             outgoing.upgrade = upgrade.as_ref();
             self.staged_at = Some(self.response.sent() + self.to_client.len() as u64);
             head.write_client(self.to_client.tail(), &outgoing);
-            self.close = outgoing.close;
+            self.close = outgoing.close || !self.request.is_clear();
             self.status = head.status;
             self.upstream_persists = head.persistent() && self.repairs.is_empty();
             self.withholds = head.withholds_content();
@@ -375,7 +375,7 @@ impl Exchange {
         let early = !self.request.is_clear();
         let close = self.close
             || ends
-            || early
+            || (early && self.must_know(head.status, client))
             || !self.facts.persistent
             || (client.end.ended && client.end.buffer.is_empty())
             || turn.ctx.is_draining();
@@ -387,6 +387,19 @@ impl Exchange {
             ..ResponseOutgoing::default()
         };
         Ok((flow, outgoing))
+    }
+}
+
+impl Exchange {
+    /// Whether a client has to be told that an early answer is the last on its connection: it would
+    /// finish its content and ask again there. One that still waits for a 100 sends none of it, and
+    /// one that gets a 417 asks again without `Expect`. Told of a close, curl 7.88 does not: it ends
+    /// as if all were well, with nothing sent. Untold, it finds the connection ended and makes one.
+    fn must_know(&self, status: u16, client: &ClientSide<'_>) -> bool {
+        let staged = self.request.sent() + self.to_upstream.len() as u64;
+        let waits = self.interim == 0 && staged <= self.onward_octets;
+        let asks_again = (waits && client.end.buffer.is_empty()) || status == 417;
+        !(self.facts.expects && asks_again)
     }
 }
 

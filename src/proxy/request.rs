@@ -102,6 +102,7 @@ pub fn prepare(
         version: head.version,
         persistent: head.persistent(),
         repeatable: head.method.is_idempotent() && head.framing == Framing::Empty,
+        expects: head.expect_continue,
         html: exchange.facts.html,
     };
     if let Some(log) = &turn.ctx.access_log {

@@ -99,6 +99,60 @@ fn a_refused_expectation_is_passed_on_and_the_content_is_never_taken_for_a_reque
     drop(proxy);
 }
 
+/// curl takes an announced close for the end of its attempt, and asks again where there is none. The
+/// connection ends in either case, and what follows there is nobody's request.
+#[test]
+fn an_early_answer_ends_the_connection_and_says_so_only_where_the_client_must_know() {
+    const EXPECT: &str = "Expect: 100-continue\r\n";
+    let answer = |status| format!("HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno");
+    for (expect, sent, status, announced) in [
+        (EXPECT, "", 417, false),
+        (EXPECT, "", 401, false),
+        (EXPECT, "", 200, false),
+        (EXPECT, "half", 417, false),
+        (EXPECT, "half", 413, true),
+        ("", "", 413, true),
+        ("", "half", 413, true),
+        ("", "half", 417, true),
+    ] {
+        let origin = Origin::script(1, move |peer| {
+            peer.read_head();
+            peer.read_exact(sent.len());
+            peer.send(answer(status));
+            peer.read_to_any_end();
+        });
+        let proxy = proxy();
+        let mut client = Peer::connect(proxy.addr());
+        client.send(post(&origin, &format!("Content-Length: 100\r\n{expect}")));
+        client.send(sent);
+        let response = client.read_response();
+        assert_eq!((response.status, response.text()), (status, "no"));
+        let close = response.field("connection");
+        let expected = announced.then_some("close");
+        assert_eq!(close, expected, "{status} after {expect:?} and {sent:?}");
+        let _ = client.try_send(get_request(origin.addr, "/next"));
+        client.expect_end();
+        assert_eq!(proxy.stats().exchanges_begun, 1);
+        origin.join();
+    }
+}
+
+/// After a 100 the client sends: it has to know.
+#[test]
+fn an_early_answer_after_a_100_says_that_the_connection_ends() {
+    let origin = Origin::answer(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n",
+    );
+    let proxy = proxy();
+    let mut client = Peer::connect(proxy.addr());
+    client.send(post(&origin, "Content-Length: 100\r\nExpect: 100-continue\r\n"));
+    assert_eq!(status(&client.read_head()), 100);
+    let response = client.read_response();
+    assert_eq!((response.status, response.field("connection")), (413, Some("close")));
+    client.expect_end();
+    drop(proxy);
+}
+
 #[test]
 fn an_answer_during_the_upload_reaches_a_client_that_is_still_sending() {
     let answered = Moment::new();
