@@ -5,7 +5,8 @@
 //! request is on its way. Nobody can tell whether that request was seen. One that may be repeated
 //! (idempotent, without content: RFC 9110 §9.2.2) therefore goes out once more, on a connection of
 //! its own, as long as nothing of an answer has reached the client (RFC 9112 §9.3.1). Every other
-//! gets a 502.
+//! gets a 502; so it takes a kept connection only if that was in use a moment ago, and no server's
+//! timer can have run out meanwhile, and else one of its own from the start.
 
 use std::sync::Arc;
 

@@ -115,6 +115,20 @@ impl<T> Idle<T> {
         self.vacate(place)
     }
 
+    /// Takes the one of a destination that has waited longest.
+    pub(super) fn take_longest(&mut self, destination: &str) -> Option<Entry<T>> {
+        let list = *self.names.get(destination)?;
+        let place = self.lists.get_mut(list as usize)?.places.pop_front()?;
+        self.vacate(place)
+    }
+
+    /// When the latest of a destination came.
+    pub(super) fn latest(&mut self, destination: &str) -> Option<Instant> {
+        let list = *self.names.get(destination)?;
+        let place = *self.lists.get(list as usize)?.places.back()?;
+        self.at(place).map(|entry| entry.since)
+    }
+
     /// A free place for one more of a destination, and what had to go for it: if there are
     /// `per_destination` of the same, or `total` of all, the one of them that has waited longest.
     pub(super) fn make_room(
@@ -257,6 +271,19 @@ mod tests {
         assert_eq!(take(&mut idle, "c"), None);
         assert_eq!([take(&mut idle, "a"), take(&mut idle, "a")], [Some(2), Some(0)]);
         assert_eq!((take(&mut idle, "a"), idle.len()), (None, 2));
+    }
+
+    #[test]
+    fn the_one_of_a_destination_that_waited_longest_is_taken_when_asked_for() {
+        let mut idle = Idle::default();
+        for (n, destination) in ["a", "b", "a", "a"].into_iter().enumerate() {
+            assert_eq!(put(&mut idle, destination, n as u32, (9, 9)), None);
+        }
+        let mut longest = |name| idle.take_longest(name).map(|entry| entry.kept);
+        assert_eq!([longest("a"), longest("a"), longest("c")], [Some(0), Some(2), None]);
+        assert!(idle.latest("a").is_some() && idle.latest("c").is_none());
+        assert_eq!([take(&mut idle, "a"), take(&mut idle, "b")], [Some(3), Some(1)]);
+        assert_eq!((idle.latest("a"), idle.len()), (None, 0));
     }
 
     #[test]

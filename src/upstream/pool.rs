@@ -58,6 +58,10 @@ impl Limits {
 
 /// Idle younger than this, a watched connection is used unprobed for a request that may be repeated.
 const YOUNG: Duration = Duration::from_secs(1);
+/// Idle younger than this, a connection is used for a request that must not be repeated. Servers close
+/// what is idle after a second or more, so one that is about to is older. What remains is a server that
+/// closes unannounced behind a response, or at once when it stops: `docs/performance.md` has figures.
+const JUST_USED: Duration = Duration::from_millis(100);
 /// How long a connection may be idle unwatched. One that is used again and again by a patient worker
 /// is never watched, which saves a wake-up for each response; it is probed each time instead.
 const UNWATCHED: Duration = Duration::from_secs(1);
@@ -122,7 +126,8 @@ impl Pool {
 
     /// Takes a connection to `destination` that is fit for use, and gives its edges to `owner`. One
     /// that is not watched, or not quite young, or wanted for a request that may not be repeated, is
-    /// probed.
+    /// probed. For such a request there is none but one that was in use a moment ago; if another has
+    /// to be made for it, the one idle for longest ends, or each such request would leave one more.
     pub fn take(
         &self,
         destination: &str,
@@ -133,6 +138,18 @@ impl Pool {
         loop {
             let Entry { kept, since, .. } = {
                 let mut state = self.state.lock();
+                if !repeatable
+                    && state.idle.latest(destination).is_none_or(|at| at + JUST_USED <= now)
+                {
+                    let gone = state.idle.take_longest(destination);
+                    if gone.is_some() {
+                        state.count(Retired::Full);
+                    }
+                    // Closing takes a while, and the lock is everybody's.
+                    drop(state);
+                    drop(gone);
+                    return None;
+                }
                 let mut entry = state.idle.take(destination)?;
                 entry.kept.lease.list = entry.list();
                 // Under the lock: an edge that finds the connection gone asks its owner next.
@@ -402,6 +419,36 @@ mod tests {
             let at = now + Duration::from_secs(later);
             let taken = pool.take("a:80", &bench.owner, repeatable, at);
             assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
+        }
+    }
+
+    #[test]
+    fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
+        let bench = Bench::new();
+        let now = Instant::now();
+        for (repeatable, later, found, left) in [
+            (false, Duration::ZERO, true, 1),
+            (false, JUST_USED - Duration::from_millis(1), true, 1),
+            // Another is made, and the first, idle for longest, ends.
+            (false, JUST_USED, false, 1),
+            (false, Duration::from_secs(3), false, 1),
+            (true, JUST_USED, true, 1),
+        ] {
+            let pool = bench.pool(Limits::default());
+            let [(first, mut peer), (second, _peer)] = [bench.connection(), bench.connection()];
+            let port = second.socket().local_addr().unwrap();
+            pool.put("a:80", kept(&pool, first, now), bench.former(), now);
+            pool.put("a:80", kept(&pool, second, now), bench.former(), now);
+            assert!(pool.take("b:80", &bench.owner, repeatable, now + later).is_none());
+            let taken = pool.take("a:80", &bench.owner, repeatable, now + later);
+            assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later:?} later");
+            assert_eq!((pool.len(), retired(&pool)[3]), (left, u64::from(!found)));
+            if !found {
+                peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                assert_eq!(std::io::Read::read(&mut peer, &mut [0]).unwrap(), 0, "it has ended");
+                let kept = pool.take("a:80", &bench.owner, true, now).unwrap();
+                assert_eq!(kept.stream.socket().local_addr().unwrap(), port);
+            }
         }
     }
 
