@@ -365,7 +365,10 @@ impl Exchange {
             ResponseFraming::UntilClose if old => {
                 (Flow::until_close(Coding::Keep), Recode::Keep, true)
             }
-            ResponseFraming::UntilClose => (Flow::until_close(Coding::Chunk), Recode::Chunk, false),
+            ResponseFraming::UntilClose => {
+                let ends = is_asked_again(head.status);
+                (Flow::until_close(Coding::Chunk), Recode::Chunk, ends)
+            }
             ResponseFraming::Tunnel => {
                 return Err(malformed("the upstream opened a tunnel nobody asked for"));
             }
@@ -401,6 +404,13 @@ impl Exchange {
         let asks_again = (waits && client.end.buffer.is_empty()) || status == 417;
         !(self.facts.expects && asks_again)
     }
+}
+
+/// Whether a client asks again for such a response, and does not want its content. curl 7.88 goes on
+/// at once if the connection ends with the response, as one without a length says directly, and else
+/// waits for the end of the content, which may never come.
+fn is_asked_again(status: u16) -> bool {
+    matches!(status, 300..=399 | 401)
 }
 
 pub(super) fn malformed(reason: &'static str) -> Error {

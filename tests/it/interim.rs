@@ -137,6 +137,28 @@ fn an_early_answer_ends_the_connection_and_says_so_only_where_the_client_must_kn
     }
 }
 
+/// curl that follows a redirect or authenticates goes on at once, as it does without the proxy, since the
+/// response says that its connection ends. Content that is wanted costs no connection.
+#[test]
+fn unended_content_of_a_redirect_is_not_waited_for() {
+    for (status, ends) in [(302, true), (307, true), (401, true), (200, false), (404, false)] {
+        let origin = Origin::script(1, move |peer| {
+            peer.read_head();
+            peer.send(format!("HTTP/1.1 {status} Odd\r\nLocation: /x\r\n\r\nmore"));
+            peer.read_to_any_end();
+        });
+        let proxy = proxy();
+        let mut client = Peer::connect(proxy.addr());
+        client.send(get_request(origin.addr, "/"));
+        let head = client.read_head();
+        assert_eq!(field(&head, "connection"), ends.then_some("close"), "{head}");
+        assert_eq!(field(&head, "transfer-encoding"), Some("chunked"), "{head}");
+        assert_eq!(client.read_text(9), "4\r\nmore\r\n");
+        drop((client, proxy));
+        origin.join();
+    }
+}
+
 /// After a 100 the client sends: it has to know.
 #[test]
 fn an_early_answer_after_a_100_says_that_the_connection_ends() {
