@@ -50,6 +50,10 @@ bench: ## compare with other proxies, half an hour; ROW=name for one row, QUICK=
 	.ci/tools packages bench-packages
 	python3 benches/bench.py $(ROW:%=--row %) $(if $(QUICK),--quick)
 
+responses: ## write the table of docs/responses.md again: odd messages through curl, Chromium and other proxies
+	cargo build --locked
+	python3 tests/messages/compare.py --threadgate target/debug/threadgate --write docs/responses.md
+
 soak: ## SOAK=600 seconds of good and hostile traffic, and the stress tests in release
 	set -e; for threads in $(THREADS); do \
 		THREADGATE_STRESS=$(STRESS) THREADGATE_SOAK=$(SOAK) THREADGATE_TEST_THREADS=$$threads \

@@ -500,3 +500,26 @@ fn every_link_leads_somewhere() {
     }
     assert!(seen > 50, "{seen}");
 }
+
+/// The table of `docs/responses.md` has a row for each message of `tests/messages`, and each of those is there.
+#[test]
+fn each_odd_message_has_its_line_in_the_index_and_its_row_in_the_table() {
+    let messages = root().join("tests/messages");
+    let index = fs::read_to_string(messages.join("INDEX")).unwrap();
+    let table = fs::read_to_string(root().join("docs/responses.md")).unwrap();
+    let mut names = Vec::new();
+    for line in index.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<_> = line.split(" | ").collect();
+        let [name, verdict, status, _, what] = fields[..] else { panic!("{line}") };
+        assert!(["delivered", "refused", "any"].contains(&verdict), "{line}");
+        assert!(status.parse::<u16>().is_ok(), "{line}");
+        assert!(table.contains(&format!("\n| {what} | ")), "no row: {line}; run `make responses`");
+        names.push(format!("{name}.resp"));
+    }
+    let files = fs::read_dir(&messages).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
+    files.retain(|name| name.ends_with(".resp"));
+    names.sort();
+    files.sort();
+    assert_eq!(names, files);
+}

@@ -121,6 +121,7 @@ const REFUSED_HEADS: &[(&str, &[u16])] = &[
     ("GET / HTTP/1.1\r\nHost: \u{e9}\r\n\r\n", &[400]),
     // The request line.
     ("GET http://\u{e9}@{o}/ HTTP/1.1\r\nHost: {o}\r\n\r\n", &[400]),
+    ("GET http://a..b/ HTTP/1.1\r\nHost: a..b\r\n\r\n", &[400]),
     ("GET http://{o}\u{e9}/ HTTP/1.1\r\nHost: {o}\r\n\r\n", &[400]),
     ("GET http://{o}/\u{e9} a HTTP/1.1\r\nHost: {o}\r\n\r\n", &[400]),
     ("GET http://{o}/\u{e9}\u{7f} HTTP/1.1\r\nHost: {o}\r\n\r\n", &[400]),
