@@ -5,7 +5,7 @@
 //! hello that names nobody has nothing to be judged, but with [`Sni::Match`]. Limits of it all, and
 //! what Encrypted ClientHello makes of it, stand in `docs/threat-model.md`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::decide::{Decision, Mode, Reach, Rules, Verdict, against, allow, deny};
@@ -56,6 +56,15 @@ impl Rules {
         if sni == Some(connect.host) {
             return allow(None);
         }
+        let address_named = sni.and_then(|name| name.parse::<IpAddr>().ok());
+        if let Some(named) = address_named {
+            // An address is no name (RFC 6066 §3). Some clients send the one of their CONNECT.
+            return match connect.ip.map(|ip| ip.to_canonical()) == Some(named.to_canonical()) {
+                true => allow(None),
+                false => self
+                    .decide_unreadable("the ClientHello names an address other than the CONNECT's"),
+            };
+        }
         if let Sni::Match(rule) = self.sni
             && connect.ip.is_none()
         {
@@ -66,11 +75,22 @@ impl Rules {
             );
         }
         let Some(host) = sni else { return allow(None) };
-        let named = Request { host, ip: host.parse().ok(), ..*connect };
-        if !self.judge_names() || named.ip.is_some() && named.ip == connect.ip {
+        if !self.judge_names() {
             return allow(None);
         }
-        self.decide_name(&named, address)
+        self.decide_name(&Request { host, ip: None, ..*connect }, address)
+    }
+
+    /// What is to become of a tunnel whose second ClientHello, sent because the server asked for another
+    /// one (RFC 8446 §4.1.4), names `second`; the first, which went on, named `first`. Servers differ in
+    /// which of them they serve.
+    pub fn decide_again(&self, first: Option<&str>, second: Option<&str>) -> Decision {
+        match first == second {
+            true => allow(None),
+            false => {
+                self.decide_unreadable("the second ClientHello does not name the host of the first")
+            }
+        }
     }
 
     /// What is to become of a tunnel whose ClientHello cannot be read, for this reason.
@@ -159,7 +179,16 @@ mod tests {
             (Open, CHECK, "-bad.example", "good.example", None, public, "allow"),
             (Open, CHECK, "-bad.example", public, Some("bad.example"), public, "deny 9:1"),
             (Open, CHECK, "-bad.example:80", "good.example", Some("bad.example"), public, "allow"),
+            // An address is no name, but for the one of the CONNECT.
             (Open, CHECK, "-bad.example", "10.0.0.7", Some("10.0.0.7"), "10.0.0.7", "allow"),
+            (Open, CHECK, "-bad.example", "10.0.0.7", Some("::ffff:a00:7"), "10.0.0.7", "allow"),
+            (Open, CHECK, "-bad.example", "10.0.0.7", Some("10.0.0.8"), "10.0.0.7", "deny 7:1"),
+            (Open, CHECK, "-bad.example", "good.example", Some("10.0.0.7"), public, "deny 7:1"),
+            (Open, CHECK, "-bad.example", "good.example", Some("::1"), public, "deny 7:1"),
+            (Open, CHECK, "-10.0.0.0/8", "good.example", Some("10.0.0.7"), public, "allow"),
+            (Enforce, CHECK, "+10.0.0.0/8", "10.0.0.7", Some("10.0.0.8"), "10.0.0.7", "deny 7:1"),
+            (Open, MATCH, "", "10.0.0.7", Some("10.0.0.8"), "10.0.0.7", "deny 7:0"),
+            (Report, CHECK, "-x.example", public, Some("10.0.0.8"), public, "would deny 7:1"),
             // Judged already, when the CONNECT named it.
             (Open, CHECK, "-bad.example", "bad.example", Some("bad.example"), public, "allow"),
             (
@@ -200,6 +229,36 @@ mod tests {
             let rules = rules(mode, sni, written);
             let found = said(&rules, host, named, address);
             assert_eq!(found, expected, "{written:?} {host} {named:?} {address}");
+        }
+    }
+
+    #[test]
+    fn a_second_hello_has_to_name_what_the_first_did() {
+        for (mode, sni, written, expected) in [
+            (Mode::Open, CHECK, "-bad.example", "deny"),
+            (Mode::Open, MATCH, "", "deny"),
+            (Mode::Enforce, CHECK, "", "deny"),
+            (Mode::Report, CHECK, "-bad.example", "would deny"),
+            (Mode::Learn, CHECK, "", "allow"),
+            (Mode::Open, CHECK, "", "allow"),
+        ] {
+            let rules = rules(mode, sni, written);
+            for (first, second) in [
+                (Some("a.example"), Some("b.example")),
+                (Some("a.example"), None),
+                (None, Some("a.example")),
+            ] {
+                let decision = rules.decide_again(first, second);
+                let said = match (decision.verdict, decision.would_deny) {
+                    (Verdict::Deny(_), _) => "deny",
+                    (Verdict::Allow, Some(_)) => "would deny",
+                    (Verdict::Allow, None) => "allow",
+                };
+                assert_eq!(said, expected, "{mode:?} {sni:?} {first:?} {second:?}");
+            }
+            for same in [None, Some("a.example")] {
+                assert_eq!(rules.decide_again(same, same), allow(None));
+            }
         }
     }
 

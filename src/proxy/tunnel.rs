@@ -8,7 +8,7 @@ use crate::net::buffer::Buffer;
 use crate::policy::limits::Direction;
 
 use super::Turn;
-use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, tunnel_reset};
+use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, flush, tunnel_reset};
 use super::flow::{Broken, End, Flow, Step};
 use super::limits::{step, used_up};
 
@@ -30,9 +30,9 @@ impl Exchange {
         turn: &mut Turn<'_>,
     ) -> Result<Progress, Error> {
         let before = turn.moved;
-        let holds = self.hold.is_some() && !self.upload_broken && self.hold_back(client, turn)?;
-        let Some(upstream) = &mut self.upstream else { return Ok(self.part(client)) };
         let (sent, received) = (self.request.sent(), self.response.sent());
+        let (held, unheard) = self.hold_both(client, turn)?;
+        let Some(upstream) = &mut self.upstream else { return Ok(self.part(client)) };
         let limited = &mut self.limited;
         let mut step = |way, flow: &mut Flow, from: &mut End, out: &mut Buffer, to: &mut End| {
             let was_over = flow.is_over();
@@ -47,13 +47,13 @@ impl Exchange {
             }
             step
         };
-        let mut up = match self.upload_broken {
-            _ if holds => Ok(Step::Blocked),
-            false => {
+        let mut up = match (held, self.upload_broken) {
+            (Some(held), _) => Ok(held),
+            (None, false) => {
                 let out = &mut self.to_upstream;
                 step(Direction::Up, &mut self.request, client.end, out, &mut upstream.end)
             }
-            true => Ok(Step::Ended),
+            (None, true) => Ok(Step::Ended),
         };
         if !self.response.is_over()
             && let Err(Broken::Sink(_)) = up
@@ -64,7 +64,12 @@ impl Exchange {
             up = Ok(Step::Ended);
         }
         let (out, way) = (&mut self.to_client, Direction::Down);
-        let down = step(way, &mut self.response, &mut upstream.end, out, client.end);
+        let down = match unheard {
+            false => step(way, &mut self.response, &mut upstream.end, out, client.end),
+            true => flush(out, &mut self.response, &mut client.end.stream)
+                .map(|_| Step::Blocked)
+                .map_err(Broken::Sink),
+        };
         let (up, down) = match (up, down) {
             (Err(Broken::UsedUp), _) | (_, Err(Broken::UsedUp)) => {
                 return Err(used_up(Phase::Transfer));
@@ -91,7 +96,7 @@ impl Exchange {
         if turn.moved > before {
             self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
         }
-        if holds {
+        if held.is_some() {
             self.keep_hello_in_time();
         }
         self.wait_on(turn);

@@ -7,25 +7,42 @@
 //! An extension that nobody here knows, GREASE among them (RFC 8701), is skipped. The name is the one
 //! in the clear: with Encrypted ClientHello (RFC 9849) that is the outer one, which says who decrypts
 //! and not who is meant; and browsers send that extension with nothing in it, so that its presence
-//! says nothing. What is no TLS is told from what only begins like it. A hello in the format of
-//! SSL 2 is no TLS: it can name no host.
+//! says nothing.
+//!
+//! The reader takes for TLS whatever some server takes for it. Servers differ in the version octets of
+//! the first record: OpenSSL wants a 3 in front, Go anything below 16, Java anything from 3. So a
+//! record of any version is TLS if it holds a ClientHello. A hello in the format of SSL 2
+//! (RFC 5246 §E.2) is recognised, and refused: no client sends one any more.
 
+use std::net::Ipv6Addr;
 use std::str;
+
+use super::target::Authority;
 
 /// Octets of a ClientHello at most, its handshake head included.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// In how many records it may come.
 const MAX_RECORDS: usize = 64;
 /// Octets of a record before its fragment.
-const RECORD_HEAD: usize = 5;
+pub(super) const RECORD_HEAD: usize = 5;
 /// Octets of a handshake message before its body.
 const MESSAGE_HEAD: usize = 4;
 /// Octets that are looked at, at most: with so many there is an answer.
 pub const MAX_OCTETS: usize = MAX_MESSAGE + MAX_RECORDS * RECORD_HEAD;
 
+/// Octets of a record's fragment at most, encrypted ones included (RFC 5246 §6.2.3).
+pub(super) const MAX_FRAGMENT: usize = MAX_MESSAGE + 2048;
+
 /// Content types of records (RFC 8446 §B.1, RFC 6520 §3).
-const HANDSHAKE: u8 = 0x16;
-const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
+const CHANGE_CIPHER_SPEC: u8 = 0x14;
+pub(super) const ALERT: u8 = 0x15;
+pub(super) const HANDSHAKE: u8 = 0x16;
+pub(super) const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
+/// The bit of the first octet that a record of SSL 2 has, and its shortest ClientHello.
+const SSL_2: u8 = 0x80;
+const SSL_2_LEAST: usize = 9;
+/// Higher first octets of a version nobody takes for TLS in a hello of SSL 2.
+const SSL_2_MAJOR: u8 = 0x0f;
 /// The first octet of every version of TLS (RFC 8446 §4.1.2).
 const MAJOR: u8 = 3;
 /// Handshake type (RFC 8446 §4).
@@ -36,8 +53,6 @@ const ALPN: u16 = 16;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 /// Type of a name (RFC 6066 §3).
 const HOST_NAME: u8 = 0;
-/// Octets of a host name at most (RFC 1035 §2.3.4).
-const MAX_NAME: usize = 255;
 
 /// What the first octets of a connection turned out to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,10 +72,12 @@ pub enum Reading<'a> {
 pub struct Hello<'a> {
     /// The version it gives itself; that of TLS 1.3 is TLS 1.2's.
     pub legacy_version: u16,
-    /// The host it wants to reach, as sent: letters, digits and `-._:`.
+    /// The host it wants to reach, as sent: a name or an address, as a request may have it.
     pub sni: Option<&'a str>,
     /// The extension for Encrypted ClientHello is there, perhaps as GREASE.
     pub ech: bool,
+    /// How many octets it takes, the heads of its records included.
+    pub octets: usize,
     /// The protocols it would speak, each with its length before it.
     alpn: &'a [u8],
 }
@@ -86,6 +103,8 @@ pub enum HelloError {
     BadLength,
     /// Another message or record comes first.
     NotFirst,
+    /// The format of SSL 2, which can name no host (RFC 5246 §E.2).
+    OldFormat,
     /// More octets, or more records, than the limit.
     TooLong,
     /// An extension, or a name, that is there twice (RFC 8446 §4.2, RFC 6066 §3).
@@ -94,11 +113,12 @@ pub enum HelloError {
 
 impl HelloError {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::BadName,
         Self::BadRecord,
         Self::BadLength,
         Self::NotFirst,
+        Self::OldFormat,
         Self::TooLong,
         Self::Twice,
     ];
@@ -110,6 +130,7 @@ impl HelloError {
             Self::BadRecord => "the ClientHello comes in a malformed record",
             Self::BadLength => "the ClientHello has lengths that do not fit",
             Self::NotFirst => "the TLS connection begins with something else than a ClientHello",
+            Self::OldFormat => "the ClientHello has the format of SSL 2, which names no host",
             Self::TooLong => "the ClientHello is longer than the limit",
             Self::Twice => "the ClientHello names two hosts, or has an extension twice",
         }
@@ -136,7 +157,7 @@ impl Reader {
                     return Reading::Malformed(HelloError::TooLong);
                 }
                 if self.message.len() >= length {
-                    return whole(&self.message, length);
+                    return whole(&self.message, length, self.walked);
                 }
             }
             let rest = octets.get(self.walked..).unwrap_or_default();
@@ -149,7 +170,7 @@ impl Reader {
                 && self.message.is_empty()
                 && fragment.len() >= length
             {
-                return whole(fragment, length);
+                return whole(fragment, length, RECORD_HEAD + fragment.len());
             }
             self.message.extend_from_slice(fragment);
             self.walked += RECORD_HEAD + fragment.len();
@@ -168,19 +189,39 @@ impl Reader {
         if *kind != HANDSHAKE && !is_first {
             return malformed(HelloError::BadRecord);
         }
+        if *kind & SSL_2 != 0 {
+            return ssl_2(*kind, rest);
+        }
         if !CONTENT_TYPES.contains(kind) {
             return Err(Reading::NotTls);
         }
         let [major, rest @ ..] = rest else { return Ok(None) };
-        if *major != MAJOR {
-            return if is_first { Err(Reading::NotTls) } else { malformed(HelloError::BadRecord) };
+        if *major != MAJOR && !is_first {
+            return malformed(HelloError::BadRecord);
         }
-        if *kind != HANDSHAKE {
+        if *major == MAJOR && *kind != HANDSHAKE {
             // Some servers skip a warning before the ClientHello: it must not hide one.
             return malformed(HelloError::NotFirst);
         }
+        if *kind > HANDSHAKE {
+            return Err(Reading::NotTls);
+        }
         let [_, a, b, rest @ ..] = rest else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([*a, *b]));
+        if *major != MAJOR {
+            match (*kind, length) {
+                (HANDSHAKE, 0) => return malformed(HelloError::BadRecord),
+                (ALERT, 0..=2) | (CHANGE_CIPHER_SPEC, 0..=1) => {
+                    return malformed(HelloError::NotFirst);
+                }
+                (HANDSHAKE, 1..=MAX_FRAGMENT) => match rest.first() {
+                    Some(&CLIENT_HELLO) => {}
+                    Some(_) => return Err(Reading::NotTls),
+                    None => return Ok(None),
+                },
+                _ => return Err(Reading::NotTls),
+            }
+        }
         if !(1..=MAX_MESSAGE).contains(&length) {
             return malformed(HelloError::BadRecord);
         }
@@ -194,20 +235,35 @@ impl Reader {
     }
 }
 
+/// What a record in the format of SSL 2 is: a ClientHello, which is refused, or no TLS. `rest` follows its
+/// first octet. The length comes first, so that little else has to wait: telnet begins with 0xff.
+fn ssl_2<'o>(first: u8, rest: &[u8]) -> Result<Option<&'o [u8]>, Reading<'static>> {
+    let [low, rest @ ..] = rest else { return Ok(None) };
+    let length = usize::from(u16::from_be_bytes([first & !SSL_2, *low]));
+    if !(SSL_2_LEAST..=MAX_MESSAGE).contains(&length) {
+        return Err(Reading::NotTls);
+    }
+    match rest {
+        [] | [CLIENT_HELLO] => Ok(None),
+        [CLIENT_HELLO, 0..=SSL_2_MAJOR, ..] => Err(Reading::Malformed(HelloError::OldFormat)),
+        _ => Err(Reading::NotTls),
+    }
+}
+
 /// How long a message is, its head included, once that has come.
 fn message_octets(message: &[u8]) -> Option<usize> {
     let [_, a, b, c, ..] = *message else { return None };
     Some(u32::from_be_bytes([0, a, b, c]) as usize + MESSAGE_HEAD)
 }
 
-/// Reads a message that is there, and should end with its record.
-fn whole(message: &[u8], length: usize) -> Reading<'_> {
+/// Reads a message that is there, and should end with its record. Its records take so many octets.
+fn whole(message: &[u8], length: usize, octets: usize) -> Reading<'_> {
     let body = match message.get(MESSAGE_HEAD..) {
         Some(body) if message.len() == length => body,
         _ => return Reading::Malformed(HelloError::BadLength),
     };
     match hello(Octets(body)) {
-        Ok(hello) => Reading::Hello(hello),
+        Ok(hello) => Reading::Hello(Hello { octets, ..hello }),
         Err(error) => Reading::Malformed(error),
     }
 }
@@ -224,7 +280,7 @@ fn hello(mut body: Octets<'_>) -> Result<Hello<'_>, HelloError> {
         return Err(HelloError::BadLength);
     }
     body.vector8(1)?; // legacy_compression_methods
-    let mut hello = Hello { legacy_version, sni: None, ech: false, alpn: &[] };
+    let mut hello = Hello { legacy_version, sni: None, ech: false, octets: 0, alpn: &[] };
     // Before TLS 1.3 there may be none (RFC 5246 §7.4.1.2).
     if body.0.is_empty() {
         return Ok(hello);
@@ -250,7 +306,8 @@ fn hello(mut body: Octets<'_>) -> Result<Hello<'_>, HelloError> {
 }
 
 /// Stricter than RFC 6066 §3, which leaves room for other types of names: nobody has defined one, and
-/// what a server makes of it differs.
+/// what a server makes of it differs. The name has to be a host as a request may name it, without a
+/// port: nginx cuts `:443` off, and then serves what stands before it.
 fn server_name(mut data: Octets<'_>) -> Result<&str, HelloError> {
     let mut list = Octets(data.vector16(1)?);
     data.end()?;
@@ -261,12 +318,11 @@ fn server_name(mut data: Octets<'_>) -> Result<&str, HelloError> {
     if !list.0.is_empty() {
         return Err(HelloError::Twice);
     }
-    // An address must not stand there, but some send one: it is judged as one.
-    let allowed = |c: &u8| c.is_ascii_alphanumeric() || b"-._:".contains(c);
-    match str::from_utf8(name) {
-        Ok(text) if name.len() <= MAX_NAME && name.iter().all(allowed) => Ok(text),
-        _ => Err(HelloError::BadName),
-    }
+    let text = str::from_utf8(name).map_err(|_| HelloError::BadName)?;
+    // An address must not stand there, but some send that of their CONNECT: `policy::hello` says.
+    let is_host = Authority::parse(text).is_ok_and(|host| host.host.len() == text.len())
+        || text.parse::<Ipv6Addr>().is_ok();
+    if is_host { Ok(text) } else { Err(HelloError::BadName) }
 }
 
 fn protocols(mut data: Octets<'_>) -> Result<&[u8], HelloError> {
@@ -338,7 +394,11 @@ pub fn fuzz(bytes: &[u8]) {
         assert!(reader.message.capacity() <= 2 * MAX_MESSAGE, "held too much");
     }
     assert_eq!(before, answer);
-    if let Said::Hello(..) = answer {
+    if let Reading::Hello(hello) = Reader::default().read(bytes) {
+        let own = bytes.get(..hello.octets).unwrap_or_default();
+        assert_eq!(Reader::default().read(own).to_owned(), answer, "not its own octets");
+        let less = own.split_last().map_or(own, |(_, less)| less);
+        assert_eq!(Reader::default().read(less).to_owned(), Said::Incomplete);
         let cut = usize::from(bytes.get(40).copied().unwrap_or(1));
         let halved = in_records(bytes, cut.max(1));
         assert_eq!(Reader::default().read(&halved).to_owned(), answer, "cut at {cut}");

@@ -104,7 +104,6 @@ fn extensions_nobody_knows_and_old_hellos_without_any_are_fine() {
     check_last(&with(&grease), &hello_to(0x303, Some("a_b.Example.com."), false, &[]));
     check_last(&with(&[]), &hello_to(0x303, None, false, &[]));
     check_last(&record(&message(&[])), &hello_to(0x303, None, false, &[]));
-    check_last(&with(&[sni(b"192.0.2.7")]), &hello_to(0x303, Some("192.0.2.7"), false, &[]));
 }
 
 #[test]
@@ -119,10 +118,52 @@ fn what_two_servers_could_read_two_ways_is_refused() {
     check_refused(&with(&[extension(SERVER_NAME, &vector(&other))]), BadName);
     let alpn = extension(ALPN, &vector(b"\x02h2"));
     check_refused(&with(&[alpn.clone(), alpn]), Twice);
-    for wrong in [&b"a\0b.example"[..], b"a b", b"m\xc3\xbcller.example", b"a/b", &[b'a'; 256]] {
-        check_refused(&with(&[sni(wrong)]), BadName);
-    }
     check_refused(&with(&[sni(b"")]), BadLength);
+}
+
+#[test]
+fn a_name_is_a_host_as_a_request_may_name_it_and_nothing_more() {
+    for wrong in [
+        &b"a\0b.example"[..],
+        b"bad.example\0",
+        b"a b",
+        b" a.example",
+        b"m\xc3\xbcller.example",
+        b"\xff.example",
+        b"a/b",
+        b"a%2eb",
+        b"user@a.example",
+        b"*.example",
+        // nginx takes the host before the port.
+        b"bad.example:443",
+        b"bad.example:",
+        b"bad.example:x",
+        b"bad.example.:443",
+        b"192.0.2.7:443",
+        b".bad.example",
+        b"bad..example",
+        b"bad.example..",
+        b"..",
+        b".",
+        b":443",
+        // What some read as addresses.
+        b"127.1",
+        b"0x7f000001",
+        b"2130706433",
+        b"192.0.2.7.",
+        b"[2001:db8::1]",
+        b"[::1]:443",
+        b"fe80::1%eth0",
+        &[b'a'; 256],
+        &[b'a'; 4096],
+    ] {
+        assert_eq!(read(&with(&[sni(wrong)])), Said::Malformed(HelloError::BadName), "{wrong:?}");
+        fuzz(&with(&[sni(wrong)]));
+    }
+    let longest = "a".repeat(255);
+    for right in ["a", "A_b-c.example.", "xn--mller-kva.example", "192.0.2.7", "::1", &longest] {
+        check_last(&with(&[sni(right.as_bytes())]), &hello_to(0x303, Some(right), false, &[]));
+    }
 }
 
 #[test]
@@ -189,15 +230,63 @@ fn a_hello_is_bounded() {
     fuzz(&[3; 70_000]);
 }
 
+/// The same record under another version.
+fn versioned(record: &[u8], version: [u8; 2]) -> Vec<u8> {
+    let mut record = record.to_vec();
+    record[1..3].copy_from_slice(&version);
+    record
+}
+
+#[test]
+fn a_record_with_a_client_hello_is_tls_whatever_its_version() {
+    use HelloError::*;
+    let expected = read(OPENSSL_1_3);
+    for version in [[0, 0], [0, 2], [1, 3], [2, 0], [4, 0], [0x0f, 0xff], [0x10, 0], [0xff, 0xff]] {
+        check_last(&versioned(OPENSSL_1_3, version), &expected);
+        // Servers that take any version take the rest under any.
+        let (first, second) = OPENSSL_1_3[RECORD_HEAD..].split_at(1);
+        let two = [versioned(&record(first), version), record(second)].concat();
+        check_last(&two, &expected);
+        let odd = |fragment: &[u8]| versioned(&record(fragment), version);
+        check_refused(&[odd(first), odd(second)].concat(), BadRecord);
+        check_refused(&odd(&[]), BadRecord);
+        check_refused(&[&[HANDSHAKE][..], &version, &[0x48, 0, CLIENT_HELLO]].concat(), BadRecord);
+        // Go skips a warning of any version below 16.
+        for before in [&[ALERT, 9, 9, 0, 2, 1, 0][..], &[CHANGE_CIPHER_SPEC, 9, 9, 0, 1, 1]] {
+            check_refused(&[&versioned(before, version), OPENSSL_1_3].concat(), NotFirst);
+        }
+    }
+}
+
+#[test]
+fn a_hello_in_the_format_of_ssl_2_is_refused() {
+    for hello in [&b"\x80\x2e\x01\x03\x01"[..], b"\x80\x2e\x01\x00\x02", b"\xa0\x09\x01\x04\x00"] {
+        check_last(&hello[..4], &Said::Malformed(HelloError::OldFormat));
+    }
+}
+
 #[test]
 fn what_is_no_tls_is_known_by_its_first_octets() {
-    for octets in
-        [&b"SSH-2.0-"[..], b"GET / HTTP/1.1\r\n", b"\0", b"\x16\x02", b"\x16GET", b"\x80\x2e\x01"]
-    {
+    for octets in [
+        &b"SSH-2.0-"[..],
+        b"GET / HTTP/1.1\r\n",
+        b"\0",
+        b"\x16EHLO",
+        b"\x16\x02\x00\x00\x20\x02",
+        b"\x15\x02\x00\x00\x20",
+        b"\x17\x02",
+        // Telnet; a length or a message that no hello has; a version that nobody takes.
+        b"\xff\xfb",
+        b"\x80\x08",
+        b"\x80\x2e\x02",
+        b"\x80\x2e\x01\x10",
+    ] {
         assert_eq!(read(octets), Said::NotTls, "{:?}", octets.escape_ascii());
         fuzz(octets);
     }
-    for octets in [&b""[..], b"\x16", b"\x15", b"\x16\x03", b"\x16\x03\x01\x02"] {
+    for octets in
+        [&b""[..], b"\x16", b"\x15", b"\x16\x03", b"\x16\x02\x00\x01\x02", b"\x16\x03\x01\x02"]
+    {
         assert_eq!(read(octets), Said::Incomplete, "{:?}", octets.escape_ascii());
     }
 }

@@ -6,7 +6,8 @@
 //! [`target`] reads request-targets and authorities, [`framing`] says where content ends, [`hop`]
 //! what must not travel further, [`credentials`] who asks, [`upgrade`] what the connection may turn into, [`via`] who handled
 //! the message before, [`forwarded`] on whose behalf. Apart from them [`client_hello`] reads how a TLS
-//! connection in a tunnel begins, and [`repair`] writes a response anew that clients take and the grammar does not.
+//! connection in a tunnel begins, [`hello_retry`] whether it begins a second time, and [`repair`] writes a response
+//! anew that clients take and the grammar does not.
 //!
 //! One rule is above all others: a request that two recipients could read in two ways is refused, never
 //! repaired, and a response goes to the client in the strict form or not at all. Parsing allocates nothing,
@@ -21,6 +22,7 @@ pub mod field;
 pub mod forwarded;
 pub mod framing;
 pub mod head;
+pub mod hello_retry;
 pub mod hop;
 pub mod repair;
 pub mod request;
@@ -65,6 +67,7 @@ mod tests {
             ("credentials", super::credentials::fuzz),
             ("detect", super::detect::fuzz),
             ("framing", super::framing::fuzz),
+            ("hello_retry", super::hello_retry::fuzz),
             ("request_head", super::request::fuzz),
             ("response_head", super::response::fuzz),
             ("target", super::target::fuzz),

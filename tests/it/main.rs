@@ -61,6 +61,7 @@ mod sentences;
 mod servers;
 mod smuggling;
 mod sni;
+mod sni_again;
 mod soak;
 mod soak_access;
 mod soak_mixed;

@@ -205,7 +205,6 @@ fn what_begins_like_tls_and_cannot_be_read_is_refused() {
     let proxy = proxy(&denying(&["bad.example"]));
     let garbage = [&[0x16, 3, 1, 0x40, 0][..], &pattern(16 << 10)].concat();
     let warning_first = [&[0x15, 3, 1, 0, 2, 1, 0][..], HELLO].concat();
-    let twice = [HELLO, HELLO].concat();
     let mut short = HELLO.to_vec();
     short[8] -= 1;
     for hello in [&garbage[..], &warning_first, &short, &[0x16, 3, 1, 0, 0]] {
@@ -213,10 +212,74 @@ fn what_begins_like_tls_and_cannot_be_read_is_refused() {
         client.send(hello);
         ends_with(&mut client, UNREADABLE, &server);
     }
-    // What follows a hello in a record of its own is not looked at.
+}
+
+#[test]
+fn a_hello_under_another_version_or_format_is_no_way_around_a_rule() {
+    let server = Recorder::new();
+    let proxy = proxy(&denying(&["www.example.com"]));
+    let versioned = |version: [u8; 2]| [&HELLO[..1], &version, &HELLO[3..]].concat();
+    for version in [[0, 0], [2, 0], [4, 1], [0x0f, 0xff], [0x7f, 3]] {
+        let mut client = tunnel(proxy.addr(), "good.example", server.addr);
+        client.send(versioned(version));
+        ends_with(&mut client, REFUSED, &server);
+        let mut client = tunnel(proxy.addr(), "good.example", server.addr);
+        client.send([&[0x15, version[0], version[1], 0, 2, 1, 0][..], HELLO].concat());
+        ends_with(&mut client, UNREADABLE, &server);
+    }
     let mut client = tunnel(proxy.addr(), "good.example", server.addr);
-    client.send(&twice);
-    eventually(|| server.seen().last().is_some_and(|c| c.octets == twice));
+    client.send(b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10");
+    ends_with(&mut client, UNREADABLE, &server);
+}
+
+/// A ClientHello that names a host in these octets.
+fn hello_naming(name: &[u8]) -> Vec<u8> {
+    let be = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
+    let host = [&[0][..], &be(name.len()), name].concat();
+    let list = [&be(host.len())[..], &host].concat();
+    let extension = [&[0, 0][..], &be(list.len()), &list].concat();
+    let before = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    let body = [&before[..], &be(extension.len()), &extension].concat();
+    let message = [&[1, 0][..], &be(body.len()), &body].concat();
+    [&[0x16, 3, 1][..], &be(message.len()), &message].concat()
+}
+
+#[test]
+fn a_name_that_is_no_host_is_refused_wherever_names_are_judged() {
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(list.path(), "bad.example\n").unwrap();
+    let list = format!("--block-list={}", list.path().display());
+    for rule in ["--deny=bad.example", &list, "--sni=match", "--policy=enforce"] {
+        let server = Recorder::new();
+        let allow = "--allow=good.example";
+        let proxy = logging_proxy(&[rule, allow, "--resolve=good.example:127.0.0.1"]);
+        let long = "a.".repeat(128) + "a";
+        for name in [
+            "bad.example:443",
+            "bad.example:",
+            "bad.example..",
+            ".bad.example",
+            "bad..example",
+            "bad.example\0",
+            "bad.example ",
+            "b\u{e4}d.example",
+            "192.0.2.1",
+            "127.1",
+            "[::1]",
+            &long,
+        ] {
+            let mut client = tunnel(proxy.addr, "good.example", server.addr);
+            client.send(hello_naming(name.as_bytes()));
+            let (alert, end) = client.read_to_any_end();
+            assert_eq!(alert.len(), REFUSED.len(), "{rule} {name}");
+            assert_eq!((&alert[..6], end), (&REFUSED[..6], End::Closed), "{rule} {name}");
+        }
+        assert!(server.seen_at_end().iter().all(|c| c.octets.is_empty()), "{rule}");
+        let mut client = tunnel(proxy.addr, "good.example", server.addr);
+        let good = hello_naming(b"Good.example.");
+        client.send(&good);
+        eventually(|| server.seen().last().is_some_and(|c| c.octets == good));
+    }
 }
 
 #[test]

@@ -1,0 +1,245 @@
+//! Whether a second ClientHello follows the first, and where it begins (RFC 8446 §4.1.4).
+//!
+//! A server of TLS 1.3 may answer a ClientHello with a HelloRetryRequest. Its client then sends
+//! another ClientHello in the clear, and some servers serve the host which that one names. [`answer`]
+//! reads what the server says first. [`Records`] finds the next handshake record of the client.
+//!
+//! Before the server's answer a client can send early data and ChangeCipherSpec records, which are
+//! skipped. After a ServerHello nothing of interest is in the clear, so the caller stops to look.
+//! The second ClientHello itself is read by [`client_hello`](super::client_hello). Versions of records
+//! are not compared: servers ignore them here.
+
+use super::client_hello::{ALERT, CONTENT_TYPES, HANDSHAKE, MAX_FRAGMENT, RECORD_HEAD};
+
+/// Octets of a server's answer that are looked at, at most: with so many there is an answer.
+pub const MAX_ANSWER: usize = 1024;
+/// Handshake types (RFC 8446 §4; the other one was in drafts of it).
+const SERVER_HELLO: u8 = 2;
+const DRAFT_RETRY: u8 = 6;
+/// Alert level (RFC 5246 §7.2).
+const WARNING: u8 = 1;
+/// The random of a ServerHello that is a HelloRetryRequest (RFC 8446 §4.1.3).
+const RETRY: [u8; 32] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
+    0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
+/// Octets of a ServerHello before its random: head and version.
+const BEFORE_RANDOM: usize = 6;
+/// Octets of a ServerHello up to the end of its random.
+const LOOKED_AT: usize = BEFORE_RANDOM + RETRY.len();
+
+/// What a server says to a ClientHello.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// More octets are needed.
+    Incomplete,
+    /// A HelloRetryRequest: a second ClientHello is to follow.
+    Retry,
+    /// Something else: no ClientHello can follow in the clear.
+    Settled,
+}
+
+/// Reads the server's first octets after a ClientHello. `octets` is all that has come since.
+pub fn answer(octets: &[u8]) -> Answer {
+    let looked_at = octets.get(..MAX_ANSWER).unwrap_or(octets);
+    match read_answer(looked_at) {
+        Answer::Incomplete if octets.len() >= MAX_ANSWER => Answer::Settled,
+        answer => answer,
+    }
+}
+
+fn read_answer(mut rest: &[u8]) -> Answer {
+    let mut hello = [0; LOOKED_AT];
+    let mut filled = 0;
+    loop {
+        let kind = match rest.first() {
+            None => return Answer::Incomplete,
+            Some(&ALERT) if filled == 0 => ALERT,
+            Some(&HANDSHAKE) => HANDSHAKE,
+            Some(_) => return Answer::Settled,
+        };
+        let [_, _, _, a, b, after @ ..] = rest else { return Answer::Incomplete };
+        let length = usize::from(u16::from_be_bytes([*a, *b]));
+        match (kind, length, after.first()) {
+            (HANDSHAKE, 1..=MAX_FRAGMENT, _) | (ALERT, 2, Some(&WARNING)) => {}
+            (ALERT, 2, None) => return Answer::Incomplete,
+            // A fatal alert, or no record.
+            _ => return Answer::Settled,
+        }
+        let fragment = after.get(..length).unwrap_or(after);
+        if kind == HANDSHAKE {
+            for (place, octet) in hello.iter_mut().skip(filled).zip(fragment) {
+                *place = *octet;
+                filled += 1;
+            }
+            match hello {
+                [SERVER_HELLO, ..] if filled < LOOKED_AT => {}
+                [SERVER_HELLO, ..] if hello.ends_with(&RETRY) => return Answer::Retry,
+                [DRAFT_RETRY, ..] if filled > 0 => return Answer::Retry,
+                _ if filled == 0 => {}
+                _ => return Answer::Settled,
+            }
+        }
+        let Some(next) = after.get(length..) else { return Answer::Incomplete };
+        rest = next;
+    }
+}
+
+/// What comes next on a client's connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Next {
+    /// Nothing that can be told yet.
+    More,
+    /// A record of the handshake.
+    Handshake,
+    /// No record.
+    NotTls,
+}
+
+/// The records that a client sends after its ClientHello.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Records {
+    /// How many octets of a record that has begun are still to come.
+    left: usize,
+}
+
+impl Records {
+    /// How many octets at the front belong to records that are no handshake, and what follows them.
+    /// The next call gets the octets behind those. At most four octets of a record's head are left.
+    pub fn pass(&mut self, octets: &[u8]) -> (usize, Next) {
+        let mut passed = 0;
+        loop {
+            let rest = octets.get(passed..).unwrap_or_default();
+            let part = self.left.min(rest.len());
+            passed += part;
+            self.left -= part;
+            let next = match rest.get(part..).unwrap_or_default() {
+                [] => Next::More,
+                [HANDSHAKE, ..] => Next::Handshake,
+                [kind, ..] if !CONTENT_TYPES.contains(kind) => Next::NotTls,
+                [_, _, _, a, b, ..] => match usize::from(u16::from_be_bytes([*a, *b])) {
+                    length @ 0..=MAX_FRAGMENT => {
+                        self.left = RECORD_HEAD + length;
+                        continue;
+                    }
+                    _ => Next::NotTls,
+                },
+                _ => Next::More,
+            };
+            return (passed, next);
+        }
+    }
+}
+
+/// Neither depends on how octets come, and each comes to an end.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let whole = answer(bytes);
+    assert!(whole != Answer::Incomplete || bytes.len() < MAX_ANSWER, "no answer");
+    let mut before = Answer::Incomplete;
+    for came in 0..=bytes.len().min(MAX_ANSWER) {
+        let now = answer(bytes.get(..came).unwrap_or_default());
+        assert!(before == Answer::Incomplete || before == now, "{before:?} became {now:?}");
+        before = now;
+    }
+    assert_eq!(before, whole);
+    let at_once = Records::default().pass(bytes);
+    for step in [1, 2, 7, 1000] {
+        let mut records = Records::default();
+        let (mut passed, mut came) = (0, 0);
+        let next = loop {
+            let (more, next) = records.pass(bytes.get(passed..came).unwrap_or_default());
+            passed += more;
+            if next != Next::More || came == bytes.len() {
+                break next;
+            }
+            assert!(came - passed < RECORD_HEAD, "held too much");
+            came = bytes.len().min(came + step);
+        };
+        assert_eq!((passed, next), at_once, "{step} at a time");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::at_every_split;
+    use super::*;
+
+    /// Real ones of nginx with OpenSSL.
+    const HELLO_RETRY: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/retry");
+    const HELLO_1_3: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/hello13");
+    const HELLO_1_2: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/hello12");
+
+    fn record(kind: u8, fragment: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(fragment.len()).unwrap().to_be_bytes();
+        [&[kind, 3, 3][..], &length, fragment].concat()
+    }
+
+    /// The first of the records in smaller ones.
+    fn in_records(octets: &[u8], size: usize) -> Vec<u8> {
+        let length = usize::from(u16::from_be_bytes([octets[3], octets[4]]));
+        octets[5..5 + length].chunks(size).flat_map(|part| record(HANDSHAKE, part)).collect()
+    }
+
+    #[test]
+    fn a_hello_retry_request_is_told_from_a_server_hello() {
+        let warning = record(ALERT, &[WARNING, 112]);
+        let warned = |rest: &[u8]| [&warning[..], &warning, rest].concat();
+        for (octets, expected) in [
+            (HELLO_RETRY.to_vec(), Answer::Retry),
+            (in_records(HELLO_RETRY, 1), Answer::Retry),
+            (in_records(HELLO_RETRY, 37), Answer::Retry),
+            (warned(HELLO_RETRY), Answer::Retry),
+            (record(HANDSHAKE, &[DRAFT_RETRY]), Answer::Retry),
+            (HELLO_1_3.to_vec(), Answer::Settled),
+            (in_records(HELLO_1_3, 1), Answer::Settled),
+            (HELLO_1_2.to_vec(), Answer::Settled),
+            (warned(HELLO_1_2), Answer::Settled),
+            (record(ALERT, &[2, 40]), Answer::Settled),
+            (record(ALERT, &[1]), Answer::Settled),
+            (record(HANDSHAKE, &[]), Answer::Settled),
+            (record(HANDSHAKE, &[11]), Answer::Settled),
+            (record(0x17, b"x"), Answer::Settled),
+            (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), Answer::Settled),
+            (warning.repeat(200), Answer::Settled),
+            (warning.repeat(100), Answer::Incomplete),
+            (HELLO_RETRY[..42].to_vec(), Answer::Incomplete),
+            (vec![], Answer::Incomplete),
+        ] {
+            assert_eq!(answer(&octets), expected, "{octets:?}");
+            at_every_split(&octets, |first, _| {
+                let early = answer(first);
+                assert!(early == Answer::Incomplete || early == expected, "{first:?}: {early:?}");
+            });
+            fuzz(&octets);
+        }
+    }
+
+    #[test]
+    fn records_that_are_no_handshake_are_passed_up_to_the_next_that_is() {
+        let early = record(0x17, &[HANDSHAKE; 300]);
+        let change = record(0x14, &[1]);
+        let some =
+            [&early[..], &change, &record(0x17, &[]), &record(ALERT, &[1, 0]), &early].concat();
+        for (behind, next, left) in [
+            (&b""[..], Next::More, 0),
+            (&[0x17, 3, 3, 1], Next::More, 4),
+            (&[HANDSHAKE], Next::Handshake, 1),
+            (b"GET", Next::NotTls, 3),
+            (&[0x13], Next::NotTls, 1),
+            (&[0x17, 3, 3, 0xff, 0xff], Next::NotTls, 5),
+        ] {
+            let all = [&some[..], behind].concat();
+            at_every_split(&all, |first, rest| {
+                let mut records = Records::default();
+                let (passed, early) = records.pass(first);
+                let (more, last) = match early {
+                    Next::More => records.pass(&[&first[passed..], rest].concat()),
+                    known => (0, known),
+                };
+                assert_eq!((passed + more, last), (all.len() - left, next), "{behind:?}");
+            });
+            fuzz(&all);
+        }
+    }
+}
