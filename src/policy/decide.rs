@@ -28,7 +28,7 @@ use super::response::Judge;
 use super::rules::{Action, Request};
 use super::ruleset::Ruleset;
 use super::trace::{Note, Outcome, Step, Trace, said};
-use super::url::{Urls, normal};
+use super::url::{Said, Urls, normal};
 
 /// What a policy says of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,6 +66,8 @@ pub struct Reach {
     settles: bool,
     /// Where it is connected to is learnt.
     learns: bool,
+    /// The decision is not final: the same request is to be looked at again.
+    unfinished: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -309,13 +311,30 @@ impl Rules {
             trace.note(|| goes(Step::Acl, self.bounds.describe(request)));
         }
         let by_url = self.urls.decide(request);
-        if let Some((Action::Deny, rule)) = by_url {
-            // Also of a host that a rule allows: it is about a part of it.
-            let otherwise = refuse(rule, "a rule refuses this URL");
-            trace.note(|| told(Step::Filter, otherwise, None, normal(request)));
-            return (None, otherwise);
+        // Also of a host that a rule allows: it is about a part of it.
+        match &by_url {
+            Said::Denies(rule, url) => {
+                let otherwise = refuse(*rule, "a rule refuses this URL");
+                trace.note(|| told(Step::Filter, otherwise, None, url.clone()));
+                return (None, otherwise);
+            }
+            Said::TooLong(rule) => {
+                let otherwise = refuse(*rule, "the URL is too long for the rules on URLs");
+                trace.note(|| {
+                    told(Step::Filter, otherwise, None, said::long_url(request.target.len()))
+                });
+                return (None, otherwise);
+            }
+            Said::NotYet(None) => reach.unfinished = true,
+            Said::NotYet(Some(rule)) => {
+                let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
+                reach.unfinished = true;
+                trace.note(|| told(Step::Filter, otherwise, None, normal(request)));
+                return (None, otherwise);
+            }
+            Said::Allows(..) | Said::Nothing => {}
         }
-        if by_url.is_none() && !self.urls.is_empty() {
+        if by_url == Said::Nothing && !self.urls.is_empty() {
             trace.note(|| goes(Step::Filter, self.urls.describe_none(request)));
         }
         let found = self.rules.find(request, unserved);
@@ -331,10 +350,12 @@ impl Rules {
         }
         let Some((_, rule)) = found else {
             trace.note(|| goes(Step::Acl, said::no_rule(self.rules.len())));
-            if let Some((_, rule)) = by_url.filter(|_| !unserved) {
+            if let Said::Allows(rule, url) = by_url
+                && !unserved
+            {
                 // Where it leads is for the guard to say: anybody can write a URL that is allowed.
                 let (rule, otherwise) = (Some(rule), Otherwise::Guard(self.scope));
-                trace.note(|| told(Step::Filter, otherwise, rule, normal(request)));
+                trace.note(|| told(Step::Filter, otherwise, rule, url));
                 return (rule, otherwise);
             }
             return self.without_a_rule(request, unserved, refuse, trace);
@@ -464,6 +485,12 @@ impl Reach {
         self.settles
     }
 
+    /// Whether the same request is to be looked at again, up to [so many](Urls::looks) times: its
+    /// URL could not be judged in the time that a worker has for it. If it never can, the decision holds.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
     /// Whether it is to be learnt where the request is connected to.
     pub fn learns(&self) -> bool {
         self.learns
@@ -474,7 +501,7 @@ impl Reach {
         self.rules = None;
         self.except.clear();
         self.otherwise = Otherwise::default();
-        (self.settles, self.learns) = (false, false);
+        (self.settles, self.learns, self.unfinished) = (false, false, false);
     }
 }
 

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod list;
 pub mod network;
 pub mod origin;
+pub mod patterns;
 pub mod response;
 pub mod rules;
 pub mod ruleset;

@@ -109,6 +109,11 @@ impl Trace for Vec<Note> {
 pub(super) mod said {
     use super::*;
 
+    /// A URL that is too long to be looked at.
+    pub(crate) fn long_url(octets: usize) -> String {
+        format!("a URL of {octets} octets")
+    }
+
     /// Whether a client may come.
     pub(crate) fn client(client: IpAddr, decided: Option<RuleId>, rule: Option<&Rule>) -> String {
         match (decided, rule) {

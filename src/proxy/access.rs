@@ -65,6 +65,9 @@ pub(super) fn pass(
     if let Some(users) = &rules.auth {
         let request = described(head, way, asker.address.ip(), &exchange.destination, "");
         let decision = rules.decide_for_anybody(&request, &mut exchange.reach);
+        if exchange.reach.is_unfinished() && caller.proof.may_look_again(rules.urls.looks()) {
+            return Ok(Some(turn.now));
+        }
         if decision.verdict != Verdict::Allow {
             return follow(decision, head, exchange, turn).map(|()| None);
         }
@@ -74,6 +77,9 @@ pub(super) fn pass(
     }
     let request = described(head, way, asker.address.ip(), &exchange.destination, &exchange.user);
     let decision = rules.decide(&request, &mut exchange.reach);
+    if exchange.reach.is_unfinished() && caller.proof.may_look_again(rules.urls.looks()) {
+        return Ok(Some(turn.now));
+    }
     if way == Way::Connect && rules.read_hellos() {
         exchange.hold = Some(Box::new(Hold::new(asker.listener, asker.address.ip())));
     }

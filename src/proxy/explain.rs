@@ -77,12 +77,20 @@ pub fn explain(
     // Without users nobody is one, whatever a client says.
     let user = asking.user.filter(|_| rules.auth.is_some());
     let request = described(&head, way, asking.client, &destination, user.unwrap_or_default());
-    let (mut notes, mut reach) = (Vec::new(), Reach::default());
-    let decision = match &rules.auth {
-        Some(auth) if !user.is_some_and(|user| auth.has_user(user)) => {
-            rules.decide_unproven(&request, &mut reach, &mut notes)
+    let (mut notes, mut reach) = (Vec::<Note>::new(), Reach::default());
+    let mut looks: u8 = 0;
+    let decision = loop {
+        notes.clear();
+        let decision = match &rules.auth {
+            Some(auth) if !user.is_some_and(|user| auth.has_user(user)) => {
+                rules.decide_unproven(&request, &mut reach, &mut notes)
+            }
+            _ => rules.decide_traced(&request, &mut reach, &mut notes),
+        };
+        looks += 1;
+        if !reach.is_unfinished() || looks >= rules.urls.looks() {
+            break decision;
         }
-        _ => rules.decide_traced(&request, &mut reach, &mut notes),
     };
     let who = Who {
         client: request.client,

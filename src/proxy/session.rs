@@ -274,7 +274,7 @@ impl Session {
                 if let Ok(Wanted::Later(until)) = wanted {
                     exchange.trim(turn);
                     turn.ctx.spares.give(turn.spare, exchange);
-                    return self.hold(until);
+                    return self.hold(until, turn.now);
                 }
                 self.client.buffer.consume(length);
                 self.proof.settle();
@@ -336,11 +336,11 @@ impl Session {
 
     /// The request is not decided yet, or not to go on yet: its head stays where it is, and is looked
     /// at again when somebody wakes the session, or then.
-    fn hold(&mut self, until: Instant) -> Stepped {
+    fn hold(&mut self, until: Instant, now: Instant) -> Stepped {
         if let State::Request { scanned, .. } = &mut self.state {
             *scanned = 0;
         }
-        Stepped::Next(Next::Park(until, None))
+        Stepped::Next(if until <= now { Next::Yield } else { Next::Park(until, None) })
     }
 
     /// The client speaks something else: it is told so in its own protocol, as far as that goes.

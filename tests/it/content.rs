@@ -8,7 +8,7 @@ use threadgate::config::access::AccessOptions;
 
 use crate::peers::{End, Moment, Peer, Response, is_whole_chunked, pattern};
 use crate::programs::{Nginx, clean, logged, logging_proxy, run, tool};
-use crate::proxies::{OK, get_request, proxy_with};
+use crate::proxies::{OK, get_request, proxy_with, proxy_with_one_worker};
 use crate::servers::{Origin, Untouched};
 
 fn proxy(access: &AccessOptions) -> Server {
@@ -77,6 +77,17 @@ fn a_url_is_refused_in_every_spelling_and_the_connection_stays() {
         ("/%61%64s/x", "--deny-url:1"),
         ("/x/../ads/", "--deny-url:1"),
         ("/x/%2e%2e/ads/", "--deny-url:1"),
+        ("//ads/x", "--deny-url:1"),
+        ("/x/..//ads/x", "--deny-url:1"),
+        ("/ads%2fx", "--deny-url:1"),
+        ("/%2fads/x", "--deny-url:1"),
+        ("/x/%2e%2e%2fads/x", "--deny-url:1"),
+        ("/%252fads%252fx", "--deny-url:1"),
+        ("/ads;v=1/x", "--deny-url:1"),
+        ("/x/..;/ads/x", "--deny-url:1"),
+        ("/ads\\x", "--deny-url:1"),
+        ("/%5cads%5Cx", "--deny-url:1"),
+        ("/setup%2eexe%3fx", "--deny-url:2"),
         ("/setup.exe", "--deny-url:2"),
         ("/setup.exe?x", "--deny-url:2"),
         ("/café", "--deny-url:3"),
@@ -86,6 +97,33 @@ fn a_url_is_refused_in_every_spelling_and_the_connection_stays() {
     }
     let origin = once(OK);
     assert_eq!(ask(&mut client, origin.addr, "/ads/good").status, 200);
+    origin.join();
+}
+
+#[test]
+fn a_url_that_is_too_long_or_too_hard_to_be_judged_is_refused_and_holds_no_worker() {
+    let untouched = Untouched::new();
+    let to = untouched.addr;
+    let proxy = proxy_with_one_worker(|options| {
+        let deny_url = words(&["/ads/", "[ab]*a[ab]{2000}z"]);
+        let access = AccessOptions { deny_url, ..AccessOptions::default() };
+        options.access = access.build(None).unwrap();
+        options.max_head_octets = 1 << 20;
+    });
+    let mut client = Peer::connect(proxy.addr());
+    // Each octet needs another state of the automaton.
+    let hard: String = (0..7_000_u32).map(|i| if i * i % 7 < 3 { 'a' } else { 'b' }).collect();
+    for (path, rule) in [
+        (format!("/{hard}"), "--deny-url:1"),
+        (format!("/{}", "x".repeat(8 * 1024)), "--deny-url:1"),
+        (format!("/{}", "a%2f//;".repeat(100_000)), "--deny-url:1"),
+        (format!("/ads/{hard}"), "--deny-url:1"),
+    ] {
+        refused(&ask(&mut client, to, &path), 403, rule);
+    }
+    let origin = once(OK);
+    let path = format!("/{}", "x/".repeat(4_000));
+    assert_eq!(ask(&mut client, origin.addr, &path).status, 200);
     origin.join();
 }
 
