@@ -184,7 +184,7 @@ Access:
       --connect-ports LIST          ports that CONNECT may go to: 443,8000-8999
                                     (default: all)
       --methods LIST                methods that requests may have: GET,HEAD,CONNECT
-                                    (default: all)
+                                    (default: all); without CONNECT there are no tunnels
       --schemes LIST                how requests may go, of http,ws,connect
                                     (default: all)
       --block-list FILE             refuse requests to the domains in FILE and all below

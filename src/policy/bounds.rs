@@ -47,6 +47,15 @@ impl Bounds {
         {
             return Some((*rule, "requests of this method are not allowed"));
         }
+        // Who allows no CONNECT wants no tunnels. Who names `ws` wants those.
+        let ws_is_named = self.schemes.as_ref().is_some_and(|(_, ways)| ways.contains(&Way::Ws));
+        if let Some((rule, methods)) = &self.methods
+            && request.way == Way::Ws
+            && !ws_is_named
+            && !methods.iter().any(|method| **method == *"CONNECT")
+        {
+            return Some((*rule, "without CONNECT no request may become a tunnel"));
+        }
         if let Some((rule, schemes)) = &self.schemes
             && !schemes.contains(&request.way)
         {
@@ -106,5 +115,28 @@ mod tests {
             assert_eq!(Bounds::default().refuse(&request(method, way, port)), None);
         }
         assert!(Bounds::default().are_none() && !bounds.are_none());
+    }
+
+    #[test]
+    fn where_connect_is_no_method_an_upgrade_is_no_way_to_a_tunnel_unless_it_is_named() {
+        let rule = |line| RuleId { source: 7, line };
+        for (methods, schemes, refused) in [
+            (Some(&["GET"][..]), None, Some(2)),
+            (Some(&["GET", "connect"]), None, Some(2)),
+            (Some(&["GET", "CONNECT"]), None, None),
+            (Some(&["GET"]), Some(&[Way::Http, Way::Ws][..]), None),
+            (Some(&["GET"]), Some(&[Way::Http]), Some(2)),
+            (None, None, None),
+            (None, Some(&[Way::Http]), Some(3)),
+        ] {
+            let bounds = Bounds {
+                connect_ports: None,
+                methods: methods.map(|all| (rule(2), all.iter().map(|m| (*m).into()).collect())),
+                schemes: schemes.map(|ways| (rule(3), ways.to_vec())),
+            };
+            let found = bounds.refuse(&request("GET", Way::Ws, 80)).map(|(rule, _)| rule.line);
+            assert_eq!(found, refused, "{methods:?} {schemes:?}");
+            assert_eq!(bounds.refuse(&request("GET", Way::Http, 80)), None);
+        }
     }
 }

@@ -134,6 +134,13 @@ impl Destination {
         matches!(&self.what, What::Network(network) if has(network, ip)) && self.has_port(port)
     }
 
+    /// Whether a connection to this address may lead into its network, inside IPv6: what a rule that refuses
+    /// is about as well.
+    pub fn may_have_address(&self, ip: IpAddr, port: u16) -> bool {
+        matches!(&self.what, What::Network(network) if has(network, ip) || network.may_contain(ip))
+            && self.has_port(port)
+    }
+
     /// Whether its pattern is one of this address as it is written, such as `*`.
     pub fn matches_literal(&self, ip: IpAddr, port: u16) -> bool {
         let written = || ip.to_canonical().to_string();

@@ -8,6 +8,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::network::inside;
+
 /// What a listener allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
@@ -86,23 +88,17 @@ fn special_v4(ip: Ipv4Addr) -> Option<&'static str> {
 }
 
 fn special_v6(ip: Ipv6Addr) -> Option<&'static str> {
-    let segments = ip.segments();
-    let v4 = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        Ipv4Addr::new(a, b, c, d)
-    };
-    Some(match segments {
+    let v4 = inside(ip.into()).next().and_then(special_v4);
+    Some(match ip.segments() {
         _ if ip.is_unspecified() => "the destination is an unspecified address",
         _ if ip.is_loopback() => "the destination is a loopback address",
         _ if ip.is_unique_local() => "the destination is a private address",
         _ if ip.is_unicast_link_local() => "the destination is a link-local address",
         _ if ip.is_multicast() => "the destination is a multicast address",
         // IPv4 inside IPv6 reaches that IPv4 address through a translator or a relay.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => return special_v4(v4(high, low)),
-        [0x2002, high, low, ..] => return special_v4(v4(high, low)),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x2002, ..] => return v4,
         // Nobody has to know this old form any more (RFC 4291 §2.5.5.1).
-        [0, 0, 0, 0, 0, 0, high, low] => special_v4(v4(high, low)).unwrap_or(RESERVED),
+        [0, 0, 0, 0, 0, 0, ..] => v4.unwrap_or(RESERVED),
         [0x2001, 0, ..] => "the destination is in a tunnelling range",
         // Protocol assignments and documentation.
         [0x2001, 1..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => RESERVED,

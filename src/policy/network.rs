@@ -1,7 +1,7 @@
 //! Networks of addresses, IPv4 in IPv6 clothes being IPv4.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -53,6 +53,40 @@ impl Network {
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.contains(&ip.to_canonical())
     }
+
+    /// Whether the address, or one that it may lead to, is in it: what a rule that refuses is about. One
+    /// that allows is about the address itself, for who answers behind a translator is not known.
+    pub fn may_contain(&self, ip: IpAddr) -> bool {
+        self.contains(ip) || inside(ip).any(|v4| self.contains(v4.into()))
+    }
+}
+
+/// The IPv4 addresses that may be meant by an IPv6 address which leads to IPv4 through a translator or a
+/// relay: one, but for translation in a network of one's own (RFC 8215), whose prefix may have any of
+/// the lengths of RFC 6052. An IPv4-mapped address is IPv4 itself, and has none inside.
+pub fn inside(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
+    let IpAddr::V6(v6) = ip.to_canonical() else { return [None; 4].into_iter().flatten() };
+    let octets = v6.octets();
+    let at = |places: [usize; 4]| {
+        let [a, b, c, d] = places.map(|place| octets.get(place).copied().unwrap_or_default());
+        Some(Ipv4Addr::new(a, b, c, d))
+    };
+    let last = at([12, 13, 14, 15]);
+    match v6.segments() {
+        // NAT64 (RFC 6052).
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => [last, None, None, None],
+        // The octet in between is zero (RFC 6052 §2.2).
+        [0x64, 0xff9b, 1, ..] => [at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), last],
+        // 6to4 (RFC 3056).
+        [0x2002, ..] => [at([2, 3, 4, 5]), None, None, None],
+        // An old form (RFC 4291 §2.5.5.1).
+        [0, 0, 0, 0, 0, 0, ..] if !v6.is_unspecified() && !v6.is_loopback() => {
+            [last, None, None, None]
+        }
+        _ => [None; 4],
+    }
+    .into_iter()
+    .flatten()
 }
 
 impl fmt::Display for Network {
@@ -87,6 +121,46 @@ mod tests {
         assert!(Network::parse("10.0.0.1/8").unwrap_err().contains("10.0.0.0/8 is the network"));
         for wrong in ["", "10.0.0", "10.0.0.0/33", "example.com", "10.0.0.0/-1"] {
             assert!(Network::parse(wrong).unwrap_err().contains("is not a network"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_refuses_a_network_sees_its_addresses_inside_ipv6() {
+        let ten = Network::parse("10.0.0.0/8").unwrap();
+        for (address, is_meant) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("64:ff9b::10.1.2.3", true),
+            ("64:ff9b::a01:203", true),
+            ("2002:a01:203::1", true),
+            ("2002:a01:203:ffff:1:2:3:4", true),
+            ("::10.1.2.3", true),
+            // Prefixes of 48, 56, 64 and 96 bits.
+            ("64:ff9b:1:a01:2:300::", true),
+            ("64:ff9b:1:ff0a:1:203::", true),
+            ("64:ff9b:1:ffff:a:102:300::", true),
+            ("64:ff9b:1:ffff:ffff:ffff:a01:203", true),
+            ("11.1.2.3", false),
+            ("64:ff9b::11.1.2.3", false),
+            ("64:ff9b:0:0:0:1:a01:203", false),
+            ("64:ff9b:2::10.1.2.3", false),
+            ("64:ff9b:1:b01:2:300::", false),
+            ("2002:b01:203::a01:203", false),
+            ("2003:a01:203::1", false),
+            ("::11.1.2.3", false),
+            ("::ffff:0:10.1.2.3", false),
+            ("2001:db8::10.1.2.3", false),
+            ("::", false),
+            ("::1", false),
+        ] {
+            let ip = address.parse().unwrap();
+            assert_eq!(ten.may_contain(ip), is_meant, "{address}");
+            let itself = ["10.1.2.3", "::ffff:10.1.2.3"].contains(&address);
+            assert_eq!(ten.contains(ip), itself, "{address}");
+        }
+        let all = Network::parse("0.0.0.0/0").unwrap();
+        for address in ["::", "::1", "2001:db8::1", "fe80::1", "2001:0:a01:203::1"] {
+            assert!(!all.may_contain(address.parse().unwrap()), "{address}");
         }
     }
 }

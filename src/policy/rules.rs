@@ -146,7 +146,28 @@ impl Rule {
     fn has_destination(&self, destination: &Destination, request: &Request<'_>) -> bool {
         let denied = request.ip.filter(|_| self.action == Action::Deny);
         destination.has_host(request.host, request.ip, request.port)
-            || denied.is_some_and(|ip| destination.matches_literal(ip, request.port))
+            || denied.is_some_and(|ip| {
+                destination.matches_literal(ip, request.port)
+                    || destination.may_have_address(ip, request.port)
+            })
+    }
+
+    /// Whether it is about connections to this address, by address.
+    pub fn has_address(&self, ip: IpAddr, port: u16) -> bool {
+        let has = |destination: &Destination| match self.action {
+            Action::Allow => destination.has_address(ip, port),
+            Action::Deny => destination.may_have_address(ip, port),
+        };
+        self.destinations.iter().any(has)
+    }
+
+    /// Whether a client at this address is in one of its networks.
+    pub fn has_client(&self, client: IpAddr) -> bool {
+        let has = |network: &Network| match self.action {
+            Action::Allow => network.contains(client),
+            Action::Deny => network.may_contain(client),
+        };
+        self.clients.iter().any(has)
     }
 
     /// Whether it is not for every request to its destinations.
@@ -191,7 +212,7 @@ impl Rule {
         fn any<T>(all: &[T], has: impl Fn(&T) -> bool) -> bool {
             all.is_empty() || all.iter().any(has)
         }
-        any(&self.clients, |network| network.contains(request.client))
+        (self.clients.is_empty() || self.has_client(request.client))
             && any(&self.ports, |ports| ports.contains(&request.port))
             && any(&self.methods, |method| **method == *request.method)
             && any(&self.ways, |way| *way == request.way || self.is_refused_too(*way, request.way))

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::destination::{Key, meaning};
+use super::network::inside;
 use super::rules::{Request, Rule};
 
 /// Rules in their order.
@@ -88,9 +89,8 @@ impl Ruleset {
         if self.is_empty() {
             return None;
         }
-        let has = |rule: &Rule| rule.clients.iter().any(|network| network.contains(client));
-        let mut first = self.first(has);
-        self.clients.each(client, |rules| first.look(rules));
+        let mut first = self.first(|rule| rule.has_client(client));
+        self.clients.each_meant(client, |rules| first.look(rules));
         first.found()
     }
 
@@ -122,7 +122,7 @@ impl Ruleset {
 
     /// The first before `until`, but none of `except`, that judges this address.
     pub fn find_address(&self, ip: IpAddr, port: u16, until: u32, except: &[u32]) -> Option<&Rule> {
-        let has = |rule: &Rule| rule.destinations.iter().any(|d| d.has_address(ip, port));
+        let has = |rule: &Rule| rule.has_address(ip, port);
         let mut first = First { best: until, ..self.first(has) };
         self.each_network(ip, |rules| first.look_but(rules, except));
         first.found()
@@ -130,7 +130,7 @@ impl Ruleset {
 
     /// Gives the rules on networks that a destination is in.
     fn each_network(&self, ip: IpAddr, mut f: impl FnMut(&[u32])) {
-        self.networks.each(ip, &mut f);
+        self.networks.each_meant(ip, &mut f);
         if let Some(ip) = meaning(ip) {
             self.networks.each(ip, f);
         }
@@ -257,6 +257,12 @@ impl Networks {
             lengths.push(net.prefix_len());
         }
         self.table.add(hash_address(net.addr(), net.prefix_len()), number);
+    }
+
+    /// Gives the rules under each network that an address is in, or an IPv4 address inside it.
+    fn each_meant(&self, ip: IpAddr, mut f: impl FnMut(&[u32])) {
+        self.each(ip, &mut f);
+        inside(ip).for_each(|v4| self.each(v4.into(), &mut f));
     }
 
     /// Gives the rules under each network that an address is in.

@@ -147,6 +147,53 @@ fn what_is_beyond_a_bound_is_refused_whatever_allows_it() {
 }
 
 #[test]
+fn a_refused_network_is_refused_inside_ipv6_and_an_allowed_one_is_not_allowed_there() {
+    let proxy = Binary::start(&["--deny=10.0.0.0/8", "--allow=192.0.2.0/24", "--policy=enforce"]);
+    for (host, rule) in [
+        ("10.0.0.1", "--deny:1"),
+        ("[::ffff:10.0.0.1]", "--deny:1"),
+        ("[64:ff9b::10.0.0.1]", "--deny:1"),
+        ("[64:ff9b:1:a00:0:100::]", "--deny:1"),
+        ("[64:ff9b:1::10.0.0.1]", "--deny:1"),
+        ("[2002:a00:1::]", "--deny:1"),
+        ("[::10.0.0.1]", "--deny:1"),
+        ("[64:ff9b::192.0.2.1]", "default"),
+        ("[2002:c000:201::]", "default"),
+    ] {
+        let refused = once(proxy.addr, &format!("http://{host}/"));
+        assert_eq!((refused.status, refused.rule()), (403, Some(rule)), "{host}");
+    }
+    // By the address that a name leads to.
+    let rules = ["--deny=10.0.0.0/8", "--resolve=nat64.example:[64:ff9b::a00:1]"];
+    let proxy = Binary::start(&[&rules[..], &["--resolve=6to4.example:[2002:a00:1::1]"]].concat());
+    for name in ["nat64.example", "6to4.example"] {
+        let refused = once(proxy.addr, &format!("http://{name}/"));
+        assert_eq!((refused.status, refused.rule()), (403, Some("--deny:1")), "{name}");
+    }
+}
+
+#[test]
+fn without_connect_an_upgrade_is_refused_unless_the_schemes_name_it() {
+    let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+    let untouched = Untouched::new();
+    let ask = |proxy: &Binary, to: SocketAddr| {
+        let mut client = Peer::connect(proxy.addr);
+        client.send(format!("GET http://{to}/ HTTP/1.1\r\nHost: {to}\r\n{upgrade}\r\n"));
+        client.read_response()
+    };
+    let refused = ask(&Binary::start(&["--methods=GET,POST"]), untouched.addr);
+    assert_eq!((refused.status, refused.rule()), (403, Some("--methods")));
+    for rules in [&["--methods=GET,CONNECT"][..], &["--methods=GET", "--schemes=http,ws"]] {
+        let origin = Origin::script(1, |peer| {
+            peer.read_head();
+            peer.send(OK);
+        });
+        assert_eq!(ask(&Binary::start(rules), origin.addr).status, 200, "{rules:?}");
+        origin.join();
+    }
+}
+
+#[test]
 fn a_wrong_bound_is_a_usage_error_that_says_what_to_give() {
     for (option, says) in [
         ("--connect-ports=https", "'https' is neither a port nor a range of them; give 443"),
