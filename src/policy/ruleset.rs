@@ -380,6 +380,28 @@ mod tests {
         "*",
     ];
 
+    #[test]
+    fn a_refused_client_is_refused_inside_ipv6_and_an_allowed_one_is_not_allowed_there() {
+        for (action, client, is_found) in [
+            (Action::Deny, "10.0.0.1", true),
+            (Action::Deny, "::ffff:10.0.0.1", true),
+            (Action::Deny, "64:ff9b::10.0.0.1", true),
+            (Action::Deny, "2002:a00:1::9", true),
+            (Action::Deny, "::10.0.0.1", true),
+            (Action::Deny, "64:ff9b::11.0.0.1", false),
+            (Action::Allow, "10.0.0.1", true),
+            (Action::Allow, "64:ff9b::10.0.0.1", false),
+            (Action::Allow, "2002:a00:1::9", false),
+        ] {
+            let mut rule = Rule::new(RuleId { source: 9, line: 1 }, action);
+            rule.clients.push(Network::parse("10.0.0.0/8").unwrap());
+            rule.admission = true;
+            let set = Ruleset::new(vec![rule]);
+            let found = set.find_client(client.parse().unwrap()).is_some();
+            assert_eq!(found, is_found, "{action:?} {client}");
+        }
+    }
+
     fn rule() -> impl Strategy<Value = (Vec<usize>, Option<&'static str>, bool, bool)> {
         let destinations = prop::collection::vec(0..DESTINATIONS.len(), 0..3);
         let method = prop::option::of(prop::sample::select(vec!["GET", "POST"]));
