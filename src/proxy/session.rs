@@ -398,6 +398,9 @@ impl Session {
         exchange.close |= !exchange.facts.persistent
             || !exchange.request_is_clear()
             || error.side() == Side::Client
+            // A client may send what is meant for the tunnel without waiting for the answer. Those
+            // octets must not be read as a request (RFC 9931).
+            || exchange.facts.method == Method::Connect
             || (self.client.ended && self.client.buffer.is_empty())
             || turn.ctx.is_draining();
         let rules = turn.policy.of(self.asker.listener);

@@ -239,8 +239,9 @@ fn a_refused_request_gets_what_is_asked_for_and_keeps_its_connection() {
         if status == 302 {
             assert_eq!(ask(&mut client, "http://Blocked.example:8080/").status, 403);
         }
-        client.send("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n");
-        assert_eq!(client.read_response().status, 403, "{option}");
+        let mut tunnel = Peer::connect(proxy.addr);
+        tunnel.send("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert_eq!(tunnel.read_response().status, 403, "{option}");
         client.send("GET ftp://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n");
         assert_eq!(client.read_response().status, 501, "{option}");
     }

@@ -155,7 +155,10 @@ fn a_tunnel_needs_proof_as_well() {
         client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n{lines}\r\n", echo.addr));
     };
     connect(&mut client, "");
-    assert_eq!(client.read_response().status, 407);
+    let refused = client.read_response();
+    assert_eq!((refused.status, refused.field("connection")), (407, Some("close")));
+    client.expect_eof();
+    let mut client = Peer::connect(proxy.addr());
     connect(&mut client, &proof("jürgen", "päß wörd€"));
     let opened = client.read_head();
     assert!(opened.starts_with("HTTP/1.1 200 "), "{opened}");

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
+use crate::hostile::DropsSyns;
 use crate::peers::{End, Moment, Peer, eventually_eq, field, pattern};
-use crate::proxies::{Names, OK, get_request, proxy, proxy_with, proxy_with_names};
+use crate::proxies::{Binary, Names, OK, get_request, proxy, proxy_with, proxy_with_names};
 use crate::servers::{Origin, RefusedPort, Untouched, listen_v6};
 
 /// A tunnel to `authority` through the proxy at `proxy`, its 200 read.
@@ -292,20 +294,95 @@ fn a_refused_connection_is_a_502_that_says_so() {
     assert!(!response.content.is_empty());
 }
 
+/// Proxies that refuse a CONNECT to the authority beside them, each with another status.
+fn refusing() -> Vec<(u16, Binary, String, &'static str)> {
+    let open = |args: &[&str]| Binary::start(args);
+    let to = |authority: &str| authority.to_owned();
+    vec![
+        (400, open(&[]), to("a.example"), ""),
+        (403, open(&["--deny=a.example"]), to("a.example:443"), ""),
+        (403, open(&["--deny=a.example", "--deny-with=204"]), to("a.example:443"), ""),
+        (403, open(&["--connect-ports=443"]), to("127.0.0.1:9"), ""),
+        (403, open(&["--methods=GET"]), to("127.0.0.1:9"), ""),
+        (407, open(&["--auth=alice:secret"]), to("127.0.0.1:9"), ""),
+        (
+            407,
+            open(&["--auth=alice:secret"]),
+            to("127.0.0.1:9"),
+            "Proxy-Authorization: Basic eDp4\r\n",
+        ),
+        (502, open(&["--resolve=a.example:127.0.0.1"]), to("a.example:1"), ""),
+        (508, open(&[]), to("PROXY"), ""),
+    ]
+}
+
 #[test]
-fn octets_behind_a_refused_connect_are_not_run_as_a_request() {
-    let refused = RefusedPort::new();
+fn a_refused_connect_ends_its_connection_and_nothing_behind_it_runs() {
     let untouched = Untouched::new();
-    let proxy = proxy();
+    for (status, proxy, authority, fields) in refusing() {
+        let authority = authority.replace("PROXY", &proxy.addr.to_string());
+        for version in ["1.1", "1.0"] {
+            let keep = if version == "1.0" { "Connection: keep-alive\r\n" } else { "" };
+            let connect =
+                format!("CONNECT {authority} HTTP/{version}\r\nHost: a\r\n{keep}{fields}\r\n");
+            let inside = get_request(untouched.addr, "/smuggled");
+            // In the same segment, and when the refusal was read.
+            for behind in [&inside, ""] {
+                let mut client = Peer::connect(proxy.addr);
+                client.send(format!("{connect}{behind}"));
+                let response = client.read_response();
+                assert_eq!(response.status, status, "{connect}");
+                assert_eq!(response.field("connection"), Some("close"), "{connect}");
+                // It is the proxy that ends it; what comes meanwhile is thrown away.
+                let _ = client.try_send(&inside);
+                client.expect_eof();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_answer_to_a_refused_connect_arrives_whatever_was_sent_behind_it() {
+    let proxy = Binary::start(&["--deny=a.example"]);
+    let mut client = Peer::connect(proxy.addr);
+    // More than the proxy reads ahead: closing with it unread would reset the connection.
+    client.send("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n");
+    client.send(pattern(500_000));
+    let response = client.read_response();
+    assert_eq!(response.status, 403);
+    assert!(response.text().ends_with('\n'), "{}", response.text());
+    client.expect_eof();
+}
+
+#[test]
+fn a_connect_refused_for_the_number_of_requests_ends_its_connection_too() {
+    let untouched = Untouched::new();
+    let proxy = Binary::start(&["--limit-requests=1/m"]);
+    let connect = "CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n";
+    let refused = |proxy: &Binary| {
+        let mut client = Peer::connect(proxy.addr);
+        client.send(format!("{connect}{}", get_request(untouched.addr, "/smuggled")));
+        let status = client.read_response().status;
+        client.expect_eof();
+        status
+    };
+    let statuses: Vec<u16> = (0..100).map(|_| refused(&proxy)).take_while(|s| *s != 429).collect();
+    assert!(statuses.len() < 100, "none was refused for their number");
+}
+
+#[test]
+fn octets_behind_a_connect_that_nobody_answers_are_not_run_as_a_request() {
+    let hole = DropsSyns::new();
+    let untouched = Untouched::new();
+    let proxy = proxy_with(|options| options.timeouts.connect = Duration::from_millis(200));
     let mut client = Peer::connect(proxy.addr());
-    // They were meant for the tunnel's other end.
     client.send(format!(
         "CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n{1}",
-        refused.addr,
+        hole.addr,
         get_request(untouched.addr, "/smuggled")
     ));
-    assert_eq!(client.read_response().status, 502);
-    client.expect_end();
+    assert_eq!(client.read_response().status, 504);
+    client.expect_eof();
 }
 
 #[test]

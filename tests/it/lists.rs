@@ -78,7 +78,7 @@ fn a_listed_name_is_refused_however_it_is_spelled_and_the_rest_is_not() {
         let refused = ask(&mut client, "GET", &format!("http://{host}/x"));
         assert_eq!((refused.status, refused.rule()), (403, Some(&*rule)), "{host}");
         let with_port = if host.ends_with("8443") { host } else { &format!("{host}:443") };
-        let refused = ask(&mut client, "CONNECT", with_port);
+        let refused = ask(&mut Peer::connect(proxy.addr), "CONNECT", with_port);
         assert_eq!((refused.status, refused.rule()), (403, Some(&*rule)), "CONNECT {host}");
         assert!(refused.field("x-threadgate-reason").unwrap().ends_with("is on a block list"));
     }

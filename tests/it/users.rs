@@ -201,7 +201,7 @@ fn curl_proves_whom_it_is_with_every_odd_character() {
 }
 
 #[test]
-fn curl_that_asks_first_answers_on_the_same_connection() {
+fn curl_that_asks_first_answers_on_the_same_connection_and_for_a_tunnel_on_a_new_one() {
     let proxy = logging_proxy(&["--auth", "alice:secret"]);
     let (Some(nginx), Some(mut asks)) = (Nginx::start(), curl(&proxy, Some("alice:secret"))) else {
         return;
@@ -214,7 +214,7 @@ fn curl_that_asks_first_answers_on_the_same_connection() {
     assert_eq!(lines[0]["client"], lines[1]["client"]);
     let mut asks = curl(&proxy, Some("alice:secret")).unwrap();
     asks.arg("--proxy-anyauth").args(CODE).args(["--cacert", nginx.ca.to_str().unwrap()]);
-    assert_eq!(text(asks.arg(nginx.tls_url())), "200 200 1");
+    assert_eq!(text(asks.arg(nginx.tls_url())), "200 200 2", "the first was closed");
 }
 
 #[test]
