@@ -41,6 +41,7 @@ use super::flow::{Coding, End, Flow};
 use super::hold::Hold;
 use super::limits::Limited;
 use super::noted::{Noted, heads_octets};
+use super::pinned::Pinned;
 use super::request::{Asker, Service};
 
 /// Tag of the client's socket.
@@ -97,6 +98,8 @@ pub struct ClientSide<'s> {
     pub waker: &'s Arc<dyn Wake>,
     /// Who it is.
     pub asker: &'s Asker,
+    /// The upstream connection that it has logged in on, while no exchange has it.
+    pub pinned: &'s mut Option<Box<Pinned>>,
 }
 
 impl ClientSide<'_> {
@@ -162,6 +165,8 @@ pub struct Exchange {
     /// The response announced content that must not follow. Some servers send it all the same, and
     /// behind the head: the next response on the connection might be that.
     pub(super) withholds: bool,
+    /// The upstream's connection is this client's alone, because it logs in on it.
+    pub(super) bound: bool,
     /// The final response's head was staged: a reply of ours can no longer take its place.
     pub(super) begun: bool,
     /// How many octets to the client there were, sent or staged, before the final response's head,
@@ -301,8 +306,12 @@ impl Exchange {
     }
 
     /// Finds a connection for the request.
-    fn go(&mut self, client: &ClientSide<'_>, turn: &mut Turn<'_>) {
-        if self.facts.method == Method::Connect || !self.take_kept(client, turn) {
+    fn go(&mut self, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
+        if client.pinned.is_some() && self.take_pinned(client, turn) {
+            return;
+        }
+        // A login begins on a connection that nobody has used.
+        if self.facts.method == Method::Connect || self.bound || !self.take_kept(client, turn) {
             self.find(turn);
         }
     }

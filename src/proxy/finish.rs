@@ -12,11 +12,18 @@ use crate::wire::{Repair, Repairs};
 
 use super::Turn;
 use super::exchange::Exchange;
+use super::pinned::Pinned;
 use super::request::Service;
 
 impl Exchange {
-    /// The end: counters and log are told, and the connection goes back to the pool if it can.
-    pub fn finish(&mut self, address: SocketAddr, waker: &Arc<dyn Wake>, turn: &mut Turn<'_>) {
+    /// The end: counters and log are told, and the connection goes back to the pool if it can. Answers
+    /// one that is its client's alone instead.
+    pub fn finish(
+        &mut self,
+        address: SocketAddr,
+        waker: &Arc<dyn Wake>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Box<Pinned>> {
         let now = turn.clock();
         let repairs = self.repairs.union(self.response.repairs());
         if !repairs.is_empty() {
@@ -28,12 +35,13 @@ impl Exchange {
                 self.tell(address, now, turn);
             }
         }
-        self.keep(waker, turn);
+        let pinned = self.keep(waker, turn);
         if self.service == Service::Proxy
             && let Some(quota) = &turn.ctx.quota
         {
             quota.spend();
         }
+        pinned
     }
 
     /// Counts what was mended in the response, and says it to whoever looks for it.

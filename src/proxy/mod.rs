@@ -21,6 +21,7 @@ mod limits;
 mod lines;
 pub mod noted;
 pub mod own;
+pub mod pinned;
 mod relay;
 pub mod reply;
 pub mod request;

@@ -322,6 +322,7 @@ impl Exchange {
             self.status = head.status;
             self.upstream_persists = head.persistent() && self.repairs.is_empty();
             self.withholds = head.withholds_content();
+            self.bound |= head.binds_connection();
             let sent = self.response.sent();
             self.heads = sent + self.to_client.len() as u64;
             self.response = flow;

@@ -144,6 +144,7 @@ pub fn prepare(
             let (way, offer) = aim(&head, &mut exchange.destination)?;
             check_loop(&head, turn)?;
             exchange.offer = offer;
+            exchange.bound = head.logs_connection_in();
             if let Some(until) = access::pass(&head, way, &mut caller, exchange, turn)? {
                 return Ok(Wanted::Later(until));
             }

@@ -19,6 +19,7 @@ use crate::wire::head::HeadScan;
 use super::Turn;
 use super::exchange::{ClientSide, Exchange, SECOND, UPSTREAM, Upstream};
 use super::flow::Flow;
+use super::pinned::Pinned;
 
 /// As the former owner of a connection: the second of two attempts won under its own tag, and an edge
 /// of it may still have been on its way then.
@@ -48,9 +49,14 @@ impl Exchange {
         true
     }
 
-    /// The exchange is over: its connection is kept if it can be.
-    pub(super) fn keep(&mut self, waker: &Arc<dyn Wake>, turn: &mut Turn<'_>) {
-        let Some(Upstream { mut end, address, lease, .. }) = self.upstream.take() else { return };
+    /// The exchange is over: its connection is kept if it can be. Answers the one that is the client's
+    /// alone.
+    pub(super) fn keep(
+        &mut self,
+        waker: &Arc<dyn Wake>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Box<Pinned>> {
+        let Upstream { mut end, address, lease, .. } = self.upstream.take()?;
         // Octets past the end of a response would answer the next request.
         // After a receive that filled its buffer only the socket knows whether there are more.
         let clean = end.buffer.is_empty()
@@ -59,13 +65,19 @@ impl Exchange {
         let whole = self.request.is_clear() && self.to_upstream.is_empty() && !self.upload_broken;
         turn.buffers.discard(&mut end.buffer);
         let mended = !self.response.repairs().is_empty();
-        let persists = self.upstream_persists && !self.withholds && !mended;
+        // What follows on the client's own connection could only be its own.
+        let persists = self.upstream_persists && (!self.withholds || self.bound) && !mended;
         let usable = clean && whole && persists && !self.is_tunnel();
-        if usable && self.failure.is_none() {
-            let former = former(waker);
-            let kept = Kept { stream: end.stream, address, lease };
-            turn.ctx.pool.put(&self.destination.authority, kept, former, turn.now);
+        if !usable || self.failure.is_some() {
+            return None;
         }
+        let kept = Kept { stream: end.stream, address, lease };
+        let to = &self.destination.authority;
+        if self.bound {
+            return Some(Pinned::new(kept, to, &self.user));
+        }
+        turn.ctx.pool.put(to, kept, former(waker), turn.now);
+        None
     }
 
     /// Whether a request that failed goes out once more.

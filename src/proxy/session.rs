@@ -34,6 +34,7 @@ use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
 use super::flow::End;
 use super::foreign::foreign;
 use super::limits::Limited;
+use super::pinned::Pinned;
 use super::request::{Asker, Service, Wanted, connection, prepare, refused};
 use super::waiting::Waiting;
 use super::{Turn, reply};
@@ -101,6 +102,8 @@ pub struct Session {
     left: Option<(Instant, u32)>,
     /// What limits count of it, if there are any.
     line: Option<Arc<Line>>,
+    /// An upstream connection that the client has logged in on.
+    pinned: Option<Box<Pinned>>,
     _permit: Permit,
 }
 
@@ -135,6 +138,7 @@ impl Session {
             waiting: Waiting::new(),
             left: None,
             line: None,
+            pinned: None,
             _permit: permit,
         }
     }
@@ -158,6 +162,9 @@ impl Session {
         {
             habit.pays = turn.now.saturating_duration_since(since) < WORTH_PATIENCE;
             habit.short = if habit.pays { habit.short.saturating_add(1) } else { 0 };
+        }
+        if self.pinned.as_ref().is_some_and(|pinned| pinned.is_over()) {
+            self.pinned = None;
         }
         loop {
             let stepped = match &self.state {
@@ -296,7 +303,8 @@ impl Session {
             Service::Admin => c.admin_requests += 1,
         });
         let asker = &self.asker;
-        let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
+        let pinned = &mut self.pinned;
+        let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker, pinned };
         let refused = match wanted {
             // Is not answered for what is to be replied to.
             Ok(Wanted::Later(_)) => None,
@@ -363,7 +371,8 @@ impl Session {
     fn exchange(&mut self, turn: &mut Turn<'_>) -> Stepped {
         let State::Exchange(exchange) = &mut self.state else { return Stepped::Again };
         let asker = &self.asker;
-        let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
+        let pinned = &mut self.pinned;
+        let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker, pinned };
         match exchange.advance(&mut client, turn) {
             Ok(Progress::Wait(expected)) => {
                 let until = exchange.deadline(self.deadline);
@@ -442,7 +451,7 @@ impl Session {
         // The rest of a request is never read as another one.
         let close = exchange.close || !exchange.request_is_clear() || turn.ctx.is_draining();
         self.open = false;
-        exchange.finish(self.asker.address, &self.waker, turn);
+        let pinned = exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
         turn.ctx.spares.give(turn.spare, exchange);
         self.client.lift_limit();
@@ -460,6 +469,10 @@ impl Session {
                 self.begin_linger(turn)
             };
         }
+        // Kept across a reply of ours, which went out on no connection.
+        if pinned.is_some() {
+            self.pinned = pinned;
+        }
         self.deadline = turn.now + turn.ctx.timeouts.idle;
         // One exchange a turn.
         if !self.client.buffer.is_empty() {
@@ -473,6 +486,7 @@ impl Session {
             return Stepped::Next(Next::Close);
         }
         self.client.buffer.consume(self.client.buffer.len());
+        self.pinned = None;
         self.deadline = turn.now + LINGER_TIME;
         self.state = State::Linger { left: LINGER_OCTETS };
         Stepped::Again

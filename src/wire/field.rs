@@ -13,6 +13,8 @@ use httparse::Header;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Known {
+    /// RFC 9110 §11.6.2
+    Authorization,
     /// RFC 9110 §7.6.1
     Connection,
     /// RFC 9110 §8.6
@@ -31,6 +33,8 @@ pub enum Known {
     MaxForwards,
     /// Any other name.
     Other,
+    /// MS-NTHT §2.2.3: whether the connection stays logged in
+    PersistentAuth,
     /// RFC 9110 §11.7.1
     ProxyAuthenticate,
     /// RFC 9110 §11.7.3
@@ -39,6 +43,8 @@ pub enum Known {
     ProxyAuthorization,
     /// RFC 9112 appendix C.2.2, never standard
     ProxyConnection,
+    /// RFC 4559 §6
+    ProxySupport,
     /// RFC 9110 §10.2.4
     Server,
     /// RFC 9110 §10.1.4
@@ -51,6 +57,8 @@ pub enum Known {
     Upgrade,
     /// RFC 9110 §7.6.3
     Via,
+    /// RFC 9110 §11.6.1
+    WwwAuthenticate,
 }
 
 impl Known {
@@ -71,9 +79,13 @@ impl Known {
             (10, b'c') => (Self::Connection, b"connection"),
             (10, b'k') => (Self::KeepAlive, b"keep-alive"),
             (12, b'm') => (Self::MaxForwards, b"max-forwards"),
+            (13, b'a') => (Self::Authorization, b"authorization"),
+            (13, b'p') => (Self::ProxySupport, b"proxy-support"),
             (14, b'c') => (Self::ContentLength, b"content-length"),
             (14, b'h') => (Self::Http2Settings, b"http2-settings"),
+            (15, b'p') => (Self::PersistentAuth, b"persistent-auth"),
             (16, b'p') => (Self::ProxyConnection, b"proxy-connection"),
+            (16, b'w') => (Self::WwwAuthenticate, b"www-authenticate"),
             (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
             (18, b'p') => (Self::ProxyAuthenticate, b"proxy-authenticate"),
             (19, b'p') => (Self::ProxyAuthorization, b"proxy-authorization"),
@@ -296,6 +308,7 @@ mod tests {
 
     #[test]
     fn a_name_is_known_in_any_case_and_only_whole() {
+        check("Authorization", Known::Authorization);
         check("Connection", Known::Connection);
         check("Content-Length", Known::ContentLength);
         check("Date", Known::Date);
@@ -304,16 +317,19 @@ mod tests {
         check("HTTP2-Settings", Known::Http2Settings);
         check("Keep-Alive", Known::KeepAlive);
         check("Max-Forwards", Known::MaxForwards);
+        check("Persistent-Auth", Known::PersistentAuth);
         check("Proxy-Authenticate", Known::ProxyAuthenticate);
         check("Proxy-Authentication-Info", Known::ProxyAuthenticationInfo);
         check("Proxy-Authorization", Known::ProxyAuthorization);
         check("Proxy-Connection", Known::ProxyConnection);
+        check("Proxy-Support", Known::ProxySupport);
         check("Server", Known::Server);
         check("TE", Known::Te);
         check("Trailer", Known::Trailer);
         check("Transfer-Encoding", Known::TransferEncoding);
         check("Upgrade", Known::Upgrade);
         check("Via", Known::Via);
+        check("WWW-Authenticate", Known::WwwAuthenticate);
     }
 
     #[test]

@@ -56,6 +56,10 @@ pub(super) struct Survey {
     pub(super) coding_at: Option<u8>,
     /// All `Proxy-Authorization` lines.
     pub(super) credentials: LineSet,
+    /// All `Authorization` and `WWW-Authenticate` lines.
+    pub(super) logins: LineSet,
+    /// `Persistent-Auth`: the server remembers the user of the connection.
+    pub(super) remembers: bool,
     /// What `Connection` and `Proxy-Connection` say.
     pub(super) persistence: Persistence,
     /// `Upgrade`, and `Connection` names it (RFC 9110 §7.8).
@@ -108,6 +112,8 @@ impl Survey {
                     survey.drop.add(place);
                     survey.credentials.add(place);
                 }
+                Known::Authorization | Known::WwwAuthenticate => survey.logins.add(place),
+                Known::PersistentAuth => survey.remembers = true,
                 // The Proxy-… three are for this hop (RFC 9110 §11.7); from an origin server they
                 // would make a client show the proxy's password to whoever asks. HTTP2-Settings
                 // belongs to an `Upgrade: h2c`, which goes no further.
@@ -115,6 +121,7 @@ impl Survey {
                 | Known::KeepAlive
                 | Known::ProxyAuthenticate
                 | Known::ProxyAuthenticationInfo
+                | Known::ProxySupport
                 | Known::Te => survey.drop.add(place),
                 // Not hop-by-hop itself, but of no use without the trailers (RFC 9110 §6.6.2).
                 Known::Trailer => {
@@ -213,7 +220,7 @@ fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Asserts, for fuzzing, that fields a hop sent on have nothing hop-by-hop but what it put there.
 #[doc(hidden)]
 pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) {
-    let (mut codings, mut lengths, mut upgrades) = (0, 0, (0, 0));
+    let (mut codings, mut lengths, mut upgrades, mut supports) = (0, 0, (0, 0), (0, 0));
     for field in fields {
         match field.known {
             Known::TransferEncoding => {
@@ -225,7 +232,9 @@ pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) 
                 lengths += 1;
             }
             Known::Connection if field.value == b"upgrade" => upgrades.0 += 1,
+            Known::Connection if field.value == b"Proxy-Support" => supports.0 += 1,
             Known::Connection => assert!(field.value == b"close" || field.value == b"keep-alive"),
+            Known::ProxySupport => supports.1 += 1,
             Known::Upgrade => {
                 super::upgrade::assert_sent_on(field.value);
                 upgrades.1 += 1;
@@ -243,6 +252,7 @@ pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) 
     }
     assert_eq!(codings, usize::from(chunked));
     assert!(codings + lengths <= 1, "framed twice");
+    assert!(matches!(supports, (0, 0) | (1, 1)));
     assert!(matches!(upgrades, (0, 0) | (1, 1)), "Upgrade, and Connection that names it");
 }
 
@@ -260,12 +270,15 @@ pub fn assert_kept<'a, 'b>(
             .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
             && !FOR_ALL_RECIPIENTS.iter().any(|all| all.eq_ignore_ascii_case(name))
     };
+    let is_for_all = |known| {
+        use Known::{Authorization, Other, PersistentAuth, WwwAuthenticate};
+        matches!(known, Authorization | Other | PersistentAuth | WwwAuthenticate)
+    };
     let expected = received
         .clone()
-        .filter(|field| field.known == Known::Other && !is_named(field.name))
+        .filter(|field| is_for_all(field.known) && !is_named(field.name))
         .map(|field| (field.name, field.value));
-    let sent =
-        sent.filter(|field| field.known == Known::Other).map(|field| (field.name, field.value));
+    let sent = sent.filter(|field| is_for_all(field.known)).map(|field| (field.name, field.value));
     assert!(expected.eq(sent), "fields were lost, added or changed");
 }
 

@@ -4,7 +4,7 @@
 //! ends, [`request`] and [`response`] turn a head into a value and write it for the next hop,
 //! [`chunked`] finds the end of a chunked body. Below them: [`field`] knows the names that matter,
 //! [`target`] reads request-targets and authorities, [`framing`] says where content ends, [`hop`]
-//! what must not travel further, [`credentials`] who asks, [`upgrade`] what the connection may turn into, [`via`] who handled
+//! what must not travel further, [`credentials`] who asks, `login` what logs a connection in, [`upgrade`] what the connection may turn into, [`via`] who handled
 //! the message before, [`forwarded`] on whose behalf. Apart from them [`client_hello`] reads how a TLS
 //! connection in a tunnel begins, [`hello_retry`] whether it begins a second time, and [`repair`] writes a response
 //! anew that clients take and the grammar does not.
@@ -24,6 +24,7 @@ pub mod framing;
 pub mod head;
 pub mod hello_retry;
 pub mod hop;
+mod login;
 pub mod repair;
 pub mod request;
 pub mod response;

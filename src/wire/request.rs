@@ -15,6 +15,7 @@ use super::forwarded::{self, Forwarded, Received};
 use super::framing::{Framing, request_framing};
 use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
 use super::hop::Survey;
+use super::login;
 use super::target::{Authority, OriginForm, Target, TargetError};
 use super::upgrade::{self, Protocols};
 use super::via;
@@ -200,6 +201,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     #[inline]
     pub fn credentials(&self) -> Credentials<'b> {
         Credentials::of(self.lines.marked(self.survey.credentials))
+    }
+
+    /// Whether it logs its connection to the server in, rather than itself (RFC 4559).
+    #[inline]
+    pub fn logs_connection_in(&self) -> bool {
+        self.lines.marked(self.survey.logins).any(login::binds)
     }
 
     /// Appends the head to send on: all fields in their order, case and octets, but the

@@ -10,6 +10,7 @@ use super::field::{Field, Known, Lines, MAX_FIELDS, MoreSlots, Slots, write_line
 use super::framing::{Framing, ResponseFraming, response_framing};
 use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
 use super::hop::Survey;
+use super::login;
 use super::repair::{Leniency, Repair, Repairs, mend};
 use super::upgrade::{self, Protocols};
 use super::via;
@@ -211,6 +212,19 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         announced && self.framing == ResponseFraming::Framed(Framing::Empty)
     }
 
+    /// Whether it offers, or goes on with, a login that is its connection's (RFC 4559).
+    #[inline]
+    fn challenges_connection(&self) -> bool {
+        self.lines.marked(self.survey.logins).any(login::binds)
+    }
+
+    /// Whether what follows on the connection may count as its user's: there is such a login, or the
+    /// server says that it remembers who is there.
+    #[inline]
+    pub fn binds_connection(&self) -> bool {
+        self.survey.remembers || self.challenges_connection()
+    }
+
     /// Whether another request may be sent on the connection once the content is read (RFC 9112 §9.3).
     pub fn persistent(&self) -> bool {
         matches!(self.framing, ResponseFraming::Framed(_))
@@ -255,6 +269,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         }
         if let Some(pseudonym) = outgoing.via {
             via::write(out, self.version, pseudonym);
+        }
+        if self.challenges_connection() {
+            out.extend_from_slice(login::SUPPORT);
         }
         upgrade::write(out, outgoing.upgrade);
         if outgoing.close {

@@ -43,6 +43,7 @@ mod limits;
 mod lists;
 mod log_destinations;
 mod log_formats;
+mod logins;
 mod metrics;
 mod names;
 mod patience;

@@ -28,10 +28,13 @@ impl Session {
         let owner = Owner { who: Arc::clone(&self.waker), tag: CLIENT };
         let write = !self.client.stream.is_writable();
         self.client.stream.watch(&turn.ctx.poller, &owner, write)?;
+        if let Some(pinned) = &mut self.pinned {
+            pinned.watch(&turn.ctx.poller, &self.waker)?;
+        }
         if let State::Exchange(exchange) = &mut self.state {
             exchange.reclaim(turn);
-            let asker = &self.asker;
-            let client = ClientSide { end: &mut self.client, waker: &self.waker, asker };
+            let (asker, pinned) = (&self.asker, &mut self.pinned);
+            let client = ClientSide { end: &mut self.client, waker: &self.waker, asker, pinned };
             exchange.watch(&client, turn)?;
         }
         Ok(())
@@ -67,6 +70,8 @@ impl Session {
             match &mut self.state {
                 _ if edge == Edge::default() => {}
                 _ if tag as u32 == CLIENT => self.client.stream.note(edge),
+                // No exchange has another upstream while it is here.
+                _ if let Some(pinned) = &mut self.pinned => pinned.note(edge),
                 State::Exchange(exchange) => exchange.note(tag as u32, edge),
                 _ => {}
             }
@@ -100,6 +105,7 @@ impl Session {
         }
         exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));
         self.open = false;
-        exchange.finish(self.asker.address, &self.waker, turn);
+        // The session ends, and with it what was the client's alone.
+        drop(exchange.finish(self.asker.address, &self.waker, turn));
     }
 }

@@ -1,0 +1,57 @@
+//! Logins that belong to a connection: NTLM, Negotiate and Kerberos (RFC 4559).
+//!
+//! These schemes do not prove who sent a request. They prove who is at the other end of the connection,
+//! and what comes on it afterwards counts as that user's. So a connection on which one of them was
+//! spoken, or only offered, must not carry another client's request.
+
+use super::field::trim_ows;
+
+/// The schemes, as `Authorization` and `WWW-Authenticate` name them.
+const SCHEMES: [&[u8]; 4] = [b"negotiate", b"ntlm", b"kerberos", b"nego2"];
+
+/// What is said to clients beside such a challenge: the proxy keeps the two connections together
+/// (RFC 4559 §6). It is for this hop only, so `Connection` names it, as in Squid.
+pub(super) const SUPPORT: &[u8] =
+    b"Proxy-Support: Session-Based-Authentication\r\nConnection: Proxy-Support\r\n";
+
+/// Whether a value of `Authorization` or `WWW-Authenticate` names one of the schemes.
+///
+/// A challenge may stand anywhere in a list, and a comma in a quoted string looks like the end of an
+/// element. That can only find too much: a connection is then kept apart for nothing.
+pub(super) fn binds(value: &[u8]) -> bool {
+    value.split(|&octet| octet == b',').map(trim_ows).any(|element| {
+        let mut words = element.split(|&octet| matches!(octet, b' ' | b'\t' | b'='));
+        let scheme = words.next().unwrap_or_default();
+        SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(scheme))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheme_is_found_in_every_spelling_and_place() {
+        for value in [
+            "NTLM",
+            "ntlm TlRMTVNTUAABAAAA",
+            "Negotiate",
+            "NEGOTIATE YIIB",
+            "Kerberos YIIB",
+            "Nego2",
+            "Basic realm=\"a, b\", NTLM",
+            "Digest realm=\"x\", nonce=\"y\",negotiate",
+            "Bearer ,\tNtLm\tTlRM",
+            "NTLM=",
+            // Nobody can tell where the string ends.
+            "Basic realm=\"open, NTLM",
+        ] {
+            assert!(binds(value.as_bytes()), "{value}");
+        }
+        for value in
+            ["", "Basic bnRsbTpudGxt", "Bearer NTLM", "NTLMv2 x", "XNTLM", "Digest realm=\"ntlm\""]
+        {
+            assert!(!binds(value.as_bytes()), "{value}");
+        }
+    }
+}
