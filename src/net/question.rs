@@ -14,13 +14,15 @@ pub struct Question<A>(Mutex<Askers<A>>);
 
 struct Askers<A> {
     waiting: HashMap<u64, Owner>,
+    /// How many of them may have gone.
+    receded: usize,
     next: u64,
     answer: Option<A>,
 }
 
 impl<A> Default for Question<A> {
     fn default() -> Self {
-        Self(Mutex::new(Askers { waiting: HashMap::new(), next: 0, answer: None }))
+        Self(Mutex::new(Askers { waiting: HashMap::new(), receded: 0, next: 0, answer: None }))
     }
 }
 
@@ -29,6 +31,7 @@ impl<A> Default for Question<A> {
 pub struct Asked<A> {
     question: Arc<Question<A>>,
     number: u64,
+    receded: bool,
 }
 
 impl<A> Question<A> {
@@ -38,12 +41,18 @@ impl<A> Question<A> {
         let number = askers.next;
         askers.next += 1;
         askers.waiting.insert(number, owner);
-        Asked { question: Arc::clone(self), number }
+        Asked { question: Arc::clone(self), number, receded: false }
     }
 
     /// Whether anybody still waits.
     pub fn is_awaited(&self) -> bool {
         !self.0.lock().waiting.is_empty()
+    }
+
+    /// Whether anybody still waits who has not [receded](Asked::recede).
+    pub fn is_surely_awaited(&self) -> bool {
+        let askers = self.0.lock();
+        askers.waiting.len() > askers.receded
     }
 
     /// Tells everybody.
@@ -67,9 +76,23 @@ impl<A: Clone> Asked<A> {
     }
 }
 
+impl<A> Asked<A> {
+    /// Who has this place may have gone. `false` if that was known.
+    pub fn recede(&mut self) -> bool {
+        if !self.receded {
+            self.question.0.lock().receded += 1;
+        }
+        !std::mem::replace(&mut self.receded, true)
+    }
+}
+
 impl<A> Drop for Asked<A> {
     fn drop(&mut self) {
-        let owner = self.question.0.lock().waiting.remove(&self.number);
+        let owner = {
+            let mut askers = self.question.0.lock();
+            askers.receded -= usize::from(self.receded);
+            askers.waiting.remove(&self.number)
+        };
         // Without the lock: it may be the last reference to a slot.
         drop(owner);
     }

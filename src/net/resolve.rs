@@ -5,14 +5,16 @@
 //! merged into one question, whatever the number of askers. `getaddrinfo` tells no time to live, so
 //! answers are kept for a fixed while, failures for a shorter one.
 
+mod shares;
 mod threads;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -24,7 +26,7 @@ use super::poll::Owner;
 use super::question::{self, Question};
 use super::timers::LONGEST;
 
-use threads::{Limits, Threads};
+use threads::{Limits, Threads, Ticket};
 
 /// How a name becomes addresses. Called on a resolver thread; may block.
 pub trait Resolve: Send + Sync {
@@ -92,12 +94,53 @@ const MOST_KEPT_FAILED: Duration = Duration::from_secs(5);
 const MOST_NAMES: usize = 4096;
 
 enum Name {
-    Asked(Arc<Question<Answer>>),
+    Asked(Arc<Question<Answer>>, Ticket),
     Known { answer: Answer, until: Instant },
 }
 
-/// A place among those who wait for one name; a lookup that nobody waits for any more is not begun.
-pub type Asked = question::Asked<Answer>;
+/// A place among those who wait for one name. When the last of them drops theirs, a lookup that waits
+/// is not begun, and one that is under way does not count any more.
+pub struct Asked {
+    place: Option<question::Asked<Answer>>,
+    name: Box<str>,
+    ticket: Ticket,
+    core: Weak<Core>,
+}
+
+impl Asked {
+    /// The answer, once there is one.
+    pub fn answer(&self) -> Option<Answer> {
+        self.place.as_ref().and_then(question::Asked::answer)
+    }
+
+    /// The asker may have gone. It is told of the answer all the same, but a lookup under way that
+    /// nobody else waits for counts no more.
+    pub fn recede(&mut self) {
+        if self.place.as_mut().is_some_and(question::Asked::recede)
+            && let Some(core) = self.core.upgrade()
+        {
+            core.leave(&self.name, self.ticket);
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.answer().is_some() {
+            return;
+        }
+        self.place = None;
+        if let Some(core) = self.core.upgrade() {
+            core.leave(&self.name, self.ticket);
+        }
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Asked({})", self.name)
+    }
+}
 
 /// What the threads need, too.
 struct Shared {
@@ -111,6 +154,10 @@ struct Shared {
 pub struct Resolver {
     given: GivenNames,
     families: Families,
+    core: Arc<Core>,
+}
+
+struct Core {
     shared: Arc<Shared>,
     threads: Threads,
 }
@@ -135,7 +182,8 @@ impl Resolver {
         let shared = Arc::new(Shared { how, ttl, names: Mutex::default() });
         let answering = Arc::clone(&shared);
         let threads = Threads::new(limits, Arc::new(move |host: &str| answering.answer(host)));
-        Ok(Self { given, families: Families::default(), shared, threads })
+        let core = Arc::new(Core { shared, threads });
+        Ok(Self { given, families: Families::default(), core })
     }
 
     /// The names with given addresses.
@@ -143,31 +191,42 @@ impl Resolver {
         &self.given
     }
 
-    /// Looks up `host`, which is in lower case. On [`Lookup::Asked`] the owner gets an edge when
-    /// there is an answer.
-    pub fn lookup(&self, host: &str, port: u16, now: Instant, asker: &Owner) -> Lookup {
+    /// Looks up `host`, which is in lower case, for `client`: no client, and no domain, takes all
+    /// threads. On [`Lookup::Asked`] the owner gets an edge when there is an answer.
+    pub fn lookup(
+        &self,
+        host: &str,
+        port: u16,
+        client: IpAddr,
+        now: Instant,
+        asker: &Owner,
+    ) -> Lookup {
         if let Some(ips) = self.given.find(host, port) {
             return Lookup::Given(ips);
         }
-        let mut names = self.shared.names.lock();
+        let asked = |question: &Arc<Question<Answer>>, ticket| Asked {
+            place: Some(question.join(asker.clone())),
+            name: host.into(),
+            ticket,
+            core: Arc::downgrade(&self.core),
+        };
+        let mut names = self.core.shared.names.lock();
         match names.get(host) {
             Some(Name::Known { answer, until }) if *until > now => {
                 return Lookup::Known(answer.clone());
             }
-            Some(Name::Asked(question)) => return Lookup::Asked(question.join(asker.clone())),
+            Some(Name::Asked(question, ticket)) => return Lookup::Asked(asked(question, *ticket)),
             _ => {}
         }
         if names.len() >= MOST_NAMES {
             make_room(&mut names, now);
         }
-        if !self.threads.queue(host) {
-            return Lookup::Refused;
-        }
+        let Some(ticket) = self.core.threads.queue(host, client) else { return Lookup::Refused };
         let question = Arc::new(Question::default());
-        let asked = question.join(asker.clone());
-        names.insert(host.into(), Name::Asked(question));
+        let asked = asked(&question, ticket);
+        names.insert(host.into(), Name::Asked(question, ticket));
         drop(names);
-        self.threads.see_to_one();
+        self.core.threads.see_to_threads();
         Lookup::Asked(asked)
     }
 
@@ -186,13 +245,13 @@ impl Resolver {
 
     /// Resolver threads there are now.
     pub fn threads(&self) -> usize {
-        self.threads.alive()
+        self.core.threads.alive()
     }
 
     /// Names being looked up now.
     pub fn pending(&self) -> usize {
-        let names = self.shared.names.lock();
-        names.values().filter(|name| matches!(name, Name::Asked(_))).count()
+        let names = self.core.shared.names.lock();
+        names.values().filter(|name| matches!(name, Name::Asked(..))).count()
     }
 }
 
@@ -207,13 +266,33 @@ fn make_room(names: &mut HashMap<Box<str>, Name>, now: Instant) {
         .values()
         .filter_map(|name| match name {
             Name::Known { until, .. } => Some(*until),
-            Name::Asked(_) => None,
+            Name::Asked(..) => None,
         })
         .collect();
     let quarter = (MOST_NAMES / 4).min(moments.len().saturating_sub(1));
     if !moments.is_empty() {
         let (_, &mut last, _) = moments.select_nth_unstable(quarter);
         names.retain(|_, name| !matches!(name, Name::Known { until, .. } if *until <= last));
+    }
+}
+
+impl Core {
+    /// An asker has gone: perhaps it was the last.
+    fn leave(&self, host: &str, ticket: Ticket) {
+        let mut names = self.shared.names.lock();
+        let surely = match names.get(host) {
+            Some(Name::Asked(question, asked))
+                if *asked == ticket && !question.is_surely_awaited() =>
+            {
+                !question.is_awaited()
+            }
+            _ => return,
+        };
+        // While nobody can join it: who did would never be told.
+        let removed = if self.threads.leave(ticket, surely) { names.remove(host) } else { None };
+        drop(names);
+        drop(removed);
+        self.threads.see_to_threads();
     }
 }
 
@@ -228,11 +307,11 @@ impl Shared {
             let left = {
                 let mut names = self.names.lock();
                 match names.get(host) {
-                    Some(Name::Asked(_)) => names.remove(host),
+                    Some(Name::Asked(..)) => names.remove(host),
                     _ => None,
                 }
             };
-            if let Some(Name::Asked(question)) = left {
+            if let Some(Name::Asked(question, _)) = left {
                 question.answer(None);
             }
         }
@@ -241,7 +320,7 @@ impl Shared {
     fn try_to_answer(&self, host: &str) {
         {
             let mut names = self.names.lock();
-            let Some(Name::Asked(question)) = names.get(host) else { return };
+            let Some(Name::Asked(question, _)) = names.get(host) else { return };
             if !question.is_awaited() {
                 names.remove(host);
                 return;
@@ -259,7 +338,7 @@ impl Shared {
             }
         };
         // Whoever still finds the question in the table has joined it by now.
-        if let Some(Name::Asked(question)) = before {
+        if let Some(Name::Asked(question, _)) = before {
             question.answer(answer);
         }
     }

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage, is_unroutable};
 use crate::net::resolve::Lookup;
 use crate::policy::decide::Verdict;
+use crate::policy::limits::client_key;
 
 use super::Turn;
 use super::exchange::{ClientSide, Exchange, SECOND, Stage, UPSTREAM};
@@ -25,9 +26,21 @@ impl Exchange {
         let answer = match asked {
             Some(asked) => match asked.answer() {
                 Some(answer) => answer,
-                None => return Ok(false),
+                None => {
+                    if client.end.ended {
+                        // It has closed, or only ended its side: the answer is for it all the same.
+                        asked.recede();
+                    }
+                    return Ok(false);
+                }
             },
-            None => match resolver.lookup(host, port, turn.now, &client.owner(UPSTREAM)) {
+            None => match resolver.lookup(
+                host,
+                port,
+                client_key(client.asker.address.ip()),
+                turn.now,
+                &client.owner(UPSTREAM),
+            ) {
                 Lookup::Given(ips) => {
                     turn.counters.count(|c| c.lookups_given += 1);
                     self.dial_to(ips, turn);

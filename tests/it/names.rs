@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 use threadgate::net::names::Given;
 use threadgate::net::resolve::Resolve;
 
@@ -327,5 +328,47 @@ fn many_who_want_to_know_one_name_are_one_lookup() {
         assert_eq!(client.read_response().text(), "ok");
     }
     assert_eq!(counts.so_far(), 1);
+    origin.join();
+}
+
+/// Asks from another address of loopback: as another client.
+#[track_caller]
+fn ask_as_another(proxy: SocketAddr, host: &str) -> Peer {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+    socket.connect(&proxy.into()).unwrap();
+    let mut client = Peer::new(socket.into());
+    client.send(format!("GET http://{host}/ HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client
+}
+
+#[test]
+fn names_that_never_answer_keep_nobody_from_other_names() {
+    const MANY: usize = 200;
+    let (resolver, gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
+    let proxy = proxy_with(|options| options.resolver = Arc::new(resolver));
+    let origin = answers(4);
+    let port = origin.addr.port();
+    let hang = |name: &dyn Fn(usize) -> String| -> Vec<Peer> {
+        let before = proxy.stats().lookups;
+        let asking = (0..MANY).map(|i| ask(proxy.addr(), &format!("{}:{port}", name(i)))).collect();
+        eventually_eq(|| proxy.stats().lookups - before, MANY as u64);
+        asking
+    };
+    // All in one domain: the same client goes on with others, and another one with all.
+    let one_domain = hang(&|i| format!("hang-{i}.dead.test"));
+    let quick = |host: &str| ask(proxy.addr(), &format!("{host}:{port}")).read_response().status;
+    assert_eq!(quick("quick.alive.test"), 200);
+    // In many domains: another client goes on.
+    let many_domains = hang(&|i| format!("hang.dead-{i}.test"));
+    for host in ["quick.other.test", "quick.dead.test"] {
+        let mut other = ask_as_another(proxy.addr(), &format!("{host}:{port}"));
+        assert_eq!(other.read_response().status, 200, "{host}");
+    }
+    // When they have gone the first client goes on, though the name servers are as silent as before.
+    one_domain.into_iter().for_each(Peer::reset);
+    drop(many_domains);
+    assert_eq!(quick("quick.again.test"), 200);
+    drop(gate);
     origin.join();
 }

@@ -39,6 +39,15 @@ impl Resolve for Hangs {
 
 const WAIT: Duration = Duration::from_secs(5);
 
+const LIMITS: Limits = Limits {
+    steady: 4,
+    most: 96,
+    each: 8,
+    left: 64,
+    linger: Duration::from_secs(10),
+    queued: 1024,
+};
+
 /// A resolver, and what its askers are told.
 struct Play {
     resolver: Resolver,
@@ -54,8 +63,22 @@ impl Play {
     }
 
     fn ask(&self, host: &str, now: Instant, tag: u32) -> Lookup {
+        self.ask_for(1, host, now, tag)
+    }
+
+    /// The same, for the client with this number.
+    fn ask_for(&self, client: u32, host: &str, now: Instant, tag: u32) -> Lookup {
         let who = Arc::new(Asker(self.told.clone()));
-        self.resolver.lookup(host, 80, now, &Owner { who, tag })
+        let client = IpAddr::from(client.to_be_bytes());
+        self.resolver.lookup(host, 80, client, now, &Owner { who, tag })
+    }
+
+    #[track_caller]
+    fn asked_for(&self, client: u32, host: &str, now: Instant, tag: u32) -> Asked {
+        match self.ask_for(client, host, now, tag) {
+            Lookup::Asked(asked) => asked,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[track_caller]
@@ -139,7 +162,7 @@ fn without_a_time_to_live_nothing_is_kept_but_merged_all_the_same() {
         assert!(asked.iter().all(|a| a.answer() == found), "each has the answer to its question");
         assert_eq!(how.0.load(Ordering::SeqCst), usize::from(round));
     }
-    assert!(play.resolver.shared.names.lock().is_empty());
+    assert!(play.resolver.core.shared.names.lock().is_empty());
 }
 
 #[test]
@@ -147,24 +170,27 @@ fn threads_grow_while_others_hang_and_shrink_when_there_is_no_work() {
     let (release, hang) = unbounded();
     let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
     let mut play = Play::new(how.clone(), Duration::ZERO);
-    let limits = Limits { steady: 2, most: 5, linger: Duration::from_millis(20), queued: 3 };
+    let limits =
+        Limits { steady: 2, most: 5, linger: Duration::from_millis(20), queued: 3, ..LIMITS };
     play.resolver = Resolver::with_limits(how, NameOptions::default(), limits).unwrap();
     let now = Instant::now();
     assert_eq!(play.resolver.threads(), 0);
+    // Each for a client of its own.
     let slow = |i| {
-        let asked = play.asked(&format!("slow-{i}.example"), now, i);
-        eventually(|| play.resolver.threads.crew_is_busy());
+        let asked = play.asked_for(i, &format!("slow-{i}.example"), now, i);
+        eventually(|| play.resolver.core.threads.crew_is_busy());
         asked
     };
     let hung: Vec<_> = (0..4).map(slow).collect();
-    let quick = play.asked("quick.example", now, 99);
+    let quick = play.asked_for(99, "quick.example", now, 99);
     assert_eq!(play.told(), 99, "there was a thread for it");
     assert!(quick.answer().is_some());
     assert_eq!(play.resolver.threads(), 5);
     // All hang from here on, and three more may wait.
     let last = slow(4);
-    let queued: Vec<_> = (5..8).map(|i| play.asked(&format!("slow-{i}.example"), now, i)).collect();
-    assert!(matches!(play.ask("one-more.example", now, 8), Lookup::Refused));
+    let queued: Vec<_> =
+        (5..8).map(|i| play.asked_for(i, &format!("slow-{i}.example"), now, i)).collect();
+    assert!(matches!(play.ask_for(8, "one-more.example", now, 8), Lookup::Refused));
     assert_eq!(play.resolver.threads(), 5, "no more than that");
     drop(release);
     for _ in 0..8 {
@@ -182,7 +208,7 @@ fn a_lookup_nobody_waits_for_any_more_is_not_begun() {
     let (release, hang) = unbounded();
     let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
     let mut play = Play::new(how.clone(), Duration::ZERO);
-    let limits = Limits { steady: 1, most: 1, ..Limits::default() };
+    let limits = Limits { steady: 1, most: 1, ..LIMITS };
     play.resolver = Resolver::with_limits(how.clone(), NameOptions::default(), limits).unwrap();
     let now = Instant::now();
     let _slow = play.asked("slow.example", now, 1);
@@ -191,7 +217,7 @@ fn a_lookup_nobody_waits_for_any_more_is_not_begun() {
     drop(release);
     assert_eq!((play.told(), play.told()), (1, 3));
     assert_eq!(how.1.load(Ordering::SeqCst), 2);
-    assert_eq!(play.resolver.shared.names.lock().len(), 2);
+    assert_eq!(play.resolver.core.shared.names.lock().len(), 2);
 }
 
 #[test]
@@ -210,7 +236,7 @@ fn names_are_kept_up_to_a_bound_the_oldest_going_first() {
     let now = Instant::now();
     let mut names = HashMap::new();
     let asked = |names: &mut HashMap<Box<str>, Name>| {
-        names.insert("asked".into(), Name::Asked(Arc::default()));
+        names.insert("asked".into(), Name::Asked(Arc::default(), 0));
     };
     let known = |names: &mut HashMap<Box<str>, Name>, i: u64| {
         let until = now + Duration::from_secs(10 + i);
@@ -281,8 +307,8 @@ impl Resolve for Explodes {
 fn a_panic_answers_the_question_and_costs_no_thread() {
     let explosions = Arc::new(AtomicUsize::new(0));
     let mut play = Play::new(Arc::new(Explodes(Arc::clone(&explosions))), Duration::MAX);
-    let limits = Limits { steady: 1, most: 1, linger: WAIT, queued: 3 };
-    let (how, options) = (Arc::clone(&play.resolver.shared.how), NameOptions::default());
+    let limits = Limits { steady: 1, most: 1, linger: WAIT, queued: 3, ..LIMITS };
+    let (how, options) = (Arc::clone(&play.resolver.core.shared.how), NameOptions::default());
     play.resolver = Resolver::with_limits(how, options, limits).unwrap();
     let now = Instant::now();
     for tag in 1..=3 {
@@ -306,4 +332,105 @@ fn an_answer_may_be_kept_for_as_long_as_there_is() {
     assert_eq!(play.told(), 1);
     assert!(asked.answer().flatten().is_some());
     assert!(play.known("good.example", now + Duration::from_secs(86_400)).is_some());
+}
+
+/// A resolver whose names all hang but the quick ones, and what lets them go.
+fn hanging() -> (Play, Arc<Hangs>, Sender<()>) {
+    let (release, hang) = unbounded();
+    let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
+    (Play::new(Arc::clone(&how) as Arc<dyn Resolve>, WAIT), how, release)
+}
+
+/// That many lookups of `client` for names in domains that `name` makes, all different.
+fn hang(play: &Play, client: u32, count: u32, name: impl Fn(u32) -> String) -> Vec<Asked> {
+    let now = Instant::now();
+    (0..count).map(|i| play.asked_for(client, &name(i), now, 7)).collect()
+}
+
+#[test]
+fn names_of_one_domain_that_never_answer_keep_nobody_from_others() {
+    let (play, how, _release) = hanging();
+    let asked = hang(&play, 1, 200, |i| format!("slow-{i}.dead.test"));
+    let now = Instant::now();
+    for (client, host) in [(1, "quick.alive.test"), (2, "quick.other.test"), (2, "quick.dead.test")]
+    {
+        let quick = play.asked_for(client, host, now, client);
+        assert_eq!(play.told(), client, "{host}");
+        assert!(quick.answer().flatten().is_some(), "{host}");
+    }
+    eventually(|| how.1.load(Ordering::SeqCst) >= LIMITS.each + 3);
+    assert_eq!(how.1.load(Ordering::SeqCst), LIMITS.each + 3, "the others wait");
+    assert!(asked.iter().all(|asked| asked.answer().is_none()));
+}
+
+#[test]
+fn one_client_with_many_domains_that_never_answer_keeps_no_other_from_its_names() {
+    let (play, _how, _release) = hanging();
+    let _asked = hang(&play, 1, 400, |i| format!("slow.dead-{i}.test"));
+    let _more = hang(&play, 2, 100, |i| format!("slow.gone-{i}.test"));
+    let now = Instant::now();
+    for client in 3..40 {
+        let quick = play.asked_for(client, &format!("quick-{client}.test"), now, client);
+        assert_eq!(play.told(), client);
+        assert!(quick.answer().flatten().is_some());
+    }
+    assert!(play.resolver.threads() <= LIMITS.most);
+}
+
+#[test]
+fn a_lookup_counts_no_more_when_its_askers_have_gone_and_one_in_line_is_forgotten() {
+    let (play, how, _release) = hanging();
+    let now = Instant::now();
+    for round in 0..2 {
+        let asked = hang(&play, 1, 100, |i| format!("slow.dead-{round}-{i}.test"));
+        // Half of the threads are the client's, or of those that are left: it has to wait.
+        let waits = play.asked_for(1, "quick.alive.test", now, 1);
+        assert_eq!(waits.answer(), None);
+        drop((waits, asked));
+        eventually(|| play.resolver.pending() <= LIMITS.left);
+        let quick = play.asked_for(1, &format!("quick.alive-{round}.test"), now, 2);
+        assert_eq!(play.told(), 2, "round {round}");
+        assert!(quick.answer().flatten().is_some());
+    }
+    // Lookups nobody waits for are bounded, too, and no client makes all of them.
+    for round in 2..10 {
+        drop(hang(&play, 1, 100, |i| format!("slow.dead-{round}-{i}.test")));
+    }
+    assert!(play.resolver.threads() <= LIMITS.most + LIMITS.left);
+    let quick = play.asked_for(2, "quick.other.test", now, 3);
+    assert_eq!(play.told(), 3);
+    assert!(quick.answer().flatten().is_some());
+    assert!(how.1.load(Ordering::SeqCst) <= LIMITS.most + LIMITS.left);
+}
+
+#[test]
+fn a_name_whose_asker_has_gone_is_joined_by_the_next_and_answered() {
+    let (play, how, release) = hanging();
+    let now = Instant::now();
+    drop(play.asked_for(1, "slow.test", now, 1));
+    let again = play.asked_for(2, "slow.test", now, 2);
+    eventually(|| how.1.load(Ordering::SeqCst) == 1);
+    drop(release);
+    assert_eq!(play.told(), 2);
+    assert!(again.answer().flatten().is_some());
+    assert_eq!(play.resolver.pending(), 0);
+}
+
+#[test]
+fn an_asker_that_may_have_gone_is_answered_but_its_lookup_counts_no_more() {
+    let (play, _how, release) = hanging();
+    let now = Instant::now();
+    let mut asked = hang(&play, 1, 200, |i| format!("slow.dead-{i}.test"));
+    let waits = play.asked_for(1, "quick.alive.test", now, 1);
+    assert_eq!(waits.answer(), None);
+    asked.iter_mut().for_each(Asked::recede);
+    let quick = play.asked_for(1, "quick.other.test", now, 2);
+    assert_eq!(play.told(), 2);
+    assert!(quick.answer().flatten().is_some());
+    drop(release);
+    for _ in 0..=asked.len() {
+        play.told();
+    }
+    assert!(asked.iter().all(|asked| asked.answer().is_some()));
+    assert_eq!(play.resolver.pending(), 0);
 }

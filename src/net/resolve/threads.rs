@@ -1,20 +1,31 @@
 //! The resolver's threads: a few that stay, more while those hang, fewer again when there is no
-//! work for them.
+//! work for them. Who gets one is `shares`'s.
+//!
+//! A lookup cannot be stopped. When everybody who asked for it has gone, it does not count any more
+//! against those who are there: another thread takes the place of the one that hangs. There is a bound on
+//! those as well, shared out in the same way.
 
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
+
+use super::shares::{Account, Line, Shares};
 
 /// How many threads there are when.
 pub(super) struct Limits {
     /// Threads that stay once started.
     pub(super) steady: usize,
-    /// Threads at most, while all the others hang.
+    /// Lookups under way at most, each on a thread, while all the others hang.
     pub(super) most: usize,
+    /// How many of them may be one client's in one domain.
+    pub(super) each: usize,
+    /// Lookups beside them that nobody waits for any more.
+    pub(super) left: usize,
     /// How long a thread beyond the steady ones waits for work before it ends.
     pub(super) linger: Duration,
     /// Names that may wait for a thread.
@@ -23,110 +34,235 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { steady: 4, most: 32, linger: Duration::from_secs(10), queued: 1024 }
+        let linger = Duration::from_secs(10);
+        Self { steady: 4, most: 96, each: 8, left: 64, linger, queued: 1024 }
     }
 }
 
+/// Stands for a lookup, and never for another.
+pub(super) type Ticket = u64;
+
 type Work = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The threads, and the names that wait for one.
+/// The threads, and the names that wait for one. Dropping it lets the threads end.
 pub(super) struct Threads {
     crew: Arc<Crew>,
-    queue: Sender<Box<str>>,
 }
 
 struct Crew {
     limits: Limits,
     work: Work,
-    names: Receiver<Box<str>>,
-    count: Mutex<Count>,
+    state: Mutex<State>,
+    /// There is a name for a thread, or it is all over.
+    more: Condvar,
 }
 
-#[derive(Default)]
-struct Count {
+struct State {
+    line: Line<Ticket>,
+    /// Those for which there is a thread, or will be in a moment.
+    ready: VecDeque<Ticket>,
+    lookups: HashMap<Ticket, Lookup>,
+    next: Ticket,
+    /// What of the threads those take that somebody waits for.
+    wanted: Shares,
+    /// The same of those whose askers have gone.
+    left: Shares,
     started: usize,
     alive: usize,
-    /// Threads that wait for work, less the work already queued for them.
-    free: isize,
+    over: bool,
+}
+
+/// A name that was queued, until its lookup has ended.
+struct Lookup {
+    name: Box<str>,
+    account: Account,
+    at: Stage,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Stage {
+    InLine,
+    UnderWay,
+    /// Under way, and nobody waits for it.
+    Left,
 }
 
 impl Threads {
     /// None yet. Each will call `work` with one name after the other.
     pub(super) fn new(limits: Limits, work: Work) -> Self {
-        let (queue, names) = crossbeam_channel::bounded(limits.queued);
-        let crew = Crew { limits, work, names, count: Mutex::default() };
-        Self { crew: Arc::new(crew), queue }
+        let state = State {
+            line: Line::new(limits.queued),
+            ready: VecDeque::new(),
+            lookups: HashMap::new(),
+            next: 0,
+            wanted: Shares::new(limits.most, limits.each),
+            left: Shares::new(limits.left, limits.each),
+            started: 0,
+            alive: 0,
+            over: false,
+        };
+        let (state, more) = (Mutex::new(state), Condvar::new());
+        Self { crew: Arc::new(Crew { limits, work, state, more }) }
     }
 
-    /// Queues a name. `false` if too many are.
-    pub(super) fn queue(&self, name: &str) -> bool {
-        self.queue.try_send(name.into()).is_ok()
+    /// Has a name looked up for `client`, at once or when its turn comes. `None` if too many wait.
+    /// Then [`see_to_threads`](Self::see_to_threads).
+    pub(super) fn queue(&self, name: &str, client: IpAddr) -> Option<Ticket> {
+        let account = Account::new(client, name);
+        let mut state = self.crew.state.lock();
+        let ticket = state.next;
+        let at = if state.wanted.admit(&account) {
+            state.begin(&account, ticket);
+            Stage::UnderWay
+        } else if state.line.push(&account, ticket) {
+            Stage::InLine
+        } else {
+            return None;
+        };
+        state.next += 1;
+        state.lookups.insert(ticket, Lookup { name: name.into(), account, at });
+        Some(ticket)
     }
 
-    /// Sees to it that there is a thread for the name just queued, if there may be one more.
-    pub(super) fn see_to_one(&self) {
-        let crew = &self.crew;
-        let mut count = crew.count.lock();
-        count.free -= 1;
-        if count.free >= 0 || count.alive >= crew.limits.most {
-            return;
-        }
-        let steady = count.alive < crew.limits.steady;
-        let working = Arc::clone(crew);
-        let spawned = thread::Builder::new()
-            .name(format!("resolver-{}", count.started))
-            .stack_size(256 * 1024)
-            .spawn(move || working.work(steady));
-        match spawned {
-            Ok(_) => {
-                count.started += 1;
-                count.alive += 1;
-                count.free += 1;
+    /// Everybody who asked has gone, `surely` or perhaps. `true` if the lookup had not begun, and never
+    /// will. Then [`see_to_threads`](Self::see_to_threads).
+    pub(super) fn leave(&self, ticket: Ticket, surely: bool) -> bool {
+        let mut state = self.crew.state.lock();
+        let state = &mut *state;
+        let Some(lookup) = state.lookups.get_mut(&ticket) else { return false };
+        match lookup.at {
+            Stage::InLine if surely => {
+                state.line.remove(&lookup.account, &ticket);
+                state.lookups.remove(&ticket);
+                return true;
             }
-            // Those already running get to it, or the asker's deadline does.
-            Err(e) => log::warn!("cannot start another resolver thread: {e}"),
+            Stage::UnderWay if state.left.admit(&lookup.account) => {
+                lookup.at = Stage::Left;
+                state.wanted.give_back(&lookup.account);
+                state.left.take(&lookup.account);
+                state.next_ones();
+            }
+            Stage::InLine | Stage::UnderWay | Stage::Left => {}
         }
+        false
+    }
+
+    /// Sees to it that there is a thread for each name that may be looked up now.
+    pub(super) fn see_to_threads(&self) {
+        self.crew.see_to_threads(&mut self.crew.state.lock());
     }
 
     /// Threads there are now.
     pub(super) fn alive(&self) -> usize {
-        self.crew.count.lock().alive
+        self.crew.state.lock().alive
     }
 
     /// Whether every thread has work and no name waits.
     #[cfg(test)]
     pub(super) fn crew_is_busy(&self) -> bool {
-        self.crew.count.lock().free == 0 && self.crew.names.is_empty()
+        let state = self.crew.state.lock();
+        state.ready.is_empty() && state.line.len() == 0 && state.threads_needed() == state.alive
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.crew.state.lock().over = true;
+        self.crew.more.notify_all();
+    }
+}
+
+impl State {
+    /// There will be a thread for it.
+    fn begin(&mut self, account: &Account, ticket: Ticket) {
+        self.wanted.take(account);
+        self.ready.push_back(ticket);
+    }
+
+    /// Those in line for which there is room now. Threads that hang in lookups nobody waits for count
+    /// here: when many go at once, each would else begin another that its asker is about to leave.
+    fn next_ones(&mut self) {
+        while let Some((account, ticket)) = self.line.pop(&self.wanted, &self.left) {
+            if let Some(lookup) = self.lookups.get_mut(&ticket) {
+                lookup.at = Stage::UnderWay;
+            }
+            self.begin(&account, ticket);
+        }
+    }
+
+    /// A lookup has ended.
+    fn end(&mut self, ticket: Ticket) {
+        let Some(Lookup { account, at, .. }) = self.lookups.remove(&ticket) else { return };
+        match at {
+            Stage::Left => self.left.give_back(&account),
+            Stage::UnderWay | Stage::InLine => self.wanted.give_back(&account),
+        }
+        self.next_ones();
+    }
+
+    fn threads_needed(&self) -> usize {
+        self.wanted.total() + self.left.total()
     }
 }
 
 impl Crew {
-    fn work(&self, steady: bool) {
-        loop {
-            let name = if steady {
-                self.names.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                self.names.recv_timeout(self.limits.linger)
-            };
-            match name {
-                // A thread that ended by a panic would be counted as one there is, for good.
-                Ok(name) => {
-                    if catch_unwind(AssertUnwindSafe(|| (self.work)(&name))).is_err() {
-                        log::error!("answering a lookup of {name} panicked");
-                    }
+    /// Sees to it that there is a thread for each name that is ready.
+    fn see_to_threads(self: &Arc<Self>, state: &mut State) {
+        while state.alive < state.threads_needed() {
+            let steady = state.alive < self.limits.steady;
+            let working = Arc::clone(self);
+            let spawned = thread::Builder::new()
+                .name(format!("resolver-{}", state.started))
+                .stack_size(256 * 1024)
+                .spawn(move || working.work(steady));
+            match spawned {
+                Ok(_) => {
+                    state.started += 1;
+                    state.alive += 1;
                 }
+                // Those already running get to it, or the asker's deadline does.
                 Err(e) => {
-                    let mut count = self.count.lock();
-                    // Work queued since is for this thread: it was counted as free.
-                    if e == RecvTimeoutError::Timeout && !self.names.is_empty() {
-                        continue;
-                    }
-                    count.alive -= 1;
-                    count.free -= 1;
-                    return;
+                    log::warn!("cannot start another resolver thread: {e}");
+                    break;
                 }
             }
-            self.count.lock().free += 1;
+        }
+        for _ in 0..state.ready.len() {
+            self.more.notify_one();
+        }
+    }
+
+    fn work(self: &Arc<Self>, steady: bool) {
+        while let Some((ticket, name)) = self.next(steady) {
+            // A thread that ended by a panic would be counted as one there is, for good.
+            if catch_unwind(AssertUnwindSafe(|| (self.work)(&name))).is_err() {
+                log::error!("answering a lookup of {name} panicked");
+            }
+            let mut state = self.state.lock();
+            state.end(ticket);
+            self.see_to_threads(&mut state);
+        }
+    }
+
+    /// A name to look up, once there is one; `None` when there is no more work for this thread.
+    fn next(&self, steady: bool) -> Option<(Ticket, Box<str>)> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(ticket) = state.ready.pop_front()
+                && let Some(lookup) = state.lookups.get(&ticket)
+            {
+                return Some((ticket, lookup.name.clone()));
+            }
+            let mut timed_out = false;
+            if !state.over && steady {
+                self.more.wait(&mut state);
+            } else if !state.over {
+                timed_out = self.more.wait_for(&mut state, self.limits.linger).timed_out();
+            }
+            if state.over || (timed_out && state.ready.is_empty()) {
+                state.alive -= 1;
+                return None;
+            }
         }
     }
 }

@@ -1,0 +1,299 @@
+//! Who has how much of the resolver's threads, and the line of those that wait for one.
+//!
+//! A name server that never answers holds a thread for as long as `getaddrinfo` likes to wait. So nobody
+//! gets them all: neither a client nor a domain may have more lookups under way than threads are left
+//! for others, and the names that one client looks up in one domain have a few only. What waits stands
+//! in a line for each client and domain. Of those that may go on the client with the fewest under way
+//! comes first, and those with as many take turns.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+/// On whose account a lookup goes.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Account {
+    client: IpAddr,
+    /// Which domain somebody registered: its name servers answer for all names in it, or do not.
+    domain: Box<str>,
+}
+
+impl Account {
+    pub(super) fn new(client: IpAddr, host: &str) -> Self {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        Self { client, domain: psl::domain_str(host).unwrap_or(host).into() }
+    }
+}
+
+/// So many places, shared out.
+#[derive(Debug)]
+pub(super) struct Shares {
+    most: usize,
+    /// For one client in one domain.
+    each: usize,
+    total: usize,
+    clients: HashMap<IpAddr, usize>,
+    domains: HashMap<Box<str>, usize>,
+    accounts: HashMap<Account, usize>,
+}
+
+/// How many an account's client has, its domain, and itself.
+struct Counts {
+    client: usize,
+    domain: usize,
+    account: usize,
+}
+
+impl Shares {
+    pub(super) fn new(most: usize, each: usize) -> Self {
+        let (clients, domains) = (HashMap::new(), HashMap::new());
+        Self { most, each, total: 0, clients, domains, accounts: HashMap::new() }
+    }
+
+    /// Whether this account may have one more.
+    pub(super) fn admit(&self, account: &Account) -> bool {
+        self.fit(self.most.saturating_sub(self.total), self.counts(account))
+    }
+
+    /// The same, if the places of `others` counted here.
+    fn admit_beside(&self, others: &Self, account: &Account) -> bool {
+        let left = self.most.saturating_sub(self.total + others.total);
+        let (ours, theirs) = (self.counts(account), others.counts(account));
+        let counts = Counts {
+            client: ours.client + theirs.client,
+            domain: ours.domain + theirs.domain,
+            account: ours.account + theirs.account,
+        };
+        self.fit(left, counts)
+    }
+
+    fn fit(&self, left: usize, counts: Counts) -> bool {
+        counts.client < left && counts.domain < left && counts.account < self.each
+    }
+
+    fn counts(&self, account: &Account) -> Counts {
+        Counts {
+            client: self.of_client(account),
+            domain: self.domains.get(&account.domain).copied().unwrap_or(0),
+            account: self.accounts.get(account).copied().unwrap_or(0),
+        }
+    }
+
+    /// How many its client has.
+    fn of_client(&self, account: &Account) -> usize {
+        self.clients.get(&account.client).copied().unwrap_or(0)
+    }
+
+    /// One more is this account's.
+    pub(super) fn take(&mut self, account: &Account) {
+        self.total += 1;
+        *self.clients.entry(account.client).or_default() += 1;
+        *self.domains.entry(account.domain.clone()).or_default() += 1;
+        *self.accounts.entry(account.clone()).or_default() += 1;
+    }
+
+    /// One that was this account's is free.
+    pub(super) fn give_back(&mut self, account: &Account) {
+        self.total -= 1;
+        take_one(&mut self.clients, &account.client);
+        take_one(&mut self.domains, &account.domain);
+        take_one(&mut self.accounts, account);
+    }
+
+    /// How many are taken.
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+}
+
+fn take_one<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// What waits for a place: the names, or whatever stands for them.
+#[derive(Debug)]
+pub(super) struct Line<N> {
+    most: usize,
+    total: usize,
+    clients: HashMap<IpAddr, usize>,
+    /// None is empty.
+    names: HashMap<Account, VecDeque<N>>,
+    /// Each account with a name that waits is there once.
+    turns: VecDeque<Account>,
+}
+
+impl<N: PartialEq> Line<N> {
+    /// Of so many names at most.
+    pub(super) fn new(most: usize) -> Self {
+        let (clients, names) = (HashMap::new(), HashMap::new());
+        Self { most, total: 0, clients, names, turns: VecDeque::new() }
+    }
+
+    /// Puts a name at the end of its account's. `false` if its client has as many waiting as there are
+    /// places left: there is always one for a client that comes new.
+    pub(super) fn push(&mut self, account: &Account, name: N) -> bool {
+        let own = self.clients.get(&account.client).copied().unwrap_or(0);
+        if own >= self.most.saturating_sub(self.total) {
+            return false;
+        }
+        self.total += 1;
+        *self.clients.entry(account.client).or_default() += 1;
+        let line = self.names.entry(account.clone()).or_default();
+        if line.is_empty() {
+            self.turns.push_back(account.clone());
+        }
+        line.push_back(name);
+        true
+    }
+
+    /// The name whose turn it is, of those whose account may have one more of `shares`, if the places
+    /// of `others` counted there.
+    pub(super) fn pop(&mut self, shares: &Shares, others: &Shares) -> Option<(Account, N)> {
+        let turns = self.turns.iter().enumerate();
+        let fit = turns.filter(|(_, account)| shares.admit_beside(others, account));
+        let (place, _) = fit.min_by_key(|(_, account)| shares.of_client(account))?;
+        let account = self.turns.remove(place)?;
+        let line = self.names.get_mut(&account)?;
+        let name = line.pop_front()?;
+        if line.is_empty() {
+            self.names.remove(&account);
+        } else {
+            self.turns.push_back(account.clone());
+        }
+        self.leave(&account);
+        Some((account, name))
+    }
+
+    /// Takes a name out of the line.
+    pub(super) fn remove(&mut self, account: &Account, name: &N) {
+        let Some(line) = self.names.get_mut(account) else { return };
+        let Some(place) = line.iter().position(|waiting| waiting == name) else { return };
+        line.remove(place);
+        if line.is_empty() {
+            self.names.remove(account);
+            self.turns.retain(|other| other != account);
+        }
+        self.leave(account);
+    }
+
+    fn leave(&mut self, account: &Account) {
+        self.total -= 1;
+        take_one(&mut self.clients, &account.client);
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(client: u8, host: &str) -> Account {
+        Account::new([192, 0, 2, client].into(), host)
+    }
+
+    /// How many more the account gets, one behind the other.
+    fn fill(shares: &mut Shares, account: impl Fn(usize) -> Account) -> usize {
+        let take = |n: usize| {
+            let account = account(n);
+            let fits = shares.admit(&account);
+            if fits {
+                shares.take(&account);
+            }
+            fits
+        };
+        (0..1000).map(take).take_while(|fits| *fits).count()
+    }
+
+    #[test]
+    fn an_account_is_a_client_and_what_somebody_can_register() {
+        for (one, other, same) in [
+            ("a.example.com", "b.c.example.com", true),
+            ("a.example.com.", "example.com", true),
+            ("a.example.co.uk", "b.example.co.uk", true),
+            ("one.co.uk", "other.co.uk", false),
+            ("a.slow.test", "b.slow.test", true),
+            ("com", "com", true),
+            ("localhost", "router", false),
+        ] {
+            assert_eq!(account(1, one) == account(1, other), same, "{one} {other}");
+            assert_ne!(account(1, one), account(2, one));
+        }
+    }
+
+    #[test]
+    fn nobody_gets_all_and_a_newcomer_always_gets_one() {
+        let mut shares = Shares::new(32, 4);
+        assert_eq!(fill(&mut shares, |_| account(1, "a.example.com")), 4, "one domain");
+        assert_eq!(fill(&mut shares, |n| account(1, &format!("a.{n}.com"))), 12, "one client");
+        assert_eq!(fill(&mut shares, |n| account(2, &format!("b.{n}.com"))), 8);
+        for client in 3..6 {
+            assert!(fill(&mut shares, |n| account(client, &format!("c.{client}-{n}.com"))) >= 1);
+        }
+        let mut shares = Shares::new(32, 4);
+        let clients = fill(&mut shares, |n| account(n as u8, "a.example.com"));
+        assert_eq!(clients, 16, "one domain, whoever asks");
+        assert!(shares.admit(&account(1, "a.example.org")));
+    }
+
+    #[test]
+    fn what_is_given_back_leaves_nothing_behind() {
+        let mut shares = Shares::new(8, 2);
+        let accounts: Vec<_> = (0..4).map(|n| account(n, &format!("{n}.com"))).collect();
+        accounts.iter().for_each(|account| shares.take(account));
+        accounts.iter().for_each(|account| shares.give_back(account));
+        let maps = (shares.clients.len(), shares.domains.len(), shares.accounts.len());
+        assert_eq!((shares.total(), maps), (0, (0, 0, 0)));
+    }
+
+    #[test]
+    fn the_client_with_the_fewest_under_way_comes_first_and_equals_take_turns() {
+        let (mut shares, mut line) = (Shares::new(32, 4), Line::new(1024));
+        for name in ["a.one.com", "b.one.com", "a.two.com"] {
+            assert!(line.push(&account(1, name), name));
+        }
+        assert!(line.push(&account(2, "a.one.com"), "c.one.com"));
+        let mut order = Vec::new();
+        while let Some((account, name)) = line.pop(&shares, &Shares::new(32, 4)) {
+            shares.take(&account);
+            order.push(name);
+        }
+        assert_eq!(order, ["a.one.com", "c.one.com", "a.two.com", "b.one.com"]);
+        assert!(line.len() == 0 && line.names.is_empty() && line.clients.is_empty());
+    }
+
+    #[test]
+    fn what_may_not_go_on_lets_others_pass_and_can_be_taken_out() {
+        let (mut shares, mut line) = (Shares::new(32, 1), Line::new(1024));
+        let stuck = account(1, "a.one.com");
+        shares.take(&stuck);
+        assert!(line.push(&stuck, "a.one.com") && line.push(&stuck, "b.one.com"));
+        assert!(line.push(&account(1, "a.two.com"), "a.two.com"));
+        assert_eq!(line.pop(&shares, &Shares::new(32, 4)).unwrap().1, "a.two.com");
+        assert!(line.pop(&shares, &Shares::new(32, 4)).is_none());
+        line.remove(&stuck, &"a.one.com");
+        line.remove(&stuck, &"unknown");
+        assert_eq!(line.len(), 1);
+        line.remove(&stuck, &"b.one.com");
+        assert!(line.len() == 0 && line.turns.is_empty() && line.names.is_empty());
+    }
+
+    #[test]
+    fn a_client_cannot_fill_the_line() {
+        let mut line = Line::new(8);
+        let fill = |line: &mut Line<u32>, client| {
+            (0_u32..100).take_while(|n| line.push(&account(client, "a.com"), *n)).count()
+        };
+        assert_eq!([fill(&mut line, 1), fill(&mut line, 2), fill(&mut line, 3)], [4, 2, 1]);
+        assert_eq!(fill(&mut line, 4), 1);
+        assert_eq!(fill(&mut line, 5), 0);
+    }
+}
