@@ -162,7 +162,7 @@ pub struct Exchange {
     pub(super) response_octets: u64,
     /// The upstream's connection can be used again.
     pub(super) upstream_persists: bool,
-    /// The response announced content that must not follow. Some servers send it all the same, and
+    /// There may be content that must not follow the response. Some servers send it all the same, and
     /// behind the head: the next response on the connection might be that.
     pub(super) withholds: bool,
     /// The upstream's connection is this client's alone, because it logs in on it.

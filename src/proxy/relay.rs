@@ -321,7 +321,7 @@ impl Exchange {
             self.close = outgoing.close || !self.request.is_clear();
             self.status = head.status;
             self.upstream_persists = head.persistent() && self.repairs.is_empty();
-            self.withholds = head.withholds_content();
+            self.withholds = head.withholds_content(self.facts.method);
             self.bound |= head.binds_connection();
             let sent = self.response.sent();
             self.heads = sent + self.to_client.len() as u64;

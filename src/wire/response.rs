@@ -205,10 +205,14 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.survey.evidence.length
     }
 
-    /// Whether content is announced that does not follow, as to HEAD and with 304 (RFC 9110 §8.6).
-    pub fn withholds_content(&self) -> bool {
-        let announced = self.announced_length().is_some_and(|length| length > 0)
-            || self.survey.coding_at.is_some();
+    /// Whether content may exist that must not follow, in answer to `method`: some is announced, as to HEAD
+    /// and with 304 (RFC 9110 §8.6), or a HEAD is not told whether its GET would have any.
+    pub fn withholds_content(&self, method: Method) -> bool {
+        let is_chunked = self.survey.coding_at.is_some();
+        let announced = match self.announced_length() {
+            Some(length) => length > 0 || is_chunked,
+            None => is_chunked || method == Method::Head,
+        };
         announced && self.framing == ResponseFraming::Framed(Framing::Empty)
     }
 

@@ -177,3 +177,45 @@ fn content_that_was_withheld_and_comes_all_the_same_answers_nobody() {
     }
     origin.join();
 }
+
+#[test]
+fn a_connection_is_kept_behind_what_can_have_no_content_only() {
+    for (method, response, kept) in [
+        ("HEAD", "200 OK\r\n", false),
+        ("HEAD", "404 No\r\nX: y\r\n", false),
+        ("HEAD", "304 Not Modified\r\n", false),
+        ("HEAD", "200 OK\r\nContent-Length: 1\r\n", false),
+        ("HEAD", "200 OK\r\nTransfer-Encoding: chunked\r\n", false),
+        ("HEAD", "200 OK\r\nContent-Length: 0\r\n", true),
+        ("GET", "304 Not Modified\r\nContent-Length: 1\r\n", false),
+        ("GET", "304 Not Modified\r\n", true),
+        ("GET", "204 No Content\r\n", true),
+        ("GET", "200 OK\r\nContent-Length: 0\r\n", true),
+    ] {
+        let closed = Moment::new();
+        let theirs = closed.clone();
+        let origin = Origin::script(1, move |peer| {
+            peer.read_head();
+            peer.send(format!("HTTP/1.1 {response}\r\n"));
+            if kept {
+                assert!(peer.read_head().starts_with("GET /again "));
+                peer.send(OK);
+            }
+            peer.expect_eof();
+            theirs.has_come();
+        });
+        let proxy = proxy();
+        let mut client = Peer::connect(proxy.addr());
+        client.send(get_request(origin.addr, "/").replace("GET", method));
+        client.read_head();
+        // Otherwise it closes the connection while it goes on itself.
+        if kept {
+            client.send(get_request(origin.addr, "/again"));
+            assert_eq!(client.read_response().text(), "ok");
+        } else {
+            closed.wait();
+        }
+        drop(proxy);
+        origin.join();
+    }
+}
