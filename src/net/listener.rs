@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::stream::keepalive;
@@ -113,6 +114,13 @@ impl Listener {
     pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         let (socket, address) = self.socket.accept()?;
         Ok((socket, address.as_socket()))
+    }
+
+    /// Waits until [`accept`](Self::accept) finds something, at most `limit`. Answers whether it does.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        let limit = Timespec::try_from(limit).ok();
+        poll(&mut fds, limit.as_ref()).is_ok_and(|ready| ready > 0)
     }
 
     /// Removes the file of a unix socket before this drops, for a process that exits at once.

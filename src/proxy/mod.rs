@@ -9,6 +9,7 @@ pub mod admin;
 pub mod auth;
 mod breaks;
 mod connect;
+pub mod door;
 pub mod end;
 pub mod exchange;
 pub mod explain;

@@ -30,6 +30,7 @@ use crate::wire::head::{find_end, leading_empty_lines};
 use crate::wire::{Framing, Method};
 
 use super::auth::Proof;
+use super::door::Door;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
 use super::flow::End;
 use super::foreign::foreign;
@@ -102,6 +103,8 @@ pub struct Session {
     left: Option<(Instant, u32)>,
     /// What limits count of it, if there are any.
     line: Option<Arc<Line>>,
+    /// Between it and the acceptor that has its place.
+    door: Option<Arc<Door>>,
     /// An upstream connection that the client has logged in on.
     pinned: Option<Box<Pinned>>,
     _permit: Permit,
@@ -138,6 +141,7 @@ impl Session {
             waiting: Waiting::new(),
             left: None,
             line: None,
+            door: None,
             pinned: None,
             _permit: permit,
         }
@@ -147,6 +151,13 @@ impl Session {
     #[must_use]
     pub fn on_line(mut self, line: Arc<Line>) -> Self {
         self.line = Some(line);
+        self
+    }
+
+    /// The same, on a place that others may want before it has said anything.
+    #[must_use]
+    pub fn at_door(mut self, door: Arc<Door>) -> Self {
+        self.door = Some(door);
         self
     }
 
@@ -203,6 +214,9 @@ impl Session {
             if !held.is_empty() || flooded {
                 if begun.is_none() {
                     *begun = Some(turn.clock());
+                    if let Some(door) = &self.door {
+                        door.speak();
+                    }
                     if self.served > 0 {
                         self.deadline = turn.now + turn.ctx.timeouts.head;
                     } else if let Some(foreign) = foreign(held) {
@@ -247,6 +261,10 @@ impl Session {
                 return self.begin(Err(late), begun, turn);
             }
             if !self.client.stream.is_readable() {
+                let asked = self.door.as_ref().is_some_and(|door| door.is_asked_to_leave());
+                if asked && begun.is_none() {
+                    return Stepped::Next(Next::Close);
+                }
                 return Stepped::Next(Next::Park(deadline, Some(CLIENT)));
             }
             turn.buffers.lend(&mut self.client.buffer);

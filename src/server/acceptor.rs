@@ -1,22 +1,27 @@
 //! Taking connections in: a permit first, then `accept`, then the ready queue.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use socket2::Socket;
+
 use crate::net::dial::is_shortage;
 use crate::net::listener::Listener;
-use crate::net::permits::Permits;
+use crate::net::permits::{Permit, Permits};
 use crate::net::poll::Wake;
 use crate::net::stream::Stream;
 use crate::observe::counters::Refused;
 use crate::observe::stats::Counters;
 use crate::policy::guard::Scope;
 use crate::proxy::admin;
+use crate::proxy::door::Door;
 use crate::proxy::request::{Asker, Service};
 use crate::proxy::session::Session;
 
+use super::anteroom::{Anteroom, Waiting};
 use super::batch::Batch;
 use super::parking::{Job, Slot};
 use super::ready::Message;
@@ -24,6 +29,8 @@ use super::workers::Pool;
 
 /// How long to wait for a descriptor to come free before trying again.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How often those in the anteroom are looked at while they wait.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// One listener and what its connections need.
 pub struct Acceptor {
@@ -54,6 +61,7 @@ impl Acceptor {
         let _batch = Batch::enter();
         let mut full = Trouble::default();
         let mut short = Trouble::default();
+        let mut anteroom = Anteroom::default();
         while !self.stopping.load(Ordering::SeqCst) {
             let permit = match self.permits.try_take() {
                 Some(permit) => permit,
@@ -67,7 +75,11 @@ impl Acceptor {
                             "all connections of the admin listener are in use: new ones wait"
                         ),
                     });
-                    match self.permits.take() {
+                    let permit = match self.service {
+                        Service::Proxy => self.permits.take(),
+                        Service::Admin => self.wait_in(&mut anteroom, &mut short),
+                    };
+                    match permit {
                         Some(permit) => permit,
                         None => return,
                     }
@@ -80,71 +92,136 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((socket, address)) => {
                     short.may_end(true, || log::info!("connections are accepted again"));
-                    self.pool.stats.other().count(|c| match self.service {
-                        Service::Proxy => c.connections_accepted += 1,
-                        Service::Admin => c.admin_connections_accepted += 1,
-                    });
-                    // Not kept: the next connection may be hours away, and long lists must go when
-                    // others take their place.
-                    let policy = self.pool.ctx.policy.get();
-                    let limits = policy.limits(self.number);
-                    let limits = limits.filter(|l| l.connections.is_some());
-                    let limits = limits.filter(|_| self.service == Service::Proxy);
-                    let ip = address.map_or(NO_ADDRESS.ip(), |address| address.ip());
-                    let entered =
-                        limits.map(|limits| self.pool.ctx.shaper.enter(ip, limits, Instant::now()));
-                    if let Some(None) = entered {
-                        // As many as are let in are told that they are too many; not these.
-                        self.count(|c| {
-                            c.connections_closed += 1;
-                            c.count_limited(Refused::Connections);
-                        });
-                        continue;
-                    }
-                    let slot = Slot::new(Arc::clone(&self.pool.ready));
-                    let waker = Arc::clone(&slot) as Arc<dyn Wake>;
-                    let head = match self.service {
-                        Service::Proxy => self.pool.ctx.timeouts.head,
-                        Service::Admin => self.pool.ctx.timeouts.head.min(admin::HEAD_TIME),
-                    };
-                    let deadline = Instant::now() + head;
-                    // IPv4 on a listener for both is written as IPv4 everywhere.
-                    let address = address.map_or(NO_ADDRESS, |address| {
-                        SocketAddr::new(address.ip().to_canonical(), address.port())
-                    });
-                    let asker = Asker {
-                        address,
-                        listener: self.number,
-                        scope: self.scope,
-                        service: self.service,
-                        names_us: self.names_us,
-                    };
-                    let stream = Stream::accepted(socket);
-                    let mut session = Session::new(stream, asker, waker, permit, deadline);
-                    if let Some(Some(line)) = entered {
-                        session = session.on_line(line);
-                    }
-                    self.pool.ready.push(Message::Ready(Job { session: Box::new(session), slot }));
-                }
-                Err(_) if self.stopping.load(Ordering::SeqCst) => return,
-                Err(e) if is_shortage(&e) => {
-                    drop(permit);
-                    self.count(|c| c.accept_failures += 1);
-                    short.begins(|| {
-                        log::warn!("cannot accept connections: {e}: trying again until it goes");
-                    });
-                    if self.pool.ctx.free_descriptors() == 0 {
-                        self.permits.wait_for_return(BACK_OFF);
+                    let waiting = arrived(socket, address);
+                    match self.service {
+                        Service::Proxy => self.serve(waiting, permit),
+                        Service::Admin => self.seat(waiting, permit, &mut anteroom),
                     }
                 }
-                // The client gave up while it was in the backlog, or the network did.
                 Err(e) => {
-                    self.count(|c| c.accept_failures += 1);
-                    log::debug!("accept: {e}");
+                    if self.failed(&e, permit, &mut short) {
+                        return;
+                    }
                 }
             }
         }
     }
+
+    /// While all places are taken: accepts without one, and gives each that comes free to who waits for it.
+    /// Answers the first that nobody waits for; `None` at the end.
+    fn wait_in(&self, anteroom: &mut Anteroom, short: &mut Trouble) -> Option<Permit> {
+        while !self.stopping.load(Ordering::SeqCst) {
+            if let Some(permit) = self.permits.try_take() {
+                match anteroom.leave_for_a_place() {
+                    Some(waiting) => self.seat(waiting, permit, anteroom),
+                    None => return Some(permit),
+                }
+                continue;
+            }
+            anteroom.make_way(Instant::now());
+            if anteroom.is_empty() {
+                // Whoever comes is the first to want a place.
+                if !self.listener.wait(LOOK) {
+                    continue;
+                }
+            } else if anteroom.is_full() || !self.listener.wait(LOOK) {
+                self.permits.wait_for_return(LOOK);
+                continue;
+            }
+            match self.listener.accept() {
+                Ok((socket, address)) => anteroom.enter(arrived(socket, address)),
+                Err(_) if self.stopping.load(Ordering::SeqCst) => return None,
+                Err(e) => {
+                    log::debug!("accept: {e}");
+                    if is_shortage(&e) {
+                        short.begins(|| say_short(&e));
+                        self.permits.wait_for_return(BACK_OFF);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// One of the proxy's own clients gets a session, unless it has too many.
+    fn serve(&self, waiting: Waiting, permit: Permit) {
+        self.pool.stats.other().count(|c| c.connections_accepted += 1);
+        // Not kept: the next connection may be hours away, and long lists must go when
+        // others take their place.
+        let policy = self.pool.ctx.policy.get();
+        let limits = policy.limits(self.number).filter(|l| l.connections.is_some());
+        let ip = waiting.address.ip();
+        let entered = limits.map(|limits| self.pool.ctx.shaper.enter(ip, limits, Instant::now()));
+        if let Some(None) = entered {
+            // As many as are let in are told that they are too many; not these.
+            self.count(|c| {
+                c.connections_closed += 1;
+                c.count_limited(Refused::Connections);
+            });
+            return;
+        }
+        let (mut session, slot) = self.session(waiting, permit, self.pool.ctx.timeouts.head);
+        if let Some(Some(line)) = entered {
+            session = session.on_line(line);
+        }
+        self.pool.ready.push(Message::Ready(Job { session: Box::new(session), slot }));
+    }
+
+    /// A connection of the admin listener gets a session, which may have to leave for another.
+    fn seat(&self, waiting: Waiting, permit: Permit, anteroom: &mut Anteroom) {
+        self.pool.stats.other().count(|c| c.admin_connections_accepted += 1);
+        let head = self.pool.ctx.timeouts.head.min(admin::HEAD_TIME);
+        let (ip, door) = (waiting.address.ip(), Arc::<Door>::default());
+        let (session, slot) = self.session(waiting, permit, head);
+        let waker = Arc::clone(&slot) as Arc<dyn Wake>;
+        anteroom.seat(Arc::clone(&door), waker, ip, Instant::now());
+        let session = Box::new(session.at_door(door));
+        self.pool.ready.push(Message::Ready(Job { session, slot }));
+    }
+
+    fn session(&self, waiting: Waiting, permit: Permit, head: Duration) -> (Session, Arc<Slot>) {
+        let slot = Slot::new(Arc::clone(&self.pool.ready));
+        let waker = Arc::clone(&slot) as Arc<dyn Wake>;
+        let asker = Asker {
+            address: waiting.address,
+            listener: self.number,
+            scope: self.scope,
+            service: self.service,
+            names_us: self.names_us,
+        };
+        let deadline = waiting.since + head;
+        (Session::new(waiting.stream, asker, waker, permit, deadline), slot)
+    }
+
+    /// `accept` failed. Answers whether that is the end.
+    fn failed(&self, e: &io::Error, permit: Permit, short: &mut Trouble) -> bool {
+        if self.stopping.load(Ordering::SeqCst) {
+            return true;
+        }
+        self.count(|c| c.accept_failures += 1);
+        if is_shortage(e) {
+            drop(permit);
+            short.begins(|| say_short(e));
+            if self.pool.ctx.free_descriptors() == 0 {
+                self.permits.wait_for_return(BACK_OFF);
+            }
+        } else {
+            // The client gave up while it was in the backlog, or the network did.
+            log::debug!("accept: {e}");
+        }
+        false
+    }
+}
+
+fn say_short(e: &io::Error) {
+    log::warn!("cannot accept connections: {e}: trying again until it goes");
+}
+
+/// A connection just accepted. IPv4 on a listener for both is written as IPv4 everywhere.
+fn arrived(socket: Socket, address: Option<SocketAddr>) -> Waiting {
+    let address = address
+        .map_or(NO_ADDRESS, |address| SocketAddr::new(address.ip().to_canonical(), address.port()));
+    Waiting { stream: Stream::accepted(socket), address, since: Instant::now() }
 }
 
 impl Acceptor {

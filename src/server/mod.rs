@@ -7,6 +7,7 @@
 //! ```
 
 pub mod acceptor;
+pub mod anteroom;
 pub mod batch;
 pub mod control;
 mod defaults;

@@ -281,6 +281,22 @@ fn idle_connections_do_not_hold_up_who_asks_whether_it_is_alive() {
     drop(idle);
 }
 
+#[test]
+fn silent_connections_make_way_for_who_asks_whether_it_is_alive() {
+    let proxy = proxy_with_admin(|_| {});
+    let admin = admin_of(&proxy);
+    let mut silent: Vec<Peer> = (0..256).map(|_| Peer::connect(admin)).collect();
+    let start = Instant::now();
+    for path in ["/readyz", "/healthz", "/metrics"] {
+        assert_eq!(fetch(admin, path).status, 200, "{path}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // The newest of them are still there, and are served if they ask at last.
+    let newest = silent.last_mut().unwrap();
+    newest.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(newest.read_response().status, 200);
+}
+
 /// A page on the web can have its own name lead to loopback, and would read the answer.
 #[test]
 fn a_listener_on_loopback_goes_by_no_name_but_localhost() {
