@@ -143,6 +143,9 @@ Listening:
       --admin ADDR|unix:PATH|off    tell how the proxy does, over HTTP: /metrics for
                                     Prometheus, /stats.json, /healthz, /readyz
                                     (default off)
+      --admin-name NAME             a name that requests there may have as Host, beside
+                                    addresses, localhost and, beyond loopback, the
+                                    machine's own; may be repeated
       --open                        beyond loopback, serve any network and not only
                                     private ones, and connect to any address and not
                                     only to public ones

@@ -66,6 +66,10 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "ADDR|unix:PATH|off")]
     admin: Option<String>,
 
+    /// a name that the admin listener goes by
+    #[argh(option, arg_name = "NAME")]
+    admin_name: Vec<String>,
+
     /// worker threads
     #[argh(option, short = 't', arg_name = "N")]
     threads: Option<String>,
@@ -313,6 +317,7 @@ impl ServeArgs {
         let listen = addresses(&self.listen, self.port.as_deref())?.unwrap_or(usual.listen);
         let config = Config {
             admin: admin(self.admin, &listen)?,
+            admin_names: read_all("--admin-name", &self.admin_name, listen::parse_admin_name)?,
             listen,
             threads: read("--threads", self.threads, threads)?,
             max_connections: read("--max-connections", self.max_connections, connections)?,

@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::net::listener::Place;
+use crate::wire::Authority;
 
 /// The port nobody has to name: the one Squid made customary for proxies.
 pub const DEFAULT_PORT: u16 = 3128;
@@ -30,6 +31,21 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
         return Ok(loopback(port));
     }
     Err(format!("'{text}' {}", problem(text, DEFAULT_PORT)))
+}
+
+/// Reads a name that the admin listener goes by.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_admin_name(text: &str) -> Result<String, String> {
+    match Authority::parse(text) {
+        Ok(name) if name.port.is_none() && name.ip.is_none() => Ok(text.to_owned()),
+        Ok(name) if name.ip.is_some() => {
+            Err(format!("'{text}' is an address, and taken in any case; give a name"))
+        }
+        _ => Err(format!("'{text}' is no host name; give one such as proxy.example")),
+    }
 }
 
 /// Reads where the admin listener is to be: an address, `unix:` and the path of a socket, or `off`.

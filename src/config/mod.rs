@@ -61,6 +61,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where to tell how the proxy does, if anywhere.
     pub admin: Option<Place>,
+    /// Names that it goes by.
+    pub admin_names: Vec<String>,
     /// Worker threads, at most [`MOST_THREADS`]; `None` lets the server choose.
     pub threads: Option<NonZeroUsize>,
     /// Client connections at one time, at most [`MOST_CONNECTIONS`]; `None` lets the
@@ -136,6 +138,7 @@ impl Config {
         Ok(Options {
             listen: self.listen.clone(),
             admin: self.admin.clone(),
+            admin_names: self.admin_names.clone(),
             threads: self.threads,
             max_connections: self.max_connections,
             max_pipes: self.max_pipes,
@@ -197,6 +200,7 @@ impl Default for Config {
         Self {
             listen: vec![listen::loopback(listen::DEFAULT_PORT)],
             admin: None,
+            admin_names: Vec::new(),
             threads: None,
             max_connections: None,
             max_pipes: None,

@@ -75,20 +75,42 @@ impl Answer {
     }
 }
 
-/// Whether a `Host` is one that a listener on loopback goes by: an address, `localhost`, or nothing. Any
-/// other name is perhaps a web page's that leads to loopback by now (DNS rebinding): a browser would let the
-/// page read the answer.
-pub fn is_local(host: Option<&str>) -> bool {
-    let Some(host) = host.filter(|host| !host.is_empty()) else { return true };
-    Authority::parse(host).is_ok_and(|authority| {
-        authority.ip.is_some() || authority.host.eq_ignore_ascii_case("localhost")
-    })
+/// The names that the admin listener goes by. Under any other name a web page may lead a browser there (DNS
+/// rebinding), and would be let read the answer.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// In lower case, without a dot behind.
+    names: Vec<String>,
+}
+
+impl Names {
+    /// These, and beyond loopback the one that the machine has given itself.
+    pub fn new(given: &[String], on_loopback: bool) -> Self {
+        let own =
+            (!on_loopback).then(|| rustix::system::uname().nodename().to_string_lossy().into());
+        let all = given.iter().cloned().chain(own);
+        Self { names: all.map(|name: String| bare(&name)).filter(|n| !n.is_empty()).collect() }
+    }
+
+    /// Whether a `Host` is one of them, or an address, `localhost`, or nothing: no page has those as its own.
+    pub fn have(&self, host: Option<&str>) -> bool {
+        let Some(host) = host.filter(|host| !host.is_empty()) else { return true };
+        Authority::parse(host).is_ok_and(|authority| {
+            let name = bare(authority.host);
+            authority.ip.is_some() || name == "localhost" || self.names.contains(&name)
+        })
+    }
+}
+
+/// Names are compared like this.
+fn bare(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// The answer to a request for another host.
 pub fn elsewhere() -> Answer {
-    let refusal = "the admin listener on loopback goes by no name but localhost; \
-                   ask for http://localhost or http://127.0.0.1, with its port\n";
+    let refusal = "the admin listener goes by no name but localhost, its machine's beyond loopback, and \
+                   those of --admin-name; ask for its address, as in http://127.0.0.1, with its port\n";
     Answer::new(421, TEXT, refusal)
 }
 
@@ -354,15 +376,27 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn loopback_goes_by_addresses_and_localhost() {
-        for host in ["", "localhost", "LocalHost:9127", "127.0.0.1", "192.0.2.1:1", "[::1]:9127"] {
-            assert!(is_local(Some(host)), "{host}");
-        }
-        assert!(is_local(None));
-        for host in
-            ["a", "a:9127", "localhost.example", "127.0.0.1.example:80", "x.localhost", "::1", "@"]
-        {
-            assert!(!is_local(Some(host)), "{host}");
+    fn it_goes_by_addresses_localhost_and_the_names_it_has() {
+        let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let given = ["Proxy.Example".to_owned()];
+        for (names, on_loopback) in [(&given[..], true), (&given[..], false), (&[], true)] {
+            let names = Names::new(names, on_loopback);
+            for host in
+                ["", "localhost", "LocalHost:9127", "127.0.0.1", "192.0.2.1:1", "[::1]:9127"]
+            {
+                assert!(names.have(Some(host)), "{host}");
+            }
+            assert!(names.have(None));
+            for host in ["a", "a:9127", "localhost.example", "127.0.0.1.example:80", "::1", "@"] {
+                assert!(!names.have(Some(host)), "{host}");
+            }
+            for host in ["proxy.example", "PROXY.example.:9127"] {
+                assert_eq!(names.have(Some(host)), !names.names.is_empty(), "{host}");
+            }
+            for host in ["x.proxy.example", "proxy.example.example", "proxy"] {
+                assert!(!names.have(Some(host)) || host == own, "{host}");
+            }
+            assert!(on_loopback || names.have(Some(&own)), "{own}");
         }
     }
 

@@ -39,6 +39,7 @@ fn context(pipes: usize) -> Context {
         learnt: Arc::default(),
         via: None,
         own: OwnAddresses::default(),
+        admin_names: crate::proxy::admin::Names::default(),
         poller: Arc::clone(&poller),
         pool: pool::Pool::new(pool::Limits::default(), timers, Arc::clone(&poller)),
         spares: Spares::default(),

@@ -124,6 +124,8 @@ pub struct Context {
     pub forwarded_for: bool,
     /// The addresses we listen on: requests to them would come back.
     pub own: OwnAddresses,
+    /// The names that the admin listener goes by.
+    pub admin_names: admin::Names,
     /// Readiness.
     pub poller: Arc<Poller>,
     /// Idle upstream connections.

@@ -115,7 +115,7 @@ pub fn prepare(
         let html = exchange.facts.html;
         let answer = match asker.names_us
             && head.target.authority().is_none()
-            && !admin::is_local(head.host)
+            && !turn.ctx.admin_names.have(head.host)
         {
             true => admin::elsewhere(),
             false => admin::answer(head.method, &head.target, html, turn.overview),

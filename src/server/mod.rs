@@ -83,6 +83,9 @@ pub struct Options {
     /// `/healthz`, `/readyz`); nowhere by default. Its 16 connections are not among
     /// `max_connections`. Beyond loopback it serves private networks only, unless `open`.
     pub admin: Option<Place>,
+    /// Names that its requests may have as `Host`, beside addresses, `localhost`, and beyond loopback the
+    /// machine's own; a unix socket takes any.
+    pub admin_names: Vec<String>,
     /// Workers; by default four for each processor.
     pub threads: Option<NonZeroUsize>,
     /// Client connections at once; by default what the open-file limit allows.
@@ -135,6 +138,7 @@ impl Default for Options {
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             admin: None,
+            admin_names: Vec::new(),
             threads: None,
             max_connections: None,
             max_pipes: None,
@@ -289,6 +293,10 @@ impl Server {
                 let admin = admin.iter().filter_map(|admin| tcp(&admin.listener));
                 addresses.iter().copied().chain(admin).collect()
             }),
+            admin_names: admin::Names::new(
+                &options.admin_names,
+                admin.as_ref().and_then(|admin| tcp(&admin.listener)).is_some_and(is_loopback),
+            ),
             poller: Arc::clone(&poller),
             pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
             spares: Spares::default(),
@@ -348,7 +356,7 @@ impl Server {
                 permits: Arc::clone(&admin.permits),
                 stopping: Arc::clone(&admin.stopping),
                 service: Service::Admin,
-                names_us: tcp(&admin.listener).is_some_and(|address| address.ip().is_loopback()),
+                names_us: tcp(&admin.listener).is_some(),
             };
             let thread = thread::Builder::new().name("admin-acceptor".into());
             admin.acceptor = Some(thread.spawn(move || acceptor.run())?);
@@ -544,6 +552,10 @@ fn tcp(listener: &Listener) -> Option<SocketAddr> {
         Place::Tcp(address) => Some(*address),
         Place::Unix(_) => None,
     }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().is_loopback()
 }
 
 impl Drop for Server {

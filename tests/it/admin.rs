@@ -299,7 +299,7 @@ fn silent_connections_make_way_for_who_asks_whether_it_is_alive() {
 
 /// A page on the web can have its own name lead to loopback, and would read the answer.
 #[test]
-fn a_listener_on_loopback_goes_by_no_name_but_localhost() {
+fn it_goes_by_no_name_but_localhost_and_those_it_has() {
     let proxy = proxy_with_admin(|_| {});
     let admin = admin_of(&proxy);
     let with = |host: &str| ask(admin, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
@@ -316,11 +316,27 @@ fn a_listener_on_loopback_goes_by_no_name_but_localhost() {
     assert_eq!(ask(admin, "GET /metrics HTTP/1.0\r\n\r\n").status, 200, "asks for nobody");
     drop(proxy);
 
-    // One that others reach may have been given a name.
+    // One that others reach may have been given a name: that has to be said.
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let proxy = proxy_with(|options| options.admin = Some(Place::Tcp(any)));
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, admin_of(&proxy).port()));
-    assert_eq!(ask(loopback, "GET /metrics HTTP/1.1\r\nHost: proxy.lan\r\n\r\n").status, 200);
+    let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    for place in [any, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))] {
+        let proxy = proxy_with(|options| {
+            options.admin = Some(Place::Tcp(place));
+            options.admin_names = vec!["proxy.lan".into()];
+        });
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, admin_of(&proxy).port()));
+        let with =
+            |host: &str| ask(loopback, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        for host in ["proxy.lan", "Proxy.LAN.:9127", "localhost", "10.1.2.3:9127", "[::1]"] {
+            assert_eq!(with(host).status, 200, "{place} {host}");
+        }
+        for host in ["rebound.example", "proxy.lan.example", "x.proxy.lan"] {
+            assert_eq!(with(host).status, 421, "{place} {host}");
+        }
+        if place == any {
+            assert_eq!(with(&own).status, 200, "{own}");
+        }
+    }
 }
 
 #[test]
