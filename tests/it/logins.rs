@@ -197,6 +197,7 @@ fn a_connection_is_kept_apart_by_whatever_a_server_may_remember_of_it() {
         let mut first = User::new(proxy.addr(), &origin);
         first.lines = request.to_owned();
         let mut second = User::new(proxy.addr(), &origin);
+        second.lines = request.to_owned();
         // Their own clients find them again.
         for turn in 0..4 {
             let user = if turn % 2 == 0 { &mut first } else { &mut second };
