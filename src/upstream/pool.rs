@@ -36,6 +36,9 @@ pub struct Limits {
     /// How long after it was made a connection is used again, less up to a quarter, so that those
     /// made together do not end together. However busy, a name is so followed to another address.
     pub age: Duration,
+    /// Idle younger than this, a connection is used for a request that must not be repeated: the timer of
+    /// no server is that short. What remains is a server that closes unannounced (`docs/performance.md`).
+    pub unrepeatable: Duration,
 }
 
 impl Default for Limits {
@@ -45,6 +48,7 @@ impl Default for Limits {
             per_destination: 2048,
             idle: Duration::from_secs(30),
             age: Duration::from_secs(600),
+            unrepeatable: Duration::from_millis(10),
         }
     }
 }
@@ -52,16 +56,14 @@ impl Default for Limits {
 impl Limits {
     /// The same, no time longer than [`LONGEST`].
     pub fn clamped(self) -> Self {
-        Self { idle: self.idle.min(LONGEST), age: self.age.min(LONGEST), ..self }
+        let [idle, age, unrepeatable] =
+            [self.idle, self.age, self.unrepeatable].map(|time| time.min(LONGEST));
+        Self { idle, age, unrepeatable, ..self }
     }
 }
 
 /// Idle younger than this, a watched connection is used unprobed for a request that may be repeated.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Idle younger than this, a connection is used for a request that must not be repeated. Servers close
-/// what is idle after a second or more, so one that is about to is older. What remains is a server that
-/// closes unannounced behind a response, or at once when it stops: `docs/performance.md` has figures.
-const JUST_USED: Duration = Duration::from_millis(100);
 /// How long a connection may be idle unwatched. One that is used again and again by a patient worker
 /// is never watched, which saves a wake-up for each response; it is probed each time instead.
 const UNWATCHED: Duration = Duration::from_secs(1);
@@ -138,9 +140,8 @@ impl Pool {
         loop {
             let Entry { kept, since, .. } = {
                 let mut state = self.state.lock();
-                if !repeatable
-                    && state.idle.latest(destination).is_none_or(|at| at + JUST_USED <= now)
-                {
+                let is_fit = |at| at + self.limits.unrepeatable > now;
+                if !repeatable && !state.idle.latest(destination).is_some_and(is_fit) {
                     let gone = state.idle.take_longest(destination);
                     if gone.is_some() {
                         state.count(Retired::Full);
@@ -425,14 +426,14 @@ mod tests {
     #[test]
     fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
         let bench = Bench::new();
-        let now = Instant::now();
+        let (now, most) = (Instant::now(), Limits::default().unrepeatable);
         for (repeatable, later, found, left) in [
             (false, Duration::ZERO, true, 1),
-            (false, JUST_USED - Duration::from_millis(1), true, 1),
+            (false, most - Duration::from_millis(1), true, 1),
             // Another is made, and the first, idle for longest, ends.
-            (false, JUST_USED, false, 1),
+            (false, most, false, 1),
             (false, Duration::from_secs(3), false, 1),
-            (true, JUST_USED, true, 1),
+            (true, most, true, 1),
         ] {
             let pool = bench.pool(Limits::default());
             let [(first, mut peer), (second, _peer)] = [bench.connection(), bench.connection()];

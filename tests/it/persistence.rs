@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::hostile::HalfCloses;
 use crate::peers::{Moment, Peer, eventually_eq, field, status};
-use crate::proxies::{OK, get, get_request, proxy};
+use crate::proxies::{OK, get, get_request, proxy, proxy_with};
 use crate::servers::{Origin, Untouched};
 
 #[test]
@@ -302,12 +302,12 @@ fn a_post_on_a_connection_that_was_idle_for_a_while_goes_out_on_a_fresh_one() {
         [("POST", ""), ("POST", "abc"), ("PUT", "abc"), ("PATCH", "abc"), ("ODD", "")]
     {
         let origin = dies_when_reused(2);
-        let proxy = proxy();
+        let proxy = proxy_with(|options| options.pool.unrepeatable = Duration::from_millis(10));
         let mut client = Peer::connect(proxy.addr());
         client.send(get_request(origin.addr, "/"));
         assert_eq!(client.read_response().text(), "ok");
         // Longer than a connection counts as just used.
-        assert!(!client.has_something_within(Duration::from_millis(120)));
+        assert!(!client.has_something_within(Duration::from_millis(20)));
         client.send(format!(
             "{method} http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: {1}\r\n\r\n{content}",
             origin.addr,

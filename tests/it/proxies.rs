@@ -41,6 +41,8 @@ pub(crate) fn proxy() -> Server {
 /// A proxy on loopback, its options changed.
 pub(crate) fn proxy_with(change: impl FnOnce(&mut Options)) -> Server {
     let mut options = Options { threads: Some(threads()), ..Options::default() };
+    // A test may be slow, and means to use the connection again.
+    options.pool.unrepeatable = STEP;
     change(&mut options);
     Server::start(options).expect("starts")
 }
