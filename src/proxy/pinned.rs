@@ -4,8 +4,9 @@
 //! that comes on it afterwards for that user's (RFC 4559). Such a connection never goes into the pool.
 //! Its session keeps it between requests, so that a handshake of several messages finds the connection
 //! it began on, with or without a pool. It ends with the client connection, when the server closes it,
-//! and when the client asks for another destination or as another user of the proxy. A request on it is
-//! never sent once more: the login went with the connection, and the client has to see that.
+//! and when the client asks for another destination or as another user of the proxy. A request on one that
+//! turns out to be dead goes out once more, if it may be repeated, on a fresh connection and on no kept one:
+//! nobody is logged in there, which the server says, as it would to a client that came by itself.
 
 use std::sync::Arc;
 
@@ -66,10 +67,13 @@ impl Exchange {
             && *user == *self.user
             && kept.stream.era() == turn.ctx.pool.era()
             && kept.address.is_some_and(|address| self.may_use(address))
-            // Asked whatever the request: it will not be sent again.
+            // Asked whatever the request: a login is worth a look.
             && !kept.stream.is_stale();
         if fits {
             self.bound = true;
+            if self.facts.repeatable {
+                self.resend.extend_from_slice(self.to_upstream.unread());
+            }
             turn.counters.count(|c| c.upstream_reuses += 1);
             self.connected(kept.stream, kept.address, Some(kept.lease), turn);
         }

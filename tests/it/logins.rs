@@ -10,9 +10,9 @@ use base64::prelude::BASE64_STANDARD;
 use threadgate::Server;
 
 use crate::auth::proof;
-use crate::peers::{Moment, Peer, Response, eventually_eq, field, fields};
+use crate::peers::{Moment, Peer, Response, eventually, eventually_eq, field, fields};
 use crate::programs::{output, tool};
-use crate::proxies::{Binary, OK, proxy, proxy_with};
+use crate::proxies::{Binary, OK, get_request, proxy, proxy_with};
 use crate::servers::Origin;
 
 /// The one value of `Authorization` in a head.
@@ -287,11 +287,19 @@ fn a_login_that_the_server_ends_is_given_up_while_the_client_is_silent_and_the_n
     origin.join();
 }
 
+/// As a client does that came by itself: the login is gone, and the server says so.
 #[test]
-fn a_request_on_a_connection_with_a_login_is_never_sent_on_another() {
+fn a_request_whose_connection_with_a_login_dies_goes_out_once_more_on_a_fresh_one() {
     for authorization in ["", "NTLM alice"] {
-        let origin = Origin::script(1, |peer| {
-            peer.read_head();
+        let origin = Origin::script_at_once(3, |peer| {
+            let head = peer.read_head();
+            if head.contains("/other") {
+                peer.send(OK);
+                return peer.expect_eof();
+            }
+            if !head.contains("NTLM hello") {
+                return peer.send("HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno");
+            }
             peer.send(OK);
             // The connection dies just when the next request is on its way.
             peer.read_head();
@@ -299,12 +307,34 @@ fn a_request_on_a_connection_with_a_login_is_never_sent_on_another() {
         let proxy = proxy();
         let mut alice = User::new(proxy.addr(), &origin);
         assert_eq!(alice.says("NTLM hello"), "ok");
+        // Somebody else's kept connection is none for her.
+        let mut bob = Peer::connect(proxy.addr());
+        bob.send(get_request(origin.addr, "/other"));
+        eventually(|| origin.accepted() == 2);
         alice.send("GET", authorization);
-        assert_eq!(alice.peer.read_response().status, 502);
-        assert_eq!(proxy.stats().resends, 0);
-        drop((alice, proxy));
+        let response = alice.peer.read_response();
+        assert_eq!((response.status, response.text()), (401, "no"));
+        assert_eq!((proxy.stats().resends, origin.accepted()), (1, 3));
+        drop((alice, bob, proxy));
         origin.join();
     }
+}
+
+#[test]
+fn a_request_that_must_not_be_repeated_is_not_sent_on_another_connection() {
+    let origin = Origin::script(1, |peer| {
+        peer.read_head();
+        peer.send(OK);
+        peer.read_head();
+    });
+    let proxy = proxy();
+    let mut alice = User::new(proxy.addr(), &origin);
+    assert_eq!(alice.says("NTLM hello"), "ok");
+    alice.send("POST", "NTLM alice");
+    assert_eq!(alice.peer.read_response().status, 502);
+    assert_eq!(proxy.stats().resends, 0);
+    drop((alice, proxy));
+    origin.join();
 }
 
 #[test]
