@@ -523,3 +523,12 @@ fn each_odd_message_has_its_line_in_the_index_and_its_row_in_the_table() {
     files.sort();
     assert_eq!(names, files);
 }
+
+/// The script that makes the table asks the proxy alone: each message does what the index says.
+#[test]
+fn each_odd_message_is_delivered_or_refused_as_the_index_says() {
+    let Some(mut python) = tool("python3") else { return };
+    let script = root().join("tests/messages/compare.py");
+    let binary = env!("CARGO_BIN_EXE_threadgate");
+    output(python.arg("-B").arg(script).args(["--threadgate", binary, "--check"]));
+}

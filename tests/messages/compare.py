@@ -230,7 +230,8 @@ def start_proxies(directory, origin, threadgate, others):
         "backend out\n server origin 127.0.0.1:{origin}\n",
     }
     commands = {
-        "squid": ["squid", "-N", "-f"],
+        # Its shared memory goes by this name, and outlives a squid that was killed.
+        "squid": ["squid", "-N", "-n", "gate%d" % os.getpid(), "-f"],
         "tinyproxy": ["tinyproxy", "-d", "-c"],
         "haproxy": ["haproxy", "-db", "-q", "-f"],
     }
