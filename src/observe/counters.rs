@@ -236,7 +236,7 @@ measures! {
             by "reason" in Retired::ALL.map(Retired::word);
         /// Requests sent again because a reused upstream connection died before it answered.
         Counter resends: u64;
-        /// Responses that were not in the strict form and were mended for the client, by what was mended.
+        /// Responses that were not in the strict form and had to be mended, by what was mended.
         Counter response_repairs: [u64; Repair::ALL.len()], by "kind" in Repair::ALL.map(Repair::word);
         /// Names asked of the resolver threads.
         Counter lookups: u64;

@@ -307,11 +307,17 @@ impl Exchange {
 
     /// Finds a connection for the request.
     fn go(&mut self, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
-        if client.pinned.is_some() && self.take_pinned(client, turn) {
-            return;
+        let is_tunnel = self.facts.method == Method::Connect;
+        if client.pinned.is_some() {
+            // What goes through a tunnel is not to be taken for the user who logged in.
+            if is_tunnel {
+                *client.pinned = None;
+            } else if self.take_pinned(client, turn) {
+                return;
+            }
         }
         // A login begins on a connection that nobody has used.
-        if self.facts.method == Method::Connect || self.bound || !self.take_kept(client, turn) {
+        if is_tunnel || self.bound || !self.take_kept(client, turn) {
             self.find(turn);
         }
     }

@@ -51,7 +51,7 @@ impl Exchange {
         if log::log_enabled!(log::Level::Debug) {
             let kinds: Vec<_> = repairs.iter().map(Repair::word).collect();
             log::debug!(
-                "a response of {} was mended: {}",
+                "a response from {} had to be mended: {}",
                 self.destination.authority,
                 kinds.join(", ")
             );

@@ -3,7 +3,8 @@
 //! A flow reads from a source under a framing and writes to a sink. Both directions of an exchange,
 //! both of a tunnel, and our own replies are flows. A step goes as far as it can without waiting;
 //! it may answer that it is blocked only after everything already held was offered to the framing
-//! and the sink, so that no octet in hand is ever waited for at a socket.
+//! and the sink, so that no octet in hand is ever waited for at a socket. What the framing leaves is the
+//! beginning of a chunk line, which goes on when it is whole.
 
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
@@ -309,7 +310,7 @@ impl Flow {
         let room = source.buffer.room();
         if let Received::Octets(count) = source.receive_allowed().map_err(Broken::Source)? {
             turn.moved += count;
-            // The buffer was empty: filling it to the brim is what a stream does.
+            // Filling the buffer to the brim is what a stream does.
             if self.pace == Pace::Message && source.stream.is_readable() && count == room {
                 self.pace = Pace::Stream;
             }

@@ -82,7 +82,7 @@ impl Exchange {
             return self.tunnel(client, turn);
         }
         // Until the response begins, a head that comes octet by octet does not buy the upstream time;
-        // for interim responses see `interim_came`.
+        // for interim responses see `renewed_wait`.
         if between > before || (self.begun && turn.moved > between) {
             self.deadline = Some(turn.now + turn.ctx.timeouts.response);
         }
@@ -280,6 +280,11 @@ impl Exchange {
         self.repairs = self.repairs.union(head.repairs);
         turn.buffers.lend(&mut self.to_client);
         if head.status == 101 {
+            if !self.repairs.is_empty() {
+                return Err(malformed(
+                    "the upstream changed the protocol behind a malformed response",
+                ));
+            }
             let protocols = self.agreed(&head)?;
             let via = turn.ctx.via.as_deref();
             let upgrade = Some(&protocols);
@@ -320,7 +325,9 @@ impl Exchange {
             head.write_client(self.to_client.tail(), &outgoing);
             self.close = outgoing.close || !self.request.is_clear();
             self.status = head.status;
-            self.upstream_persists = head.persistent() && self.repairs.is_empty();
+            self.upstream_persists = head.persistent()
+                && self.repairs.is_empty()
+                && !head.is_silent_on_content(self.facts.method);
             self.withholds = head.withholds_content(self.facts.method);
             self.bound |= head.binds_connection();
             let sent = self.response.sent();
@@ -353,7 +360,7 @@ impl Exchange {
         let old = self.facts.version < Version::Http11;
         let tolerance = match turn.ctx.leniency {
             Leniency::Mend => Tolerance::Mend,
-            Leniency::Strict => Tolerance::Literal,
+            Leniency::Strict => Tolerance::Strict,
         };
         let (flow, coding, ends) = match head.framing {
             ResponseFraming::Framed(Framing::Chunked) if old => {

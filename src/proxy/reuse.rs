@@ -13,8 +13,8 @@ use std::sync::Arc;
 use crate::error::{Error, Kind};
 use crate::net::poll::Wake;
 use crate::upstream::pool::{Former, Kept};
-use crate::wire::ResponseHead;
 use crate::wire::head::HeadScan;
+use crate::wire::{Repairs, ResponseHead};
 
 use super::Turn;
 use super::exchange::{ClientSide, Exchange, SECOND, UPSTREAM, Upstream};
@@ -115,6 +115,7 @@ impl Exchange {
         self.resend.clear();
         self.request = Flow::empty();
         self.scanned = HeadScan::default();
+        self.repairs = Repairs::default();
         self.response_octets = 0;
         self.times.sent = None;
         // Never from the pool again: what is idle there to the same server may be as dead.

@@ -55,8 +55,8 @@ pub enum ChunkError {
     BadExtension,
     /// Not CR LF where a line or a chunk's data must end (RFC 9112 §7.1).
     BadLineEnd,
-    /// A size that is not 1 to 16 hexadecimal digits (RFC 9112 §7.1), or is more than a signed
-    /// 64-bit number holds: a recipient could read it as negative.
+    /// A size that is no hexadecimal number (RFC 9112 §7.1), or is more than a signed 64-bit number
+    /// holds: a recipient could read it as negative.
     BadSize,
     /// A trailer line that is not a field line (RFC 9112 §7.1.2).
     BadTrailer,
@@ -64,6 +64,10 @@ pub enum ChunkError {
     ExtensionTooLong,
     /// A trailer field that frames, routes or authenticates (RFC 9110 §6.5.1).
     ForbiddenTrailer,
+    /// White space beside a size that no extension follows; the grammar of RFC 9112 §7.1 has none there.
+    PaddedSize,
+    /// A size of more than 16 digits: a recipient could read the last of them, or the first.
+    SizeTooLong,
     /// A chunk with which the data is over the limit.
     TooMuchData,
     /// A trailer section over the limit (RFC 9112 §7.1.2).
@@ -80,6 +84,8 @@ impl ChunkError {
             Self::BadTrailer => "the trailer section has a line that is not a field",
             Self::ExtensionTooLong => "the chunk extensions are longer than the limit",
             Self::ForbiddenTrailer => "the trailer section has a field that is not allowed there",
+            Self::PaddedSize => "white space stands beside a chunk size",
+            Self::SizeTooLong => "a chunk size has more digits than 16",
             Self::TooMuchData => "the chunks have more data than the limit",
             Self::TrailerTooLarge => "the trailer section is larger than the limit",
         }
@@ -94,6 +100,9 @@ pub enum Tolerance {
     Literal,
     /// As in a response: what clients take is mended.
     Mend,
+    /// As in a response that is not to be mended: as in a request, and a field that would be taken out is a
+    /// fault.
+    Strict,
     /// As [`Chunked::pass`] needs it: whatever has to be written anew is a fault.
     Pass,
 }
@@ -135,6 +144,9 @@ enum State {
 
 /// A size of more digits can be zeros only.
 const MAX_DIGITS: u8 = 16;
+
+/// Octets of a line with a size in a response that is mended: zeros, white space and extensions.
+const MAX_MENDED_LINE: u32 = 64 * 1024;
 
 /// A line that is longer is not waited for, and not passed on as it stands.
 const MAX_HELD: usize = 512;
@@ -200,7 +212,7 @@ impl Chunked {
     }
 
     /// Consumes what may go on as it stands: data, and whole lines in the strict form. Consumes nothing
-    /// of a line that is not whole yet.
+    /// of a line that is not whole yet, and a trailer line only when it is seen that none continues it.
     ///
     /// # Errors
     ///
@@ -212,6 +224,10 @@ impl Chunked {
         while let Some(&octet) = input.get(used)
             && ahead.state != State::End
         {
+            if ahead.is_behind_trailer() && !matches!(octet, b' ' | b'\t') {
+                *self = ahead;
+                passed = used;
+            }
             ahead.state = match ahead.step(octet, Tolerance::Pass, &mut None) {
                 Ok(state) => state,
                 Err(_) if passed == 0 => return Err(Irregular),
@@ -231,9 +247,14 @@ impl Chunked {
     fn is_between_lines(&self) -> bool {
         match self.state {
             State::Data | State::End | State::Size { digits: 0 } => true,
-            State::Trailer => self.trailer.is_between_lines(),
+            State::Trailer => self.trailer.is_at_start(),
             _ => false,
         }
+    }
+
+    /// Whether a trailer line has just ended, which the next one may continue.
+    fn is_behind_trailer(&self) -> bool {
+        self.state == State::Trailer && self.trailer.is_between_lines()
     }
 
     /// Whether the whole body has been consumed, trailer section included.
@@ -277,9 +298,9 @@ impl Chunked {
                 self.digit(digits, octet, tolerance)
             }
             (State::Size { digits: 1.. }, b'\r') => Ok(State::SizeLf),
-            (State::Size { digits: 1.. } | State::Padding, b';') => self.extension(),
+            (State::Size { digits: 1.. } | State::Padding, b';') => self.extension(tolerance),
             (State::Extension, b'\r') => Ok(State::SizeLf),
-            (State::Extension, _) if is_value_octet(octet) => self.extension(),
+            (State::Extension, _) if is_value_octet(octet) => self.extension(tolerance),
             (State::SizeLf, b'\n') => self.size_is_known(rest),
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size { digits: 0 }),
@@ -289,7 +310,8 @@ impl Chunked {
             }
             (state @ (State::Data | State::End | State::Refused(_)), _) => Ok(state),
             _ if tolerance != Tolerance::Pass => self.irregular(octet, tolerance, rest),
-            (State::Size { .. } | State::Padding, _) => Err(ChunkError::BadSize),
+            (State::Padding, _) => Err(ChunkError::PaddedSize),
+            (State::Size { .. }, _) => Err(ChunkError::BadSize),
             (State::Extension, _) => Err(ChunkError::BadExtension),
             (State::SizeLf | State::DataCr | State::DataLf, _) => Err(ChunkError::BadLineEnd),
         }
@@ -308,12 +330,15 @@ impl Chunked {
             // White space before a `;` is in the grammar; whether one comes is seen then.
             (State::Size { digits: 1.. } | State::Padding, b' ' | b'\t') => {
                 // As much as of extensions, which it takes the place of.
-                self.extension()?;
+                self.extension(tolerance)?;
                 return Ok(State::Padding);
             }
             (State::Size { digits: 0 }, b' ' | b'\t') if mends => {
-                self.extension()?;
+                self.extension(tolerance)?;
                 State::Size { digits: 0 }
+            }
+            (State::Size { digits: 0 }, b' ' | b'\t') | (State::Padding, _) if !mends => {
+                return Err(ChunkError::PaddedSize);
             }
             (State::Padding, b'\r') if mends => State::SizeLf,
             (State::Size { digits: 1.. } | State::Padding | State::Extension, b'\n') if mends => {
@@ -335,8 +360,9 @@ impl Chunked {
     fn digit(&mut self, digits: u8, octet: u8, tolerance: Tolerance) -> Result<State, ChunkError> {
         if digits >= MAX_DIGITS {
             if tolerance != Tolerance::Mend {
-                return Err(ChunkError::BadSize);
+                return Err(ChunkError::SizeTooLong);
             }
+            self.extension(tolerance)?;
             self.repairs.add(Repair::ChunkLine);
         }
         let digit = if octet <= b'9' { octet - b'0' } else { (octet | 0x20) - b'a' + 10 };
@@ -350,7 +376,8 @@ impl Chunked {
 
     /// The line with a chunk's size is whole.
     fn size_is_known(&mut self, rest: &mut Option<&mut Vec<u8>>) -> Result<State, ChunkError> {
-        self.extensions_octets += std::mem::take(&mut self.extension_octets);
+        let octets = std::mem::take(&mut self.extension_octets);
+        self.extensions_octets = self.extensions_octets.saturating_add(octets);
         if self.left == 0 {
             if let Some(rest) = rest {
                 rest.extend_from_slice(b"0\r\n");
@@ -363,16 +390,18 @@ impl Chunked {
         Ok(State::Data)
     }
 
-    /// Counts one octet of an extension.
-    fn extension(&mut self) -> Result<State, ChunkError> {
+    /// Counts one octet of an extension, or of what stands in its place.
+    fn extension(&mut self, tolerance: Tolerance) -> Result<State, ChunkError> {
         self.extension_octets += 1;
-        let all = self.extensions_octets.saturating_add(self.extension_octets);
-        if self.extension_octets > self.limits.max_extension_octets
-            || all > self.limits.max_extensions_octets
-        {
-            return Err(ChunkError::ExtensionTooLong);
-        }
-        Ok(State::Extension)
+        let is_within = if tolerance == Tolerance::Mend {
+            // It goes no further, so only one line of it has a bound: servers pad each of their sizes.
+            self.extension_octets <= MAX_MENDED_LINE
+        } else {
+            self.extension_octets <= self.limits.max_extension_octets
+                && self.extensions_octets.saturating_add(self.extension_octets)
+                    <= self.limits.max_extensions_octets
+        };
+        if is_within { Ok(State::Extension) } else { Err(ChunkError::ExtensionTooLong) }
     }
 }
 

@@ -138,7 +138,7 @@ impl Persistence {
 pub struct Limits {
     /// Octets of the whole head, empty line included.
     pub max_head_octets: usize,
-    /// Field lines; above 128 is as 128.
+    /// Field lines; above 128 is as 128. A response that is mended may have as many as fit.
     pub max_fields: usize,
 }
 

@@ -149,7 +149,11 @@ impl Survey {
             | Known::Other
             | Known::Server
             | Known::Via => {
+                let is_for_all = |name: &str| {
+                    FOR_ALL_RECIPIENTS.iter().any(|all| all.eq_ignore_ascii_case(name))
+                };
                 options.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+                    && !is_for_all(name)
             }
             _ => true,
         }

@@ -7,7 +7,8 @@
 use super::field::trim_ows;
 
 /// The schemes, as `Authorization` and `WWW-Authenticate` name them.
-const SCHEMES: [&[u8]; 4] = [b"negotiate", b"ntlm", b"kerberos", b"nego2"];
+const SCHEMES: [&[u8]; 7] =
+    [b"negotiate", b"ntlm", b"kerberos", b"nego2", b"credssp", b"spnego", b"pku2u"];
 
 /// What is said to clients beside such a challenge: the proxy keeps the two connections together
 /// (RFC 4559 §6). It is for this hop only, so `Connection` names it, as in Squid.
@@ -39,6 +40,7 @@ mod tests {
             "NEGOTIATE YIIB",
             "Kerberos YIIB",
             "Nego2",
+            "CredSSP TlRM",
             "Basic realm=\"a, b\", NTLM",
             "Digest realm=\"x\", nonce=\"y\",negotiate",
             "Bearer ,\tNtLm\tTlRM",

@@ -208,12 +208,17 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Whether content may exist that must not follow, in answer to `method`: some is announced, as to HEAD
     /// and with 304 (RFC 9110 §8.6), or a HEAD is not told whether its GET would have any.
     pub fn withholds_content(&self, method: Method) -> bool {
-        let is_chunked = self.survey.coding_at.is_some();
-        let announced = match self.announced_length() {
-            Some(length) => length > 0 || is_chunked,
-            None => is_chunked || method == Method::Head,
-        };
+        let announced = self.announced_length().is_some_and(|length| length > 0)
+            || self.survey.coding_at.is_some()
+            || self.is_silent_on_content(method);
         announced && self.framing == ResponseFraming::Framed(Framing::Empty)
+    }
+
+    /// Whether it does not say if a GET would have had content, where `method` is HEAD.
+    pub fn is_silent_on_content(&self, method: Method) -> bool {
+        method == Method::Head
+            && self.announced_length().is_none()
+            && self.survey.coding_at.is_none()
     }
 
     /// Whether it offers, or goes on with, a login that is its connection's (RFC 4559).

@@ -2,7 +2,8 @@
 //!
 //! The lines are checked octet by octet and none is kept. A recipient may merge them into the head's fields,
 //! so names that frame, route or authenticate are refused in a request and taken out of a response, and names
-//! by which a proxy says who asks are taken out of both: behind the content a client could say it again.
+//! by which a proxy says who asks are taken out of both: behind the content a client could say it again. In a
+//! response a line that is no field is taken out, too, and a folded one becomes one line.
 
 use super::chunked::{ChunkError, ChunkLimits, Tolerance};
 use super::field::{is_token_octet, is_value_octet};
@@ -31,14 +32,28 @@ const FORBIDDEN: &[&str] = &[
     "upgrade",
 ];
 
-/// Names that say who a message came from, or how names that begin so: only the head has them, where the
-/// proxy judges them.
-const WHO_ASKS: &[&str] =
-    &["forwarded", "via", "x-client-ip", "x-forwarded", "x-original-", "x-real-ip"];
+/// Names, or prefixes of names where they end with `*`, that are taken out: they say who a message came from,
+/// or are for this hop or this exchange, and only the head has them, where the proxy judges them.
+const DROPPED: &[&str] = &[
+    "cf-connecting-ip",
+    "client-ip",
+    "forwarded",
+    "location",
+    "persistent-auth",
+    "proxy-authentication-info",
+    "proxy-support",
+    "true-client-ip",
+    "via",
+    "www-authenticate",
+    "x-client-ip*",
+    "x-cluster-client-ip",
+    "x-forwarded*",
+    "x-original-*",
+    "x-real-ip*",
+];
 
-/// One more than the longest of [`FORBIDDEN`]: a name that fills it is none of them, but may begin as one
-/// that says who asks.
-const NAME_ROOM: usize = 20;
+/// One more than the longest of them: a name that fills it is none of them, but may begin as one.
+const NAME_ROOM: usize = 26;
 
 /// How many more octets of trailers a response may have than a request.
 const MORE_OCTETS: u32 = 8;
@@ -54,6 +69,8 @@ pub(super) struct Trailer {
     name_octets: u8,
     /// The line goes on; it is not taken out.
     kept: bool,
+    /// The end of the line before is still to be written: the next one may continue it.
+    owed: bool,
     repairs: Repairs,
 }
 
@@ -72,8 +89,11 @@ enum State {
     LongName,
     /// White space between a name and its colon.
     NameEnd,
+    LongNameEnd,
     Value,
     LineEnd,
+    /// A line that is no field, or continues one that did not go on.
+    Skipped,
     LastLineEnd,
 }
 
@@ -98,6 +118,11 @@ impl Trailer {
     ) -> Result<bool, ChunkError> {
         let mends = tolerance == Tolerance::Mend;
         self.count(limits, mends)?;
+        if self.owed && self.state == State::LineStart && !(mends && matches!(octet, b' ' | b'\t'))
+        {
+            self.owed = false;
+            self.write(b"\r\n", rest);
+        }
         self.state = match (self.state, octet) {
             (State::LineStart, b'\r') => State::LastLineEnd,
             (State::LineStart, _) if is_token_octet(octet) => {
@@ -117,7 +142,7 @@ impl Trailer {
                 self.write(&[octet], rest);
                 State::LongName
             }
-            (State::LongName | State::NameEnd, b':') => {
+            (State::LongName | State::LongNameEnd, b':') => {
                 self.write(b":", rest);
                 State::Value
             }
@@ -127,7 +152,7 @@ impl Trailer {
                 State::Value
             }
             (State::LineEnd, b'\n') => {
-                self.write(b"\r\n", rest);
+                self.owed = self.kept && rest.is_some();
                 State::LineStart
             }
             (State::LastLineEnd, b'\n') => return Ok(self.end(rest)),
@@ -151,17 +176,37 @@ impl Trailer {
                 self.repairs.add(Repair::ChunkLine);
                 return Ok(self.end(rest));
             }
-            (State::Name, b' ' | b'\t') => {
+            (State::Name | State::NameEnd, b' ' | b'\t') => {
+                self.state = State::NameEnd;
+                return Ok(false);
+            }
+            (State::NameEnd, b':') => {
                 self.judge(tolerance)?;
                 self.write_name(rest);
-                (State::NameEnd, Repair::SpaceBeforeColon)
+                self.write(b":", rest);
+                (State::Value, Repair::SpaceBeforeColon)
             }
-            (State::LongName | State::NameEnd, b' ' | b'\t') => {
-                (State::NameEnd, Repair::SpaceBeforeColon)
+            (State::LongName | State::LongNameEnd, b' ' | b'\t') => {
+                (State::LongNameEnd, Repair::SpaceBeforeColon)
             }
             (State::Value, b'\n') => {
-                self.write(b"\r\n", rest);
+                self.owed = self.kept && rest.is_some();
                 (State::LineStart, Repair::ChunkLine)
+            }
+            (State::LineStart, b' ' | b'\t') if self.owed => {
+                self.write(b" ", rest);
+                (State::Value, Repair::Fold)
+            }
+            (State::Skipped, b'\n') => {
+                (self.kept, self.owed) = (false, false);
+                (State::LineStart, Repair::Trailer)
+            }
+            // What is no field goes, and the content stays.
+            (State::LineStart | State::Skipped, 1..) => (State::Skipped, Repair::Trailer),
+            (State::Name | State::NameEnd, 1..) => {
+                self.kept = false;
+                let state = if octet == b'\n' { State::LineStart } else { State::Skipped };
+                (state, Repair::Trailer)
             }
             (State::Value, 1..) => {
                 self.write(b" ", rest);
@@ -174,9 +219,14 @@ impl Trailer {
         Ok(false)
     }
 
-    /// Whether a line has just ended, or the section is at its start.
+    /// Whether nothing of the section has come.
+    pub(super) fn is_at_start(&self) -> bool {
+        self.octets == 0
+    }
+
+    /// Whether a line has just ended.
     pub(super) fn is_between_lines(&self) -> bool {
-        self.state == State::LineStart
+        self.state == State::LineStart && self.octets > 0
     }
 
     /// What was mended so far.
@@ -229,8 +279,8 @@ impl Trailer {
     fn judge(&mut self, tolerance: Tolerance) -> Result<(), ChunkError> {
         match fate(self.name.get(..self.name_octets.into()).unwrap_or_default()) {
             Fate::Kept => return Ok(()),
-            // Whoever passes a body on as it stands has to be told of both.
-            Fate::Dropped if tolerance == Tolerance::Pass => {
+            // Whoever passes a body on as it stands, or takes nothing out, has to be told of both.
+            Fate::Dropped if matches!(tolerance, Tolerance::Pass | Tolerance::Strict) => {
                 return Err(ChunkError::ForbiddenTrailer);
             }
             Fate::Forbidden if tolerance != Tolerance::Mend => {
@@ -279,10 +329,9 @@ fn fate(name: &[u8]) -> Fate {
     if FORBIDDEN.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())) {
         Fate::Forbidden
     } else if FORBIDDEN.iter().any(|known| alike(name, known))
-        || WHO_ASKS.iter().any(|known| match *known {
-            // Others begin like these: `Forwarded-Message`, `Viable`.
-            "forwarded" | "via" => alike(name, known),
-            known => begins(known),
+        || DROPPED.iter().any(|known| match known.strip_suffix('*') {
+            Some(prefix) => begins(prefix),
+            None => alike(name, known),
         })
     {
         Fate::Dropped
@@ -311,6 +360,10 @@ mod tests {
             ("X-Forward", false),
             ("Forwarded-Message", false),
             ("Viable", false),
+            ("True-Client-IP", true),
+            ("cf_connecting_ip", true),
+            ("Proxy-Authentication-Info", true),
+            ("Client-IPs", false),
             ("X-Checksum", false),
             ("Server-Timing", false),
         ] {

@@ -78,6 +78,16 @@ const MENDED: &[Row] = &[
         Repair::ChunkLine,
     ),
     (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX:\r\n y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n",
+        Repair::Fold,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Forwarded-For: a\r\nX: y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n",
+        Repair::Trailer,
+    ),
+    (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nHost: a\r\nX: y\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n",
         Repair::Trailer,
@@ -108,7 +118,8 @@ fn received(proxy: &Server, pieces: impl Iterator<Item = String> + Send + 'stati
     client.half_close();
     let (all, _) = client.read_to_any_end();
     origin.join();
-    String::from_utf8_lossy(&all).replace("Connection: close\r\n", "")
+    // Ours comes last in the head.
+    String::from_utf8_lossy(&all).replacen("Connection: close\r\n\r\n", "\r\n", 1)
 }
 
 #[test]
@@ -134,12 +145,12 @@ fn how_a_mended_response_comes_changes_nothing() {
 
 #[test]
 fn strict_responses_refuses_each_of_them() {
-    for (sent, _, repair) in MENDED {
+    for (sent, ..) in MENDED {
         let proxy = strict();
         let got = received(&proxy, [(*sent).to_owned()].into_iter());
         let refused = got.starts_with("HTTP/1.1 502 ");
         // Behind a head that was good, and that has gone out, the response ends before its end.
-        let ends_early = matches!(repair, Repair::ChunkLine | Repair::Trailer)
+        let ends_early = sent.contains("chunked\r\n\r\n")
             && !got.ends_with("0\r\n\r\n")
             && !got.ends_with("X: y\r\n\r\n");
         assert!(refused || ends_early, "{sent:?}: {got}");
@@ -180,7 +191,19 @@ fn any_number_of_fields_and_trailers_arrives_that_fits() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let all = format!("{head}2\r\nok\r\n0\r\n{}\r\n", fields(count));
         assert_eq!(received(&lenient(), [all.clone()].into_iter()), all);
+        assert!(!received(&strict(), [all].into_iter()).ends_with("b\r\n\r\n"));
     }
+}
+
+/// Some servers pad the size of each chunk to one width.
+#[test]
+fn a_long_response_in_padded_chunks_arrives_whole() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let sent = format!("{head}{}0       \r\n\r\n", "a       \r\n0123456789\r\n".repeat(20_000));
+    let got = received(&lenient(), [sent].into_iter());
+    let (_, body) = got.split_once("\r\n\r\n").unwrap();
+    assert!(crate::peers::is_whole_chunked(body.as_bytes()), "it was cut");
+    assert_eq!(body.matches("456").count(), 20_000);
 }
 
 #[test]
@@ -262,6 +285,7 @@ fn a_switch_of_protocols_in_a_head_that_has_to_be_mended_is_refused() {
         "HTTP/1.1 101 Ok\nConnection: upgrade\nUpgrade: x\n\n",
         "HTTP/1.1 101 Ok\r\nConnection : upgrade\r\nUpgrade: x\r\n\r\n",
         "HTTP/1.1 101 Ok\r\nConnection: upgrade\r\nUpgrade: x\r\nA:\r\n b\r\n\r\n",
+        "HTTP/1.1 103 x\nLink: a\n\nHTTP/1.1 101 Ok\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
     ] {
         let origin = Origin::script(1, move |peer| {
             peer.read_head();
@@ -273,7 +297,11 @@ fn a_switch_of_protocols_in_a_head_that_has_to_be_mended_is_refused() {
         let request = get_request(origin.addr, "/");
         let lines = "\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
         client.send(request.replace("\r\n\r\n", lines));
-        assert_eq!(client.read_response().status, 502, "{head:?}");
+        let answer = match head.contains("103") {
+            true => client.read_head().contains(" 103 ").then(|| client.read_response()),
+            false => Some(client.read_response()),
+        };
+        assert_eq!(answer.map(|response| response.status), Some(502), "{head:?}");
         origin.join();
     }
 }

@@ -337,6 +337,51 @@ fn a_request_that_must_not_be_repeated_is_not_sent_on_another_connection() {
     origin.join();
 }
 
+/// A tunnel to the same server, too, does not begin where somebody has logged in.
+#[test]
+fn a_tunnel_does_not_go_through_the_connection_with_the_login() {
+    let origin = Origin::script_at_once(2, |peer| {
+        let head = peer.read_head();
+        peer.send(if head.contains("/in-tunnel") {
+            "HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"
+        } else {
+            OK
+        });
+        peer.expect_eof();
+    });
+    let proxy = proxy();
+    let mut alice = User::new(proxy.addr(), &origin);
+    assert_eq!(alice.says("NTLM hello"), "ok");
+    let to = origin.addr;
+    alice.peer.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
+    alice.peer.read_head();
+    alice.peer.send(format!("GET /in-tunnel HTTP/1.1\r\nHost: {to}\r\n\r\n"));
+    assert_eq!(alice.peer.read_response().status, 401);
+    assert_eq!(origin.accepted(), 2);
+    drop((alice, proxy));
+    origin.join();
+}
+
+#[test]
+fn a_head_that_says_nothing_of_content_costs_a_connection_with_a_login_too() {
+    let origin = Origin::script_at_once(2, |peer| {
+        if peer.read_head().starts_with("HEAD ") {
+            peer.send("HTTP/1.1 200 OK\r\nWWW-Authenticate: NTLM\r\n\r\n");
+        } else {
+            peer.send(OK);
+        }
+        peer.expect_eof();
+    });
+    let proxy = proxy();
+    let mut alice = User::new(proxy.addr(), &origin);
+    alice.send("HEAD", "NTLM hello");
+    alice.peer.read_head();
+    assert_eq!(alice.says("NTLM alice"), "ok");
+    assert_eq!(origin.accepted(), 2);
+    drop((alice, proxy));
+    origin.join();
+}
+
 #[test]
 fn a_request_elsewhere_or_a_tunnel_gives_the_login_up() {
     let elsewhere = Origin::script_at_once(2, |peer| {
