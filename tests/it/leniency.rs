@@ -203,7 +203,9 @@ fn a_long_response_in_padded_chunks_arrives_whole() {
     let got = received(&lenient(), [sent].into_iter());
     let (_, body) = got.split_once("\r\n\r\n").unwrap();
     assert!(crate::peers::is_whole_chunked(body.as_bytes()), "it was cut");
-    assert_eq!(body.matches("456").count(), 20_000);
+    // Reads cut some chunks in two.
+    let data: String = body.split("\r\n").skip(1).step_by(2).collect();
+    assert_eq!(data, "0123456789".repeat(20_000));
 }
 
 #[test]

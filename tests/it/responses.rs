@@ -204,7 +204,7 @@ fn a_chunked_response_that_stops_making_sense_ends_before_its_end() {
         "2\r\nok\r\n-1\r\n",
         "2\r\nok\r0\r\n",
         "2\r\nok\r\nffffffffffffffffff\r\n",
-        "2\r\nok\r\n0\r\nbad trailer\r\n\r\n",
+        "2\r\nok\r\n0\r\nbad\0trailer\r\n\r\n",
     ] {
         let origin = Origin::script(1, move |peer| {
             peer.read_head();
@@ -222,7 +222,7 @@ fn a_chunked_response_that_stops_making_sense_ends_before_its_end() {
         let content = all.windows(4).position(|w| w == b"\r\n\r\n").map_or(0, |at| at + 4);
         let whole = text.starts_with("HTTP/1.1 200 ") && is_whole_chunked(&all[content..]);
         assert!(!whole, "{body:?}: {text}");
-        assert!(!text.contains("okX") && !text.contains("bad trailer"), "{body:?}: {text}");
+        assert!(!text.contains("okX") && !text.contains("trailer"), "{body:?}: {text}");
         origin.join();
     }
 }
