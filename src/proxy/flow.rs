@@ -19,12 +19,12 @@ use super::Turn;
 pub use super::end::End;
 
 /// How the end of what flows is found.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Body {
     /// So many octets more.
     Length(u64),
-    /// Chunked coding says.
-    Chunked(Chunked),
+    /// Chunked coding says. Boxed: flows are moved, and most have none.
+    Chunked(Box<Chunked>),
     /// It ends with the connection; so many octets more may come.
     UntilClose(u64),
 }
@@ -131,7 +131,8 @@ impl Flow {
             Framing::Empty => Self::empty(),
             Framing::Length(length) => Self::new(Body::Length(length.get()), coding),
             Framing::Chunked => {
-                Self::new(Body::Chunked(Chunked::new(ChunkLimits::default(), tolerance)), coding)
+                let chunked = Chunked::new(ChunkLimits::default(), tolerance);
+                Self::new(Body::Chunked(Box::new(chunked)), coding)
             }
         }
     }
@@ -153,7 +154,7 @@ impl Flow {
             Body::Length(_) => {}
             Body::Chunked(chunked) => {
                 let limits = ChunkLimits { max_data_octets: most, ..ChunkLimits::default() };
-                *chunked = chunked.with_limits(limits);
+                **chunked = chunked.with_limits(limits);
             }
             Body::UntilClose(left) => *left = most,
         }

@@ -45,7 +45,9 @@ fn renewed_wait(times: &Times, turn: &Turn<'_>) -> Option<Instant> {
     Some((since + wait * INTERIM_WAITS).min(turn.now + wait))
 }
 
-/// Reads a whole response head: as it stands, or mended where that is wanted.
+/// Reads a whole response head: as it stands, or mended where that is wanted. Inline, for a head is a large
+/// value to hand back.
+#[inline(always)]
 fn read_head<'h, 'b>(
     octets: &'b [u8],
     has_bare_lf: bool,
@@ -54,18 +56,18 @@ fn read_head<'h, 'b>(
     turn: &Turn<'_>,
 ) -> Result<ResponseHead<'h, 'b>, Error> {
     let limits = &turn.ctx.limits;
-    let read = if has_bare_lf {
-        Err(HeadError::BareLf)
-    } else {
-        ResponseHead::read(octets, slots, limits, method)
-    };
-    match read {
-        Err(error) if turn.ctx.leniency == Leniency::Mend => {
-            ResponseHead::read_mended(octets, error, mended, more, limits, method)
+    let mut error = HeadError::BareLf;
+    if !has_bare_lf {
+        match ResponseHead::read(octets, slots, limits, method) {
+            Ok(head) => return Ok(head),
+            Err(fault) => error = fault,
         }
-        read => read,
     }
-    .map_err(|e| malformed(e.reason()))
+    if turn.ctx.leniency == Leniency::Strict {
+        return Err(malformed(error.reason()));
+    }
+    ResponseHead::read_mended(octets, error, mended, more, limits, method)
+        .map_err(|e| malformed(e.reason()))
 }
 
 impl Exchange {

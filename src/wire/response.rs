@@ -147,8 +147,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         if read.framing == ResponseFraming::Tunnel { Err(error) } else { Ok(read) }
     }
 
-    /// What the parsed lines mean.
-    #[inline]
+    /// What the parsed lines mean. Inline, for a head is a large value to hand back.
+    #[inline(always)]
     fn judge(
         (version, code): (Version, Option<u16>),
         lines: Lines<'h, 'b>,
