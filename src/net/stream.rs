@@ -368,6 +368,21 @@ impl Stream {
         !matches!(rustix::net::recv(&self.socket, &mut octet, flags), Err(Errno::AGAIN))
     }
 
+    /// What is there, as far as it fits, left to be received: how many octets, `None` if there are none
+    /// now, 0 at the end.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    pub fn peek(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        match rustix::net::recv(&self.socket, into, flags) {
+            Ok((count, _)) => Ok(Some(count)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Whether a connect has ended: `Ok(false)` while it has not.
     ///
     /// # Errors

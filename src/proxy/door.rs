@@ -1,33 +1,50 @@
-//! What the acceptor of few places and a session on one of them tell each other: whether the client has
-//! said anything, and that it has to leave if it has not.
+//! What the acceptor of few places and a session on one of them tell each other: how far the session
+//! is, and that it has to leave.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// How far a session on a place that others want has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Its request is not whole yet.
+    Asks,
+    /// It is being answered.
+    IsAnswered,
+    /// It was answered, and what the client still sends is thrown away.
+    Lingers,
+}
+
+/// Set beside the step when the place is wanted.
+const LEAVE: u8 = 0x80;
 
 /// Between one session and its acceptor.
 #[derive(Debug, Default)]
-pub struct Door {
-    spoke: AtomicBool,
-    leave: AtomicBool,
-}
+pub struct Door(AtomicU8);
 
 impl Door {
-    /// The client has said something.
-    pub fn speak(&self) {
-        self.spoke.store(true, Ordering::Relaxed);
+    /// The session has come to this step. Whoever was asked to leave at another one may stay.
+    pub fn comes_to(&self, step: Step) {
+        self.0.store(step as u8, Ordering::SeqCst);
     }
 
-    /// Whether it has.
-    pub fn has_spoken(&self) -> bool {
-        self.spoke.load(Ordering::Relaxed)
+    /// How far it is.
+    pub fn step(&self) -> Step {
+        match self.0.load(Ordering::SeqCst) & !LEAVE {
+            0 => Step::Asks,
+            1 => Step::IsAnswered,
+            _ => Step::Lingers,
+        }
     }
 
-    /// Its place is wanted. The session has to be woken to see that.
-    pub fn ask_to_leave(&self) {
-        self.leave.store(true, Ordering::SeqCst);
+    /// Its place is wanted, if it is still at this step. The session has to be woken to see that.
+    pub fn ask_to_leave(&self, seen: Step) {
+        let seen = seen as u8;
+        // If it has gone on it stays: another is asked.
+        let _ = self.0.compare_exchange(seen, seen | LEAVE, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Whether its place is wanted.
     pub fn is_asked_to_leave(&self) -> bool {
-        self.leave.load(Ordering::SeqCst)
+        self.0.load(Ordering::SeqCst) & LEAVE != 0
     }
 }

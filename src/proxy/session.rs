@@ -30,7 +30,7 @@ use crate::wire::head::{find_end, leading_empty_lines};
 use crate::wire::{Framing, Method};
 
 use super::auth::Proof;
-use super::door::Door;
+use super::door::{Door, Step};
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
 use super::flow::End;
 use super::foreign::foreign;
@@ -103,11 +103,11 @@ pub struct Session {
     left: Option<(Instant, u32)>,
     /// What limits count of it, if there are any.
     line: Option<Arc<Line>>,
-    /// Between it and the acceptor that has its place.
-    door: Option<Arc<Door>>,
     /// An upstream connection that the client has logged in on.
     pinned: Option<Box<Pinned>>,
     _permit: Permit,
+    /// Between it and the acceptor that has its place. After the permit: who has left has given it back.
+    door: Option<Arc<Door>>,
 }
 
 /// What a step of a turn came to.
@@ -154,11 +154,22 @@ impl Session {
         self
     }
 
-    /// The same, on a place that others may want before it has said anything.
+    /// The same, on a place that others may want.
     #[must_use]
     pub fn at_door(mut self, door: Arc<Door>) -> Self {
         self.door = Some(door);
         self
+    }
+
+    /// Whether others want its place.
+    fn is_asked_to_leave(&self) -> bool {
+        self.door.as_ref().is_some_and(|door| door.is_asked_to_leave())
+    }
+
+    fn comes_to(&self, step: Step) {
+        if let Some(door) = &self.door {
+            door.comes_to(step);
+        }
     }
 
     /// Who its client is.
@@ -214,9 +225,6 @@ impl Session {
             if !held.is_empty() || flooded {
                 if begun.is_none() {
                     *begun = Some(turn.clock());
-                    if let Some(door) = &self.door {
-                        door.speak();
-                    }
                     if self.served > 0 {
                         self.deadline = turn.now + turn.ctx.timeouts.head;
                     } else if let Some(foreign) = foreign(held) {
@@ -253,19 +261,21 @@ impl Session {
                 Some(_) => turn.now,
                 None => self.deadline,
             };
-            if turn.now >= deadline {
+            let waits = !self.client.stream.is_readable();
+            // A deadline is held against what has come by then, which may be read only now. Who is idle
+            // when the proxy drains is closed all the same.
+            if turn.now >= deadline && (waits || begun.is_none() && self.served > 0) {
                 let Some(begun) = *begun else { return Stepped::Next(Next::Close) };
                 let reason = "the request did not come in time";
                 let late =
                     Error::new(Side::Client, Phase::Request, Kind::HttpRequestTimeout, reason);
                 return self.begin(Err(late), begun, turn);
             }
-            if !self.client.stream.is_readable() {
-                let asked = self.door.as_ref().is_some_and(|door| door.is_asked_to_leave());
-                if asked && begun.is_none() {
-                    return Stepped::Next(Next::Close);
-                }
-                return Stepped::Next(Next::Park(deadline, Some(CLIENT)));
+            if waits {
+                return Stepped::Next(match self.is_asked_to_leave() {
+                    true => Next::Close,
+                    false => Next::Park(deadline, Some(CLIENT)),
+                });
             }
             turn.buffers.lend(&mut self.client.buffer);
             if self.client.buffer.room() == 0 {
@@ -314,6 +324,7 @@ impl Session {
         if let (Some(limited), None) = (&exchange.limited, &self.line) {
             self.line = Some(Arc::clone(&limited.line));
         }
+        self.comes_to(Step::IsAnswered);
         self.served = self.served.saturating_add(1);
         self.open = self.asker.service == Service::Proxy;
         turn.counters.count(|c| match self.asker.service {
@@ -392,6 +403,9 @@ impl Session {
         let pinned = &mut self.pinned;
         let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker, pinned };
         match exchange.advance(&mut client, turn) {
+            Ok(Progress::Wait(_)) if self.door.as_ref().is_some_and(|d| d.is_asked_to_leave()) => {
+                Stepped::Next(Next::Close)
+            }
             Ok(Progress::Wait(expected)) => {
                 let until = exchange.deadline(self.deadline);
                 let until = exchange.wake_at().map_or(until, |at| at.min(until));
@@ -506,6 +520,7 @@ impl Session {
         self.client.buffer.consume(self.client.buffer.len());
         self.pinned = None;
         self.deadline = turn.now + LINGER_TIME;
+        self.comes_to(Step::Lingers);
         self.state = State::Linger { left: LINGER_OCTETS };
         Stepped::Again
     }
@@ -517,6 +532,9 @@ impl Session {
                 return Stepped::Next(Next::Close);
             }
             if !self.client.stream.is_readable() {
+                if self.door.as_ref().is_some_and(|door| door.is_asked_to_leave()) {
+                    return Stepped::Next(Next::Close);
+                }
                 return Stepped::Next(Next::Park(self.deadline, None));
             }
             if turn.is_spent() {

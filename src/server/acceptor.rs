@@ -61,7 +61,8 @@ impl Acceptor {
         let _batch = Batch::enter();
         let mut full = Trouble::default();
         let mut short = Trouble::default();
-        let mut anteroom = Anteroom::default();
+        let head = self.pool.ctx.timeouts.head.min(admin::HEAD_TIME);
+        let mut anteroom = Anteroom::new(head, self.pool.ctx.limits);
         while !self.stopping.load(Ordering::SeqCst) {
             let permit = match self.permits.try_take() {
                 Some(permit) => permit,
@@ -160,7 +161,8 @@ impl Acceptor {
             });
             return;
         }
-        let (mut session, slot) = self.session(waiting, permit, self.pool.ctx.timeouts.head);
+        let deadline = waiting.since + self.pool.ctx.timeouts.head;
+        let (mut session, slot) = self.session(waiting, permit, deadline);
         if let Some(Some(line)) = entered {
             session = session.on_line(line);
         }
@@ -170,16 +172,17 @@ impl Acceptor {
     /// A connection of the admin listener gets a session, which may have to leave for another.
     fn seat(&self, waiting: Waiting, permit: Permit, anteroom: &mut Anteroom) {
         self.pool.stats.other().count(|c| c.admin_connections_accepted += 1);
-        let head = self.pool.ctx.timeouts.head.min(admin::HEAD_TIME);
+        let now = Instant::now();
         let (ip, door) = (waiting.address.ip(), Arc::<Door>::default());
-        let (session, slot) = self.session(waiting, permit, head);
+        // It could not be served before it had a place.
+        let (session, slot) = self.session(waiting, permit, now + anteroom.head_time());
         let waker = Arc::clone(&slot) as Arc<dyn Wake>;
-        anteroom.seat(Arc::clone(&door), waker, ip, Instant::now());
+        anteroom.seat(Arc::clone(&door), waker, ip, now);
         let session = Box::new(session.at_door(door));
         self.pool.ready.push(Message::Ready(Job { session, slot }));
     }
 
-    fn session(&self, waiting: Waiting, permit: Permit, head: Duration) -> (Session, Arc<Slot>) {
+    fn session(&self, waiting: Waiting, permit: Permit, deadline: Instant) -> (Session, Arc<Slot>) {
         let slot = Slot::new(Arc::clone(&self.pool.ready));
         let waker = Arc::clone(&slot) as Arc<dyn Wake>;
         let asker = Asker {
@@ -189,7 +192,6 @@ impl Acceptor {
             service: self.service,
             names_us: self.names_us,
         };
-        let deadline = waiting.since + head;
         (Session::new(waiting.stream, asker, waker, permit, deadline), slot)
     }
 

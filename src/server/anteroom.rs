@@ -1,9 +1,11 @@
 //! Where connections to the admin listener wait when its places are taken.
 //!
-//! Connections that say nothing must not keep those out that ask whether the proxy is alive. So a
-//! connection is accepted without a place, and one that has said something gets the next. For it the oldest
-//! silent one has to go that has had its place for [`GRACE`], of the client that has the most places. Here it is the
-//! same: when the room is full the oldest silent one of the client with the most goes, at once.
+//! Clients that say nothing, half a request or nothing more must not keep those out that ask whether the
+//! proxy is alive. So a connection is accepted without a place, and one whose request is whole gets the
+//! next. To make room, a connection is closed whose request is not whole for [`GRACE`], or that was
+//! answered [`AFTER`] ago: the oldest of the client with the most places. One that is slow to take its
+//! answer has [`PATIENCE`], but [`GRACE`] only while its client has all places and another client waits. When the room itself is full, the oldest without a whole request of the client with the most
+//! there is closed at once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,13 +14,21 @@ use std::time::{Duration, Instant};
 use crate::net::poll::{Edge, Wake};
 use crate::net::stream::Stream;
 use crate::policy::limits::client_key;
-use crate::proxy::door::Door;
+use crate::proxy::door::{Door, Step};
 use crate::proxy::exchange::CLIENT;
+use crate::wire::Limits;
+use crate::wire::head::{find_end, leading_empty_lines};
 
-/// How long a connection may say nothing while others wait for its place.
+/// How long a connection may be without a whole request while others wait for its place.
 pub const GRACE: Duration = Duration::from_millis(200);
+/// How long it may stay after its answer.
+pub const AFTER: Duration = Duration::from_millis(20);
+/// How long it may take its answer.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How many wait at most.
 const ROOM: usize = 32;
+/// How much of a request is looked at before it has a place. A longer one waits for a free place.
+const LOOKED_AT: usize = 8 * 1024;
 
 /// A connection without a place.
 pub struct Waiting {
@@ -30,29 +40,73 @@ pub struct Waiting {
     pub since: Instant,
 }
 
+/// One of those in the room.
+struct Visitor {
+    one: Waiting,
+    says: Says,
+}
+
+/// What a connection has said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Says {
+    /// So many octets, which are no whole request.
+    Part(usize),
+    /// What can be answered.
+    Whole,
+    /// It has ended.
+    Gone,
+}
+
 /// A connection that has one.
 struct Guest {
     door: Arc<Door>,
     slot: Arc<dyn Wake>,
     client: IpAddr,
+    /// Where it was when last looked at, and since when.
+    step: Step,
     since: Instant,
 }
 
 /// Those who wait, and those who have places.
-#[derive(Default)]
 pub struct Anteroom {
-    waiting: Vec<Waiting>,
+    head_time: Duration,
+    limits: Limits,
+    waiting: Vec<Visitor>,
     guests: Vec<Guest>,
+    /// What was looked at last.
+    looked_at: Vec<u8>,
 }
 
-impl Waiting {
-    /// Whether it has said something, or has ended.
-    fn has_spoken(&self) -> bool {
-        self.stream.is_stale()
+impl Visitor {
+    fn client(&self) -> IpAddr {
+        client_key(self.one.address.ip())
     }
 
-    fn client(&self) -> IpAddr {
-        client_key(self.address.ip())
+    fn is_whole(&self) -> bool {
+        self.says == Says::Whole
+    }
+
+    /// Sees what it has said meanwhile.
+    fn look(&mut self, limits: &Limits, buffer: &mut [u8]) {
+        let Says::Part(known) = self.says else { return };
+        let count = match self.one.stream.peek(buffer) {
+            Ok(None) => return,
+            Ok(Some(0)) | Err(_) => {
+                self.says = Says::Gone;
+                return;
+            }
+            Ok(Some(count)) => count,
+        };
+        if count == known {
+            return;
+        }
+        let said = buffer.get(..count).unwrap_or_default();
+        let head = said.get(leading_empty_lines(said)..).unwrap_or_default();
+        self.says = match find_end(head, &mut 0, limits) {
+            Ok(None) => Says::Part(count),
+            // A fault is answered at once, too.
+            Ok(Some(_)) | Err(_) => Says::Whole,
+        };
     }
 }
 
@@ -62,72 +116,118 @@ impl Guest {
         Arc::strong_count(&self.door) == 1
     }
 
-    fn is_silent(&self) -> bool {
-        !self.door.has_spoken() && !self.door.is_asked_to_leave()
+    fn look(&mut self, now: Instant) {
+        let step = self.door.step();
+        if step != self.step {
+            (self.step, self.since) = (step, now);
+        }
+    }
+
+    /// Whether it may be asked to leave; `patience` is what one that is being answered has.
+    fn is_due(&self, patience: Duration, now: Instant) -> bool {
+        let grace = match self.step {
+            Step::Asks => GRACE,
+            Step::IsAnswered => patience,
+            Step::Lingers => AFTER,
+        };
+        !self.door.is_asked_to_leave() && now.saturating_duration_since(self.since) >= grace
     }
 }
 
 impl Anteroom {
+    /// Nobody is there. A request has to be whole within `head_time`.
+    pub fn new(head_time: Duration, limits: Limits) -> Self {
+        let (waiting, guests, looked_at) = (Vec::new(), Vec::new(), Vec::new());
+        Self { head_time, limits, waiting, guests, looked_at }
+    }
+
+    /// How long a request may take to become whole.
+    pub fn head_time(&self) -> Duration {
+        self.head_time
+    }
+
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether nobody more may come in, since all have said something.
+    /// Whether nobody more may come in, since the requests of all are whole.
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= ROOM && self.waiting.iter().all(Waiting::has_spoken)
+        self.waiting.len() >= ROOM && self.waiting.iter().all(Visitor::is_whole)
     }
 
     /// One more waits. Another may have to go for it.
-    pub fn enter(&mut self, waiting: Waiting) {
-        self.waiting.push(waiting);
+    pub fn enter(&mut self, one: Waiting) {
+        self.waiting.push(Visitor { one, says: Says::Part(0) });
+        self.look();
         if self.waiting.len() > ROOM {
-            let silent = self.waiting.iter().enumerate().filter(|(_, one)| !one.has_spoken());
-            let many = |one: &Waiting| {
+            let parts = self.waiting.iter().enumerate().filter(|(_, one)| !one.is_whole());
+            let many = |one: &Visitor| {
                 self.waiting.iter().filter(|other| other.client() == one.client()).count()
             };
             // The first of those with as many is the oldest.
-            let most = silent.rev().max_by_key(|(_, one)| many(one));
-            if let Some((place, _)) = most {
-                self.waiting.remove(place);
-            }
+            let most = parts.rev().max_by_key(|(_, one)| many(one));
+            let place = most.map_or(self.waiting.len() - 1, |(place, _)| place);
+            self.waiting.remove(place);
         }
     }
 
-    /// Who gets a place that is free: whoever has said something, of the client with the fewest places.
+    /// Sees what those who wait have said. Those who have gone are dropped.
+    fn look(&mut self) {
+        self.looked_at.resize(LOOKED_AT, 0);
+        self.waiting.iter_mut().for_each(|one| one.look(&self.limits, &mut self.looked_at));
+        self.waiting.retain(|one| one.says != Says::Gone);
+    }
+
+    /// Who gets a place that is free: one whose request is whole, of the client with the fewest places.
     pub fn leave_for_a_place(&mut self) -> Option<Waiting> {
         self.guests.retain(|guest| !guest.has_left());
-        let places = |one: &Waiting| self.places_of(one.client());
+        self.look();
+        let places = |one: &Visitor| self.places_of(one.client());
         let first = self.waiting.iter().enumerate();
-        let (place, _) = first.min_by_key(|(_, one)| (!one.has_spoken(), places(one)))?;
-        Some(self.waiting.remove(place))
+        let (place, _) = first.min_by_key(|(_, one)| (!one.is_whole(), places(one)))?;
+        Some(self.waiting.remove(place).one)
     }
 
     /// It has a place now.
     pub fn seat(&mut self, door: Arc<Door>, slot: Arc<dyn Wake>, client: IpAddr, since: Instant) {
         self.guests.retain(|guest| !guest.has_left());
-        self.guests.push(Guest { door, slot, client: client_key(client), since });
+        let step = door.step();
+        self.guests.push(Guest { door, slot, client: client_key(client), step, since });
     }
 
-    /// Asks as many silent ones to leave as wait with something to say.
+    /// Asks as many to leave as wait with a whole request. Who waits with less for too long is dropped.
     pub fn make_way(&mut self, now: Instant) {
         self.guests.retain(|guest| !guest.has_left());
-        let wanted = self.waiting.iter().filter(|one| one.has_spoken()).count();
+        self.guests.iter_mut().for_each(|guest| guest.look(now));
+        self.look();
+        let head_time = self.head_time;
+        let in_time = |one: &Visitor| now.saturating_duration_since(one.one.since) < head_time;
+        self.waiting.retain(|one| one.is_whole() || in_time(one));
+        let wanted = self.waiting.iter().filter(|one| one.is_whole()).count();
         let asked = self.guests.iter().filter(|guest| guest.door.is_asked_to_leave()).count();
         for _ in asked..wanted {
-            let silent = self.guests.iter().filter(|guest| guest.is_silent());
-            let due = silent.filter(|guest| now.duration_since(guest.since) >= GRACE);
+            let due = self.guests.iter().filter(|guest| guest.is_due(self.patience(guest), now));
+            let rank =
+                |guest: &Guest| (guest.step != Step::IsAnswered, self.places_of(guest.client));
             // The first of those with as many is the oldest.
-            let Some(guest) = due.rev().max_by_key(|guest| self.places_of(guest.client)) else {
-                return;
-            };
-            guest.door.ask_to_leave();
+            let Some(guest) = due.rev().max_by_key(|guest| rank(guest)) else { return };
+            guest.door.ask_to_leave(guest.step);
             let _ = guest.slot.wake(CLIENT, Edge::default());
         }
     }
 
+    /// How long this guest may take its answer.
+    fn patience(&self, guest: &Guest) -> Duration {
+        let mut others = self.waiting.iter().filter(|one| one.is_whole());
+        let has_all = self.guests.iter().all(|other| other.client == guest.client);
+        if has_all && others.any(|one| one.client() != guest.client) { GRACE } else { PATIENCE }
+    }
+
+    /// How many places a client has, without those that it was asked to leave.
     fn places_of(&self, client: IpAddr) -> usize {
-        self.guests.iter().filter(|guest| guest.client == client).count()
+        let stay = self.guests.iter().filter(|guest| !guest.door.is_asked_to_leave());
+        stay.filter(|guest| guest.client == client).count()
     }
 }
 
@@ -138,6 +238,9 @@ mod tests {
 
     use super::*;
 
+    const HEAD_TIME: Duration = Duration::from_secs(3);
+    const WHOLE: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n";
+
     struct Nobody;
     impl Wake for Nobody {
         fn wake(&self, _: u32, _: Edge) -> bool {
@@ -145,61 +248,142 @@ mod tests {
         }
     }
 
-    /// A connection of the client with this number, and its other end.
-    fn connection(client: u8, since: Instant) -> (Waiting, TcpStream) {
+    fn room() -> (Anteroom, Instant) {
+        (Anteroom::new(HEAD_TIME, Limits::default()), Instant::now())
+    }
+
+    /// A connection of the client with this number, and its other end, which says this.
+    fn connection(client: u8, since: Instant, says: &[u8]) -> (Waiting, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Stream::accepted(listener.accept().unwrap().0);
-        (Waiting { stream, address: ([192, 0, 2, client], 1).into(), since }, peer)
+        assert_eq!(peer.write(says).unwrap(), says.len());
+        // What was sent over loopback is there.
+        assert_eq!(stream.is_stale(), !says.is_empty());
+        (Waiting { stream, address: address(client), since }, peer)
     }
 
-    #[test]
-    fn in_a_full_room_the_oldest_silent_one_of_the_client_with_the_most_goes() {
-        let (mut room, now) = (Anteroom::default(), Instant::now());
-        let mut peers = Vec::new();
-        let mut enter = |room: &mut Anteroom, client, says: &[u8]| {
-            let (waiting, mut peer) = connection(client, now);
-            assert_eq!(peer.write(says).unwrap(), says.len());
-            // What was sent over loopback is there.
-            assert_eq!(waiting.has_spoken(), !says.is_empty());
-            peers.push(peer);
-            room.enter(waiting);
+    fn address(client: u8) -> SocketAddr {
+        ([192, 0, 2, client], 1).into()
+    }
+
+    /// Each client of `clients` has a place, one a millisecond.
+    fn seated(room: &mut Anteroom, now: Instant, clients: &[u8]) -> Vec<Arc<Door>> {
+        let seat = |(i, client): (usize, &u8)| {
+            let (door, since) = (Arc::<Door>::default(), now + Duration::from_millis(i as u64));
+            room.seat(Arc::clone(&door), Arc::new(Nobody), address(*client).ip(), since);
+            door
         };
-        enter(&mut room, 1, b"");
-        enter(&mut room, 2, b"GET");
-        (0..ROOM * 3).for_each(|_| enter(&mut room, 3, b""));
-        assert_eq!(room.waiting.len(), ROOM);
-        let clients: Vec<IpAddr> = room.waiting.iter().map(Waiting::client).collect();
-        assert_eq!(clients[..2], [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])]);
-        assert!(!room.is_full(), "silent ones can go");
-        assert_eq!(room.leave_for_a_place().unwrap().client(), IpAddr::from([192, 0, 2, 2]));
+        clients.iter().enumerate().map(seat).collect()
+    }
+
+    fn asked(doors: &[Arc<Door>]) -> Vec<bool> {
+        doors.iter().map(|door| door.is_asked_to_leave()).collect()
     }
 
     #[test]
-    fn only_who_is_silent_for_long_has_to_leave_and_only_for_who_has_something_to_say() {
-        let (mut room, now) = (Anteroom::default(), Instant::now());
-        let doors: Vec<Arc<Door>> = (0..4).map(|_| Arc::default()).collect();
-        for (i, (door, client)) in doors.iter().zip([1, 2, 2, 2]).enumerate() {
-            let since = now + Duration::from_millis(i as u64);
-            room.seat(Arc::clone(door), Arc::new(Nobody), [192, 0, 2, client].into(), since);
+    fn in_a_full_room_the_oldest_without_a_request_of_the_client_with_the_most_goes() {
+        for says in [&b""[..], b"G", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n"] {
+            let (mut room, now) = room();
+            let mut peers = Vec::new();
+            let mut enter = |room: &mut Anteroom, client, says: &[u8]| {
+                let (waiting, peer) = connection(client, now, says);
+                peers.push(peer);
+                room.enter(waiting);
+            };
+            enter(&mut room, 1, b"");
+            enter(&mut room, 2, b"GET");
+            enter(&mut room, 3, WHOLE);
+            (0..ROOM * 3).for_each(|_| enter(&mut room, 3, says));
+            assert_eq!(room.waiting.len(), ROOM);
+            let clients: Vec<IpAddr> = room.waiting.iter().map(Visitor::client).collect();
+            assert_eq!(clients[..3], [1, 2, 3].map(|client| address(client).ip()));
+            assert!(!room.is_full(), "others can go");
+            assert_eq!(room.leave_for_a_place().unwrap().address, address(3), "{says:?}");
+            assert_eq!(room.leave_for_a_place().unwrap().address, address(1));
+            (0..ROOM * 2).for_each(|_| enter(&mut room, 4, WHOLE));
+            assert!(room.is_full() && room.waiting.len() == ROOM);
         }
-        let asked = || doors.iter().map(|door| door.is_asked_to_leave()).collect::<Vec<_>>();
-        let later = now + GRACE + Duration::from_millis(2);
-        let (silent, _peer) = connection(3, now);
-        room.enter(silent);
+    }
+
+    #[test]
+    fn who_has_gone_or_is_without_a_request_for_too_long_waits_no_more() {
+        let (mut room, now) = room();
+        let mut doors = seated(&mut room, now, &[1]);
+        let (gone, peer) = connection(2, now, b"");
+        let (late, _late) = connection(2, now, b"GET ");
+        let (whole, _whole) = connection(2, now, WHOLE);
+        let (fault, _fault) = connection(2, now, b"GET / HTTP/1.1\n\n");
+        [gone, late, whole, fault].into_iter().for_each(|one| room.enter(one));
+        drop(peer);
+        room.make_way(now);
+        let says = |room: &Anteroom| room.waiting.iter().map(|one| one.says).collect::<Vec<_>>();
+        assert_eq!(says(&room), [Says::Part(4), Says::Whole, Says::Whole]);
+        room.make_way(now + HEAD_TIME);
+        assert_eq!(says(&room), [Says::Whole; 2]);
+        doors.clear();
+    }
+
+    #[test]
+    fn who_has_no_request_for_long_has_to_leave_and_only_for_who_has_one() {
+        let (mut room, now) = room();
+        let doors = seated(&mut room, now, &[1, 2, 2, 2]);
+        let later = now + GRACE + Duration::from_millis(3);
+        let (silent, _silent) = connection(3, now, b"");
+        let (part, _part) = connection(3, now, b"GET");
+        [silent, part].into_iter().for_each(|one| room.enter(one));
         room.make_way(later);
-        assert_eq!(asked(), [false; 4]);
-        let (speaks, mut peer) = connection(3, now);
-        assert_eq!(peer.write(b"GET").unwrap(), 3);
-        room.enter(speaks);
+        assert_eq!(asked(&doors), [false; 4]);
+        let (whole, _peer) = connection(3, now, WHOLE);
+        room.enter(whole);
         room.make_way(now + GRACE - Duration::from_millis(1));
-        assert_eq!(asked(), [false; 4], "not yet");
-        doors[1].speak();
+        assert_eq!(asked(&doors), [false; 4], "not yet");
+        doors[1].comes_to(Step::IsAnswered);
         room.make_way(later);
         room.make_way(later);
-        assert_eq!(asked(), [false, false, true, false], "one for one");
+        assert_eq!(asked(&doors), [false, false, true, false], "one for one");
         drop(doors);
-        assert!(room.leave_for_a_place().is_some_and(|one| one.has_spoken()));
+        assert_eq!(room.leave_for_a_place().unwrap().address, address(3));
         assert!(room.guests.is_empty());
+    }
+
+    #[test]
+    fn who_was_asked_and_has_a_request_now_stays_and_another_is_asked() {
+        let (mut room, now) = room();
+        let doors = seated(&mut room, now, &[1, 1]);
+        let (whole, _peer) = connection(2, now, WHOLE);
+        room.enter(whole);
+        let later = now + GRACE + Duration::from_millis(3);
+        room.make_way(later);
+        assert_eq!(asked(&doors), [true, false]);
+        doors[0].comes_to(Step::IsAnswered);
+        room.make_way(later);
+        assert_eq!(asked(&doors), [false, true]);
+        // It has gone on before it could be asked.
+        let door = Door::default();
+        door.comes_to(Step::IsAnswered);
+        door.ask_to_leave(Step::Asks);
+        assert!(!door.is_asked_to_leave());
+    }
+
+    #[test]
+    fn who_lingers_has_to_leave_soon_and_who_is_answered_later() {
+        for (client, grace) in [(1, PATIENCE), (2, GRACE)] {
+            let (mut room, now) = room();
+            let doors = seated(&mut room, now, &[1, 1, 1]);
+            let (whole, _peer) = connection(client, now, WHOLE);
+            let (also_whole, _peer) = connection(client, now, WHOLE);
+            [whole, also_whole].into_iter().for_each(|one| room.enter(one));
+            doors.iter().for_each(|door| door.comes_to(Step::IsAnswered));
+            room.make_way(now + Duration::from_millis(3));
+            let then = now + GRACE;
+            doors[2].comes_to(Step::Lingers);
+            room.make_way(then + Duration::from_millis(1));
+            assert_eq!(asked(&doors), [false; 3], "none for long");
+            room.make_way(then + AFTER + Duration::from_millis(1));
+            assert_eq!(asked(&doors), [client == 2, false, true]);
+            room.make_way(now + grace * 2);
+            assert_eq!(asked(&doors), [true, false, true]);
+        }
     }
 }

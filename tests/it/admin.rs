@@ -261,40 +261,46 @@ fn the_seventeenth_connection_waits_for_one_to_leave() {
     assert_eq!(stats.accepts_refused_no_permit, 0, "a number of the proxy's own listeners");
 }
 
-/// An orchestrator would kill a proxy that does well.
+/// What a wait of seconds would be, and no stall of a busy machine is.
+const SOON: Duration = Duration::from_millis(1900);
+
+/// An orchestrator would kill a proxy that does well. Those that neither ask nor go would each keep their
+/// place for 2 s, and a place that is given in a row to many takes as much longer.
 #[test]
-fn idle_connections_do_not_hold_up_who_asks_whether_it_is_alive() {
-    let proxy = proxy_with_admin(|_| {});
-    let admin = admin_of(&proxy);
-    let mut idle: Vec<Peer> = (0..16).map(|_| Peer::connect(admin)).collect();
-    for (i, client) in idle.iter_mut().enumerate() {
-        match i % 3 {
-            0 => {}
-            1 => client.send("GET /healthz HTT"),
-            _ => client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+fn connections_that_do_not_ask_make_way_for_who_asks_whether_it_is_alive() {
+    for (count, says) in [
+        (16, "G"),
+        (17, "G"),
+        (47, "G"),
+        (256, "G"),
+        (16, ""),
+        (256, ""),
+        (256, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n"),
+        // They are answered, and still there.
+        (256, "GET\r\n\r\n"),
+    ] {
+        for from in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            let proxy = proxy_with_admin(|_| {});
+            let admin = admin_of(&proxy);
+            let mut others: Vec<Peer> = (0..count).map(|_| Peer::connect(admin)).collect();
+            // Those that had to go already may not take it.
+            others.iter_mut().for_each(|other| drop(other.try_send(says)));
+            for path in ["/readyz", "/healthz"] {
+                let start = Instant::now();
+                let mut client = Peer::connect_from(from, admin);
+                client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+                assert_eq!(client.read_response().status, 200, "{path} {count} {says:?} {from:?}");
+                let took = start.elapsed();
+                assert!(took < SOON, "{path} {count} {says:?} {from:?}: {took:?}");
+            }
+            if says.is_empty() {
+                // The newest of them is still there, and is served if it asks at last.
+                let newest = others.last_mut().unwrap();
+                newest.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                assert_eq!(newest.read_response().status, 200);
+            }
         }
     }
-    let start = Instant::now();
-    assert_eq!(fetch(admin, "/healthz").status, 200);
-    assert_eq!(fetch(admin, "/readyz").status, 200);
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
-    drop(idle);
-}
-
-#[test]
-fn silent_connections_make_way_for_who_asks_whether_it_is_alive() {
-    let proxy = proxy_with_admin(|_| {});
-    let admin = admin_of(&proxy);
-    let mut silent: Vec<Peer> = (0..256).map(|_| Peer::connect(admin)).collect();
-    let start = Instant::now();
-    for path in ["/readyz", "/healthz", "/metrics"] {
-        assert_eq!(fetch(admin, path).status, 200, "{path}");
-    }
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    // The newest of them are still there, and are served if they ask at last.
-    let newest = silent.last_mut().unwrap();
-    newest.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(newest.read_response().status, 200);
 }
 
 /// A page on the web can have its own name lead to loopback, and would read the answer.

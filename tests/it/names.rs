@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use socket2::{Domain, Socket, Type};
 use threadgate::net::names::Given;
 use threadgate::net::resolve::Resolve;
 
@@ -334,10 +333,7 @@ fn many_who_want_to_know_one_name_are_one_lookup() {
 /// Asks from another address of loopback: as another client.
 #[track_caller]
 fn ask_as_another(proxy: SocketAddr, host: &str) -> Peer {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
-    socket.connect(&proxy.into()).unwrap();
-    let mut client = Peer::new(socket.into());
+    let mut client = Peer::connect_from([127, 0, 0, 2], proxy);
     client.send(format!("GET http://{host}/ HTTP/1.1\r\nHost: a\r\n\r\n"));
     client
 }

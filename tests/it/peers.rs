@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// No step of a test waits longer than this.
 pub(crate) const STEP: Duration = Duration::from_secs(5);
@@ -25,6 +25,15 @@ impl Peer {
     #[track_caller]
     pub(crate) fn connect(addr: SocketAddr) -> Self {
         Self::new(TcpStream::connect_timeout(&addr, STEP).expect("connects"))
+    }
+
+    /// From this address of loopback: as another client.
+    #[track_caller]
+    pub(crate) fn connect_from(from: [u8; 4], to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        Self::new(socket.into())
     }
 
     pub(crate) fn new(stream: TcpStream) -> Self {

@@ -59,6 +59,7 @@ impl Session {
     /// Whether edges are worth a turn.
     pub fn heeds(&self, edges: &Edges) -> bool {
         match &self.state {
+            _ if self.is_asked_to_leave() => true,
             State::Exchange(exchange) => exchange.heeds(edges, &self.client),
             _ => true,
         }
