@@ -221,13 +221,20 @@ impl Resolver {
         if names.len() >= MOST_NAMES {
             make_room(&mut names, now);
         }
-        let Some(ticket) = self.core.threads.queue(host, client) else { return Lookup::Refused };
+        let Some(ticket) = self.core.threads.queue(host, client, now) else {
+            return Lookup::Refused;
+        };
         let question = Arc::new(Question::default());
         let asked = asked(&question, ticket);
         names.insert(host.into(), Name::Asked(question, ticket));
         drop(names);
         self.core.threads.see_to_threads();
         Lookup::Asked(asked)
+    }
+
+    /// Lookups that are slow by now count less against others. For whoever waits, now and then.
+    pub fn pass_slow_ones(&self, now: Instant) {
+        self.core.threads.pass_slow_ones(now);
     }
 
     /// A name's addresses in the order of trying: the family that answered last time first.

@@ -142,6 +142,11 @@ impl Stream {
         self.writable
     }
 
+    /// Whether an edge told of the peer's end, or of an error, that was not received yet.
+    pub fn is_ending(&self) -> bool {
+        self.closed || self.broken
+    }
+
     /// Notes what an edge said.
     pub fn note(&mut self, edge: Edge) {
         self.readable |= edge.readable;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage, is_unroutable};
@@ -13,6 +14,9 @@ use crate::policy::limits::client_key;
 
 use super::Turn;
 use super::exchange::{ClientSide, Exchange, SECOND, Stage, UPSTREAM};
+
+/// How often whoever waits for a lookup sees to it that slow ones count less.
+const LOOK: Duration = Duration::from_millis(250);
 
 impl Exchange {
     pub(super) fn look_up(
@@ -27,9 +31,14 @@ impl Exchange {
             Some(asked) => match asked.answer() {
                 Some(answer) => answer,
                 None => {
-                    if client.end.ended {
+                    if client.end.ended || client.end.stream.is_ending() {
                         // It has closed, or only ended its side: the answer is for it all the same.
+                        // The end may stand behind more than is read before there is a connection.
                         asked.recede();
+                    }
+                    if self.wake_at.is_none_or(|at| at <= turn.now) {
+                        resolver.pass_slow_ones(turn.now);
+                        self.wake_at = Some(turn.now + LOOK);
                     }
                     return Ok(false);
                 }
@@ -53,6 +62,7 @@ impl Exchange {
                 Lookup::Asked(question) => {
                     *asked = Some(Box::new(question));
                     turn.counters.count(|c| c.lookups += 1);
+                    self.wake_at = Some(turn.now + LOOK);
                     return Ok(false);
                 }
                 Lookup::Refused => {
@@ -73,6 +83,7 @@ impl Exchange {
 
     fn dial_to(&mut self, ips: Arc<[IpAddr]>, turn: &Turn<'_>) {
         self.times.lookup = Some(turn.clock());
+        self.wake_at = None;
         self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
         let dial = Dial::new(Addresses::Found(ips), self.destination.port);
         self.stage = Stage::Dial(Box::new(dial));

@@ -370,3 +370,50 @@ fn names_that_never_answer_keep_nobody_from_other_names() {
     drop(gate);
     origin.join();
 }
+
+/// On loopback all clients are one.
+#[test]
+fn names_that_never_answer_keep_their_own_client_from_new_ones_for_a_moment_only() {
+    for count in [48, 100, 200] {
+        let (resolver, gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
+        let proxy = proxy_with(|options| options.resolver = Arc::new(resolver));
+        let origin = answers(3);
+        let port = origin.addr.port();
+        let name = |i| format!("hang.dead-{i}.test:{port}");
+        let hanging: Vec<Peer> = (0..count).map(|i| ask(proxy.addr(), &name(i))).collect();
+        eventually_eq(|| proxy.stats().lookups, count);
+        for i in 0..3 {
+            // Within the 5 s of a step: the others hang for 10.
+            assert_answers(proxy.addr(), &format!("quick.alive-{i}.test:{port}"));
+        }
+        // Those released would still be answered.
+        drop((hanging, proxy, gate));
+        origin.join();
+    }
+}
+
+/// The end of its connection stands behind content that nobody reads before there is an upstream.
+#[test]
+fn clients_that_go_in_the_middle_of_an_upload_do_not_keep_others_from_new_names() {
+    let (resolver, gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
+    let proxy = proxy_with(|options| options.resolver = Arc::new(resolver));
+    let origin = answers(1);
+    let port = origin.addr.port();
+    let content = vec![b'x'; 300_000];
+    let upload = |i| {
+        let mut client = Peer::connect(proxy.addr());
+        client.send(format!(
+            "POST http://hang.dead-{i}.test/ HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
+        ));
+        // What does not fit waits in the kernel or is not sent at all.
+        client.stream().set_nonblocking(true).unwrap();
+        let _ = client.try_send(&content);
+        client
+    };
+    let uploads: Vec<Peer> = (0..60).map(upload).collect();
+    eventually_eq(|| proxy.stats().lookups, 60);
+    drop(uploads);
+    assert_answers(proxy.addr(), &format!("quick.alive.test:{port}"));
+    drop((proxy, gate));
+    origin.join();
+}

@@ -2,9 +2,10 @@
 //!
 //! A name server that never answers holds a thread for as long as `getaddrinfo` likes to wait. So nobody
 //! gets them all: neither a client nor a domain may have more lookups under way than threads are left
-//! for others, and the names that one client looks up in one domain have a few only. What waits stands
-//! in a line for each client and domain. Of those that may go on the client with the fewest under way
-//! comes first, and those with as many take turns.
+//! for others, and one client may have only a few lookups under way in one domain. What waits stands in a
+//! line for each client and domain. Of those that may go on the client with the fewest under way comes
+//! first. Of those with as many, the one that has waited longest and the one that came last take turns: names
+//! that will never be answered may stand before one that will.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -124,13 +125,15 @@ pub(super) struct Line<N> {
     names: HashMap<Account, VecDeque<N>>,
     /// Each account with a name that waits is there once.
     turns: VecDeque<Account>,
+    /// The last of those with as many comes next, not the first.
+    last_is_next: bool,
 }
 
 impl<N: PartialEq> Line<N> {
     /// Of so many names at most.
     pub(super) fn new(most: usize) -> Self {
         let (clients, names) = (HashMap::new(), HashMap::new());
-        Self { most, total: 0, clients, names, turns: VecDeque::new() }
+        Self { most, total: 0, clients, names, turns: VecDeque::new(), last_is_next: false }
     }
 
     /// Puts a name at the end of its account's. `false` if its client has as many waiting as there are
@@ -150,12 +153,27 @@ impl<N: PartialEq> Line<N> {
         true
     }
 
+    /// Whether names of this account wait.
+    pub(super) fn has(&self, account: &Account) -> bool {
+        self.names.contains_key(account)
+    }
+
     /// The name whose turn it is, of those whose account may have one more of `shares`, if the places
     /// of `others` counted there.
-    pub(super) fn pop(&mut self, shares: &Shares, others: &Shares) -> Option<(Account, N)> {
+    pub(super) fn pop(&mut self, shares: &Shares, others: Option<&Shares>) -> Option<(Account, N)> {
+        let may_go_on = |account: &Account| match others {
+            Some(others) => shares.admit_beside(others, account),
+            None => shares.admit(account),
+        };
         let turns = self.turns.iter().enumerate();
-        let fit = turns.filter(|(_, account)| shares.admit_beside(others, account));
-        let (place, _) = fit.min_by_key(|(_, account)| shares.of_client(account))?;
+        let fit = turns.filter(|(_, account)| may_go_on(account));
+        let count = |(_, account): &(usize, &Account)| shares.of_client(account);
+        let next = match self.last_is_next {
+            true => fit.rev().min_by_key(count),
+            false => fit.min_by_key(count),
+        };
+        let (place, _) = next?;
+        self.last_is_next = !self.last_is_next;
         let account = self.turns.remove(place)?;
         let line = self.names.get_mut(&account)?;
         let name = line.pop_front()?;
@@ -262,7 +280,7 @@ mod tests {
         }
         assert!(line.push(&account(2, "a.one.com"), "c.one.com"));
         let mut order = Vec::new();
-        while let Some((account, name)) = line.pop(&shares, &Shares::new(32, 4)) {
+        while let Some((account, name)) = line.pop(&shares, None) {
             shares.take(&account);
             order.push(name);
         }
@@ -277,8 +295,8 @@ mod tests {
         shares.take(&stuck);
         assert!(line.push(&stuck, "a.one.com") && line.push(&stuck, "b.one.com"));
         assert!(line.push(&account(1, "a.two.com"), "a.two.com"));
-        assert_eq!(line.pop(&shares, &Shares::new(32, 4)).unwrap().1, "a.two.com");
-        assert!(line.pop(&shares, &Shares::new(32, 4)).is_none());
+        assert_eq!(line.pop(&shares, None).unwrap().1, "a.two.com");
+        assert!(line.pop(&shares, None).is_none());
         line.remove(&stuck, &"a.one.com");
         line.remove(&stuck, &"unknown");
         assert_eq!(line.len(), 1);

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::threads::SLOW;
 use super::*;
 use crate::net::poll::Edge;
 use crate::net::poll::Wake;
@@ -43,7 +44,7 @@ const LIMITS: Limits = Limits {
     steady: 4,
     most: 96,
     each: 8,
-    left: 64,
+    left: 320,
     linger: Duration::from_secs(10),
     queued: 1024,
 };
@@ -433,4 +434,66 @@ fn an_asker_that_may_have_gone_is_answered_but_its_lookup_counts_no_more() {
     }
     assert!(asked.iter().all(|asked| asked.answer().is_some()));
     assert_eq!(play.resolver.pending(), 0);
+}
+
+#[test]
+fn who_waits_on_an_account_is_not_overtaken_when_lookups_there_are_left() {
+    let (play, _how, _release) = hanging();
+    let now = Instant::now();
+    let asked = hang(&play, 1, LIMITS.each as u32, |i| format!("slow-{i}.example.com"));
+    let _ninth = play.asked_for(1, "quick-9.example.com", now, 9);
+    drop(asked);
+    assert!(play.tells.is_empty(), "others were about to leave as well");
+    let _tenth = play.asked_for(1, "quick-10.example.com", now, 10);
+    let mut told = [play.told(), play.told()];
+    told.sort_unstable();
+    assert_eq!(told, [9, 10]);
+}
+
+/// Answers what begins with "good" when it is told to, and the others never.
+struct Good(Receiver<()>, Receiver<()>);
+
+impl Resolve for Good {
+    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let gate = if host.starts_with("good") { &self.0 } else { &self.1 };
+        let _ = gate.recv_timeout(WAIT * 2);
+        Ok(vec![IpAddr::from([192, 0, 2, 1])])
+    }
+}
+
+#[test]
+fn lookups_that_nobody_waits_for_keep_no_name_of_their_account_in_line() {
+    let ((good, may_go_on), (_release, hang_on)) = (unbounded(), unbounded());
+    let play = Play::new(Arc::new(Good(may_go_on, hang_on)), WAIT);
+    let each = LIMITS.each as u32;
+    let now = Instant::now();
+    drop(hang(&play, 1, each, |i| format!("slow-{i}.example.com")));
+    let ask = |i| play.asked_for(1, &format!("good-{i}.example.com"), now, i);
+    let _asked: Vec<_> = (0..=each).map(ask).collect();
+    (0..each).for_each(|_| good.send(()).unwrap());
+    let mut told: Vec<u32> = (0..each).map(|_| play.told()).collect();
+    good.send(()).unwrap();
+    told.push(play.told());
+    told.sort_unstable();
+    assert_eq!(told, (0..=each).collect::<Vec<_>>());
+}
+
+#[test]
+fn slow_names_of_many_domains_do_not_keep_their_own_client_from_new_ones_for_long() {
+    for count in [48, 100, 200] {
+        let (play, _how, _release) = hanging();
+        let mut now = Instant::now();
+        let _asked = hang(&play, 1, count, |i| format!("slow.dead-{i}.test"));
+        for round in 0..10 {
+            let quick = play.asked_for(1, &format!("quick.alive-{round}.test"), now, round);
+            now += SLOW * 3 / 2;
+            play.resolver.pass_slow_ones(now);
+            assert_eq!(play.told(), round, "{count}");
+            assert!(quick.answer().flatten().is_some());
+        }
+        assert!(play.resolver.threads() <= LIMITS.most + LIMITS.left);
+        let quick = play.asked_for(2, "quick.other.test", now, 99);
+        assert_eq!(play.told(), 99, "another client, {count}");
+        drop(quick);
+    }
 }

@@ -1,20 +1,23 @@
 //! The resolver's threads: a few that stay, more while those hang, fewer again when there is no
 //! work for them. Who gets one is `shares`'s.
 //!
-//! A lookup cannot be stopped. When everybody who asked for it has gone, it does not count any more
-//! against those who are there: another thread takes the place of the one that hangs. There is a bound on
-//! those as well, shared out in the same way.
+//! A lookup cannot be stopped. When everybody who asked for it has gone, or it has taken longer than
+//! [`SLOW`], it does not count any more against others: another thread takes the place of the one that hangs.
+//! There is a bound on those as well, shared out in the same way.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::shares::{Account, Line, Shares};
+
+/// How long a lookup counts in full: few servers that answer at all take longer.
+pub(super) const SLOW: Duration = Duration::from_secs(1);
 
 /// How many threads there are when.
 pub(super) struct Limits {
@@ -24,7 +27,7 @@ pub(super) struct Limits {
     pub(super) most: usize,
     /// How many of them may be one client's in one domain.
     pub(super) each: usize,
-    /// Lookups beside them that nobody waits for any more.
+    /// Lookups beside them that are slow, or that nobody waits for any more.
     pub(super) left: usize,
     /// How long a thread beyond the steady ones waits for work before it ends.
     pub(super) linger: Duration,
@@ -35,7 +38,7 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let linger = Duration::from_secs(10);
-        Self { steady: 4, most: 96, each: 8, left: 64, linger, queued: 1024 }
+        Self { steady: 4, most: 96, each: 8, left: 320, linger, queued: 1024 }
     }
 }
 
@@ -63,10 +66,12 @@ struct State {
     ready: VecDeque<Ticket>,
     lookups: HashMap<Ticket, Lookup>,
     next: Ticket,
-    /// What of the threads those take that somebody waits for.
+    /// What of the threads those take that count in full.
     wanted: Shares,
-    /// The same of those whose askers have gone.
+    /// The same of those that are slow, or whose askers have gone.
     left: Shares,
+    /// Those that count in full and since when, in that order, and others that have ended.
+    begun: VecDeque<(Instant, Ticket)>,
     started: usize,
     alive: usize,
     over: bool,
@@ -83,7 +88,7 @@ struct Lookup {
 enum Stage {
     InLine,
     UnderWay,
-    /// Under way, and nobody waits for it.
+    /// Under way for long, or nobody waits for it.
     Left,
 }
 
@@ -97,6 +102,7 @@ impl Threads {
             next: 0,
             wanted: Shares::new(limits.most, limits.each),
             left: Shares::new(limits.left, limits.each),
+            begun: VecDeque::new(),
             started: 0,
             alive: 0,
             over: false,
@@ -107,12 +113,13 @@ impl Threads {
 
     /// Has a name looked up for `client`, at once or when its turn comes. `None` if too many wait.
     /// Then [`see_to_threads`](Self::see_to_threads).
-    pub(super) fn queue(&self, name: &str, client: IpAddr) -> Option<Ticket> {
+    pub(super) fn queue(&self, name: &str, client: IpAddr, now: Instant) -> Option<Ticket> {
         let account = Account::new(client, name);
         let mut state = self.crew.state.lock();
         let ticket = state.next;
-        let at = if state.wanted.admit(&account) {
-            state.begin(&account, ticket);
+        // Nobody overtakes those who wait on the same account.
+        let at = if !state.line.has(&account) && state.wanted.admit(&account) {
+            state.begin(&account, ticket, now);
             Stage::UnderWay
         } else if state.line.push(&account, ticket) {
             Stage::InLine
@@ -121,7 +128,17 @@ impl Threads {
         };
         state.next += 1;
         state.lookups.insert(ticket, Lookup { name: name.into(), account, at });
+        state.pass_slow_ones(now);
+        state.next_ones(now);
         Some(ticket)
+    }
+
+    /// Has lookups that are slow by now count less, so that others begin.
+    pub(super) fn pass_slow_ones(&self, now: Instant) {
+        let mut state = self.crew.state.lock();
+        state.pass_slow_ones(now);
+        state.next_ones(now);
+        self.crew.see_to_threads(&mut state);
     }
 
     /// Everybody who asked has gone, `surely` or perhaps. `true` if the lookup had not begun, and never
@@ -140,7 +157,9 @@ impl Threads {
                 lookup.at = Stage::Left;
                 state.wanted.give_back(&lookup.account);
                 state.left.take(&lookup.account);
-                state.next_ones();
+                // When many go at once, each would else begin another that its asker is about to leave.
+                // What may wait for that begins when slow lookups are passed next.
+                state.next_ones_beside(Instant::now());
             }
             Stage::InLine | Stage::UnderWay | Stage::Left => {}
         }
@@ -174,19 +193,51 @@ impl Drop for Threads {
 
 impl State {
     /// There will be a thread for it.
-    fn begin(&mut self, account: &Account, ticket: Ticket) {
+    fn begin(&mut self, account: &Account, ticket: Ticket, now: Instant) {
         self.wanted.take(account);
         self.ready.push_back(ticket);
+        self.begun.push_back((now, ticket));
     }
 
-    /// Those in line for which there is room now. Threads that hang in lookups nobody waits for count
-    /// here: when many go at once, each would else begin another that its asker is about to leave.
-    fn next_ones(&mut self) {
-        while let Some((account, ticket)) = self.line.pop(&self.wanted, &self.left) {
-            if let Some(lookup) = self.lookups.get_mut(&ticket) {
-                lookup.at = Stage::UnderWay;
+    /// Those in line for which there is room now.
+    fn next_ones(&mut self, now: Instant) {
+        while let Some((account, ticket)) = self.line.pop(&self.wanted, None) {
+            self.goes_on(&account, ticket, now);
+        }
+    }
+
+    /// The same, if threads that hang in lookups that are left counted in full.
+    fn next_ones_beside(&mut self, now: Instant) {
+        while let Some((account, ticket)) = self.line.pop(&self.wanted, Some(&self.left)) {
+            self.goes_on(&account, ticket, now);
+        }
+    }
+
+    fn goes_on(&mut self, account: &Account, ticket: Ticket, now: Instant) {
+        if let Some(lookup) = self.lookups.get_mut(&ticket) {
+            lookup.at = Stage::UnderWay;
+        }
+        self.begin(account, ticket, now);
+    }
+
+    fn pass_slow_ones(&mut self, now: Instant) {
+        for _ in 0..self.begun.len() {
+            let Some(&(since, ticket)) = self.begun.front() else { return };
+            let in_full = self.lookups.get_mut(&ticket).filter(|one| one.at == Stage::UnderWay);
+            if in_full.is_some() && now.saturating_duration_since(since) < SLOW {
+                return;
             }
-            self.begin(&account, ticket);
+            self.begun.pop_front();
+            match in_full {
+                Some(lookup) if self.left.admit(&lookup.account) => {
+                    lookup.at = Stage::Left;
+                    self.wanted.give_back(&lookup.account);
+                    self.left.take(&lookup.account);
+                }
+                // Its turn comes again.
+                Some(_) => self.begun.push_back((now, ticket)),
+                None => {}
+            }
         }
     }
 
@@ -197,7 +248,7 @@ impl State {
             Stage::Left => self.left.give_back(&account),
             Stage::UnderWay | Stage::InLine => self.wanted.give_back(&account),
         }
-        self.next_ones();
+        self.next_ones(Instant::now());
     }
 
     fn threads_needed(&self) -> usize {
