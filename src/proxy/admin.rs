@@ -109,8 +109,9 @@ fn bare(name: &str) -> String {
 
 /// The answer to a request for another host.
 pub fn elsewhere() -> Answer {
-    let refusal = "the admin listener goes by no name but localhost, its machine's beyond loopback, and \
-                   those of --admin-name; ask for its address, as in http://127.0.0.1, with its port\n";
+    let refusal = "the admin listener answers only to addresses, localhost, the machine's host name (beyond \
+                   loopback) and names given with --admin-name; ask for its address, as in \
+                   http://127.0.0.1, with its port\n";
     Answer::new(421, TEXT, refusal)
 }
 

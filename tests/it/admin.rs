@@ -305,7 +305,7 @@ fn connections_that_do_not_ask_make_way_for_who_asks_whether_it_is_alive() {
 
 /// A page on the web can have its own name lead to loopback, and would read the answer.
 #[test]
-fn it_goes_by_no_name_but_localhost_and_those_it_has() {
+fn it_answers_only_to_localhost_and_the_names_it_has() {
     let proxy = proxy_with_admin(|_| {});
     let admin = admin_of(&proxy);
     let with = |host: &str| ask(admin, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
@@ -317,7 +317,7 @@ fn it_goes_by_no_name_but_localhost_and_those_it_has() {
     for host in ["a", "rebound.example", &format!("rebound.example:{port}"), "localhost.example"] {
         let refused = with(host);
         assert_eq!(refused.status, 421, "{host}");
-        assert!(refused.text().contains("goes by no name but localhost"), "{}", refused.text());
+        assert!(refused.text().contains("answers only to addresses, localhost"), "{}", refused.text());
     }
     assert_eq!(ask(admin, "GET /metrics HTTP/1.0\r\n\r\n").status, 200, "asks for nobody");
     drop(proxy);
