@@ -21,6 +21,7 @@ use crate::config::file::{self, OF_A_LISTENER, Unread, Written, WrittenListener}
 use crate::config::settings::{Kind, Known, Place, Settings, Value, Wrong};
 use crate::config::{Config, OwnListener, listen};
 use crate::net::hosts::{self, Hosts};
+use crate::net::listener;
 use crate::policy::origin::Said;
 
 /// A file that can be read and written by many.
@@ -293,6 +294,11 @@ impl Given {
             .and_then(|()| self.read_or_written(&config, &settings, &written))
             .map_err(|sentence| placed_anywhere(&sentence, &settings, &written))?;
         let mut warnings = self.warnings(&settings, &written);
+        if !config.admin_names.is_empty() && !matches!(config.admin, Some(listener::Place::Tcp(_)))
+        {
+            let why = "--admin-name has no effect: there is no --admin with an address";
+            warnings.push(why.to_owned());
+        }
         if let Some(listener) = written.listeners.first()
             && says_where
         {

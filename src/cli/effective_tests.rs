@@ -165,6 +165,22 @@ fn a_variable_that_is_no_option_is_warned_about_unless_an_option_names_it() {
 }
 
 #[test]
+fn a_name_of_an_admin_listener_that_checks_none_is_warned_about() {
+    let warnings = |words, text| effective(words, &[], text).unwrap().warnings;
+    for (words, text) in [
+        ("--admin-name a.example", ""),
+        ("", "admin-name = ['a.example']"),
+        ("--admin-name a.example --admin off", "admin = ':9127'"),
+        ("--admin-name a.example --admin unix:/run/admin", ""),
+    ] {
+        let warnings = warnings(words, text);
+        assert!(warnings[0].starts_with("--admin-name has no effect: "), "{words} {text}");
+    }
+    assert!(warnings("--admin-name a.example --admin :9127", "").is_empty());
+    assert!(warnings("", "admin = ':9127'\nadmin-name = ['a.example']").is_empty());
+}
+
+#[test]
 fn a_listener_has_what_it_says_and_the_rest_like_the_others() {
     let text = "\
 open = true

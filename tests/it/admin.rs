@@ -317,7 +317,11 @@ fn it_answers_only_to_localhost_and_the_names_it_has() {
     for host in ["a", "rebound.example", &format!("rebound.example:{port}"), "localhost.example"] {
         let refused = with(host);
         assert_eq!(refused.status, 421, "{host}");
-        assert!(refused.text().contains("answers only to addresses, localhost"), "{}", refused.text());
+        assert!(
+            refused.text().contains("answers only to addresses, localhost"),
+            "{}",
+            refused.text()
+        );
     }
     assert_eq!(ask(admin, "GET /metrics HTTP/1.0\r\n\r\n").status, 200, "asks for nobody");
     drop(proxy);
