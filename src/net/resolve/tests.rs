@@ -438,23 +438,27 @@ fn an_asker_that_may_have_gone_is_answered_but_its_lookup_counts_no_more() {
 
 #[test]
 fn who_waits_on_an_account_is_not_overtaken_when_lookups_there_are_left() {
-    let (play, _how, _release) = hanging();
+    let (play, how, _release) = hanging();
     let now = Instant::now();
     let asked = hang(&play, 1, LIMITS.each as u32, |i| format!("slow-{i}.example.com"));
+    // One that nobody waits for is not begun.
+    eventually(|| how.1.load(Ordering::SeqCst) == LIMITS.each);
     let _ninth = play.asked_for(1, "quick-9.example.com", now, 9);
     drop(asked);
     assert!(play.tells.is_empty(), "others were about to leave as well");
     let _tenth = play.asked_for(1, "quick-10.example.com", now, 10);
-    let mut told = [play.told(), play.told()];
+    // Before those that hang end.
+    let mut told = [9, 10].map(|_| play.tells.recv_timeout(WAIT / 2).unwrap());
     told.sort_unstable();
     assert_eq!(told, [9, 10]);
 }
 
 /// Answers what begins with "good" when it is told to, and the others never.
-struct Good(Receiver<()>, Receiver<()>);
+struct Good(Receiver<()>, Receiver<()>, AtomicUsize);
 
 impl Resolve for Good {
     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.2.fetch_add(1, Ordering::SeqCst);
         let gate = if host.starts_with("good") { &self.0 } else { &self.1 };
         let _ = gate.recv_timeout(WAIT * 2);
         Ok(vec![IpAddr::from([192, 0, 2, 1])])
@@ -464,10 +468,13 @@ impl Resolve for Good {
 #[test]
 fn lookups_that_nobody_waits_for_keep_no_name_of_their_account_in_line() {
     let ((good, may_go_on), (_release, hang_on)) = (unbounded(), unbounded());
-    let play = Play::new(Arc::new(Good(may_go_on, hang_on)), WAIT);
+    let how = Arc::new(Good(may_go_on, hang_on, AtomicUsize::new(0)));
+    let play = Play::new(how.clone(), WAIT);
     let each = LIMITS.each as u32;
     let now = Instant::now();
-    drop(hang(&play, 1, each, |i| format!("slow-{i}.example.com")));
+    let hanging = hang(&play, 1, each, |i| format!("slow-{i}.example.com"));
+    eventually(|| how.2.load(Ordering::SeqCst) == LIMITS.each);
+    drop(hanging);
     let ask = |i| play.asked_for(1, &format!("good-{i}.example.com"), now, i);
     let _asked: Vec<_> = (0..=each).map(ask).collect();
     (0..each).for_each(|_| good.send(()).unwrap());
