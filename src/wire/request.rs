@@ -181,6 +181,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.lines.iter()
     }
 
+    /// The head as it was read: as received, or in the strict spelling.
+    pub fn as_read(&self) -> &'b [u8] {
+        self.lines.head
+    }
+
     /// Octets of the head as received.
     pub fn octets(&self) -> usize {
         self.lines.head.len()
