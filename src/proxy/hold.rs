@@ -39,6 +39,8 @@ const UNDER_WAY: usize = 16 * 1024 * 1024;
 /// Why a tunnel ends whose client does not send the ClientHello that it was asked for.
 const NO_SECOND: &str =
     "the client answers a HelloRetryRequest with something else than a ClientHello";
+/// Why one ends whose client is not heard as TLS any more before the server has answered it.
+const NO_TLS: &str = "something else than TLS follows the client's ClientHello";
 
 /// What is known of a tunnel whose client's first octets wait.
 #[derive(Debug)]
@@ -99,39 +101,44 @@ impl Hold {
 
 impl Hold {
     /// Looks for the next hello behind the first. Answers `None` if one begins where the client's buffer
-    /// does, or something that has to be refused; `until` is when it has to be whole.
-    fn find_hello(&mut self, client: &End, until: Instant) -> Option<Held> {
+    /// does; `until` is when it has to be whole.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none that could be judged: a server that skips what comes here could still take one
+    /// behind it.
+    fn find_hello(&mut self, client: &End, until: Instant) -> Result<Option<Held>, &'static str> {
         let octets = client.buffer.unread();
         let Some(behind) = &mut self.behind else {
             // An end without a word is passed on.
             let silent = if client.ended { Held::Over } else { Held::Incomplete };
-            return octets.is_empty().then_some(silent);
+            return Ok(octets.is_empty().then_some(silent));
         };
         if behind.answer == Answer::Settled {
-            return Some(Held::Over);
+            return Ok(Some(Held::Over));
         }
+        let is_retry = behind.answer == Answer::Retry;
         let room = behind.room();
         let (clear, next) = behind.records.pass(octets.get(..room).unwrap_or(octets));
         behind.clear = clear;
         behind.passed += clear;
-        match next {
+        Ok(Some(match next {
             _ if clear > 0 => {
                 self.until = None;
-                Some(Held::Clear)
+                Held::Clear
             }
-            Next::Handshake => None,
-            Next::NotTls if behind.answer == Answer::Retry => None,
-            // No server takes that for TLS.
-            Next::NotTls => Some(Held::Over),
-            Next::More if octets.len() > room => Some(Held::Full),
-            Next::More if client.ended => Some(Held::Over),
+            Next::Handshake => return Ok(None),
+            Next::NotTls => return Err(if is_retry { NO_SECOND } else { NO_TLS }),
+            Next::More if octets.len() > room && is_retry => return Err(NO_SECOND),
+            Next::More if octets.len() > room => Held::Full,
+            Next::More if client.ended => Held::Over,
             Next::More => {
                 if !octets.is_empty() {
                     self.until.get_or_insert(until);
                 }
-                Some(Held::Incomplete)
+                Held::Incomplete
             }
-        }
+        }))
     }
 }
 
@@ -303,11 +310,16 @@ impl Exchange {
         let rules = turn.policy.of(hold.listener).filter(|rules| rules.read_hellos());
         let Some(rules) = rules else { return Held::Over };
         let until = turn.now + turn.ctx.timeouts.head;
-        if let Some(held) = hold.find_hello(client.end, until) {
-            return held;
-        }
         let is_second = hold.behind.is_some();
         let unreadable = |reason| (rules.decide_unreadable(reason), Alert::DecodeError);
+        match hold.find_hello(client.end, until) {
+            Ok(None) => {}
+            Ok(Some(held)) => return held,
+            Err(reason) => {
+                let (decision, alert) = unreadable(reason);
+                return self.judged(decision, alert, turn).unwrap_or(Held::Over);
+            }
+        }
         let (decision, alert) = match hold.reader.read(client.end.buffer.unread()) {
             Reading::Incomplete if client.end.ended => {
                 unreadable("the client ended the tunnel in the middle of its ClientHello")

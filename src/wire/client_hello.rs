@@ -214,7 +214,8 @@ impl Reader {
                 (ALERT, 0..=2) | (CHANGE_CIPHER_SPEC, 0..=1) => {
                     return malformed(HelloError::NotFirst);
                 }
-                (HANDSHAKE, 1..=MAX_FRAGMENT) => match rest.first() {
+                // Also one that is longer than a record may be: Java takes some of 33,088 octets.
+                (HANDSHAKE, _) => match rest.first() {
                     Some(&CLIENT_HELLO) => {}
                     Some(_) => return Err(Reading::NotTls),
                     None => return Ok(None),

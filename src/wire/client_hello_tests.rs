@@ -258,6 +258,27 @@ fn a_record_with_a_client_hello_is_tls_whatever_its_version() {
     }
 }
 
+/// Java takes records of up to 33,088 octets under any version.
+#[test]
+fn a_hello_in_a_record_that_is_too_long_is_refused_under_every_version() {
+    for major in [0, 2, MAJOR, 4, 15, 255] {
+        for length in [16_385, 18_432, 18_433, 33_088, 65_535_u16] {
+            let [high, low] = length.to_be_bytes();
+            let head = [HANDSHAKE, major, 1, high, low];
+            let hello = [&head[..], &OPENSSL_1_3[RECORD_HEAD..]].concat();
+            check_refused(&[&head[..], &[CLIENT_HELLO]].concat(), HelloError::BadRecord);
+            super::super::tests::at_every_split(&hello, |first, _| {
+                let early = read(first);
+                let known = Said::Malformed(HelloError::BadRecord);
+                assert!(early == Said::Incomplete || early == known, "{first:?}: {early:?}");
+            });
+            let full = [&hello[..], &vec![0; usize::from(length)]].concat();
+            assert_eq!(read(&full), Said::Malformed(HelloError::BadRecord), "{major} {length}");
+            fuzz(&full);
+        }
+    }
+}
+
 #[test]
 fn a_hello_in_the_format_of_ssl_2_is_refused() {
     for hello in [&b"\x80\x2e\x01\x03\x01"[..], b"\x80\x2e\x01\x00\x02", b"\xa0\x09\x01\x04\x00"] {
@@ -271,7 +292,7 @@ fn what_is_no_tls_is_known_by_its_first_octets() {
         &b"SSH-2.0-"[..],
         b"GET / HTTP/1.1\r\n",
         b"\0",
-        b"\x16EHLO",
+        b"\x16EHLO ",
         b"\x16\x02\x00\x00\x20\x02",
         b"\x15\x02\x00\x00\x20",
         b"\x17\x02",
@@ -284,9 +305,15 @@ fn what_is_no_tls_is_known_by_its_first_octets() {
         assert_eq!(read(octets), Said::NotTls, "{:?}", octets.escape_ascii());
         fuzz(octets);
     }
-    for octets in
-        [&b""[..], b"\x16", b"\x15", b"\x16\x03", b"\x16\x02\x00\x01\x02", b"\x16\x03\x01\x02"]
-    {
+    for octets in [
+        &b""[..],
+        b"\x16",
+        b"\x15",
+        b"\x16\x03",
+        b"\x16\x02\x00\x01\x02",
+        b"\x16\x02\x00\x81\x40",
+        b"\x16\x03\x01\x02",
+    ] {
         assert_eq!(read(octets), Said::Incomplete, "{:?}", octets.escape_ascii());
     }
 }

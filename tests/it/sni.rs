@@ -164,7 +164,13 @@ fn octets_right_behind_the_connect_wait_as_well() {
     ends_with(&mut client, REFUSED, &server);
 
     let passing = proxy(&denying(&["bad.example"]));
-    let sent = [HELLO, &pattern(200_000)].concat();
+    // Early data.
+    let record = |part: &[u8]| {
+        let length = u16::try_from(part.len()).unwrap().to_be_bytes();
+        [&[0x17, 3, 3][..], &length, part].concat()
+    };
+    let early: Vec<u8> = pattern(60_000).chunks(16_000).flat_map(record).collect();
+    let sent = [HELLO, &early].concat();
     let expected = sent.clone();
     let origin = Origin::script(1, move |peer| {
         assert!(peer.read_exact(expected.len()) == expected, "octets differ");
@@ -181,7 +187,7 @@ fn octets_right_behind_the_connect_wait_as_well() {
 fn a_server_that_speaks_first_is_heard_and_what_is_no_tls_goes_on() {
     let proxy = proxy(&denying(&["bad.example"]));
     let garbage = pattern(16 << 10);
-    for said in [&b"SSH-2.0-client\r\n"[..], b"EHLO a\r\n", b"\x16EHLO", b"\0", &garbage] {
+    for said in [&b"SSH-2.0-client\r\n"[..], b"EHLO a\r\n", b"\x16EHLO a", b"\0", &garbage] {
         let expected = said.to_vec();
         let origin = Origin::script(1, move |peer| {
             peer.send("SSH-2.0-server\r\n");

@@ -154,6 +154,42 @@ fn what_follows_a_retry_and_is_no_hello_is_refused() {
     origin.join();
 }
 
+#[test]
+fn what_is_no_tls_behind_a_hello_hides_no_second_one() {
+    let proxy = proxy();
+    let bad = hello_to("bad.example.com");
+    let too_long = [&[0x17, 3, 3, 0xff, 0xff][..], &vec![0; 64 * 1024]].concat();
+    let other_type = [0x99, 3, 3, 0, 1, 1];
+    for between in [&too_long[..], &other_type, b"GET / HTTP/1.1\r\n\r\n", &[0x17, 3, 3, 0x48, 1]] {
+        for early in [&b""[..], CHANGE] {
+            let origin = server(b"", 1, early.len());
+            let mut client = tunnel(proxy.addr(), origin.addr);
+            client.send([HELLO, early].concat());
+            client.send([between, &bad].concat());
+            assert_eq!(client.read_exact(UNREADABLE.len()), UNREADABLE);
+            origin.join();
+        }
+    }
+    assert_eq!(proxy.stats().tunnels_refused, 8);
+}
+
+#[test]
+fn a_client_that_sends_no_second_hello_for_16_mib_is_refused() {
+    let proxy = proxy();
+    let record = encrypted(16_379);
+    let count = (16 << 20) / record.len();
+    let origin = server(RETRY, 1000, count * record.len());
+    let mut client = tunnel(proxy.addr(), origin.addr);
+    client.send(HELLO);
+    assert_eq!(client.read_exact(RETRY.len()), RETRY);
+    for _ in 0..count {
+        client.send(&record);
+    }
+    client.send(&record);
+    assert_eq!(client.read_exact(UNREADABLE.len()), UNREADABLE);
+    origin.join();
+}
+
 /// Sends `sent` one way and the same back, and each arrives octet for octet.
 #[track_caller]
 fn goes_on(proxy: &Server, says: &'static [u8], sent: Vec<Vec<u8>>) {
