@@ -28,7 +28,7 @@ use super::response::Judge;
 use super::rules::{Action, Request};
 use super::ruleset::Ruleset;
 use super::trace::{Note, Outcome, Step, Trace, said};
-use super::url::{Said, Urls, normal};
+use super::url::{Look, Said, Urls, normal};
 
 /// What a policy says of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,7 +51,7 @@ pub struct Decision {
 }
 
 /// Which addresses a request may be connected to. Its memory is used again.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Reach {
     /// Those that judge addresses, if some do. (Not all of [`Rules`]: a tunnel keeps this for hours, and
     /// long lists must go when others take their place.)
@@ -68,6 +68,8 @@ pub struct Reach {
     learns: bool,
     /// The decision is not final: the same request is to be looked at again.
     unfinished: bool,
+    /// What is known of the request's URL. It outlasts [`clear`](Self::clear), for the next look.
+    pub look: Option<Box<Look>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -310,7 +312,7 @@ impl Rules {
         if !self.bounds.are_none() {
             trace.note(|| goes(Step::Acl, self.bounds.describe(request)));
         }
-        let by_url = self.urls.decide(request);
+        let by_url = self.urls.decide(request, &mut reach.look);
         // Also of a host that a rule allows: it is about a part of it.
         match &by_url {
             Said::Denies(rule, url) => {
@@ -326,13 +328,13 @@ impl Rules {
                 return (None, otherwise);
             }
             Said::NotYet(None) => reach.unfinished = true,
-            Said::NotYet(Some(rule)) => {
+            Said::NotYet(Some(rule)) | Said::TooHard(Some(rule)) => {
                 let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
-                reach.unfinished = true;
+                reach.unfinished = matches!(by_url, Said::NotYet(_));
                 trace.note(|| told(Step::Filter, otherwise, None, normal(request)));
                 return (None, otherwise);
             }
-            Said::Allows(..) | Said::Nothing => {}
+            Said::Allows(..) | Said::TooHard(None) | Said::Nothing => {}
         }
         if by_url == Said::Nothing && !self.urls.is_empty() {
             trace.note(|| goes(Step::Filter, self.urls.describe_none(request)));
@@ -485,8 +487,8 @@ impl Reach {
         self.settles
     }
 
-    /// Whether the same request is to be looked at again, up to [so many](Urls::looks) times: its
-    /// URL could not be judged in the time that a worker has for it. If it never can, the decision holds.
+    /// Whether the same request is to be looked at again with the same [`look`](Self::look): its URL could
+    /// not be judged in the time that a worker has for it.
     pub fn is_unfinished(&self) -> bool {
         self.unfinished
     }
@@ -496,7 +498,7 @@ impl Reach {
         self.learns
     }
 
-    /// Forgets the request.
+    /// Forgets the request, but not what is known of its URL.
     pub fn clear(&mut self) {
         self.rules = None;
         self.except.clear();

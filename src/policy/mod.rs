@@ -23,6 +23,7 @@ pub mod hits;
 pub mod learn;
 pub mod limits;
 pub mod list;
+mod literals;
 pub mod network;
 pub mod origin;
 pub mod patterns;

@@ -1,76 +1,139 @@
-//! Many patterns looked for in a text at once, in a time that has a bound.
+//! Many patterns looked for in a text at once, in steps whose time has a bound.
 //!
-//! The automaton of the patterns is made state by state, as texts need them (`regex-automata`'s lazy
-//! DFA). A state that is there costs a few nanoseconds an octet, whatever the patterns are. One that is
-//! not may cost thousands of times as much, and a bad pattern needs another one for each octet. So the
-//! clock is looked at whenever a state was made, and a search whose [`Effort`] is used up ends there. Its
-//! states stay: the next search for the same gets further. That holds until memory for states is used up;
-//! then they are forgotten, and a text may never come to its end.
+//! [Literals](super::literals) tell which patterns can be in a text at all. Those are looked for by
+//! automata that are made state by state, as texts need them (`regex-automata`'s lazy DFA). A state that
+//! is there costs a few nanoseconds an octet, whatever the patterns are. One that is not may cost
+//! thousands of times as much, and a bad pattern needs another one for each octet. So the clock is looked
+//! at every few octets, fewer the larger an automaton is, and a search whose [`Effort`] is used up ends
+//! there. A [`Search`] keeps its place and its states: the next look at the same text goes on from there.
 //!
 //! What making one state costs grows with the automaton. So many patterns are several automata, each
 //! of which is small. Texts are ASCII. `regex` itself has no such bound.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson::{self, WhichCaptures};
 use regex_automata::{Input, MatchKind};
-use rustix::time::{ClockId, clock_gettime};
+use regex_syntax::hir::Hir;
 
-/// Memory for states, in octets, for each thread that looks at the same time; no less than a part of it
-/// for each automaton.
-const CACHE_OCTETS: usize = 4 << 20;
-const LEAST_CACHE_OCTETS: usize = 1 << 20;
-/// The size of an automaton of several patterns, in octets: making one of its states takes about a
-/// quarter of a millisecond at most.
-const PART_OCTETS: usize = 1 << 20;
-/// More patterns than this found at one place take time to go through.
-const MANY: usize = 64;
+use super::literals::{Gathered, Literal, Literals, Scan};
+
+/// Memory for the states of one automaton, in octets; a large one takes what it needs at least.
+const CACHE_OCTETS: usize = 512 << 10;
+/// Memory for states that are kept for the next text, of all automata together.
+const KEPT_OCTETS: usize = 16 << 20;
+/// How many searches may keep states of their own while they wait for their next look. More of them
+/// begin again with the automaton at which they were.
+const SUSPENDED: usize = 64;
+/// The size of an automaton of several patterns, in octets.
+const PART_OCTETS: usize = 64 << 10;
+/// Making states for as many octets of a text as go into this times the automaton's size takes a
+/// tenth of a millisecond.
+const STATES_OCTETS: usize = 256 << 10;
+/// Octets of a text between two looks at the clock, at most.
+const STRIDE: usize = 64;
 
 /// Patterns, by number.
 #[derive(Debug)]
 pub struct Patterns {
+    literals: Option<Literals>,
     parts: Vec<Part>,
+    kept: Mutex<Vec<Kept>>,
+    suspended: Arc<AtomicUsize>,
 }
 
-/// Some of them that follow each other.
+/// Some of them.
 #[derive(Debug)]
 struct Part {
     dfa: DFA,
-    /// The number of the first.
-    from: usize,
-    /// States that were made. A search takes them and puts them back: there are never more than threads.
-    caches: Mutex<Vec<Cache>>,
+    /// Their numbers, in order.
+    numbers: Vec<usize>,
+    /// None of them has a literal: they may be found in any text.
+    always: bool,
+    /// After how many octets to look at the clock.
+    stride: usize,
 }
 
-/// How long searches may take, all together, in time of the processor.
+/// States of a part.
 #[derive(Debug)]
+struct Kept {
+    part: usize,
+    octets: usize,
+    cache: Cache,
+}
+
+/// How long a look may take.
+#[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    until: Duration,
-    has_begun: bool,
+    until: Instant,
 }
 
 /// The effort was used up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Unfinished;
 
-impl Effort {
-    /// So long from now, on this thread.
-    pub fn new(time: Duration) -> Self {
-        Self { until: used() + time, has_begun: false }
-    }
+/// How far one text was looked at.
+#[derive(Debug, Default)]
+pub struct Search {
+    scan: Scan,
+    /// The part that is looked for.
+    part: usize,
+    run: Option<Run>,
+}
 
-    fn is_used_up(&self) -> bool {
-        used() >= self.until
+/// How far it was looked at for one part.
+#[derive(Debug)]
+struct Run {
+    cache: Cache,
+    state: Option<LazyStateID>,
+    at: usize,
+    /// The first pattern of the part that was found.
+    first: Option<usize>,
+    place: Option<Place>,
+}
+
+/// One of [`SUSPENDED`].
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// How long this thread has had a processor.
-fn used() -> Duration {
-    let used = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(used).unwrap_or_default()
+#[cfg(test)]
+impl Search {
+    /// Whether it has not begun.
+    pub(super) fn is_new(&self) -> bool {
+        self.run.is_none() && self.part == 0
+    }
+}
+
+impl Effort {
+    /// Until then.
+    pub fn until(until: Instant) -> Self {
+        Self { until }
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
+        Instant::now() >= self.until
+    }
+}
+
+/// Texts are ASCII: what a pattern says of other characters makes no difference, and without it the
+/// automaton is a tenth as large. A pattern that cannot do without them keeps them.
+fn parsed(pattern: &str) -> Result<Hir, String> {
+    let mut ascii = regex_syntax::ParserBuilder::new();
+    match ascii.unicode(false).utf8(false).build().parse(pattern) {
+        Ok(hir) => Ok(hir),
+        Err(_) => regex_syntax::parse(pattern).map_err(|e| e.to_string()),
+    }
 }
 
 impl Patterns {
@@ -81,131 +144,273 @@ impl Patterns {
     ///
     /// What is wrong with them.
     pub fn new(patterns: &[&str], most: usize) -> Result<Self, String> {
-        let mut nfas = Vec::new();
-        compile(patterns, 0, &mut nfas)?;
-        let octets: usize = nfas.iter().map(|(_, nfa)| nfa.memory_usage()).sum();
+        let mut gathered = Gathered::default();
+        // Those whose literal has to be there, and those that have none.
+        let (mut pieces, mut some, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, pattern) in patterns.iter().enumerate() {
+            let hir = parsed(pattern)?;
+            match Literal::of(&hir) {
+                Literal::Whole(octets) => gathered.add_pattern(octets, number),
+                Literal::Piece(octets) => {
+                    pieces.push(octets);
+                    some.push((number, hir));
+                }
+                Literal::None => others.push((number, hir)),
+            }
+        }
+        let mut parts = Vec::new();
+        let mut octets = compile(&some, false, &mut parts)?;
+        let places =
+            parts.iter().enumerate().flat_map(|(part, p)| p.numbers.iter().map(move |_| part));
+        places.zip(&pieces).for_each(|(part, piece)| gathered.add_piece(piece, part));
+        octets += compile(&others, true, &mut parts)?;
+        let literals = if others.len() < patterns.len() { Some(gathered.build()?) } else { None };
+        octets += literals.as_ref().map_or(0, Literals::octets);
         if octets > most {
             return Err(format!("{} MiB", octets.div_ceil(1 << 20)));
         }
-        let config = DFA::config()
-            .match_kind(MatchKind::All)
-            // It gives up at octets beyond ASCII, of which there are none.
-            .unicode_word_boundary(true)
-            .cache_capacity((CACHE_OCTETS / nfas.len().max(1)).max(LEAST_CACHE_OCTETS))
-            .skip_cache_capacity_check(true);
-        let parts = nfas.into_iter().map(|(from, nfa)| {
-            let dfa = DFA::builder().configure(config.clone()).build_from_nfa(nfa);
-            let dfa = dfa.map_err(|e| e.to_string())?;
-            Ok(Part { dfa, from, caches: Mutex::default() })
-        });
-        Ok(Self { parts: parts.collect::<Result<_, String>>()? })
+        Ok(Self { literals, parts, kept: Mutex::default(), suspended: Arc::default() })
     }
 
-    /// How often a text is worth being looked at before it is believed to have no end: no states are
-    /// there at first.
-    pub fn looks(&self) -> u8 {
-        u8::try_from(6 + 2 * self.parts.len()).unwrap_or(u8::MAX)
-    }
-
-    /// The first pattern, by number, that is found anywhere in the text.
+    /// The first pattern, by number, that is found anywhere in the text. A search is for one text.
     ///
     /// # Errors
     ///
-    /// It is not known in time.
-    pub fn first_in(&self, text: &str, effort: &mut Effort) -> Result<Option<usize>, Unfinished> {
-        for part in &self.parts {
-            if std::mem::replace(&mut effort.has_begun, true) && effort.is_used_up() {
-                return Err(Unfinished);
-            }
-            let cache = part.caches.lock().pop();
-            let mut cache = cache.unwrap_or_else(|| part.dfa.create_cache());
-            let found = part.search(text, &mut cache, effort);
-            part.caches.lock().push(cache);
-            if let Some(number) = found? {
-                return Ok(Some(part.from + number));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// Compiles them into as few automata as their size allows; `from` is the number of the first.
-fn compile(
-    patterns: &[&str],
-    from: usize,
-    nfas: &mut Vec<(usize, thompson::NFA)>,
-) -> Result<(), String> {
-    let limit = (patterns.len() > 1).then_some(PART_OCTETS);
-    let config = thompson::Config::new().nfa_size_limit(limit).which_captures(WhichCaptures::None);
-    match thompson::Compiler::new().configure(config).build_many(patterns) {
-        Ok(nfa) => nfas.push((from, nfa)),
-        Err(e) if e.size_limit().is_some() => {
-            let (some, others) = patterns.split_at(patterns.len() / 2);
-            compile(some, from, nfas)?;
-            compile(others, from + some.len(), nfas)?;
-        }
-        Err(e) => return Err(e.to_string()),
-    }
-    Ok(())
-}
-
-impl Part {
-    fn search(
+    /// It is not known in time. The next call goes on.
+    pub fn first_in(
         &self,
         text: &str,
-        cache: &mut Cache,
+        search: &mut Search,
         effort: &Effort,
     ) -> Result<Option<usize>, Unfinished> {
-        let mut made = cache.memory_usage();
-        let start = self.dfa.start_state_forward(cache, &Input::new(text));
-        let mut state = start.map_err(|_| Unfinished)?;
-        let mut first = None;
-        let mut last_match = None;
-        for octet in text.bytes() {
-            state = self.dfa.next_state(cache, state, octet).map_err(|_| Unfinished)?;
-            let now = cache.memory_usage();
-            if now != made {
-                made = now;
-                // If states were forgotten, another one has its name now.
-                last_match = None;
+        if let Some(literals) = &self.literals {
+            literals.scan(text, &mut search.scan, effort)?;
+        }
+        while let Some(part) = self.parts.get(search.part) {
+            let first = search.scan.first;
+            if part.may_be_first(first) && (part.always || search.scan.parts.contains(&search.part))
+            {
+                let run = search.run.take().unwrap_or_else(|| self.run(search.part, part));
+                let found = self.go_on(text, search, run, part, effort)?;
+                search.scan.first = first.into_iter().chain(found).min();
+                search.part += 1;
                 if effort.is_used_up() {
                     return Err(Unfinished);
                 }
+            } else {
+                search.part += 1;
             }
+        }
+        Ok(search.scan.first)
+    }
+
+    /// Begins with a part.
+    fn run(&self, number: usize, part: &Part) -> Run {
+        let mut kept = self.kept.lock();
+        let place = kept.iter().rposition(|kept| kept.part == number);
+        let cache = place.map(|place| kept.remove(place).cache);
+        drop(kept);
+        let cache = cache.unwrap_or_else(|| part.dfa.create_cache());
+        Run { cache, state: None, at: 0, first: None, place: None }
+    }
+
+    fn go_on(
+        &self,
+        text: &str,
+        search: &mut Search,
+        mut run: Run,
+        part: &Part,
+        effort: &Effort,
+    ) -> Result<Option<usize>, Unfinished> {
+        let found = part.search(text, &mut run, effort);
+        if found.is_err() && run.place.is_none() {
+            run.place = self.place();
+        }
+        if found.is_err() && run.place.is_some() {
+            search.run = Some(run);
+        } else {
+            self.keep(search.part, run.cache);
+        }
+        found
+    }
+
+    fn place(&self) -> Option<Place> {
+        let more = |count| (count < SUSPENDED).then_some(count + 1);
+        let taken = self.suspended.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.ok().map(|_| Place(Arc::clone(&self.suspended)))
+    }
+
+    /// Keeps states for the next text, and forgets those that were used the longest time ago.
+    fn keep(&self, part: usize, cache: Cache) {
+        let mut kept = self.kept.lock();
+        kept.push(Kept { part, octets: cache.memory_usage(), cache });
+        let mut octets: usize = kept.iter().map(|kept| kept.octets).sum();
+        let too_many = kept.iter().take_while(|kept| {
+            let is_too_many = octets > KEPT_OCTETS;
+            octets -= kept.octets;
+            is_too_many
+        });
+        let count = too_many.count();
+        let forgotten: Vec<_> = kept.drain(..count).collect();
+        drop(kept);
+        drop(forgotten);
+    }
+}
+
+/// Compiles them into as few automata as their size allows. Answers how large these are.
+fn compile(hirs: &[(usize, Hir)], always: bool, parts: &mut Vec<Part>) -> Result<usize, String> {
+    if hirs.is_empty() {
+        return Ok(0);
+    }
+    let limit = (hirs.len() > 1).then_some(PART_OCTETS);
+    let config = thompson::Config::new()
+        .utf8(false)
+        .nfa_size_limit(limit)
+        .which_captures(WhichCaptures::None);
+    let only: Vec<_> = hirs.iter().map(|(_, hir)| hir).collect();
+    match thompson::Compiler::new().configure(config).build_many_from_hir(&only) {
+        Ok(nfa) => {
+            let octets = nfa.memory_usage();
+            let config = DFA::config()
+                .match_kind(MatchKind::All)
+                // It gives up at octets beyond ASCII, of which there are none.
+                .unicode_word_boundary(true)
+                .cache_capacity(CACHE_OCTETS)
+                .skip_cache_capacity_check(true);
+            let dfa = DFA::builder().configure(config).build_from_nfa(nfa);
+            let dfa = dfa.map_err(|e| e.to_string())?;
+            let numbers = hirs.iter().map(|(number, _)| *number).collect();
+            let stride = (STATES_OCTETS / octets.max(1)).clamp(1, STRIDE);
+            parts.push(Part { dfa, numbers, always, stride });
+            Ok(octets)
+        }
+        Err(e) if e.size_limit().is_some() => {
+            let (some, others) = hirs.split_at(hirs.len() / 2);
+            Ok(compile(some, always, parts)? + compile(others, always, parts)?)
+        }
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+impl Part {
+    /// Whether it has a pattern before the first that was found.
+    fn may_be_first(&self, first: Option<usize>) -> bool {
+        let own = self.numbers.first();
+        own.is_some_and(|own| first.is_none_or(|first| *own < first))
+    }
+
+    fn search(
+        &self,
+        text: &str,
+        run: &mut Run,
+        effort: &Effort,
+    ) -> Result<Option<usize>, Unfinished> {
+        let mut state = match run.state {
+            Some(state) => state,
+            None => {
+                let start = self.dfa.start_state_forward(&mut run.cache, &Input::new(text));
+                start.map_err(|_| Unfinished)?
+            }
+        };
+        while let Some(rest) = text.as_bytes().get(run.at..).filter(|rest| !rest.is_empty()) {
+            let octets = rest.get(..self.stride).unwrap_or(rest);
+            state = self.pass(octets, state, run)?;
+            if state.is_dead() || run.first.is_some() && run.first == self.numbers.first().copied()
+            {
+                return Ok(run.first);
+            }
+            run.at += octets.len();
+            run.state = Some(state);
+            if run.at < text.len() && effort.is_used_up() {
+                return Err(Unfinished);
+            }
+        }
+        let state = self.dfa.next_eoi_state(&mut run.cache, state).map_err(|_| Unfinished)?;
+        if state.is_match() {
+            self.note(state, run);
+        }
+        Ok(run.first)
+    }
+
+    /// Goes through some octets, and notes what is found.
+    fn pass(
+        &self,
+        octets: &[u8],
+        mut state: LazyStateID,
+        run: &mut Run,
+    ) -> Result<LazyStateID, Unfinished> {
+        let mut last_match = None;
+        for octet in octets {
+            state = self.dfa.next_state(&mut run.cache, state, *octet).map_err(|_| Unfinished)?;
             if state.is_tagged() {
                 if state.is_dead() {
-                    return Ok(first);
+                    break;
                 }
                 if state.is_quit() {
                     return Err(Unfinished);
                 }
-                if state.is_match() && last_match != Some(state) {
-                    last_match = Some(state);
-                    first = self.first_of(cache, state, first);
-                    if first == Some(0) {
-                        return Ok(first);
-                    }
-                    if self.dfa.match_len(cache, state) > MANY && effort.is_used_up() {
-                        return Err(Unfinished);
-                    }
+                // If states were forgotten, another one has its name now.
+                let this = Some((state, run.cache.clear_count()));
+                if state.is_match() && last_match != this {
+                    last_match = this;
+                    self.note(state, run);
                 }
             }
         }
-        let state = self.dfa.next_eoi_state(cache, state).map_err(|_| Unfinished)?;
-        Ok(if state.is_match() { self.first_of(cache, state, first) } else { first })
+        Ok(state)
     }
 
-    /// The first of those that this state has found, and of what was found before.
-    fn first_of(&self, cache: &Cache, state: LazyStateID, before: Option<usize>) -> Option<usize> {
-        let count = self.dfa.match_len(cache, state);
-        let found = (0..count).map(|i| self.dfa.match_pattern(cache, state, i).as_usize());
-        before.into_iter().chain(found).min()
+    /// Notes the first of those that this state has found.
+    fn note(&self, state: LazyStateID, run: &mut Run) {
+        let count = self.dfa.match_len(&run.cache, state);
+        let found = (0..count).filter_map(|i| {
+            let pattern = self.dfa.match_pattern(&run.cache, state, i);
+            self.numbers.get(pattern.as_usize()).copied()
+        });
+        run.first = run.first.into_iter().chain(found).min();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// Looks until it is known.
+    fn found(patterns: &Patterns, text: &str, time: Duration) -> Option<usize> {
+        looked(patterns, text, time).0
+    }
+
+    /// The same, with how often that was, and how long one look took at most.
+    fn looked(patterns: &Patterns, text: &str, time: Duration) -> (Option<usize>, usize, Duration) {
+        let (mut search, mut longest) = (Search::default(), Duration::ZERO);
+        for looks in 1.. {
+            let begun = Instant::now();
+            let said = patterns.first_in(text, &mut search, &Effort::until(begun + time));
+            longest = longest.max(begun.elapsed());
+            if let Ok(found) = said {
+                return (found, looks, longest);
+            }
+        }
+        unreachable!()
+    }
+
+    fn many(patterns: impl Iterator<Item = String>) -> Patterns {
+        let patterns: Vec<String> = patterns.collect();
+        Patterns::new(&patterns.iter().map(|p| &**p).collect::<Vec<_>>(), 64 << 20).unwrap()
+    }
+
+    /// Letters that no one foresees, the same each time.
+    fn letters(count: usize, seed: &mut u64) -> String {
+        let mut next = || {
+            *seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'a' + u8::try_from((*seed >> 33) % 26).unwrap())
+        };
+        (0..count).map(|_| next()).collect()
+    }
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -223,6 +428,12 @@ mod tests {
             "z$",
             r"\.exe(\?|$)",
             r"\w+\s\d",
+            "(?i)Kiss",
+            "sWoRd",
+            "é|k",
+            r"\p{Greek}|x\d",
+            r"\x61(b)c",
+            "(?i)/banner[0-9]*x",
             "",
         ];
         let texts = [
@@ -243,6 +454,10 @@ mod tests {
             "/x.exe?",
             "/x.exes",
             "abc 1",
+            "xkIsSx",
+            "a sWoRd",
+            "x7",
+            "/Banner12X",
         ];
         for left_out in 0..=patterns.len() {
             let some: Vec<_> = patterns.iter().skip(left_out).copied().collect();
@@ -253,41 +468,104 @@ mod tests {
                 (Patterns::new(&some, 1 << 24).unwrap(), regex::RegexSet::new(&some).unwrap());
             for text in texts {
                 let expected = theirs.matches(text).into_iter().next();
-                let found = ours.first_in(text, &mut Effort::new(LONG));
-                assert_eq!(found, Ok(expected), "{text:?} {some:?}");
+                assert_eq!(found(&ours, text, LONG), expected, "{text:?} {some:?}");
+                assert_eq!(found(&ours, text, Duration::ZERO), expected, "{text:?} {some:?}");
             }
         }
     }
 
     #[test]
-    fn a_search_whose_time_is_up_ends_and_the_next_gets_further() {
+    fn a_search_whose_time_is_up_ends_and_the_next_look_goes_on_there() {
         let patterns = Patterns::new(&["(?:a|b)*a(?:a|b){14}c", "x"], 1 << 24).unwrap();
         let text: String = (0..2000_u32).map(|i| if i * i % 7 < 3 { 'a' } else { 'b' }).collect();
-        let none = || Effort::new(Duration::ZERO);
-        let mut looks = 0;
-        while patterns.first_in(&text, &mut none()) == Err(Unfinished) {
-            looks += 1;
-            assert!(looks <= text.len(), "it makes no state a look");
+        let (first, looks, _) = looked(&patterns, &text, Duration::ZERO);
+        assert_eq!(first, None);
+        assert!((10..=text.len()).contains(&looks), "{looks}");
+        let ended = format!("{text}{}c", &text[..16]);
+        assert_eq!(found(&patterns, &ended, Duration::ZERO), found(&patterns, &ended, LONG));
+    }
+
+    #[test]
+    fn searches_that_wait_keep_no_more_states_than_they_may() {
+        let patterns = Patterns::new(&["[ab]*a[ab]{200}[yz]"], 1 << 24).unwrap();
+        let text: String = (0..8000_u32).map(|i| if i * i % 7 < 3 { 'a' } else { 'b' }).collect();
+        let effort = || Effort::until(Instant::now());
+        let mut searches: Vec<Search> = (0..SUSPENDED + 10).map(|_| Search::default()).collect();
+        for search in &mut searches {
+            assert_eq!(patterns.first_in(&text, search, &effort()), Err(Unfinished));
         }
-        assert!(looks > 10, "{looks}");
-        let again = patterns.first_in(&text, &mut none());
-        assert_eq!(again, Ok(None));
+        let running = |searches: &[Search]| searches.iter().filter(|s| s.run.is_some()).count();
+        assert_eq!(running(&searches), SUSPENDED);
+        searches.truncate(10);
+        assert_eq!(patterns.suspended.load(Ordering::Relaxed), 10);
+        let mut next = Search::default();
+        assert_eq!(patterns.first_in(&text, &mut next, &effort()), Err(Unfinished));
+        assert!(next.run.is_some());
+        for part in 0..100 {
+            let mut cache = patterns.parts[0].dfa.create_cache();
+            let big = "ab".repeat(part);
+            patterns.parts[0].dfa.try_search_fwd(&mut cache, &Input::new(&big)).unwrap();
+            patterns.keep(part, cache);
+        }
+        let octets: usize = patterns.kept.lock().iter().map(|kept| kept.octets).sum();
+        assert!(octets <= KEPT_OCTETS, "{octets}");
     }
 
     #[test]
     fn many_patterns_are_several_automata_and_found_in_their_order() {
-        let many: Vec<String> =
-            (0..4000).map(|i| format!("/banner{i}[0-9]*\\.(gif|png)")).collect();
-        let patterns =
-            Patterns::new(&many.iter().map(|p| &**p).collect::<Vec<_>>(), 64 << 20).unwrap();
-        assert!((2..20).contains(&patterns.parts.len()), "{}", patterns.parts.len());
+        let patterns = many((0..4000).map(|i| format!("/banner{i}[0-9]*\\.(gif|png)")));
+        assert!(patterns.parts.len() > 2, "{}", patterns.parts.len());
         for (text, expected) in [
             ("http://a/banner3999.gif", Some(3)),
             ("http://a/banner9/banner41.png", Some(4)),
             ("http://a/banner.png", None),
         ] {
-            assert_eq!(patterns.first_in(text, &mut Effort::new(LONG)), Ok(expected), "{text}");
+            assert_eq!(found(&patterns, text, LONG), expected, "{text}");
         }
         assert!(Patterns::new(&["a{100}", "b{100}"], 100).is_err());
+    }
+
+    /// A processor that others want as well may be away for a while: the shortest of some rounds counts.
+    #[test]
+    fn thousands_of_patterns_cost_a_look_a_millisecond_and_few_looks() {
+        let words = |count: usize| {
+            let mut seed = 7;
+            many((0..count).map(move |_| letters(7, &mut seed)))
+        };
+        let banners = many((0..4000).map(|i| format!("/banner{i}[0-9]*\\.(gif|png)")));
+        let vague = many((0..1000).map(|i| format!("^http://[^/]+/[a-z]+[0-9]{{{}}}x", i % 9 + 1)));
+        let time = Duration::from_micros(300);
+        let mut seed = 99;
+        for (name, patterns) in [
+            ("3,000 words", words(3000)),
+            ("10,000 words", words(10_000)),
+            ("banners", banners),
+            ("vague ones", vague),
+        ] {
+            let mut longest = Duration::MAX;
+            let mut most = 0;
+            for _ in 0..3 {
+                let mut round = Duration::ZERO;
+                for octets in [100, 200, 1000, 4000] {
+                    for _ in 0..5 {
+                        let text = format!("http://a/x?token={}", letters(octets, &mut seed));
+                        let (_, looks, took) = looked(&patterns, &text, time);
+                        (most, round) = (most.max(looks), round.max(took));
+                    }
+                }
+                let text = format!("http://a{}", "/banner3999123/banner41".repeat(150));
+                let (_, looks, took) = looked(&patterns, &text, time);
+                (most, round) = (most.max(looks), round.max(took));
+                longest = longest.min(round);
+            }
+            println!("{name}: {} parts, {longest:?} a look, {most} looks", patterns.parts.len());
+            assert!(longest < Duration::from_millis(5), "{name}: {longest:?}");
+            assert!(most < 100, "{name}: {most} looks");
+        }
+        let mut seed = 7;
+        let word = letters(7, &mut seed);
+        let second = letters(7, &mut seed);
+        let text = format!("http://a/x?token={}{second}{word}", letters(900, &mut 5));
+        assert_eq!(found(&words(3000), &text, time), Some(0));
     }
 }

@@ -10,14 +10,15 @@
 //! that refuses one of them refuses the request; a rule that allows has to allow all of them. All
 //! patterns are one set: a reading is looked at once, however many patterns there are.
 
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regex::{Regex, RegexBuilder};
 
 use super::origin::RuleId;
-use super::patterns::{Effort, Patterns, Unfinished};
+use super::patterns::{Effort, Patterns, Search, Unfinished};
 use super::rules::{self, Action, Request};
 
 /// The most memory one pattern may take, and all of them.
@@ -25,11 +26,14 @@ const REGEX_OCTETS: usize = 1 << 20;
 const SET_OCTETS: usize = 64 << 20;
 /// Octets of a URL that are looked at, at most. RFC 9110 §4.1 recommends to support 8,000.
 pub const MAX_URL: usize = 8 * 1024;
-/// Octets of all its readings.
-const MAX_READINGS: usize = 24 * 1024;
-/// How long the search of a look may hold a worker, but for the state that it is at. All readings take up to
-/// 0.4 ms to write down.
+/// Octets of paths that are written down for its readings.
+const MAX_READINGS: usize = 32 * 1024;
+/// How long a look may hold a worker, but for the state that it is at. All readings take up to 0.4 ms to
+/// write down.
 const TIME: Duration = Duration::from_micros(300);
+/// How long all looks at a URL may take. A look counts with twice [`TIME`] at most: whoever has to wait
+/// for a processor in one does not look.
+const ALL_LOOKS: Duration = Duration::from_millis(100);
 
 /// Rules on URLs, in the order in which they are looked at: the first that has one decides.
 #[derive(Clone, Debug, Default)]
@@ -91,35 +95,100 @@ impl Urls {
         }
     }
 
-    /// What they say of the request's URL.
-    pub fn decide(&self, request: &Request<'_>) -> Said {
+    /// What they say of the request's URL. `kept` is what is known from the looks before at the same
+    /// request.
+    pub fn decide(&self, request: &Request<'_>, kept: &mut Option<Box<Look>>) -> Said {
         let Some(patterns) = self.patterns.as_ref().filter(|_| request.way != rules::Way::Connect)
         else {
             return Said::Nothing;
         };
-        let looked_at = Some(request).filter(|request| request.target.len() <= MAX_URL);
-        let Some(urls) = looked_at.and_then(readings) else {
+        let begun = Instant::now();
+        let known = kept.take().filter(|look| Arc::ptr_eq(&look.patterns, patterns));
+        let look = known.or_else(|| {
+            let is_looked_at = request.target.len() <= MAX_URL;
+            let readings = is_looked_at.then(|| readings(request)).flatten()?;
+            Some(Box::new(Look::new(Arc::clone(patterns), readings)))
+        });
+        let Some(look) = look else {
             return self.first_that_refuses().map_or(Said::Nothing, Said::TooLong);
         };
-        let mut effort = Effort::new(TIME);
-        let mut allowed = None;
-        let mut all_are = true;
-        for (place, url) in urls.into_iter().enumerate() {
-            let found = match patterns.first_in(&url, &mut effort) {
-                Ok(found) => found.and_then(|number| self.rules.get(number).copied()),
-                Err(Unfinished) => return Said::NotYet(self.first_that_refuses()),
-            };
-            match found {
-                Some((Action::Deny, rule)) => return Said::Denies(rule, url),
-                Some((Action::Allow, rule)) if place == 0 => allowed = Some((rule, url)),
+        kept.insert(look).go_on(self, begun)
+    }
+}
+
+/// What is known of a request's URL.
+#[derive(Debug)]
+pub struct Look {
+    patterns: Arc<Patterns>,
+    readings: Readings,
+    /// The reading that is looked at, its number, and how far.
+    url: String,
+    place: usize,
+    search: Search,
+    /// What allows the normal form, if something does, and whether all readings so far are allowed.
+    allowed: Option<(RuleId, String)>,
+    all_are: bool,
+    /// How long looking took.
+    spent: Duration,
+    /// What is said in the end.
+    said: Option<Said>,
+}
+
+impl Look {
+    fn new(patterns: Arc<Patterns>, readings: Readings) -> Self {
+        Self {
+            patterns,
+            url: readings.get(0).unwrap_or_default(),
+            readings,
+            place: 0,
+            search: Search::default(),
+            allowed: None,
+            all_are: true,
+            spent: Duration::ZERO,
+            said: None,
+        }
+    }
+
+    fn go_on(&mut self, urls: &Urls, begun: Instant) -> Said {
+        if let Some(said) = &self.said {
+            return said.clone();
+        }
+        let said = self.judge(urls, &Effort::until(begun + TIME)).unwrap_or_else(|_| {
+            self.spent += begun.elapsed().min(2 * TIME);
+            let rule = urls.first_that_refuses();
+            if self.spent < ALL_LOOKS { Said::NotYet(rule) } else { Said::TooHard(rule) }
+        });
+        if !matches!(said, Said::NotYet(_)) {
+            self.search = Search::default();
+            self.said = Some(said.clone());
+        }
+        said
+    }
+
+    fn judge(&mut self, urls: &Urls, effort: &Effort) -> Result<Said, Unfinished> {
+        loop {
+            let found = self.patterns.first_in(&self.url, &mut self.search, effort)?;
+            let next = self.readings.get(self.place + 1).unwrap_or_default();
+            let url = mem::replace(&mut self.url, next);
+            match found.and_then(|number| urls.rules.get(number).copied()) {
+                Some((Action::Deny, rule)) => return Ok(Said::Denies(rule, url)),
+                Some((Action::Allow, rule)) if self.place == 0 => self.allowed = Some((rule, url)),
                 Some((Action::Allow, _)) => {}
-                None => all_are = false,
+                None => self.all_are = false,
+            }
+            self.search = Search::default();
+            self.place += 1;
+            if self.place == self.readings.paths.len() {
+                break;
+            }
+            if effort.is_used_up() {
+                return Err(Unfinished);
             }
         }
-        match allowed.filter(|_| all_are) {
+        Ok(match self.allowed.take().filter(|_| self.all_are) {
             Some((rule, url)) => Said::Allows(rule, url),
             None => Said::Nothing,
-        }
+        })
     }
 }
 
@@ -128,11 +197,6 @@ fn last_line(error: &regex::Error) -> String {
 }
 
 impl Urls {
-    /// How often a request is looked at before a rule is believed to be found in its URL.
-    pub fn looks(&self) -> u8 {
-        self.patterns.as_ref().map_or(1, |patterns| patterns.looks())
-    }
-
     fn first_that_refuses(&self) -> Option<RuleId> {
         self.rules.iter().find(|(action, _)| *action == Action::Deny).map(|(_, rule)| *rule)
     }
@@ -149,48 +213,65 @@ pub enum Said {
     Denies(RuleId, String),
     /// It is longer than what is looked at, and this is the first rule that refuses URLs.
     TooLong(RuleId),
-    /// Looking took longer than a worker may be held, and this is the first rule that refuses URLs, if
-    /// one does. The next look gets further.
+    /// Looking took longer than a worker may be held at a time, and this is the first rule that refuses
+    /// URLs, if one does. The next look goes on.
     NotYet(Option<RuleId>),
+    /// All looks together took longer than a URL is worth; as above.
+    TooHard(Option<RuleId>),
 }
 
-/// The URL of a request in its normal form, and as servers read it that read its path otherwise. `None` if
-/// that is more than what is looked at.
-pub fn readings(request: &Request<'_>) -> Option<Vec<String>> {
+/// The URL of a request, in its normal form and as servers read it that read its path otherwise.
+#[derive(Debug, Default)]
+struct Readings {
+    /// Server and path, each once; the first is the normal form.
+    paths: Vec<String>,
+    /// What follows each of them.
+    query: String,
+}
+
+impl Readings {
+    fn get(&self, number: usize) -> Option<String> {
+        self.paths.get(number).map(|path| [path.as_str(), &self.query].concat())
+    }
+}
+
+/// All readings of a request's URL. `None` if that is more than what is looked at.
+fn readings(request: &Request<'_>) -> Option<Readings> {
     let (mut url, path, query) = parts(request);
-    let server = url.len();
+    let server = url.clone();
     let query = query.map(|query| format!("?{}", decoded(query, is_unreserved)));
     let query = query.unwrap_or_default();
     let plain = decoded(path, is_unreserved);
     push_path(&mut url, &plain, Way::default());
-    url.push_str(&query);
-    let mut urls = vec![url];
+    let mut paths = vec![url];
     // As almost every path is.
     if !plain.contains(['%', '\\', ';']) && !plain.contains("//") {
-        return Some(urls);
+        return Some(Readings { paths, query });
     }
-    let once = decoded(path, is_printable);
-    let twice = decoded(&once, is_printable);
     let mut octets = 0;
-    let twice = (twice != once).then_some(twice);
-    let once = (once != plain).then_some(once);
-    for path in [Some(plain), once, twice].into_iter().flatten() {
+    let mut next = Some(plain);
+    for _ in 0..=DECODED {
+        let Some(path) = next.take() else { break };
+        let once_more = decoded(&path, is_printable);
+        next = (once_more != path).then_some(once_more);
         for way in Way::all_for(&path) {
-            let mut url = String::with_capacity(server + path.len() + query.len());
-            url.push_str(urls.first()?.get(..server)?);
-            push_path(&mut url, &path, way);
-            url.push_str(&query);
-            octets += url.len();
+            octets += path.len();
             if octets > MAX_READINGS {
                 return None;
             }
-            if !urls.contains(&url) {
-                urls.push(url);
+            let mut url = String::with_capacity(server.len() + path.len() + 1);
+            url.push_str(&server);
+            push_path(&mut url, &path, way);
+            if !paths.contains(&url) {
+                paths.push(url);
             }
         }
     }
-    Some(urls)
+    Some(Readings { paths, query })
 }
+
+/// How often servers, and those in front of them, decode a path.
+const DECODED: usize = 2;
 
 /// How a server reads a path that it has decoded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -208,11 +289,14 @@ impl Way {
     /// All that may make a difference for this path.
     fn all_for(path: &str) -> impl Iterator<Item = Self> {
         let (has_backslash, has_parameter) = (path.contains('\\'), path.contains(';'));
-        // What is cut off, or turned, may bring slashes together.
-        let merges = has_backslash || has_parameter || path.contains("//");
         let both = |may_be| [false, true].into_iter().take(if may_be { 2 } else { 1 });
         both(has_backslash).flat_map(move |backslashes| {
             both(has_parameter).flat_map(move |parameters| {
+                // What is cut off, or turned, may bring slashes together.
+                let is_slash = |c: u8| c == b'/' || backslashes && c == b'\\';
+                let ends = |c: u8| is_slash(c) || parameters && c == b';';
+                let pairs = path.as_bytes().iter().zip(path.as_bytes().iter().skip(1));
+                let merges = pairs.into_iter().any(|(one, other)| is_slash(*one) && ends(*other));
                 both(merges).flat_map(move |merges_before| {
                     both(merges && !merges_before).map(move |merges_after| Self {
                         backslashes,
@@ -332,193 +416,5 @@ fn push_path(url: &mut String, path: &str, way: Way) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::rules::Way;
-
-    fn request<'a>(way: Way, host: &'a str, port: u16, target: &'a str) -> Request<'a> {
-        Request {
-            client: IpAddr::from([127, 0, 0, 1]),
-            user: None,
-            method: "GET",
-            way,
-            host,
-            ip: host.parse().ok(),
-            port,
-            target,
-        }
-    }
-
-    /// What is said in the end: states of automata have to be made first.
-    fn judged(urls: &Urls, request: &Request<'_>) -> Said {
-        let looks = (0..urls.looks()).map(|_| urls.decide(request));
-        let mut known = looks.skip_while(|said| matches!(said, Said::NotYet(_)));
-        known.next().unwrap_or(Said::Nothing)
-    }
-
-    #[test]
-    fn a_url_has_one_spelling() {
-        for (host, port, target, expected) in [
-            ("a.example", 80, "http://a.example", "http://a.example/"),
-            ("a.example", 80, "HTTP://A.Example.:80/X?Y", "http://a.example/X?Y"),
-            ("a.example", 8080, "http://a.example:8080?q=/../", "http://a.example:8080/?q=/../"),
-            (
-                "a.example",
-                80,
-                "http://a.example/%61%64s/%2f%c3%bC",
-                "http://a.example/ads/%2F%C3%BC",
-            ),
-            ("a.example", 80, "http://a.example/x/../ads/./y/..", "http://a.example/ads/"),
-            ("a.example", 80, "http://a.example/x/%2e%2E/ads", "http://a.example/ads"),
-            ("a.example", 80, "http://a.example/../../a//b/.", "http://a.example/a//b/"),
-            ("a.example", 80, "http://a.example/.../..a/.b", "http://a.example/.../..a/.b"),
-            ("a.example", 80, "http://a.example/%", "http://a.example/%"),
-            ("a.example", 80, "http://a.example/%4/%zz?%7e", "http://a.example/%4/%zz?~"),
-            ("::1", 80, "http://[::1]/", "http://[::1]/"),
-        ] {
-            assert_eq!(normal(&request(Way::Http, host, port, target)), expected, "{target}");
-        }
-        assert_eq!(normal(&request(Way::Ws, "a", 80, "ws://a/x")), "http://a/x");
-    }
-
-    #[test]
-    fn the_first_pattern_that_has_a_url_decides_and_tunnels_have_none() {
-        let id = |line| RuleId { source: 3, line };
-        let urls = Urls::new(&[
-            (Action::Allow, id(1), "/ads/good"),
-            (Action::Deny, id(2), "/ads/"),
-            (Action::Deny, id(3), r"^http://b\.example/"),
-            (Action::Deny, id(4), "(?i)\\.EXE$"),
-        ])
-        .unwrap();
-        let decided = |way, host, target| match judged(&urls, &request(way, host, 80, target)) {
-            Said::Allows(rule, _) => Some((Action::Allow, rule)),
-            Said::Denies(rule, _) => Some((Action::Deny, rule)),
-            Said::TooLong(_) | Said::NotYet(_) | Said::Nothing => None,
-        };
-        let http = |host, target| decided(Way::Http, host, target).map(|(a, id)| (a, id.line));
-        assert_eq!(http("a", "http://a/ads/good"), Some((Action::Allow, 1)));
-        assert_eq!(http("a", "http://a/%61ds/x"), Some((Action::Deny, 2)));
-        assert_eq!(http("b.example", "http://b.example"), Some((Action::Deny, 3)));
-        assert_eq!(http("a", "http://a/x.exe"), Some((Action::Deny, 4)));
-        assert_eq!(http("a", "http://a/"), None);
-        assert_eq!(decided(Way::Ws, "a", "ws://a/ads/").map(|(_, id)| id.line), Some(2));
-        assert_eq!(decided(Way::Connect, "a", "a:443/ads/"), None);
-        let none = judged(&Urls::default(), &request(Way::Http, "a", 80, "http://a/ads/"));
-        assert_eq!(none, Said::Nothing);
-    }
-
-    #[test]
-    fn a_rule_refuses_a_path_in_every_reading_of_some_server() {
-        let id = |line| RuleId { source: 3, line };
-        let rule = |action, line, pattern| Urls::new(&[(action, id(line), pattern)]).unwrap();
-        let urls = rule(Action::Deny, 1, "^http://a/ads(/|$)");
-        let decide =
-            |path: &str| judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")));
-        for path in [
-            "/ads/x",
-            "//ads/x",
-            "///ads//x",
-            "/x/..//ads/x",
-            "/x/..///../ads/x",
-            "//x/../ads/x",
-            "/ads%2fx",
-            "/ads%2Fx",
-            "/%2fads/x",
-            "/%2f%2Fads%2f",
-            "/x%2f..%2fads/x",
-            "/x/..%2fads/x",
-            "/x%2f%2e%2e%2fads/x",
-            "/%252fads/x",
-            "/x/%252e%252e/ads/x",
-            "/./ads",
-            "/%2e/ads",
-            "/x/%2e%2e/ads",
-            "/x/%2E./ads/",
-            "/%61%64%73/x",
-            "/%2561ds/x",
-            "/ads;v=1/x",
-            "/ads;/x",
-            "/ads%3bv=1/x",
-            "/;v=1/ads/x",
-            "/x/..;/ads/x",
-            "/x/..;a=b/ads/x",
-            "/x/..%3b/ads/x",
-            "/\\ads/x",
-            "/ads\\x",
-            "/x\\..\\ads",
-            "/%5cads%5Cx",
-            "/x/..%5cads",
-            "/%255cads",
-            "/x/;/..//..;\\ads%2f",
-            "/ads/?q",
-            "//ads/?/../",
-            "/x/y/..//../ads/",
-            "/x//..//../ads/x",
-        ] {
-            assert!(matches!(decide(path), Said::Denies(..)), "{path}: {:?}", decide(path));
-        }
-        for path in [
-            "/",
-            "/adsx",
-            "/x/ads/",
-            "/ad%2fs/",
-            "/x?/ads/",
-            "/x?//ads",
-            "/x?%2fads",
-            "/a;ds/",
-            "/%ads/",
-        ] {
-            assert_eq!(decide(path), Said::Nothing, "{path}");
-        }
-        // Rules still see it as it stands.
-        for (pattern, path) in
-            [("//", "/a//b"), ("%2F", "/a%2fb"), (";", "/a;b"), ("\\\\", "/a\\b")]
-        {
-            let urls = rule(Action::Deny, 1, pattern);
-            let said = judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")));
-            assert!(matches!(said, Said::Denies(..)), "{pattern} {path}");
-        }
-        let urls = rule(Action::Allow, 1, "^http://a/good/");
-        for (path, allows) in [
-            ("/good/x", true),
-            ("/good//x", true),
-            ("/good/x;v=1", true),
-            ("/x/../good/", true),
-            ("/good/..%2fbad", false),
-            ("/good/x\\..\\..\\bad", false),
-            ("/good/..;/bad", false),
-            ("//good/x", false),
-            ("/good%2fx", false),
-        ] {
-            let said = judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")));
-            assert_eq!(matches!(said, Said::Allows(..)), allows, "{path}: {said:?}");
-        }
-    }
-
-    #[test]
-    fn a_url_that_is_too_long_to_be_looked_at_is_refused_where_a_rule_refuses_urls() {
-        let id = |line| RuleId { source: 3, line };
-        let longest = format!("http://a/{}", "x".repeat(MAX_URL - 9));
-        let longer = format!("{longest}x");
-        let both = [(Action::Allow, id(1), "^http://a/"), (Action::Deny, id(2), "/ads/")];
-        for (rules, target, expected) in [
-            (&both[..], &longest, Said::Allows(id(1), longest.clone())),
-            (&both, &longer, Said::TooLong(id(2))),
-            (&both[..1], &longest, Said::Allows(id(1), longest.clone())),
-            (&both[..1], &longer, Said::Nothing),
-        ] {
-            let urls = Urls::new(rules).unwrap();
-            assert_eq!(judged(&urls, &request(Way::Http, "a", 80, target)), expected);
-        }
-    }
-
-    #[test]
-    fn what_is_no_pattern_is_refused_with_what_to_try() {
-        for wrong in ["", "(", "a{1000}{1000}{1000}", "[z-a]", "^ws://a", "ws://"] {
-            let error = Urls::check(wrong).unwrap_err();
-            assert!(error.contains("give a regular expression such as"), "{wrong}: {error}");
-        }
-        assert!(Urls::check("^http://").is_ok());
-    }
-}
+#[path = "url_tests.rs"]
+mod tests;

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::hosts::without_dot;
 use crate::observe::counters::Denial;
-use crate::policy::decide::{Decision, Verdict};
+use crate::policy::decide::{Decision, Rules, Verdict};
 use crate::policy::deny_with::DenyWith;
 use crate::policy::rules::{Request, Way};
 use crate::wire::{Framing, Method, RequestHead, ResponseFraming, ResponseHead};
@@ -49,8 +49,27 @@ pub(super) fn pass(
     exchange: &mut Exchange,
     turn: &Turn<'_>,
 ) -> Result<Option<Instant>, Error> {
+    let Some(rules) = turn.policy.of(caller.asker.listener) else { return Ok(None) };
+    if rules.urls.is_empty() {
+        return judge(rules, head, way, caller, exchange, turn);
+    }
+    exchange.reach.look = caller.proof.look.take();
+    let judged = judge(rules, head, way, caller, exchange, turn);
+    // What is known of a URL is for this request only, and it does not go to waste while that waits.
+    let look = exchange.reach.look.take();
+    caller.proof.look = look.filter(|_| matches!(judged, Ok(Some(_))));
+    judged
+}
+
+fn judge(
+    rules: &Arc<Rules>,
+    head: &RequestHead<'_, '_>,
+    way: Way,
+    caller: &mut Caller<'_>,
+    exchange: &mut Exchange,
+    turn: &Turn<'_>,
+) -> Result<Option<Instant>, Error> {
     let asker = caller.asker;
-    let Some(rules) = turn.policy.of(asker.listener) else { return Ok(None) };
     if rules.are_plain() {
         let decision = rules.decide_client(asker.address.ip());
         if let (Some(users), Verdict::Allow) = (&rules.auth, decision.verdict)
@@ -65,7 +84,7 @@ pub(super) fn pass(
     if let Some(users) = &rules.auth {
         let request = described(head, way, asker.address.ip(), &exchange.destination, "");
         let decision = rules.decide_for_anybody(&request, &mut exchange.reach);
-        if exchange.reach.is_unfinished() && caller.proof.may_look_again(rules.urls.looks()) {
+        if exchange.reach.is_unfinished() {
             return Ok(Some(turn.now));
         }
         if decision.verdict != Verdict::Allow {
@@ -77,7 +96,7 @@ pub(super) fn pass(
     }
     let request = described(head, way, asker.address.ip(), &exchange.destination, &exchange.user);
     let decision = rules.decide(&request, &mut exchange.reach);
-    if exchange.reach.is_unfinished() && caller.proof.may_look_again(rules.urls.looks()) {
+    if exchange.reach.is_unfinished() {
         return Ok(Some(turn.now));
     }
     if way == Way::Connect && rules.read_hellos() {

@@ -20,6 +20,7 @@ use crate::policy::auth::tag::Tag;
 use crate::policy::auth::{Auth, Known, Look};
 use crate::policy::decide::{UNPROVEN, WRONG};
 use crate::policy::origin::RuleId;
+use crate::policy::url;
 use crate::wire::credentials::NoToken;
 use crate::wire::{Credentials, RequestHead};
 
@@ -51,8 +52,8 @@ pub struct Proof {
     /// Half the tag of the credentials that were right on this connection last; zero if none were. These
     /// are looked at again, but they are no guess.
     proven: u64,
-    /// How often the rules on URLs have looked at the request in hand without an end.
-    looks: u8,
+    /// What the rules on URLs know of the request in hand.
+    pub(super) look: Option<Box<url::Look>>,
 }
 
 impl Proof {
@@ -72,16 +73,10 @@ impl Proof {
         asked.is_some_and(|(asked, _)| asked.is_first())
     }
 
-    /// Whether a request whose URL could not be judged in a turn may have another one for it.
-    pub(super) fn may_look_again(&mut self, looks: u8) -> bool {
-        self.looks = self.looks.saturating_add(1);
-        self.looks < looks
-    }
-
     /// It waits for nothing any more.
     pub fn settle(&mut self) {
         self.pending = None;
-        self.looks = 0;
+        self.look = None;
     }
 }
 

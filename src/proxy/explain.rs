@@ -78,7 +78,6 @@ pub fn explain(
     let user = asking.user.filter(|_| rules.auth.is_some());
     let request = described(&head, way, asking.client, &destination, user.unwrap_or_default());
     let (mut notes, mut reach) = (Vec::<Note>::new(), Reach::default());
-    let mut looks: u8 = 0;
     let decision = loop {
         notes.clear();
         let decision = match &rules.auth {
@@ -87,8 +86,7 @@ pub fn explain(
             }
             _ => rules.decide_traced(&request, &mut reach, &mut notes),
         };
-        looks += 1;
-        if !reach.is_unfinished() || looks >= rules.urls.looks() {
+        if !reach.is_unfinished() {
             break decision;
         }
     };

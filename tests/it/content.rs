@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use threadgate::Server;
 use threadgate::config::access::AccessOptions;
@@ -105,7 +106,7 @@ fn a_url_that_is_too_long_or_too_hard_to_be_judged_is_refused_and_holds_no_worke
     let untouched = Untouched::new();
     let to = untouched.addr;
     let proxy = proxy_with_one_worker(|options| {
-        let deny_url = words(&["/ads/", "[ab]*a[ab]{2000}z"]);
+        let deny_url = words(&["/ads/", "[ab]*a[ab]{5000}[yz]"]);
         let access = AccessOptions { deny_url, ..AccessOptions::default() };
         options.access = access.build(None).unwrap();
         options.max_head_octets = 1 << 20;
@@ -124,6 +125,67 @@ fn a_url_that_is_too_long_or_too_hard_to_be_judged_is_refused_and_holds_no_worke
     let origin = once(OK);
     let path = format!("/{}", "x/".repeat(4_000));
     assert_eq!(ask(&mut client, origin.addr, &path).status, 200);
+    origin.join();
+}
+
+#[test]
+fn hard_urls_hold_nobody_up_and_are_refused_in_the_end() {
+    let untouched = Untouched::new();
+    let proxy = proxy_with_one_worker(|options| {
+        let deny_url = words(&["/ads/", "[ab]*a[ab]{5000}[yz]"]);
+        let access = AccessOptions { deny_url, ..AccessOptions::default() };
+        options.access = access.build(None).unwrap();
+    });
+    let hard: String = (0..7_000_u32).map(|i| if i * i % 7 < 3 { 'a' } else { 'b' }).collect();
+    let mut slow: Vec<Peer> = (0..12).map(|_| Peer::connect(proxy.addr())).collect();
+    for client in &mut slow {
+        client.send(get_request(untouched.addr, &format!("/{hard}")));
+    }
+    let origin = once(OK);
+    let mut client = Peer::connect(proxy.addr());
+    assert_eq!(ask(&mut client, origin.addr, "/").status, 200);
+    origin.join();
+    // The others have a good second of looking before them, in which this one was served.
+    let has_answer = |peer: &mut Peer| peer.has_something_within(Duration::from_millis(1));
+    let answered = slow.iter_mut().map(has_answer).filter(|has| *has).count();
+    assert!(answered < slow.len(), "all were answered first");
+    for client in &mut slow {
+        refused(&client.read_response(), 403, "--deny-url:1");
+    }
+}
+
+#[test]
+fn thousands_of_words_refuse_no_url_that_has_none_of_them() {
+    let mut seed = 7_u64;
+    let mut letters = |count: usize| -> String {
+        let letter = |_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'a' + u8::try_from((seed >> 33) % 26).unwrap())
+        };
+        (0..count).map(letter).collect()
+    };
+    let deny_url: Vec<String> = (0..3_000).map(|_| letters(7)).collect();
+    let last = deny_url[2_999].clone();
+    let proxy = proxy_with_one_worker(|options| {
+        let access = AccessOptions { deny_url, ..AccessOptions::default() };
+        options.access = access.build(None).unwrap();
+    });
+    let mut client = Peer::connect(proxy.addr());
+    let origin = Origin::script(1, |peer| {
+        for _ in 0..40 {
+            peer.read_head();
+            peer.send(OK);
+        }
+        peer.read_to_any_end();
+    });
+    for _ in 0..40 {
+        let path = format!("/?token={}", letters(1_000));
+        assert_eq!(ask(&mut client, origin.addr, &path).status, 200, "{path}");
+    }
+    let path = format!("/?token={}{last}", letters(4_000));
+    refused(&ask(&mut client, origin.addr, &path), 403, "--deny-url:3000");
+    drop(client);
+    drop(proxy);
     origin.join();
 }
 
