@@ -254,16 +254,18 @@ fn readings(request: &Request<'_>) -> Option<Readings> {
         let Some(path) = next.take() else { break };
         let once_more = decoded(&path, is_printable);
         next = (once_more != path).then_some(once_more);
-        for way in Way::all_for(&path) {
-            octets += path.len();
-            if octets > MAX_READINGS {
-                return None;
-            }
-            let mut url = String::with_capacity(server.len() + path.len() + 1);
-            url.push_str(&server);
-            push_path(&mut url, &path, way);
-            if !paths.contains(&url) {
-                paths.push(url);
+        for path in lenient(&path).into_iter().chain([path]) {
+            for way in Way::all_for(&path) {
+                octets += path.len();
+                if octets > MAX_READINGS {
+                    return None;
+                }
+                let mut url = String::with_capacity(server.len() + path.len() + 1);
+                url.push_str(&server);
+                push_path(&mut url, &path, way);
+                if !paths.contains(&url) {
+                    paths.push(url);
+                }
             }
         }
     }
@@ -271,7 +273,46 @@ fn readings(request: &Request<'_>) -> Option<Readings> {
 }
 
 /// How often servers, and those in front of them, decode a path.
-const DECODED: usize = 2;
+const DECODED: usize = 3;
+
+/// UTF-8 that is longer than it has to be, as some servers decode it (RFC 3629 §3).
+const OVERLONG: [(&str, char); 6] = [
+    ("%C0%AF", '/'),
+    ("%C0%AE", '.'),
+    ("%C1%9C", '\\'),
+    ("%E0%80%AF", '/'),
+    ("%E0%80%AE", '.'),
+    ("%E0%81%9C", '\\'),
+];
+
+/// A path as servers read it that drop control characters and take overlong UTF-8, if that is another one.
+fn lenient(path: &str) -> Option<String> {
+    let mut read = String::new();
+    let mut rest = path;
+    let mut has_any = false;
+    while let Some((before, from)) = rest.find('%').and_then(|at| rest.split_at_checked(at)) {
+        read.push_str(before);
+        let overlong = OVERLONG.iter().find_map(|(long, c)| Some((from.strip_prefix(long)?, *c)));
+        let digits = from.get(1..3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        rest = match (overlong, digits) {
+            (Some((after, c)), _) => {
+                read.push(c);
+                has_any = true;
+                after
+            }
+            (None, Some(0..0x20 | 0x7f)) => {
+                has_any = true;
+                from.get(3..).unwrap_or_default()
+            }
+            _ => {
+                read.push('%');
+                from.get(1..).unwrap_or_default()
+            }
+        };
+    }
+    read.push_str(rest);
+    has_any.then_some(read)
+}
 
 /// How a server reads a path that it has decoded.
 #[derive(Clone, Copy, Debug, Default)]

@@ -119,6 +119,18 @@ fn a_rule_refuses_a_path_in_every_reading_of_some_server() {
         "//ads/?/../",
         "/x/y/..//../ads/",
         "/x//..//../ads/x",
+        "/ads%25252fx",
+        "/%252561ds/x",
+        "/ads%00/x",
+        "/ads%09/x",
+        "/a%0d%0Ads%7f/x",
+        "/a%2500ds/x",
+        "/%c0%afads/x",
+        "/ads%C0%AFx",
+        "/x/%c0%ae%c0%ae/ads/",
+        "/ads%e0%80%afx",
+        "/x%25c0%25afads/../../ads/",
+        "/%c1%9cads",
     ] {
         assert!(matches!(decide(path), Said::Denies(..)), "{path}: {:?}", decide(path));
     }
@@ -136,6 +148,12 @@ fn a_rule_refuses_a_path_in_every_reading_of_some_server() {
         assert_eq!(decide(path), Said::Nothing, "{path}");
     }
     // Rules still see it as it stands.
+    let urls_with = |pattern, path: &str| {
+        let urls = rule(Action::Deny, 1, pattern);
+        judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")))
+    };
+    assert!(matches!(urls_with("%00", "/a%00b"), Said::Denies(..)));
+    assert!(matches!(urls_with("%C0%AF", "/a%c0%afb"), Said::Denies(..)));
     for (pattern, path) in [("//", "/a//b"), ("%2F", "/a%2fb"), (";", "/a;b"), ("\\\\", "/a\\b")] {
         let urls = rule(Action::Deny, 1, pattern);
         let said = judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")));
@@ -192,6 +210,15 @@ fn a_long_query_behind_a_path_with_several_readings_is_looked_at() {
     }
     let long = "/segment;v=1/%2fx".repeat(100);
     assert_eq!(decide(&long), Said::Nothing);
+    // The most that is written down, and the query that is still looked at with it.
+    let longest = (1..200).rev().map(|count| "/a%2f//;\\%00".repeat(count));
+    let longest = longest.map(|path| format!("http://a{path}?{}", "q".repeat(5_000)));
+    let known = |target: &String| readings(&request(Way::Http, "a", 80, target)).is_some();
+    let longest = longest.into_iter().find(known).unwrap();
+    let begun = Instant::now();
+    let count = readings(&request(Way::Http, "a", 80, &longest)).unwrap().paths.len();
+    println!("{:?} to write {count} readings down", begun.elapsed());
+    assert_eq!(judged(&urls, &request(Way::Http, "a", 80, &longest)), Said::Nothing);
     // What takes too long to write down is still refused.
     assert_eq!(decide(&"/a%2f//;\\".repeat(800)), Said::TooLong(id));
 }
