@@ -245,9 +245,12 @@ fn looks_at_a_hard_url_take_bounded_time_and_what_is_known_is_kept() {
     let hard = format!("http://a/{}", {
         (0..7_000_u32).map(|i| if i * i % 7 < 3 { 'a' } else { 'b' }).collect::<String>()
     });
-    let pattern = "[ab]*a[ab]{5000}[yz]";
-    assert_eq!(Urls::check(pattern), Ok(()));
-    let urls = Urls::new(&[(Action::Deny, id, pattern)]).unwrap();
+    // Each takes about as long as a URL may.
+    let patterns: Vec<String> =
+        (0..12).map(|i| format!("[ab]*a[ab]{{{}}}[yz]", 4990 + i)).collect();
+    assert!(patterns.iter().all(|pattern| Urls::check(pattern).is_ok()));
+    let rules = |action| -> Vec<_> { patterns.iter().map(|p| (action, id, p.as_str())).collect() };
+    let urls = Urls::new(&rules(Action::Deny)).unwrap();
     let asked = request(Way::Http, "a", 80, &hard);
     let (mut look, mut looks, mut longest) = (None, 0_u128, Duration::ZERO);
     let said = loop {
@@ -264,7 +267,7 @@ fn looks_at_a_hard_url_take_bounded_time_and_what_is_known_is_kept() {
     assert!(looks <= ALL_LOOKS.as_micros() / TIME.as_micros() + 1, "{looks}");
     assert!(look.is_some_and(|look| look.search.is_new()), "it keeps no states");
     // With an allowing rule alone it is only not allowed.
-    let urls = Urls::new(&[(Action::Allow, id, pattern)]).unwrap();
+    let urls = Urls::new(&rules(Action::Allow)).unwrap();
     assert_eq!(judged(&urls, &asked), Said::TooHard(None));
     // Once known, always known, and only to the same rules.
     let ordinary = request(Way::Http, "a", 80, "http://a/ads/");
