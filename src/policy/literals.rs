@@ -133,8 +133,8 @@ pub(super) struct Scan {
     end: usize,
     /// The first pattern that was found.
     pub(super) first: Option<usize>,
-    /// The parts that may be found, in no order.
-    pub(super) parts: Vec<usize>,
+    /// By number, whether a part may be found. Those behind the last one may not.
+    pub(super) parts: Vec<bool>,
 }
 
 impl Default for Scan {
@@ -228,9 +228,15 @@ impl Use {
                 scan.first = Some(*number);
             }
         }
+        // In order: each occurrence costs as little as there are parts.
+        if let Some(last) = self.parts.last()
+            && scan.parts.len() <= *last
+        {
+            scan.parts.resize(last + 1, false);
+        }
         for part in &self.parts {
-            if !scan.parts.contains(part) {
-                scan.parts.push(*part);
+            if let Some(may_be_found) = scan.parts.get_mut(*part) {
+                *may_be_found = true;
             }
         }
     }
