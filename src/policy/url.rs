@@ -6,7 +6,7 @@
 //! the path resolved.
 //!
 //! Servers read some paths in ways of their own: they decode `%2f`, take several slashes for one or a
-//! backslash for a slash, and cut `;parameters` off. Each such [reading](readings) is judged. A rule
+//! backslash for a slash, and cut `;parameters` off. Each such reading is judged. A rule
 //! that refuses one of them refuses the request; a rule that allows has to allow all of them. All
 //! patterns are one set: a reading is looked at once, however many patterns there are.
 

@@ -1,7 +1,7 @@
 //! Responses that clients take and the grammar does not: what is mended, and the head written anew.
 //!
 //! A page that works without the proxy has to work with it, whatever the server did (RFC 9112 §2.2, §5.1 and
-//! §5.2 tell a proxy to mend a response where a request would be refused). [`mend`] writes a head in the
+//! §5.2 tell a proxy to mend a response where a request would be refused). `mend` writes a head in the
 //! strict form; the strict parser then reads what was written, and that alone goes to the client. So nobody
 //! behind the proxy ever meets a form that two of them could read in two ways. The connection the response
 //! came on is not used again, because the server may have meant another end than the one that was found.
