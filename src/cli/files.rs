@@ -31,7 +31,9 @@ fn standing(file: &Path) -> io::Result<Option<FileType>> {
     match fs::metadata(file) {
         Ok(it) => Ok(Some(it.file_type())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(file) {
-            Ok(_) => Err(io::Error::other("it is a link that leads nowhere")),
+            Ok(it) if it.is_symlink() => Err(io::Error::other("it is a link that leads nowhere")),
+            // It came into being between the two looks.
+            Ok(it) => Ok(Some(it.file_type())),
             Err(_) => Ok(None),
         },
         Err(e) => Err(e),
