@@ -9,7 +9,7 @@ use threadgate::Server;
 use crate::hostile::{DripFeed, DropsSyns, HangingResolver, NeverAnswers};
 use crate::peers::{Peer, Response, eventually_eq, is_whole_chunked};
 use crate::proxies::{Names, OK, get, get_request, proxy, proxy_with};
-use crate::servers::{Origin, listen};
+use crate::servers::{Origin, listen_on_a_port_of_its_own};
 
 const SHORT: Duration = Duration::from_millis(300);
 /// What a deadline may be late on a busy machine.
@@ -165,7 +165,7 @@ fn a_lookup_that_hangs_costs_a_504() {
 
 #[test]
 fn a_black_holed_first_address_costs_a_moment_not_the_timeout() {
-    let listener = listen();
+    let listener = listen_on_a_port_of_its_own();
     let addr = listener.local_addr().unwrap();
     let hole = DropsSyns::on((Ipv4Addr::new(127, 0, 0, 2), addr.port()).into());
     let origin = Origin::script_on(listener, 1, |peer| {

@@ -13,8 +13,9 @@ use threadgate::server::Options;
 
 use crate::hostile::{DropsSyns, NeverAnswers};
 use crate::peers::{Peer, Response, STEP, eventually, eventually_eq, field};
+use crate::programs::free_port;
 use crate::proxies::{Binary, Names, OK, get, get_request, proxy_with, proxy_with_one_worker};
-use crate::servers::{Origin, listen, listen_v6};
+use crate::servers::{Origin, listen, listen_on_a_port_of_its_own, listen_v6};
 
 /// The stagger of RFC 8305 §8.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -61,7 +62,7 @@ fn holes(listener: &TcpListener, count: u8) -> Vec<DropsSyns> {
 
 #[test]
 fn three_black_holed_addresses_cost_three_staggers_and_not_the_timeout() {
-    let listener = listen();
+    let listener = listen_on_a_port_of_its_own();
     let port = listener.local_addr().unwrap().port();
     let holes = holes(&listener, 3);
     let ips: Vec<IpAddr> = holes.iter().map(|h| h.addr.ip()).chain([loopback(1)]).collect();
@@ -85,7 +86,7 @@ fn two_hundred_requests_past_a_black_hole_are_answered_in_half_a_second_each() {
     let listener = TcpListener::from({
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let socket = socket.unwrap();
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.bind(&free_port().into()).unwrap();
         socket.listen(1024).unwrap();
         socket
     });
@@ -121,11 +122,12 @@ fn two_hundred_requests_past_a_black_hole_are_answered_in_half_a_second_each() {
 
 #[test]
 fn the_family_that_answered_last_time_goes_first() {
-    let Some(six) = listen_v6() else { return };
-    let port = six.local_addr().unwrap().port();
-    drop(six);
+    if listen_v6().is_none() {
+        return;
+    }
+    let listener = listen_on_a_port_of_its_own();
+    let port = listener.local_addr().unwrap().port();
     let hole = DropsSyns::on((Ipv6Addr::LOCALHOST, port).into());
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let origin = answers(listener, 3);
     let ips = [hole.addr.ip(), loopback(1)];
     let proxy = proxy_with(|options| {

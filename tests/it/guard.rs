@@ -21,7 +21,7 @@ use threadgate::server::Options;
 
 use crate::peers::{Peer, Response, eventually_eq};
 use crate::proxies::{OK, proxy_with};
-use crate::servers::{Origin, somebody_waits};
+use crate::servers::{Origin, listen_on_a_port_of_its_own, somebody_waits};
 
 /// A proxy whose listener others could reach, asked over loopback.
 pub(crate) fn guarded(change: impl FnOnce(&mut Options)) -> (Server, SocketAddr) {
@@ -180,7 +180,7 @@ fn an_explicit_allowance_wins_by_address_and_by_name() {
 /// Of a name's addresses each is judged by itself, whichever is tried first.
 #[test]
 fn of_several_addresses_only_those_that_may_be_are_tried() {
-    let origin = Origin::script_at_once(2, |peer| {
+    let origin = Origin::script_at_once_on(listen_on_a_port_of_its_own(), 2, |peer| {
         peer.read_head();
         peer.send(OK);
     });
@@ -206,7 +206,7 @@ fn of_several_addresses_only_those_that_may_be_are_tried() {
 /// A name that leads to a public address when it is looked at, and to a private one when it is used.
 #[test]
 fn a_name_that_leads_elsewhere_the_next_time_is_judged_anew() {
-    let origin = Origin::script(1, |peer| {
+    let origin = Origin::script_on(listen_on_a_port_of_its_own(), 1, |peer| {
         peer.read_head();
         peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
     });

@@ -15,7 +15,7 @@ use threadgate::net::resolve::Resolve;
 use crate::hostile::HangingResolver;
 use crate::peers::{Moment, Peer, eventually, eventually_eq};
 use crate::proxies::{Binary, Names, OK, command, proxy_with};
-use crate::servers::{Origin, Untouched};
+use crate::servers::{Origin, Untouched, listen_on_a_port_of_its_own};
 
 /// Asks for `http://host/` on a connection of its own.
 #[track_caller]
@@ -170,15 +170,12 @@ fn a_hosts_file_is_read_again_on_a_signal_and_refused_whole_if_it_is_wrong() {
     origin.join();
 }
 
-/// Listeners on 127.0.0.1 and 127.0.0.2 with one port, which somebody else may have on one of them.
+/// Listeners on 127.0.0.1 and 127.0.0.2 with one port.
 fn same_port() -> (TcpListener, TcpListener) {
-    let pair = (0..100).find_map(|_| {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = first.local_addr().unwrap().port();
-        let second = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).ok()?;
-        Some((first, second))
-    });
-    pair.expect("a port that is free on both")
+    let first = listen_on_a_port_of_its_own();
+    let port = first.local_addr().unwrap().port();
+    let second = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
+    (first, second)
 }
 
 /// An origin server that can be told from the other.

@@ -231,18 +231,20 @@ pub(crate) fn in_background(command: &mut Command, dir: TempDir) -> Running {
     Running { group: Group::spawn(command), dir }
 }
 
-/// A port that is free, for programs that cannot choose one.
+/// A port that is free on every IPv4 address, for programs that cannot choose one and for tests that
+/// need the same port on several addresses.
 ///
-/// Below those that the system chooses, so that no connection gets it meanwhile, and none twice.
+/// The port is below those that the system chooses, so no connection gets it meanwhile. No test gets
+/// a port twice.
 pub(crate) fn free_port() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         // Two runs at one time begin at different places. Chromium refuses 10080.
         let port = 10_100 + std::process::id().wrapping_mul(97).wrapping_add(next) % 22_000;
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port.try_into().unwrap()));
-        if TcpListener::bind(addr).is_ok() {
-            return addr;
+        let port = port.try_into().unwrap();
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         }
     }
 }

@@ -13,12 +13,12 @@ use crate::guard::{Answers, Elsewhere, access, ask, guarded, once, tunnel};
 use crate::hostile::DropsSyns;
 use crate::peers::{Peer, eventually_eq, status};
 use crate::proxies::OK;
-use crate::servers::{Origin, listen};
+use crate::servers::{Origin, listen_on_a_port_of_its_own};
 
 /// What a name says later changes nothing for a connection that is there, and everything for the next.
 #[test]
 fn a_kept_connection_is_as_good_as_its_address_and_a_new_one_as_the_new_address() {
-    let origin = Origin::script(1, |peer| {
+    let origin = Origin::script_on(listen_on_a_port_of_its_own(), 1, |peer| {
         for _ in 0..2 {
             peer.read_head();
             peer.send(OK);
@@ -96,7 +96,7 @@ fn a_kept_connection_to_an_address_that_is_refused_from_now_on_is_not_used() {
 /// However long the addresses before and after it take: one that is refused is never tried.
 #[test]
 fn an_address_that_is_refused_is_not_tried_while_others_are_waited_for() {
-    let origin = Origin::script_at_once(3, |peer| {
+    let origin = Origin::script_at_once_on(listen_on_a_port_of_its_own(), 3, |peer| {
         peer.read_head();
         peer.send(OK);
     });
@@ -130,7 +130,7 @@ fn an_address_that_is_refused_is_not_tried_while_others_are_waited_for() {
 /// is judged.
 #[test]
 fn a_hosts_file_that_leads_elsewhere_now_is_judged_anew() {
-    let origin = Origin::script_at_once(2, |peer| {
+    let origin = Origin::script_at_once_on(listen_on_a_port_of_its_own(), 2, |peer| {
         while peer.try_read_head().is_some() {
             peer.send(OK);
         }
@@ -166,7 +166,7 @@ fn a_hosts_file_that_leads_elsewhere_now_is_judged_anew() {
 /// Who refuses a network refuses it in every form of its addresses.
 #[test]
 fn a_rule_on_a_network_is_about_addresses_in_ipv6_clothes_as_well() {
-    let listener = listen();
+    let listener = listen_on_a_port_of_its_own();
     let port = listener.local_addr().unwrap().port();
     let _elsewhere = Elsewhere::new([127, 0, 0, 2], port);
     for open in [true, false] {

@@ -15,10 +15,19 @@ use parking_lot::Mutex;
 use socket2::SockRef;
 
 use crate::peers::{End, Peer, STEP, eventually};
+use crate::programs::free_port;
 
 /// A listening socket on loopback, port chosen by the system.
 pub(crate) fn listen() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+}
+
+/// A listening socket on loopback whose port is free on every other IPv4 address.
+///
+/// The system gives out one port on 127.0.0.1 and on 127.0.0.2 at a time: a test that needs both
+/// would now and then find the second taken by another test.
+pub(crate) fn listen_on_a_port_of_its_own() -> TcpListener {
+    TcpListener::bind(free_port()).unwrap()
 }
 
 /// A listening socket on IPv6 loopback, if this machine has that.
@@ -80,7 +89,15 @@ impl Origin {
         connections: usize,
         script: impl Fn(&mut Peer) + Send + Sync + 'static,
     ) -> Self {
-        Self::start(listen(), move |listener, accepted| {
+        Self::script_at_once_on(listen(), connections, script)
+    }
+
+    pub(crate) fn script_at_once_on(
+        listener: TcpListener,
+        connections: usize,
+        script: impl Fn(&mut Peer) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(listener, move |listener, accepted| {
             let script = &script;
             thread::scope(|scope| {
                 for _ in 0..connections {
