@@ -16,7 +16,7 @@ use crate::wire::{Framing, Method, RequestHead, ResponseFraming, ResponseHead};
 use super::auth::{self, Caller};
 use super::exchange::Exchange;
 use super::facts::Destination;
-use super::hold::Hold;
+use super::hello_gate::HelloGate;
 use super::request::{Asker, denied};
 use super::{Turn, limits};
 
@@ -100,7 +100,7 @@ fn judge(
         return Ok(Some(turn.now));
     }
     if way == Way::Connect && rules.read_hellos() {
-        exchange.hold = Some(Box::new(Hold::new(asker.listener, asker.address.ip())));
+        exchange.hold = Some(Box::new(HelloGate::new(asker.listener, asker.address.ip())));
     }
     if way != Way::Connect && !rules.responses.rules().is_empty() {
         exchange.judge = Some(Arc::clone(&rules.responses));

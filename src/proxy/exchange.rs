@@ -37,10 +37,10 @@ use crate::wire::{Framing, Method, Protocols, Repairs};
 
 use super::Turn;
 use super::facts::{Destination, Facts, Times};
-use super::flow::{Coding, End, Flow};
-use super::hold::Hold;
+use super::flow::{Coding, Flow, Half};
+use super::hello_gate::HelloGate;
 use super::limits::Limited;
-use super::noted::{Noted, heads_octets};
+use super::log_note::{LogNote, heads_octets};
 use super::pinned::Pinned;
 use super::request::{Asker, Service};
 
@@ -74,7 +74,7 @@ pub(super) enum Stage {
 /// The connection an exchange goes out on.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    pub(super) end: End,
+    pub(super) end: Half,
     pub(super) address: Option<SocketAddr>,
     pub(super) lease: Lease,
 }
@@ -93,7 +93,7 @@ pub enum Progress {
 /// The client's side of an exchange, as its session has it.
 pub struct ClientSide<'s> {
     /// The connection.
-    pub end: &'s mut End,
+    pub end: &'s mut Half,
     /// Who is told about sockets and lookups.
     pub waker: &'s Arc<dyn Wake>,
     /// Who it is.
@@ -120,7 +120,7 @@ pub struct Exchange {
     /// Octets on their way to the client: heads and replies.
     pub to_client: Buffer,
     /// What of the request the access log will say.
-    pub noted: Noted,
+    pub noted: LogNote,
     /// Which addresses it may be connected to.
     pub reach: Reach,
     /// Who asks; empty if nobody has to say.
@@ -179,7 +179,7 @@ pub struct Exchange {
     /// The era of the pool in which the upstream was looked for.
     pub(super) era: u32,
     /// What the client sends into a tunnel is not to go on yet.
-    pub(super) hold: Option<Box<Hold>>,
+    pub(super) hold: Option<Box<HelloGate>>,
     /// Whoever judges the response, if it is judged.
     pub(super) judge: Option<Arc<Judge>>,
     /// The kernel looks after the upstream's connection of a tunnel.
@@ -396,7 +396,7 @@ impl Exchange {
             self.settle(address, turn);
         }
         let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
-        let mut end = End::new(stream);
+        let mut end = Half::new(stream);
         self.limit_end(&mut end);
         self.upstream = Some(Upstream { end, address, lease });
         self.wake_at = None;
@@ -525,7 +525,7 @@ impl Exchange {
     }
 
     /// The upstream's connection, to be waited for on the worker.
-    pub fn upstream_end(&mut self) -> Option<&mut End> {
+    pub fn upstream_end(&mut self) -> Option<&mut Half> {
         self.upstream.as_mut().map(|upstream| &mut upstream.end)
     }
 

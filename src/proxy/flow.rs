@@ -16,7 +16,7 @@ use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
 use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing, Irregular, Repairs, Tolerance};
 
 use super::Turn;
-pub use super::end::End;
+pub use super::half::Half;
 
 /// How the end of what flows is found.
 #[derive(Debug)]
@@ -244,7 +244,7 @@ impl Flow {
     /// The flow is over, and not well.
     pub fn step(
         &mut self,
-        source: &mut End,
+        source: &mut Half,
         out: &mut Buffer,
         sink: &mut Stream,
         turn: &mut Turn<'_>,
@@ -301,7 +301,7 @@ impl Flow {
         }
     }
 
-    fn receive(&mut self, source: &mut End, turn: &mut Turn<'_>) -> Result<(), Broken> {
+    fn receive(&mut self, source: &mut Half, turn: &mut Turn<'_>) -> Result<(), Broken> {
         // A small portion needs no more than an ordinary one.
         if self.pace == Pace::Stream && source.allows(LARGE / 2) {
             turn.buffers.lend_large(&mut source.buffer);
@@ -325,7 +325,7 @@ impl Flow {
 
     /// Whether what comes next can go through a pipe: nothing has to be looked at or changed, and
     /// nothing that was received before it is still here.
-    fn can_splice(&self, source: &End, out: &Buffer, sink: &Stream) -> bool {
+    fn can_splice(&self, source: &Half, out: &Buffer, sink: &Stream) -> bool {
         self.pace == Pace::Splice
             && self.pipe.is_none()
             && !self.taken
@@ -347,7 +347,7 @@ impl Flow {
     /// whether there is nothing, the end, or something that cannot be spliced.
     fn splice(
         &mut self,
-        source: &mut End,
+        source: &mut Half,
         out: &mut Buffer,
         turn: &mut Turn<'_>,
     ) -> Result<bool, Broken> {
@@ -439,7 +439,7 @@ impl Flow {
     /// Takes what belongs here from what the source has in hand.
     fn take(
         &mut self,
-        source: &mut End,
+        source: &mut Half,
         out: &mut Buffer,
         turn: &mut Turn<'_>,
     ) -> Result<(), Broken> {
@@ -488,7 +488,7 @@ impl Flow {
 
     fn recode(
         &mut self,
-        source: &mut End,
+        source: &mut Half,
         out: &mut Buffer,
         turn: &mut Turn<'_>,
     ) -> Result<(), Broken> {
@@ -540,7 +540,7 @@ impl Flow {
 
     fn send(
         &mut self,
-        source: &mut End,
+        source: &mut Half,
         out: &mut Buffer,
         sink: &mut Stream,
         turn: &mut Turn<'_>,

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::super::admin::tests::At;
-use super::super::spare::Spares;
+use super::super::recycle::Recycled;
 use super::super::{Context, OwnAddresses, TURN_OCTETS, Timeouts};
 use super::*;
 use crate::net::buffer::Buffers;
@@ -42,7 +42,7 @@ fn context(pipes: usize) -> Context {
         admin_names: crate::proxy::admin::Names::default(),
         poller: Arc::clone(&poller),
         pool: pool::Pool::new(pool::Limits::default(), timers, Arc::clone(&poller)),
-        spares: Spares::default(),
+        spares: Recycled::default(),
         pipes: Pipes::new(pipes),
         resolver: Resolver::new(Arc::new(System), NameOptions::default()).unwrap(),
         dialer: Dialer { poller, connecting: Connecting::new(1), sources: Sources::default() },
@@ -54,19 +54,19 @@ fn context(pipes: usize) -> Context {
 }
 
 /// A connection as the proxy has it, and its peer.
-fn pair() -> (End, TcpStream) {
+fn pair() -> (Half, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    (End::new(Stream::accepted(listener.accept().unwrap().0)), peer)
+    (Half::new(Stream::accepted(listener.accept().unwrap().0)), peer)
 }
 
 /// What a flow's step comes to when the other direction has used the turn up.
 fn spent_step(
     ctx: &Context,
     flow: &mut Flow,
-    source: &mut End,
-    sink: &mut End,
+    source: &mut Half,
+    sink: &mut Half,
 ) -> Result<Step, Broken> {
     let (mut buffers, mut spare, counters) = (Buffers::default(), Vec::new(), Shard::default());
     let policy = ctx.policy.get();

@@ -23,7 +23,7 @@ use crate::wire::RequestHead;
 use super::Turn;
 use super::exchange::{CLIENT, ClientSide, Exchange, Stage, UPSTREAM};
 use super::facts::Destination;
-use super::flow::{Broken, End, Flow, Step};
+use super::flow::{Broken, Flow, Half, Step};
 use super::request::Asker;
 use super::waiting::Edges;
 
@@ -57,7 +57,7 @@ impl Limited {
     fn step(
         &mut self,
         flow: &mut Flow,
-        (source, out, sink): (&mut End, &mut Buffer, &mut Stream),
+        (source, out, sink): (&mut Half, &mut Buffer, &mut Stream),
         direction: Direction,
         turn: &mut Turn<'_>,
     ) -> Result<Step, Broken> {
@@ -83,7 +83,7 @@ impl Limited {
         &mut self,
         direction: Direction,
         exactly: Option<u64>,
-        end: &mut End,
+        end: &mut Half,
         turn: &Turn<'_>,
     ) -> Result<bool, Error> {
         let Some(share) = &mut self.share else {
@@ -107,7 +107,7 @@ impl Limited {
     }
 
     /// Gives back what was allowed and is not needed now.
-    fn settle(&mut self, direction: Direction, end: &mut End, now: Instant) {
+    fn settle(&mut self, direction: Direction, end: &mut Half, now: Instant) {
         let left = end.settle();
         self.give_back(direction, left, now);
     }
@@ -127,7 +127,7 @@ impl Limited {
 #[inline]
 pub(super) fn step(
     flow: &mut Flow,
-    (source, out, sink): (&mut End, &mut Buffer, &mut Stream),
+    (source, out, sink): (&mut Half, &mut Buffer, &mut Stream),
     (limited, direction): (&mut Option<Box<Limited>>, Direction),
     turn: &mut Turn<'_>,
 ) -> Result<Step, Broken> {
@@ -291,7 +291,7 @@ impl Exchange {
         let ends = [Some(&mut *client.end), self.upstream.as_mut().map(|u| &mut u.end)];
         let Some(limits) = limits.filter(|l| l.count_octets()) else {
             if self.limited.as_mut().is_some_and(|limited| limited.share.take().is_some()) {
-                ends.into_iter().flatten().for_each(End::lift_limit);
+                ends.into_iter().flatten().for_each(Half::lift_limit);
             }
             return;
         };
@@ -311,7 +311,7 @@ impl Exchange {
             }
             none => {
                 *none = Some(shaper.share(limits, &who, &limited.line, turn.now));
-                ends.into_iter().flatten().for_each(End::limit);
+                ends.into_iter().flatten().for_each(Half::limit);
             }
         }
     }
@@ -380,7 +380,7 @@ impl Exchange {
     }
 
     /// An upstream's connection, in so far as its octets are accounted for.
-    pub(super) fn limit_end(&self, end: &mut End) {
+    pub(super) fn limit_end(&self, end: &mut Half) {
         if self.limited.as_ref().is_some_and(|limited| limited.share.is_some()) {
             end.limit();
         }
@@ -401,7 +401,7 @@ impl Exchange {
     }
 
     /// Whether edges are worth a turn: more from a source that is left alone for now is not.
-    pub(super) fn heeds(&self, edges: &Edges, client: &End) -> bool {
+    pub(super) fn heeds(&self, edges: &Edges, client: &Half) -> bool {
         if !self.is_dry() {
             return true;
         }

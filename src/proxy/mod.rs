@@ -2,33 +2,33 @@
 //!
 //! In reading order: [`session`] (the states and what a turn may answer), [`request`] (a head
 //! becomes an exchange), [`exchange`] (the list of steps: `connect`, `relay`, `upgrade`, `tunnel`, `finish`, and `reuse` of connections),
-//! [`flow`] (the engine that moves octets), [`reply`] and [`own`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
+//! [`flow`] (the engine that moves octets), [`reply`] and [`local_replies`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
 
 mod access;
 pub mod admin;
 pub mod auth;
-mod breaks;
+mod blame;
 mod connect;
-pub mod door;
-pub mod end;
 pub mod exchange;
 pub mod explain;
 pub mod facts;
+mod fair_queue;
 mod finish;
 pub mod flow;
 mod foreign;
-mod hold;
+pub mod half;
+mod hello_gate;
 mod limits;
-mod lines;
-pub mod noted;
-pub mod own;
+pub mod local_replies;
+pub mod log_note;
 pub mod pinned;
+pub mod recycle;
 mod relay;
 pub mod reply;
 pub mod request;
 mod reuse;
+pub mod seat;
 pub mod session;
-pub mod spare;
 mod tunnel;
 mod upgrade;
 pub mod verify;
@@ -57,7 +57,7 @@ use crate::wire;
 
 use admin::Overview;
 use exchange::Exchange;
-use spare::Spares;
+use recycle::Recycled;
 use verify::Verifier;
 
 /// How long each wait may last. None of them holds a thread.
@@ -133,7 +133,7 @@ pub struct Context {
     /// Pipes for streams.
     pub pipes: Pipes,
     /// Finished exchanges that some worker has too many of.
-    pub spares: Spares,
+    pub spares: Recycled,
     /// Names.
     pub resolver: Resolver,
     /// New upstream connections.

@@ -21,7 +21,7 @@ use super::connect::looped;
 use super::exchange::Exchange;
 use super::facts::{Destination, Facts};
 use super::reply::{Connection, Reply};
-use super::{Turn, access, admin, own};
+use super::{Turn, access, admin, local_replies};
 
 /// What a valid head asks for.
 #[derive(Debug)]
@@ -126,11 +126,16 @@ pub fn prepare(
     match head.target {
         Target::Origin(path) => {
             access::come_in(&head, asker, exchange, turn)?;
-            Ok(reply(&own::page(head.method, path, exchange.facts.html), &head, exchange, turn))
+            Ok(reply(
+                &local_replies::page(head.method, path, exchange.facts.html),
+                &head,
+                exchange,
+                turn,
+            ))
         }
         Target::Asterisk => {
             access::come_in(&head, asker, exchange, turn)?;
-            Ok(reply(&own::options(), &head, exchange, turn))
+            Ok(reply(&local_replies::options(), &head, exchange, turn))
         }
         Target::Authority(_) => {
             check_loop(&head, turn)?;
@@ -247,11 +252,11 @@ fn route(
 /// A TRACE or OPTIONS that may go no further is answered here (RFC 9110 §7.6.2).
 fn last_hop(head: &RequestHead<'_, '_>, exchange: &mut Exchange, turn: &mut Turn<'_>) -> Wanted {
     if head.method == Method::Trace {
-        let content = own::trace(head);
+        let content = local_replies::trace(head);
         let content = Some(("message/http", content.as_slice()));
         reply(&Reply { status: 200, content, fields: "" }, head, exchange, turn)
     } else {
-        reply(&own::options(), head, exchange, turn)
+        reply(&local_replies::options(), head, exchange, turn)
     }
 }
 

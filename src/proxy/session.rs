@@ -30,13 +30,13 @@ use crate::wire::head::{find_end, leading_empty_lines};
 use crate::wire::{Framing, Method};
 
 use super::auth::Proof;
-use super::door::{Door, Step};
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
-use super::flow::End;
+use super::flow::Half;
 use super::foreign::foreign;
 use super::limits::Limited;
 use super::pinned::Pinned;
 use super::request::{Asker, Service, Wanted, connection, prepare, refused};
+use super::seat::{Occupancy, Seat};
 use super::waiting::Waiting;
 use super::{Turn, reply};
 
@@ -82,7 +82,7 @@ const AWAITED: State = State::Request { scanned: 0, skipped: 0, begun: None };
 
 /// A client connection.
 pub struct Session {
-    client: End,
+    client: Half,
     state: State,
     deadline: Instant,
     /// Exchanges begun on this connection.
@@ -107,7 +107,7 @@ pub struct Session {
     pinned: Option<Box<Pinned>>,
     _permit: Permit,
     /// Between it and the acceptor that has its place. After the permit: who has left has given it back.
-    door: Option<Arc<Door>>,
+    seat: Option<Arc<Seat>>,
 }
 
 /// What a step of a turn came to.
@@ -128,7 +128,7 @@ impl Session {
         // Two system calls make a socket fit for patience: not before it has shown to be worth it.
         let habit = Habit::default();
         Self {
-            client: End::new(stream),
+            client: Half::new(stream),
             state: AWAITED,
             deadline,
             served: 0,
@@ -141,7 +141,7 @@ impl Session {
             waiting: Waiting::new(),
             left: None,
             line: None,
-            door: None,
+            seat: None,
             pinned: None,
             _permit: permit,
         }
@@ -156,19 +156,19 @@ impl Session {
 
     /// The same, on a place that others may want.
     #[must_use]
-    pub fn at_door(mut self, door: Arc<Door>) -> Self {
-        self.door = Some(door);
+    pub fn on_seat(mut self, seat: Arc<Seat>) -> Self {
+        self.seat = Some(seat);
         self
     }
 
     /// Whether others want its place.
     fn is_asked_to_leave(&self) -> bool {
-        self.door.as_ref().is_some_and(|door| door.is_asked_to_leave())
+        self.seat.as_ref().is_some_and(|seat| seat.is_asked_to_leave())
     }
 
-    fn comes_to(&self, step: Step) {
-        if let Some(door) = &self.door {
-            door.comes_to(step);
+    fn comes_to(&self, occupancy: Occupancy) {
+        if let Some(seat) = &self.seat {
+            seat.comes_to(occupancy);
         }
     }
 
@@ -324,7 +324,7 @@ impl Session {
         if let (Some(limited), None) = (&exchange.limited, &self.line) {
             self.line = Some(Arc::clone(&limited.line));
         }
-        self.comes_to(Step::IsAnswered);
+        self.comes_to(Occupancy::IsAnswered);
         self.served = self.served.saturating_add(1);
         self.open = self.asker.service == Service::Proxy;
         turn.counters.count(|c| match self.asker.service {
@@ -403,7 +403,7 @@ impl Session {
         let pinned = &mut self.pinned;
         let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker, pinned };
         match exchange.advance(&mut client, turn) {
-            Ok(Progress::Wait(_)) if self.door.as_ref().is_some_and(|d| d.is_asked_to_leave()) => {
+            Ok(Progress::Wait(_)) if self.seat.as_ref().is_some_and(|d| d.is_asked_to_leave()) => {
                 Stepped::Next(Next::Close)
             }
             Ok(Progress::Wait(expected)) => {
@@ -520,7 +520,7 @@ impl Session {
         self.client.buffer.consume(self.client.buffer.len());
         self.pinned = None;
         self.deadline = turn.now + LINGER_TIME;
-        self.comes_to(Step::Lingers);
+        self.comes_to(Occupancy::Lingers);
         self.state = State::Linger { left: LINGER_OCTETS };
         Stepped::Again
     }
@@ -532,7 +532,7 @@ impl Session {
                 return Stepped::Next(Next::Close);
             }
             if !self.client.stream.is_readable() {
-                if self.door.as_ref().is_some_and(|door| door.is_asked_to_leave()) {
+                if self.seat.as_ref().is_some_and(|seat| seat.is_asked_to_leave()) {
                     return Stepped::Next(Next::Close);
                 }
                 return Stepped::Next(Next::Park(self.deadline, None));

@@ -9,7 +9,7 @@ use crate::policy::limits::Direction;
 
 use super::Turn;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, flush, tunnel_reset};
-use super::flow::{Broken, End, Flow, Step};
+use super::flow::{Broken, Flow, Half, Step};
 use super::limits::{step, used_up};
 
 /// How old a tunnel is when the kernel begins to look after the upstream's connection. Most tunnels
@@ -34,7 +34,7 @@ impl Exchange {
         let (held, unheard) = self.hold_both(client, turn)?;
         let Some(upstream) = &mut self.upstream else { return Ok(self.part(client)) };
         let limited = &mut self.limited;
-        let mut step = |way, flow: &mut Flow, from: &mut End, out: &mut Buffer, to: &mut End| {
+        let mut step = |way, flow: &mut Flow, from: &mut Half, out: &mut Buffer, to: &mut Half| {
             let was_over = flow.is_over();
             let step = step(flow, (from, out, &mut to.stream), (limited, way), turn);
             if matches!(step, Ok(Step::Ended)) && !was_over {

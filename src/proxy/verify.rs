@@ -24,7 +24,7 @@ use crate::policy::limits::client_key;
 use crate::wire::credentials::UserPass;
 
 use super::auth::note_wrong;
-use super::lines::Lines;
+use super::fair_queue::FairQueue;
 
 /// Threads at most: what they take is taken from the workers.
 const MOST_THREADS: usize = 2;
@@ -54,7 +54,7 @@ struct Shared {
 struct Table {
     /// Those that wait or are computed, under the number of the users they are verified against.
     questions: HashMap<(u64, Tag), Arc<Verification>>,
-    lines: Lines<Job>,
+    lines: FairQueue<Job>,
     /// Threads that wait for a job.
     idle: usize,
     over: bool,

@@ -17,8 +17,8 @@ use crate::observe::counters::Refused;
 use crate::observe::stats::Counters;
 use crate::policy::guard::Scope;
 use crate::proxy::admin;
-use crate::proxy::door::Door;
 use crate::proxy::request::{Asker, Service};
+use crate::proxy::seat::Seat;
 use crate::proxy::session::Session;
 
 use super::anteroom::{Anteroom, Waiting};
@@ -173,12 +173,12 @@ impl Acceptor {
     fn seat(&self, waiting: Waiting, permit: Permit, anteroom: &mut Anteroom) {
         self.pool.stats.other().count(|c| c.admin_connections_accepted += 1);
         let now = Instant::now();
-        let (ip, door) = (waiting.address.ip(), Arc::<Door>::default());
+        let (ip, seat) = (waiting.address.ip(), Arc::<Seat>::default());
         // It could not be served before it had a place.
         let (session, slot) = self.session(waiting, permit, now + anteroom.head_time());
         let waker = Arc::clone(&slot) as Arc<dyn Wake>;
-        anteroom.seat(Arc::clone(&door), waker, ip, now);
-        let session = Box::new(session.at_door(door));
+        anteroom.seat(Arc::clone(&seat), waker, ip, now);
+        let session = Box::new(session.on_seat(seat));
         self.pool.ready.push(Message::Ready(Job { session, slot }));
     }
 

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::net::poll::{Edge, Wake};
 use crate::net::stream::Stream;
 use crate::policy::limits::client_key;
-use crate::proxy::door::{Door, Step};
 use crate::proxy::exchange::CLIENT;
+use crate::proxy::seat::{Occupancy, Seat};
 use crate::wire::Limits;
 use crate::wire::head::{find_end, leading_empty_lines};
 
@@ -59,11 +59,11 @@ enum Says {
 
 /// A connection that has one.
 struct Guest {
-    door: Arc<Door>,
+    seat: Arc<Seat>,
     slot: Arc<dyn Wake>,
     client: IpAddr,
     /// Where it was when last looked at, and since when.
-    step: Step,
+    step: Occupancy,
     since: Instant,
 }
 
@@ -111,13 +111,13 @@ impl Visitor {
 }
 
 impl Guest {
-    /// The session that had the other end of the door is gone.
+    /// The session that had the other end of the seat is gone.
     fn has_left(&self) -> bool {
-        Arc::strong_count(&self.door) == 1
+        Arc::strong_count(&self.seat) == 1
     }
 
     fn look(&mut self, now: Instant) {
-        let step = self.door.step();
+        let step = self.seat.occupancy();
         if step != self.step {
             (self.step, self.since) = (step, now);
         }
@@ -126,11 +126,11 @@ impl Guest {
     /// Whether it may be asked to leave; `patience` is what one that is being answered has.
     fn is_due(&self, patience: Duration, now: Instant) -> bool {
         let grace = match self.step {
-            Step::Asks => GRACE,
-            Step::IsAnswered => patience,
-            Step::Lingers => AFTER,
+            Occupancy::Asks => GRACE,
+            Occupancy::IsAnswered => patience,
+            Occupancy::Lingers => AFTER,
         };
-        !self.door.is_asked_to_leave() && now.saturating_duration_since(self.since) >= grace
+        !self.seat.is_asked_to_leave() && now.saturating_duration_since(self.since) >= grace
     }
 }
 
@@ -190,10 +190,10 @@ impl Anteroom {
     }
 
     /// It has a place now.
-    pub fn seat(&mut self, door: Arc<Door>, slot: Arc<dyn Wake>, client: IpAddr, since: Instant) {
+    pub fn seat(&mut self, seat: Arc<Seat>, slot: Arc<dyn Wake>, client: IpAddr, since: Instant) {
         self.guests.retain(|guest| !guest.has_left());
-        let step = door.step();
-        self.guests.push(Guest { door, slot, client: client_key(client), step, since });
+        let step = seat.occupancy();
+        self.guests.push(Guest { seat, slot, client: client_key(client), step, since });
     }
 
     /// Asks as many to leave as wait with a whole request. Who waits with less for too long is dropped.
@@ -205,14 +205,14 @@ impl Anteroom {
         let in_time = |one: &Visitor| now.saturating_duration_since(one.one.since) < head_time;
         self.waiting.retain(|one| one.is_whole() || in_time(one));
         let wanted = self.waiting.iter().filter(|one| one.is_whole()).count();
-        let asked = self.guests.iter().filter(|guest| guest.door.is_asked_to_leave()).count();
+        let asked = self.guests.iter().filter(|guest| guest.seat.is_asked_to_leave()).count();
         for _ in asked..wanted {
             let due = self.guests.iter().filter(|guest| guest.is_due(self.patience(guest), now));
             let rank =
-                |guest: &Guest| (guest.step != Step::IsAnswered, self.places_of(guest.client));
+                |guest: &Guest| (guest.step != Occupancy::IsAnswered, self.places_of(guest.client));
             // The first of those with as many is the oldest.
             let Some(guest) = due.rev().max_by_key(|guest| rank(guest)) else { return };
-            guest.door.ask_to_leave(guest.step);
+            guest.seat.ask_to_leave(guest.step);
             let _ = guest.slot.wake(CLIENT, Edge::default());
         }
     }
@@ -226,7 +226,7 @@ impl Anteroom {
 
     /// How many places a client has, without those that it was asked to leave.
     fn places_of(&self, client: IpAddr) -> usize {
-        let stay = self.guests.iter().filter(|guest| !guest.door.is_asked_to_leave());
+        let stay = self.guests.iter().filter(|guest| !guest.seat.is_asked_to_leave());
         stay.filter(|guest| guest.client == client).count()
     }
 }
@@ -268,17 +268,17 @@ mod tests {
     }
 
     /// Each client of `clients` has a place, one a millisecond.
-    fn seated(room: &mut Anteroom, now: Instant, clients: &[u8]) -> Vec<Arc<Door>> {
+    fn seated(room: &mut Anteroom, now: Instant, clients: &[u8]) -> Vec<Arc<Seat>> {
         let seat = |(i, client): (usize, &u8)| {
-            let (door, since) = (Arc::<Door>::default(), now + Duration::from_millis(i as u64));
-            room.seat(Arc::clone(&door), Arc::new(Nobody), address(*client).ip(), since);
-            door
+            let (seat, since) = (Arc::<Seat>::default(), now + Duration::from_millis(i as u64));
+            room.seat(Arc::clone(&seat), Arc::new(Nobody), address(*client).ip(), since);
+            seat
         };
         clients.iter().enumerate().map(seat).collect()
     }
 
-    fn asked(doors: &[Arc<Door>]) -> Vec<bool> {
-        doors.iter().map(|door| door.is_asked_to_leave()).collect()
+    fn asked(seats: &[Arc<Seat>]) -> Vec<bool> {
+        seats.iter().map(|seat| seat.is_asked_to_leave()).collect()
     }
 
     #[test]
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn who_has_gone_or_is_without_a_request_for_too_long_waits_no_more() {
         let (mut room, now) = room();
-        let mut doors = seated(&mut room, now, &[1]);
+        let mut seats = seated(&mut room, now, &[1]);
         let (gone, peer) = connection(2, now, b"");
         let (late, _late) = connection(2, now, b"GET ");
         let (whole, _whole) = connection(2, now, WHOLE);
@@ -321,28 +321,28 @@ mod tests {
         assert_eq!(says(&room), [Says::Part(4), Says::Whole, Says::Whole]);
         room.make_way(now + HEAD_TIME);
         assert_eq!(says(&room), [Says::Whole; 2]);
-        doors.clear();
+        seats.clear();
     }
 
     #[test]
     fn who_has_no_request_for_long_has_to_leave_and_only_for_who_has_one() {
         let (mut room, now) = room();
-        let doors = seated(&mut room, now, &[1, 2, 2, 2]);
+        let seats = seated(&mut room, now, &[1, 2, 2, 2]);
         let later = now + GRACE + Duration::from_millis(3);
         let (silent, _silent) = connection(3, now, b"");
         let (part, _part) = connection(3, now, b"GET");
         [silent, part].into_iter().for_each(|one| room.enter(one));
         room.make_way(later);
-        assert_eq!(asked(&doors), [false; 4]);
+        assert_eq!(asked(&seats), [false; 4]);
         let (whole, _peer) = connection(3, now, WHOLE);
         room.enter(whole);
         room.make_way(now + GRACE - Duration::from_millis(1));
-        assert_eq!(asked(&doors), [false; 4], "not yet");
-        doors[1].comes_to(Step::IsAnswered);
+        assert_eq!(asked(&seats), [false; 4], "not yet");
+        seats[1].comes_to(Occupancy::IsAnswered);
         room.make_way(later);
         room.make_way(later);
-        assert_eq!(asked(&doors), [false, false, true, false], "one for one");
-        drop(doors);
+        assert_eq!(asked(&seats), [false, false, true, false], "one for one");
+        drop(seats);
         assert_eq!(room.leave_for_a_place().unwrap().address, address(3));
         assert!(room.guests.is_empty());
     }
@@ -350,40 +350,40 @@ mod tests {
     #[test]
     fn who_was_asked_and_has_a_request_now_stays_and_another_is_asked() {
         let (mut room, now) = room();
-        let doors = seated(&mut room, now, &[1, 1]);
+        let seats = seated(&mut room, now, &[1, 1]);
         let (whole, _peer) = connection(2, now, WHOLE);
         room.enter(whole);
         let later = now + GRACE + Duration::from_millis(3);
         room.make_way(later);
-        assert_eq!(asked(&doors), [true, false]);
-        doors[0].comes_to(Step::IsAnswered);
+        assert_eq!(asked(&seats), [true, false]);
+        seats[0].comes_to(Occupancy::IsAnswered);
         room.make_way(later);
-        assert_eq!(asked(&doors), [false, true]);
+        assert_eq!(asked(&seats), [false, true]);
         // It has gone on before it could be asked.
-        let door = Door::default();
-        door.comes_to(Step::IsAnswered);
-        door.ask_to_leave(Step::Asks);
-        assert!(!door.is_asked_to_leave());
+        let seat = Seat::default();
+        seat.comes_to(Occupancy::IsAnswered);
+        seat.ask_to_leave(Occupancy::Asks);
+        assert!(!seat.is_asked_to_leave());
     }
 
     #[test]
     fn who_lingers_has_to_leave_soon_and_who_is_answered_later() {
         for (client, grace) in [(1, PATIENCE), (2, GRACE)] {
             let (mut room, now) = room();
-            let doors = seated(&mut room, now, &[1, 1, 1]);
+            let seats = seated(&mut room, now, &[1, 1, 1]);
             let (whole, _peer) = connection(client, now, WHOLE);
             let (also_whole, _peer) = connection(client, now, WHOLE);
             [whole, also_whole].into_iter().for_each(|one| room.enter(one));
-            doors.iter().for_each(|door| door.comes_to(Step::IsAnswered));
+            seats.iter().for_each(|seat| seat.comes_to(Occupancy::IsAnswered));
             room.make_way(now + Duration::from_millis(3));
             let then = now + GRACE;
-            doors[2].comes_to(Step::Lingers);
+            seats[2].comes_to(Occupancy::Lingers);
             room.make_way(then + Duration::from_millis(1));
-            assert_eq!(asked(&doors), [false; 3], "none for long");
+            assert_eq!(asked(&seats), [false; 3], "none for long");
             room.make_way(then + AFTER + Duration::from_millis(1));
-            assert_eq!(asked(&doors), [client == 2, false, true]);
+            assert_eq!(asked(&seats), [client == 2, false, true]);
             room.make_way(now + grace * 2);
-            assert_eq!(asked(&doors), [true, false, true]);
+            assert_eq!(asked(&seats), [true, false, true]);
         }
     }
 }

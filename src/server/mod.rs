@@ -44,8 +44,8 @@ use crate::policy::learn::Learnt;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Access};
 use crate::proxy::admin::{self, Overview as _};
+use crate::proxy::recycle::Recycled;
 use crate::proxy::request::Service;
-use crate::proxy::spare::Spares;
 use crate::proxy::verify::Verifier;
 use crate::proxy::{Context, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
@@ -299,7 +299,7 @@ impl Server {
             ),
             poller: Arc::clone(&poller),
             pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
-            spares: Spares::default(),
+            spares: Recycled::default(),
             pipes: Pipes::new(options.max_pipes.unwrap_or_else(|| default_pipes(places))),
             resolver,
             dialer: Dialer {
@@ -429,7 +429,7 @@ impl Server {
     }
 
     /// Writes what the access log holds, and waits so long for that, after the server itself is gone
-    /// or while it drains; for a process that is about to exit. Lines that come later are dropped.
+    /// or while it drains; for a process that is about to exit. FairQueue that come later are dropped.
     pub fn log_finisher(&self) -> impl Fn(Duration) + Send + 'static {
         let pool = Arc::clone(&self.pool);
         move |within| {

@@ -83,7 +83,7 @@ struct Held {
     /// What the upstream has still to say, and the end of what the client gets for it.
     rest: Vec<u8>,
     tail: &'static str,
-    /// Lines of the log that were written on the way here.
+    /// FairQueue of the log that were written on the way here.
     lines: usize,
 }
 

@@ -20,7 +20,7 @@ struct Held {
     upstream: Peer,
     /// The client can tell the content's end only by the connection's.
     bare: bool,
-    /// Lines of the log that were written on the way here.
+    /// FairQueue of the log that were written on the way here.
     lines: usize,
 }
 

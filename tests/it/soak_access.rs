@@ -192,7 +192,7 @@ fn states(origin: SocketAddr) -> [State; 2] {
             "{}block-list = 'block'\nauth-file = 'users'\ndeny = '.{name}.rule'\n\
              limit = 'connection:down=300kB/s'\n\
              [[rules]]\naction = 'deny'\ndestinations = ['.never']\n",
-            // Lines move.
+            // FairQueue move.
             if name == "one" { "" } else { "# two\n" }
         ),
         block: if name == "one" { "one.list\n" } else { "# two\ntwo.list\n" },

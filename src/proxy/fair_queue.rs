@@ -8,7 +8,7 @@ pub(super) const MOST_WAITING: usize = 256;
 
 /// The lines. The first of each has its turn in rotation.
 #[derive(Debug)]
-pub(super) struct Lines<J> {
+pub(super) struct FairQueue<J> {
     /// None is empty.
     lines: HashMap<IpAddr, VecDeque<J>>,
     /// Whose turn is next: each client with a line is there once.
@@ -16,13 +16,13 @@ pub(super) struct Lines<J> {
     waiting: usize,
 }
 
-impl<J> Default for Lines<J> {
+impl<J> Default for FairQueue<J> {
     fn default() -> Self {
         Self { lines: HashMap::new(), turns: VecDeque::new(), waiting: 0 }
     }
 }
 
-impl<J> Lines<J> {
+impl<J> FairQueue<J> {
     /// Puts a job at the end of its client's line. A client may have as many there as places are left:
     /// 128 if it is alone, 85 beside another who has as many, and there is always one for who comes new.
     ///
@@ -71,13 +71,13 @@ mod tests {
     }
 
     /// How many of a client's are taken now, one behind the other.
-    fn fill(lines: &mut Lines<u32>, n: u32) -> usize {
+    fn fill(lines: &mut FairQueue<u32>, n: u32) -> usize {
         (0..1000).take_while(|_| lines.push(client(n), n).is_ok()).count()
     }
 
     #[test]
     fn clients_have_their_turns_whatever_the_length_of_their_lines() {
-        let mut lines = Lines::default();
+        let mut lines = FairQueue::default();
         assert_eq!(lines.pop(), None);
         for job in [1, 1, 1, 1, 2, 2, 3] {
             assert_eq!(lines.push(client(job), job), Ok(()));
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn nobody_takes_the_last_place_from_who_comes_new() {
-        let mut lines = Lines::default();
+        let mut lines = FairQueue::default();
         assert_eq!(fill(&mut lines, 1), 128);
         assert_eq!(fill(&mut lines, 2), 64);
         assert_eq!(fill(&mut lines, 3), 32);

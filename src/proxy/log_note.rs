@@ -10,7 +10,7 @@ const KEPT_OCTETS: usize = 4096;
 
 /// Method, target and perhaps two fields, as received.
 #[derive(Debug, Default)]
-pub struct Noted {
+pub struct LogNote {
     /// One behind the other; empty while no head could be read.
     octets: Vec<u8>,
     /// Where each but the last ends: method <= target <= referer <= `octets.len()`.
@@ -22,7 +22,7 @@ pub struct Noted {
     sni: Option<Box<str>>,
 }
 
-impl Noted {
+impl LogNote {
     /// Keeps what `head` says; with `fields` also who referred to the target and what asks.
     pub fn note(&mut self, head: &RequestHead<'_, '_>, fields: bool) {
         self.octets.extend_from_slice(head.method_name.as_bytes());
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::wire::{Limits, Slots};
 
-    fn note(noted: &mut Noted, head: &str, fields: bool) {
+    fn note(noted: &mut LogNote, head: &str, fields: bool) {
         let mut slots = Slots::new();
         let head = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
         noted.note(&head, fields);
@@ -134,7 +134,7 @@ mod tests {
     fn the_line_and_the_first_field_of_each_name_are_kept() {
         let head = "GET http://a/b HTTP/1.0\r\nuser-AGENT: x y\r\nHost: a\r\n\
                     Referer: http://r/\r\nReferer: 2\r\nUser-Agent: 2\r\n\r\n";
-        let mut noted = Noted::default();
+        let mut noted = LogNote::default();
         for _ in 0..2 {
             note(&mut noted, head, true);
             assert_eq!((noted.method(), noted.target()), ("GET", &b"http://a/b"[..]));
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn no_field_is_kept_unasked() {
-        let mut noted = Noted::default();
+        let mut noted = LogNote::default();
         note(
             &mut noted,
             "GET http://a/ HTTP/1.1\r\nHost: a\r\nReferer: r\r\nUser-Agent: u\r\n\r\n",
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn only_ordinary_memory_is_kept() {
-        let mut noted = Noted::default();
+        let mut noted = LogNote::default();
         note(&mut noted, "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", true);
         noted.clear();
         noted.trim();

@@ -30,7 +30,7 @@ use crate::wire::hello_retry::{Answer, Next, Records, answer};
 
 use super::Turn;
 use super::exchange::{ClientSide, Exchange, Progress, flush, tunnel_reset};
-use super::flow::{End, Flow, Step};
+use super::flow::{Flow, Half, Step};
 
 /// Octets of early data that go on before the server has answered; more of it waits for the answer.
 const EARLY: usize = 64 * 1024;
@@ -44,7 +44,7 @@ const NO_TLS: &str = "something else than TLS follows the client's ClientHello";
 
 /// What is known of a tunnel whose client's first octets wait.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(super) struct HelloGate {
     /// Where it came in: its rules are asked when the hello is there. (They are not kept here: a client may
     /// say nothing for hours, and long lists must go when others take their place.)
     listener: u16,
@@ -93,13 +93,13 @@ enum Alert {
     UnrecognizedName = 112,
 }
 
-impl Hold {
+impl HelloGate {
     pub(super) fn new(listener: u16, client: IpAddr) -> Self {
         Self { listener, client, reader: Reader::default(), until: None, behind: None }
     }
 }
 
-impl Hold {
+impl HelloGate {
     /// Looks for the next hello behind the first. Answers `None` if one begins where the client's buffer
     /// does; `until` is when it has to be whole.
     ///
@@ -107,7 +107,7 @@ impl Hold {
     ///
     /// Why there is none that could be judged: a server that skips what comes here could still take one
     /// behind it.
-    fn find_hello(&mut self, client: &End, until: Instant) -> Result<Option<Held>, &'static str> {
+    fn find_hello(&mut self, client: &Half, until: Instant) -> Result<Option<Held>, &'static str> {
         let octets = client.buffer.unread();
         let Some(behind) = &mut self.behind else {
             // An end without a word is passed on.
@@ -168,7 +168,7 @@ impl Exchange {
         let partly_heard = self.hear(turn)?;
         let held = self.hold_back(client, turn)?;
         // What the server says to a hello that has just gone on is looked at in the next turn.
-        let expects_answer = |hold: &Hold| {
+        let expects_answer = |hold: &HelloGate| {
             hold.behind.as_ref().is_some_and(|behind| behind.answer == Answer::Incomplete)
         };
         let unheard = held == Some(Step::Spent) && self.hold.as_deref().is_some_and(expects_answer);
@@ -273,7 +273,7 @@ impl Exchange {
         let behind = self.hold.as_mut().and_then(|hold| hold.behind.as_mut());
         let (Some(behind), Some(upstream)) = (behind, &mut self.upstream) else { return Ok(false) };
         while behind.answer == Answer::Incomplete {
-            let End { buffer, stream, ended, .. } = &mut upstream.end;
+            let Half { buffer, stream, ended, .. } = &mut upstream.end;
             behind.answer = match answer(buffer.unread()) {
                 Answer::Incomplete if *ended => Answer::Settled,
                 Answer::Incomplete if !stream.is_readable() => return Ok(!buffer.is_empty()),

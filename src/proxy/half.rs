@@ -9,7 +9,7 @@ use crate::net::stream::{Received, Stream};
 
 /// A connection with what was read from it and not yet used.
 #[derive(Debug)]
-pub struct End {
+pub struct Half {
     /// The connection.
     pub stream: Stream,
     /// Octets read ahead.
@@ -27,7 +27,7 @@ const UNLIMITED: i64 = i64::MAX;
 /// What is left of it when all that could ever come has.
 const LIMITED: i64 = i64::MAX / 2;
 
-impl End {
+impl Half {
     /// A connection nothing was read from yet.
     pub fn new(stream: Stream) -> Self {
         Self { stream, buffer: Buffer::default(), ended: false, allowed: UNLIMITED, failed: None }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// How far a session on a place that others want has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Step {
+pub enum Occupancy {
     /// Its request is not whole yet.
     Asks,
     /// It is being answered.
@@ -19,25 +19,25 @@ const LEAVE: u8 = 0x80;
 
 /// Between one session and its acceptor.
 #[derive(Debug, Default)]
-pub struct Door(AtomicU8);
+pub struct Seat(AtomicU8);
 
-impl Door {
+impl Seat {
     /// The session has come to this step. Whoever was asked to leave at another one may stay.
-    pub fn comes_to(&self, step: Step) {
+    pub fn comes_to(&self, step: Occupancy) {
         self.0.store(step as u8, Ordering::SeqCst);
     }
 
     /// How far it is.
-    pub fn step(&self) -> Step {
+    pub fn occupancy(&self) -> Occupancy {
         match self.0.load(Ordering::SeqCst) & !LEAVE {
-            0 => Step::Asks,
-            1 => Step::IsAnswered,
-            _ => Step::Lingers,
+            0 => Occupancy::Asks,
+            1 => Occupancy::IsAnswered,
+            _ => Occupancy::Lingers,
         }
     }
 
     /// Its place is wanted, if it is still at this step. The session has to be woken to see that.
-    pub fn ask_to_leave(&self, seen: Step) {
+    pub fn ask_to_leave(&self, seen: Occupancy) {
         let seen = seen as u8;
         // If it has gone on it stays: another is asked.
         let _ = self.0.compare_exchange(seen, seen | LEAVE, Ordering::SeqCst, Ordering::SeqCst);

@@ -19,10 +19,10 @@ const SHARED_KEPT: usize = 512;
 // Boxed in sessions too: they move between the two without being copied.
 #[allow(clippy::vec_box)]
 #[derive(Debug, Default)]
-pub struct Spares(Mutex<Vec<Box<Exchange>>>);
+pub struct Recycled(Mutex<Vec<Box<Exchange>>>);
 
 #[allow(clippy::vec_box)]
-impl Spares {
+impl Recycled {
     /// An exchange to begin with: one of the worker's own, else of all workers', else a new one.
     pub(super) fn take(&self, own: &mut Vec<Box<Exchange>>) -> Box<Exchange> {
         if own.is_empty() {
@@ -54,7 +54,7 @@ mod tests {
     /// to the first.
     #[test]
     fn what_one_worker_ends_another_begins_with() {
-        let spares = Spares::default();
+        let spares = Recycled::default();
         let (mut begins, mut ends) = (Vec::new(), Vec::new());
         let mut fresh = 0;
         for _ in 0..10_000 {
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_have_room() {
-        let spares = Spares::default();
+        let spares = Recycled::default();
         let mut own = Vec::new();
         (0..10_000).for_each(|_| spares.give(&mut own, Box::default()));
         assert!(own.len() <= OWN_KEPT && spares.0.lock().len() <= SHARED_KEPT);
