@@ -13,11 +13,12 @@ use crate::policy::deny_with::DenyWith;
 use crate::policy::rules::{Request, Way};
 use crate::wire::{Framing, Method, RequestHead, ResponseFraming, ResponseHead};
 
+use super::asker::Asker;
 use super::auth::{self, Caller};
 use super::exchange::Exchange;
 use super::facts::Destination;
 use super::hello_gate::HelloGate;
-use super::request::{Asker, denied};
+use super::request::denied;
 use super::{Turn, limits};
 
 /// Whether the client may come at all, for a request that goes nowhere.

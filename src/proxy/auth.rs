@@ -24,9 +24,10 @@ use crate::policy::url;
 use crate::wire::credentials::NoToken;
 use crate::wire::{Credentials, RequestHead};
 
-use super::Turn;
+use super::asker::Asker;
+use super::context::Turn;
 use super::exchange::{CLIENT, Exchange};
-use super::request::{Asker, denied};
+use super::request::denied;
 use super::verify::{Answer, Asked, Claim};
 
 /// How long a session waits for its credentials to be verified: enough for a whole office that comes at

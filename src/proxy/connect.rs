@@ -12,7 +12,7 @@ use crate::net::resolve::Lookup;
 use crate::policy::decide::Verdict;
 use crate::policy::limits::client_key;
 
-use super::Turn;
+use super::context::Turn;
 use super::exchange::{ClientSide, Exchange, SECOND, Stage, UPSTREAM};
 
 /// How often whoever waits for a lookup sees to it that slow ones count less.

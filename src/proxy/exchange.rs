@@ -35,14 +35,15 @@ use crate::upstream::pool::Lease;
 use crate::wire::head::HeadScan;
 use crate::wire::{Framing, Method, Protocols, Repairs};
 
-use super::Turn;
+use super::asker::Asker;
+use super::context::Turn;
 use super::facts::{Destination, Facts, Times};
 use super::flow::{Coding, Flow, Half};
+use super::front::Front;
 use super::hello_gate::HelloGate;
 use super::limits::Limited;
 use super::log_note::{LogNote, heads_octets};
 use super::pinned::Pinned;
-use super::request::{Asker, Service};
 
 /// Tag of the client's socket.
 pub const CLIENT: u32 = 0;
@@ -138,7 +139,7 @@ pub struct Exchange {
     /// The connection ends after this exchange.
     pub close: bool,
     /// What the listener that it came to is for.
-    pub service: Service,
+    pub front: Front,
     /// Status of the final response; 0 while there is none.
     pub status: u16,
     pub(super) stage: Stage,

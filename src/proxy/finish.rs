@@ -10,10 +10,10 @@ use crate::observe::access_log::{Phases, Record, RecordKind};
 use crate::observe::counters::{Counters, PHASES};
 use crate::wire::{Repair, Repairs};
 
-use super::Turn;
+use super::context::Turn;
 use super::exchange::Exchange;
+use super::front::Front;
 use super::pinned::Pinned;
-use super::request::Service;
 
 impl Exchange {
     /// The end: counters and log are told, and the connection goes back to the pool if it can. Answers
@@ -29,14 +29,14 @@ impl Exchange {
         if !repairs.is_empty() {
             self.tell_repairs(repairs, turn);
         }
-        if self.service == Service::Proxy {
+        if self.front == Front::Forward {
             turn.counters.count(|c| self.count(now, c));
             if turn.ctx.access_log.is_some() {
                 self.tell(address, now, turn);
             }
         }
         let pinned = self.keep(waker, turn);
-        if self.service == Service::Proxy
+        if self.front == Front::Forward
             && let Some(quota) = &turn.ctx.quota
         {
             quota.spend();

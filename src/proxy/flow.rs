@@ -15,7 +15,7 @@ use crate::net::stream::{Received, Stream};
 use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
 use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing, Irregular, Repairs, Tolerance};
 
-use super::Turn;
+use super::context::Turn;
 pub use super::half::Half;
 
 /// How the end of what flows is found.

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::super::admin::tests::At;
-use super::super::recycle::Recycled;
-use super::super::{Context, OwnAddresses, TURN_OCTETS, Timeouts};
+use super::super::context::TURN_OCTETS;
+use super::super::{Context, OwnAddresses, Timeouts};
 use super::*;
 use crate::net::buffer::Buffers;
 use crate::net::connecting::Connecting;
@@ -42,7 +42,6 @@ fn context(pipes: usize) -> Context {
         admin_names: crate::proxy::admin::Names::default(),
         poller: Arc::clone(&poller),
         pool: pool::Pool::new(pool::Limits::default(), timers, Arc::clone(&poller)),
-        spares: Recycled::default(),
         pipes: Pipes::new(pipes),
         resolver: Resolver::new(Arc::new(System), NameOptions::default()).unwrap(),
         dialer: Dialer { poller, connecting: Connecting::new(1), sources: Sources::default() },
@@ -68,14 +67,13 @@ fn spent_step(
     source: &mut Half,
     sink: &mut Half,
 ) -> Result<Step, Broken> {
-    let (mut buffers, mut spare, counters) = (Buffers::default(), Vec::new(), Shard::default());
+    let (mut buffers, counters) = (Buffers::default(), Shard::default());
     let policy = ctx.policy.get();
     let mut turn = Turn {
         policy: &policy,
         overview: &At(Life::Serving),
         ctx,
         buffers: &mut buffers,
-        spare: &mut spare,
         counters: &counters,
         now: Instant::now(),
         moved: TURN_OCTETS,

@@ -28,7 +28,7 @@ use crate::policy::rules::{Request, Way};
 use crate::wire::client_hello::{Hello, HelloError, MAX_OCTETS, Reader, Reading};
 use crate::wire::hello_retry::{Answer, Next, Records, answer};
 
-use super::Turn;
+use super::context::Turn;
 use super::exchange::{ClientSide, Exchange, Progress, flush, tunnel_reset};
 use super::flow::{Flow, Half, Step};
 

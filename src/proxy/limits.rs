@@ -20,11 +20,11 @@ use crate::policy::shape::{Grant, Share, TooSoon};
 use crate::policy::tally::Line;
 use crate::wire::RequestHead;
 
-use super::Turn;
+use super::asker::Asker;
+use super::context::Turn;
 use super::exchange::{CLIENT, ClientSide, Exchange, Stage, UPSTREAM};
 use super::facts::Destination;
 use super::flow::{Broken, Flow, Half, Step};
-use super::request::Asker;
 use super::waiting::Edges;
 
 /// What limits have to do with an exchange.

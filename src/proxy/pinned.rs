@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::net::poll::{Edge, Owner, Poller, Wake};
 use crate::upstream::pool::Kept;
 
-use super::Turn;
+use super::context::Turn;
 use super::exchange::{ClientSide, Exchange, UPSTREAM};
 
 /// The connection, between two requests of its client.

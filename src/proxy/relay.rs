@@ -14,8 +14,8 @@ use crate::wire::{
     ResponseHead, ResponseOutgoing, Slots, Tolerance, Version,
 };
 
-use super::Turn;
 use super::access::judge_response;
+use super::context::Turn;
 use super::exchange::{ClientSide, Exchange, Progress, UPSTREAM, Upstream, client_gone, flush};
 use super::facts::Times;
 use super::flow::{Broken, Coding, Flow, Step};

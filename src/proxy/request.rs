@@ -1,7 +1,6 @@
 //! A request head becomes an exchange: decided, routed, and written as it goes out.
 
-use std::fmt::{self, Write as _};
-use std::net::SocketAddr;
+use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -9,17 +8,18 @@ use memchr::memmem::Finder;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::Wake;
-use crate::policy::guard::Scope;
 use crate::policy::rules::Way;
 use crate::wire::{
     Authority, Forwarded, Framing, HeadError, Method, Outgoing, Protocols, RequestHead, Scheme,
     Slots, Target, Version,
 };
 
+use super::asker::Asker;
 use super::auth::{Caller, Proof};
 use super::connect::looped;
 use super::exchange::Exchange;
 use super::facts::{Destination, Facts};
+use super::front::Front;
 use super::reply::{Connection, Reply};
 use super::{Turn, access, admin, local_replies};
 
@@ -32,44 +32,6 @@ pub enum Wanted {
     Own(u16),
     /// To be looked at again when the session is woken, or then.
     Later(Instant),
-}
-
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Asker {
-    /// The client's address; unspecified if it has none.
-    pub address: SocketAddr,
-    /// Which listener it came to, by number.
-    pub listener: u16,
-    /// Whom the admin listener serves.
-    pub scope: Scope,
-    /// What its listener is for.
-    pub service: Service,
-    /// Its requests have to name this machine, as `Host`.
-    pub names_us: bool,
-}
-
-/// What a listener is for.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Service {
-    /// Forwarding.
-    #[default]
-    Proxy,
-    /// Telling how the proxy does.
-    Admin,
-}
-
-/// As messages name it.
-impl fmt::Display for Asker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.service == Service::Admin {
-            f.write_str("admin: ")?;
-        }
-        match self.address.ip().is_unspecified() {
-            true => f.write_str("unix socket"),
-            false => self.address.fmt(f),
-        }
-    }
 }
 
 static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
@@ -108,7 +70,7 @@ pub fn prepare(
     if let Some(log) = &turn.ctx.access_log {
         exchange.noted.note(&head, log.shows_fields());
     }
-    if asker.service == Service::Admin {
+    if asker.front == Front::Admin {
         if !asker.scope.serves(asker.address.ip()) {
             return Err(denied("this proxy serves private networks only"));
         }
@@ -271,7 +233,7 @@ fn reply(
     exchange.close = !head.persistent()
         || head.framing != Framing::Empty
         || turn.ctx.is_draining()
-        || exchange.service == Service::Admin;
+        || exchange.front == Front::Admin;
     turn.buffers.lend(&mut exchange.to_client);
     let connection = connection(exchange.close, head.version);
     reply.write(exchange.to_client.tail(), connection, head.method == Method::Head);

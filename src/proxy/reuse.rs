@@ -16,7 +16,7 @@ use crate::upstream::pool::{Former, Kept};
 use crate::wire::head::HeadScan;
 use crate::wire::{Repairs, ResponseHead};
 
-use super::Turn;
+use super::context::Turn;
 use super::exchange::{ClientSide, Exchange, SECOND, UPSTREAM, Upstream};
 use super::flow::Flow;
 use super::pinned::Pinned;

@@ -29,13 +29,16 @@ use crate::policy::tally::Line;
 use crate::wire::head::{find_end, leading_empty_lines};
 use crate::wire::{Framing, Method};
 
+use super::asker::Asker;
 use super::auth::Proof;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
 use super::flow::Half;
 use super::foreign::foreign;
+use super::front::Front;
 use super::limits::Limited;
 use super::pinned::Pinned;
-use super::request::{Asker, Service, Wanted, connection, prepare, refused};
+use super::recycle::Spares;
+use super::request::{Wanted, connection, prepare, refused};
 use super::seat::{Occupancy, Seat};
 use super::waiting::Waiting;
 use super::{Turn, reply};
@@ -178,7 +181,7 @@ impl Session {
     }
 
     /// Gets as far as it can without waiting.
-    pub fn turn(&mut self, turn: &mut Turn<'_>) -> Next {
+    pub fn turn(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Next {
         if let Some((since, tag)) = self.left.take()
             && let Some(habit) = self.habits.get_mut(tag as usize)
         {
@@ -190,8 +193,8 @@ impl Session {
         }
         loop {
             let stepped = match &self.state {
-                State::Request { .. } => self.read_request(turn),
-                State::Exchange(_) => self.exchange(turn),
+                State::Request { .. } => self.read_request(turn, spares),
+                State::Exchange(_) => self.exchange(turn, spares),
                 State::Linger { .. } => self.linger(turn),
             };
             if let Stepped::Next(next) = stepped {
@@ -200,7 +203,7 @@ impl Session {
         }
     }
 
-    fn read_request(&mut self, turn: &mut Turn<'_>) -> Stepped {
+    fn read_request(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         let State::Request { scanned, skipped, begun } = &mut self.state else {
             return Stepped::Again;
         };
@@ -238,12 +241,12 @@ impl Session {
                 match found {
                     Ok(Some(length)) => {
                         let begun = begun.unwrap_or(turn.now);
-                        return self.begin(Ok(length), begun, turn);
+                        return self.begin(Ok(length), begun, turn, spares);
                     }
                     Ok(None) => {}
                     Err(e) => {
                         let begun = begun.unwrap_or(turn.now);
-                        return self.begin(Err(refused(e)), begun, turn);
+                        return self.begin(Err(refused(e)), begun, turn, spares);
                     }
                 }
             }
@@ -253,10 +256,10 @@ impl Session {
             }
             let deadline = match turn.ctx.draining.get().filter(|_| begun.is_none()) {
                 // It has said nothing yet.
-                Some(&since) if self.served == 0 => match self.asker.service {
-                    Service::Proxy => self.deadline.min(since + LATE_FIRST),
+                Some(&since) if self.served == 0 => match self.asker.front {
+                    Front::Forward => self.deadline.min(since + LATE_FIRST),
                     // Who comes to the admin listener meanwhile wants to know just that.
-                    Service::Admin => self.deadline,
+                    Front::Admin => self.deadline,
                 },
                 Some(_) => turn.now,
                 None => self.deadline,
@@ -269,7 +272,7 @@ impl Session {
                 let reason = "the request did not come in time";
                 let late =
                     Error::new(Side::Client, Phase::Request, Kind::HttpRequestTimeout, reason);
-                return self.begin(Err(late), begun, turn);
+                return self.begin(Err(late), begun, turn, spares);
             }
             if waits {
                 return Stepped::Next(match self.is_asked_to_leave() {
@@ -294,10 +297,11 @@ impl Session {
         head: Result<usize, Error>,
         begun: Instant,
         turn: &mut Turn<'_>,
+        spares: &mut Spares,
     ) -> Stepped {
-        let mut exchange = turn.ctx.spares.take(turn.spare);
+        let mut exchange = spares.take();
         exchange.reset(begun);
-        exchange.service = self.asker.service;
+        exchange.front = self.asker.front;
         if let Some(line) = &self.line {
             exchange.limited = Some(Limited::on(line));
         }
@@ -308,7 +312,7 @@ impl Session {
                     prepare(octets, self.asker, &self.waker, &mut self.proof, &mut exchange, turn);
                 if let Ok(Wanted::Later(until)) = wanted {
                     exchange.trim(turn);
-                    turn.ctx.spares.give(turn.spare, exchange);
+                    spares.give(exchange);
                     return self.hold(until, turn.now);
                 }
                 self.client.buffer.consume(length);
@@ -326,10 +330,10 @@ impl Session {
         }
         self.comes_to(Occupancy::IsAnswered);
         self.served = self.served.saturating_add(1);
-        self.open = self.asker.service == Service::Proxy;
-        turn.counters.count(|c| match self.asker.service {
-            Service::Proxy => c.exchanges_begun += 1,
-            Service::Admin => c.admin_requests += 1,
+        self.open = self.asker.front == Front::Forward;
+        turn.counters.count(|c| match self.asker.front {
+            Front::Forward => c.exchanges_begun += 1,
+            Front::Admin => c.admin_requests += 1,
         });
         let asker = &self.asker;
         let pinned = &mut self.pinned;
@@ -351,7 +355,7 @@ impl Session {
                 // What follows a head that could not be read is perhaps content, perhaps a request:
                 // nobody can tell. One that is refused by a rule was understood.
                 exchange.close =
-                    e.kind() != Kind::HttpRequestDenied || self.asker.service == Service::Admin;
+                    e.kind() != Kind::HttpRequestDenied || self.asker.front == Front::Admin;
                 // What is here already costs nothing to pass over.
                 if let Some(length) = exchange.content_left()
                     && let held = self.client.buffer.len()
@@ -366,7 +370,7 @@ impl Session {
         };
         self.state = State::Exchange(exchange);
         match refused {
-            Some(e) => self.fail(e, turn),
+            Some(e) => self.fail(e, turn, spares),
             None => Stepped::Again,
         }
     }
@@ -388,7 +392,7 @@ impl Session {
     ) -> Stepped {
         let (answer, reason) = foreign;
         log::debug!("{}: {reason}", self.asker);
-        if self.asker.service == Service::Proxy {
+        if self.asker.front == Front::Forward {
             turn.counters.count(|c| c.count_failure(Side::Client, Kind::HttpRequestError));
         }
         // Nothing more can be done for a client that does not take these few octets.
@@ -397,7 +401,7 @@ impl Session {
         self.begin_linger(turn)
     }
 
-    fn exchange(&mut self, turn: &mut Turn<'_>) -> Stepped {
+    fn exchange(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         let State::Exchange(exchange) = &mut self.state else { return Stepped::Again };
         let asker = &self.asker;
         let pinned = &mut self.pinned;
@@ -412,13 +416,13 @@ impl Session {
                 Stepped::Next(Next::Park(until, expected))
             }
             Ok(Progress::Spent) => Stepped::Next(Next::Yield),
-            Ok(Progress::Finished) => self.finish(turn),
-            Err(e) => self.fail(e, turn),
+            Ok(Progress::Finished) => self.finish(turn, spares),
+            Err(e) => self.fail(e, turn, spares),
         }
     }
 
     /// Makes a reply, or a closed connection, of a failure.
-    fn fail(&mut self, error: Error, turn: &mut Turn<'_>) -> Stepped {
+    fn fail(&mut self, error: Error, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         let State::Exchange(exchange) = &mut self.state else {
             return Stepped::Next(Next::Close);
         };
@@ -434,7 +438,7 @@ impl Session {
                 self.client.stream.reset_on_close();
             }
             exchange.abort(error);
-            return self.finish(turn);
+            return self.finish(turn, spares);
         }
         exchange.close |= !exchange.facts.persistent
             || !exchange.request_is_clear()
@@ -470,7 +474,7 @@ impl Session {
     }
 
     /// The exchange is over, one way or another.
-    fn finish(&mut self, turn: &mut Turn<'_>) -> Stepped {
+    fn finish(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             return Stepped::Next(Next::Close);
         };
@@ -485,7 +489,7 @@ impl Session {
         self.open = false;
         let pinned = exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
-        turn.ctx.spares.give(turn.spare, exchange);
+        spares.give(exchange);
         self.client.lift_limit();
         if lingers {
             return self.begin_linger(turn);

@@ -7,7 +7,7 @@ use crate::error::{Error, Phase, Side};
 use crate::net::buffer::Buffer;
 use crate::policy::limits::Direction;
 
-use super::Turn;
+use super::context::Turn;
 use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, flush, tunnel_reset};
 use super::flow::{Broken, Flow, Half, Step};
 use super::limits::{step, used_up};

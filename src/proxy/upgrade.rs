@@ -10,7 +10,7 @@
 use crate::error::Error;
 use crate::wire::{Protocols, ResponseHead, Version};
 
-use super::Turn;
+use super::context::Turn;
 use super::exchange::{Exchange, Stage};
 use super::flow::{Coding, Flow};
 use super::relay::malformed;

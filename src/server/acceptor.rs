@@ -17,7 +17,8 @@ use crate::observe::counters::Refused;
 use crate::observe::stats::Counters;
 use crate::policy::guard::Scope;
 use crate::proxy::admin;
-use crate::proxy::request::{Asker, Service};
+use crate::proxy::asker::Asker;
+use crate::proxy::front::Front;
 use crate::proxy::seat::Seat;
 use crate::proxy::session::Session;
 
@@ -47,7 +48,7 @@ pub struct Acceptor {
     /// Set before the listener is shut down.
     pub stopping: Arc<AtomicBool>,
     /// What its clients find.
-    pub service: Service,
+    pub front: Front,
     /// Requests have to name this machine.
     pub names_us: bool,
 }
@@ -68,17 +69,17 @@ impl Acceptor {
                 Some(permit) => permit,
                 None => {
                     self.count(|c| c.accepts_refused_no_permit += 1);
-                    full.begins(|| match self.service {
-                        Service::Proxy => log::warn!(
+                    full.begins(|| match self.front {
+                        Front::Forward => log::warn!(
                             "all connections of --max-connections are in use: new ones wait"
                         ),
-                        Service::Admin => log::warn!(
+                        Front::Admin => log::warn!(
                             "all connections of the admin listener are in use: new ones wait"
                         ),
                     });
-                    let permit = match self.service {
-                        Service::Proxy => self.permits.take(),
-                        Service::Admin => self.wait_in(&mut anteroom, &mut short),
+                    let permit = match self.front {
+                        Front::Forward => self.permits.take(),
+                        Front::Admin => self.wait_in(&mut anteroom, &mut short),
                     };
                     match permit {
                         Some(permit) => permit,
@@ -86,17 +87,17 @@ impl Acceptor {
                     }
                 }
             };
-            full.may_end(self.permits.left() > 0, || match self.service {
-                Service::Proxy => log::info!("connections are free again"),
-                Service::Admin => log::info!("connections of the admin listener are free again"),
+            full.may_end(self.permits.left() > 0, || match self.front {
+                Front::Forward => log::info!("connections are free again"),
+                Front::Admin => log::info!("connections of the admin listener are free again"),
             });
             match self.listener.accept() {
                 Ok((socket, address)) => {
                     short.may_end(true, || log::info!("connections are accepted again"));
                     let waiting = arrived(socket, address);
-                    match self.service {
-                        Service::Proxy => self.serve(waiting, permit),
-                        Service::Admin => self.seat(waiting, permit, &mut anteroom),
+                    match self.front {
+                        Front::Forward => self.serve(waiting, permit),
+                        Front::Admin => self.seat(waiting, permit, &mut anteroom),
                     }
                 }
                 Err(e) => {
@@ -189,7 +190,7 @@ impl Acceptor {
             address: waiting.address,
             listener: self.number,
             scope: self.scope,
-            service: self.service,
+            front: self.front,
             names_us: self.names_us,
         };
         (Session::new(waiting.stream, asker, waker, permit, deadline), slot)
@@ -229,7 +230,7 @@ fn arrived(socket: Socket, address: Option<SocketAddr>) -> Waiting {
 impl Acceptor {
     /// Counts what is counted of the proxy's listeners only.
     fn count(&self, f: impl FnOnce(&mut Counters)) {
-        if self.service == Service::Proxy {
+        if self.front == Front::Forward {
             self.pool.stats.other().count(f);
         }
     }

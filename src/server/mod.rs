@@ -44,8 +44,7 @@ use crate::policy::learn::Learnt;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Access};
 use crate::proxy::admin::{self, Overview as _};
-use crate::proxy::recycle::Recycled;
-use crate::proxy::request::Service;
+use crate::proxy::front::Front;
 use crate::proxy::verify::Verifier;
 use crate::proxy::{Context, OwnAddresses, Quota, Timeouts};
 use crate::upstream::pool;
@@ -299,7 +298,6 @@ impl Server {
             ),
             poller: Arc::clone(&poller),
             pool: pool::Pool::new(limits, Arc::clone(&timers), Arc::clone(&poller)),
-            spares: Recycled::default(),
             pipes: Pipes::new(options.max_pipes.unwrap_or_else(|| default_pipes(places))),
             resolver,
             dialer: Dialer {
@@ -316,6 +314,7 @@ impl Server {
             parking: Arc::new(Parking::new(poller, timers)),
             stats: Arc::new(Stats::new(threads)),
             ready: Arc::new(ReadyQueue::new(threads)),
+            spares: Arc::default(),
             birth: Birth { time: SystemTime::now(), moment: Instant::now(), places },
             serves: AtomicBool::new(false),
             reloads: Default::default(),
@@ -355,7 +354,7 @@ impl Server {
                 pool: Arc::clone(&self.pool),
                 permits: Arc::clone(&admin.permits),
                 stopping: Arc::clone(&admin.stopping),
-                service: Service::Admin,
+                front: Front::Admin,
                 names_us: tcp(&admin.listener).is_some(),
             };
             let thread = thread::Builder::new().name("admin-acceptor".into());
@@ -369,7 +368,7 @@ impl Server {
                 pool: Arc::clone(&self.pool),
                 permits: Arc::clone(&self.permits),
                 stopping: Arc::clone(&self.stopping),
-                service: Service::Proxy,
+                front: Front::Forward,
                 names_us: false,
             };
             let name = if i == 0 { "acceptor".to_owned() } else { format!("acceptor-{i}") };

@@ -17,8 +17,8 @@ use crate::net::buffer::Buffers;
 use crate::net::poll::Events;
 use crate::observe::stats::{Counters, Stats, Wait};
 use crate::policy::Followed;
-use crate::proxy::exchange::Exchange;
-use crate::proxy::request::Service;
+use crate::proxy::front::Front;
+use crate::proxy::recycle::{SharedSpares, Spares};
 use crate::proxy::session::Next;
 use crate::proxy::{Context, Turn};
 
@@ -38,6 +38,8 @@ pub struct Pool {
     pub stats: Arc<Stats>,
     /// Sessions that can go on.
     pub ready: Arc<ReadyQueue>,
+    /// Finished exchanges that some worker has too many of.
+    pub spares: Arc<SharedSpares>,
     /// When it all began.
     pub birth: Birth,
     /// Set when all listeners accept.
@@ -64,9 +66,9 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
                     buffers,
                     events,
                     was: None,
-                    service: Service::Proxy,
+                    front: Front::Forward,
                     parked: 0,
-                    spare: Vec::new(),
+                    spares: Spares::new(&pool.spares),
                     lane: Lane::default(),
                     batch: Batch::enter(),
                     policy: pool.ctx.policy.follow(),
@@ -93,12 +95,11 @@ struct Worker<'p> {
     /// What the session of this turn was counted as waiting for.
     was: Option<Wait>,
     /// What that session came to.
-    service: Service,
+    front: Front,
     /// Sessions parked.
     parked: u8,
-    // Boxed in sessions too: they move between the two without being copied.
-    #[allow(clippy::vec_box)]
-    spare: Vec<Box<Exchange>>,
+    /// Exchanges that are over, to be used again.
+    spares: Spares,
     /// Where its session stood in line.
     lane: Lane,
     batch: Batch,
@@ -179,15 +180,14 @@ impl Worker<'_> {
     fn take_turn(&mut self, held: &mut Option<Job>, now: Instant) -> After {
         let Some(job) = held else { return After::Gone };
         self.was = job.session.waiting.resumed();
-        self.service = job.session.asker().service;
+        self.front = job.session.asker().front;
         self.policy.refresh(&self.pool.ctx.policy);
-        let Self { pool, index, buffers, spare, was, parked, policy, .. } = self;
+        let Self { pool, index, buffers, spares, was, parked, policy, .. } = self;
         let ready = &pool.ready;
         let stage = pool.parking.stage();
         let mut turn = Turn {
             ctx: &pool.ctx,
             buffers,
-            spare,
             policy: policy.policy(),
             counters: pool.stats.shard(*index),
             overview: *pool,
@@ -201,7 +201,7 @@ impl Worker<'_> {
         }
         let (mut patient, mut paid) = (0, 0);
         let (until, tag) = loop {
-            match job.session.turn(&mut turn) {
+            match job.session.turn(&mut turn, spares) {
                 Next::Close => {
                     turn.counters.count(|c| {
                         c.count_resume(was.take());
@@ -296,12 +296,12 @@ impl Worker<'_> {
     }
 
     fn count_closed(&mut self, panicked: bool) {
-        let (was, service) = (self.was.take(), self.service);
+        let (was, front) = (self.was.take(), self.front);
         self.count(|c| {
             c.count_resume(was);
-            match service {
-                Service::Proxy => c.connections_closed += 1,
-                Service::Admin => c.admin_connections_closed += 1,
+            match front {
+                Front::Forward => c.connections_closed += 1,
+                Front::Admin => c.admin_connections_closed += 1,
             }
             c.panics += u64::from(panicked);
         });

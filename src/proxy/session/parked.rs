@@ -8,7 +8,7 @@ use crate::net::poll::{Edge, Owner};
 use crate::observe::stats::{Shard, Wait};
 use crate::proxy::Turn;
 use crate::proxy::exchange::{CLIENT, ClientSide};
-use crate::proxy::request::Service;
+use crate::proxy::front::Front;
 use crate::proxy::waiting::Edges;
 use crate::wire::Method;
 
@@ -43,7 +43,7 @@ impl Session {
     /// What it waits for, when it parks.
     pub fn wait(&self) -> Wait {
         match &self.state {
-            _ if self.asker.service == Service::Admin => Wait::Admin,
+            _ if self.asker.front == Front::Admin => Wait::Admin,
             State::Request { begun: None, .. } if self.served > 0 => Wait::Idle,
             State::Request { .. } => Wait::Head,
             State::Exchange(exchange) => exchange.wait(),
