@@ -1,40 +1,39 @@
-//! A request meets the policy: before it goes anywhere, and when the address it would go to is known;
-//! and so does its response, before anything of it goes on.
+//! A request meets the policy before it goes anywhere, and so does its response before anything of it
+//! goes on.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use crate::error::{Error, Kind, Phase, Side};
-use crate::net::hosts::without_dot;
-use crate::observe::counters::Denial;
+use crate::error::{Error, Kind};
 use crate::policy::decide::{Decision, Rules, Verdict};
-use crate::policy::deny_with::DenyWith;
-use crate::policy::rules::{Request, Way};
-use crate::wire::{Framing, Method, RequestHead, ResponseFraming, ResponseHead};
+use crate::policy::rules::Way;
+use crate::wire::{Framing, Method, ResponseFraming, ResponseHead};
 
+use super::account::Account;
 use super::asker::Asker;
-use super::auth::{self, Caller};
-use super::exchange::Exchange;
-use super::facts::Destination;
-use super::hello_gate::HelloGate;
-use super::request::denied;
-use super::{Turn, limits};
+use super::auth::{self, Caller, Proven};
+use super::blame::denied;
+use super::common::Terms;
+use super::context::Turn;
+use super::intent::Asked;
+use super::limits::{self, Allowance};
+
+/// Where decisions on a request are written down.
+pub(super) struct Ruling<'e> {
+    pub(super) terms: &'e mut Terms,
+    pub(super) allowance: &'e mut Allowance,
+    pub(super) account: &'e mut Account,
+}
 
 /// Whether the client may come at all, for a request that goes nowhere.
 ///
 /// # Errors
 ///
 /// It may not: 403.
-pub(super) fn come_in(
-    head: &RequestHead<'_, '_>,
-    asker: Asker,
-    exchange: &mut Exchange,
-    turn: &Turn<'_>,
-) -> Result<(), Error> {
+pub(super) fn come_in(asker: Asker, ruling: &mut Ruling<'_>, turn: &Turn<'_>) -> Result<(), Error> {
     let Some(rules) = turn.policy.of(asker.listener) else { return Ok(()) };
-    follow(rules.decide_client(asker.address.ip()), head, exchange, turn)?;
-    limits::come_in(asker, exchange, turn)
+    follow(rules.decide_client(asker.address.ip()), ruling, turn)?;
+    limits::come_in(asker, (ruling.allowance, ruling.account), turn)
 }
 
 /// Whether the request may go to its destination, as far as that is known without an address. `Some`
@@ -44,118 +43,119 @@ pub(super) fn come_in(
 ///
 /// It may not: 403, or 407.
 pub(super) fn pass(
-    head: &RequestHead<'_, '_>,
-    way: Way,
+    asked: &Asked<'_>,
     caller: &mut Caller<'_>,
-    exchange: &mut Exchange,
+    ruling: &mut Ruling<'_>,
     turn: &Turn<'_>,
 ) -> Result<Option<Instant>, Error> {
     let Some(rules) = turn.policy.of(caller.asker.listener) else { return Ok(None) };
     if rules.urls.is_empty() {
-        return judge(rules, head, way, caller, exchange, turn);
+        return judge(rules, asked, caller, ruling, turn);
     }
-    exchange.reach.look = caller.proof.look.take();
-    let judged = judge(rules, head, way, caller, exchange, turn);
+    ruling.terms.reach.look = caller.proof.look.take();
+    let judged = judge(rules, asked, caller, ruling, turn);
     // What is known of a URL is for this request only, and it does not go to waste while that waits.
-    let look = exchange.reach.look.take();
+    let look = ruling.terms.reach.look.take();
     caller.proof.look = look.filter(|_| matches!(judged, Ok(Some(_))));
     judged
 }
 
 fn judge(
     rules: &Arc<Rules>,
-    head: &RequestHead<'_, '_>,
-    way: Way,
+    asked: &Asked<'_>,
     caller: &mut Caller<'_>,
-    exchange: &mut Exchange,
+    ruling: &mut Ruling<'_>,
     turn: &Turn<'_>,
 ) -> Result<Option<Instant>, Error> {
-    let asker = caller.asker;
     if rules.are_plain() {
-        let decision = rules.decide_client(asker.address.ip());
-        if let (Some(users), Verdict::Allow) = (&rules.auth, decision.verdict)
-            && let Some(until) = auth::prove(users, head, caller, exchange, turn)?
+        let decision = rules.decide_client(asked.client);
+        if let Verdict::Allow = decision.verdict
+            && let Some(until) = prove(rules, asked, caller, ruling, turn)?
         {
             return Ok(Some(until));
         }
-        exchange.reach.plain(rules.scope);
-        follow(decision, head, exchange, turn)?;
-        return limits::admit(head, asker, exchange, turn).map(|()| None);
+        ruling.terms.reach.plain(rules.scope);
+        follow(decision, ruling, turn)?;
+        return admit(asked, caller.asker, ruling, turn);
     }
-    if let Some(users) = &rules.auth {
-        let request = described(head, way, asker.address.ip(), &exchange.destination, "");
-        let decision = rules.decide_for_anybody(&request, &mut exchange.reach);
-        if exchange.reach.is_unfinished() {
+    if rules.auth.is_some() {
+        let decision = rules.decide_for_anybody(&asked.request(""), &mut ruling.terms.reach);
+        if ruling.terms.reach.is_unfinished() {
             return Ok(Some(turn.now));
         }
         if decision.verdict != Verdict::Allow {
-            return follow(decision, head, exchange, turn).map(|()| None);
+            return follow(decision, ruling, turn).map(|()| None);
         }
-        if let Some(until) = auth::prove(users, head, caller, exchange, turn)? {
+        if let Some(until) = prove(rules, asked, caller, ruling, turn)? {
             return Ok(Some(until));
         }
     }
-    let request = described(head, way, asker.address.ip(), &exchange.destination, &exchange.user);
-    let decision = rules.decide(&request, &mut exchange.reach);
-    if exchange.reach.is_unfinished() {
+    let Terms { user, reach, .. } = &mut *ruling.terms;
+    let decision = rules.decide(&asked.request(user), reach);
+    if reach.is_unfinished() {
         return Ok(Some(turn.now));
     }
-    if way == Way::Connect && rules.read_hellos() {
-        exchange.hold = Some(Box::new(HelloGate::new(asker.listener, asker.address.ip())));
+    ruling.terms.reads_hello = asked.way == Way::Connect && rules.read_hellos();
+    if asked.way != Way::Connect && !rules.responses.rules().is_empty() {
+        ruling.terms.judge = Some(Arc::clone(&rules.responses));
     }
-    if way != Way::Connect && !rules.responses.rules().is_empty() {
-        exchange.judge = Some(Arc::clone(&rules.responses));
-    }
-    follow(decision, head, exchange, turn)?;
-    limits::admit(head, asker, exchange, turn).map(|()| None)
+    follow(decision, ruling, turn)?;
+    admit(asked, caller.asker, ruling, turn)
 }
 
-/// A request as rules see it.
-pub(super) fn described<'a>(
-    head: &RequestHead<'_, 'a>,
-    way: Way,
-    client: IpAddr,
-    destination: &'a Destination,
-    user: &'a str,
-) -> Request<'a> {
-    Request {
-        client,
-        user: Some(user).filter(|user| !user.is_empty()),
-        method: head.method_name,
-        way,
-        host: without_dot(destination.host().trim_matches(['[', ']'])),
-        ip: destination.ip,
-        port: destination.port,
-        target: head.target_text,
-    }
-}
-
-fn follow(
-    decision: Decision,
-    head: &RequestHead<'_, '_>,
-    exchange: &mut Exchange,
+/// Finds out who asks, where somebody has to say. `Some` is when to come again at the latest.
+#[inline]
+fn prove(
+    rules: &Rules,
+    asked: &Asked<'_>,
+    caller: &mut Caller<'_>,
+    ruling: &mut Ruling<'_>,
     turn: &Turn<'_>,
-) -> Result<(), Error> {
-    exchange.note_decision(decision, turn);
+) -> Result<Option<Instant>, Error> {
+    let Some(users) = &rules.auth else { return Ok(None) };
+    let begun = ruling.account.times.started.unwrap_or(turn.now);
+    match auth::prove(users, asked.credentials, begun, caller, turn) {
+        Ok(Proven::User(user)) => {
+            ruling.terms.user.push_str(user);
+            Ok(None)
+        }
+        Ok(Proven::Later(until)) => Ok(Some(until)),
+        Err(refusal) => {
+            ruling.account.ended_by(refusal.rule, turn);
+            Err(refusal.error)
+        }
+    }
+}
+
+fn admit(
+    asked: &Asked<'_>,
+    asker: Asker,
+    ruling: &mut Ruling<'_>,
+    turn: &Turn<'_>,
+) -> Result<Option<Instant>, Error> {
+    let Ruling { terms, allowance, account } = ruling;
+    limits::admit(asker, (&terms.user, asked.destination), (allowance, account), turn)?;
+    Ok(None)
+}
+
+fn follow(decision: Decision, ruling: &mut Ruling<'_>, turn: &Turn<'_>) -> Result<(), Error> {
+    ruling.account.decided(decision, turn);
     match decision.verdict {
         Verdict::Allow => Ok(()),
-        Verdict::Deny(reason) => {
-            // The connection can go on if no content has to be read first.
-            exchange.leave_content(head.framing);
-            Err(denied(reason))
-        }
+        Verdict::Deny(reason) => Err(denied(reason)),
     }
 }
 
 /// What is against a response, by its head. One to HEAD is judged as the one to GET would be (RFC 9110
 /// §9.3.2); one that has no content for another reason (204, 304) has nothing to be judged.
 pub(super) fn judge_response(
-    exchange: &Exchange,
+    terms: &Terms,
+    method: Method,
     head: &ResponseHead<'_, '_>,
 ) -> Option<(Decision, Kind)> {
-    let judge = exchange.judge.as_ref()?;
+    let judge = terms.judge.as_ref()?;
     let is_empty = head.framing == ResponseFraming::Framed(Framing::Empty);
-    if is_empty && (exchange.facts.method != Method::Head || matches!(head.status, 204 | 304)) {
+    if is_empty && (method != Method::Head || matches!(head.status, 204 | 304)) {
         return None;
     }
     let lines = head.fields().filter(|field| field.name.eq_ignore_ascii_case("content-type"));
@@ -164,74 +164,4 @@ pub(super) fn judge_response(
     }
     let decision = judge.refuse_length(head.announced_length())?;
     Some((decision, Kind::HttpResponseBodySize))
-}
-
-impl Exchange {
-    /// Follows what was decided of a response.
-    ///
-    /// # Errors
-    ///
-    /// It does not go on.
-    pub(super) fn follow_response(
-        &mut self,
-        (decision, kind): (Decision, Kind),
-        phase: Phase,
-        turn: &Turn<'_>,
-    ) -> Result<(), Error> {
-        self.note_decision(decision, turn);
-        match decision.verdict {
-            Verdict::Allow => Ok(()),
-            Verdict::Deny(reason) => Err(Error::new(Side::Proxy, phase, kind, reason)),
-        }
-    }
-
-    /// Whether the upstream's connection may be one to this address.
-    pub(super) fn may_use(&self, address: SocketAddr) -> bool {
-        self.reach.judge(address.ip(), address.port()).verdict == Verdict::Allow
-    }
-
-    /// The request has been connected to this address: what decided that is noted.
-    #[cold]
-    pub(super) fn settle(&mut self, address: SocketAddr, turn: &Turn<'_>) {
-        let decision = self.reach.judge(address.ip(), address.port());
-        self.note_decision(decision, turn);
-        let Destination { ip, .. } = self.destination;
-        self.learn(without_dot(self.destination.host().trim_matches(['[', ']'])), ip, turn);
-    }
-
-    /// This host was reached: that is learnt, where it is to be.
-    pub(super) fn learn(&self, host: &str, ip: Option<IpAddr>, turn: &Turn<'_>) {
-        if self.reach.learns() {
-            turn.ctx.learnt.reach(host, self.destination.port, ip, SystemTime::now());
-        }
-    }
-
-    /// Notes what decided, each rule once: the request may be sent again.
-    pub(super) fn note_decision(&mut self, decision: Decision, turn: &Turn<'_>) {
-        let Some(rule) = decision.rule.filter(|rule| self.rule != Some(*rule)) else { return };
-        let denial = match (decision.verdict, decision.would_deny) {
-            (Verdict::Deny(_), _) => Some(Denial::Refused),
-            (Verdict::Allow, would_deny) => would_deny.map(|_| Denial::Reported),
-        };
-        self.rule = Some(rule);
-        self.would_deny = denial == Some(Denial::Reported);
-        turn.policy.origins.hit(rule);
-        if let Some(denial) = denial {
-            turn.counters.count(|c| c.count_denial(denial));
-        }
-    }
-
-    /// What the client gets instead of a refusal by rule: a status, and where it is sent.
-    pub(super) fn instead<'d>(
-        &self,
-        error: &Error,
-        deny_with: &'d DenyWith,
-    ) -> Option<(u16, Option<&'d str>)> {
-        let by_rule =
-            matches!(error.kind(), Kind::HttpRequestDenied | Kind::DestinationIpProhibited);
-        if !by_rule || error.status() != 403 {
-            return None;
-        }
-        deny_with.instead(self.facts.method == Method::Connect, &self.destination.authority)
-    }
 }

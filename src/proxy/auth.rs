@@ -15,20 +15,20 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Owner, Wake};
-use crate::policy::auth::failures::{Failures, Gate, Guessing, Place};
+use crate::policy::auth::failures::{Gate, Place};
 use crate::policy::auth::tag::Tag;
 use crate::policy::auth::{Auth, Known, Look};
 use crate::policy::decide::{UNPROVEN, WRONG};
 use crate::policy::origin::RuleId;
 use crate::policy::url;
+use crate::wire::Credentials;
 use crate::wire::credentials::NoToken;
-use crate::wire::{Credentials, RequestHead};
 
 use super::asker::Asker;
+use super::blame::denied;
 use super::context::Turn;
-use super::exchange::{CLIENT, Exchange};
-use super::request::denied;
-use super::verify::{Answer, Asked, Claim};
+use super::sides::CLIENT;
+use super::verify::{Answer, Asked, Claim, note_wrong};
 
 /// How long a session waits for its credentials to be verified: enough for a whole office that comes at
 /// once from one address, whose line has 128 places.
@@ -88,42 +88,51 @@ pub(super) struct Caller<'a> {
     pub(super) proof: &'a mut Proof,
 }
 
-/// Finds out whose request it is, and leaves the name in the exchange. `Some` is when to come again at
-/// the latest: the waker is told earlier if it is known earlier.
+/// What credentials came to.
+pub(super) enum Proven<'a> {
+    /// This user's.
+    User(&'a str),
+    /// To be looked at again then, at the latest: the waker is told earlier if it is known earlier.
+    Later(Instant),
+}
+
+/// A request goes no further, by this rule.
+pub(super) struct Refusal {
+    pub(super) rule: RuleId,
+    pub(super) error: Error,
+}
+
+/// Finds out whose request it is, which began then.
 ///
 /// # Errors
 ///
 /// It is nobody's: 407, or what else is wrong with its credentials.
-pub(super) fn prove(
-    auth: &Arc<Auth>,
-    head: &RequestHead<'_, '_>,
+pub(super) fn prove<'a>(
+    auth: &'a Arc<Auth>,
+    credentials: Credentials<'_>,
+    begun: Instant,
     caller: &mut Caller<'_>,
-    exchange: &mut Exchange,
     turn: &Turn<'_>,
-) -> Result<Option<Instant>, Error> {
-    let reason = match head.credentials() {
-        Credentials::Basic(token) => match weigh(auth, token, caller, exchange, turn) {
-            Ok(later) => return Ok(later),
-            Err(e) => return Err(refuse(e, head, caller, exchange, turn)),
-        },
-        Credentials::None => UNPROVEN,
-        Credentials::Other => "only credentials of the Basic scheme are taken here",
+) -> Result<Proven<'a>, Refusal> {
+    let proven = match credentials {
+        Credentials::Basic(token) => weigh(auth, token, begun, caller, turn),
+        Credentials::None => Err(unproven(UNPROVEN)),
+        Credentials::Other => Err(unproven("only credentials of the Basic scheme are taken here")),
         Credentials::Repeated => {
-            let e = malformed("the request has more than one Proxy-Authorization");
-            return Err(refuse(e, head, caller, exchange, turn));
+            Err(malformed("the request has more than one Proxy-Authorization"))
         }
     };
-    Err(refuse(unproven(reason), head, caller, exchange, turn))
+    proven.map_err(|error| refuse(error, caller, turn))
 }
 
 /// What the token is worth.
-fn weigh(
-    auth: &Arc<Auth>,
+fn weigh<'a>(
+    auth: &'a Arc<Auth>,
     token: &[u8],
+    begun: Instant,
     caller: &mut Caller<'_>,
-    exchange: &mut Exchange,
     turn: &Turn<'_>,
-) -> Result<Option<Instant>, Error> {
+) -> Result<Proven<'a>, Error> {
     let tag = auth.tag(token);
     let client = caller.asker.address.ip();
     let is_known = caller.proof.proven == tag.head();
@@ -131,22 +140,8 @@ fn weigh(
     if answer == Some(Answer::Early) {
         caller.proof.pending = None;
     }
-    match caller.proof.pending.as_ref().map(|pending| &pending.delayed) {
-        _ if is_known => {}
-        None => match turn.ctx.failures.gate(client, tag, turn.now) {
-            Gate::Open => {}
-            Gate::Delayed(place, until) => {
-                turn.counters.count(|c| c.auth_delays += 1);
-                let delayed = Some((place, until));
-                caller.proof.pending = Some(Box::new(Pending { delayed, ..Pending::default() }));
-                return Ok(Some(until));
-            }
-            Gate::Full => {
-                return Err(too_many("too many wrong credentials came from this address"));
-            }
-        },
-        Some(Some((_, until))) if turn.now < *until => return Ok(Some(*until)),
-        Some(_) => {}
+    if !is_known && let Some(until) = delayed(client, tag, caller, turn)? {
+        return Ok(Proven::Later(until));
     }
     let user = match answer {
         Some(Answer::User(user)) => auth.user(Some(user)).ok_or(Known::Compared),
@@ -165,27 +160,20 @@ fn weigh(
             }
             Look::Unknown(read) => {
                 let has_waited = is_known || caller.proof.has_waited();
-                let claim = Claim {
-                    tag,
-                    read,
-                    client,
-                    begun: exchange.times.started.unwrap_or(turn.now),
-                    has_waited,
-                    failures: Arc::clone(&turn.ctx.failures),
-                };
-                return verify(auth, claim, caller, turn).map(Some);
+                let failures = Arc::clone(&turn.ctx.failures);
+                let claim = Claim { tag, read, client, begun, has_waited, failures };
+                return verify(auth, claim, caller, turn).map(Proven::Later);
             }
         },
     };
     match user {
         Ok(user) => {
-            exchange.user.push_str(user);
             if !is_known {
                 turn.ctx.failures.right(client, tag);
                 caller.proof.proven = tag.head();
             }
             caller.proof.pending = None;
-            Ok(None)
+            Ok(Proven::User(user))
         }
         Err(known) => {
             if is_known {
@@ -197,7 +185,6 @@ fn weigh(
             });
             // What its own question came to is counted already.
             if answer.is_none() || !caller.proof.has_asked_first() {
-                let begun = exchange.times.started.unwrap_or(turn.now);
                 note_wrong(&turn.ctx.failures, client, tag, begun, turn.now);
             }
             Err(unproven(WRONG))
@@ -205,18 +192,30 @@ fn weigh(
     }
 }
 
-/// Counts wrong credentials, and says so of a client that guesses.
-pub(super) fn note_wrong(
-    failures: &Failures,
+/// Until when credentials that are not known to be right are not looked at, if they have to wait.
+///
+/// # Errors
+///
+/// Too many of its client's wait already.
+fn delayed(
     client: IpAddr,
     tag: Tag,
-    begun: Instant,
-    now: Instant,
-) {
-    if let Some(Guessing(count)) = failures.wrong(client, tag, begun, now) {
-        log::warn!(
-            "{client} has sent {count} wrong credentials; its next ones are looked at after a delay"
-        );
+    caller: &mut Caller<'_>,
+    turn: &Turn<'_>,
+) -> Result<Option<Instant>, Error> {
+    match caller.proof.pending.as_ref().map(|pending| &pending.delayed) {
+        None => match turn.ctx.failures.gate(client, tag, turn.now) {
+            Gate::Open => Ok(None),
+            Gate::Delayed(place, until) => {
+                turn.counters.count(|c| c.auth_delays += 1);
+                let delayed = Some((place, until));
+                caller.proof.pending = Some(Box::new(Pending { delayed, ..Pending::default() }));
+                Ok(Some(until))
+            }
+            Gate::Full => Err(too_many("too many wrong credentials came from this address")),
+        },
+        Some(Some((_, until))) if turn.now < *until => Ok(Some(*until)),
+        Some(_) => Ok(None),
     }
 }
 
@@ -255,22 +254,12 @@ fn verify(
 
 /// The request goes no further.
 #[cold]
-fn refuse(
-    error: Error,
-    head: &RequestHead<'_, '_>,
-    caller: &mut Caller<'_>,
-    exchange: &mut Exchange,
-    turn: &Turn<'_>,
-) -> Error {
+fn refuse(error: Error, caller: &mut Caller<'_>, turn: &Turn<'_>) -> Refusal {
     caller.proof.pending = None;
-    exchange.rule = Some(RuleId::AUTH);
-    turn.policy.origins.hit(RuleId::AUTH);
     if error.status() == 407 {
         turn.counters.count(|c| c.auth_challenges += 1);
     }
-    // The connection can go on if no content has to be read first.
-    exchange.leave_content(head.framing);
-    error
+    Refusal { rule: RuleId::AUTH, error }
 }
 
 fn unproven(reason: &'static str) -> Error {

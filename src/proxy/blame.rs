@@ -1,75 +1,68 @@
-//! How an exchange ends when a wait is too long, or a peer is gone.
+//! Whose fault it is: failures that more than one step of an exchange can meet, as errors.
+
+use std::io;
 
 use crate::error::{Error, Kind, Phase, Side};
+use crate::wire::HeadError;
 
-use super::connect::{dial_expired, lookup_expired};
-use super::exchange::{ClientSide, Exchange, Stage, client_gone, tunnel_reset};
+/// A head that is no request, as an error to reply with.
+pub(super) fn refused(e: HeadError) -> Error {
+    Error::new(Side::Client, Phase::Request, Kind::HttpRequestError, e.reason())
+        .with_status(e.status())
+}
 
-impl Exchange {
-    /// Which wait was too long.
-    pub(super) fn expired(&self, client: &ClientSide<'_>) -> Error {
-        match &self.stage {
-            // Waiting there has no end but its time.
-            Stage::Held | Stage::Lookup(_) => lookup_expired(),
-            Stage::Dial(dial) => dial_expired(dial),
-            Stage::Tunnel if self.expects_hello() => Error::new(
-                Side::Client,
-                Phase::Transfer,
-                Kind::HttpRequestTimeout,
-                "the ClientHello did not come in time",
-            ),
-            Stage::Tunnel => Error::new(
-                Side::Proxy,
-                Phase::Transfer,
-                Kind::ConnectionTimeout,
-                "the tunnel was quiet for too long",
-            ),
-            _ if self.upstream.as_ref().is_some_and(|u| !u.end.stream.is_writable()) => Error::new(
-                Side::Upstream,
-                Phase::Send,
-                Kind::ConnectionWriteTimeout,
-                "the upstream took no more of the request for too long",
-            ),
-            _ if !client.end.stream.is_writable() => Error::new(
-                Side::Client,
-                Phase::Transfer,
-                Kind::ConnectionWriteTimeout,
-                "the client took no more of the response for too long",
-            ),
-            _ if !self.request.is_taken() && !self.upload_broken => Error::new(
-                Side::Client,
-                Phase::Send,
-                Kind::HttpRequestTimeout,
-                "the client sent no more of the request's content for too long",
-            ),
-            _ => Error::new(
-                Side::Upstream,
-                if self.begun { Phase::Transfer } else { Phase::Response },
-                Kind::HttpResponseTimeout,
-                "the upstream did not respond in time",
-            ),
-        }
-    }
+/// The policy refuses the request.
+pub(super) fn denied(reason: &'static str) -> Error {
+    Error::new(Side::Proxy, Phase::Request, Kind::HttpRequestDenied, reason)
+}
 
-    /// Notices a reset also where nothing is received from the peer now.
-    pub(super) fn notice_breaks(&mut self, client: &mut ClientSide<'_>) -> Result<(), Error> {
-        if let Some(e) = client.end.stream.broken() {
-            return Err(if self.is_tunnel() {
-                tunnel_reset(Side::Client, e)
-            } else {
-                client_gone(e)
-            });
-        }
-        if self.is_tunnel()
-            && let Some(upstream) = &mut self.upstream
-            && let Some(e) = upstream.end.stream.broken()
-        {
-            if self.response.is_over() {
-                return Err(tunnel_reset(Side::Upstream, e));
-            }
-            self.upload_broken = true;
-            self.request.drop_pipe();
-        }
-        Ok(())
-    }
+/// The request would come back to us.
+pub(super) fn looped() -> Error {
+    let reason = "the request would come back to this proxy";
+    Error::new(Side::Proxy, Phase::Connect, Kind::ProxyLoopDetected, reason)
+}
+
+/// The volume limit is used up.
+pub(super) fn used_up(phase: Phase) -> Error {
+    let reason = "the traffic this proxy may relay is used up";
+    Error::new(Side::Proxy, phase, Kind::HttpRequestDenied, reason).with_status(503)
+}
+
+/// The upstream's answer cannot be passed on.
+pub(super) fn malformed(reason: &'static str) -> Error {
+    Error::new(Side::Upstream, Phase::Response, Kind::HttpProtocolError, reason)
+}
+
+/// The client is gone.
+pub(super) fn client_gone(e: io::Error) -> Error {
+    let reason = "the client closed the connection";
+    Error::new(Side::Client, Phase::Transfer, Kind::ClientGone, reason).with_source(e)
+}
+
+/// The client takes nothing more.
+pub(super) fn client_is_stuck() -> Error {
+    let reason = "the client took no more of the response for too long";
+    Error::new(Side::Client, Phase::Transfer, Kind::ConnectionWriteTimeout, reason)
+}
+
+/// A peer of a tunnel is gone.
+pub(super) fn tunnel_reset(side: Side, e: io::Error) -> Error {
+    let reason = match e.kind() {
+        // Keepalive probes, or octets sent again and again, had no answer.
+        io::ErrorKind::TimedOut => "a peer of the tunnel has vanished",
+        _ => "a peer reset the tunnel",
+    };
+    Error::new(side, Phase::Transfer, Kind::ConnectionTerminated, reason).with_source(e)
+}
+
+/// The name's addresses did not come in time.
+pub(super) fn lookup_expired() -> Error {
+    let reason = "the name lookup took too long";
+    Error::new(Side::Upstream, Phase::Lookup, Kind::DnsTimeout, reason)
+}
+
+/// The upstream has not answered in time, or stopped in the middle of its answer.
+pub(super) fn response_expired(phase: Phase) -> Error {
+    let reason = "the upstream did not respond in time";
+    Error::new(Side::Upstream, phase, Kind::HttpResponseTimeout, reason)
 }

@@ -1,4 +1,5 @@
-//! From a destination to a connection: the name lookup, the dial, and what their failures mean.
+//! The stage `Connecting`: from a destination to a connection, by a name lookup and a dial, and what their
+//! failures mean.
 
 use std::cell::Cell;
 use std::io;
@@ -8,52 +9,143 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage, is_unroutable};
-use crate::net::resolve::Lookup;
-use crate::policy::decide::Verdict;
+use crate::net::poll::Edge;
+use crate::net::resolve::{Asked, Lookup};
+use crate::net::stream::Stream;
+use crate::observe::stats::Wait;
+use crate::policy::decide::{Decision, Verdict};
 use crate::policy::limits::client_key;
 
+use super::blame::{lookup_expired, looped};
+use super::common::Common;
 use super::context::Turn;
-use super::exchange::{ClientSide, Exchange, SECOND, Stage, UPSTREAM};
+use super::sides::{ClientSide, SECOND, UPSTREAM};
 
 /// How often whoever waits for a lookup sees to it that slow ones count less.
 const LOOK: Duration = Duration::from_millis(250);
 
-impl Exchange {
-    pub(super) fn look_up(
+/// A connection that is being made.
+#[derive(Debug)]
+pub(super) struct Connecting {
+    /// The era of the pool in which this began.
+    era: u32,
+    by: By,
+}
+
+#[derive(Debug)]
+enum By {
+    /// The name's addresses are awaited, once they were asked for.
+    Lookup(Option<Box<Asked>>),
+    /// Sockets are being connected. Boxed: most exchanges never dial.
+    Dial(Box<Dial>),
+}
+
+impl Connecting {
+    /// Begins to connect to the destination.
+    pub(super) fn new(common: &mut Common, turn: &Turn<'_>) -> Self {
+        let destination = &common.intent.destination;
+        let by = match destination.ip() {
+            Some(ip) => By::Dial(Box::new(Dial::new(Addresses::One(ip), destination.port()))),
+            None => By::Lookup(None),
+        };
+        common.account.reused = false;
+        common.wake_at = None;
+        common.deadline = Some(turn.now + turn.ctx.timeouts.connect);
+        Self { era: turn.ctx.pool.era(), by }
+    }
+
+    /// Goes as far as it can without waiting. Answers the connection, once there is one.
+    ///
+    /// # Errors
+    ///
+    /// The name has no address, or no address takes the connection.
+    pub(super) fn step(
         &mut self,
+        common: &mut Common,
         client: &ClientSide<'_>,
         turn: &mut Turn<'_>,
-    ) -> Result<bool, Error> {
-        let Stage::Lookup(asked) = &mut self.stage else { return Ok(true) };
-        let (host, port) = (self.destination.host(), self.destination.port);
-        let resolver = &turn.ctx.resolver;
-        let answer = match asked {
-            Some(asked) => match asked.answer() {
-                Some(answer) => answer,
-                None => {
-                    if client.end.ended || client.end.stream.is_ending() {
-                        // It has closed, or only ended its side: the answer is for it all the same.
-                        // The end may stand behind more than is read before there is a connection.
-                        asked.recede();
+    ) -> Result<Option<(Stream, SocketAddr)>, Error> {
+        loop {
+            match &mut self.by {
+                By::Lookup(asked) => match look_up(asked, common, client, turn)? {
+                    None => return Ok(None),
+                    Some(ips) => {
+                        common.account.times.lookup = Some(turn.clock());
+                        common.wake_at = None;
+                        common.deadline = Some(turn.now + turn.ctx.timeouts.connect);
+                        let port = common.intent.destination.port();
+                        self.by = By::Dial(Box::new(Dial::new(Addresses::Found(ips), port)));
                     }
-                    if self.wake_at.is_none_or(|at| at <= turn.now) {
-                        resolver.pass_slow_ones(turn.now);
-                        self.wake_at = Some(turn.now + LOOK);
+                },
+                By::Dial(dial) => match try_dial(dial, common, client, turn)? {
+                    Tried::Waits => return Ok(None),
+                    // Idle connections held what this one needs.
+                    Tried::Again => *self = Self::new(common, turn),
+                    Tried::Connected(mut stream, address) => {
+                        stream.set_era(self.era);
+                        return Ok(Some((stream, address)));
                     }
-                    return Ok(false);
+                },
+            }
+        }
+    }
+
+    /// What it waits for.
+    pub(super) fn wait(&self) -> Wait {
+        match &self.by {
+            By::Lookup(_) => Wait::Lookup,
+            By::Dial(_) => Wait::Connect,
+        }
+    }
+
+    /// Notes an edge on a socket that is being connected.
+    pub(super) fn note(&mut self, tag: u32, edge: Edge) {
+        if let By::Dial(dial) = &mut self.by {
+            dial.note((tag - UPSTREAM) as usize, edge);
+        }
+    }
+
+    /// It took too long.
+    pub(super) fn expired(&self) -> Error {
+        match &self.by {
+            By::Lookup(_) => lookup_expired(),
+            By::Dial(dial) => dial_expired(dial),
+        }
+    }
+}
+
+/// Looks the destination's name up. Answers its addresses, once they are known.
+fn look_up(
+    asked: &mut Option<Box<Asked>>,
+    common: &mut Common,
+    client: &ClientSide<'_>,
+    turn: &mut Turn<'_>,
+) -> Result<Option<Arc<[IpAddr]>>, Error> {
+    let destination = &common.intent.destination;
+    let (host, port) = (destination.host(), destination.port());
+    let resolver = &turn.ctx.resolver;
+    let answer = match asked {
+        Some(asked) => match asked.answer() {
+            Some(answer) => answer,
+            None => {
+                if client.half.ended || client.half.stream.is_ending() {
+                    // It has closed, or only ended its side: the answer is for it all the same.
+                    // The end may stand behind more than is read before there is a connection.
+                    asked.recede();
                 }
-            },
-            None => match resolver.lookup(
-                host,
-                port,
-                client_key(client.asker.address.ip()),
-                turn.now,
-                &client.owner(UPSTREAM),
-            ) {
+                if common.wake_at.is_none_or(|at| at <= turn.now) {
+                    resolver.pass_slow_ones(turn.now);
+                    common.wake_at = Some(turn.now + LOOK);
+                }
+                return Ok(None);
+            }
+        },
+        None => {
+            let who = client_key(client.asker.address.ip());
+            match resolver.lookup(host, port, who, turn.now, &client.owner(UPSTREAM)) {
                 Lookup::Given(ips) => {
                     turn.counters.count(|c| c.lookups_given += 1);
-                    self.dial_to(ips, turn);
-                    return Ok(true);
+                    return Ok(Some(ips));
                 }
                 Lookup::Known(answer) => {
                     turn.counters.count(|c| c.lookup_cache_hits += 1);
@@ -62,113 +154,104 @@ impl Exchange {
                 Lookup::Asked(question) => {
                     *asked = Some(Box::new(question));
                     turn.counters.count(|c| c.lookups += 1);
-                    self.wake_at = Some(turn.now + LOOK);
-                    return Ok(false);
+                    common.wake_at = Some(turn.now + LOOK);
+                    return Ok(None);
                 }
                 Lookup::Refused => {
                     let reason = "too many name lookups are under way";
                     let kind = Kind::ConnectionLimitReached;
                     return Err(Error::new(Side::Proxy, Phase::Lookup, kind, reason));
                 }
-            },
-        };
-        let Some(ips) = answer else {
-            let reason = "the name has no address";
-            return Err(Error::new(Side::Upstream, Phase::Lookup, Kind::DnsError, reason));
-        };
-        let ips = resolver.order(host, ips, turn.now);
-        self.dial_to(ips, turn);
-        Ok(true)
-    }
+            }
+        }
+    };
+    let Some(ips) = answer else {
+        let reason = "the name has no address";
+        return Err(Error::new(Side::Upstream, Phase::Lookup, Kind::DnsError, reason));
+    };
+    Ok(Some(resolver.order(host, ips, turn.now)))
+}
 
-    fn dial_to(&mut self, ips: Arc<[IpAddr]>, turn: &Turn<'_>) {
-        self.times.lookup = Some(turn.clock());
-        self.wake_at = None;
-        self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-        let dial = Dial::new(Addresses::Found(ips), self.destination.port);
-        self.stage = Stage::Dial(Box::new(dial));
-    }
+/// What a step of a dial came to.
+enum Tried {
+    /// No socket is connected yet.
+    Waits,
+    /// Descriptors were short, and are not any more.
+    Again,
+    /// This one is.
+    Connected(Stream, SocketAddr),
+}
 
-    pub(super) fn dial(
-        &mut self,
-        client: &ClientSide<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<bool, Error> {
-        let Stage::Dial(dial) = &mut self.stage else { return Ok(true) };
-        let (reach, met) = (&self.reach, Cell::new(None));
-        let refuse = |to: SocketAddr| {
-            if turn.ctx.own.contain(to) {
-                return Some(Failure::Own);
+fn try_dial(
+    dial: &mut Dial,
+    common: &mut Common,
+    client: &ClientSide<'_>,
+    turn: &mut Turn<'_>,
+) -> Result<Tried, Error> {
+    let (reach, met) = (&common.terms.reach, Cell::new(None));
+    let refuse = |to: SocketAddr| {
+        if turn.ctx.own.contain(to) {
+            return Some(Failure::Own);
+        }
+        let decision = reach.judge(to.ip(), to.port());
+        met.set(Some(decision));
+        match decision.verdict {
+            Verdict::Allow => None,
+            Verdict::Deny(reason) => Some(Failure::Forbidden(reason)),
+        }
+    };
+    let owners = [client.owner(UPSTREAM), client.owner(SECOND)];
+    match dial.step(turn.now, &turn.ctx.dialer, &owners, &refuse) {
+        Dialed::Connected(stream, address) => {
+            if turn.ctx.own.have_port(address.port())
+                && let Some(from) = stream.local()
+                && turn.ctx.own.answered(from.ip(), address)
+            {
+                return Err(looped());
             }
-            let decision = reach.judge(to.ip(), to.port());
-            met.set(Some(decision));
-            match decision.verdict {
-                Verdict::Allow => None,
-                Verdict::Deny(reason) => Some(Failure::Forbidden(reason)),
+            let destination = &common.intent.destination;
+            if destination.ip().is_none() {
+                let (host, port) = (destination.host(), destination.port());
+                turn.ctx.resolver.note(host, port, dial.addresses(), address.ip(), turn.now);
             }
-        };
-        let owners = [client.owner(UPSTREAM), client.owner(SECOND)];
-        let dialed = dial.step(turn.now, &turn.ctx.dialer, &owners, &refuse);
-        let met = met.get();
-        match dialed {
-            Dialed::Connected(mut stream, address) => {
-                if turn.ctx.own.have_port(address.port())
-                    && let Some(from) = stream.local()
-                    && turn.ctx.own.answered(from.ip(), address)
-                {
-                    return Err(looped());
-                }
-                if self.destination.ip.is_none() {
-                    let (host, port) = (self.destination.host(), self.destination.port);
-                    let tried = dial.addresses();
-                    turn.ctx.resolver.note(host, port, tried, address.ip(), turn.now);
-                }
-                stream.hand_to(client.owner(UPSTREAM));
-                stream.set_era(self.era);
-                turn.counters.count(|c| c.upstream_connects += 1);
-                self.connected(stream, Some(address), None, turn);
-                Ok(true)
-            }
-            Dialed::Waiting(at) => {
-                self.wake_at = at;
-                Ok(false)
-            }
-            Dialed::Failed(address, why) => {
-                self.tried = address;
-                if let Failure::System(e) = &why
-                    && is_shortage(e)
-                    && turn.ctx.free_descriptors() > 0
-                {
-                    // Idle connections held what this one needs.
-                    self.find(turn);
-                    return Ok(true);
-                }
-                turn.counters.count(|c| c.upstream_connect_failures += 1);
-                if let Some(decision) = met.filter(|met| {
-                    met.verdict == Verdict::Allow || matches!(why, Failure::Forbidden(_))
-                }) {
-                    self.note_decision(decision, turn);
-                }
-                Err(unconnected(why))
-            }
+            stream.hand_to(client.owner(UPSTREAM));
+            turn.counters.count(|c| c.upstream_connects += 1);
+            Ok(Tried::Connected(stream, address))
+        }
+        Dialed::Waiting(at) => {
+            common.wake_at = at;
+            Ok(Tried::Waits)
+        }
+        Dialed::Failed(address, why) => {
+            common.account.upstream = address;
+            failed(why, met.get(), common, turn)
         }
     }
 }
 
-/// The request would come back to us.
-pub(super) fn looped() -> Error {
-    let reason = "the request would come back to this proxy";
-    Error::new(Side::Proxy, Phase::Connect, Kind::ProxyLoopDetected, reason)
-}
-
-/// The name's addresses did not come in time.
-pub(super) fn lookup_expired() -> Error {
-    let reason = "the name lookup took too long";
-    Error::new(Side::Upstream, Phase::Lookup, Kind::DnsTimeout, reason)
+/// No address took the connection. `met` is what was decided of the last one.
+fn failed(
+    why: Failure,
+    met: Option<Decision>,
+    common: &mut Common,
+    turn: &mut Turn<'_>,
+) -> Result<Tried, Error> {
+    if let Failure::System(e) = &why
+        && is_shortage(e)
+        && turn.ctx.free_descriptors() > 0
+    {
+        return Ok(Tried::Again);
+    }
+    turn.counters.count(|c| c.upstream_connect_failures += 1);
+    let is_forbidden = matches!(why, Failure::Forbidden(_));
+    if let Some(decision) = met.filter(|met| met.verdict == Verdict::Allow || is_forbidden) {
+        common.account.decided(decision, turn);
+    }
+    Err(unconnected(why))
 }
 
 /// No address took the connection in time.
-pub(super) fn dial_expired(dial: &Dial) -> Error {
+fn dial_expired(dial: &Dial) -> Error {
     if dial.is_in_line() {
         let reason = "too many connections to the upstream are being made already";
         let kind = Kind::ConnectionLimitReached;

@@ -1,423 +1,285 @@
-//! One exchange, or one tunnel: the list of steps from a decided request to its last octet.
+//! One exchange, or one tunnel: its stages, from a decided request to its last octet.
 //!
 //! ```text
-//!           name                        addresses           connection
-//! begin ──────────▶ Lookup ───────────▶ Dial ───────────┬─▶ Relay ──▶ finished
-//!   │ literal address                     ▲             │     │ 101
-//!   ├─────────────────────────────────────┤             │     ▼
-//!   │                                     │     CONNECT └─▶ Tunnel ──▶ finished
-//!   │ pooled connection                   │ resend
-//!   ├─────────────────────────────────────┼────────────────▶ Relay
-//!   │                                     └──────────────────┘
-//!   │ refused, failed, our own page
-//!   └──▶ Reply ──▶ finished
+//!           held by a rate      name, addresses          connection
+//! begin ──┬───▶ Gate ───┬──▶ Connecting ──────────────┬─▶ Relay ──▶ finished
+//!         │             │        ▲                    │     │ 101
+//!         ├─────────────┘        │ resend             │     ▼
+//!         │ pooled connection    │            CONNECT └─▶ Tunnel ──▶ finished
+//!         ├──────────────────────┼────────────────────▶ Relay
+//!         │                      └──────────────────────┘
+//!         │ refused, failed, our own page
+//!         └──▶ Reply ──▶ finished
 //! ```
 //!
-//! Request and response flow at the same time, so that an answer that comes while the request is
-//! still going out is passed on. Any step may fail with an [`Error`]; `session` makes a reply or a
-//! closed connection of it.
+//! A stage owns what is its own; what outlives it is in `common`. Request and response flow at the same
+//! time, so that an answer that comes while the request is still going out is passed on. Any step may
+//! fail with an [`Error`]; `session` makes a reply or a closed connection of it.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Error, Kind, Phase, Side};
-use crate::net::buffer::Buffer;
-use crate::net::dial::{Addresses, Dial};
-use crate::net::poll::{Edge, Owner, Wake};
-use crate::net::resolve::Asked;
+use crate::error::{Error, Phase, Side};
+use crate::net::poll::{Edge, Wake};
 use crate::net::stream::Stream;
-use crate::policy::decide::Reach;
-use crate::policy::origin::RuleId;
-use crate::policy::response::Judge;
+use crate::observe::stats::Wait;
 use crate::upstream::pool::Lease;
-use crate::wire::head::HeadScan;
-use crate::wire::{Framing, Method, Protocols, Repairs};
+use crate::wire::{Framing, Method};
 
-use super::asker::Asker;
+use super::account::Account;
+use super::blame::{client_gone, client_is_stuck, lookup_expired, response_expired, tunnel_reset};
+use super::common::Common;
+use super::connect::Connecting;
 use super::context::Turn;
-use super::facts::{Destination, Facts, Times};
-use super::flow::{Coding, Flow, Half};
+use super::flow::{Coding, Flow};
 use super::front::Front;
+use super::half::Half;
 use super::hello_gate::HelloGate;
-use super::limits::Limited;
-use super::log_note::{LogNote, heads_octets};
+use super::log_note::heads_octets;
 use super::pinned::Pinned;
-
-/// Tag of the client's socket.
-pub const CLIENT: u32 = 0;
-/// Tag of the upstream's socket, and of the first of two that are being connected.
-pub const UPSTREAM: u32 = 1;
-/// Tag of the second socket that is being connected.
-pub const SECOND: u32 = 2;
-/// How many sockets a session can have.
-pub const SOCKETS: usize = 3;
+use super::relay::{Relay, Relayed};
+use super::reuse;
+use super::sides::{ClientSide, Progress, UPSTREAM, Upstream};
+use super::tunnel::Tunnel;
+use super::upgrade;
+use super::waiting::Edges;
 
 /// Where the exchange has come to.
 #[derive(Debug, Default)]
-pub(super) enum Stage {
+enum Stage {
     /// A rate lets the request go on later.
-    Held,
-    /// The name's addresses are awaited, once they were asked for.
-    Lookup(Option<Box<Asked>>),
-    /// A connection is being made. Boxed: most exchanges never dial.
-    Dial(Box<Dial>),
+    Gate,
+    /// A connection is being made.
+    Connecting(Connecting),
     /// Connected: messages go both ways.
-    Relay,
+    Relay(Relay),
     /// Connected by CONNECT, or changed to another protocol: octets go both ways.
-    Tunnel,
+    Tunnel(Tunnel),
     /// Our own reply is on its way; there is no upstream.
     #[default]
     Reply,
 }
 
-/// The connection an exchange goes out on.
-#[derive(Debug)]
-pub(super) struct Upstream {
-    pub(super) end: Half,
-    pub(super) address: Option<SocketAddr>,
-    pub(super) lease: Lease,
-}
+impl Stage {
+    fn upstream(&mut self) -> Option<&mut Upstream> {
+        match self {
+            Self::Relay(relay) => Some(&mut relay.upstream),
+            Self::Tunnel(tunnel) => tunnel.upstream.as_mut(),
+            Self::Gate | Self::Connecting(_) | Self::Reply => None,
+        }
+    }
 
-/// What a step came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Progress {
-    /// Nothing more can be done now. If it is known, this socket (by tag) is next to be ready.
-    Wait(Option<u32>),
-    /// The turn is spent.
-    Spent,
-    /// The last octet has gone to the client.
-    Finished,
-}
-
-/// The client's side of an exchange, as its session has it.
-pub struct ClientSide<'s> {
-    /// The connection.
-    pub end: &'s mut Half,
-    /// Who is told about sockets and lookups.
-    pub waker: &'s Arc<dyn Wake>,
-    /// Who it is.
-    pub asker: &'s Asker,
-    /// The upstream connection that it has logged in on, while no exchange has it.
-    pub pinned: &'s mut Option<Box<Pinned>>,
-}
-
-impl ClientSide<'_> {
-    pub(super) fn owner(&self, tag: u32) -> Owner {
-        Owner { who: Arc::clone(self.waker), tag }
+    fn upstream_half(&mut self) -> Option<&mut Half> {
+        self.upstream().map(|upstream| &mut upstream.half)
     }
 }
 
 /// One exchange. Its memory is used again for the next one.
 #[derive(Debug, Default)]
 pub struct Exchange {
-    /// What the request said.
-    pub facts: Facts,
-    /// Where it goes.
-    pub destination: Destination,
-    /// Octets on their way to the upstream: the head, as `request` writes it.
-    pub to_upstream: Buffer,
-    /// Octets on their way to the client: heads and replies.
-    pub to_client: Buffer,
-    /// What of the request the access log will say.
-    pub noted: LogNote,
-    /// Which addresses it may be connected to.
-    pub reach: Reach,
-    /// Who asks; empty if nobody has to say.
-    pub user: String,
-    /// The rule that decided, if one did.
-    pub rule: Option<RuleId>,
-    /// That rule would have refused it, if it were enforced.
-    pub would_deny: bool,
-    /// What the upstream was offered to change to.
-    pub offer: Option<Protocols>,
-    /// Octets of the request head as received.
-    pub head_octets: u64,
-    /// Octets of the request head as it goes on.
-    pub onward_octets: u64,
-    /// The connection ends after this exchange.
-    pub close: bool,
-    /// What the listener that it came to is for.
-    pub front: Front,
-    /// Status of the final response; 0 while there is none.
-    pub status: u16,
-    pub(super) stage: Stage,
-    pub(super) upstream: Option<Upstream>,
-    /// The connection it went out on last had been kept.
-    pub(super) reused: bool,
-    /// The last address that could not be connected to, or whose answer was not passed on.
-    pub(super) tried: Option<SocketAddr>,
-    pub(super) request: Flow,
-    pub(super) response: Flow,
-    /// The request as sent on a reused connection, in case it has to be sent again.
-    pub(super) resend: Vec<u8>,
-    /// The upstream takes no more of the request; what it says is still passed on.
-    pub(super) upload_broken: bool,
-    /// The response head as far as it was looked at, and how many interim ones came before it.
-    pub(super) scanned: HeadScan,
-    pub(super) interim: u32,
-    /// What was mended in the heads of responses.
-    pub(super) repairs: Repairs,
-    /// Octets of the response received so far.
-    pub(super) response_octets: u64,
-    /// The upstream's connection can be used again.
-    pub(super) upstream_persists: bool,
-    /// There may be content that must not follow the response. Some servers send it all the same, and
-    /// behind the head: the next response on the connection might be that.
-    pub(super) withholds: bool,
-    /// The upstream's connection is this client's alone, because it logs in on it.
-    pub(super) bound: bool,
-    /// The final response's head was staged: a reply of ours can no longer take its place.
-    pub(super) begun: bool,
-    /// How many octets to the client there were, sent or staged, before the final response's head,
-    /// and how many with it.
-    pub(super) staged_at: Option<u64>,
-    pub(super) heads: u64,
-    pub(super) times: Times,
-    pub(super) deadline: Option<Instant>,
-    pub(super) wake_at: Option<Instant>,
-    /// The era of the pool in which the upstream was looked for.
-    pub(super) era: u32,
-    /// What the client sends into a tunnel is not to go on yet.
-    pub(super) hold: Option<Box<HelloGate>>,
-    /// Whoever judges the response, if it is judged.
-    pub(super) judge: Option<Arc<Judge>>,
-    /// The kernel looks after the upstream's connection of a tunnel.
-    pub(super) probed: bool,
-    pub(super) failure: Option<Error>,
-    /// What limits have to do with it, if there are any.
-    pub(super) limited: Option<Box<Limited>>,
-    aborted: bool,
-}
-
-impl Default for Flow {
-    fn default() -> Self {
-        Self::empty()
-    }
+    pub(super) common: Common,
+    stage: Stage,
 }
 
 impl Exchange {
     /// Makes the exchange ready for a new request; the memory stays.
     pub fn reset(&mut self, started: Instant) {
-        // Field by field: to take the whole and put a part of it back would copy it twice more.
-        *self = Self {
-            destination: std::mem::take(&mut self.destination),
-            to_upstream: std::mem::take(&mut self.to_upstream),
-            to_client: std::mem::take(&mut self.to_client),
-            noted: std::mem::take(&mut self.noted),
-            resend: std::mem::take(&mut self.resend),
-            reach: std::mem::take(&mut self.reach),
-            user: std::mem::take(&mut self.user),
-            ..Self::default()
-        };
-        self.noted.clear();
-        self.reach.clear();
-        self.user.clear();
-        self.destination.authority.clear();
-        self.resend.clear();
-        self.times.started = Some(started);
+        self.common.reset(started);
+        self.stage = Stage::Reply;
     }
 
     /// Gives back what should not be kept for the next request.
     pub fn trim(&mut self, turn: &mut Turn<'_>) {
-        turn.buffers.discard(&mut self.to_upstream);
-        turn.buffers.discard(&mut self.to_client);
-        if let Some(upstream) = &mut self.upstream {
-            turn.buffers.discard(&mut upstream.end.buffer);
+        if let Some(half) = self.stage.upstream_half() {
+            turn.buffers.discard(&mut half.buffer);
         }
-        self.upstream = None;
-        self.hold = None;
-        self.judge = None;
-        self.request.drop_pipe();
-        self.response.drop_pipe();
         self.stage = Stage::Reply;
-        self.failure = None;
-        self.limited = None;
-        const KEPT: usize = 4096;
-        if self.resend.capacity() > KEPT {
-            self.resend = Vec::new();
-        }
-        self.noted.trim();
+        self.common.trim(turn);
     }
 
     /// Until when the present wait may last.
     pub fn deadline(&self, fallback: Instant) -> Instant {
-        self.deadline.unwrap_or(fallback)
+        self.common.deadline.unwrap_or(fallback)
     }
 
     /// When to come back even if nothing happens.
     pub fn wake_at(&self) -> Option<Instant> {
-        let Some(limited) = &self.limited else { return self.wake_at };
-        self.wake_at.into_iter().chain(limited.wake_at()).min()
+        let Common { wake_at, allowance, .. } = &self.common;
+        if !allowance.is_limited() {
+            return *wake_at;
+        }
+        wake_at.iter().copied().chain(allowance.wake_at()).min()
     }
 
     /// Whether octets go both ways without framing.
     pub fn is_tunnel(&self) -> bool {
-        matches!(self.stage, Stage::Tunnel)
+        self.common.account.is_tunnel
+    }
+
+    /// Whether a tunnel's client has been sent all there was, and the end.
+    pub fn is_one_way(&self) -> bool {
+        self.is_tunnel() && self.common.down.flow.is_over()
+    }
+
+    /// Whether a tunnel has no upstream any more, and only its client is to be told so.
+    pub fn has_parted(&self) -> bool {
+        let has_parted = matches!(&self.stage, Stage::Tunnel(tunnel) if tunnel.has_parted());
+        has_parted && !self.common.account.is_aborted
+    }
+
+    /// Keeps why it has parted; what is left is to tell the client.
+    pub fn note_parting(&mut self, error: Error, turn: &Turn<'_>) {
+        self.common.account.failure = Some(error);
+        self.common.close = true;
+        self.common.wake_at = None;
+        self.common.deadline = Some(turn.now + turn.ctx.timeouts.head);
     }
 
     /// Whether a reply of ours can still be sent: none of the final response has gone out. What is
     /// staged of it is dropped, interim responses stay.
     pub fn make_way_for_reply(&mut self) -> bool {
-        let Some(staged) = self.staged_at else { return !self.begun };
-        if self.is_tunnel() || self.response.sent() > staged {
+        let staged = match &self.stage {
+            Stage::Gate | Stage::Connecting(_) => return true,
+            Stage::Reply => return self.common.account.status == 0,
+            Stage::Tunnel(_) => return false,
+            Stage::Relay(relay) => match relay.answer.staged_at() {
+                None => return !relay.answer.has_begun(),
+                Some(staged) => staged,
+            },
+        };
+        let down = &mut self.common.down;
+        if down.flow.sent() > staged {
             return false;
         }
-        let interim = usize::try_from(staged - self.response.sent()).unwrap_or(0);
-        self.to_client.truncate(interim);
+        let interim = usize::try_from(staged - down.flow.sent()).unwrap_or(0);
+        down.staged.truncate(interim);
         true
     }
 
     /// Whether it ended without the reply, or the response, it should have had.
     pub fn is_aborted(&self) -> bool {
-        self.aborted
+        self.common.account.is_aborted
     }
 
     /// Whether all of the request is out of the client's connection: what comes there next is
     /// another one.
     pub fn request_is_clear(&self) -> bool {
-        self.request.is_clear()
+        self.common.up.flow.is_clear()
     }
 
-    /// Whether the response's content ends by closing, so that a plain close would look like its
-    /// end.
-    pub fn ends_by_closing(&self) -> bool {
-        self.begun && self.response.ends_by_closing()
+    /// Whether what the client gets has no end but its connection's: a plain close would look like it,
+    /// and only a reset tells that there is more.
+    pub fn looks_whole_by_its_end(&self) -> bool {
+        self.is_tunnel() || self.common.down.flow.ends_by_closing()
     }
 
     /// Why it failed, if it did.
     pub fn failure(&self) -> Option<&Error> {
-        self.failure.as_ref()
+        self.common.account.failure.as_ref()
     }
 
-    /// The request is decided and stands in `to_upstream` (but for a CONNECT): finds a connection.
+    /// The request is decided and stands in `up` (but for a CONNECT): finds a connection.
     pub fn begin(&mut self, framing: Framing, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
-        self.times.head = Some(turn.clock());
-        self.request = match self.facts.method {
+        let common = &mut self.common;
+        common.account.times.head = Some(turn.clock());
+        common.up.flow = match common.intent.method {
             Method::Connect => Flow::until_close(Coding::Keep),
             _ => Flow::framed(framing, Coding::Keep),
         };
-        self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-        if self.begins_limited(client) {
-            self.stage = Stage::Held;
+        common.deadline = Some(turn.now + turn.ctx.timeouts.connect);
+        if common.allowance.counts_octets() {
+            client.half.limit();
+            client.half.charge(usize::try_from(common.intent.head_octets).unwrap_or(0));
+            self.stage = Stage::Gate;
             return;
         }
         self.go(client, turn);
     }
 
-    /// Finds a connection for the request.
+    /// Finds a connection for the request: kept, or one that has to be made.
     fn go(&mut self, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
-        let is_tunnel = self.facts.method == Method::Connect;
+        let common = &mut self.common;
+        common.peer.direct(&common.intent.destination);
+        common.pins = common.intent.logs_in;
+        let is_connect = common.intent.method == Method::Connect;
         if client.pinned.is_some() {
             // What goes through a tunnel is not to be taken for the user who logged in.
-            if is_tunnel {
+            if is_connect {
                 *client.pinned = None;
-            } else if self.take_pinned(client, turn) {
-                return;
+            } else if let Some(kept) = reuse::take_pinned(common, client, turn) {
+                return self.connected(kept.stream, kept.address, Some(kept.lease), client, turn);
             }
         }
         // A login begins on a connection that nobody has used.
-        if is_tunnel || self.bound || !self.take_kept(client, turn) {
-            self.find(turn);
+        if !is_connect
+            && !common.pins
+            && let Some(kept) = reuse::take_kept(common, client, turn)
+        {
+            return self.connected(kept.stream, kept.address, Some(kept.lease), client, turn);
+        }
+        self.stage = Stage::Connecting(Connecting::new(common, turn));
+    }
+
+    fn connected(
+        &mut self,
+        stream: Stream,
+        address: SocketAddr,
+        kept: Option<Lease>,
+        client: &ClientSide<'_>,
+        turn: &mut Turn<'_>,
+    ) {
+        let common = &mut self.common;
+        let account = &mut common.account;
+        account.reused = kept.is_some();
+        account.upstream = Some(address);
+        if !account.reused {
+            account.times.connect = Some(turn.clock());
+        }
+        if common.terms.reach.settles() {
+            common.settle(address, turn);
+        }
+        let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
+        let mut half = Half::new(stream);
+        if common.allowance.counts_octets() {
+            half.limit();
+        }
+        let upstream = Upstream { half, address, lease };
+        common.wake_at = None;
+        if common.intent.method == Method::Connect {
+            self.stage = Stage::Tunnel(open_tunnel(upstream, common, client, turn));
+        } else {
+            common.deadline = Some(turn.now + turn.ctx.timeouts.response);
+            self.stage = Stage::Relay(Relay::new(upstream));
         }
     }
 
-    /// A reply of ours, which stands in `to_client`, is all there will be.
+    /// A reply of ours, which is staged, is all there will be.
     pub fn reply_only(&mut self, status: u16, failure: Option<Error>, turn: &mut Turn<'_>) {
-        if let Some(upstream) = &mut self.upstream {
-            turn.buffers.discard(&mut upstream.end.buffer);
-            self.tried = upstream.address;
+        if let Some(half) = self.stage.upstream_half() {
+            turn.buffers.discard(&mut half.buffer);
         }
-        self.upstream = None;
-        self.upstream_persists = false;
         self.stage = Stage::Reply;
-        let sent = self.response.sent();
-        self.response = Flow::empty();
-        self.response.add_sent(sent);
-        self.heads = sent + heads_octets(self.to_client.unread()) as u64;
-        self.status = status;
-        self.begun = true;
-        // No other reply takes its place.
-        self.staged_at = None;
-        self.failure = failure;
-        self.wake_at = None;
-        self.deadline = Some(turn.now + turn.ctx.timeouts.response);
+        let common = &mut self.common;
+        common.down.goes_on_with(Flow::empty());
+        let heads = heads_octets(common.down.staged.unread()) as u64;
+        common.account.heads = common.down.flow.sent() + heads;
+        common.account.status = status;
+        common.account.failure = failure;
+        common.wake_at = None;
+        common.deadline = Some(turn.now + turn.ctx.timeouts.response);
     }
 
     /// The exchange ends here, without a reply.
     pub fn abort(&mut self, failure: Error) {
-        self.failure = Some(failure);
-        self.aborted = true;
-        self.close = true;
-        if let Some(upstream) = &self.upstream
-            && self.is_tunnel()
+        self.common.account.failure = Some(failure);
+        self.common.account.is_aborted = true;
+        self.common.close = true;
+        if self.is_tunnel()
+            && let Some(half) = self.stage.upstream_half()
         {
-            upstream.end.stream.reset_on_close();
-        }
-    }
-
-    /// Content in this framing belongs to the request, and nobody will take it.
-    pub fn leave_content(&mut self, framing: Framing) {
-        self.request = Flow::framed(framing, Coding::Keep);
-    }
-
-    /// How many octets of content that nobody will take follow, if the head said.
-    pub fn content_left(&self) -> Option<u64> {
-        self.request.length_left()
-    }
-
-    /// Marks a request that never got this far as received.
-    pub fn received(&mut self, turn: &Turn<'_>) {
-        self.times.head = Some(turn.clock());
-    }
-
-    pub(super) fn find(&mut self, turn: &mut Turn<'_>) {
-        self.stage = match self.destination.ip {
-            Some(ip) => Stage::Dial(Box::new(Dial::new(Addresses::One(ip), self.destination.port))),
-            None => Stage::Lookup(None),
-        };
-        self.era = turn.ctx.pool.era();
-        self.reused = false;
-        self.wake_at = None;
-        self.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-    }
-
-    pub(super) fn connected(
-        &mut self,
-        stream: Stream,
-        address: Option<SocketAddr>,
-        kept: Option<Lease>,
-        turn: &mut Turn<'_>,
-    ) {
-        self.reused = kept.is_some();
-        if self.reach.settles()
-            && let Some(address) = address
-        {
-            self.settle(address, turn);
-        }
-        let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
-        let mut end = Half::new(stream);
-        self.limit_end(&mut end);
-        self.upstream = Some(Upstream { end, address, lease });
-        self.wake_at = None;
-        if !self.reused {
-            self.times.connect = Some(turn.clock());
-        }
-        if self.facts.method == Method::Connect {
-            self.stage = Stage::Tunnel;
-            self.status = 200;
-            self.begun = true;
-            self.response = Flow::until_close(Coding::Keep);
-            // No content length, no transfer coding: what follows belongs to the tunnel.
-            turn.buffers.lend(&mut self.to_client);
-            self.to_client.tail().extend_from_slice(b"HTTP/1.1 200 Connection established\r\n\r\n");
-            self.heads = self.to_client.len() as u64;
-            turn.counters.count(|c| c.tunnels_opened += 1);
-            self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
-        } else {
-            self.stage = Stage::Relay;
-            self.deadline = Some(turn.now + turn.ctx.timeouts.response);
+            half.stream.reset_on_close();
         }
     }
 
@@ -432,39 +294,45 @@ impl Exchange {
         turn: &mut Turn<'_>,
     ) -> Result<Progress, Error> {
         loop {
-            if self.deadline.is_some_and(|at| at <= turn.now) {
+            if self.common.deadline.is_some_and(|at| at <= turn.now) {
                 return Err(self.expired(client));
             }
-            self.notice_breaks(client)?;
+            self.notice_resets(client)?;
             self.follow_limits(client, turn);
             self.listen_to_client(client, turn)?;
+            let common = &mut self.common;
             match &mut self.stage {
-                Stage::Held => match self.is_let_go(client, turn) {
-                    Ok(true) => self.go(client, turn),
-                    Ok(false) => return Ok(Progress::Wait(None)),
-                    Err(e) => return self.ended_by(e, turn),
-                },
-                Stage::Lookup(_) => {
-                    if !self.look_up(client, turn)? {
-                        return Ok(Progress::Wait(None));
+                Stage::Gate => {
+                    let octets = common.intent.head_octets;
+                    match common.allowance.lets_go(octets, client.half, turn) {
+                        Ok(go) => {
+                            common.wait_on(turn);
+                            if !go {
+                                return Ok(Progress::Wait(None));
+                            }
+                            self.go(client, turn);
+                        }
+                        Err(e) => return self.ended_by(e, turn),
                     }
                 }
-                Stage::Dial(_) => {
-                    if !self.dial(client, turn)? {
-                        return Ok(Progress::Wait(None));
+                Stage::Connecting(connecting) => match connecting.step(common, client, turn)? {
+                    None => return Ok(Progress::Wait(None)),
+                    Some((stream, address)) => {
+                        self.connected(stream, address, None, client, turn);
                     }
-                }
-                Stage::Relay => match self.relay(client, turn) {
-                    Err(e) if self.may_resend(&e, turn) => self.resend(turn),
-                    Err(e) => return self.ended_by(e, turn),
-                    progress => return progress,
                 },
-                Stage::Tunnel => {
-                    return self.tunnel(client, turn).or_else(|e| self.ended_by(e, turn));
+                Stage::Relay(relay) => match relay.step(common, client, turn) {
+                    Ok(Relayed::Progress(progress)) => return Ok(progress),
+                    Ok(Relayed::Upgraded) => self.change_protocol(turn),
+                    Err(e) if relay.may_resend(&e, common, turn) => self.resend(turn),
+                    Err(e) => return self.ended_by(e, turn),
+                },
+                Stage::Tunnel(tunnel) => {
+                    let progress = tunnel.step(common, client, turn);
+                    return progress.or_else(|e| self.ended_by(e, turn));
                 }
                 Stage::Reply => {
-                    let sink = &mut client.end.stream;
-                    return match flush(&mut self.to_client, &mut self.response, sink) {
+                    return match common.down.flush(&mut client.half.stream) {
                         Ok(true) => Ok(Progress::Finished),
                         Ok(false) => Ok(Progress::Wait(None)),
                         Err(e) => Err(client_gone(e)),
@@ -474,6 +342,73 @@ impl Exchange {
         }
     }
 
+    /// The 101 is staged: what follows it, on both sides, is octets.
+    fn change_protocol(&mut self, turn: &mut Turn<'_>) {
+        // Counted as a tunnel before its stage is one: what was begun stays known.
+        upgrade::become_tunnel(&mut self.common, turn);
+        if let Stage::Relay(relay) = std::mem::take(&mut self.stage) {
+            self.stage = Stage::Tunnel(Tunnel::new(relay.upstream, None));
+        }
+    }
+
+    /// The pooled connection was dead: once more, on a fresh one.
+    fn resend(&mut self, turn: &mut Turn<'_>) {
+        turn.counters.count(|c| c.resends += 1);
+        if let Some(half) = self.stage.upstream_half() {
+            turn.buffers.discard(&mut half.buffer);
+        }
+        let common = &mut self.common;
+        let up = &mut common.up;
+        turn.buffers.discard(&mut up.staged);
+        turn.buffers.lend(&mut up.staged);
+        up.staged.tail().extend_from_slice(&common.resend);
+        up.reset();
+        common.resend.clear();
+        let Account { repairs, times, upstream, .. } = &mut common.account;
+        (*repairs, times.sent, *upstream) = (Default::default(), None, None);
+        // Never from the pool again: what is idle there to the same server may be as dead.
+        self.stage = Stage::Connecting(Connecting::new(common, turn));
+    }
+
+    /// Which wait was too long.
+    fn expired(&self, client: &ClientSide<'_>) -> Error {
+        match &self.stage {
+            // Waiting there has no end but its time.
+            Stage::Gate => lookup_expired(),
+            Stage::Connecting(connecting) => connecting.expired(),
+            Stage::Relay(relay) => relay.expired(&self.common, client.half),
+            Stage::Tunnel(tunnel) => tunnel.expired(),
+            Stage::Reply if !client.half.stream.is_writable() => client_is_stuck(),
+            Stage::Reply => response_expired(Phase::Transfer),
+        }
+    }
+
+    /// Notices a reset also where nothing is received from the peer now.
+    fn notice_resets(&mut self, client: &mut ClientSide<'_>) -> Result<(), Error> {
+        if let Some(e) = client.half.stream.broken() {
+            return Err(match self.is_tunnel() {
+                true => tunnel_reset(Side::Client, e),
+                false => client_gone(e),
+            });
+        }
+        match &mut self.stage {
+            Stage::Tunnel(tunnel) => tunnel.notice_reset(&mut self.common),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes by the limits that are in force now.
+    #[inline]
+    fn follow_limits(&mut self, client: &mut ClientSide<'_>, turn: &Turn<'_>) {
+        if matches!(self.stage, Stage::Reply) {
+            return;
+        }
+        let Common { allowance, terms, intent, .. } = &mut self.common;
+        let wanted = (terms.user.as_str(), &intent.destination);
+        let halves = (&mut *client.half, self.stage.upstream_half());
+        allowance.follow(client.asker, wanted, halves, turn);
+    }
+
     /// Notices a client that has gone while only the upstream is awaited. What else it says is the
     /// next request, or its end, which is a half-close and gets its answer.
     fn listen_to_client(
@@ -481,26 +416,103 @@ impl Exchange {
         client: &mut ClientSide<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Error> {
-        let flows = matches!(self.stage, Stage::Tunnel)
-            || (matches!(self.stage, Stage::Relay) && !self.request.is_taken());
-        while !flows && client.end.stream.is_readable() && !client.end.ended {
-            turn.buffers.lend(&mut client.end.buffer);
-            if client.end.buffer.room() == 0 {
+        let flows = match self.stage {
+            Stage::Tunnel(_) => true,
+            Stage::Relay(_) => !self.common.up.flow.is_taken(),
+            Stage::Gate | Stage::Connecting(_) | Stage::Reply => false,
+        };
+        let half = &mut *client.half;
+        while !flows && half.stream.is_readable() && !half.ended {
+            turn.buffers.lend(&mut half.buffer);
+            if half.buffer.room() == 0 {
                 break;
             }
-            if let Err(e) = client.end.receive() {
+            if let Err(e) = half.receive() {
                 return Err(client_gone(e));
             }
         }
         Ok(())
     }
 
+    /// Notes the limit that ended it, if one did.
+    #[cold]
+    fn ended_by<T>(&mut self, e: Error, turn: &Turn<'_>) -> Result<T, Error> {
+        if let Some(rule) = self.common.allowance.take_met(turn) {
+            self.common.account.ended_by(rule, turn);
+        }
+        Err(e)
+    }
+
+    /// The end: counters and log are told, and the connection goes back to the pool if it can. Answers
+    /// one that is its client's alone instead.
+    pub fn finish(
+        &mut self,
+        address: SocketAddr,
+        waker: &Arc<dyn Wake>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Box<Pinned>> {
+        let now = turn.clock();
+        let common = &self.common;
+        let Common { account, intent, .. } = common;
+        let repairs = account.repairs.union(common.down.flow.repairs());
+        if !repairs.is_empty() {
+            Account::tell_repairs(intent, repairs, turn);
+        }
+        let totals = common.totals();
+        if intent.front == Front::Forward {
+            turn.counters.count(|c| account.count(intent, totals, now, c));
+            if turn.ctx.access_log.is_some() {
+                account.tell(&common.terms.user, totals, (address, now), turn);
+            }
+        }
+        let pinned = match &self.stage {
+            Stage::Relay(relay) if relay.is_reusable(common) => {
+                match std::mem::take(&mut self.stage) {
+                    Stage::Relay(relay) => reuse::keep(relay.upstream, common, waker, turn),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        if self.common.intent.front == Front::Forward
+            && let Some(quota) = &turn.ctx.quota
+        {
+            quota.spend();
+        }
+        pinned
+    }
+
+    /// What it waits for, when it waits.
+    pub fn wait(&self) -> Wait {
+        match &self.stage {
+            _ if self.common.allowance.is_dry() => Wait::Tokens,
+            Stage::Gate => Wait::Tokens,
+            Stage::Connecting(connecting) => connecting.wait(),
+            Stage::Relay(relay) => relay.wait(&self.common),
+            Stage::Tunnel(_) => Wait::Tunnel,
+            Stage::Reply => Wait::Reply,
+        }
+    }
+
+    /// Whether edges are worth a turn.
+    pub(super) fn heeds(&self, edges: &Edges, client: &Half) -> bool {
+        let upstream = match &self.stage {
+            Stage::Relay(relay) => Some(&relay.upstream.half),
+            Stage::Tunnel(tunnel) => tunnel.upstream.as_ref().map(|upstream| &upstream.half),
+            _ => None,
+        };
+        self.common.allowance.heeds(edges, client, upstream)
+    }
+
     /// Notes an edge on one of the exchange's sockets.
     pub fn note(&mut self, tag: u32, edge: Edge) {
-        match (&mut self.stage, &mut self.upstream) {
-            (Stage::Dial(dial), _) => dial.note((tag - UPSTREAM) as usize, edge),
-            (_, Some(upstream)) => upstream.end.stream.note(edge),
-            _ => {}
+        match &mut self.stage {
+            Stage::Connecting(connecting) => connecting.note(tag, edge),
+            stage => {
+                if let Some(half) = stage.upstream_half() {
+                    half.stream.note(edge);
+                }
+            }
         }
     }
 
@@ -510,52 +522,51 @@ impl Exchange {
     ///
     /// When the kernel cannot watch another socket.
     pub fn watch(&mut self, client: &ClientSide<'_>, turn: &Turn<'_>) -> io::Result<()> {
-        let Some(upstream) = &mut self.upstream else { return Ok(()) };
-        let stream = &mut upstream.end.stream;
-        let write = !stream.is_writable();
-        stream.watch(&turn.ctx.poller, &client.owner(UPSTREAM), write)
+        let Some(half) = self.stage.upstream_half() else { return Ok(()) };
+        let write = !half.stream.is_writable();
+        half.stream.watch(&turn.ctx.poller, &client.owner(UPSTREAM), write)
     }
 
     /// Gives buffers that hold nothing back, since the session is about to wait.
     pub fn reclaim(&mut self, turn: &mut Turn<'_>) {
-        turn.buffers.reclaim(&mut self.to_upstream);
-        turn.buffers.reclaim(&mut self.to_client);
-        if let Some(upstream) = &mut self.upstream {
-            turn.buffers.settle(&mut upstream.end.buffer);
+        turn.buffers.reclaim(&mut self.common.up.staged);
+        turn.buffers.reclaim(&mut self.common.down.staged);
+        if let Some(half) = self.stage.upstream_half() {
+            turn.buffers.settle(&mut half.buffer);
         }
     }
 
     /// The upstream's connection, to be waited for on the worker.
-    pub fn upstream_end(&mut self) -> Option<&mut Half> {
-        self.upstream.as_mut().map(|upstream| &mut upstream.end)
+    pub fn upstream_half(&mut self) -> Option<&mut Half> {
+        self.stage.upstream_half()
     }
 
     /// Octets of the response were received outside a step.
     pub fn add_received(&mut self, octets: usize) {
-        self.response_octets += octets as u64;
+        if let Stage::Relay(relay) = &mut self.stage {
+            relay.answer.received(octets);
+        }
     }
 }
 
-/// Sends staged octets. Answers whether all have gone.
-pub(super) fn flush(out: &mut Buffer, flow: &mut Flow, sink: &mut Stream) -> io::Result<bool> {
-    while !out.is_empty() && sink.is_writable() {
-        let count = sink.send(out.unread())?;
-        out.consume(count);
-        flow.add_sent(count as u64);
-    }
-    Ok(out.is_empty())
-}
-
-pub(super) fn tunnel_reset(side: Side, e: io::Error) -> Error {
-    let reason = match e.kind() {
-        // Keepalive probes, or octets sent again and again, had no answer.
-        io::ErrorKind::TimedOut => "a peer of the tunnel has vanished",
-        _ => "a peer reset the tunnel",
-    };
-    Error::new(side, Phase::Transfer, Kind::ConnectionTerminated, reason).with_source(e)
-}
-
-pub(super) fn client_gone(e: io::Error) -> Error {
-    let reason = "the client closed the connection";
-    Error::new(Side::Client, Phase::Transfer, Kind::ClientGone, reason).with_source(e)
+/// A CONNECT is connected: what flows from now on are octets.
+fn open_tunnel(
+    upstream: Upstream,
+    common: &mut Common,
+    client: &ClientSide<'_>,
+    turn: &mut Turn<'_>,
+) -> Tunnel {
+    common.account.is_tunnel = true;
+    common.account.status = 200;
+    common.down.flow = Flow::until_close(Coding::Keep);
+    let staged = &mut common.down.staged;
+    turn.buffers.lend(staged);
+    staged.tail().extend_from_slice(client.asker.front.established());
+    common.account.heads = staged.len() as u64;
+    turn.counters.count(|c| c.tunnels_opened += 1);
+    common.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
+    let asker = client.asker;
+    let gate = common.terms.reads_hello;
+    let gate = gate.then(|| Box::new(HelloGate::new(asker.listener, asker.address.ip())));
+    Tunnel::new(upstream, gate)
 }

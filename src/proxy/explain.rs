@@ -11,11 +11,12 @@ use crate::policy::origin::RuleId;
 use crate::policy::response::TypeRule;
 use crate::policy::rules::{Request, Way};
 use crate::policy::trace::{Note, Outcome, Step};
+use crate::upstream::peer::Endpoint;
 use crate::wire::{self, RequestHead, Slots, Target};
 
-use super::access::described;
-use super::facts::Destination;
-use super::request::{aim, refused};
+use super::blame::refused;
+use super::intent::Asked;
+use super::request::aim;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +73,12 @@ pub fn explain(
     if matches!(head.target, Target::Origin(_) | Target::Asterisk) {
         return Ok(None);
     }
-    let mut destination = Destination::default();
+    let mut destination = Endpoint::default();
     let (way, _) = aim(&head, &mut destination)?;
     // Without users nobody is one, whatever a client says.
     let user = asking.user.filter(|_| rules.auth.is_some());
-    let request = described(&head, way, asking.client, &destination, user.unwrap_or_default());
+    let asked = Asked::by_http(&head, way, asking.client, &destination);
+    let request = asked.request(user.unwrap_or_default());
     let (mut notes, mut reach) = (Vec::<Note>::new(), Reach::default());
     let decision = loop {
         notes.clear();
@@ -98,12 +100,12 @@ pub fn explain(
         port: request.port,
     };
     let limits = limits.map(|limits| limits.describe(&who)).unwrap_or_default();
-    let (host, ip, port) = (request.host.to_owned(), destination.ip, destination.port);
+    let (host, ip, port) = (request.host.to_owned(), request.ip, request.port);
     Ok(Some(Explained {
         notes,
         decision,
         way,
-        authority: destination.authority,
+        authority: destination.authority().to_owned(),
         host,
         ip,
         port,

@@ -12,35 +12,13 @@ use std::time::{Duration, Instant};
 use crate::net::buffer::{Buffer, LARGE, ORDINARY};
 use crate::net::pipe::{PIPE_OCTETS, Pipe};
 use crate::net::stream::{Received, Stream};
-use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
-use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing, Irregular, Repairs, Tolerance};
+use crate::wire::chunked::write_chunk_head;
+use crate::wire::{ChunkError, Framing, Repairs, Tolerance};
 
+pub use super::content::Coding;
+use super::content::{CHUNK_FRAME, CRLF, Content, Faulty};
 use super::context::Turn;
-pub use super::half::Half;
-
-/// How the end of what flows is found.
-#[derive(Debug)]
-enum Body {
-    /// So many octets more.
-    Length(u64),
-    /// Chunked coding says. Boxed: flows are moved, and most have none.
-    Chunked(Box<Chunked>),
-    /// It ends with the connection; so many octets more may come.
-    UntilClose(u64),
-}
-
-/// What is done to the coding on the way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Coding {
-    /// Octet for octet.
-    Keep,
-    /// Content until close becomes chunked.
-    Chunk,
-    /// Chunked content becomes plain.
-    Dechunk,
-    /// Chunked content gets chunks of our own: those that came are not in the strict form.
-    Rechunk,
-}
+use super::half::Half;
 
 /// How octets are moved, by how many come at a time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,12 +34,9 @@ enum Pace {
 /// One direction.
 #[derive(Debug)]
 pub struct Flow {
-    body: Body,
-    coding: Coding,
+    content: Content,
     /// Octets at the front of the source's buffer that belong here and are still to be sent.
     cleared: usize,
-    /// Everything that belongs here was taken from the source.
-    taken: bool,
     /// How octets are moved.
     pace: Pace,
     /// Splices in a row that moved little.
@@ -109,15 +84,17 @@ pub enum Broken {
 /// Up to here content is copied behind a head, to go out in one plain send; beyond, the head and
 /// the content are gathered from where they are.
 const COPY: usize = 4096;
-/// What ends a chunk.
-const CRLF: &[u8] = b"\r\n";
 /// Splices that move less than an ordinary buffer holds cost more calls than copying: after so many
 /// in a row the octets are copied again.
 const SMALL_SPLICES: u8 = 8;
 /// A sink that stands still for this long has no use for a pipe's worth of octets at a time.
 const STALL: Duration = Duration::from_millis(50);
-/// The most a chunk's head and end add to it, and a trailer field whose name was held back.
-const CHUNK_FRAME: usize = 64;
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
 
 impl Flow {
     /// Content in this framing; chunks are judged as in a request.
@@ -127,45 +104,29 @@ impl Flow {
 
     /// Content in this framing, whose chunks are judged so.
     pub fn framed_as(framing: Framing, coding: Coding, tolerance: Tolerance) -> Self {
-        match framing {
-            Framing::Empty => Self::empty(),
-            Framing::Length(length) => Self::new(Body::Length(length.get()), coding),
-            Framing::Chunked => {
-                let chunked = Chunked::new(ChunkLimits::default(), tolerance);
-                Self::new(Body::Chunked(Box::new(chunked)), coding)
-            }
-        }
+        Self::new(Content::framed(framing, coding, tolerance))
     }
 
     /// Nothing but what is staged in `out`.
     pub fn empty() -> Self {
-        Self { taken: true, ..Self::new(Body::Length(0), Coding::Keep) }
+        Self::new(Content::empty())
     }
 
     /// Everything until the source ends.
     pub fn until_close(coding: Coding) -> Self {
-        Self::new(Body::UntilClose(u64::MAX), coding)
+        Self::new(Content::until_close(coding))
     }
 
     /// Breaks with more content than `most`, of which none has come yet. One with a length says
     /// beforehand how much it has.
     pub fn limit(&mut self, most: u64) {
-        match &mut self.body {
-            Body::Length(_) => {}
-            Body::Chunked(chunked) => {
-                let limits = ChunkLimits { max_data_octets: most, ..ChunkLimits::default() };
-                **chunked = chunked.with_limits(limits);
-            }
-            Body::UntilClose(left) => *left = most,
-        }
+        self.content.limit(most);
     }
 
-    fn new(body: Body, coding: Coding) -> Self {
+    fn new(content: Content) -> Self {
         Self {
-            body,
-            coding,
+            content,
             cleared: 0,
-            taken: false,
             pace: Pace::Message,
             small: 0,
             over: false,
@@ -188,29 +149,23 @@ impl Flow {
     /// Whether nothing of it is to come from the source any more. What is held of it may still be in
     /// the source's buffer: see [`is_clear`](Self::is_clear).
     pub fn is_taken(&self) -> bool {
-        self.taken
+        self.content.is_taken()
     }
 
     /// Whether everything was taken, and out of the source's buffer and the pipe: what stands there,
     /// and what comes next, is something else.
     pub fn is_clear(&self) -> bool {
-        self.taken && self.cleared == 0 && self.pipe.is_none()
+        self.is_taken() && self.cleared == 0 && self.pipe.is_none()
     }
 
     /// How many octets of a length that was given are still to be taken.
     pub fn length_left(&self) -> Option<u64> {
-        match self.body {
-            Body::Length(left) if !self.taken => Some(left),
-            _ => None,
-        }
+        self.content.length_left()
     }
 
     /// What was mended of the coding so far.
     pub fn repairs(&self) -> Repairs {
-        match &self.body {
-            Body::Chunked(chunked) => chunked.repairs(),
-            Body::Length(_) | Body::UntilClose(_) => Repairs::default(),
-        }
+        self.content.repairs()
     }
 
     /// Closes the pipe, if there still is one: nobody will send what is in it.
@@ -220,11 +175,7 @@ impl Flow {
 
     /// Whether the sink can tell the end only by the connection's.
     pub fn ends_by_closing(&self) -> bool {
-        match self.body {
-            Body::UntilClose(_) => self.coding == Coding::Keep,
-            Body::Chunked(_) => self.coding == Coding::Dechunk,
-            Body::Length(_) => false,
-        }
+        self.content.ends_by_closing()
     }
 
     /// Whether the sink was told that nothing more comes.
@@ -273,10 +224,11 @@ impl Flow {
                     continue;
                 }
             }
-            if self.taken {
+            if self.is_taken() {
                 return Ok(Step::Ended);
             }
-            if !source.buffer.is_empty() && (source.buffer.len() != held || !self.waits_for_line())
+            if !source.buffer.is_empty()
+                && (source.buffer.len() != held || !self.content.waits_for_line())
             {
                 // Held back because `out` was full; it is empty now.
                 continue;
@@ -328,12 +280,7 @@ impl Flow {
     fn can_splice(&self, source: &Half, out: &Buffer, sink: &Stream) -> bool {
         self.pace == Pace::Splice
             && self.pipe.is_none()
-            && !self.taken
-            && match self.body {
-                Body::Length(left) => self.coding == Coding::Keep && left >= ORDINARY as u64,
-                Body::UntilClose(left) => left >= ORDINARY as u64,
-                Body::Chunked(_) => false,
-            }
+            && self.content.spliceable().is_some()
             && source.buffer.is_empty()
             && source.allows(ORDINARY)
             && !source.ended
@@ -356,12 +303,8 @@ impl Flow {
             self.pace = Pace::Stream;
             return Ok(false);
         };
-        let most = match self.body {
-            Body::Length(left) | Body::UntilClose(left) => {
-                usize::try_from(left).unwrap_or(usize::MAX).min(PIPE_OCTETS)
-            }
-            Body::Chunked(_) => PIPE_OCTETS,
-        };
+        let most = self.content.spliceable().unwrap_or_default();
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(PIPE_OCTETS);
         let count = match source.splice_allowed(&mut pipe, most) {
             Ok(Received::Octets(count)) => count,
             Ok(Received::Nothing | Received::End) => {
@@ -381,11 +324,8 @@ impl Flow {
         source.charge(count);
         turn.moved += count;
         turn.counters.count(|c| c.octets_spliced += count as u64);
-        if let Body::Length(left) | Body::UntilClose(left) = &mut self.body {
-            *left = left.saturating_sub(count as u64);
-        }
-        self.taken = matches!(self.body, Body::Length(0));
-        if self.coding == Coding::Chunk {
+        self.content.spliced(count);
+        if self.content.makes_chunks() {
             turn.buffers.lend(out);
             write_chunk_head(out.tail(), count);
         }
@@ -419,7 +359,7 @@ impl Flow {
             turn.moved += count;
         }
         self.pipe.take().into_iter().for_each(|pipe| turn.ctx.pipes.put(pipe));
-        if self.coding == Coding::Chunk {
+        if self.content.makes_chunks() {
             turn.buffers.lend(out);
             out.tail().extend_from_slice(CRLF);
         }
@@ -431,11 +371,6 @@ impl Flow {
         Ok(true)
     }
 
-    /// Whether octets in hand may be the beginning of a line that is not passed on before it is whole.
-    fn waits_for_line(&self) -> bool {
-        self.coding == Coding::Keep && matches!(self.body, Body::Chunked(_))
-    }
-
     /// Takes what belongs here from what the source has in hand.
     fn take(
         &mut self,
@@ -443,44 +378,21 @@ impl Flow {
         out: &mut Buffer,
         turn: &mut Turn<'_>,
     ) -> Result<(), Broken> {
-        if self.taken {
+        if self.is_taken() {
             return Ok(());
         }
-        if self.coding != Coding::Keep {
+        if self.content.is_recoded() {
             return self.recode(source, out, turn);
         }
         let held = source.buffer.unread().get(self.cleared..).unwrap_or_default();
         if held.is_empty() {
             return Ok(());
         }
-        let count = match &mut self.body {
-            Body::Length(left) => {
-                let count = usize::try_from(*left).map_or(held.len(), |left| left.min(held.len()));
-                *left -= count as u64;
-                self.taken = *left == 0;
-                count
-            }
-            Body::Chunked(chunked) => match chunked.pass(held) {
-                Ok(count) => {
-                    self.taken = chunked.is_at_end();
-                    count
-                }
-                // What was passed on before goes out first.
-                Err(Irregular) if self.cleared > 0 => 0,
-                Err(Irregular) => {
-                    if chunked.owes_line_end() {
-                        turn.buffers.lend(out);
-                        out.tail().extend_from_slice(CRLF);
-                    }
-                    self.coding = Coding::Rechunk;
-                    return self.recode(source, out, turn);
-                }
-            },
-            Body::UntilClose(left) => {
-                *left = room_for(*left, held.len())?;
-                held.len()
-            }
-        };
+        let passed = self.content.pass(held, self.cleared > 0, || {
+            turn.buffers.lend(out);
+            out.tail().extend_from_slice(CRLF);
+        })?;
+        let Some(count) = passed else { return self.recode(source, out, turn) };
         self.cleared += count;
         source.charge(count);
         Ok(())
@@ -492,7 +404,7 @@ impl Flow {
         out: &mut Buffer,
         turn: &mut Turn<'_>,
     ) -> Result<(), Broken> {
-        while !self.taken && !source.buffer.is_empty() {
+        while !self.is_taken() && !source.buffer.is_empty() {
             turn.buffers.lend(out);
             let room = out.room().saturating_sub(CHUNK_FRAME);
             let held = source.buffer.unread();
@@ -500,25 +412,7 @@ impl Flow {
             if held.is_empty() {
                 return Ok(());
             }
-            let used = match &mut self.body {
-                Body::Chunked(chunked) => {
-                    let rechunk = self.coding == Coding::Rechunk;
-                    let tail = out.tail();
-                    let piece = chunked.advance(held, rechunk.then_some(&mut *tail))?;
-                    self.taken = chunked.is_at_end();
-                    let data = held.get(piece.data).unwrap_or_default();
-                    match rechunk && !data.is_empty() {
-                        true => write_chunk(tail, data),
-                        false => tail.extend_from_slice(data),
-                    }
-                    piece.used
-                }
-                Body::UntilClose(left) | Body::Length(left) => {
-                    *left = room_for(*left, held.len())?;
-                    write_chunk(out.tail(), held);
-                    held.len()
-                }
-            };
+            let used = self.content.recode(held, out.tail())?;
             source.buffer.consume(used);
             source.charge(used);
         }
@@ -527,13 +421,10 @@ impl Flow {
 
     /// The source has ended and nothing of it is left.
     fn end(&mut self, out: &mut Buffer, turn: &mut Turn<'_>) -> Result<(), Broken> {
-        if !matches!(self.body, Body::UntilClose(_)) {
-            return Err(Broken::SourceEnded);
-        }
-        self.taken = true;
-        if self.coding == Coding::Chunk {
+        let last = self.content.end()?;
+        if !last.is_empty() {
             turn.buffers.lend(out);
-            out.tail().extend_from_slice(LAST_CHUNK);
+            out.tail().extend_from_slice(last);
         }
         Ok(())
     }
@@ -570,23 +461,12 @@ impl Flow {
     }
 }
 
-/// Writes octets as one chunk.
-fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
-    write_chunk_head(out, data.len());
-    out.extend_from_slice(data);
-    out.extend_from_slice(CRLF);
-}
-
-/// What is left of a limit behind so many octets.
-fn room_for(left: u64, octets: usize) -> Result<u64, Broken> {
-    left.checked_sub(octets as u64).ok_or(Broken::TooMuch)
-}
-
-impl From<ChunkError> for Broken {
-    fn from(error: ChunkError) -> Self {
-        match error {
-            ChunkError::TooMuchData => Self::TooMuch,
-            other => Self::Framing(other),
+impl From<Faulty> for Broken {
+    fn from(fault: Faulty) -> Self {
+        match fault {
+            Faulty::Cut => Self::SourceEnded,
+            Faulty::Framing(e) => Self::Framing(e),
+            Faulty::TooMuch => Self::TooMuch,
         }
     }
 }

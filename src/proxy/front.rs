@@ -1,4 +1,15 @@
 //! What clients of a listener speak, and how they are answered.
+//!
+//! A front says what the first octets of a connection mean, how a connected tunnel is said, how a refusal is
+//! said, and what a request that names no server is for. What is asked leaves it in no protocol's words.
+
+use crate::error::Error;
+use crate::wire::{Method, RequestHead};
+
+use super::admin::{self, Overview};
+use super::greeting::{self, Foreign};
+use super::local_replies;
+use super::reply::{self, About, Connection, Reply};
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -8,4 +19,66 @@ pub enum Front {
     Forward,
     /// The admin listener: it tells how the proxy does.
     Admin,
+}
+
+impl Front {
+    /// What the first octets of a connection say, if that is not what is spoken here.
+    pub(super) fn greet(self, held: &[u8]) -> Option<Foreign> {
+        match self {
+            Self::Forward | Self::Admin => greeting::foreign(held),
+        }
+    }
+
+    /// What a client gets when its tunnel is connected. No content length, no transfer coding: what
+    /// follows belongs to the tunnel (RFC 9110 §9.3.6).
+    pub(super) fn established(self) -> &'static [u8] {
+        match self {
+            Self::Forward | Self::Admin => b"HTTP/1.1 200 Connection established\r\n\r\n",
+        }
+    }
+
+    /// Writes what a client gets whose request failed, or is refused.
+    pub(super) fn refuse(
+        self,
+        out: &mut Vec<u8>,
+        error: &Error,
+        about: &About<'_>,
+        connection: Connection,
+        head_only: bool,
+    ) {
+        match self {
+            Self::Forward | Self::Admin => {
+                reply::write_error(out, error, about, connection, head_only);
+            }
+        }
+    }
+
+    /// Gives `write` the answer to a request that names no server: it is for the listener itself.
+    pub(super) fn answer_itself(
+        self,
+        head: &RequestHead<'_, '_>,
+        path: Option<&str>,
+        (html, is_known): (bool, bool),
+        overview: &dyn Overview,
+        write: impl FnOnce(&Reply<'_>),
+    ) {
+        match (self, path) {
+            (Self::Admin, _) if !is_known => write(&admin::elsewhere().reply()),
+            (Self::Admin, _) => {
+                write(&admin::answer(head.method, &head.target, html, overview).reply());
+            }
+            (Self::Forward, Some(path)) => write(&local_replies::page(head.method, path, html)),
+            (Self::Forward, None) => write(&local_replies::options()),
+        }
+    }
+}
+
+/// A TRACE or OPTIONS that may go no further is answered here (RFC 9110 §7.6.2).
+pub(super) fn answer_last_hop(head: &RequestHead<'_, '_>, write: impl FnOnce(&Reply<'_>)) {
+    if head.method != Method::Trace {
+        return write(&local_replies::options());
+    }
+    let content = local_replies::trace(head);
+    let content = Some(("message/http", content.as_slice()));
+    write(&Reply { status: 200, content, fields: "" });
 }

@@ -24,13 +24,15 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::hosts::without_dot;
 use crate::net::stream::Received;
 use crate::policy::decide::{Decision, Rules, Verdict};
-use crate::policy::rules::{Request, Way};
 use crate::wire::client_hello::{Hello, HelloError, MAX_OCTETS, Reader, Reading};
 use crate::wire::hello_retry::{Answer, Next, Records, answer};
 
+use super::blame::tunnel_reset;
+use super::common::Common;
 use super::context::Turn;
-use super::exchange::{ClientSide, Exchange, Progress, flush, tunnel_reset};
-use super::flow::{Flow, Half, Step};
+use super::flow::{Flow, Step};
+use super::half::Half;
+use super::sides::Upstream;
 
 /// Octets of early data that go on before the server has answered; more of it waits for the answer.
 const EARLY: usize = 64 * 1024;
@@ -97,9 +99,7 @@ impl HelloGate {
     pub(super) fn new(listener: u16, client: IpAddr) -> Self {
         Self { listener, client, reader: Reader::default(), until: None, behind: None }
     }
-}
 
-impl HelloGate {
     /// Looks for the next hello behind the first. Answers `None` if one begins where the client's buffer
     /// does; `until` is when it has to be whole.
     ///
@@ -150,81 +150,114 @@ impl Behind {
     }
 }
 
-impl Exchange {
-    /// Looks at both directions of a tunnel whose hellos are judged. Answers what became of the client's,
-    /// if it still has to wait, and whether the server's has to wait as well.
-    ///
-    /// # Errors
-    ///
-    /// It may not go on, or a peer is gone.
-    pub(super) fn hold_both(
-        &mut self,
-        client: &mut ClientSide<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<(Option<Step>, bool), Error> {
-        if self.hold.is_none() || self.upload_broken {
-            return Ok((None, false));
+/// What became of what a client sends while it is judged.
+enum Gated {
+    /// It still has to wait.
+    Waits(Step),
+    /// Everything may go on.
+    Over,
+    /// It may not, with the alert that says so.
+    Refused(Alert, Error),
+}
+
+/// Looks at both directions of a tunnel whose hellos are judged. Answers what became of the client's,
+/// if it still has to wait, and whether the server's has to wait as well.
+///
+/// # Errors
+///
+/// It may not go on, and the upstream is parted with; or a peer is gone.
+pub(super) fn judge_both(
+    gate: &mut Option<Box<HelloGate>>,
+    upstream: &mut Option<Upstream>,
+    common: &mut Common,
+    client: &mut Half,
+    turn: &mut Turn<'_>,
+) -> Result<(Option<Step>, bool), Error> {
+    let (Some(open), Some(to)) = (gate.as_deref_mut(), upstream.as_mut()) else {
+        return Ok((None, false));
+    };
+    if common.up.is_broken {
+        return Ok((None, false));
+    }
+    let partly_heard = open.hear(&mut to.half, turn)?;
+    match open.hold_back(to, common, client, turn)? {
+        Gated::Waits(step) => {
+            // What the server says to a hello that has just gone on is looked at in the next turn.
+            let unheard = step == Step::Spent && open.expects_answer();
+            Ok((Some(step), partly_heard || unheard))
         }
-        let partly_heard = self.hear(turn)?;
-        let held = self.hold_back(client, turn)?;
-        // What the server says to a hello that has just gone on is looked at in the next turn.
-        let expects_answer = |hold: &HelloGate| {
-            hold.behind.as_ref().is_some_and(|behind| behind.answer == Answer::Incomplete)
-        };
-        let unheard = held == Some(Step::Spent) && self.hold.as_deref().is_some_and(expects_answer);
-        Ok((held, partly_heard || unheard))
+        Gated::Over => {
+            *gate = None;
+            Ok((None, partly_heard))
+        }
+        Gated::Refused(alert, error) => {
+            *gate = None;
+            part_with(upstream.take(), alert, common, turn);
+            Err(error)
+        }
+    }
+}
+
+impl HelloGate {
+    /// Until when a ClientHello that has begun has to be whole.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
     }
 
-    /// Receives what the client sends first and looks at it. Answers how that went while octets have to
-    /// wait, and `None` when all may go on.
+    fn expects_answer(&self) -> bool {
+        self.behind.as_ref().is_some_and(|behind| behind.answer == Answer::Incomplete)
+    }
+
+    /// Receives what the client sends first and looks at it.
     ///
     /// # Errors
     ///
-    /// It may not go on, or the client is gone.
+    /// The client is gone.
     fn hold_back(
         &mut self,
-        client: &mut ClientSide<'_>,
+        upstream: &mut Upstream,
+        common: &mut Common,
+        client: &mut Half,
         turn: &mut Turn<'_>,
-    ) -> Result<Option<Step>, Error> {
-        let was_first = self.hold.as_ref().is_some_and(|hold| hold.behind.is_none());
+    ) -> Result<Gated, Error> {
+        let was_first = self.behind.is_none();
         let mut received = false;
         loop {
-            if !self.send_cleared(client, turn) {
-                return Ok(Some(Step::Blocked));
+            if !self.send_cleared(upstream, common, client, turn) {
+                return Ok(Gated::Waits(Step::Blocked));
             }
-            match self.look(client, turn) {
+            if common.up.is_broken {
+                common.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
+                return Ok(Gated::Over);
+            }
+            match self.look(upstream, common, client, turn) {
                 Held::Incomplete => {}
-                Held::Full => return Ok(Some(Step::Blocked)),
+                Held::Full => return Ok(Gated::Waits(Step::Blocked)),
                 Held::Clear if was_first => {
-                    self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
-                    self.send_cleared(client, turn);
+                    common.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
+                    self.send_cleared(upstream, common, client, turn);
                     // The server is not to answer before somebody listens.
-                    return Ok(Some(Step::Spent));
+                    return Ok(Gated::Waits(Step::Spent));
                 }
                 Held::Clear => continue,
                 Held::Over => {
-                    self.hold = None;
-                    self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
-                    return Ok(None);
+                    common.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
+                    return Ok(Gated::Over);
                 }
-                Held::Refused(alert, error) => {
-                    self.part_with(alert, turn);
-                    return Err(error);
-                }
+                Held::Refused(alert, error) => return Ok(Gated::Refused(alert, error)),
             }
-            if !client.end.stream.is_readable() {
-                return Ok(Some(Step::Blocked));
+            if !client.stream.is_readable() {
+                return Ok(Gated::Waits(Step::Blocked));
             }
             if received && turn.is_spent() {
-                return Ok(Some(Step::Spent));
+                return Ok(Gated::Waits(Step::Spent));
             }
-            let buffer = &mut client.end.buffer;
-            turn.buffers.lend(buffer);
-            if buffer.room() == 0 {
+            turn.buffers.lend(&mut client.buffer);
+            if client.buffer.room() == 0 {
                 // With so many there is an answer.
-                buffer.grow(MAX_OCTETS);
+                client.buffer.grow(MAX_OCTETS);
             }
-            match client.end.receive() {
+            match client.receive() {
                 Ok(Received::Octets(count)) => turn.moved += count,
                 Ok(Received::Nothing | Received::End) => {}
                 Err(e) => return Err(tunnel_reset(Side::Client, e)),
@@ -233,32 +266,36 @@ impl Exchange {
         }
     }
 
-    /// Sends what may go on. Answers whether all of it has gone.
-    fn send_cleared(&mut self, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) -> bool {
-        let behind = self.hold.as_mut().and_then(|hold| hold.behind.as_mut());
-        let (Some(behind), Some(upstream)) = (behind, &mut self.upstream) else { return true };
+    /// Sends what may go on. Answers whether all of it has gone, or nothing can be sent any more.
+    fn send_cleared(
+        &mut self,
+        upstream: &mut Upstream,
+        common: &mut Common,
+        client: &mut Half,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let Some(behind) = &mut self.behind else { return true };
+        let up = &mut common.up;
         loop {
-            let sink = &mut upstream.end.stream;
-            match flush(&mut self.to_upstream, &mut self.request, sink) {
+            match up.flush(&mut upstream.half.stream) {
                 Ok(true) if behind.clear == 0 => {
-                    turn.buffers.reclaim(&mut self.to_upstream);
+                    turn.buffers.reclaim(&mut up.staged);
                     return true;
                 }
                 Ok(true) => {}
                 Ok(false) => return false,
                 Err(_) => {
                     // What the upstream said before it broke is still to be passed on.
-                    self.upload_broken = true;
-                    self.hold = None;
+                    up.is_broken = true;
                     return true;
                 }
             }
-            turn.buffers.lend(&mut self.to_upstream);
-            let count = behind.clear.min(self.to_upstream.room());
-            let octets = client.end.buffer.unread().get(..count).unwrap_or_default();
-            self.to_upstream.tail().extend_from_slice(octets);
-            client.end.buffer.consume(count);
-            client.end.charge(count);
+            turn.buffers.lend(&mut up.staged);
+            let count = behind.clear.min(up.staged.room());
+            let octets = client.buffer.unread().get(..count).unwrap_or_default();
+            up.staged.tail().extend_from_slice(octets);
+            client.buffer.consume(count);
+            client.charge(count);
             behind.clear -= count;
         }
     }
@@ -269,17 +306,16 @@ impl Exchange {
     /// # Errors
     ///
     /// The upstream is gone.
-    fn hear(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        let behind = self.hold.as_mut().and_then(|hold| hold.behind.as_mut());
-        let (Some(behind), Some(upstream)) = (behind, &mut self.upstream) else { return Ok(false) };
+    fn hear(&mut self, upstream: &mut Half, turn: &mut Turn<'_>) -> Result<bool, Error> {
+        let Some(behind) = &mut self.behind else { return Ok(false) };
         while behind.answer == Answer::Incomplete {
-            let Half { buffer, stream, ended, .. } = &mut upstream.end;
+            let Half { buffer, stream, ended, .. } = &mut *upstream;
             behind.answer = match answer(buffer.unread()) {
                 Answer::Incomplete if *ended => Answer::Settled,
                 Answer::Incomplete if !stream.is_readable() => return Ok(!buffer.is_empty()),
                 Answer::Incomplete => {
                     turn.buffers.lend(buffer);
-                    match upstream.end.receive() {
+                    match upstream.receive() {
                         Ok(Received::Octets(count)) => turn.moved += count,
                         Ok(Received::Nothing | Received::End) => {}
                         Err(e) => return Err(tunnel_reset(Side::Upstream, e)),
@@ -293,39 +329,33 @@ impl Exchange {
         Ok(false)
     }
 
-    /// Until when the present wait may last, no later than the ClientHello has to be whole.
-    pub(super) fn keep_hello_in_time(&mut self) {
-        let until = self.hold.as_ref().and_then(|hold| hold.until);
-        self.deadline = self.deadline.map(|at| until.map_or(at, |until| until.min(at)));
-    }
-
-    /// Whether a ClientHello has begun and is not whole.
-    pub(super) fn expects_hello(&self) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.until.is_some())
-    }
-
     /// What the octets that have come turned out to be.
-    fn look(&mut self, client: &ClientSide<'_>, turn: &Turn<'_>) -> Held {
-        let Some(hold) = &mut self.hold else { return Held::Over };
-        let rules = turn.policy.of(hold.listener).filter(|rules| rules.read_hellos());
+    fn look(
+        &mut self,
+        upstream: &Upstream,
+        common: &mut Common,
+        client: &Half,
+        turn: &Turn<'_>,
+    ) -> Held {
+        let rules = turn.policy.of(self.listener).filter(|rules| rules.read_hellos());
         let Some(rules) = rules else { return Held::Over };
         let until = turn.now + turn.ctx.timeouts.head;
-        let is_second = hold.behind.is_some();
+        let is_second = self.behind.is_some();
         let unreadable = |reason| (rules.decide_unreadable(reason), Alert::DecodeError);
-        match hold.find_hello(client.end, until) {
+        match self.find_hello(client, until) {
             Ok(None) => {}
             Ok(Some(held)) => return held,
             Err(reason) => {
                 let (decision, alert) = unreadable(reason);
-                return self.judged(decision, alert, turn).unwrap_or(Held::Over);
+                return judged(decision, alert, common, turn).unwrap_or(Held::Over);
             }
         }
-        let (decision, alert) = match hold.reader.read(client.end.buffer.unread()) {
-            Reading::Incomplete if client.end.ended => {
+        let (decision, alert) = match self.reader.read(client.buffer.unread()) {
+            Reading::Incomplete if client.ended => {
                 unreadable("the client ended the tunnel in the middle of its ClientHello")
             }
             Reading::Incomplete => {
-                hold.until.get_or_insert(until);
+                self.until.get_or_insert(until);
                 return Held::Incomplete;
             }
             Reading::NotTls | Reading::Malformed(HelloError::NotFirst) if is_second => {
@@ -336,62 +366,57 @@ impl Exchange {
             Reading::Hello(hello) => {
                 let (name, octets) = (named(&hello), hello.octets);
                 turn.counters.count(|c| c.hellos_judged += 1);
-                let decision = self.decide_hello(name.as_deref(), rules, turn);
-                return match self.judged(decision, Alert::UnrecognizedName, turn) {
+                let decision = self.decide(name.as_deref(), upstream, common, rules, turn);
+                return match judged(decision, Alert::UnrecognizedName, common, turn) {
                     Some(refused) => refused,
-                    None => self.go_on_behind(name, octets),
+                    None => self.go_on_behind(name, octets, upstream, common),
                 };
             }
         };
         // Where nothing is enforced, what cannot be read goes on, and is not looked at any further.
-        self.judged(decision, alert, turn).unwrap_or(Held::Over)
+        judged(decision, alert, common, turn).unwrap_or(Held::Over)
     }
 
     /// What is said of a hello that names this.
-    fn decide_hello(
-        &mut self,
+    fn decide(
+        &self,
         name: Option<&str>,
+        upstream: &Upstream,
+        common: &mut Common,
         rules: &Arc<Rules>,
         turn: &Turn<'_>,
     ) -> Decision {
-        let Some(hold) = &self.hold else { return rules.decide_unreadable(NO_SECOND) };
-        if let Some(behind) = &hold.behind {
+        if let Some(behind) = &self.behind {
             let decision = rules.decide_again(behind.name.as_deref(), name);
             if let (Verdict::Deny(_), Some(name)) = (decision.verdict, name) {
-                self.noted.note_sni(name.to_owned());
+                common.account.note.note_sni(name.to_owned());
             }
             return decision;
         }
-        let authority = &self.destination;
-        let connect = Request {
-            client: hold.client,
-            user: Some(&*self.user).filter(|user| !user.is_empty()),
-            method: "CONNECT",
-            way: Way::Connect,
-            host: without_dot(authority.host().trim_matches(['[', ']'])),
-            ip: authority.ip,
-            port: authority.port,
-            target: &authority.authority,
-        };
-        let address = self.upstream.as_ref().and_then(|upstream| upstream.address);
-        let decision = rules.decide_hello(&connect, name, address);
+        let connect = common.intent.as_connect(self.client, &common.terms.user);
+        let decision = rules.decide_hello(&connect, name, Some(upstream.address));
         if let Some(name) = name.filter(|name| *name != connect.host) {
             if decision.verdict == Verdict::Allow {
-                self.learn(name, name.parse().ok(), turn);
+                common.learn(name, name.parse().ok(), turn);
             }
-            self.noted.note_sni(name.to_owned());
+            common.account.note.note_sni(name.to_owned());
         }
         decision
     }
 
     /// A hello of so many octets may go on. What is behind it?
-    fn go_on_behind(&mut self, name: Option<String>, octets: usize) -> Held {
-        let heard = self.response.sent() + self.to_client.len() as u64 > self.heads
-            || self.upstream.as_ref().is_some_and(|upstream| !upstream.end.buffer.is_empty());
-        let Some(hold) = &mut self.hold else { return Held::Over };
-        hold.reader = Reader::default();
-        hold.until = None;
-        match &mut hold.behind {
+    fn go_on_behind(
+        &mut self,
+        name: Option<String>,
+        octets: usize,
+        upstream: &Upstream,
+        common: &Common,
+    ) -> Held {
+        let heard = common.down.sent_and_staged() > common.account.heads
+            || !upstream.half.buffer.is_empty();
+        self.reader = Reader::default();
+        self.until = None;
+        match &mut self.behind {
             // There is only one (RFC 8446 §4.1.4).
             Some(Behind { answer: Answer::Retry, .. }) => return Held::Over,
             Some(behind) => {
@@ -412,59 +437,34 @@ impl Exchange {
         }
         Held::Clear
     }
+}
 
-    /// What becomes of a tunnel of whose ClientHello this was decided, if it does not go on.
-    fn judged(&mut self, decision: Decision, alert: Alert, turn: &Turn<'_>) -> Option<Held> {
-        // What lets the name through has let the CONNECT through.
-        if decision.would_deny.is_some() || decision.verdict != Verdict::Allow {
-            self.note_decision(decision, turn);
-        }
-        let Verdict::Deny(reason) = decision.verdict else { return None };
-        let (side, kind) = match alert {
-            Alert::DecodeError => (Side::Client, Kind::HttpRequestError),
-            Alert::UnrecognizedName => (Side::Proxy, Kind::HttpRequestDenied),
-        };
-        Some(Held::Refused(alert, Error::new(side, Phase::Transfer, kind, reason)))
+/// What becomes of a tunnel of whose ClientHello this was decided, if it does not go on.
+fn judged(decision: Decision, alert: Alert, common: &mut Common, turn: &Turn<'_>) -> Option<Held> {
+    // What lets the name through has let the CONNECT through.
+    if decision.would_deny.is_some() || decision.verdict != Verdict::Allow {
+        common.account.decided(decision, turn);
     }
+    let Verdict::Deny(reason) = decision.verdict else { return None };
+    let (side, kind) = match alert {
+        Alert::DecodeError => (Side::Client, Kind::HttpRequestError),
+        Alert::UnrecognizedName => (Side::Proxy, Kind::HttpRequestDenied),
+    };
+    Some(Held::Refused(alert, Error::new(side, Phase::Transfer, kind, reason)))
+}
 
-    /// The tunnel is over for its upstream, which has got nothing of the hello; its client is told why.
-    fn part_with(&mut self, alert: Alert, turn: &mut Turn<'_>) {
-        self.hold = None;
-        turn.counters.count(|c| c.tunnels_refused += 1);
-        if let Some(mut upstream) = self.upstream.take() {
-            self.tried = upstream.address;
-            turn.buffers.discard(&mut upstream.end.buffer);
-        }
-        let sent = self.response.sent();
-        self.response = Flow::empty();
-        self.response.add_sent(sent);
-        turn.buffers.lend(&mut self.to_client);
-        // A fatal one, in a record that every version understands.
-        let alert = [0x15, 3, 3, 0, 2, 2, alert as u8];
-        self.to_client.tail().extend_from_slice(&alert);
+/// The tunnel is over for its upstream, which has got nothing of the hello; its client is told why.
+fn part_with(upstream: Option<Upstream>, alert: Alert, common: &mut Common, turn: &mut Turn<'_>) {
+    turn.counters.count(|c| c.tunnels_refused += 1);
+    if let Some(mut upstream) = upstream {
+        turn.buffers.discard(&mut upstream.half.buffer);
     }
-
-    /// Whether a tunnel has no upstream any more, and only its client is to be told so.
-    pub fn has_parted(&self) -> bool {
-        self.is_tunnel() && self.upstream.is_none() && !self.is_aborted()
-    }
-
-    /// Keeps why; what is left is to tell the client.
-    pub fn note_parting(&mut self, error: Error, turn: &Turn<'_>) {
-        self.failure = Some(error);
-        self.close = true;
-        self.wake_at = None;
-        self.deadline = Some(turn.now + turn.ctx.timeouts.head);
-    }
-
-    /// Tells the client.
-    pub(super) fn part(&mut self, client: &mut ClientSide<'_>) -> Progress {
-        match flush(&mut self.to_client, &mut self.response, &mut client.end.stream) {
-            Ok(false) => Progress::Wait(None),
-            // One that is gone needs not be told.
-            Ok(true) | Err(_) => Progress::Finished,
-        }
-    }
+    let down = &mut common.down;
+    down.goes_on_with(Flow::empty());
+    turn.buffers.lend(&mut down.staged);
+    // A fatal one, in a record that every version understands.
+    let alert = [0x15, 3, 3, 0, 2, 2, alert as u8];
+    down.staged.tail().extend_from_slice(&alert);
 }
 
 /// The name, as rules have it.

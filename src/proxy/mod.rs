@@ -5,22 +5,25 @@
 //! [`flow`] (the engine that moves octets), [`reply`] and [`local_replies`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
 
 mod access;
+mod account;
 pub mod admin;
+mod answer;
 pub mod asker;
 pub mod auth;
 mod blame;
+mod common;
 mod connect;
+mod content;
 pub mod context;
 pub mod exchange;
 pub mod explain;
-pub mod facts;
 mod fair_queue;
-mod finish;
 pub mod flow;
-mod foreign;
 pub mod front;
+mod greeting;
 pub mod half;
 mod hello_gate;
+mod intent;
 mod limits;
 pub mod local_replies;
 pub mod log_note;
@@ -33,6 +36,7 @@ pub mod request;
 mod reuse;
 pub mod seat;
 pub mod session;
+pub mod sides;
 mod tunnel;
 mod upgrade;
 pub mod verify;

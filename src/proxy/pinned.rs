@@ -8,13 +8,11 @@
 //! turns out to be dead goes out once more, if it may be repeated, on a fresh connection and on no kept one:
 //! nobody is logged in there, which the server says, as it would to a client that came by itself.
 
+use std::io;
 use std::sync::Arc;
 
-use crate::net::poll::{Edge, Owner, Poller, Wake};
+use crate::net::poll::{Edge, Owner, Poller};
 use crate::upstream::pool::Kept;
-
-use super::context::Turn;
-use super::exchange::{ClientSide, Exchange, UPSTREAM};
 
 /// The connection, between two requests of its client.
 #[derive(Debug)]
@@ -36,47 +34,27 @@ impl Pinned {
         self.kept.stream.is_readable() && self.kept.stream.is_stale()
     }
 
+    /// The connection, if it leads there and was made by this user, and the server keeps it.
+    pub(super) fn into_kept(self, authority: &str, user: &str, era: u32) -> Option<Kept> {
+        let fits = *self.authority == *authority
+            && *self.user == *user
+            && self.kept.stream.era() == era
+            // Asked whatever the request: a login is worth a look.
+            && !self.kept.stream.is_stale();
+        fits.then_some(self.kept)
+    }
+
     /// Notes an edge on its socket.
     pub(super) fn note(&mut self, edge: Edge) {
         self.kept.stream.note(edge);
     }
 
-    /// Sees to it that its end reaches the session.
+    /// Sees to it that its end reaches the session, its `owner`.
     ///
     /// # Errors
     ///
     /// When the kernel cannot watch another socket.
-    pub(super) fn watch(
-        &mut self,
-        poller: &Arc<Poller>,
-        waker: &Arc<dyn Wake>,
-    ) -> std::io::Result<()> {
-        let owner = Owner { who: Arc::clone(waker), tag: UPSTREAM };
-        self.kept.stream.watch(poller, &owner, false)
-    }
-}
-
-impl Exchange {
-    /// Goes out on the connection that the client has logged in on, if it leads there. Else that one
-    /// is closed.
-    #[cold]
-    pub(super) fn take_pinned(&mut self, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) -> bool {
-        let Some(pinned) = client.pinned.take() else { return false };
-        let Pinned { kept, authority, user } = *pinned;
-        let fits = *authority == *self.destination.authority
-            && *user == *self.user
-            && kept.stream.era() == turn.ctx.pool.era()
-            && kept.address.is_some_and(|address| self.may_use(address))
-            // Asked whatever the request: a login is worth a look.
-            && !kept.stream.is_stale();
-        if fits {
-            self.bound = true;
-            if self.facts.repeatable {
-                self.resend.extend_from_slice(self.to_upstream.unread());
-            }
-            turn.counters.count(|c| c.upstream_reuses += 1);
-            self.connected(kept.stream, kept.address, Some(kept.lease), turn);
-        }
-        fits
+    pub(super) fn watch(&mut self, poller: &Arc<Poller>, owner: &Owner) -> io::Result<()> {
+        self.kept.stream.watch(poller, owner, false)
     }
 }

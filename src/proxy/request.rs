@@ -1,6 +1,5 @@
-//! A request head becomes an exchange: decided, routed, and written as it goes out.
+//! A request head becomes an exchange: checked, routed, and written as it goes out.
 
-use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -9,26 +8,28 @@ use memchr::memmem::Finder;
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::Wake;
 use crate::policy::rules::Way;
+use crate::upstream::peer::Endpoint;
 use crate::wire::{
-    Authority, Forwarded, Framing, HeadError, Method, Outgoing, Protocols, RequestHead, Scheme,
-    Slots, Target, Version,
+    Authority, Forwarded, Framing, Method, Outgoing, Protocols, RequestHead, Scheme, Slots, Target,
+    Version,
 };
 
+use super::access::{self, Ruling};
 use super::asker::Asker;
 use super::auth::{Caller, Proof};
-use super::connect::looped;
-use super::exchange::Exchange;
-use super::facts::{Destination, Facts};
-use super::front::Front;
+use super::blame::{denied, looped, refused};
+use super::common::Common;
+use super::context::Turn;
+use super::front::{Front, answer_last_hop};
+use super::intent::Asked;
 use super::reply::{Connection, Reply};
-use super::{Turn, access, admin, local_replies};
 
 /// What a valid head asks for.
 #[derive(Debug)]
-pub enum Wanted {
+pub(super) enum Wanted {
     /// To be forwarded, with content in this framing, or a tunnel; the exchange is prepared.
     Forward(Framing),
-    /// A reply of ours, which stands in the exchange's `to_client`, with this status.
+    /// A reply of ours, which is staged, with this status.
     Own(u16),
     /// To be looked at again when the session is woken, or then.
     Later(Instant),
@@ -36,22 +37,23 @@ pub enum Wanted {
 
 static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
 
-/// Reads the head that is `octets` and prepares `exchange` for it. `waker` is told when
+/// Reads the head that is `octets` and prepares an exchange for it. `waker` is told when
 /// one that is to be looked at [`Later`](Wanted::Later) can be decided, and `proof` has what it waits for.
 ///
 /// # Errors
 ///
 /// The request is refused: reply, and close unless it was understood.
-pub fn prepare(
+pub(super) fn prepare(
     octets: &[u8],
     asker: Asker,
     waker: &Arc<dyn Wake>,
     proof: &mut Proof,
-    exchange: &mut Exchange,
+    common: &mut Common,
     turn: &mut Turn<'_>,
 ) -> Result<Wanted, Error> {
-    exchange.head_octets = octets.len() as u64;
-    exchange.facts.html = HTML.find(octets).is_some();
+    let intent = &mut common.intent;
+    intent.head_octets = octets.len() as u64;
+    intent.html = HTML.find(octets).is_some();
     let (limits, mut respelt) = (&turn.ctx.limits, Vec::new());
     let mut slots = Slots::new();
     let head = match RequestHead::read(octets, &mut slots, limits) {
@@ -59,95 +61,115 @@ pub fn prepare(
         read => read,
     };
     let head = head.map_err(refused)?;
-    exchange.facts = Facts {
-        method: head.method,
-        version: head.version,
-        persistent: head.persistent(),
-        repeatable: head.method.is_idempotent() && head.framing == Framing::Empty,
-        expects: head.expect_continue,
-        html: exchange.facts.html,
-    };
+    intent.method = head.method;
+    intent.version = head.version;
+    intent.persistent = head.persistent();
+    intent.repeatable = head.method.is_idempotent() && head.framing == Framing::Empty;
+    intent.expects = head.expect_continue;
     if let Some(log) = &turn.ctx.access_log {
-        exchange.noted.note(&head, log.shows_fields());
+        common.account.note.note(&head, log.shows_fields());
     }
     if asker.front == Front::Admin {
         if !asker.scope.serves(asker.address.ip()) {
             return Err(denied("this proxy serves private networks only"));
         }
-        let html = exchange.facts.html;
-        let answer = match asker.names_us
-            && head.target.authority().is_none()
-            && !turn.ctx.admin_names.have(head.host)
-        {
-            true => admin::elsewhere(),
-            false => admin::answer(head.method, &head.target, html, turn.overview),
-        };
-        return Ok(reply(&answer.reply(), &head, exchange, turn));
+        return Ok(answer_itself(&head, None, asker, common, turn));
     }
     let mut caller = Caller { asker, waker, proof };
     match head.target {
         Target::Origin(path) => {
-            access::come_in(&head, asker, exchange, turn)?;
-            Ok(reply(
-                &local_replies::page(head.method, path, exchange.facts.html),
-                &head,
-                exchange,
-                turn,
-            ))
+            come_in(&head, asker, common, turn)?;
+            Ok(answer_itself(&head, Some(path), asker, common, turn))
         }
         Target::Asterisk => {
-            access::come_in(&head, asker, exchange, turn)?;
-            Ok(reply(&local_replies::options(), &head, exchange, turn))
+            come_in(&head, asker, common, turn)?;
+            Ok(answer_itself(&head, None, asker, common, turn))
         }
         Target::Authority(_) => {
             check_loop(&head, turn)?;
-            aim(&head, &mut exchange.destination)?;
-            match access::pass(&head, Way::Connect, &mut caller, exchange, turn)? {
+            aim(&head, &mut common.intent.destination)?;
+            match pass(&head, Way::Connect, &mut caller, common, turn)? {
                 Some(until) => Ok(Wanted::Later(until)),
                 None => Ok(Wanted::Forward(Framing::Empty)),
             }
         }
         Target::Absolute { authority, .. } => {
-            let (way, offer) = aim(&head, &mut exchange.destination)?;
+            let (way, offer) = aim(&head, &mut common.intent.destination)?;
             check_loop(&head, turn)?;
-            exchange.offer = offer;
-            exchange.bound = head.logs_connection_in();
-            if let Some(until) = access::pass(&head, way, &mut caller, exchange, turn)? {
+            common.intent.offer = offer;
+            common.intent.logs_in = head.logs_connection_in();
+            if let Some(until) = pass(&head, way, &mut caller, common, turn)? {
                 return Ok(Wanted::Later(until));
             }
             if head.max_forwards == Some(0) {
-                return Ok(last_hop(&head, exchange, turn));
+                let mut status = 0;
+                answer_last_hop(&head, |answer| status = stage(answer, &head, common, turn));
+                return Ok(Wanted::Own(status));
             }
-            turn.buffers.lend(&mut exchange.to_upstream);
-            head.write_upstream(
-                exchange.to_upstream.tail(),
-                &Outgoing {
-                    target: head.target.origin_form(head.method),
-                    host: authority.text,
-                    via: turn.ctx.via.as_deref(),
-                    forwarded: turn.ctx.forwarded_for.then(|| Forwarded {
-                        client: asker.address.ip(),
-                        by: turn.ctx.via.as_deref(),
-                    }),
-                    max_forwards: head.max_forwards.map(|hops| hops.saturating_sub(1)),
-                    upgrade: exchange.offer.as_ref(),
-                    close: false,
-                },
-            );
-            exchange.onward_octets = exchange.to_upstream.len() as u64;
+            turn.buffers.lend(&mut common.up.staged);
+            let outgoing = outgoing(&head, authority.text, asker, &common.intent.offer, turn);
+            head.write_upstream(common.up.staged.tail(), &outgoing);
+            common.intent.onward_octets = common.up.staged.len() as u64;
             Ok(Wanted::Forward(head.framing))
         }
     }
 }
 
-/// A head that is no request, as an error to reply with.
-pub fn refused(e: HeadError) -> Error {
-    Error::new(Side::Client, Phase::Request, Kind::HttpRequestError, e.reason())
-        .with_status(e.status())
+/// What goes on has that what came has not.
+#[inline(always)]
+fn outgoing<'o>(
+    head: &RequestHead<'_, 'o>,
+    host: &'o str,
+    asker: Asker,
+    offer: &'o Option<Protocols>,
+    turn: &Turn<'o>,
+) -> Outgoing<'o> {
+    let via = turn.ctx.via.as_deref();
+    let client = asker.address.ip();
+    Outgoing {
+        target: head.target.origin_form(head.method),
+        host,
+        via,
+        forwarded: turn.ctx.forwarded_for.then_some(Forwarded { client, by: via }),
+        max_forwards: head.max_forwards.map(|hops| hops.saturating_sub(1)),
+        upgrade: offer.as_ref(),
+        close: false,
+    }
 }
 
-pub(super) fn denied(reason: &'static str) -> Error {
-    Error::new(Side::Proxy, Phase::Request, Kind::HttpRequestDenied, reason)
+/// Whether the client may come at all.
+fn come_in(
+    head: &RequestHead<'_, '_>,
+    asker: Asker,
+    common: &mut Common,
+    turn: &Turn<'_>,
+) -> Result<(), Error> {
+    let Common { terms, allowance, account, .. } = common;
+    let came = access::come_in(asker, &mut Ruling { terms, allowance, account }, turn);
+    if came.is_err() {
+        // The connection can go on if no content has to be read first.
+        common.leave_content(head.framing);
+    }
+    came
+}
+
+/// Whether the request may go where it wants; see [`access::pass`].
+#[inline]
+fn pass(
+    head: &RequestHead<'_, '_>,
+    way: Way,
+    caller: &mut Caller<'_>,
+    common: &mut Common,
+    turn: &Turn<'_>,
+) -> Result<Option<Instant>, Error> {
+    let Common { intent, terms, allowance, account, .. } = common;
+    let asked = Asked::by_http(head, way, caller.asker.address.ip(), &intent.destination);
+    let passed = access::pass(&asked, caller, &mut Ruling { terms, allowance, account }, turn);
+    if passed.is_err() {
+        // The connection can go on if no content has to be read first.
+        common.leave_content(head.framing);
+    }
+    passed
 }
 
 fn not_implemented(reason: &'static str) -> Error {
@@ -164,7 +186,7 @@ fn check_loop(head: &RequestHead<'_, '_>, turn: &Turn<'_>) -> Result<(), Error> 
 /// Where a request goes, how, and what it offers to change to.
 pub(super) fn aim(
     head: &RequestHead<'_, '_>,
-    destination: &mut Destination,
+    destination: &mut Endpoint,
 ) -> Result<(Way, Option<Protocols>), Error> {
     match head.target {
         Target::Absolute { scheme, authority, .. } => {
@@ -190,58 +212,53 @@ pub(super) fn aim(
 fn route(
     authority: &Authority<'_>,
     port: Option<u16>,
-    destination: &mut Destination,
+    destination: &mut Endpoint,
 ) -> Result<(), Error> {
     let Some(port) = port else { return Err(not_implemented("the URL's scheme has no port")) };
-    let text = &mut destination.authority;
-    text.clear();
-    // Writing to a String cannot fail.
-    let _ = match authority.ip {
-        Some(ip) if ip.is_ipv6() => write!(text, "[{ip}]"),
-        _ => {
-            text.push_str(authority.host);
-            text.make_ascii_lowercase();
-            Ok(())
-        }
-    };
-    destination.host_length = text.len();
-    let _ = write!(text, ":{port}");
-    destination.port = port;
-    destination.ip = authority.ip;
+    destination.set(authority.host, authority.ip, port);
     Ok(())
 }
 
-/// A TRACE or OPTIONS that may go no further is answered here (RFC 9110 §7.6.2).
-fn last_hop(head: &RequestHead<'_, '_>, exchange: &mut Exchange, turn: &mut Turn<'_>) -> Wanted {
-    if head.method == Method::Trace {
-        let content = local_replies::trace(head);
-        let content = Some(("message/http", content.as_slice()));
-        reply(&Reply { status: 200, content, fields: "" }, head, exchange, turn)
-    } else {
-        reply(&local_replies::options(), head, exchange, turn)
-    }
-}
-
-fn reply(
-    reply: &Reply<'_>,
+/// The request is for the listener itself.
+fn answer_itself(
     head: &RequestHead<'_, '_>,
-    exchange: &mut Exchange,
+    path: Option<&str>,
+    asker: Asker,
+    common: &mut Common,
     turn: &mut Turn<'_>,
 ) -> Wanted {
+    let is_known = !asker.names_us
+        || head.target.authority().is_some()
+        || turn.ctx.admin_names.have(head.host);
+    let (html, overview) = (common.intent.html, turn.overview);
+    let mut status = 0;
+    asker.front.answer_itself(head, path, (html, is_known), overview, |answer| {
+        status = stage(answer, head, common, turn);
+    });
+    Wanted::Own(status)
+}
+
+/// Stages a reply of ours. Answers its status.
+fn stage(
+    reply: &Reply<'_>,
+    head: &RequestHead<'_, '_>,
+    common: &mut Common,
+    turn: &mut Turn<'_>,
+) -> u16 {
     // Content would have to be read to find the next request: nobody wants it here.
-    exchange.leave_content(head.framing);
-    exchange.close = !head.persistent()
+    common.leave_content(head.framing);
+    common.close = !head.persistent()
         || head.framing != Framing::Empty
         || turn.ctx.is_draining()
-        || exchange.front == Front::Admin;
-    turn.buffers.lend(&mut exchange.to_client);
-    let connection = connection(exchange.close, head.version);
-    reply.write(exchange.to_client.tail(), connection, head.method == Method::Head);
-    Wanted::Own(reply.status)
+        || common.intent.front == Front::Admin;
+    turn.buffers.lend(&mut common.down.staged);
+    let connection = connection(common.close, head.version);
+    reply.write(common.down.staged.tail(), connection, head.method == Method::Head);
+    reply.status
 }
 
 /// How a reply of ours says what becomes of the connection.
-pub fn connection(close: bool, version: Version) -> Connection {
+pub(super) fn connection(close: bool, version: Version) -> Connection {
     match (close, version) {
         (true, _) => Connection::Close,
         (false, Version::Http10) => Connection::KeepOld,

@@ -1,13 +1,13 @@
 //! A client connection as a value that moves between the workers and the parking.
 //!
 //! ```text
-//!              first octets            head complete
-//! accepted ──▶ Request ──────────────────────────────▶ Exchange
-//!                ▲  │ ended, idle for too long            │ │ │
-//!                │  └──────────────────▶ closed ◀──────────┘ │ │ failed, nothing to say
-//!                │       next request on the connection      │ │
-//!                └───────────────────────────────────────────┘ │ answered, but the client may
-//!                                        closed ◀── Linger ◀───┘ still be sending
+//!               first octets      head complete
+//! accepted ──▶ Greeting ───▶ Request ────────────────▶ Exchange
+//!                │              ▲  │ ended, idle for too    │ │ │
+//!                │ no HTTP      │  └────────▶ closed ◀──────┘ │ │ failed, nothing to say
+//!                ▼              │  next request on it         │ │
+//!              Linger           └─────────────────────────────┘ │ answered, but the client may
+//!                                       closed ◀── Linger ◀─────┘ still be sending
 //! ```
 //!
 //! A turn does as much as can be done without waiting and answers what becomes of the session. It is
@@ -15,47 +15,43 @@
 //! connection with its permit returned. Every wait has a deadline, which the turn checks itself:
 //! a queue and a worker have no timer that watches.
 
+mod asking;
 mod parked;
 mod patience;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Kind, Phase, Side};
+use crate::error::{Error, Kind, Side};
 use crate::net::permits::Permit;
 use crate::net::poll::Wake;
 use crate::net::stream::{Received, Stream};
 use crate::policy::tally::Line;
-use crate::wire::head::{find_end, leading_empty_lines};
-use crate::wire::{Framing, Method};
+use crate::wire::Method;
 
 use super::asker::Asker;
 use super::auth::Proof;
-use super::exchange::{CLIENT, ClientSide, Exchange, Progress};
-use super::flow::Half;
-use super::foreign::foreign;
-use super::front::Front;
-use super::limits::Limited;
+use super::common::Common;
+use super::context::Turn;
+use super::exchange::Exchange;
+use super::half::Half;
 use super::pinned::Pinned;
 use super::recycle::Spares;
-use super::request::{Wanted, connection, prepare, refused};
+use super::reply::About;
+use super::request::connection;
 use super::seat::{Occupancy, Seat};
+use super::sides::{ClientSide, Progress};
 use super::waiting::Waiting;
-use super::{Turn, reply};
 
 use patience::Habit;
 
-/// Octets of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
-const MAX_EMPTY_OCTETS: usize = 8;
 /// How long a client that may still be sending is read from after a last reply.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How many octets of it are thrown away at most.
 const LINGER_OCTETS: usize = 1024 * 1024;
-/// How long a connection that has not said anything may still send a first request when the proxy
-/// begins to shut down: it may be on its way.
-const LATE_FIRST: Duration = Duration::from_secs(1);
 /// A wait shorter than this would have been worth a worker's patience.
 const WORTH_PATIENCE: Duration = Duration::from_millis(2);
+
 /// What becomes of a session when its turn ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
@@ -72,6 +68,8 @@ pub enum Next {
 /// What a session is doing.
 #[derive(Debug)]
 enum State {
+    /// The first octets are awaited: they tell what the client speaks.
+    Greeting,
     /// A request head is awaited; it began then, if it has begun.
     Request { scanned: usize, skipped: usize, begun: Option<Instant> },
     /// A request is being answered.
@@ -132,7 +130,7 @@ impl Session {
         let habit = Habit::default();
         Self {
             client: Half::new(stream),
-            state: AWAITED,
+            state: State::Greeting,
             deadline,
             served: 0,
             open: false,
@@ -193,6 +191,7 @@ impl Session {
         }
         loop {
             let stepped = match &self.state {
+                State::Greeting => self.greet(turn, spares),
                 State::Request { .. } => self.read_request(turn, spares),
                 State::Exchange(_) => self.exchange(turn, spares),
                 State::Linger { .. } => self.linger(turn),
@@ -203,211 +202,13 @@ impl Session {
         }
     }
 
-    fn read_request(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
-        let State::Request { scanned, skipped, begun } = &mut self.state else {
-            return Stepped::Again;
-        };
-        if self.proof.is_pending() && self.client.stream.broken().is_some() {
-            // Nobody is left to be told whose the request is.
-            self.proof.settle();
-            return Stepped::Next(Next::Close);
-        }
-        loop {
-            let empty = leading_empty_lines(self.client.buffer.unread());
-            if empty > 0 && *scanned == 0 {
-                self.client.buffer.consume(empty);
-                *skipped += empty;
-            }
-            let flooded = *skipped > MAX_EMPTY_OCTETS;
-            let held = self.client.buffer.unread();
-            if held.is_empty() && begun.is_some() && self.served > 0 {
-                // It was an empty line, not the start of a request.
-                *begun = None;
-                self.deadline = turn.now + turn.ctx.timeouts.idle;
-            }
-            if !held.is_empty() || flooded {
-                if begun.is_none() {
-                    *begun = Some(turn.clock());
-                    if self.served > 0 {
-                        self.deadline = turn.now + turn.ctx.timeouts.head;
-                    } else if let Some(foreign) = foreign(held) {
-                        return self.refuse_foreign(foreign, turn);
-                    }
-                }
-                let found = match find_end(held, scanned, &turn.ctx.limits) {
-                    _ if flooded => Err(crate::wire::HeadError::BadRequestLine),
-                    found => found,
-                };
-                match found {
-                    Ok(Some(length)) => {
-                        let begun = begun.unwrap_or(turn.now);
-                        return self.begin(Ok(length), begun, turn, spares);
-                    }
-                    Ok(None) => {}
-                    Err(e) => {
-                        let begun = begun.unwrap_or(turn.now);
-                        return self.begin(Err(refused(e)), begun, turn, spares);
-                    }
-                }
-            }
-            if self.client.ended {
-                // Nothing, or half a head and nobody who would finish it.
-                return Stepped::Next(Next::Close);
-            }
-            let deadline = match turn.ctx.draining.get().filter(|_| begun.is_none()) {
-                // It has said nothing yet.
-                Some(&since) if self.served == 0 => match self.asker.front {
-                    Front::Forward => self.deadline.min(since + LATE_FIRST),
-                    // Who comes to the admin listener meanwhile wants to know just that.
-                    Front::Admin => self.deadline,
-                },
-                Some(_) => turn.now,
-                None => self.deadline,
-            };
-            let waits = !self.client.stream.is_readable();
-            // A deadline is held against what has come by then, which may be read only now. Who is idle
-            // when the proxy drains is closed all the same.
-            if turn.now >= deadline && (waits || begun.is_none() && self.served > 0) {
-                let Some(begun) = *begun else { return Stepped::Next(Next::Close) };
-                let reason = "the request did not come in time";
-                let late =
-                    Error::new(Side::Client, Phase::Request, Kind::HttpRequestTimeout, reason);
-                return self.begin(Err(late), begun, turn, spares);
-            }
-            if waits {
-                return Stepped::Next(match self.is_asked_to_leave() {
-                    true => Next::Close,
-                    false => Next::Park(deadline, Some(CLIENT)),
-                });
-            }
-            turn.buffers.lend(&mut self.client.buffer);
-            if self.client.buffer.room() == 0 {
-                // `find_end` has refused a head past the limit.
-                self.client.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
-            }
-            if self.client.receive().is_err() {
-                return Stepped::Next(Next::Close);
-            }
-        }
-    }
-
-    /// A head is complete, or will never be: an exchange begins.
-    fn begin(
-        &mut self,
-        head: Result<usize, Error>,
-        begun: Instant,
-        turn: &mut Turn<'_>,
-        spares: &mut Spares,
-    ) -> Stepped {
-        let mut exchange = spares.take();
-        exchange.reset(begun);
-        exchange.front = self.asker.front;
-        if let Some(line) = &self.line {
-            exchange.limited = Some(Limited::on(line));
-        }
-        let wanted = match head {
-            Ok(length) => {
-                let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
-                let wanted =
-                    prepare(octets, self.asker, &self.waker, &mut self.proof, &mut exchange, turn);
-                if let Ok(Wanted::Later(until)) = wanted {
-                    exchange.trim(turn);
-                    spares.give(exchange);
-                    return self.hold(until, turn.now);
-                }
-                self.client.buffer.consume(length);
-                self.proof.settle();
-                wanted
-            }
-            Err(e) => {
-                exchange.head_octets = self.client.buffer.len() as u64;
-                self.client.buffer.consume(self.client.buffer.len());
-                Err(e)
-            }
-        };
-        if let (Some(limited), None) = (&exchange.limited, &self.line) {
-            self.line = Some(Arc::clone(&limited.line));
-        }
-        self.comes_to(Occupancy::IsAnswered);
-        self.served = self.served.saturating_add(1);
-        self.open = self.asker.front == Front::Forward;
-        turn.counters.count(|c| match self.asker.front {
-            Front::Forward => c.exchanges_begun += 1,
-            Front::Admin => c.admin_requests += 1,
-        });
-        let asker = &self.asker;
-        let pinned = &mut self.pinned;
-        let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker, pinned };
-        let refused = match wanted {
-            // Is not answered for what is to be replied to.
-            Ok(Wanted::Later(_)) => None,
-            Ok(Wanted::Forward(framing)) => {
-                exchange.begin(framing, &mut client, turn);
-                None
-            }
-            Ok(Wanted::Own(status)) => {
-                exchange.received(turn);
-                exchange.reply_only(status, None, turn);
-                None
-            }
-            Err(e) => {
-                exchange.received(turn);
-                // What follows a head that could not be read is perhaps content, perhaps a request:
-                // nobody can tell. One that is refused by a rule was understood.
-                exchange.close =
-                    e.kind() != Kind::HttpRequestDenied || self.asker.front == Front::Admin;
-                // What is here already costs nothing to pass over.
-                if let Some(length) = exchange.content_left()
-                    && let held = self.client.buffer.len()
-                    && length <= held as u64
-                {
-                    self.client.buffer.consume(length as usize);
-                    exchange.head_octets += length;
-                    exchange.leave_content(Framing::Empty);
-                }
-                Some(e)
-            }
-        };
-        self.state = State::Exchange(exchange);
-        match refused {
-            Some(e) => self.fail(e, turn, spares),
-            None => Stepped::Again,
-        }
-    }
-
-    /// The request is not decided yet, or not to go on yet: its head stays where it is, and is looked
-    /// at again when somebody wakes the session, or then.
-    fn hold(&mut self, until: Instant, now: Instant) -> Stepped {
-        if let State::Request { scanned, .. } = &mut self.state {
-            *scanned = 0;
-        }
-        Stepped::Next(if until <= now { Next::Yield } else { Next::Park(until, None) })
-    }
-
-    /// The client speaks something else: it is told so in its own protocol, as far as that goes.
-    fn refuse_foreign(
-        &mut self,
-        foreign: (&'static [u8], &'static str),
-        turn: &Turn<'_>,
-    ) -> Stepped {
-        let (answer, reason) = foreign;
-        log::debug!("{}: {reason}", self.asker);
-        if self.asker.front == Front::Forward {
-            turn.counters.count(|c| c.count_failure(Side::Client, Kind::HttpRequestError));
-        }
-        // Nothing more can be done for a client that does not take these few octets.
-        let _ = self.client.stream.send(answer);
-        self.client.buffer.consume(self.client.buffer.len());
-        self.begin_linger(turn)
-    }
-
     fn exchange(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         let State::Exchange(exchange) = &mut self.state else { return Stepped::Again };
-        let asker = &self.asker;
-        let pinned = &mut self.pinned;
-        let mut client = ClientSide { end: &mut self.client, waker: &self.waker, asker, pinned };
+        let (asker, pinned) = (&self.asker, &mut self.pinned);
+        let half = &mut self.client;
+        let mut client = ClientSide { half, waker: &self.waker, asker, pinned };
         match exchange.advance(&mut client, turn) {
-            Ok(Progress::Wait(_)) if self.seat.as_ref().is_some_and(|d| d.is_asked_to_leave()) => {
+            Ok(Progress::Wait(_)) if self.seat.as_ref().is_some_and(|s| s.is_asked_to_leave()) => {
                 Stepped::Next(Next::Close)
             }
             Ok(Progress::Wait(expected)) => {
@@ -433,42 +234,22 @@ impl Session {
         }
         if error.kind() == Kind::ClientGone || !exchange.make_way_for_reply() {
             let is_whole = exchange.is_one_way() && error.side() == Side::Upstream;
-            if !is_whole && (exchange.is_tunnel() || exchange.ends_by_closing()) {
-                // An end would look like the content's end: only a reset tells.
+            if !is_whole && exchange.looks_whole_by_its_end() {
                 self.client.stream.reset_on_close();
             }
             exchange.abort(error);
             return self.finish(turn, spares);
         }
-        exchange.close |= !exchange.facts.persistent
-            || !exchange.request_is_clear()
+        let common = &mut exchange.common;
+        common.close |= !common.intent.persistent
+            || !common.up.flow.is_clear()
             || error.side() == Side::Client
             // A client may send what is meant for the tunnel without waiting for the answer. Those
             // octets must not be read as a request (RFC 9931).
-            || exchange.facts.method == Method::Connect
+            || common.intent.method == Method::Connect
             || (self.client.ended && self.client.buffer.is_empty())
             || turn.ctx.is_draining();
-        let rules = turn.policy.of(self.asker.listener);
-        let instead = rules.and_then(|rules| exchange.instead(&error, &rules.deny_with));
-        let (error, location) = match instead {
-            Some((status, location)) => (error.with_status(status), location),
-            None => (error, None),
-        };
-        turn.buffers.lend(&mut exchange.to_client);
-        reply::write_error(
-            exchange.to_client.tail(),
-            &error,
-            &reply::About {
-                name: turn.ctx.name(),
-                destination: &exchange.destination.authority,
-                rule: exchange.rule.map(|rule| turn.policy.origins.name(rule)),
-                location,
-                challenge: challenge(error.status(), self.asker, turn),
-                html: exchange.facts.html,
-            },
-            connection(exchange.close, exchange.facts.version),
-            exchange.facts.method == Method::Head,
-        );
+        let error = refuse(error, self.asker, common, turn);
         exchange.reply_only(error.status(), Some(error), turn);
         Stepped::Again
     }
@@ -485,7 +266,7 @@ impl Session {
         let last_words = (exchange.is_one_way() && upstream_gone) || exchange.has_parted();
         let lingers = last_words && !self.client.ended;
         // The rest of a request is never read as another one.
-        let close = exchange.close || !exchange.request_is_clear() || turn.ctx.is_draining();
+        let close = exchange.common.close || !exchange.request_is_clear() || turn.ctx.is_draining();
         self.open = false;
         let pinned = exchange.finish(self.asker.address, &self.waker, turn);
         exchange.trim(turn);
@@ -556,6 +337,30 @@ impl Session {
             }
         }
     }
+}
+
+/// Stages what a client gets whose request failed. Answers the error, with the status that says so.
+fn refuse(error: Error, asker: Asker, common: &mut Common, turn: &mut Turn<'_>) -> Error {
+    let rules = turn.policy.of(asker.listener);
+    let instead = rules.and_then(|rules| common.instead(&error, &rules.deny_with));
+    let (error, location) = match instead {
+        Some((status, location)) => (error.with_status(status), location),
+        None => (error, None),
+    };
+    turn.buffers.lend(&mut common.down.staged);
+    let about = About {
+        name: turn.ctx.name(),
+        destination: common.intent.destination.authority(),
+        rule: common.account.rule.map(|rule| turn.policy.origins.name(rule)),
+        location,
+        challenge: challenge(error.status(), asker, turn),
+        html: common.intent.html,
+    };
+    let connection = connection(common.close, common.intent.version);
+    let head_only = common.intent.method == Method::Head;
+    let out = common.down.staged.tail();
+    asker.front.refuse(out, &error, &about, connection, head_only);
+    error
 }
 
 /// What a client is asked to prove.

@@ -1,16 +1,30 @@
-//! Octets both ways, until each direction has ended.
+//! The stage `Tunnel`: octets both ways, until each direction has ended.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::error::{Error, Phase, Side};
+use crate::error::{Error, Kind, Phase, Side};
 use crate::net::buffer::Buffer;
 use crate::policy::limits::Direction;
 
+use super::blame::{tunnel_reset, used_up};
+use super::common::Common;
 use super::context::Turn;
-use super::exchange::{CLIENT, ClientSide, Exchange, Progress, UPSTREAM, flush, tunnel_reset};
-use super::flow::{Broken, Flow, Half, Step};
-use super::limits::{step, used_up};
+use super::flow::{Broken, Flow, Step};
+use super::half::Half;
+use super::hello_gate::{HelloGate, judge_both};
+use super::sides::{CLIENT, ClientSide, Progress, UPSTREAM, Upstream};
+
+/// A tunnel.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// The other end; `None` once it was parted with, and only the client is to be told why.
+    pub(super) upstream: Option<Upstream>,
+    /// What the client sends is not to go on yet.
+    pub(super) gate: Option<Box<HelloGate>>,
+    /// The kernel looks after the upstream's connection.
+    probed: bool,
+}
 
 /// How old a tunnel is when the kernel begins to look after the upstream's connection. Most tunnels
 /// are over by then, and never pay for it.
@@ -18,104 +32,176 @@ fn probe_after(turn: &Turn<'_>) -> Duration {
     (turn.ctx.timeouts.tunnel / 10).min(Duration::from_secs(60))
 }
 
-impl Exchange {
-    /// Whether a tunnel's client has been sent all there was, and the end.
-    pub fn is_one_way(&self) -> bool {
-        self.is_tunnel() && self.response.is_over()
+impl Tunnel {
+    pub(super) fn new(upstream: Upstream, gate: Option<Box<HelloGate>>) -> Self {
+        Self { upstream: Some(upstream), gate, probed: false }
     }
 
-    pub(super) fn tunnel(
+    /// Whether there is no upstream any more, and only the client is to be told so.
+    pub(super) fn has_parted(&self) -> bool {
+        self.upstream.is_none()
+    }
+
+    /// Goes as far as it can without waiting.
+    ///
+    /// # Errors
+    ///
+    /// It is over, and not well.
+    pub(super) fn step(
         &mut self,
+        common: &mut Common,
         client: &mut ClientSide<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<Progress, Error> {
         let before = turn.moved;
-        let (sent, received) = (self.request.sent(), self.response.sent());
-        let (held, unheard) = self.hold_both(client, turn)?;
-        let Some(upstream) = &mut self.upstream else { return Ok(self.part(client)) };
-        let limited = &mut self.limited;
-        let mut step = |way, flow: &mut Flow, from: &mut Half, out: &mut Buffer, to: &mut Half| {
-            let was_over = flow.is_over();
-            let step = step(flow, (from, out, &mut to.stream), (limited, way), turn);
-            if matches!(step, Ok(Step::Ended)) && !was_over {
-                flow.set_over();
-                // Closing is to come and says the same, once the peer has ended its side too.
-                if !to.ended {
-                    // The peer may have gone already, which its own flow will find.
-                    let _ = to.stream.finish();
-                }
-            }
-            step
+        let sent = (common.up.flow.sent(), common.down.flow.sent());
+        let (held, unheard) = match self.gate {
+            None => (None, false),
+            Some(_) => judge_both(&mut self.gate, &mut self.upstream, common, client.half, turn)?,
         };
-        let mut up = match (held, self.upload_broken) {
-            (Some(held), _) => Ok(held),
-            (None, false) => {
-                let out = &mut self.to_upstream;
-                step(Direction::Up, &mut self.request, client.end, out, &mut upstream.end)
-            }
-            (None, true) => Ok(Step::Ended),
-        };
-        if !self.response.is_over()
-            && let Err(Broken::Sink(_)) = up
-        {
-            // What it said before it broke is still to be passed on.
-            self.upload_broken = true;
-            self.request.drop_pipe();
-            up = Ok(Step::Ended);
-        }
-        let (out, way) = (&mut self.to_client, Direction::Down);
-        let down = match unheard {
-            false => step(way, &mut self.response, &mut upstream.end, out, client.end),
-            true => flush(out, &mut self.response, &mut client.end.stream)
-                .map(|_| Step::Blocked)
-                .map_err(Broken::Sink),
-        };
-        let (up, down) = match (up, down) {
-            (Err(Broken::UsedUp), _) | (_, Err(Broken::UsedUp)) => {
-                return Err(used_up(Phase::Transfer));
-            }
-            (Err(Broken::Source(e)), _) | (_, Err(Broken::Sink(e))) => {
-                return Err(tunnel_reset(Side::Client, e));
-            }
-            (Err(Broken::Sink(e)), _) | (_, Err(Broken::Source(e))) => {
-                return Err(tunnel_reset(Side::Upstream, e));
-            }
-            (Ok(up), Ok(down)) => (up, down),
-            _ => return Ok(Progress::Finished),
-        };
-        turn.buffers.reclaim(&mut self.to_client);
+        let Some(upstream) = &mut self.upstream else { return Ok(part(common, client.half)) };
+        let (up, down) =
+            match move_both(common, client.half, &mut upstream.half, held, unheard, turn) {
+                Ok((Some(up), Some(down))) => (up, down),
+                Ok(_) => return Ok(Progress::Finished),
+                Err(e) => return Err(e),
+            };
+        turn.buffers.reclaim(&mut common.down.staged);
         if !self.probed {
-            let opened = self.times.response.or(self.times.connect).unwrap_or(turn.now);
+            let times = &common.account.times;
+            let opened = times.response.or(times.connect).unwrap_or(turn.now);
             let at = opened + probe_after(turn);
             self.probed = at <= turn.now;
-            self.wake_at = (!self.probed).then_some(at);
+            common.wake_at = (!self.probed).then_some(at);
             if self.probed {
-                upstream.end.stream.probe_when_quiet();
+                upstream.half.stream.probe_when_quiet();
             }
         }
         if turn.moved > before {
-            self.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
+            common.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
         }
-        if held.is_some() {
-            self.keep_hello_in_time();
+        if held.is_some()
+            && let Some(until) = self.hello_until()
+        {
+            common.deadline = common.deadline.map(|at| at.min(until));
         }
-        self.wait_on(turn);
+        common.wait_on(turn);
         Ok(match (up, down) {
-            (Step::Ended, Step::Ended) if self.upload_broken => {
+            (Step::Ended, Step::Ended) if common.up.is_broken => {
                 return Err(tunnel_reset(Side::Upstream, io::ErrorKind::BrokenPipe.into()));
             }
             (Step::Ended, Step::Ended) => Progress::Finished,
             (Step::Spent, _) | (_, Step::Spent) => Progress::Spent,
             // A patient receive would take what comes, allowed or not.
-            _ if self.limited.is_some() => Progress::Wait(None),
+            _ if common.allowance.is_limited() => Progress::Wait(None),
             // Whoever was spoken to is likely to answer.
             _ => Progress::Wait(
-                match (self.request.sent() > sent, self.response.sent() > received) {
+                match (common.up.flow.sent() > sent.0, common.down.flow.sent() > sent.1) {
                     (true, false) => Some(UPSTREAM),
                     (false, true) => Some(CLIENT),
                     _ => None,
                 },
             ),
         })
+    }
+
+    /// Notices that the upstream was reset, also where nothing is received from it now.
+    ///
+    /// # Errors
+    ///
+    /// It had ended its side before, so nothing more comes.
+    pub(super) fn notice_reset(&mut self, common: &mut Common) -> Result<(), Error> {
+        let reset = self.upstream.as_mut().and_then(|upstream| upstream.half.stream.broken());
+        let Some(e) = reset else { return Ok(()) };
+        if common.down.flow.is_over() {
+            return Err(tunnel_reset(Side::Upstream, e));
+        }
+        common.up.breaks();
+        Ok(())
+    }
+
+    /// Until when a ClientHello that has begun has to be whole.
+    fn hello_until(&self) -> Option<Instant> {
+        self.gate.as_ref().and_then(|gate| gate.until())
+    }
+
+    /// It was quiet for too long.
+    pub(super) fn expired(&self) -> Error {
+        if self.hello_until().is_some() {
+            return Error::new(
+                Side::Client,
+                Phase::Transfer,
+                Kind::HttpRequestTimeout,
+                "the ClientHello did not come in time",
+            );
+        }
+        Error::new(
+            Side::Proxy,
+            Phase::Transfer,
+            Kind::ConnectionTimeout,
+            "the tunnel was quiet for too long",
+        )
+    }
+}
+
+/// Has both directions go as far as they can. Answers what came of each: of the client's `held` if that
+/// is said, and nothing of a direction that ended for a reason that is no fault. What the server says is
+/// held back while that is `unheard`.
+fn move_both(
+    common: &mut Common,
+    client: &mut Half,
+    upstream: &mut Half,
+    held: Option<Step>,
+    unheard: bool,
+    turn: &mut Turn<'_>,
+) -> Result<(Option<Step>, Option<Step>), Error> {
+    let Common { up, down, allowance, .. } = common;
+    let mut step = |way, flow: &mut Flow, from: &mut Half, staged: &mut Buffer, to: &mut Half| {
+        let was_over = flow.is_over();
+        let step = allowance.step(flow, (from, staged, &mut to.stream), way, turn);
+        if matches!(step, Ok(Step::Ended)) && !was_over {
+            flow.set_over();
+            // Closing is to come and says the same, once the peer has ended its side too.
+            if !to.ended {
+                // The peer may have gone already, which its own flow will find.
+                let _ = to.stream.finish();
+            }
+        }
+        step
+    };
+    let mut sent = match (held, up.is_broken) {
+        (Some(held), _) => Ok(held),
+        (None, false) => step(Direction::Up, &mut up.flow, client, &mut up.staged, upstream),
+        (None, true) => Ok(Step::Ended),
+    };
+    if !down.flow.is_over()
+        && let Err(Broken::Sink(_)) = sent
+    {
+        // What it said before it broke is still to be passed on.
+        up.breaks();
+        sent = Ok(Step::Ended);
+    }
+    let received = match unheard {
+        false => step(Direction::Down, &mut down.flow, upstream, &mut down.staged, client),
+        true => down.flush(&mut client.stream).map(|_| Step::Blocked).map_err(Broken::Sink),
+    };
+    match (sent, received) {
+        (Err(Broken::UsedUp), _) | (_, Err(Broken::UsedUp)) => Err(used_up(Phase::Transfer)),
+        (Err(Broken::Source(e)), _) | (_, Err(Broken::Sink(e))) => {
+            Err(tunnel_reset(Side::Client, e))
+        }
+        (Err(Broken::Sink(e)), _) | (_, Err(Broken::Source(e))) => {
+            Err(tunnel_reset(Side::Upstream, e))
+        }
+        (up, down) => Ok((up.ok(), down.ok())),
+    }
+}
+
+/// There is no upstream any more: tells the client, as far as it is not told yet.
+fn part(common: &mut Common, client: &mut Half) -> Progress {
+    match common.down.flush(&mut client.stream) {
+        Ok(false) => Progress::Wait(None),
+        // One that is gone needs not be told.
+        Ok(true) | Err(_) => Progress::Finished,
     }
 }

@@ -18,12 +18,11 @@ use parking_lot::{Condvar, Mutex};
 use crate::net::poll::Owner;
 use crate::net::question::{self, Question};
 use crate::policy::auth::Auth;
-use crate::policy::auth::failures::Failures;
+use crate::policy::auth::failures::{Failures, Guessing};
 use crate::policy::auth::tag::Tag;
 use crate::policy::limits::client_key;
 use crate::wire::credentials::UserPass;
 
-use super::auth::note_wrong;
 use super::fair_queue::FairQueue;
 
 /// Threads at most: what they take is taken from the workers.
@@ -112,6 +111,21 @@ impl Asked {
     /// leaving before it comes does not make a guess free.
     pub fn is_first(&self) -> bool {
         self.is_first
+    }
+}
+
+/// Counts wrong credentials, and says so of a client that guesses.
+pub(super) fn note_wrong(
+    failures: &Failures,
+    client: IpAddr,
+    tag: Tag,
+    begun: Instant,
+    now: Instant,
+) {
+    if let Some(Guessing(count)) = failures.wrong(client, tag, begun, now) {
+        log::warn!(
+            "{client} has sent {count} wrong credentials; its next ones are looked at after a delay"
+        );
     }
 }
 

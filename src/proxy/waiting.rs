@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::net::poll::Edge;
 use crate::observe::stats::Wait;
 
-use super::exchange::{Exchange, SOCKETS, Stage};
+use super::sides::SOCKETS;
 
 /// Who moves so many octets in a turn is a stream.
 const STREAM: usize = 64 * 1024;
@@ -100,23 +100,6 @@ impl Edges {
     /// Whether there was none.
     pub fn is_empty(&self) -> bool {
         !self.any
-    }
-}
-
-impl Exchange {
-    /// What it waits for, when it waits.
-    pub fn wait(&self) -> Wait {
-        match &self.stage {
-            _ if self.is_dry() => Wait::Tokens,
-            Stage::Held => Wait::Tokens,
-            Stage::Lookup(_) => Wait::Lookup,
-            Stage::Dial(_) => Wait::Connect,
-            Stage::Relay if self.begun => Wait::Transfer,
-            Stage::Relay if self.times.sent.is_none() => Wait::Send,
-            Stage::Relay => Wait::Response,
-            Stage::Tunnel => Wait::Tunnel,
-            Stage::Reply => Wait::Reply,
-        }
     }
 }
 

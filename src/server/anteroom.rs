@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::net::poll::{Edge, Wake};
 use crate::net::stream::Stream;
 use crate::policy::limits::client_key;
-use crate::proxy::exchange::CLIENT;
 use crate::proxy::seat::{Occupancy, Seat};
+use crate::proxy::sides::CLIENT;
 use crate::wire::Limits;
 use crate::wire::head::{find_end, leading_empty_lines};
 

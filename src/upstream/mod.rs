@@ -1,4 +1,5 @@
 //! Connections to the next server on the way, and which of them may be used again.
 
 mod idle;
+pub mod peer;
 pub mod pool;

@@ -1,4 +1,4 @@
-//! Idle connections to upstreams, by destination.
+//! Idle connections to upstreams, by next hop.
 //!
 //! The one used last is taken first: it is the likeliest to be alive still. While a connection is
 //! idle the pool owns its edges, so one that the upstream closes is dropped at once, and no probe is
@@ -23,6 +23,7 @@ use crate::net::timers::{Expire, LONGEST, Timers};
 use crate::observe::counters::Retired;
 
 use super::idle::{Entry, Idle, ListHint};
+use super::peer::PeerKey;
 
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,7 +77,7 @@ pub struct Kept {
     /// The connection.
     pub stream: Stream,
     /// The address that was connected to.
-    pub address: Option<SocketAddr>,
+    pub address: SocketAddr,
     /// What the pool knows of it.
     pub lease: Lease,
 }
@@ -126,13 +127,13 @@ impl Pool {
         Arc::new(Self { state, limits, era, timers, poller, began: Instant::now() })
     }
 
-    /// Takes a connection to `destination` that is fit for use, and gives its edges to `owner`. One
+    /// Takes a connection to `peer` that is fit for use, and gives its edges to `owner`. One
     /// that is not watched, or not quite young, or wanted for a request that may not be repeated, is
     /// probed. For such a request there is none but one that was in use a moment ago; if another has
     /// to be made for it, the one idle for longest ends, or each such request would leave one more.
     pub fn take(
         &self,
-        destination: &str,
+        peer: PeerKey<'_>,
         owner: &Owner,
         repeatable: bool,
         now: Instant,
@@ -141,8 +142,8 @@ impl Pool {
             let Entry { kept, since, .. } = {
                 let mut state = self.state.lock();
                 let is_fit = |at| at + self.limits.unrepeatable > now;
-                if !repeatable && !state.idle.latest(destination).is_some_and(is_fit) {
-                    let gone = state.idle.take_longest(destination);
+                if !repeatable && !state.idle.latest(peer.text()).is_some_and(is_fit) {
+                    let gone = state.idle.take_longest(peer.text());
                     if gone.is_some() {
                         state.count(Retired::Full);
                     }
@@ -151,7 +152,7 @@ impl Pool {
                     drop(gone);
                     return None;
                 }
-                let mut entry = state.idle.take(destination)?;
+                let mut entry = state.idle.take(peer.text())?;
                 entry.kept.lease.list = entry.list();
                 // Under the lock: an edge that finds the connection gone asks its owner next.
                 entry.kept.stream.hand_to(owner.clone());
@@ -169,7 +170,7 @@ impl Pool {
 
     /// Keeps a connection between exchanges, unless it is too old. An edge that still reached its
     /// `former` owner is seen to.
-    pub fn put(self: &Arc<Self>, destination: &str, kept: Kept, former: Former<'_>, now: Instant) {
+    pub fn put(self: &Arc<Self>, peer: PeerKey<'_>, kept: Kept, former: Former<'_>, now: Instant) {
         let limits = self.limits;
         let Lease { expires, list } = kept.lease;
         let until = expires.min(now + limits.idle);
@@ -183,7 +184,7 @@ impl Pool {
             return state.count(Retired::Full);
         }
         let (free, evicted) =
-            state.idle.make_room(destination, list, limits.per_destination, limits.total);
+            state.idle.make_room(peer.text(), list, limits.per_destination, limits.total);
         if evicted.is_some() {
             state.count(Retired::Full);
         }
@@ -324,275 +325,5 @@ impl Expire for Pool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, TcpStream};
-
-    use super::*;
-    use crate::net::poll::Events;
-
-    fn retired(pool: &Pool) -> [u64; 4] {
-        pool.retired()
-    }
-
-    fn kept(pool: &Pool, stream: Stream, made: Instant) -> Kept {
-        Kept { stream, address: None, lease: pool.lease(made) }
-    }
-
-    struct Nobody;
-    impl Wake for Nobody {
-        fn wake(&self, _: u32, _: Edge) -> bool {
-            true
-        }
-    }
-
-    struct Bench {
-        poller: Arc<Poller>,
-        timers: Arc<Timers>,
-        listener: TcpListener,
-        owner: Owner,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let poller = Arc::new(Poller::new().unwrap());
-            Self {
-                timers: Arc::new(Timers::new(Arc::clone(&poller))),
-                poller,
-                listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-                owner: Owner { who: Arc::new(Nobody), tag: 1 },
-            }
-        }
-
-        fn former(&self) -> Former<'_> {
-            Former { who: &*self.owner.who, tags: 1..=2 }
-        }
-
-        fn pool(&self, limits: Limits) -> Arc<Pool> {
-            Pool::new(limits, Arc::clone(&self.timers), Arc::clone(&self.poller))
-        }
-
-        fn connection(&self) -> (Stream, TcpStream) {
-            let one = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
-            let mut stream = Stream::accepted(one);
-            stream.watch(&self.poller, &self.owner, false).unwrap();
-            (stream, self.listener.accept().unwrap().0)
-        }
-    }
-
-    #[test]
-    fn the_latest_comes_first_and_only_for_its_destination() {
-        let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let now = Instant::now();
-        let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
-        let (port_a, port_b) = (a.local(), b.local());
-        pool.put("a:80", kept(&pool, a, now), bench.former(), now);
-        pool.put("a:80", kept(&pool, b, now), bench.former(), now);
-        assert!(pool.take("b:80", &bench.owner, true, now).is_none());
-        let take = || pool.take("a:80", &bench.owner, true, now).unwrap();
-        assert_eq!(take().stream.local(), port_b);
-        assert_eq!(take().stream.local(), port_a);
-        assert!(pool.is_empty());
-    }
-
-    #[test]
-    fn a_connection_the_upstream_closes_while_idle_is_dropped_at_once() {
-        let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let (stream, peer) = bench.connection();
-        pool.put("a:80", kept(&pool, stream, Instant::now()), bench.former(), Instant::now());
-        drop(peer);
-        let mut events = Events::default();
-        bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
-        bench.poller.deliver(&events);
-        assert!(pool.is_empty());
-    }
-
-    #[test]
-    fn one_that_is_not_young_or_not_for_a_repeatable_request_is_probed() {
-        let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let now = Instant::now();
-        for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
-            let (stream, peer) = bench.connection();
-            peer.shutdown(std::net::Shutdown::Both).unwrap();
-            pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
-            let at = now + Duration::from_secs(later);
-            let taken = pool.take("a:80", &bench.owner, repeatable, at);
-            assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
-        }
-    }
-
-    #[test]
-    fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
-        let bench = Bench::new();
-        let (now, most) = (Instant::now(), Limits::default().unrepeatable);
-        for (repeatable, later, found, left) in [
-            (false, Duration::ZERO, true, 1),
-            (false, most - Duration::from_millis(1), true, 1),
-            // Another is made, and the first, idle for longest, ends.
-            (false, most, false, 1),
-            (false, Duration::from_secs(3), false, 1),
-            (true, most, true, 1),
-        ] {
-            let pool = bench.pool(Limits::default());
-            let [(first, mut peer), (second, _peer)] = [bench.connection(), bench.connection()];
-            let port = second.socket().local_addr().unwrap();
-            pool.put("a:80", kept(&pool, first, now), bench.former(), now);
-            pool.put("a:80", kept(&pool, second, now), bench.former(), now);
-            assert!(pool.take("b:80", &bench.owner, repeatable, now + later).is_none());
-            let taken = pool.take("a:80", &bench.owner, repeatable, now + later);
-            assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later:?} later");
-            assert_eq!((pool.len(), retired(&pool)[3]), (left, u64::from(!found)));
-            if !found {
-                peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-                assert_eq!(std::io::Read::read(&mut peer, &mut [0]).unwrap(), 0, "it has ended");
-                let kept = pool.take("a:80", &bench.owner, true, now).unwrap();
-                assert_eq!(kept.stream.socket().local_addr().unwrap(), port);
-            }
-        }
-    }
-
-    #[test]
-    fn the_one_idle_for_longest_makes_room() {
-        let bench = Bench::new();
-        let limits = Limits { total: 3, per_destination: 2, ..Limits::default() };
-        let pool = bench.pool(limits);
-        let now = Instant::now();
-        let mut peers = Vec::new();
-        let mut put = |destination| {
-            let (stream, peer) = bench.connection();
-            let port = stream.socket().local_addr().unwrap();
-            peers.push(peer);
-            pool.put(destination, kept(&pool, stream, now), bench.former(), now);
-            (port, pool.len())
-        };
-        let take = |destination| {
-            let kept = pool.take(destination, &bench.owner, true, now)?;
-            Some(kept.stream.socket().local_addr().unwrap())
-        };
-        assert_eq!([put("a:80").1, put("a:80").1], [1, 2]);
-        let (third, len) = put("a:80");
-        assert_eq!(len, 2, "two a destination");
-        let (b, len) = put("b:80");
-        assert_eq!(len, 3);
-        let (c, len) = put("c:80");
-        assert_eq!(len, 3, "three in all");
-        assert_eq!([take("a:80"), take("a:80")], [Some(third), None]);
-        assert_eq!([take("b:80"), take("c:80")], [Some(b), Some(c)]);
-        assert_eq!(retired(&pool), [0, 0, 0, 2]);
-        for nothing in [Limits { total: 0, ..limits }, Limits { per_destination: 0, ..limits }] {
-            let pool = bench.pool(nothing);
-            pool.put("a:80", kept(&pool, bench.connection().0, now), bench.former(), now);
-            assert!(pool.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_connection_is_closed_when_it_was_idle_for_too_long() {
-        let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let idle = Limits::default().idle;
-        let now = Instant::now();
-        let later = now + Duration::from_secs(10);
-        let ((first, _peer), (second, _other)) = (bench.connection(), bench.connection());
-        pool.put("a:80", kept(&pool, first, now), bench.former(), now);
-        pool.put("a:80", kept(&pool, second, now), bench.former(), later);
-        assert_eq!(bench.timers.len(), 1);
-        let due = Arc::clone(&pool).due(now + idle, now + Duration::from_secs(31));
-        assert_eq!((pool.len(), due), (1, Some(later + idle)));
-        let due = Arc::clone(&pool).due(later + idle, now + Duration::from_secs(60));
-        assert_eq!((pool.len(), due), (0, None));
-        assert_eq!(retired(&pool), [0, 2, 0, 0]);
-
-        let pool = bench.pool(Limits { idle: Duration::ZERO, ..Limits::default() });
-        let (stream, _peer) = bench.connection();
-        pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
-        assert_eq!((pool.len(), retired(&pool)), (0, [0, 1, 0, 0]), "none is kept");
-    }
-
-    #[test]
-    fn a_connection_is_not_used_again_when_it_is_too_old_however_busy() {
-        let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let Limits { age, idle, .. } = Limits::default();
-        let made = pool.began;
-        let put = |at| {
-            let (stream, peer) = bench.connection();
-            pool.put("a:80", kept(&pool, stream, made), bench.former(), at);
-            (pool.len(), peer)
-        };
-        assert_eq!(put(made + age).0, 0);
-        assert_eq!(retired(&pool), [0, 0, 1, 0]);
-        // Idle until it is too old, which is sooner than it would be idle for too long.
-        let at = made + age - idle / 2;
-        let (len, _peer) = put(at);
-        assert_eq!(len, 1);
-        let due = Arc::clone(&pool).due(made + age, made + age);
-        assert_eq!((pool.len(), due), (0, None));
-        assert_eq!(retired(&pool), [0, 0, 2, 0]);
-
-        let lifetimes = (0..1000).map(|ms| pool.lifetime(made + Duration::from_millis(ms)));
-        let (least, most) = lifetimes.fold((age, Duration::ZERO), |(a, b), l| (a.min(l), b.max(l)));
-        assert!(least >= age * 3 / 4 && most <= age, "{least:?} to {most:?}");
-        assert!(most - least > age / 5, "those made together must not end together");
-    }
-
-    #[test]
-    fn one_that_is_not_watched_is_probed_and_soon_watched() {
-        let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let now = Instant::now();
-        let unwatched = || {
-            let (mut stream, peer) = bench.connection();
-            stream.unwatch();
-            (stream, peer)
-        };
-        let (stream, peer) = unwatched();
-        peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
-        assert!(pool.take("a:80", &bench.owner, true, now).is_none(), "a probe finds the end");
-
-        let (stream, peer) = unwatched();
-        pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
-        drop(peer);
-        let due = Arc::clone(&pool).due(now + UNWATCHED, now + UNWATCHED);
-        assert_eq!((pool.len(), due), (1, Some(now + Limits::default().idle)));
-        let mut events = Events::default();
-        bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
-        bench.poller.deliver(&events);
-        assert!(pool.is_empty());
-    }
-
-    #[test]
-    fn the_longest_times_there_are_end_nothing() {
-        let bench = Bench::new();
-        let limits = Limits { idle: Duration::MAX, age: Duration::MAX, ..Limits::default() };
-        let pool = bench.pool(limits.clamped());
-        let (stream, _peer) = bench.connection();
-        pool.put("a:80", kept(&pool, stream, Instant::now()), bench.former(), Instant::now());
-        assert_eq!(pool.len(), 1);
-    }
-
-    #[test]
-    fn an_edge_that_reached_the_former_owner_is_not_lost() {
-        struct Late;
-        impl Wake for Late {
-            fn wake(&self, _: u32, _: Edge) -> bool {
-                true
-            }
-            fn take_edges(&self, _: RangeInclusive<u32>) -> bool {
-                true
-            }
-        }
-        let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let former = Former { who: &Late, tags: 1..=2 };
-        let ((alive, _peer), (dead, peer)) = (bench.connection(), bench.connection());
-        peer.shutdown(std::net::Shutdown::Both).unwrap();
-        pool.put("a:80", kept(&pool, alive, Instant::now()), former.clone(), Instant::now());
-        assert_eq!(pool.len(), 1, "a late edge alone is no reason to close");
-        pool.put("a:80", kept(&pool, dead, Instant::now()), former, Instant::now());
-        assert_eq!(pool.len(), 1);
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Edge, Owner};
 use crate::observe::stats::{Shard, Wait};
-use crate::proxy::Turn;
-use crate::proxy::exchange::{CLIENT, ClientSide};
+use crate::proxy::context::Turn;
 use crate::proxy::front::Front;
+use crate::proxy::sides::{CLIENT, ClientSide, UPSTREAM};
 use crate::proxy::waiting::Edges;
 use crate::wire::Method;
 
@@ -29,12 +29,13 @@ impl Session {
         let write = !self.client.stream.is_writable();
         self.client.stream.watch(&turn.ctx.poller, &owner, write)?;
         if let Some(pinned) = &mut self.pinned {
-            pinned.watch(&turn.ctx.poller, &self.waker)?;
+            let owner = Owner { who: Arc::clone(&self.waker), tag: UPSTREAM };
+            pinned.watch(&turn.ctx.poller, &owner)?;
         }
         if let State::Exchange(exchange) = &mut self.state {
             exchange.reclaim(turn);
             let (asker, pinned) = (&self.asker, &mut self.pinned);
-            let client = ClientSide { end: &mut self.client, waker: &self.waker, asker, pinned };
+            let client = ClientSide { half: &mut self.client, waker: &self.waker, asker, pinned };
             exchange.watch(&client, turn)?;
         }
         Ok(())
@@ -45,7 +46,7 @@ impl Session {
         match &self.state {
             _ if self.asker.front == Front::Admin => Wait::Admin,
             State::Request { begun: None, .. } if self.served > 0 => Wait::Idle,
-            State::Request { .. } => Wait::Head,
+            State::Greeting | State::Request { .. } => Wait::Head,
             State::Exchange(exchange) => exchange.wait(),
             State::Linger { .. } => Wait::Linger,
         }
@@ -84,13 +85,13 @@ impl Session {
     pub fn abandon(&self, counters: &Shard) {
         if self.open {
             let (tunnel, method) = match &self.state {
-                State::Exchange(exchange) => (exchange.is_tunnel(), exchange.facts.method),
+                State::Exchange(exchange) => (exchange.is_tunnel(), exchange.common.intent.method),
                 _ => (false, Method::Other),
             };
             counters.count(|c| c.count_lost(tunnel, method));
         }
         if let State::Exchange(exchange) = &self.state
-            && (exchange.is_tunnel() || exchange.ends_by_closing())
+            && exchange.looks_whole_by_its_end()
         {
             self.client.stream.reset_on_close();
         }
@@ -101,7 +102,7 @@ impl Session {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             return;
         };
-        if exchange.is_tunnel() || exchange.ends_by_closing() {
+        if exchange.looks_whole_by_its_end() {
             self.client.stream.reset_on_close();
         }
         exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));

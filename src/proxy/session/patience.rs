@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::proxy::Turn;
-use crate::proxy::exchange::UPSTREAM;
+use crate::proxy::context::Turn;
+use crate::proxy::sides::UPSTREAM;
 
 use super::{Session, State};
 
@@ -39,7 +39,7 @@ impl Session {
     /// session can go on.
     pub fn be_patient(&mut self, tag: u32, turn: &mut Turn<'_>) -> bool {
         let (end, upstream) = match (tag, &mut self.state) {
-            (UPSTREAM, State::Exchange(exchange)) => match exchange.upstream_end() {
+            (UPSTREAM, State::Exchange(exchange)) => match exchange.upstream_half() {
                 Some(end) => (end, true),
                 None => return false,
             },

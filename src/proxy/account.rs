@@ -1,0 +1,242 @@
+//! What is told of an exchange when it is over: to the counters, and to the access log.
+//!
+//! Each stage says here what happened, when it happens: the rule that decided, the address that was
+//! connected to, the status. Counters and log line are made of that at the end, once.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::error::{Error, Phase};
+use crate::observe::access_log::{Phases, Record, RecordKind};
+use crate::observe::counters::{Counters, Denial, PHASES};
+use crate::policy::decide::{Decision, Verdict};
+use crate::policy::origin::RuleId;
+use crate::wire::{Repair, Repairs};
+
+use super::context::Turn;
+use super::intent::Intent;
+use super::log_note::LogNote;
+
+/// When each phase ended; a phase that did not take place has no end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) started: Option<Instant>,
+    pub(super) head: Option<Instant>,
+    pub(super) lookup: Option<Instant>,
+    pub(super) connect: Option<Instant>,
+    pub(super) sent: Option<Instant>,
+    pub(super) response: Option<Instant>,
+}
+
+/// What is known of an exchange so far.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// When which phase ended.
+    pub(super) times: Times,
+    /// What of the request the access log will say.
+    pub(super) note: LogNote,
+    /// The rule that decided, if one did.
+    pub(super) rule: Option<RuleId>,
+    /// That rule would have refused it, if it were enforced.
+    pub(super) would_deny: bool,
+    /// Status of the final response; 0 while there is none.
+    pub(super) status: u16,
+    /// It is a tunnel, and counted as one. It stays so whatever becomes of its stage: a panic in the
+    /// middle of a step must not lose that.
+    pub(super) is_tunnel: bool,
+    /// The connection it went out on last had been kept.
+    pub(super) reused: bool,
+    /// The address that it is connected to, or that was tried last.
+    pub(super) upstream: Option<SocketAddr>,
+    /// What was mended in the heads of responses.
+    pub(super) repairs: Repairs,
+    /// Octets to the client up to the end of the final response's head.
+    pub(super) heads: u64,
+    /// Why it failed, if it did.
+    pub(super) failure: Option<Error>,
+    /// It ended without the reply, or the response, that it should have had.
+    pub(super) is_aborted: bool,
+}
+
+/// How many octets went each way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Totals {
+    /// The request head, and what went on of what followed it.
+    pub(super) from_client: u64,
+    /// Heads and content.
+    pub(super) to_client: u64,
+}
+
+impl Account {
+    /// Forgets the exchange; the memory stays.
+    pub(super) fn clear(&mut self, started: Instant) {
+        let note = std::mem::take(&mut self.note);
+        let times = Times { started: Some(started), ..Times::default() };
+        *self = Self { note, times, ..Self::default() };
+        self.note.clear();
+    }
+
+    /// What decided is noted, each rule once: the request may be sent again.
+    pub(super) fn decided(&mut self, decision: Decision, turn: &Turn<'_>) {
+        let Some(rule) = decision.rule.filter(|rule| self.rule != Some(*rule)) else { return };
+        let denial = match (decision.verdict, decision.would_deny) {
+            (Verdict::Deny(_), _) => Some(Denial::Refused),
+            (Verdict::Allow, would_deny) => would_deny.map(|_| Denial::Reported),
+        };
+        self.rule = Some(rule);
+        self.would_deny = denial == Some(Denial::Reported);
+        turn.policy.origins.hit(rule);
+        if let Some(denial) = denial {
+            turn.counters.count(|c| c.count_denial(denial));
+        }
+    }
+
+    /// A rule that is no decision of the policy's has ended it: a limit, or the wrong credentials.
+    pub(super) fn ended_by(&mut self, rule: RuleId, turn: &Turn<'_>) {
+        self.rule = Some(rule);
+        turn.policy.origins.hit(rule);
+    }
+
+    /// Counts what was mended in the response, and says it to whoever looks for it.
+    #[cold]
+    pub(super) fn tell_repairs(intent: &Intent, repairs: Repairs, turn: &mut Turn<'_>) {
+        turn.counters.count(|c| repairs.iter().for_each(|repair| c.count_repair(repair)));
+        if log::log_enabled!(log::Level::Debug) {
+            let kinds: Vec<_> = repairs.iter().map(Repair::word).collect();
+            log::debug!(
+                "a response from {} had to be mended: {}",
+                intent.destination.authority(),
+                kinds.join(", ")
+            );
+        }
+    }
+
+    /// Counts it as finished.
+    pub(super) fn count(&self, intent: &Intent, totals: Totals, now: Instant, c: &mut Counters) {
+        c.exchanges_finished += 1;
+        c.count_status(self.status);
+        c.count_method(intent.method);
+        c.octets_to_clients += totals.to_client;
+        c.octets_from_clients += totals.from_client;
+        if self.failure.is_some() || self.is_tunnel || self.times.response.is_none() {
+            return self.count_otherwise(now, c);
+        }
+        let mut total = 0;
+        self.each_phase(now, Phase::Transfer, |phase, nanos| {
+            total += nanos;
+            c.record_phase(phase, nanos);
+        });
+        c.exchange_seconds.record_nanos(total);
+    }
+
+    /// Not a response that was relayed whole.
+    #[cold]
+    fn count_otherwise(&self, now: Instant, c: &mut Counters) {
+        let mut total = 0;
+        self.each_phase(now, self.final_phase(), |phase, nanos| {
+            total += nanos;
+            if !self.is_tunnel || phase != Phase::Transfer {
+                c.record_phase(phase, nanos);
+            }
+        });
+        if self.is_tunnel {
+            c.tunnels_closed += 1;
+            c.tunnel_seconds.record_nanos(total);
+        } else {
+            c.exchange_seconds.record_nanos(total);
+        }
+        if let Some(error) = &self.failure {
+            c.count_error(error);
+            c.lookup_failures += u64::from(error.phase() == Phase::Lookup);
+        }
+    }
+
+    /// The phase it ended in.
+    fn final_phase(&self) -> Phase {
+        match &self.failure {
+            Some(failure) => failure.phase(),
+            None if self.times.response.is_some() || self.is_tunnel => Phase::Transfer,
+            // A reply of ours: its way to the client is no phase of an upstream's.
+            None => Phase::Request,
+        }
+    }
+
+    /// Gives the nanoseconds of each phase that took place, once each. What is left at the end
+    /// belongs to the final one.
+    #[inline(always)]
+    fn each_phase(&self, now: Instant, final_phase: Phase, mut f: impl FnMut(Phase, u64)) {
+        let times = &self.times;
+        let mut last = times.started.unwrap_or(now);
+        let mut held = 0;
+        let mut step = |phase: Phase, end: Option<Instant>| {
+            let Some(end) = end else { return };
+            let nanos = nanos_between(last, end);
+            last = end;
+            if phase == final_phase {
+                held = nanos;
+            } else {
+                f(phase, nanos);
+            }
+        };
+        // Written out: this is done for every exchange.
+        step(Phase::Request, times.head);
+        step(Phase::Lookup, times.lookup);
+        step(Phase::Connect, times.connect);
+        step(Phase::Send, times.sent);
+        step(Phase::Response, times.response);
+        f(final_phase, held + nanos_between(last, now));
+    }
+
+    /// Tells the access log, if there is one.
+    pub(super) fn tell(
+        &self,
+        user: &str,
+        totals: Totals,
+        (client, now): (SocketAddr, Instant),
+        turn: &Turn<'_>,
+    ) {
+        let Some(log) = &turn.ctx.access_log else { return };
+        let mut spent = [Duration::ZERO; PHASES.len()];
+        self.each_phase(now, self.final_phase(), |phase, nanos| {
+            if let Some(spent) = spent.get_mut(phase as usize) {
+                *spent = Duration::from_nanos(nanos);
+            }
+        });
+        let [request, lookup, connect, send, wait, transfer] = spent;
+        let started = self.times.started.unwrap_or(now);
+        let note = &self.note;
+        log.record(&Record {
+            started: SystemTime::now() - (now - started),
+            client,
+            kind: if self.is_tunnel { RecordKind::Tunnel } else { RecordKind::Exchange },
+            method: note.method(),
+            target: note.target(),
+            version: note.version(),
+            status: self.status,
+            octets_from_client: totals.from_client,
+            octets_to_client: totals.to_client,
+            content_to_client: totals.to_client.saturating_sub(self.heads),
+            upstream: self.upstream,
+            reused: self.reused,
+            referer: note.referer(),
+            user_agent: note.user_agent(),
+            user,
+            phases: Phases { request, lookup, connect, send, wait, transfer },
+            sni: note.sni(),
+            rule: self.rule.map(|rule| turn.policy.origins.name(rule)),
+            would_deny: self.would_deny,
+            failure: self.failure.as_ref().map(Into::into),
+        });
+    }
+}
+
+/// Most moments of a turn are the same: that is seen before anything is calculated.
+#[inline(always)]
+fn nanos_between(from: Instant, to: Instant) -> u64 {
+    if from == to {
+        return 0;
+    }
+    let spent = to.saturating_duration_since(from);
+    // 584 years fit.
+    spent.as_secs() * 1_000_000_000 + u64::from(spent.subsec_nanos())
+}

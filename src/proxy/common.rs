@@ -1,0 +1,179 @@
+//! What outlives the stages of an exchange: what is wanted, what was decided, what is told, and the two
+//! directions. Each stage owns what is its own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::policy::decide::{Decision, Reach, Verdict};
+use crate::policy::deny_with::DenyWith;
+use crate::policy::response::Judge;
+use crate::upstream::peer::Peer;
+use crate::wire::{Framing, Method};
+
+use super::account::{Account, Totals};
+use super::context::Turn;
+use super::flow::{Coding, Flow};
+use super::intent::{Intent, rule_host};
+use super::limits::Allowance;
+use super::sides::Leg;
+
+/// What was decided of a request, for as long as it lasts.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    /// Who asks; empty if nobody has to say.
+    pub(super) user: String,
+    /// Which addresses it may be connected to.
+    pub(super) reach: Reach,
+    /// Whoever judges the response, if it is judged.
+    pub(super) judge: Option<Arc<Judge>>,
+    /// What the client sends into its tunnel first is judged.
+    pub(super) reads_hello: bool,
+}
+
+impl Terms {
+    fn clear(&mut self) {
+        self.user.clear();
+        self.reach.clear();
+        self.judge = None;
+        self.reads_hello = false;
+    }
+}
+
+/// What an exchange has in each of its stages. The memory is used again for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    /// What the client wants.
+    pub(super) intent: Intent,
+    /// What was decided of that.
+    pub(super) terms: Terms,
+    /// The next hop.
+    pub(super) peer: Peer,
+    /// What is told at the end.
+    pub(super) account: Account,
+    /// To the upstream: the head, as `request` writes it, and the request's content.
+    pub(super) up: Leg,
+    /// To the client: heads and replies, and the response's content.
+    pub(super) down: Leg,
+    /// The request as sent on a reused connection, in case it has to be sent again.
+    pub(super) resend: Vec<u8>,
+    /// What may be received, if there are limits.
+    pub(super) allowance: Allowance,
+    /// Until when the present wait may last.
+    pub(super) deadline: Option<Instant>,
+    /// When to come back even if nothing happens.
+    pub(super) wake_at: Option<Instant>,
+    /// The client's connection ends after this exchange.
+    pub(super) close: bool,
+    /// The upstream's connection is this client's alone, because it logs in on it.
+    pub(super) pins: bool,
+}
+
+impl Common {
+    /// Ready for a new request; the memory stays.
+    pub(super) fn reset(&mut self, started: Instant) {
+        self.intent.clear();
+        self.terms.clear();
+        self.account.clear(started);
+        self.up.reset();
+        self.down.reset();
+        self.resend.clear();
+        self.allowance = Allowance::default();
+        self.deadline = None;
+        self.wake_at = None;
+        self.close = false;
+        self.pins = false;
+    }
+
+    /// Gives back what should not be kept for the next request.
+    pub(super) fn trim(&mut self, turn: &mut Turn<'_>) {
+        const KEPT: usize = 4096;
+        for leg in [&mut self.up, &mut self.down] {
+            turn.buffers.discard(&mut leg.staged);
+            leg.flow.drop_pipe();
+        }
+        self.terms.judge = None;
+        self.account.failure = None;
+        self.allowance = Allowance::default();
+        if self.resend.capacity() > KEPT {
+            self.resend = Vec::new();
+        }
+        self.account.note.trim();
+    }
+
+    /// Content in this framing belongs to the request, and nobody will take it.
+    pub(super) fn leave_content(&mut self, framing: Framing) {
+        self.up.flow = Flow::framed(framing, Coding::Keep);
+    }
+
+    /// How many octets went each way.
+    pub(super) fn totals(&self) -> Totals {
+        let Intent { head_octets, onward_octets, .. } = self.intent;
+        let content = self.up.flow.sent().saturating_sub(onward_octets);
+        Totals { from_client: head_octets + content, to_client: self.down.flow.sent() }
+    }
+
+    /// Waiting for an allowance is nobody's fault: the time for the next step begins after it.
+    pub(super) fn wait_on(&mut self, turn: &Turn<'_>) {
+        let Some(at) = self.allowance.wake_at() else { return };
+        let times = &turn.ctx.timeouts;
+        let then = at + if self.account.is_tunnel { times.tunnel } else { times.response };
+        self.deadline = self.deadline.map(|deadline| deadline.max(then));
+    }
+
+    /// Whether the upstream's connection may be one to this address.
+    pub(super) fn may_use(&self, address: SocketAddr) -> bool {
+        self.terms.reach.judge(address.ip(), address.port()).verdict == Verdict::Allow
+    }
+
+    /// The request has been connected to this address: what decided that is noted.
+    #[cold]
+    pub(super) fn settle(&mut self, address: SocketAddr, turn: &Turn<'_>) {
+        let decision = self.terms.reach.judge(address.ip(), address.port());
+        self.account.decided(decision, turn);
+        let destination = &self.intent.destination;
+        self.learn(rule_host(destination), destination.ip(), turn);
+    }
+
+    /// This host was reached: that is learnt, where it is to be.
+    pub(super) fn learn(&self, host: &str, ip: Option<IpAddr>, turn: &Turn<'_>) {
+        if self.terms.reach.learns() {
+            let port = self.intent.destination.port();
+            turn.ctx.learnt.reach(host, port, ip, SystemTime::now());
+        }
+    }
+
+    /// Follows what was decided of a response.
+    ///
+    /// # Errors
+    ///
+    /// It does not go on.
+    pub(super) fn follow_response(
+        &mut self,
+        (decision, kind): (Decision, Kind),
+        phase: Phase,
+        turn: &Turn<'_>,
+    ) -> Result<(), Error> {
+        self.account.decided(decision, turn);
+        match decision.verdict {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny(reason) => Err(Error::new(Side::Proxy, phase, kind, reason)),
+        }
+    }
+
+    /// What the client gets instead of a refusal by rule: a status, and where it is sent.
+    pub(super) fn instead<'d>(
+        &self,
+        error: &Error,
+        deny_with: &'d DenyWith,
+    ) -> Option<(u16, Option<&'d str>)> {
+        let by_rule =
+            matches!(error.kind(), Kind::HttpRequestDenied | Kind::DestinationIpProhibited);
+        if !by_rule || error.status() != 403 {
+            return None;
+        }
+        let is_connect = self.intent.method == Method::Connect;
+        deny_with.instead(is_connect, self.intent.destination.authority())
+    }
+}

@@ -1,0 +1,27 @@
+//! What a client's first octets mean: HTTP/1, or something else that is answered in its own words.
+
+use crate::wire::detect::{Protocol, protocol};
+
+/// A client that speaks something else than HTTP/1.
+pub(super) struct Foreign {
+    /// What it is answered, in its own protocol as far as that goes.
+    pub(super) answer: &'static [u8],
+    /// What is said of it.
+    pub(super) reason: &'static str,
+}
+
+/// Judges a connection by its first octets. Answers nothing if they may be HTTP/1.
+pub(super) fn foreign(held: &[u8]) -> Option<Foreign> {
+    let (answer, reason): (&[u8], _) = match protocol(held)? {
+        // A fatal alert, protocol_version (RFC 8446 §6).
+        Protocol::Tls => {
+            (b"\x15\x03\x01\x00\x02\x02\x46", "the client speaks TLS; this listener is plain")
+        }
+        // Request rejected.
+        Protocol::Socks4 => (b"\x00\x5b\x00\x00\x00\x00\x00\x00", "the client speaks SOCKS 4"),
+        // No acceptable methods (RFC 1928 §3).
+        Protocol::Socks5 => (b"\x05\xff", "the client speaks SOCKS 5"),
+        _ => return None,
+    };
+    Some(Foreign { answer, reason })
+}

@@ -1,0 +1,147 @@
+//! What a client wants: said by its front, decided by the policy, and the same for all stages.
+
+use std::net::IpAddr;
+
+use crate::net::hosts::without_dot;
+use crate::policy::limits::Who;
+use crate::policy::rules::{Request, Way};
+use crate::upstream::peer::Endpoint;
+use crate::wire::{Credentials, Method, Protocols, RequestHead, Version};
+
+use super::front::Front;
+
+/// What a request said that matters after its head is gone.
+#[derive(Debug)]
+pub(super) struct Intent {
+    /// What the listener that it came to is for.
+    pub(super) front: Front,
+    /// The method.
+    pub(super) method: Method,
+    /// The version the client speaks.
+    pub(super) version: Version,
+    /// The client can send another request on its connection.
+    pub(super) persistent: bool,
+    /// The request may be sent again: idempotent, and without content.
+    pub(super) repeatable: bool,
+    /// The client waits for a 100 before it sends content.
+    pub(super) expects: bool,
+    /// The client would rather read HTML.
+    pub(super) html: bool,
+    /// The client logs its connection to the server in, not this request (RFC 4559).
+    pub(super) logs_in: bool,
+    /// What the upstream is offered to change to.
+    pub(super) offer: Option<Protocols>,
+    /// The server that is to answer.
+    pub(super) destination: Endpoint,
+    /// Octets of the request head as received.
+    pub(super) head_octets: u64,
+    /// Octets of the request head as it goes on.
+    pub(super) onward_octets: u64,
+}
+
+impl Default for Intent {
+    fn default() -> Self {
+        Self {
+            front: Front::Forward,
+            method: Method::Other,
+            version: Version::Http11,
+            persistent: false,
+            repeatable: false,
+            expects: false,
+            html: false,
+            logs_in: false,
+            offer: None,
+            destination: Endpoint::default(),
+            head_octets: 0,
+            onward_octets: 0,
+        }
+    }
+}
+
+impl Intent {
+    /// Forgets the request; the memory stays.
+    pub(super) fn clear(&mut self) {
+        let mut destination = std::mem::take(&mut self.destination);
+        destination.clear();
+        *self = Self { destination, ..Self::default() };
+    }
+
+    /// A tunnel that was asked for, as rules see it.
+    pub(super) fn as_connect<'a>(&'a self, client: IpAddr, user: &'a str) -> Request<'a> {
+        let asked = Asked {
+            client,
+            method: "CONNECT",
+            way: Way::Connect,
+            destination: &self.destination,
+            target: self.destination.authority(),
+            credentials: Credentials::None,
+        };
+        asked.request(user)
+    }
+}
+
+/// What is asked of the policy, in no protocol's words. It borrows the request's head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// The client's address.
+    pub(super) client: IpAddr,
+    /// The method, as received.
+    pub(super) method: &'a str,
+    /// How the request goes.
+    pub(super) way: Way,
+    /// Where it goes.
+    pub(super) destination: &'a Endpoint,
+    /// The request-target, as received.
+    pub(super) target: &'a str,
+    /// What the client says about who it is.
+    pub(super) credentials: Credentials<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// What the head of an HTTP request asks for.
+    pub(super) fn by_http(
+        head: &RequestHead<'_, 'a>,
+        way: Way,
+        client: IpAddr,
+        destination: &'a Endpoint,
+    ) -> Self {
+        Self {
+            client,
+            method: head.method_name,
+            way,
+            destination,
+            target: head.target_text,
+            credentials: head.credentials(),
+        }
+    }
+
+    /// The request as rules see it, if this user has proven to ask; nobody if that is empty.
+    pub(super) fn request(&self, user: &'a str) -> Request<'a> {
+        Request {
+            client: self.client,
+            user: Some(user).filter(|user| !user.is_empty()),
+            method: self.method,
+            way: self.way,
+            host: rule_host(self.destination),
+            ip: self.destination.ip(),
+            port: self.destination.port(),
+            target: self.target,
+        }
+    }
+}
+
+/// The host as rules and limits have it: no brackets, no dot behind.
+pub(super) fn rule_host(destination: &Endpoint) -> &str {
+    without_dot(destination.bare_host())
+}
+
+/// Who wants what, as limits see it.
+pub(super) fn who<'a>(client: IpAddr, user: &'a str, destination: &'a Endpoint) -> Who<'a> {
+    Who {
+        client,
+        user: Some(user).filter(|user| !user.is_empty()),
+        host: rule_host(destination),
+        ip: destination.ip(),
+        port: destination.port(),
+    }
+}

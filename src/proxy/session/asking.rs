@@ -1,0 +1,259 @@
+//! A client asks: its first octets, a request head as it comes, and the exchange that begins with it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::wire::head::{find_end, leading_empty_lines};
+use crate::wire::{Framing, HeadError};
+
+use crate::proxy::blame::refused;
+use crate::proxy::context::Turn;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::front::Front;
+use crate::proxy::greeting::Foreign;
+use crate::proxy::limits::Allowance;
+use crate::proxy::recycle::Spares;
+use crate::proxy::request::{Wanted, prepare};
+use crate::proxy::seat::Occupancy;
+use crate::proxy::sides::{CLIENT, ClientSide};
+
+use super::{AWAITED, Next, Session, State, Stepped};
+
+/// Octets of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
+const MAX_EMPTY_OCTETS: usize = 8;
+/// How long a connection that has not said anything may still send a first request when the proxy
+/// begins to shut down: it may be on its way.
+const LATE_FIRST: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// Looks at the first octets: whoever speaks something else is answered in its own words.
+    pub(super) fn greet(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
+        loop {
+            let held = self.client.buffer.unread();
+            let empty = leading_empty_lines(held);
+            let said = held.get(empty..).unwrap_or_default();
+            if !said.is_empty() || empty > MAX_EMPTY_OCTETS {
+                if let Some(foreign) = self.asker.front.greet(said) {
+                    return self.refuse_foreign(&foreign, turn);
+                }
+                self.state = AWAITED;
+                return Stepped::Again;
+            }
+            if let Some(next) = self.receive_more(None, turn, spares) {
+                return next;
+            }
+        }
+    }
+
+    /// Reads a request head as it comes.
+    pub(super) fn read_request(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
+        if self.proof.is_pending() && self.client.stream.broken().is_some() {
+            // Nobody is left to be told whose the request is.
+            self.proof.settle();
+            return Stepped::Next(Next::Close);
+        }
+        loop {
+            let State::Request { scanned, skipped, begun } = &mut self.state else {
+                return Stepped::Again;
+            };
+            let empty = leading_empty_lines(self.client.buffer.unread());
+            if empty > 0 && *scanned == 0 {
+                self.client.buffer.consume(empty);
+                *skipped += empty;
+            }
+            let flooded = *skipped > MAX_EMPTY_OCTETS;
+            let held = self.client.buffer.unread();
+            if held.is_empty() && begun.is_some() && self.served > 0 {
+                // It was an empty line, not the start of a request.
+                *begun = None;
+                self.deadline = turn.now + turn.ctx.timeouts.idle;
+            }
+            if !held.is_empty() || flooded {
+                if begun.is_none() && self.served > 0 {
+                    self.deadline = turn.now + turn.ctx.timeouts.head;
+                }
+                let began = *begun.get_or_insert_with(|| turn.clock());
+                let found = match find_end(held, scanned, &turn.ctx.limits) {
+                    _ if flooded => Err(HeadError::BadRequestLine),
+                    found => found,
+                };
+                match found {
+                    Ok(Some(length)) => return self.begin(Ok(length), began, turn, spares),
+                    Ok(None) => {}
+                    Err(e) => return self.begin(Err(refused(e)), began, turn, spares),
+                }
+            }
+            let begun = *begun;
+            if let Some(next) = self.receive_more(begun, turn, spares) {
+                return next;
+            }
+        }
+    }
+
+    /// Receives more from the client, whose request began then. Answers what becomes of the session if
+    /// nothing can be received now.
+    fn receive_more(
+        &mut self,
+        begun: Option<Instant>,
+        turn: &mut Turn<'_>,
+        spares: &mut Spares,
+    ) -> Option<Stepped> {
+        if self.client.ended {
+            // Nothing, or half a head and nobody who would finish it.
+            return Some(Stepped::Next(Next::Close));
+        }
+        let deadline = match turn.ctx.draining.get().filter(|_| begun.is_none()) {
+            // It has said nothing yet.
+            Some(&since) if self.served == 0 => match self.asker.front {
+                Front::Forward => self.deadline.min(since + LATE_FIRST),
+                // Who comes to the admin listener meanwhile wants to know just that.
+                Front::Admin => self.deadline,
+            },
+            Some(_) => turn.now,
+            None => self.deadline,
+        };
+        let waits = !self.client.stream.is_readable();
+        // A deadline is held against what has come by then, which may be read only now. Who is idle
+        // when the proxy drains is closed all the same.
+        if turn.now >= deadline && (waits || begun.is_none() && self.served > 0) {
+            let Some(begun) = begun else { return Some(Stepped::Next(Next::Close)) };
+            let reason = "the request did not come in time";
+            let late = Error::new(Side::Client, Phase::Request, Kind::HttpRequestTimeout, reason);
+            return Some(self.begin(Err(late), begun, turn, spares));
+        }
+        if waits {
+            return Some(Stepped::Next(match self.is_asked_to_leave() {
+                true => Next::Close,
+                false => Next::Park(deadline, Some(CLIENT)),
+            }));
+        }
+        turn.buffers.lend(&mut self.client.buffer);
+        if self.client.buffer.room() == 0 {
+            // `find_end` has refused a head past the limit.
+            self.client.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
+        }
+        match self.client.receive() {
+            Ok(_) => None,
+            Err(_) => Some(Stepped::Next(Next::Close)),
+        }
+    }
+
+    /// A head is complete, or will never be: an exchange begins.
+    fn begin(
+        &mut self,
+        head: Result<usize, Error>,
+        begun: Instant,
+        turn: &mut Turn<'_>,
+        spares: &mut Spares,
+    ) -> Stepped {
+        let mut exchange = spares.take();
+        exchange.reset(begun);
+        let common = &mut exchange.common;
+        common.intent.front = self.asker.front;
+        if let Some(line) = &self.line {
+            common.allowance = Allowance::on(line);
+        }
+        let wanted = match head {
+            Ok(length) => {
+                let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
+                let wanted =
+                    prepare(octets, self.asker, &self.waker, &mut self.proof, common, turn);
+                if let Ok(Wanted::Later(until)) = wanted {
+                    exchange.trim(turn);
+                    spares.give(exchange);
+                    return self.hold(until, turn.now);
+                }
+                self.client.buffer.consume(length);
+                self.proof.settle();
+                wanted
+            }
+            Err(e) => {
+                common.intent.head_octets = self.client.buffer.len() as u64;
+                self.client.buffer.consume(self.client.buffer.len());
+                Err(e)
+            }
+        };
+        if self.line.is_none() {
+            self.line = common.allowance.line().map(Arc::clone);
+        }
+        self.comes_to(Occupancy::IsAnswered);
+        self.served = self.served.saturating_add(1);
+        self.open = self.asker.front == Front::Forward;
+        turn.counters.count(|c| match self.asker.front {
+            Front::Forward => c.exchanges_begun += 1,
+            Front::Admin => c.admin_requests += 1,
+        });
+        self.answer(wanted, exchange, turn, spares)
+    }
+
+    /// What is wanted is known: the exchange sets out for it.
+    fn answer(
+        &mut self,
+        wanted: Result<Wanted, Error>,
+        mut exchange: Box<Exchange>,
+        turn: &mut Turn<'_>,
+        spares: &mut Spares,
+    ) -> Stepped {
+        let refused = match wanted {
+            // Is not answered for what is to be replied to.
+            Ok(Wanted::Later(_)) => None,
+            Ok(Wanted::Forward(framing)) => {
+                let (asker, pinned) = (&self.asker, &mut self.pinned);
+                let half = &mut self.client;
+                let mut client = ClientSide { half, waker: &self.waker, asker, pinned };
+                exchange.begin(framing, &mut client, turn);
+                None
+            }
+            Ok(Wanted::Own(status)) => {
+                exchange.common.account.times.head = Some(turn.clock());
+                exchange.reply_only(status, None, turn);
+                None
+            }
+            Err(e) => {
+                let common = &mut exchange.common;
+                common.account.times.head = Some(turn.clock());
+                // What follows a head that could not be read is perhaps content, perhaps a request:
+                // nobody can tell. One that is refused by a rule was understood.
+                common.close =
+                    e.kind() != Kind::HttpRequestDenied || self.asker.front == Front::Admin;
+                // What is here already costs nothing to pass over.
+                if let Some(length) = common.up.flow.length_left()
+                    && let held = self.client.buffer.len()
+                    && length <= held as u64
+                {
+                    self.client.buffer.consume(length as usize);
+                    common.intent.head_octets += length;
+                    common.leave_content(Framing::Empty);
+                }
+                Some(e)
+            }
+        };
+        self.state = State::Exchange(exchange);
+        match refused {
+            Some(e) => self.fail(e, turn, spares),
+            None => Stepped::Again,
+        }
+    }
+
+    /// The request is not decided yet, or not to go on yet: its head stays where it is, and is looked
+    /// at again when somebody wakes the session, or then.
+    fn hold(&mut self, until: Instant, now: Instant) -> Stepped {
+        if let State::Request { scanned, .. } = &mut self.state {
+            *scanned = 0;
+        }
+        Stepped::Next(if until <= now { Next::Yield } else { Next::Park(until, None) })
+    }
+
+    /// The client speaks something else: it is told so in its own protocol, as far as that goes.
+    fn refuse_foreign(&mut self, foreign: &Foreign, turn: &Turn<'_>) -> Stepped {
+        log::debug!("{}: {}", self.asker, foreign.reason);
+        if self.asker.front == Front::Forward {
+            turn.counters.count(|c| c.count_failure(Side::Client, Kind::HttpRequestError));
+        }
+        // Nothing more can be done for a client that does not take these few octets.
+        let _ = self.client.stream.send(foreign.answer);
+        self.client.buffer.consume(self.client.buffer.len());
+        self.begin_linger(turn)
+    }
+}
