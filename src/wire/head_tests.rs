@@ -1,3 +1,4 @@
+use super::super::start_line::Method;
 use super::super::tests::at_every_split;
 use super::*;
 

@@ -13,9 +13,10 @@ use super::credentials::Credentials;
 use super::field::{Field, Known, LineSet, Lines, Slots, write_line, write_number};
 use super::forwarded::{self, Forwarded, Received};
 use super::framing::{Framing, request_framing};
-use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
+use super::head::{HeadError, Limits, Persistence, diagnose};
 use super::hop::Survey;
 use super::login;
+use super::start_line::{Method, Version};
 use super::target::{Authority, OriginForm, Target, TargetError};
 use super::upgrade::{self, Protocols};
 use super::via;
@@ -174,6 +175,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         // The head that came was within the limit; this one is at most three times as long.
         Self::read(anew, slots, &Limits { max_head_octets: usize::MAX, ..*limits })
+    }
+
+    /// What to offer to the next hop, if the client offers anything a proxy can step aside for.
+    pub fn offer(&self) -> Option<Protocols> {
+        self.upgrade.then(|| upgrade::named_in(self.fields())?.forwardable()).flatten()
     }
 
     /// All field lines in their order.

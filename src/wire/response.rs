@@ -8,10 +8,12 @@ use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
 
 use super::field::{Field, Known, Lines, MAX_FIELDS, MoreSlots, Slots, write_line};
 use super::framing::{Framing, ResponseFraming, response_framing};
-use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
+use super::head::{HeadError, Limits, Persistence, diagnose};
 use super::hop::Survey;
+use super::leniency::{Leniency, Repair, Repairs};
 use super::login;
-use super::repair::{Leniency, Repair, Repairs, mend};
+use super::repair::mend;
+use super::start_line::{Method, Version};
 use super::upgrade::{self, Protocols};
 use super::via;
 
@@ -219,6 +221,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         method == Method::Head
             && self.announced_length().is_none()
             && self.survey.coding_at.is_none()
+    }
+
+    /// What the upstream changes to, or would rather speak.
+    pub fn protocols(&self) -> Option<Protocols> {
+        self.upgrade.then(|| upgrade::named_in(self.fields())).flatten()
     }
 
     /// Whether it offers, or goes on with, a login that is its connection's (RFC 4559).

@@ -14,8 +14,6 @@
 //! request stays what it is: nobody behind us reads it in another way than we did.
 
 use super::field::{Field, Known, is_token_octet, trim_ows, write_line};
-use super::request::RequestHead;
-use super::response::ResponseHead;
 
 /// Protocols in one list; a longer one is dropped, so that comparing two stays cheap.
 const MAX_PROTOCOLS: usize = 16;
@@ -68,21 +66,8 @@ impl Protocols {
     }
 }
 
-impl RequestHead<'_, '_> {
-    /// What to offer to the next hop, if the client offers anything a proxy can step aside for.
-    pub fn offer(&self) -> Option<Protocols> {
-        self.upgrade.then(|| named_in(self.fields())?.forwardable()).flatten()
-    }
-}
-
-impl ResponseHead<'_, '_> {
-    /// What the upstream changes to, or would rather speak.
-    pub fn protocols(&self) -> Option<Protocols> {
-        self.upgrade.then(|| named_in(self.fields())).flatten()
-    }
-}
-
-fn named_in<'b>(fields: impl Iterator<Item = Field<'b>>) -> Option<Protocols> {
+/// The protocols that the `Upgrade` lines among `fields` name.
+pub(super) fn named_in<'b>(fields: impl Iterator<Item = Field<'b>>) -> Option<Protocols> {
     let upgrades = fields.filter(|field| field.known == Known::Upgrade);
     Protocols::read(upgrades.map(|field| field.value))
 }
