@@ -16,39 +16,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Access;
+use super::access::{Access, Sni};
 use super::auth::Auth;
 use super::bounds::Bounds;
 use super::deny_with::DenyWith;
 use super::filter::Filter;
 use super::guard::Scope;
-use super::hello::Sni;
-use super::origin::RuleId;
 use super::response::Judge;
+use super::rule_id::RuleId;
 use super::rules::{Action, Request};
 use super::ruleset::Ruleset;
 use super::trace::{Note, Outcome, Step, Trace, said};
 use super::url::{Look, Said, Urls, normal};
+use super::verdict::{allow, deny, would_deny};
 
-/// What a policy says of a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// It may go on, as far as is known.
-    Allow,
-    /// It is refused.
-    Deny(&'static str),
-}
-
-/// A verdict with its reason.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Decision {
-    /// What it says.
-    pub verdict: Verdict,
-    /// The rule that decided, if one did.
-    pub rule: Option<RuleId>,
-    /// It goes on only because nothing is enforced: the rule would refuse it, for this reason.
-    pub would_deny: Option<&'static str>,
-}
+pub use super::verdict::{Decision, Mode, Verdict};
 
 /// Which addresses a request may be connected to. Its memory is used again.
 #[derive(Debug, Default)]
@@ -87,36 +69,6 @@ enum Otherwise {
 impl Default for Otherwise {
     fn default() -> Self {
         Self::Guard(Scope::Protected)
-    }
-}
-
-/// What the rules are for: `--policy`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Mode {
-    /// What no rule names goes through.
-    #[default]
-    Open,
-    /// The same, and what is reached is written down as a list that allows it.
-    Learn,
-    /// No rule on requests refuses anything: what [`Enforce`](Self::Enforce) would refuse is logged and
-    /// counted.
-    Report,
-    /// What no rule names is refused.
-    Enforce,
-}
-
-impl Mode {
-    /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::Open, Self::Learn, Self::Report, Self::Enforce];
-
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Learn => "learn",
-            Self::Report => "report",
-            Self::Enforce => "enforce",
-        }
     }
 }
 
@@ -521,26 +473,6 @@ fn told_of_user(auth: &Auth, user: Option<&str>) -> Note {
 
 /// Why protected mode refuses a client.
 const UNSERVED: &str = "this proxy serves private networks only";
-
-pub(super) fn allow(rule: Option<RuleId>) -> Decision {
-    Decision { verdict: Verdict::Allow, rule, would_deny: None }
-}
-
-pub(super) fn deny(reason: &'static str, rule: RuleId) -> Decision {
-    Decision { verdict: Verdict::Deny(reason), rule: Some(rule), would_deny: None }
-}
-
-/// A rule is against something that is not a request.
-pub(super) fn against(mode: Mode, rule: RuleId, reason: &'static str) -> Decision {
-    match mode {
-        Mode::Report => would_deny(reason, rule),
-        Mode::Open | Mode::Learn | Mode::Enforce => deny(reason, rule),
-    }
-}
-
-fn would_deny(reason: &'static str, rule: RuleId) -> Decision {
-    Decision { would_deny: Some(reason), ..allow(Some(rule)) }
-}
 
 fn guard(scope: Scope, ip: IpAddr) -> Decision {
     match scope.forbids(ip) {

@@ -8,26 +8,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::decide::{Decision, Mode, Reach, Rules, Verdict, against, allow, deny};
-use super::origin::RuleId;
+use super::decide::{Reach, Rules};
 use super::rules::Request;
+use super::verdict::{Decision, Mode, Verdict, against, allow, deny};
 
-/// What is made of the name in a ClientHello.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Sni {
-    /// It is not looked at.
-    Off,
-    /// It is judged by the rules on names, if there are any.
-    Check(RuleId),
-    /// It has to be the one of the CONNECT as well, if that is a name.
-    Match(RuleId),
-}
-
-impl Default for Sni {
-    fn default() -> Self {
-        Self::Check(RuleId::DEFAULT)
-    }
-}
+pub use super::access::Sni;
 
 impl Rules {
     /// Whether what a tunnel's client sends first has to be looked at. With [`Mode::Learn`] it is, for
@@ -126,6 +111,7 @@ mod tests {
     use crate::policy::Access;
     use crate::policy::destination::Destination;
     use crate::policy::guard::Scope;
+    use crate::policy::rule_id::RuleId;
     use crate::policy::rules::{Action, Rule, Way};
     use crate::policy::ruleset::Ruleset;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::origin::RuleId;
+use super::rule_id::RuleId;
 
 /// Rules that are counted one by one, 32 octets each; hits of those that come later count for their source
 /// alone.

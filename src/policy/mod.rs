@@ -9,6 +9,7 @@
 //! [`bucket`], [`tally`] and [`shape`] (who keeps count of that). A [`Policy`] is a value that never changes; reading it again
 //! makes another one, which the workers take up between two turns.
 
+pub mod access;
 pub mod auth;
 pub mod bounds;
 pub mod bucket;
@@ -16,6 +17,7 @@ pub mod decide;
 pub mod deny_with;
 pub mod destination;
 pub mod domains;
+pub mod effort;
 pub mod filter;
 pub mod guard;
 pub mod hello;
@@ -28,12 +30,14 @@ pub mod network;
 pub mod origin;
 pub mod patterns;
 pub mod response;
+mod rule_id;
 pub mod rules;
 pub mod ruleset;
 pub mod shape;
 pub mod tally;
 pub mod trace;
 pub mod url;
+pub mod verdict;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -41,60 +45,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use auth::Auth;
-use bounds::Bounds;
-use decide::{Mode, Rules};
-use deny_with::DenyWith;
-use filter::Filter;
+use decide::Rules;
 use guard::Scope;
-use hello::Sni;
 use limits::Limits;
 use origin::Origins;
-use response::Responses;
-use rules::Rule;
 use ruleset::Ruleset;
-use url::Urls;
 
-/// What a policy is made of, as it is configured.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// Where the rules are written.
-    pub origins: Origins,
-    /// What is allowed at all.
-    pub bounds: Bounds,
-    /// In the order in which they are looked at: the first that has a request decides.
-    pub rules: Vec<Rule>,
-    /// The lists, if there are any.
-    pub filter: Option<Arc<Filter>>,
-    /// What is done with a request that neither has.
-    pub mode: Mode,
-    /// What a client gets whose request is refused.
-    pub deny_with: DenyWith,
-    /// What is made of the name in a tunnel's ClientHello.
-    pub sni: Sni,
-    /// Rules on URLs.
-    pub urls: Urls,
-    /// Rules on responses.
-    pub responses: Responses,
-    /// How much, and how fast.
-    pub limits: Limits,
-    /// Whose requests are taken; everybody's without it.
-    pub auth: Option<Arc<Auth>>,
-    /// What holds for single listeners instead, by their number.
-    pub own: Vec<(u16, Own)>,
-}
-
-/// What holds for one listener.
-#[derive(Clone, Debug, Default)]
-pub struct Own {
-    /// Whether it is not protected.
-    pub open: bool,
-    /// Its limits are those of all, counted with them; else it has its own counts.
-    pub shares_limits: bool,
-    /// Its access: all of it, nothing is added from elsewhere. Its `origins` and `own` are not looked
-    /// at: the sources of its rules are numbered among those of the whole.
-    pub access: Access,
-}
+pub use access::{Access, Own};
 
 impl Access {
     /// Users who are the same as before stay the ones they are: what was verified of them holds on.
@@ -227,6 +184,8 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
+    use super::auth::Auth;
+    use super::verdict::Mode;
     use super::*;
 
     #[test]

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hits::Hits;
 
+pub use super::rule_id::RuleId;
+
 /// Where rules come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
@@ -33,24 +35,6 @@ pub struct Said {
     pub at: String,
     /// The line of each value, in their order, or its number there.
     pub lines: Arc<[u32]>,
-}
-
-/// Which rule: its source, and the line there.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct RuleId {
-    /// Its place among the [`Origins`].
-    pub source: u16,
-    /// The line, from 1; 0 if the source is one rule.
-    pub line: u32,
-}
-
-impl RuleId {
-    /// Protected mode: see [`guard`](super::guard).
-    pub const PROTECTED: Self = Self { source: 0, line: 0 };
-    /// No rule allows the request, and none is needed to refuse it.
-    pub const DEFAULT: Self = Self { source: 1, line: 0 };
-    /// Who asks has not proven to be a user: see [`auth`](super::auth).
-    pub const AUTH: Self = Self { source: 2, line: 0 };
 }
 
 /// The sources of all rules of a policy, and how often each has decided. A source keeps its number

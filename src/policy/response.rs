@@ -9,8 +9,8 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
-use super::decide::{Decision, Mode, against};
-use super::origin::RuleId;
+use super::rule_id::RuleId;
+use super::verdict::{Decision, Mode, against};
 
 /// Rules on responses.
 #[derive(Clone, Debug, Default)]

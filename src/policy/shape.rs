@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::bucket::Nanos;
+use super::bucket::{Nanos, nanos};
 use super::limits::{Direction, Limits, Per, Who, client_key};
 use super::tally::{Line, MOST_REMEMBERED, Place, Tables, Tally};
 
-use share::{Part, Portion, of};
+use share::{Part, Portion, Relayed, of};
 
 pub use share::{Grant, Share};
 
@@ -35,14 +35,6 @@ pub struct Shaper {
     volume: Arc<Mutex<Relayed>>,
     said: AtomicBool,
     most: usize,
-}
-
-/// Octets relayed in the run, as far as they are counted.
-#[derive(Debug, Default)]
-struct Relayed {
-    octets: u64,
-    /// Allowed, and not known to be used yet.
-    lent: u64,
 }
 
 impl Default for Shaper {
@@ -234,14 +226,6 @@ impl Shaper {
         let client = || tables.clients.get(&(None, client_key(who.client)), pause, now);
         share.client = shared.then(client);
     }
-}
-
-fn nanos(time: Duration) -> Nanos {
-    Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX / 4)
-}
-
-fn later(now: Instant, nanos: Nanos) -> Instant {
-    now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
 /// After how long without a request a client has all of them again.
