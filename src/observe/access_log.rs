@@ -21,6 +21,7 @@
 mod clf;
 mod format;
 mod output;
+mod parts;
 mod record;
 mod target;
 mod terminal;
@@ -36,6 +37,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::net::timers::LONGEST;
 
+pub use self::format::Format;
 pub use self::record::{Failure, Phases, Record, RecordKind};
 
 use self::format::Scratch;
@@ -52,56 +54,6 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// What a buffer keeps of its room while nothing happens.
 const IDLE_OCTETS: usize = 64 * 1024;
-
-/// The layout of a line. Always a record is one line, its own newline the only one in it.
-///
-/// Octets of a target or method that are not printable ASCII, and space, `"` and `\`, are written
-/// as `\xNN` (in JSON the `\` is then doubled; the NCSA formats have the escapes of Apache);
-/// userinfo is `***@`; a target longer than 8 KiB is cut and ends in `...`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
-    /// Columns parted by single spaces, `-` for what is missing; those after the status are named:
-    ///
-    /// ```text
-    /// 2026-11-21T20:00:00.123Z 127.0.0.1:50112 GET http://example.com/ 200 kind=exchange out=1270
-    /// in=120 upstream=93.184.216.34:80 reused=yes total=12.300ms request=0.100ms lookup=-
-    /// connect=- send=0.020ms wait=12.000ms transfer=0.180ms
-    /// ```
-    ///
-    /// (one line). `out` and `in` are octets to and from the client; the phases add up to
-    /// `total` but for rounding. A failed exchange has four more columns, the last quoted:
-    ///
-    /// ```text
-    /// error=connection_refused side=upstream phase=connect reason="the upstream refused the connection"
-    /// ```
-    Text,
-    /// The same for somebody who watches: status, method, total time, octets to the client, client
-    /// and target in columns of equal width, with a failure's sentence; for terminals.
-    Terminal {
-        /// Colour the status by its class, and failures.
-        colour: bool,
-    },
-    /// The NCSA common log format, `%h %l %u %t "%r" %>s %b` in Apache's letters:
-    ///
-    /// ```text
-    /// 127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET http://example.com/ HTTP/1.1" 200 2326
-    /// ```
-    ///
-    /// The octets at the end are content alone, `-` for none. The status is 499 if the client got
-    /// none, since the format wants a number.
-    Common,
-    /// The same with `"%{Referer}i" "%{User-Agent}i"` behind it.
-    Combined,
-    /// One JSON object a line, always with all keys, in this order: `time`, `client`, `kind`
-    /// (`exchange` or `tunnel`), `method`, `target`, `status`, `octets_to_client`,
-    /// `octets_from_client`, `upstream`, `reused`, `total_us`, `request_us`, `lookup_us`,
-    /// `connect_us`, `send_us`, `wait_us`, `transfer_us`, `error`, `side`, `phase`, `reason`.
-    ///
-    /// `status`, `octets_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the
-    /// rest strings; what is missing, or did not take place, is `null`. Later versions may add
-    /// keys at the end, and change none; `docs/access-log.schema.json` is the JSON Schema.
-    Json,
-}
 
 /// Where the lines go.
 #[derive(Clone, Debug, Eq, PartialEq)]

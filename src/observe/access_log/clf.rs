@@ -2,7 +2,7 @@
 //!
 //! `common` is `%h %l %u %t "%r" %>s %b`, `combined` has `"%{Referer}i" "%{User-Agent}i"` behind it.
 
-use super::format::{Clock, Stamp, decimal, ip};
+use super::parts::{Clock, Stamp, decimal, ip};
 use super::record::Record;
 use super::target::{self, MAX_TARGET_OCTETS};
 
@@ -96,9 +96,6 @@ fn escape(out: &mut Vec<u8>, octets: &[u8]) {
         }
     }
 }
-
-/// `10/Oct/2000:13:55:36 +0000` is `strftime`'s, in English whatever the locale.
-pub(super) const TIME: &str = "%d/%b/%Y:%H:%M:%S +0000";
 
 #[cfg(test)]
 mod tests {

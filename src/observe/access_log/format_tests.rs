@@ -1,6 +1,6 @@
 //! Exact lines, and what a hostile record may do to them: nothing.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
