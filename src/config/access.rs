@@ -20,14 +20,16 @@ use crate::policy::hello::Sni;
 use crate::policy::network::Network;
 use crate::policy::origin::{Origins, RuleId, Said, Source};
 use crate::policy::response::{Responses, TypeRule};
-use crate::policy::rules::{Action, Rule, Way};
+use crate::policy::rules::{Action, Rule};
 use crate::policy::url::Urls;
-use crate::wire::field::is_token_octet;
-use crate::wire::{Authority, Method};
+use crate::wire::Authority;
 
 use super::limits::LimitOptions;
 use super::lists;
+use super::methods::{parse_method, parse_scheme};
 use super::size;
+
+pub use super::unusable::Unusable;
 
 /// What was written about access; every value is checked, the files are not read yet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -96,21 +98,6 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn of(access: &Access) -> Self {
         Self { filter: access.filter.clone(), auth: access.auth.clone() }
-    }
-}
-
-/// Why no policy can be made of a file that is named.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Unusable {
-    /// A sentence that begins with the name of the option, with file and line.
-    pub message: String,
-    /// The system does not let us read it.
-    pub denied: bool,
-}
-
-impl From<String> for Unusable {
-    fn from(message: String) -> Self {
-        Self { message, denied: false }
     }
 }
 
@@ -266,25 +253,6 @@ fn bound<T>(
     let values = written.split(',').map(|text| parse(text.trim()));
     let values = values.collect::<Result<_, _>>().map_err(|e| format!("{option}: {e}"))?;
     Ok(Some((rule, values)))
-}
-
-pub(super) fn parse_method(text: &str) -> Result<Box<str>, String> {
-    let advice = "give methods such as GET,HEAD,CONNECT";
-    if text.is_empty() || !text.bytes().all(is_token_octet) {
-        return Err(format!("'{text}' is not a method; {advice}"));
-    }
-    let usual = text.to_ascii_uppercase();
-    if usual != text && Method::ALL.iter().any(|method| method.word() == usual) {
-        return Err(format!("'{text}' is not {usual}: the case of a method counts; {advice}"));
-    }
-    Ok(text.into())
-}
-
-pub(super) fn parse_scheme(text: &str) -> Result<Way, String> {
-    let way = Way::ALL.into_iter().find(|way| way.word() == text);
-    way.ok_or_else(|| {
-        format!("'{text}' is not one of http, ws and connect; give those that are allowed")
-    })
 }
 
 /// An option that is one rule.

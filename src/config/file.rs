@@ -19,8 +19,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -28,6 +27,7 @@ use toml::de::{DeTable, DeValue};
 use super::nearest::nearest;
 use super::rules::{self, WrittenRule};
 use super::settings::{Kind, Known, Place, Settings, Value, Wrong};
+use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts};
 use crate::policy::origin::Origins;
 
 /// Octets of a file at most: lists have files of their own.
@@ -152,7 +152,7 @@ fn text<'a>(path: &Path, octets: &'a [u8]) -> Result<&'a str, Wrong> {
 /// Reads what a file says. Answers all that could be read, and all that is wrong.
 pub fn parse(text: &str, path: &Path, known: &[Known]) -> (Written, Vec<Wrong>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let source = Source {
+    let source = TomlSource {
         path: path.into(),
         dir: path.parent().unwrap_or(Path::new("")).to_owned(),
         lines: starts(text.as_bytes()),
@@ -176,35 +176,7 @@ pub fn parse(text: &str, path: &Path, known: &[Known]) -> (Written, Vec<Wrong>) 
     (written, wrong)
 }
 
-/// Where lines begin.
-fn starts(octets: &[u8]) -> Vec<usize> {
-    [0].into_iter().chain(memchr::memchr_iter(b'\n', octets).map(|at| at + 1)).collect()
-}
-
-fn line_of(starts: &[usize], octet: usize) -> u32 {
-    u32::try_from(starts.partition_point(|start| *start <= octet)).unwrap_or(u32::MAX)
-}
-
-/// A file that is being read.
-pub(super) struct Source<'a> {
-    path: Arc<Path>,
-    /// What file names in it are relative to.
-    dir: PathBuf,
-    lines: Vec<usize>,
-    known: &'a [Known],
-}
-
-impl Source<'_> {
-    pub(super) fn place(&self, span: &Range<usize>) -> Place {
-        Place::File(Arc::clone(&self.path), line_of(&self.lines, span.start))
-    }
-
-    /// A mistake at a place, in a sentence.
-    pub(super) fn wrong(&self, span: &Range<usize>, why: &str) -> Wrong {
-        let place = self.place(span);
-        Wrong { message: format!("{place}: {why}"), place }
-    }
-
+impl TomlSource<'_> {
     fn malformed(&self, text: &str, error: &toml::de::Error) -> Wrong {
         let span = error.span().unwrap_or(0..0);
         // What else stands there may be a password, and is not repeated.
@@ -365,25 +337,6 @@ impl Source<'_> {
         Some(WrittenListener { address: address?, settings, rules: own_rules })
     }
 
-    /// The sentence for a key that a table does not have.
-    pub(super) fn unknown_in<'n>(
-        &self,
-        table: &str,
-        key: &Spanned<std::borrow::Cow<'_, str>>,
-        all: impl Iterator<Item = &'n str> + Clone,
-    ) -> Wrong {
-        let name = key.get_ref().as_ref();
-        let advice = match nearest(name, all.clone()) {
-            _ if self.known.iter().any(|known| known.name == name) => {
-                "options stand above the first [[".to_owned()
-            }
-            Some(meant) => format!("did you mean {meant}?"),
-            None => format!("it has {}", all.collect::<Vec<_>>().join(", ")),
-        };
-        let why = format!("unknown key '{}' in [[{table}]]; {advice}", shown(name));
-        self.wrong(&key.span(), &why)
-    }
-
     fn option(
         &self,
         known: &Known,
@@ -467,30 +420,6 @@ fn expected(known: &Known, value: &DeValue<'_>) -> String {
         }
         _ => format!("{} is no text; write {name} = \"{what}\"", kind(value)),
     }
-}
-
-/// A number as a file may write it, in whatever base.
-pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
-    let number = value.as_integer()?;
-    i64::from_str_radix(number.as_str(), number.radix()).ok()
-}
-
-/// What a value is, as people call it.
-pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "text",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// A key as it may be printed.
-fn shown(name: &str) -> String {
-    name.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
 /// What the fuzz target runs: a text is read without a panic, all of it or with lines that exist.

@@ -25,7 +25,7 @@ use crate::policy::filter::Filter;
 use crate::policy::list::{self, Format, Purpose, Tally};
 use crate::policy::origin::{Origins, Source};
 
-use super::access::Unusable;
+use super::unusable::Unusable;
 use pieces::Pieces;
 use progress::Progress;
 

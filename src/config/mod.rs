@@ -11,12 +11,15 @@ pub mod file;
 pub mod limits;
 pub mod listen;
 mod lists;
+mod methods;
 pub mod names;
 pub mod nearest;
 pub mod number;
 pub mod rules;
 pub mod settings;
 pub mod size;
+mod toml_source;
+pub mod unusable;
 pub mod users;
 
 use std::net::SocketAddr;

@@ -18,9 +18,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::access::{parse_method, parse_scheme};
-use super::file::{Source, integer, kind};
+use super::methods::{parse_method, parse_scheme};
 use super::settings::{Place, Wrong};
+use super::toml_source::{TomlSource, integer, kind};
 use crate::policy::destination::{Destination, parse_ports};
 use crate::policy::network::Network;
 use crate::policy::origin::{self, Origins, RuleId};
@@ -82,7 +82,7 @@ fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
 
 /// Reads a rule. What is wrong goes to `wrong`; `names` are those of the rules before.
 pub(super) fn read(
-    source: &Source<'_>,
+    source: &TomlSource<'_>,
     table: &DeTable<'_>,
     span: &Range<usize>,
     names: &mut Vec<String>,
@@ -152,7 +152,7 @@ fn checked_name(value: &Spanned<DeValue<'_>>, names: &[String]) -> Result<String
 }
 
 fn list(
-    source: &Source<'_>,
+    source: &TomlSource<'_>,
     key: &'static str,
     value: &Spanned<DeValue<'_>>,
     wrong: &mut Vec<Wrong>,
