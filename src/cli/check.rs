@@ -12,8 +12,9 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::effective::{Effective, Given, known};
 use crate::cli::exit::Failure;
+use crate::cli::help;
 use crate::cli::learn_file::LearnFile;
-use crate::cli::{help, print};
+use crate::cli::stdout::print;
 use crate::config::rules::WrittenRule;
 use crate::config::settings::{Kind, Known, Settings, Value};
 

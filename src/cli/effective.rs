@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use argh::{ArgsInfo, FlagInfoKind, FromArgs, Optionality};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::serve::{self, ServeArgs};
+use crate::cli::options::{self, ServeArgs};
 use crate::config::access::Unusable;
 use crate::config::file::{self, OF_A_LISTENER, Unread, Written, WrittenListener};
 use crate::config::settings::{Kind, Known, Place, Settings, Value, Wrong};
@@ -290,7 +290,7 @@ impl Given {
             access.rules.clone_from(listener.rules.as_ref().unwrap_or(&written.rules));
             config.own.push(OwnListener { number, open: own.open, access });
         }
-        serve::learns(&config)
+        options::learns(&config)
             .and_then(|()| self.read_or_written(&config, &settings, &written))
             .map_err(|sentence| placed_anywhere(&sentence, &settings, &written))?;
         let mut warnings = self.warnings(&settings, &written);
@@ -329,7 +329,7 @@ impl Given {
             let same = |(option, path): &&(_, PathBuf)| {
                 file.as_ref().ok() == Some(path) && path != Path::new(NOTHING) && !learnt(*option)
             };
-            if let Some((option, path)) = serve::files_written(config).iter().find(same) {
+            if let Some((option, path)) = options::files_written(config).iter().find(same) {
                 let path = path.display();
                 return Err(format!("{option}: {path} is the file of --{other}; give another one"));
             }

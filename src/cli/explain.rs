@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::cli::effective::{Given, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{logging, print};
+use crate::cli::logging;
+use crate::cli::stdout::print;
 use crate::config::listen;
 use crate::net::hosts::{self, Name};
 use crate::net::listener::Place;

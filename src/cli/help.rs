@@ -303,7 +303,7 @@ mod tests {
     use argh::{ArgsInfo, FlagInfo, FlagInfoKind};
 
     use super::*;
-    use crate::cli::serve::ServeArgs;
+    use crate::cli::options::ServeArgs;
     use crate::config::users::REALM;
     use crate::config::{Config, duration, size};
 

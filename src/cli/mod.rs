@@ -22,11 +22,13 @@ mod help;
 mod inherited;
 mod learn_file;
 mod logging;
+mod options;
 mod passwd;
 mod readiness;
 mod reload;
 mod run;
 mod serve;
+mod stdout;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -37,8 +39,9 @@ use crate::cli::argv::{Request, Words};
 use crate::cli::check::CheckArgs;
 use crate::cli::effective::Given;
 use crate::cli::explain::ExplainArgs;
+use crate::cli::options::ServeArgs;
 use crate::cli::passwd::PasswdArgs;
-use crate::cli::serve::ServeArgs;
+use crate::cli::stdout::print;
 
 pub use crate::cli::exit::{Exit, Failure, bind_failure};
 
@@ -104,18 +107,6 @@ fn parse(words: &[String]) -> Result<Command, Failure> {
         Ok(program) => Ok(program.command),
         // What argh refuses was refused before it, in better words; this is for the rest.
         Err(early) => Err(Failure::usage(early.output.trim_end())),
-    }
-}
-
-/// Writes to stdout. A reader that went away has seen enough: `threadgate --help | head -1`
-/// is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match write!(out, "{text}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure { exit: Exit::Failure, message: format!("cannot write to stdout: {e}") })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `threadgate serve`: the options as typed, and what they mean together.
+//! The options as typed, and what they mean together.
 //!
 //! Values stay text in [`ServeArgs`], so that what is wrong with one is said in our words
 //! and not in argh's. The texts argh wants of the fields are not printed: `help.rs` has them.
@@ -9,10 +9,6 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::effective::Given;
-use crate::cli::exit::Failure;
-use crate::cli::logging;
-use crate::cli::run;
 use crate::config::access::{self, AccessOptions};
 use crate::config::limits::LimitOptions;
 use crate::config::users::{Password, UserOptions};
@@ -283,16 +279,6 @@ pub(crate) struct ServeArgs {
     quiet: u8,
 }
 
-/// Runs the proxy until a signal stops it.
-pub(crate) fn serve(given: Given) -> Result<(), Failure> {
-    let effective = given.effective()?;
-    logging::init(effective.config.verbosity, effective.config.color);
-    for warning in &effective.warnings {
-        log::warn!("{warning}");
-    }
-    run::run(given, effective)
-}
-
 impl ServeArgs {
     /// Checks each value and all of them together.
     ///
@@ -545,5 +531,5 @@ fn verbosity(verbose: u8, quiet: u8) -> i8 {
 }
 
 #[cfg(test)]
-#[path = "serve_tests.rs"]
+#[path = "options_tests.rs"]
 mod tests;

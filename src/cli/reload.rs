@@ -21,8 +21,8 @@ use parking_lot::Mutex;
 
 use crate::cli::effective::{Effective, Given, NOTHING, files_read, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::options;
 use crate::cli::readiness::Readiness;
-use crate::cli::serve;
 use crate::config::file::OF_A_LISTENER;
 use crate::config::settings::{Settings, Value};
 use crate::config::{Config, OwnListener};
@@ -195,7 +195,7 @@ impl Reload {
             *print = known.get(file).copied().unwrap_or(*print);
         });
         let learns =
-            |of: &Effective| serve::learns(&Config { learn_file: None, ..of.config.clone() });
+            |of: &Effective| options::learns(&Config { learn_file: None, ..of.config.clone() });
         if let (Err(sentence), None) = (learns(&new), &self.running.config.learn_file) {
             return Err(Failure {
                 exit: Exit::Configuration,

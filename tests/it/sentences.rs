@@ -16,7 +16,7 @@ const OTHERS: &[&str] = &[
     "cli/explain.rs",
     "cli/help.rs",
     "cli/passwd.rs",
-    "cli/serve.rs",
+    "cli/options.rs",
     "config",
     "observe/access_log/format.rs",
     "observe/counters.rs",
