@@ -62,7 +62,7 @@ pub fn explain(
     rules: &Arc<Rules>,
     limits: Option<&Arc<Limits>>,
 ) -> Result<Option<Explained>, Error> {
-    let (sizes, mut respelt) = (wire::Limits::default(), Vec::new());
+    let (sizes, mut respelt) = (wire::HeadLimits::default(), Vec::new());
     let mut slots = Slots::new();
     let head = match RequestHead::read(octets, &mut slots, &sizes) {
         Err(e) => RequestHead::read_respelt(octets, e, &mut slots, &sizes, &mut respelt),

@@ -30,7 +30,7 @@ fn context(pipes: usize) -> Context {
     let timers = Arc::new(Timers::new(Arc::clone(&poller)));
     Context {
         timeouts: Timeouts::default(),
-        limits: wire::Limits::default(),
+        limits: wire::HeadLimits::default(),
         leniency: wire::Leniency::default(),
         policy: policy::Current::new(Policy::default()),
         shaper: Shaper::default(),

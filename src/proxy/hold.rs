@@ -26,7 +26,7 @@ use crate::net::stream::Received;
 use crate::policy::decide::{Decision, Rules, Verdict};
 use crate::policy::rules::{Request, Way};
 use crate::wire::client_hello::{Hello, HelloError, MAX_OCTETS, Reader, Reading};
-use crate::wire::hello_retry::{Answer, Next, Records, answer};
+use crate::wire::hello_retry::{NextRecord, Records, RetryAnswer, answer};
 
 use super::Turn;
 use super::exchange::{ClientSide, Exchange, Progress, flush, tunnel_reset};
@@ -62,7 +62,7 @@ struct Behind {
     /// What that one named.
     name: Option<String>,
     /// What the server has said to it.
-    answer: Answer,
+    answer: RetryAnswer,
     records: Records,
     /// Octets at the front of the client's buffer that may go on.
     clear: usize,
@@ -114,10 +114,10 @@ impl Hold {
             let silent = if client.ended { Held::Over } else { Held::Incomplete };
             return Ok(octets.is_empty().then_some(silent));
         };
-        if behind.answer == Answer::Settled {
+        if behind.answer == RetryAnswer::Settled {
             return Ok(Some(Held::Over));
         }
-        let is_retry = behind.answer == Answer::Retry;
+        let is_retry = behind.answer == RetryAnswer::Retry;
         let room = behind.room();
         let (clear, next) = behind.records.pass(octets.get(..room).unwrap_or(octets));
         behind.clear = clear;
@@ -127,12 +127,12 @@ impl Hold {
                 self.until = None;
                 Held::Clear
             }
-            Next::Handshake => return Ok(None),
-            Next::NotTls => return Err(if is_retry { NO_SECOND } else { NO_TLS }),
-            Next::More if octets.len() > room && is_retry => return Err(NO_SECOND),
-            Next::More if octets.len() > room => Held::Full,
-            Next::More if client.ended => Held::Over,
-            Next::More => {
+            NextRecord::Handshake => return Ok(None),
+            NextRecord::NotTls => return Err(if is_retry { NO_SECOND } else { NO_TLS }),
+            NextRecord::More if octets.len() > room && is_retry => return Err(NO_SECOND),
+            NextRecord::More if octets.len() > room => Held::Full,
+            NextRecord::More if client.ended => Held::Over,
+            NextRecord::More => {
                 if !octets.is_empty() {
                     self.until.get_or_insert(until);
                 }
@@ -145,7 +145,7 @@ impl Hold {
 impl Behind {
     /// How many octets may pass before the client has to wait, or is refused.
     fn room(&self) -> usize {
-        let most = if self.answer == Answer::Retry { UNDER_WAY } else { EARLY };
+        let most = if self.answer == RetryAnswer::Retry { UNDER_WAY } else { EARLY };
         most.saturating_sub(self.passed)
     }
 }
@@ -169,7 +169,7 @@ impl Exchange {
         let held = self.hold_back(client, turn)?;
         // What the server says to a hello that has just gone on is looked at in the next turn.
         let expects_answer = |hold: &Hold| {
-            hold.behind.as_ref().is_some_and(|behind| behind.answer == Answer::Incomplete)
+            hold.behind.as_ref().is_some_and(|behind| behind.answer == RetryAnswer::Incomplete)
         };
         let unheard = held == Some(Step::Spent) && self.hold.as_deref().is_some_and(expects_answer);
         Ok((held, partly_heard || unheard))
@@ -272,12 +272,12 @@ impl Exchange {
     fn hear(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let behind = self.hold.as_mut().and_then(|hold| hold.behind.as_mut());
         let (Some(behind), Some(upstream)) = (behind, &mut self.upstream) else { return Ok(false) };
-        while behind.answer == Answer::Incomplete {
+        while behind.answer == RetryAnswer::Incomplete {
             let End { buffer, stream, ended, .. } = &mut upstream.end;
             behind.answer = match answer(buffer.unread()) {
-                Answer::Incomplete if *ended => Answer::Settled,
-                Answer::Incomplete if !stream.is_readable() => return Ok(!buffer.is_empty()),
-                Answer::Incomplete => {
+                RetryAnswer::Incomplete if *ended => RetryAnswer::Settled,
+                RetryAnswer::Incomplete if !stream.is_readable() => return Ok(!buffer.is_empty()),
+                RetryAnswer::Incomplete => {
                     turn.buffers.lend(buffer);
                     match upstream.end.receive() {
                         Ok(Received::Octets(count)) => turn.moved += count,
@@ -393,7 +393,7 @@ impl Exchange {
         hold.until = None;
         match &mut hold.behind {
             // There is only one (RFC 8446 §4.1.4).
-            Some(Behind { answer: Answer::Retry, .. }) => return Held::Over,
+            Some(Behind { answer: RetryAnswer::Retry, .. }) => return Held::Over,
             Some(behind) => {
                 behind.clear = octets;
                 behind.passed += octets;
@@ -403,7 +403,7 @@ impl Exchange {
             behind => {
                 *behind = Some(Behind {
                     name,
-                    answer: Answer::Incomplete,
+                    answer: RetryAnswer::Incomplete,
                     records: Records::default(),
                     clear: octets,
                     passed: 0,

@@ -105,7 +105,7 @@ pub struct Context {
     /// The waits.
     pub timeouts: Timeouts,
     /// Bounds of a head.
-    pub limits: wire::Limits,
+    pub limits: wire::HeadLimits,
     /// How responses are judged.
     pub leniency: wire::Leniency,
     /// What is allowed.

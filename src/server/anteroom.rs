@@ -16,7 +16,7 @@ use crate::net::stream::Stream;
 use crate::policy::limits::client_key;
 use crate::proxy::door::{Door, Step};
 use crate::proxy::exchange::CLIENT;
-use crate::wire::Limits;
+use crate::wire::HeadLimits;
 use crate::wire::head::{find_end, leading_empty_lines};
 
 /// How long a connection may be without a whole request while others wait for its place.
@@ -70,7 +70,7 @@ struct Guest {
 /// Those who wait, and those who have places.
 pub struct Anteroom {
     head_time: Duration,
-    limits: Limits,
+    limits: HeadLimits,
     waiting: Vec<Visitor>,
     guests: Vec<Guest>,
     /// What was looked at last.
@@ -87,7 +87,7 @@ impl Visitor {
     }
 
     /// Sees what it has said meanwhile.
-    fn look(&mut self, limits: &Limits, buffer: &mut [u8]) {
+    fn look(&mut self, limits: &HeadLimits, buffer: &mut [u8]) {
         let Says::Part(known) = self.says else { return };
         let count = match self.one.stream.peek(buffer) {
             Ok(None) => return,
@@ -136,7 +136,7 @@ impl Guest {
 
 impl Anteroom {
     /// Nobody is there. A request has to be whole within `head_time`.
-    pub fn new(head_time: Duration, limits: Limits) -> Self {
+    pub fn new(head_time: Duration, limits: HeadLimits) -> Self {
         let (waiting, guests, looked_at) = (Vec::new(), Vec::new(), Vec::new());
         Self { head_time, limits, waiting, guests, looked_at }
     }
@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn room() -> (Anteroom, Instant) {
-        (Anteroom::new(HEAD_TIME, Limits::default()), Instant::now())
+        (Anteroom::new(HEAD_TIME, HeadLimits::default()), Instant::now())
     }
 
     /// A connection of the client with this number, and its other end, which says this.

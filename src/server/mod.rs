@@ -144,7 +144,7 @@ impl Default for Options {
             max_pipes: None,
             pool: pool::Limits::default(),
             timeouts: Timeouts::default(),
-            max_head_octets: wire::Limits::default().max_head_octets,
+            max_head_octets: wire::HeadLimits::default().max_head_octets,
             via: Via::default(),
             forwarded_for: false,
             strict_responses: false,
@@ -273,9 +273,9 @@ impl Server {
             pool::Limits { total: options.pool.total.min(places), ..options.pool.clamped() };
         let ctx = Context {
             timeouts: options.timeouts.clamped(),
-            limits: wire::Limits {
+            limits: wire::HeadLimits {
                 max_head_octets: options.max_head_octets,
-                ..wire::Limits::default()
+                ..wire::HeadLimits::default()
             },
             policy: policy::Current::new(options.access.policy(&addresses, options.open)),
             shaper: Shaper::default(),

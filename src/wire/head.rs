@@ -33,14 +33,14 @@ impl Persistence {
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
+pub struct HeadLimits {
     /// Octets of the whole head, empty line included.
     pub max_head_octets: usize,
     /// Field lines; above 128 is as 128. A response that is mended may have as many as fit.
     pub max_fields: usize,
 }
 
-impl Default for Limits {
+impl Default for HeadLimits {
     fn default() -> Self {
         Self { max_head_octets: 32 * 1024, max_fields: 100 }
     }
@@ -170,7 +170,7 @@ impl From<FramingError> for HeadError {
 pub fn find_end(
     buf: &[u8],
     scanned: &mut usize,
-    limits: &Limits,
+    limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadError> {
     find_empty_line::<false>(buf, scanned, limits)
 }
@@ -193,7 +193,7 @@ pub struct HeadScan {
 pub fn find_response_end(
     buf: &[u8],
     scan: &mut HeadScan,
-    limits: &Limits,
+    limits: &HeadLimits,
     leniency: Leniency,
 ) -> Result<Option<usize>, HeadError> {
     let mut scanned = scan.scanned as usize;
@@ -213,7 +213,7 @@ pub fn find_response_end(
 fn find_empty_line<const LF_ENDS: bool>(
     buf: &[u8],
     scanned: &mut usize,
-    limits: &Limits,
+    limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadError> {
     // Octets past the limit are not looked at, so that the answer does not depend on how many
     // came with one read.
@@ -254,7 +254,7 @@ fn find_empty_line<const LF_ENDS: bool>(
 }
 
 /// The answer when no end was found: wait, unless the limit is reached.
-fn unfinished(buf: &[u8], within: &[u8], limits: &Limits) -> Result<Option<usize>, HeadError> {
+fn unfinished(buf: &[u8], within: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HeadError> {
     if buf.len() < limits.max_head_octets {
         Ok(None)
     } else if memchr(b'\n', within).is_some() {
@@ -356,7 +356,7 @@ fn bad_request_line(first: &[u8]) -> HeadError {
 
 /// Finds the same end however the octets come, if there is one.
 #[doc(hidden)]
-pub fn fuzz(bytes: &[u8], limits: &Limits) -> Option<usize> {
+pub fn fuzz(bytes: &[u8], limits: &HeadLimits) -> Option<usize> {
     let strict = fuzz_as(bytes, limits, Leniency::Strict);
     let mended = fuzz_as(bytes, limits, Leniency::Mend);
     assert!(strict.is_none() || strict == mended, "a strict head ends elsewhere");
@@ -364,7 +364,7 @@ pub fn fuzz(bytes: &[u8], limits: &Limits) -> Option<usize> {
 }
 
 /// The same for a response that is judged so.
-pub(super) fn fuzz_as(bytes: &[u8], limits: &Limits, leniency: Leniency) -> Option<usize> {
+pub(super) fn fuzz_as(bytes: &[u8], limits: &HeadLimits, leniency: Leniency) -> Option<usize> {
     let whole = find_response_end(bytes, &mut HeadScan::default(), limits, leniency);
     let mut scan = HeadScan::default();
     let mut last = Ok(None);

@@ -3,7 +3,7 @@
 //! `Survey` is the one pass over a head's fields. It marks the lines to drop, collects what frames
 //! the message, and hands the names that only requests or only responses care about to its caller.
 
-use super::field::{Field, Known, LineSet, Lines, trim_ows, write_number};
+use super::field::{Field, FieldLines, KnownField, LineSet, trim_ows, write_number};
 use super::framing::Evidence;
 use super::head::{HeadError, Persistence};
 
@@ -77,54 +77,54 @@ impl Survey {
     /// Looks at each line once. `other` gets the known names that are not this module's.
     #[inline]
     pub(super) fn of<'b>(
-        lines: Lines<'_, 'b>,
-        mut other: impl FnMut(usize, Known, &'b [u8]) -> Result<(), HeadError>,
+        lines: FieldLines<'_, 'b>,
+        mut other: impl FnMut(usize, KnownField, &'b [u8]) -> Result<(), HeadError>,
     ) -> Result<Self, HeadError> {
         let mut survey = Self::default();
         let mut named = Named::default();
         let mut has_upgrade = false;
         for (place, header) in lines.headers.iter().enumerate() {
-            match Known::of(header.name.as_bytes()) {
-                Known::Other => {}
-                Known::Connection => {
+            match KnownField::of(header.name.as_bytes()) {
+                KnownField::Other => {}
+                KnownField::Connection => {
                     survey.drop.add(place);
                     survey.note_connection(header.value, &mut named);
                 }
-                Known::ContentLength => {
+                KnownField::ContentLength => {
                     survey.evidence.note_length(header.value)?;
                     survey.lengths.add(place);
                     survey.first_length = survey.first_length.or(u8::try_from(place).ok());
                 }
-                Known::TransferEncoding => {
+                KnownField::TransferEncoding => {
                     survey.evidence.note_coding(header.value);
                     survey.drop.add(place);
                     survey.coding_at = u8::try_from(place).ok();
                 }
-                Known::ProxyConnection => {
+                KnownField::ProxyConnection => {
                     survey.drop.add(place);
                     survey.note_connection(header.value, &mut Named::default());
                 }
-                Known::Upgrade => {
+                KnownField::Upgrade => {
                     survey.drop.add(place);
                     has_upgrade = true;
                 }
-                Known::ProxyAuthorization => {
+                KnownField::ProxyAuthorization => {
                     survey.drop.add(place);
                     survey.credentials.add(place);
                 }
-                Known::Authorization | Known::WwwAuthenticate => survey.logins.add(place),
-                Known::PersistentAuth => survey.remembers = true,
+                KnownField::Authorization | KnownField::WwwAuthenticate => survey.logins.add(place),
+                KnownField::PersistentAuth => survey.remembers = true,
                 // The Proxy-… three are for this hop (RFC 9110 §11.7); from an origin server they
                 // would make a client show the proxy's password to whoever asks. HTTP2-Settings
                 // belongs to an `Upgrade: h2c`, which goes no further.
-                Known::Http2Settings
-                | Known::KeepAlive
-                | Known::ProxyAuthenticate
-                | Known::ProxyAuthenticationInfo
-                | Known::ProxySupport
-                | Known::Te => survey.drop.add(place),
+                KnownField::Http2Settings
+                | KnownField::KeepAlive
+                | KnownField::ProxyAuthenticate
+                | KnownField::ProxyAuthenticationInfo
+                | KnownField::ProxySupport
+                | KnownField::Te => survey.drop.add(place),
                 // Not hop-by-hop itself, but of no use without the trailers (RFC 9110 §6.6.2).
-                Known::Trailer => {
+                KnownField::Trailer => {
                     survey.drop.add(place);
                     survey.trailers.add(place);
                 }
@@ -141,14 +141,14 @@ impl Survey {
     /// Whether a line with this name is looked at in a response; the lines between two of them go on
     /// together. `options` are those of `Connection`, at most as many as are taken.
     pub(super) fn looks_at(name: &str, options: &[&[u8]]) -> bool {
-        match Known::of(name.as_bytes()) {
-            Known::Date
-            | Known::Expect
-            | Known::Host
-            | Known::MaxForwards
-            | Known::Other
-            | Known::Server
-            | Known::Via => {
+        match KnownField::of(name.as_bytes()) {
+            KnownField::Date
+            | KnownField::Expect
+            | KnownField::Host
+            | KnownField::MaxForwards
+            | KnownField::Other
+            | KnownField::Server
+            | KnownField::Via => {
                 let is_for_all = |name: &str| {
                     FOR_ALL_RECIPIENTS.iter().any(|all| all.eq_ignore_ascii_case(name))
                 };
@@ -161,7 +161,7 @@ impl Survey {
 
     /// The options of all `Connection` lines, and one more than are taken if there are so many.
     pub(super) fn connection_options<'b>(headers: &[httparse::Header<'b>]) -> Vec<&'b [u8]> {
-        let connection = |name: &str| Known::of(name.as_bytes()) == Known::Connection;
+        let connection = |name: &str| KnownField::of(name.as_bytes()) == KnownField::Connection;
         let values = headers.iter().filter(|h| connection(h.name)).map(|h| h.value);
         values.flat_map(options).take(MAX_OPTIONS + 1).collect()
     }
@@ -192,8 +192,8 @@ impl Survey {
 
     /// Drops the fields that `Connection` names.
     #[cold]
-    fn drop_named(&mut self, lines: Lines<'_, '_>) -> Result<(), HeadError> {
-        let connection = |name: &str| Known::of(name.as_bytes()) == Known::Connection;
+    fn drop_named(&mut self, lines: FieldLines<'_, '_>) -> Result<(), HeadError> {
+        let connection = |name: &str| KnownField::of(name.as_bytes()) == KnownField::Connection;
         let values = lines.headers.iter().filter(|h| connection(h.name)).map(|h| h.value);
         for (count, option) in values.flat_map(options).enumerate() {
             if count >= MAX_OPTIONS {
@@ -227,30 +227,32 @@ pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) 
     let (mut codings, mut lengths, mut upgrades, mut supports) = (0, 0, (0, 0), (0, 0));
     for field in fields {
         match field.known {
-            Known::TransferEncoding => {
+            KnownField::TransferEncoding => {
                 assert_eq!(field.value, b"chunked");
                 codings += 1;
             }
-            Known::ContentLength => {
+            KnownField::ContentLength => {
                 assert!(!field.value.is_empty() && field.value.iter().all(u8::is_ascii_digit));
                 lengths += 1;
             }
-            Known::Connection if field.value == b"upgrade" => upgrades.0 += 1,
-            Known::Connection if field.value == b"Proxy-Support" => supports.0 += 1,
-            Known::Connection => assert!(field.value == b"close" || field.value == b"keep-alive"),
-            Known::ProxySupport => supports.1 += 1,
-            Known::Upgrade => {
+            KnownField::Connection if field.value == b"upgrade" => upgrades.0 += 1,
+            KnownField::Connection if field.value == b"Proxy-Support" => supports.0 += 1,
+            KnownField::Connection => {
+                assert!(field.value == b"close" || field.value == b"keep-alive")
+            }
+            KnownField::ProxySupport => supports.1 += 1,
+            KnownField::Upgrade => {
                 super::upgrade::assert_sent_on(field.value);
                 upgrades.1 += 1;
             }
-            Known::Http2Settings
-            | Known::KeepAlive
-            | Known::ProxyAuthenticate
-            | Known::ProxyAuthenticationInfo
-            | Known::ProxyAuthorization
-            | Known::ProxyConnection
-            | Known::Te => panic!("{} travelled on", field.name),
-            Known::Trailer => assert!(chunked, "Trailer travelled on without trailers"),
+            KnownField::Http2Settings
+            | KnownField::KeepAlive
+            | KnownField::ProxyAuthenticate
+            | KnownField::ProxyAuthenticationInfo
+            | KnownField::ProxyAuthorization
+            | KnownField::ProxyConnection
+            | KnownField::Te => panic!("{} travelled on", field.name),
+            KnownField::Trailer => assert!(chunked, "Trailer travelled on without trailers"),
             _ => {}
         }
     }
@@ -269,13 +271,13 @@ pub fn assert_kept<'a, 'b>(
     let is_named = |name: &str| {
         received
             .clone()
-            .filter(|field| field.known == Known::Connection)
+            .filter(|field| field.known == KnownField::Connection)
             .flat_map(|field| options(field.value))
             .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
             && !FOR_ALL_RECIPIENTS.iter().any(|all| all.eq_ignore_ascii_case(name))
     };
     let is_for_all = |known| {
-        use Known::{Authorization, Other, PersistentAuth, WwwAuthenticate};
+        use KnownField::{Authorization, Other, PersistentAuth, WwwAuthenticate};
         matches!(known, Authorization | Other | PersistentAuth | WwwAuthenticate)
     };
     let expected = received
@@ -289,7 +291,7 @@ pub fn assert_kept<'a, 'b>(
 #[cfg(test)]
 mod tests {
     use super::super::field::Slots;
-    use super::super::head::Limits;
+    use super::super::head::HeadLimits;
     use super::super::request::{Outgoing, RequestHead};
     use super::*;
 
@@ -297,7 +299,7 @@ mod tests {
     #[track_caller]
     fn sent(head: &str, expected: &str) {
         let mut slots = Slots::new();
-        let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let read = RequestHead::read(head.as_bytes(), &mut slots, &HeadLimits::default()).unwrap();
         let target = read.target_text.into();
         let (via, max_forwards, upgrade) = (None, None, None);
         let rest = Outgoing {
@@ -362,7 +364,7 @@ mod tests {
         for (count, expected) in [(32, Ok(())), (33, Err(HeadError::TooManyConnectionOptions))] {
             let head = head(count);
             let mut slots = Slots::new();
-            let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default());
+            let read = RequestHead::read(head.as_bytes(), &mut slots, &HeadLimits::default());
             assert_eq!(read.map(|_| ()), expected);
         }
     }
@@ -404,7 +406,8 @@ mod tests {
             ("GET / HTTP/1.0\r\nConnection: keep-alive\r\nProxy-Connection: close\r\n\r\n", false),
         ] {
             let mut slots = Slots::new();
-            let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+            let read =
+                RequestHead::read(head.as_bytes(), &mut slots, &HeadLimits::default()).unwrap();
             assert_eq!(read.persistent(), persistent, "{head:?}");
         }
     }

@@ -39,10 +39,10 @@ pub mod via;
 pub use chunk_rules::{ChunkError, ChunkLimits, Tolerance};
 pub use chunked::{Chunked, Irregular, Piece};
 pub use credentials::Credentials;
-pub use field::{Field, Known, MoreSlots, Slots};
+pub use field::{Field, KnownField, MoreSlots, Slots};
 pub use forwarded::Forwarded;
 pub use framing::{Framing, FramingError, ResponseFraming};
-pub use head::{HeadError, Limits, Persistence};
+pub use head::{HeadError, HeadLimits, Persistence};
 pub use leniency::{Leniency, Repair, Repairs};
 pub use request::{Outgoing, RequestHead};
 pub use response::{Recode, ResponseHead, ResponseOutgoing};
@@ -57,15 +57,15 @@ pub fn fuzz_framing(bytes: &[u8]) {
     let head = [b"POST / HTTP/1.1\r\nHost: a\r\n", bytes, b"\r\n\r\n"].concat();
     request::fuzz(&head);
     response::fuzz(&[b"HTTP/1.1 200 OK\r\n", bytes, b"\r\n\r\n"].concat());
-    let Some(end) = head::fuzz(&head, &Limits::default()) else { return };
+    let Some(end) = head::fuzz(&head, &HeadLimits::default()) else { return };
     let head = head.get(..end).unwrap_or_default();
     let mut slots = Slots::new();
-    let Ok(head) = RequestHead::read(head, &mut slots, &Limits::default()) else { return };
+    let Ok(head) = RequestHead::read(head, &mut slots, &HeadLimits::default()) else { return };
     let mut announced = None;
     for field in head.fields() {
         let framing = match field.known {
-            Known::TransferEncoding => Framing::Chunked,
-            Known::ContentLength => {
+            KnownField::TransferEncoding => Framing::Chunked,
+            KnownField::ContentLength => {
                 let text = String::from_utf8_lossy(field.value);
                 for element in text.split(',') {
                     let length = element.trim_matches([' ', '\t']).parse::<u64>();

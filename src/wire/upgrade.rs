@@ -13,7 +13,7 @@
 //! Anybody may ignore `Upgrade`, so a list that is malformed, or too long, is dropped whole and the
 //! request stays what it is: nobody behind us reads it in another way than we did.
 
-use super::field::{Field, Known, is_token_octet, trim_ows, write_line};
+use super::field::{Field, KnownField, is_token_octet, trim_ows, write_line};
 
 /// Protocols in one list; a longer one is dropped, so that comparing two stays cheap.
 const MAX_PROTOCOLS: usize = 16;
@@ -68,7 +68,7 @@ impl Protocols {
 
 /// The protocols that the `Upgrade` lines among `fields` name.
 pub(super) fn named_in<'b>(fields: impl Iterator<Item = Field<'b>>) -> Option<Protocols> {
-    let upgrades = fields.filter(|field| field.known == Known::Upgrade);
+    let upgrades = fields.filter(|field| field.known == KnownField::Upgrade);
     Protocols::read(upgrades.map(|field| field.value))
 }
 
