@@ -137,7 +137,7 @@ fn unusable_alone(settings: &Settings) -> Vec<Failure> {
 }
 
 /// A hosts file that is wrong, with the place where it was named.
-pub(crate) fn refused_hosts(wrong: &hosts::Wrong, settings: &Settings) -> Failure {
+pub(crate) fn refused_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> Failure {
     let exit = if wrong.is_denied() { Exit::NoPermission } else { Exit::Configuration };
     Failure { exit, message: placed(&format!("--hosts-file {wrong}"), settings).message }
 }
@@ -294,7 +294,8 @@ impl Given {
             .and_then(|()| self.read_or_written(&config, &settings, &written))
             .map_err(|sentence| placed_anywhere(&sentence, &settings, &written))?;
         let mut warnings = self.warnings(&settings, &written);
-        if !config.admin_names.is_empty() && !matches!(config.admin, Some(listener::Place::Tcp(_)))
+        if !config.admin_names.is_empty()
+            && !matches!(config.admin, Some(listener::ListenPlace::Tcp(_)))
         {
             let why = "--admin-name has no effect: there is no --admin with an address";
             warnings.push(why.to_owned());

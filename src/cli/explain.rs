@@ -18,7 +18,7 @@ use crate::cli::logging;
 use crate::cli::stdout::print;
 use crate::config::listen;
 use crate::net::hosts::{self, Name};
-use crate::net::listener::Place;
+use crate::net::listener::ListenPlace;
 use crate::net::names::GivenNames;
 use crate::net::resolve::{Resolve, System};
 use crate::policy::Policy;
@@ -108,8 +108,8 @@ pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
         let of = of.map_err(|wrong| refused_hosts(&wrong, &effective.settings))?;
         told.addresses = addresses(&told.explained, leads_to, &of, config.timeouts.connect);
         let admin = config.admin.iter().filter_map(|place| match place {
-            Place::Tcp(address) => Some(*address),
-            Place::Unix(_) => None,
+            ListenPlace::Tcp(address) => Some(*address),
+            ListenPlace::Unix(_) => None,
         });
         end = told
             .judge(&OwnAddresses::new(config.listen.iter().copied().chain(admin).collect()), end);

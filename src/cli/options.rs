@@ -15,7 +15,7 @@ use crate::config::users::{Password, UserOptions};
 use crate::config::{
     self, Color, Config, ExitAfter, LogFormat, LogTarget, duration, listen, names, number, size,
 };
-use crate::net::listener::Place;
+use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
 use crate::policy::decide::Mode;
@@ -308,7 +308,7 @@ impl ServeArgs {
             threads: read("--threads", self.threads, threads)?,
             max_connections: read("--max-connections", self.max_connections, connections)?,
             max_pipes: read("--max-pipes", self.max_pipes, pipes)?,
-            pool: pool::Limits {
+            pool: pool::PoolLimits {
                 per_destination: read(POOL_PER, self.pool_per_destination, kept)?
                     .unwrap_or(usual.pool.per_destination),
                 idle: read("--pool-idle", self.pool_idle, duration::parse)?
@@ -449,10 +449,10 @@ fn addresses(listens: &[String], port: Option<&str>) -> Result<Option<Vec<Socket
 }
 
 /// Where the admin listener is to be; not where one of `listen` is.
-fn admin(value: Option<String>, listen: &[SocketAddr]) -> Result<Option<Place>, String> {
+fn admin(value: Option<String>, listen: &[SocketAddr]) -> Result<Option<ListenPlace>, String> {
     let place = read("--admin", value, listen::parse_admin)?.flatten();
     match &place {
-        Some(Place::Tcp(address)) if address.port() != 0 && listen.contains(address) => {
+        Some(ListenPlace::Tcp(address)) if address.port() != 0 && listen.contains(address) => {
             Err(format!(
                 "--admin: {address} is where the proxy listens; give another port, such as :9127"
             ))
@@ -476,7 +476,7 @@ fn each_file_once(config: &Config) -> Result<(), String> {
 /// The files that are written, and the options that name them.
 pub(crate) fn files_written(config: &Config) -> Vec<(&'static str, PathBuf)> {
     let admin = match &config.admin {
-        Some(Place::Unix(path)) => Some(path),
+        Some(ListenPlace::Unix(path)) => Some(path),
         _ => None,
     };
     let log = match &config.access_log {

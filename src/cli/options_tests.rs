@@ -47,11 +47,11 @@ fn each_option_sets_its_own_field() {
     field("-l :0 -l :0", |c| c.listen = vec![address("127.0.0.1:0"); 2]);
     field("--port 8080", |c| c.listen = vec![address("127.0.0.1:8080")]);
     field("-p 0", |c| c.listen = vec![address("127.0.0.1:0")]);
-    field("--admin :9127", |c| c.admin = Some(Place::Tcp(address("127.0.0.1:9127"))));
+    field("--admin :9127", |c| c.admin = Some(ListenPlace::Tcp(address("127.0.0.1:9127"))));
     field("--admin-name a.example --admin-name b", |c| {
         c.admin_names = vec!["a.example".into(), "b".into()];
     });
-    field("--admin unix:a", |c| c.admin = Some(Place::Unix("a".into())));
+    field("--admin unix:a", |c| c.admin = Some(ListenPlace::Unix("a".into())));
     field("--threads 1024", |c| c.threads = NonZeroUsize::new(1024));
     field("-t 1", |c| c.threads = NonZeroUsize::new(1));
     field("--max-connections 9", |c| c.max_connections = NonZeroUsize::new(9));

@@ -18,7 +18,7 @@ use crate::cli::logging;
 use crate::cli::readiness::Readiness;
 use crate::cli::reload::Reloading;
 use crate::config::{Config, ExitAfter, LogTarget};
-use crate::net::listener::Place;
+use crate::net::listener::ListenPlace;
 use crate::observe::access_log::Destination;
 use crate::observe::report::Report;
 use crate::policy::guard::Scope;
@@ -279,14 +279,14 @@ fn addresses(server: &Server) -> String {
 }
 
 /// One line that says how to ask the admin listener, and who may.
-fn announce_admin(place: &Place, open: bool) {
+fn announce_admin(place: &ListenPlace, open: bool) {
     let address = match place {
-        Place::Unix(path) => {
+        ListenPlace::Unix(path) => {
             let path = path.display();
             log::info!("admin: curl --unix-socket {path} http://localhost/metrics");
             return;
         }
-        Place::Tcp(address) => *address,
+        ListenPlace::Tcp(address) => *address,
     };
     log::info!(
         "admin: http://{}/ has /metrics, /stats.json, /healthz, /readyz",
@@ -314,7 +314,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// The ports, one a line, that of the admin listener behind the others.
 fn ports(server: &Server) -> String {
     let admin = match server.admin() {
-        Some(Place::Tcp(address)) => Some(address),
+        Some(ListenPlace::Tcp(address)) => Some(address),
         _ => None,
     };
     server.addrs().iter().chain(admin).map(|a| format!("{}\n", a.port())).collect()

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use access::{AccessOptions, Shared, Unusable};
 
-use crate::net::listener::Place;
+use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
 use crate::observe::access_log::{Destination, Format};
@@ -63,7 +63,7 @@ pub struct Config {
     /// Addresses to listen on, at least one, none twice; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
     /// Where to tell how the proxy does, if anywhere.
-    pub admin: Option<Place>,
+    pub admin: Option<ListenPlace>,
     /// Names that it goes by.
     pub admin_names: Vec<String>,
     /// Worker threads, at most [`MOST_THREADS`]; `None` lets the server choose.
@@ -75,7 +75,7 @@ pub struct Config {
     /// the server choose.
     pub max_pipes: Option<usize>,
     /// Which upstream connections are kept between exchanges.
-    pub pool: pool::Limits,
+    pub pool: pool::PoolLimits,
     /// File that receives the ports, one a line in the order of `listen`, once they are bound;
     /// behind them the one of `admin`, if it has a port.
     pub port_file: Option<PathBuf>,
@@ -207,7 +207,7 @@ impl Default for Config {
             threads: None,
             max_connections: None,
             max_pipes: None,
-            pool: pool::Limits::default(),
+            pool: pool::PoolLimits::default(),
             port_file: None,
             max_connecting: MAX_CONNECTING,
             names: NameOptions::default(),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::net::hosts::{self, Name};
-use crate::net::names::Given;
+use crate::net::names::GivenName;
 use crate::net::source::Sources;
 
 const EXAMPLE: &str = "for example www.example:443:192.0.2.1 or www.example:[2001:db8::1]";
@@ -13,7 +13,7 @@ const EXAMPLE: &str = "for example www.example:443:192.0.2.1 or www.example:[200
 /// # Errors
 ///
 /// A sentence to print after the name of the option: what was found and what to write.
-pub fn parse_given(text: &str) -> Result<Given, String> {
+pub fn parse_given(text: &str) -> Result<GivenName, String> {
     if text.starts_with('[') || text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) {
         return Err(not_a_name(text, text));
     }
@@ -59,7 +59,7 @@ pub fn parse_given(text: &str) -> Result<Given, String> {
             return Err(format!("'{text}': '{address}' is not an address; {several}, {EXAMPLE}"));
         }
     };
-    Ok(Given { host, port, ip })
+    Ok(GivenName { host, port, ip })
 }
 
 /// Reads a source address, with an IPv6 address in brackets or not, and adds it to `sources`.
@@ -136,7 +136,7 @@ mod tests {
             ("cafe:fd00::1", "cafe", None, "fd00::1"),
             ("a_b-c:65535:1.2.3.4", "a_b-c", Some(65535), "1.2.3.4"),
         ] {
-            let given = Given { host: host.into(), port, ip: ip(address) };
+            let given = GivenName { host: host.into(), port, ip: ip(address) };
             assert_eq!(parse_given(text), Ok(given), "{text}");
         }
     }
@@ -207,7 +207,7 @@ mod tests {
                 Some(port) => format!("{host}:{port}:{address}"),
                 None => format!("{host}:{address}"),
             };
-            let given = Given { host: host.to_ascii_lowercase().into(), port, ip };
+            let given = GivenName { host: host.to_ascii_lowercase().into(), port, ip };
             prop_assert_eq!(parse_given(&text), Ok(given));
             // Without them it is the same, or refused because it can be read in two ways.
             match parse_given(&text.replace(['[', ']'], "")) {

@@ -40,7 +40,7 @@ struct Places {
 
 /// A place for one pending connect. Dropping it hands it on.
 #[must_use = "the place is given back when this drops"]
-pub struct Place {
+pub struct ConnectPlace {
     of: Arc<Connecting>,
     to: SocketAddr,
 }
@@ -59,15 +59,15 @@ impl Connecting {
     }
 
     /// A place, if one is free.
-    pub fn place(self: &Arc<Self>, to: SocketAddr) -> Option<Place> {
-        self.table.lock().take(to, self.most).then(|| Place { of: Arc::clone(self), to })
+    pub fn place(self: &Arc<Self>, to: SocketAddr) -> Option<ConnectPlace> {
+        self.table.lock().take(to, self.most).then(|| ConnectPlace { of: Arc::clone(self), to })
     }
 
     /// A place, or a turn in the line for one: `owner` is woken when it has come.
-    pub fn line_up(self: &Arc<Self>, to: SocketAddr, owner: Owner) -> Result<Place, InLine> {
+    pub fn line_up(self: &Arc<Self>, to: SocketAddr, owner: Owner) -> Result<ConnectPlace, InLine> {
         let mut table = self.table.lock();
         if table.take(to, self.most) {
-            return Ok(Place { of: Arc::clone(self), to });
+            return Ok(ConnectPlace { of: Arc::clone(self), to });
         }
         let number = table.next;
         table.next += 1;
@@ -133,13 +133,13 @@ impl Table {
 
 impl InLine {
     /// The place, if it was handed over.
-    pub fn collect(&self) -> Option<Place> {
+    pub fn collect(&self) -> Option<ConnectPlace> {
         let handed = self.of.table.lock().collect(self.to, self.number);
-        handed.then(|| Place { of: Arc::clone(&self.of), to: self.to })
+        handed.then(|| ConnectPlace { of: Arc::clone(&self.of), to: self.to })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectPlace {
     fn drop(&mut self) {
         self.of.hand_on(self.to);
     }
@@ -159,7 +159,7 @@ impl Drop for InLine {
     }
 }
 
-impl std::fmt::Debug for Place {
+impl std::fmt::Debug for ConnectPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Place({})", self.to)
     }

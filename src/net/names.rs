@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::hosts::{Hosts, MOST_ADDRESSES, Wrong, without_dot};
+use super::hosts::{Hosts, MOST_ADDRESSES, WrongHosts, without_dot};
 
 /// A name with a given address.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Given {
+pub struct GivenName {
     /// The name, in lower case and without a dot at the end.
     pub host: Box<str>,
     /// The port it holds for; `None` for all that have no entry of their own.
@@ -42,7 +42,7 @@ impl GivenNames {
     /// # Errors
     ///
     /// What is wrong with a file.
-    pub fn new(entries: &[Given], files: Vec<PathBuf>) -> Result<Self, Wrong> {
+    pub fn new(entries: &[GivenName], files: Vec<PathBuf>) -> Result<Self, WrongHosts> {
         let mut single: HashMap<Box<str>, ByPort> = HashMap::new();
         for entry in entries {
             let ports = single.entry(entry.host.clone()).or_default();
@@ -84,7 +84,7 @@ impl GivenNames {
     /// # Errors
     ///
     /// What is wrong with one of them. What was read before stays in use.
-    pub fn reread(&self) -> Result<usize, Wrong> {
+    pub fn reread(&self) -> Result<usize, WrongHosts> {
         let fresh = Hosts::read(&self.files)?;
         let count = fresh.len();
         let old = std::mem::replace(&mut *self.hosts.write(), fresh);
@@ -100,8 +100,8 @@ mod tests {
 
     use super::*;
 
-    fn given(host: &str, port: Option<u16>, ip: &str) -> Given {
-        Given { host: host.into(), port, ip: ip.parse().unwrap() }
+    fn given(host: &str, port: Option<u16>, ip: &str) -> GivenName {
+        GivenName { host: host.into(), port, ip: ip.parse().unwrap() }
     }
 
     #[test]

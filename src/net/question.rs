@@ -28,7 +28,7 @@ impl<A> Default for Question<A> {
 
 /// A place among those who wait for one answer. Dropping it leaves; what nobody waits for any more need
 /// not be found out.
-pub struct Asked<A> {
+pub struct Asker<A> {
     question: Arc<Question<A>>,
     number: u64,
     receded: bool,
@@ -36,12 +36,12 @@ pub struct Asked<A> {
 
 impl<A> Question<A> {
     /// Has `owner` get an edge once there is an answer.
-    pub fn join(self: &Arc<Self>, owner: Owner) -> Asked<A> {
+    pub fn join(self: &Arc<Self>, owner: Owner) -> Asker<A> {
         let mut askers = self.0.lock();
         let number = askers.next;
         askers.next += 1;
         askers.waiting.insert(number, owner);
-        Asked { question: Arc::clone(self), number, receded: false }
+        Asker { question: Arc::clone(self), number, receded: false }
     }
 
     /// Whether anybody still waits.
@@ -69,14 +69,14 @@ impl<A> Question<A> {
     }
 }
 
-impl<A: Clone> Asked<A> {
+impl<A: Clone> Asker<A> {
     /// The answer, once there is one.
     pub fn answer(&self) -> Option<A> {
         self.question.0.lock().answer.clone()
     }
 }
 
-impl<A> Asked<A> {
+impl<A> Asker<A> {
     /// Who has this place may have gone. `false` if that was known.
     pub fn recede(&mut self) -> bool {
         if !self.receded {
@@ -86,7 +86,7 @@ impl<A> Asked<A> {
     }
 }
 
-impl<A> Drop for Asked<A> {
+impl<A> Drop for Asker<A> {
     fn drop(&mut self) {
         let owner = {
             let mut askers = self.question.0.lock();
@@ -98,7 +98,7 @@ impl<A> Drop for Asked<A> {
     }
 }
 
-impl<A> fmt::Debug for Asked<A> {
+impl<A> fmt::Debug for Asker<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Asked({})", self.number)
     }

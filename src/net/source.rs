@@ -17,7 +17,7 @@ pub struct Sources {
 
 /// What to bind to before a connect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Source {
+pub enum SourceAddress {
     /// Nothing: the system chooses.
     Any,
     /// This address.
@@ -28,12 +28,12 @@ pub enum Source {
 
 impl Sources {
     /// For a connection to `to`.
-    pub fn of(&self, to: IpAddr) -> Source {
+    pub fn of(&self, to: IpAddr) -> SourceAddress {
         let wanted = if to.is_ipv6() { self.v6 } else { self.v4 };
         match wanted {
-            Some(ip) => Source::Bound(ip),
-            None if *self == Self::default() => Source::Any,
-            None => Source::None,
+            Some(ip) => SourceAddress::Bound(ip),
+            None if *self == Self::default() => SourceAddress::Any,
+            None => SourceAddress::None,
         }
     }
 
@@ -97,10 +97,10 @@ mod tests {
         let (to4, to6) = (ip("198.51.100.1"), ip("2001:db8::2"));
         let sources = |v4, v6| Sources { v4, v6 };
         for (sources, via4, via6) in [
-            (sources(None, None), Source::Any, Source::Any),
-            (sources(Some(four), None), Source::Bound(four), Source::None),
-            (sources(None, Some(six)), Source::None, Source::Bound(six)),
-            (sources(Some(four), Some(six)), Source::Bound(four), Source::Bound(six)),
+            (sources(None, None), SourceAddress::Any, SourceAddress::Any),
+            (sources(Some(four), None), SourceAddress::Bound(four), SourceAddress::None),
+            (sources(None, Some(six)), SourceAddress::None, SourceAddress::Bound(six)),
+            (sources(Some(four), Some(six)), SourceAddress::Bound(four), SourceAddress::Bound(six)),
         ] {
             assert_eq!((sources.of(to4), sources.of(to6)), (via4, via6), "{sources:?}");
         }

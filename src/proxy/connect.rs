@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage, is_unroutable};
+use crate::net::dial::{Addresses, Dial, DialFailure, Dialed, is_shortage, is_unroutable};
 use crate::net::resolve::Lookup;
 use crate::policy::decide::Verdict;
 use crate::policy::limits::client_key;
@@ -98,13 +98,13 @@ impl Exchange {
         let (reach, met) = (&self.reach, Cell::new(None));
         let refuse = |to: SocketAddr| {
             if turn.ctx.own.contain(to) {
-                return Some(Failure::Own);
+                return Some(DialFailure::Own);
             }
             let decision = reach.judge(to.ip(), to.port());
             met.set(Some(decision));
             match decision.verdict {
                 Verdict::Allow => None,
-                Verdict::Deny(reason) => Some(Failure::Forbidden(reason)),
+                Verdict::Deny(reason) => Some(DialFailure::Forbidden(reason)),
             }
         };
         let owners = [client.owner(UPSTREAM), client.owner(SECOND)];
@@ -135,7 +135,7 @@ impl Exchange {
             }
             Dialed::Failed(address, why) => {
                 self.tried = address;
-                if let Failure::System(e) = &why
+                if let DialFailure::System(e) = &why
                     && is_shortage(e)
                     && turn.ctx.free_descriptors() > 0
                 {
@@ -145,7 +145,7 @@ impl Exchange {
                 }
                 turn.counters.count(|c| c.upstream_connect_failures += 1);
                 if let Some(decision) = met.filter(|met| {
-                    met.verdict == Verdict::Allow || matches!(why, Failure::Forbidden(_))
+                    met.verdict == Verdict::Allow || matches!(why, DialFailure::Forbidden(_))
                 }) {
                     self.note_decision(decision, turn);
                 }
@@ -178,33 +178,33 @@ pub(super) fn dial_expired(dial: &Dial) -> Error {
     Error::new(Side::Upstream, Phase::Connect, Kind::ConnectionTimeout, reason)
 }
 
-fn unconnected(why: Failure) -> Error {
+fn unconnected(why: DialFailure) -> Error {
     let upstream = |kind, reason| Error::new(Side::Upstream, Phase::Connect, kind, reason);
     match why {
-        Failure::Own => looped(),
-        Failure::Forbidden(reason) => {
+        DialFailure::Own => looped(),
+        DialFailure::Forbidden(reason) => {
             Error::new(Side::Proxy, Phase::Connect, Kind::DestinationIpProhibited, reason)
         }
-        Failure::NoPort(e) => Error::new(
+        DialFailure::NoPort(e) => Error::new(
             Side::Proxy,
             Phase::Connect,
             Kind::ConnectionLimitReached,
             "the proxy has no port left for another connection to this address",
         )
         .with_source(e),
-        Failure::NoSource => upstream(
+        DialFailure::NoSource => upstream(
             Kind::DestinationIpUnroutable,
             "connections have a source address, and none of the destination's family",
         ),
-        Failure::NoAddress => upstream(Kind::DnsError, "the name has no address"),
-        Failure::System(e) if is_shortage(&e) => Error::new(
+        DialFailure::NoAddress => upstream(Kind::DnsError, "the name has no address"),
+        DialFailure::System(e) if is_shortage(&e) => Error::new(
             Side::Proxy,
             Phase::Connect,
             Kind::ConnectionLimitReached,
             "the proxy has no descriptor left for another connection",
         )
         .with_source(e),
-        Failure::System(e) => match e.kind() {
+        DialFailure::System(e) => match e.kind() {
             io::ErrorKind::ConnectionRefused => {
                 upstream(Kind::ConnectionRefused, "the upstream refused the connection")
             }

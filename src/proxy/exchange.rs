@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::buffer::Buffer;
 use crate::net::dial::{Addresses, Dial};
 use crate::net::poll::{Edge, Owner, Wake};
-use crate::net::resolve::Asked;
+use crate::net::resolve::AwaitedLookup;
 use crate::net::stream::Stream;
 use crate::policy::decide::Reach;
 use crate::policy::origin::RuleId;
@@ -59,7 +59,7 @@ pub(super) enum Stage {
     /// A rate lets the request go on later.
     Held,
     /// The name's addresses are awaited, once they were asked for.
-    Lookup(Option<Box<Asked>>),
+    Lookup(Option<Box<AwaitedLookup>>),
     /// A connection is being made. Boxed: most exchanges never dial.
     Dial(Box<Dial>),
     /// Connected: messages go both ways.

@@ -41,7 +41,7 @@ fn context(pipes: usize) -> Context {
         own: OwnAddresses::default(),
         admin_names: crate::proxy::admin::Names::default(),
         poller: Arc::clone(&poller),
-        pool: pool::Pool::new(pool::Limits::default(), timers, Arc::clone(&poller)),
+        pool: pool::Pool::new(pool::PoolLimits::default(), timers, Arc::clone(&poller)),
         spares: Spares::default(),
         pipes: Pipes::new(pipes),
         resolver: Resolver::new(Arc::new(System), NameOptions::default()).unwrap(),

@@ -28,8 +28,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::net::connecting::Connecting;
 use crate::net::dial::Dialer;
-use crate::net::hosts::Wrong;
-use crate::net::listener::{Listener, Place};
+use crate::net::hosts::WrongHosts;
+use crate::net::listener::{ListenPlace, Listener};
 use crate::net::permits::Permits;
 use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
@@ -82,7 +82,7 @@ pub struct Options {
     /// Where to tell how the proxy does, to whoever asks over HTTP (`/metrics`, `/stats.json`,
     /// `/healthz`, `/readyz`); nowhere by default. Its 16 connections are not among
     /// `max_connections`. Beyond loopback it serves private networks only, unless `open`.
-    pub admin: Option<Place>,
+    pub admin: Option<ListenPlace>,
     /// Names that its requests may have as `Host`, beside addresses, `localhost`, and beyond loopback the
     /// machine's own; a unix socket takes any.
     pub admin_names: Vec<String>,
@@ -95,7 +95,7 @@ pub struct Options {
     pub max_pipes: Option<usize>,
     /// Which upstream connections are kept between exchanges: never more in all than
     /// `max_connections`.
-    pub pool: pool::Limits,
+    pub pool: pool::PoolLimits,
     /// How long each wait may last.
     pub timeouts: Timeouts,
     /// Octets of a request or response head at most.
@@ -142,7 +142,7 @@ impl Default for Options {
             threads: None,
             max_connections: None,
             max_pipes: None,
-            pool: pool::Limits::default(),
+            pool: pool::PoolLimits::default(),
             timeouts: Timeouts::default(),
             max_head_octets: wire::HeadLimits::default().max_head_octets,
             via: Via::default(),
@@ -167,11 +167,11 @@ pub enum StartError {
     /// A listener could not be bound.
     Bind(SocketAddr, io::Error),
     /// The admin listener could not be bound.
-    Admin(Place, io::Error),
+    Admin(ListenPlace, io::Error),
     /// The access log could not be opened.
     AccessLog(io::Error),
     /// A hosts file is wrong.
-    Hosts(Wrong),
+    Hosts(WrongHosts),
     /// A source address cannot be used.
     Source(IpAddr, io::Error),
     /// The system refused a thread or a descriptor.
@@ -270,7 +270,7 @@ impl Server {
         let poller = Arc::new(Poller::new().map_err(StartError::System)?);
         let timers = Arc::new(Timers::new(Arc::clone(&poller)));
         let limits =
-            pool::Limits { total: options.pool.total.min(places), ..options.pool.clamped() };
+            pool::PoolLimits { total: options.pool.total.min(places), ..options.pool.clamped() };
         let ctx = Context {
             timeouts: options.timeouts.clamped(),
             limits: wire::HeadLimits {
@@ -392,7 +392,7 @@ impl Server {
     }
 
     /// Where the admin listener is, if there is one, with the port the system chose.
-    pub fn admin(&self) -> Option<&Place> {
+    pub fn admin(&self) -> Option<&ListenPlace> {
         self.admin.as_ref().map(|admin| admin.listener.place())
     }
 
@@ -549,8 +549,8 @@ impl Admin {
 /// Where a listener is, if not at a file.
 fn tcp(listener: &Listener) -> Option<SocketAddr> {
     match listener.place() {
-        Place::Tcp(address) => Some(*address),
-        Place::Unix(_) => None,
+        ListenPlace::Tcp(address) => Some(*address),
+        ListenPlace::Unix(_) => None,
     }
 }
 

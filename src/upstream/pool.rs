@@ -26,7 +26,7 @@ use super::idle::{Entry, Idle, ListHint};
 
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
+pub struct PoolLimits {
     /// Idle connections in all.
     pub total: usize,
     /// Idle connections to one destination; 0 keeps none.
@@ -41,7 +41,7 @@ pub struct Limits {
     pub unrepeatable: Duration,
 }
 
-impl Default for Limits {
+impl Default for PoolLimits {
     fn default() -> Self {
         Self {
             total: usize::MAX,
@@ -53,7 +53,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl PoolLimits {
     /// The same, no time longer than [`LONGEST`].
     pub fn clamped(self) -> Self {
         let [idle, age, unrepeatable] =
@@ -102,7 +102,7 @@ pub struct Lease {
 /// The idle connections of one proxy.
 pub struct Pool {
     state: Mutex<State>,
-    limits: Limits,
+    limits: PoolLimits,
     /// Goes up when names lead elsewhere: a connection of an earlier era is not kept.
     era: AtomicU32,
     timers: Arc<Timers>,
@@ -120,7 +120,7 @@ struct State {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(limits: Limits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
+    pub fn new(limits: PoolLimits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
         let state = Mutex::default();
         let era = AtomicU32::new(0);
         Arc::new(Self { state, limits, era, timers, poller, began: Instant::now() })
@@ -245,7 +245,7 @@ impl Pool {
         Lease { expires: now + self.lifetime(now), list: ListHint::default() }
     }
 
-    /// How long a connection made then is used again: [`Limits::age`] or up to a quarter less.
+    /// How long a connection made then is used again: [`PoolLimits::age`] or up to a quarter less.
     fn lifetime(&self, made: Instant) -> Duration {
         let nanos = made.saturating_duration_since(self.began).subsec_nanos();
         // 2^32 divided by the golden ratio: the upper bits of the product are spread evenly.
@@ -367,7 +367,7 @@ mod tests {
             Former { who: &*self.owner.who, tags: 1..=2 }
         }
 
-        fn pool(&self, limits: Limits) -> Arc<Pool> {
+        fn pool(&self, limits: PoolLimits) -> Arc<Pool> {
             Pool::new(limits, Arc::clone(&self.timers), Arc::clone(&self.poller))
         }
 
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn the_latest_comes_first_and_only_for_its_destination() {
         let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
+        let pool = bench.pool(PoolLimits::default());
         let now = Instant::now();
         let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
         let (port_a, port_b) = (a.local(), b.local());
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn a_connection_the_upstream_closes_while_idle_is_dropped_at_once() {
         let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
+        let pool = bench.pool(PoolLimits::default());
         let (stream, peer) = bench.connection();
         pool.put("a:80", kept(&pool, stream, Instant::now()), bench.former(), Instant::now());
         drop(peer);
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn one_that_is_not_young_or_not_for_a_repeatable_request_is_probed() {
         let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
+        let pool = bench.pool(PoolLimits::default());
         let now = Instant::now();
         for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
             let (stream, peer) = bench.connection();
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
         let bench = Bench::new();
-        let (now, most) = (Instant::now(), Limits::default().unrepeatable);
+        let (now, most) = (Instant::now(), PoolLimits::default().unrepeatable);
         for (repeatable, later, found, left) in [
             (false, Duration::ZERO, true, 1),
             (false, most - Duration::from_millis(1), true, 1),
@@ -435,7 +435,7 @@ mod tests {
             (false, Duration::from_secs(3), false, 1),
             (true, most, true, 1),
         ] {
-            let pool = bench.pool(Limits::default());
+            let pool = bench.pool(PoolLimits::default());
             let [(first, mut peer), (second, _peer)] = [bench.connection(), bench.connection()];
             let port = second.socket().local_addr().unwrap();
             pool.put("a:80", kept(&pool, first, now), bench.former(), now);
@@ -456,7 +456,7 @@ mod tests {
     #[test]
     fn the_one_idle_for_longest_makes_room() {
         let bench = Bench::new();
-        let limits = Limits { total: 3, per_destination: 2, ..Limits::default() };
+        let limits = PoolLimits { total: 3, per_destination: 2, ..PoolLimits::default() };
         let pool = bench.pool(limits);
         let now = Instant::now();
         let mut peers = Vec::new();
@@ -481,7 +481,9 @@ mod tests {
         assert_eq!([take("a:80"), take("a:80")], [Some(third), None]);
         assert_eq!([take("b:80"), take("c:80")], [Some(b), Some(c)]);
         assert_eq!(retired(&pool), [0, 0, 0, 2]);
-        for nothing in [Limits { total: 0, ..limits }, Limits { per_destination: 0, ..limits }] {
+        for nothing in
+            [PoolLimits { total: 0, ..limits }, PoolLimits { per_destination: 0, ..limits }]
+        {
             let pool = bench.pool(nothing);
             pool.put("a:80", kept(&pool, bench.connection().0, now), bench.former(), now);
             assert!(pool.is_empty());
@@ -491,8 +493,8 @@ mod tests {
     #[test]
     fn a_connection_is_closed_when_it_was_idle_for_too_long() {
         let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let idle = Limits::default().idle;
+        let pool = bench.pool(PoolLimits::default());
+        let idle = PoolLimits::default().idle;
         let now = Instant::now();
         let later = now + Duration::from_secs(10);
         let ((first, _peer), (second, _other)) = (bench.connection(), bench.connection());
@@ -505,7 +507,7 @@ mod tests {
         assert_eq!((pool.len(), due), (0, None));
         assert_eq!(retired(&pool), [0, 2, 0, 0]);
 
-        let pool = bench.pool(Limits { idle: Duration::ZERO, ..Limits::default() });
+        let pool = bench.pool(PoolLimits { idle: Duration::ZERO, ..PoolLimits::default() });
         let (stream, _peer) = bench.connection();
         pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
         assert_eq!((pool.len(), retired(&pool)), (0, [0, 1, 0, 0]), "none is kept");
@@ -514,8 +516,8 @@ mod tests {
     #[test]
     fn a_connection_is_not_used_again_when_it_is_too_old_however_busy() {
         let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
-        let Limits { age, idle, .. } = Limits::default();
+        let pool = bench.pool(PoolLimits::default());
+        let PoolLimits { age, idle, .. } = PoolLimits::default();
         let made = pool.began;
         let put = |at| {
             let (stream, peer) = bench.connection();
@@ -541,7 +543,7 @@ mod tests {
     #[test]
     fn one_that_is_not_watched_is_probed_and_soon_watched() {
         let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
+        let pool = bench.pool(PoolLimits::default());
         let now = Instant::now();
         let unwatched = || {
             let (mut stream, peer) = bench.connection();
@@ -557,7 +559,7 @@ mod tests {
         pool.put("a:80", kept(&pool, stream, now), bench.former(), now);
         drop(peer);
         let due = Arc::clone(&pool).due(now + UNWATCHED, now + UNWATCHED);
-        assert_eq!((pool.len(), due), (1, Some(now + Limits::default().idle)));
+        assert_eq!((pool.len(), due), (1, Some(now + PoolLimits::default().idle)));
         let mut events = Events::default();
         bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
         bench.poller.deliver(&events);
@@ -567,7 +569,8 @@ mod tests {
     #[test]
     fn the_longest_times_there_are_end_nothing() {
         let bench = Bench::new();
-        let limits = Limits { idle: Duration::MAX, age: Duration::MAX, ..Limits::default() };
+        let limits =
+            PoolLimits { idle: Duration::MAX, age: Duration::MAX, ..PoolLimits::default() };
         let pool = bench.pool(limits.clamped());
         let (stream, _peer) = bench.connection();
         pool.put("a:80", kept(&pool, stream, Instant::now()), bench.former(), Instant::now());
@@ -586,7 +589,7 @@ mod tests {
             }
         }
         let bench = Bench::new();
-        let pool = bench.pool(Limits::default());
+        let pool = bench.pool(PoolLimits::default());
         let former = Former { who: &Late, tags: 1..=2 };
         let ((alive, _peer), (dead, peer)) = (bench.connection(), bench.connection());
         peer.shutdown(std::net::Shutdown::Both).unwrap();

@@ -117,7 +117,7 @@ fn take_one<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) {
 
 /// What waits for a place: the names, or whatever stands for them.
 #[derive(Debug)]
-pub(super) struct Line<N> {
+pub(super) struct LookupLine<N> {
     most: usize,
     total: usize,
     clients: HashMap<IpAddr, usize>,
@@ -129,7 +129,7 @@ pub(super) struct Line<N> {
     last_is_next: bool,
 }
 
-impl<N: PartialEq> Line<N> {
+impl<N: PartialEq> LookupLine<N> {
     /// Of so many names at most.
     pub(super) fn new(most: usize) -> Self {
         let (clients, names) = (HashMap::new(), HashMap::new());
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_client_with_the_fewest_under_way_comes_first_and_equals_take_turns() {
-        let (mut shares, mut line) = (Shares::new(32, 4), Line::new(1024));
+        let (mut shares, mut line) = (Shares::new(32, 4), LookupLine::new(1024));
         for name in ["a.one.com", "b.one.com", "a.two.com"] {
             assert!(line.push(&account(1, name), name));
         }
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_may_not_go_on_lets_others_pass_and_can_be_taken_out() {
-        let (mut shares, mut line) = (Shares::new(32, 1), Line::new(1024));
+        let (mut shares, mut line) = (Shares::new(32, 1), LookupLine::new(1024));
         let stuck = account(1, "a.one.com");
         shares.take(&stuck);
         assert!(line.push(&stuck, "a.one.com") && line.push(&stuck, "b.one.com"));
@@ -306,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_client_cannot_fill_the_line() {
-        let mut line = Line::new(8);
-        let fill = |line: &mut Line<u32>, client| {
+        let mut line = LookupLine::new(8);
+        let fill = |line: &mut LookupLine<u32>, client| {
             (0_u32..100).take_while(|n| line.push(&account(client, "a.com"), *n)).count()
         };
         assert_eq!([fill(&mut line, 1), fill(&mut line, 2), fill(&mut line, 3)], [4, 2, 1]);

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::shares::{Account, Line, Shares};
+use super::shares::{Account, LookupLine, Shares};
 
 /// How long a lookup counts in full: few servers that answer at all take longer.
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 
 /// How many threads there are when.
-pub(super) struct Limits {
+pub(super) struct ThreadLimits {
     /// Threads that stay once started.
     pub(super) steady: usize,
     /// Lookups under way at most, each on a thread, while all the others hang.
@@ -35,7 +35,7 @@ pub(super) struct Limits {
     pub(super) queued: usize,
 }
 
-impl Default for Limits {
+impl Default for ThreadLimits {
     fn default() -> Self {
         let linger = Duration::from_secs(10);
         Self { steady: 4, most: 96, each: 8, left: 320, linger, queued: 1024 }
@@ -53,7 +53,7 @@ pub(super) struct Threads {
 }
 
 struct Crew {
-    limits: Limits,
+    limits: ThreadLimits,
     work: Work,
     state: Mutex<State>,
     /// There is a name for a thread, or it is all over.
@@ -61,7 +61,7 @@ struct Crew {
 }
 
 struct State {
-    line: Line<Ticket>,
+    line: LookupLine<Ticket>,
     /// Those for which there is a thread, or will be in a moment.
     ready: VecDeque<Ticket>,
     lookups: HashMap<Ticket, Lookup>,
@@ -94,9 +94,9 @@ enum Stage {
 
 impl Threads {
     /// None yet. Each will call `work` with one name after the other.
-    pub(super) fn new(limits: Limits, work: Work) -> Self {
+    pub(super) fn new(limits: ThreadLimits, work: Work) -> Self {
         let state = State {
-            line: Line::new(limits.queued),
+            line: LookupLine::new(limits.queued),
             ready: VecDeque::new(),
             lookups: HashMap::new(),
             next: 0,
