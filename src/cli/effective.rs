@@ -22,7 +22,7 @@ use crate::config::settings::{Kind, Known, Place, Settings, Value, Wrong};
 use crate::config::{Config, OwnListener, listen};
 use crate::net::hosts::{self, Hosts};
 use crate::net::listener;
-use crate::policy::origin::Said;
+use crate::policy::origin::OptionPlace;
 
 /// A file that can be read and written by many.
 pub(crate) const NOTHING: &str = "/dev/null";
@@ -379,7 +379,7 @@ fn config(settings: &Settings) -> Result<Config, Wrong> {
 }
 
 /// Where an option was said, if not on the command line.
-fn said(known: &Known, values: &[Value]) -> Option<Said> {
+fn said(known: &Known, values: &[Value]) -> Option<OptionPlace> {
     let (at, lines) = match &values.first()?.place {
         Place::Flag => return None,
         Place::Variable(name) => (name.clone(), (1..).take(values.len()).collect()),
@@ -391,7 +391,7 @@ fn said(known: &Known, values: &[Value]) -> Option<Said> {
             (path.display().to_string(), lines.collect())
         }
     };
-    Some(Said { option: format!("--{}", known.name), at, lines })
+    Some(OptionPlace { option: format!("--{}", known.name), at, lines })
 }
 
 fn args(settings: &Settings) -> Result<ServeArgs, String> {

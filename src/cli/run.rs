@@ -19,7 +19,7 @@ use crate::cli::readiness::Readiness;
 use crate::cli::reload::Reloading;
 use crate::config::{Config, ExitAfter, LogTarget};
 use crate::net::listener::ListenPlace;
-use crate::observe::access_log::Destination;
+use crate::observe::access_log::LogDestination;
 use crate::observe::report::Report;
 use crate::policy::guard::Scope;
 use crate::server::{self, Server, StartError};
@@ -42,7 +42,7 @@ pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
     // anybody is told that it has, they are ours.
     let before = Reloading::before(&given, &effective);
     let mut options = config.options().map_err(|unusable| effective.unusable(unusable))?;
-    if let Some((Destination::Stdout, format)) = &mut options.access_log {
+    if let Some((LogDestination::Stdout, format)) = &mut options.access_log {
         *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
     }
     let learn_file = config.learn_file.as_deref().map(LearnFile::open).transpose()?;

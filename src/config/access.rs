@@ -14,11 +14,11 @@ use crate::policy::auth::Auth;
 use crate::policy::bounds::Bounds;
 use crate::policy::decide::Mode;
 use crate::policy::deny_with::{DenyWith, Redirect};
-use crate::policy::destination::{Destination, parse_ports};
+use crate::policy::destination::{DestinationPattern, parse_ports};
 use crate::policy::filter::Filter;
 use crate::policy::hello::Sni;
 use crate::policy::network::Network;
-use crate::policy::origin::{Origins, RuleId, Said, Source};
+use crate::policy::origin::{OptionPlace, Origins, RuleId, RuleSource};
 use crate::policy::response::{Responses, TypeRule};
 use crate::policy::rules::{Action, Rule};
 use crate::policy::url::Urls;
@@ -73,7 +73,7 @@ pub struct AccessOptions {
     /// Rules of the configuration file: they come before all others.
     pub rules: Vec<WrittenRule>,
     /// Where the options above were said, if not on the command line.
-    pub said: Vec<Said>,
+    pub said: Vec<OptionPlace>,
 }
 
 /// What `--sni` says.
@@ -249,7 +249,7 @@ fn bound<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<(RuleId, Vec<T>)>, String> {
     let Some(written) = written else { return Ok(None) };
-    let rule = RuleId { source: origins.add(Source::Option(option)), line: 0 };
+    let rule = RuleId { source: origins.add(RuleSource::Option(option)), line: 0 };
     let values = written.split(',').map(|text| parse(text.trim()));
     let values = values.collect::<Result<_, _>>().map_err(|e| format!("{option}: {e}"))?;
     Ok(Some((rule, values)))
@@ -257,7 +257,7 @@ fn bound<T>(
 
 /// An option that is one rule.
 fn option(origins: &mut Origins, name: &'static str) -> RuleId {
-    RuleId { source: origins.add(Source::Option(name)), line: 0 }
+    RuleId { source: origins.add(RuleSource::Option(name)), line: 0 }
 }
 
 fn clients(
@@ -282,7 +282,7 @@ fn destinations(
     written: &[String],
 ) -> Result<(), String> {
     each(rules, origins, option, action, written, |rule, text| {
-        rule.destinations.push(Destination::parse(text)?);
+        rule.destinations.push(DestinationPattern::parse(text)?);
         Ok(())
     })
 }
@@ -299,7 +299,7 @@ fn each(
     if written.is_empty() {
         return Ok(());
     }
-    let source = origins.add(Source::Option(option));
+    let source = origins.add(RuleSource::Option(option));
     for (text, line) in written.iter().zip(1..) {
         let mut rule = Rule::new(RuleId { source, line }, action);
         set(&mut rule, text).map_err(|e| format!("{option}: {e}"))?;

@@ -32,7 +32,7 @@ use access::{AccessOptions, Shared, Unusable};
 use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
 use crate::net::source::Sources;
-use crate::observe::access_log::{Destination, Format};
+use crate::observe::access_log::{LineFormat, LogDestination};
 use crate::policy::origin::Origins;
 use crate::policy::{Access, Own};
 use crate::proxy::Timeouts;
@@ -133,10 +133,10 @@ impl Config {
     /// What is wrong with a file of rules.
     pub fn options(&self) -> Result<Options, Unusable> {
         let format = match self.log_format {
-            LogFormat::Text => Format::Text,
-            LogFormat::Json => Format::Json,
-            LogFormat::Common => Format::Common,
-            LogFormat::Combined => Format::Combined,
+            LogFormat::Text => LineFormat::Text,
+            LogFormat::Json => LineFormat::Json,
+            LogFormat::Common => LineFormat::Common,
+            LogFormat::Combined => LineFormat::Combined,
         };
         Ok(Options {
             listen: self.listen.clone(),
@@ -158,8 +158,8 @@ impl Config {
             access: self.access(None)?,
             access_log: match &self.access_log {
                 LogTarget::Off => None,
-                LogTarget::Stdout => Some((Destination::Stdout, format)),
-                LogTarget::File(path) => Some((Destination::File(path.clone()), format)),
+                LogTarget::Stdout => Some((LogDestination::Stdout, format)),
+                LogTarget::File(path) => Some((LogDestination::File(path.clone()), format)),
             },
             ..Options::default()
         })

@@ -21,7 +21,7 @@ use toml::de::{DeTable, DeValue};
 use super::methods::{parse_method, parse_scheme};
 use super::settings::{Place, Wrong};
 use super::toml_source::{TomlSource, integer, kind};
-use crate::policy::destination::{Destination, parse_ports};
+use crate::policy::destination::{DestinationPattern, parse_ports};
 use crate::policy::network::Network;
 use crate::policy::origin::{self, Origins, RuleId};
 use crate::policy::rules::{Action, Rule};
@@ -51,9 +51,11 @@ impl WrittenRule {
     /// A value that is none.
     pub fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
         let (source, line) = match (&self.name, &self.place) {
-            (Some(name), _) => (origin::Source::Named(name.clone()), 0),
-            (None, Place::File(path, line)) => (origin::Source::File(path.to_path_buf()), *line),
-            (None, other) => (origin::Source::Named(other.to_string()), 0),
+            (Some(name), _) => (origin::RuleSource::Named(name.clone()), 0),
+            (None, Place::File(path, line)) => {
+                (origin::RuleSource::File(path.to_path_buf()), *line)
+            }
+            (None, other) => (origin::RuleSource::Named(other.to_string()), 0),
         };
         let action = if self.allows { Action::Allow } else { Action::Deny };
         let mut rule = Rule::new(RuleId { source: origins.add(source), line }, action);
@@ -70,7 +72,7 @@ impl WrittenRule {
 fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
     match key {
         "clients" => rule.clients.push(Network::parse(text)?),
-        "destinations" => rule.destinations.push(Destination::parse(text)?),
+        "destinations" => rule.destinations.push(DestinationPattern::parse(text)?),
         "ports" => rule.ports.push(parse_ports(text)?),
         "methods" => rule.methods.push(parse_method(text)?),
         "schemes" => rule.ways.push(parse_scheme(text)?),

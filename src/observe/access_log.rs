@@ -37,8 +37,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::net::timers::LONGEST;
 
-pub use self::format::Format;
-pub use self::record::{Failure, Phases, Record, RecordKind};
+pub use self::format::LineFormat;
+pub use self::record::{LoggedFailure, Phases, Record, RecordKind};
 
 use self::format::Scratch;
 use self::output::{Hurry, Output, Sink, count_lines};
@@ -57,7 +57,7 @@ const IDLE_OCTETS: usize = 64 * 1024;
 
 /// Where the lines go.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Destination {
+pub enum LogDestination {
     /// Standard output.
     Stdout,
     /// A file or FIFO, appended to, created if missing.
@@ -67,7 +67,7 @@ pub enum Destination {
 /// The open access log. Any thread may record; dropping it lets the writer finish on its own.
 #[derive(Debug)]
 pub struct AccessLog {
-    format: Format,
+    format: LineFormat,
     shared: Arc<Shared>,
 }
 
@@ -79,12 +79,12 @@ impl AccessLog {
     ///
     /// The destination cannot be opened, or no thread can be started: say so with the path and
     /// do not start serving.
-    pub fn open(destination: Destination, format: Format) -> io::Result<Self> {
+    pub fn open(destination: LogDestination, format: LineFormat) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let hurry = &shared.hurry;
         let (sink, name, path) = match destination {
-            Destination::Stdout => (Sink::stdout(hurry)?, "standard output".to_owned(), None),
-            Destination::File(path) => {
+            LogDestination::Stdout => (Sink::stdout(hurry)?, "standard output".to_owned(), None),
+            LogDestination::File(path) => {
                 (Sink::open(&path, hurry)?, path.display().to_string(), Some(path))
             }
         };
@@ -95,7 +95,7 @@ impl AccessLog {
         sink: Sink,
         name: String,
         path: Option<PathBuf>,
-        format: Format,
+        format: LineFormat,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let mut output = Output::new(sink, name);
@@ -111,7 +111,7 @@ impl AccessLog {
 
     /// Whether its lines show [`Record::referer`] and [`Record::user_agent`].
     pub fn shows_fields(&self) -> bool {
-        self.format == Format::Combined
+        self.format == LineFormat::Combined
     }
 
     /// Logs one exchange or tunnel. Never blocks on the destination and allocates nothing when

@@ -26,8 +26,8 @@ use super::response::Judge;
 use super::rule_id::RuleId;
 use super::rules::{Action, Request};
 use super::ruleset::Ruleset;
-use super::trace::{Note, Outcome, Step, Trace, said};
-use super::url::{Look, Said, Urls, normal};
+use super::trace::{DecisionStep, Note, StepOutcome, Trace, said};
+use super::url::{UrlLook, UrlVerdict, Urls, normal};
 use super::verdict::{allow, deny, would_deny};
 
 pub use super::verdict::{Decision, Mode, Verdict};
@@ -51,7 +51,7 @@ pub struct Reach {
     /// The decision is not final: the same request is to be looked at again.
     unfinished: bool,
     /// What is known of the request's URL. It outlasts [`clear`](Self::clear), for the next look.
-    pub look: Option<Box<Look>>,
+    pub look: Option<Box<UrlLook>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -258,38 +258,43 @@ impl Rules {
         };
         if let Some((rule, reason)) = self.bounds.refuse(request) {
             let otherwise = refuse(rule, reason);
-            trace.note(|| told(Step::Acl, otherwise, None, reason.to_owned()));
+            trace.note(|| told(DecisionStep::Acl, otherwise, None, reason.to_owned()));
             return (None, otherwise);
         }
         if !self.bounds.are_none() {
-            trace.note(|| goes(Step::Acl, self.bounds.describe(request)));
+            trace.note(|| goes(DecisionStep::Acl, self.bounds.describe(request)));
         }
         let by_url = self.urls.decide(request, &mut reach.look);
         // Also of a host that a rule allows: it is about a part of it.
         match &by_url {
-            Said::Denies(rule, url) => {
+            UrlVerdict::Denies(rule, url) => {
                 let otherwise = refuse(*rule, "a rule refuses this URL");
-                trace.note(|| told(Step::Filter, otherwise, None, url.clone()));
+                trace.note(|| told(DecisionStep::Filter, otherwise, None, url.clone()));
                 return (None, otherwise);
             }
-            Said::TooLong(rule) => {
+            UrlVerdict::TooLong(rule) => {
                 let otherwise = refuse(*rule, "the URL is too long for the rules on URLs");
                 trace.note(|| {
-                    told(Step::Filter, otherwise, None, said::long_url(request.target.len()))
+                    told(
+                        DecisionStep::Filter,
+                        otherwise,
+                        None,
+                        said::long_url(request.target.len()),
+                    )
                 });
                 return (None, otherwise);
             }
-            Said::NotYet(None) => reach.unfinished = true,
-            Said::NotYet(Some(rule)) | Said::TooHard(Some(rule)) => {
+            UrlVerdict::NotYet(None) => reach.unfinished = true,
+            UrlVerdict::NotYet(Some(rule)) | UrlVerdict::TooHard(Some(rule)) => {
                 let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
-                reach.unfinished = matches!(by_url, Said::NotYet(_));
-                trace.note(|| told(Step::Filter, otherwise, None, normal(request)));
+                reach.unfinished = matches!(by_url, UrlVerdict::NotYet(_));
+                trace.note(|| told(DecisionStep::Filter, otherwise, None, normal(request)));
                 return (None, otherwise);
             }
-            Said::Allows(..) | Said::TooHard(None) | Said::Nothing => {}
+            UrlVerdict::Allows(..) | UrlVerdict::TooHard(None) | UrlVerdict::Nothing => {}
         }
-        if by_url == Said::Nothing && !self.urls.is_empty() {
-            trace.note(|| goes(Step::Filter, self.urls.describe_none(request)));
+        if by_url == UrlVerdict::Nothing && !self.urls.is_empty() {
+            trace.note(|| goes(DecisionStep::Filter, self.urls.describe_none(request)));
         }
         let found = self.rules.find(request, unserved);
         let until = found.map_or(u32::MAX, |(number, _)| number);
@@ -299,17 +304,17 @@ impl Rules {
             reach.rules = Some((Arc::clone(&self.rules), self.mode, self.scope));
             trace.note(|| {
                 let count = self.rules.by_address(until, &reach.except).count();
-                goes(Step::Acl, said::by_address(count))
+                goes(DecisionStep::Acl, said::by_address(count))
             });
         }
         let Some((_, rule)) = found else {
-            trace.note(|| goes(Step::Acl, said::no_rule(self.rules.len())));
-            if let Said::Allows(rule, url) = by_url
+            trace.note(|| goes(DecisionStep::Acl, said::no_rule(self.rules.len())));
+            if let UrlVerdict::Allows(rule, url) = by_url
                 && !unserved
             {
                 // Where it leads is for the guard to say: anybody can write a URL that is allowed.
                 let (rule, otherwise) = (Some(rule), Otherwise::Guard(self.scope));
-                trace.note(|| told(Step::Filter, otherwise, rule, url));
+                trace.note(|| told(DecisionStep::Filter, otherwise, rule, url));
                 return (rule, otherwise);
             }
             return self.without_a_rule(request, unserved, refuse, trace);
@@ -321,7 +326,7 @@ impl Rules {
             Action::Deny => refuse(rule.id, "a rule refuses this request"),
         };
         let allowed = (rule.action == Action::Allow).then_some(rule.id);
-        trace.note(|| told(Step::Acl, otherwise, allowed, rule.to_string()));
+        trace.note(|| told(DecisionStep::Acl, otherwise, allowed, rule.to_string()));
         (allowed, otherwise)
     }
 
@@ -351,8 +356,10 @@ impl Rules {
             trace.note(|| {
                 let said = said::listed(request.host, found, filter.len());
                 match decided {
-                    (allowed, Some(otherwise)) => told(Step::Filter, otherwise, allowed, said),
-                    (_, None) => goes(Step::Filter, said),
+                    (allowed, Some(otherwise)) => {
+                        told(DecisionStep::Filter, otherwise, allowed, said)
+                    }
+                    (_, None) => goes(DecisionStep::Filter, said),
                 }
             });
             if let (allowed, Some(otherwise)) = decided {
@@ -364,7 +371,9 @@ impl Rules {
             Mode::Open | Mode::Learn => Otherwise::Guard(self.scope),
             Mode::Report | Mode::Enforce => refuse(RuleId::DEFAULT, "no rule allows this request"),
         };
-        trace.note(|| told(Step::Acl, otherwise, None, format!("--policy {}", self.mode.word())));
+        trace.note(|| {
+            told(DecisionStep::Acl, otherwise, None, format!("--policy {}", self.mode.word()))
+        });
         (None, otherwise)
     }
 
@@ -372,8 +381,8 @@ impl Rules {
         let client = request.client;
         let said = said::client(client, decision.rule, self.rules.find_client(client));
         Note {
-            step: Step::Acl,
-            outcome: outcome(decision, Outcome::Goes),
+            step: DecisionStep::Acl,
+            outcome: outcome(decision, StepOutcome::Goes),
             rule: decision.rule,
             said,
         }
@@ -414,8 +423,8 @@ impl Reach {
                 Verdict::Allow => decision.would_deny,
             };
             let said = said::address(ip, by_rule.map(|(rule, ..)| rule), reason);
-            let outcome = outcome(decision, Outcome::Allows);
-            Note { step: Step::Address, outcome, rule: decision.rule, said }
+            let outcome = outcome(decision, StepOutcome::Allows);
+            Note { step: DecisionStep::Address, outcome, rule: decision.rule, said }
         });
         decision
     }
@@ -467,8 +476,8 @@ pub const WRONG: &str = "the user name or the password is wrong";
 fn told_of_user(auth: &Auth, user: Option<&str>) -> Note {
     let known = user.is_some_and(|user| auth.has_user(user));
     let said = said::user(user, known);
-    let outcome = if known { Outcome::Goes } else { Outcome::Denies };
-    Note { step: Step::Auth, outcome, rule: (!known).then_some(RuleId::AUTH), said }
+    let outcome = if known { StepOutcome::Goes } else { StepOutcome::Denies };
+    Note { step: DecisionStep::Auth, outcome, rule: (!known).then_some(RuleId::AUTH), said }
 }
 
 /// Why protected mode refuses a client.
@@ -489,24 +498,24 @@ fn report(rule: RuleId, reason: &'static str, scope: Scope, ip: IpAddr) -> Decis
     }
 }
 
-fn told(step: Step, otherwise: Otherwise, allowed: Option<RuleId>, said: String) -> Note {
+fn told(step: DecisionStep, otherwise: Otherwise, allowed: Option<RuleId>, said: String) -> Note {
     let (outcome, rule) = match otherwise {
-        Otherwise::Allow(rule) => (Outcome::Allows, Some(rule)),
-        Otherwise::Guard(_) => (Outcome::Goes, allowed),
-        Otherwise::Deny(rule, _) => (Outcome::Denies, Some(rule)),
-        Otherwise::Report(rule, ..) => (Outcome::WouldDeny, Some(rule)),
+        Otherwise::Allow(rule) => (StepOutcome::Allows, Some(rule)),
+        Otherwise::Guard(_) => (StepOutcome::Goes, allowed),
+        Otherwise::Deny(rule, _) => (StepOutcome::Denies, Some(rule)),
+        Otherwise::Report(rule, ..) => (StepOutcome::WouldDeny, Some(rule)),
     };
     Note { step, outcome, rule, said }
 }
 
-fn goes(step: Step, said: String) -> Note {
-    Note { step, outcome: Outcome::Goes, rule: None, said }
+fn goes(step: DecisionStep, said: String) -> Note {
+    Note { step, outcome: StepOutcome::Goes, rule: None, said }
 }
 
-fn outcome(decision: Decision, allowed: Outcome) -> Outcome {
+fn outcome(decision: Decision, allowed: StepOutcome) -> StepOutcome {
     match (decision.verdict, decision.would_deny) {
-        (Verdict::Deny(_), _) => Outcome::Denies,
-        (Verdict::Allow, Some(_)) => Outcome::WouldDeny,
+        (Verdict::Deny(_), _) => StepOutcome::Denies,
+        (Verdict::Allow, Some(_)) => StepOutcome::WouldDeny,
         (Verdict::Allow, None) => allowed,
     }
 }

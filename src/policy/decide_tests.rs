@@ -1,7 +1,7 @@
 //! Decisions: rules and a request in, a verdict out.
 
 use super::*;
-use crate::policy::destination::Destination;
+use crate::policy::destination::DestinationPattern;
 use crate::policy::network::Network;
 use crate::policy::rules::{Rule, Way};
 
@@ -17,7 +17,9 @@ fn rules(mode: Mode, scope: Scope, written: &str) -> Arc<Rules> {
                 "client" => rule.clients.push(Network::parse(words.next().unwrap()).unwrap()),
                 "user" => rule.users.push(words.next().unwrap().into()),
                 "method" => rule.methods.push(words.next().unwrap().into()),
-                "to" => rule.destinations.push(Destination::parse(words.next().unwrap()).unwrap()),
+                "to" => rule
+                    .destinations
+                    .push(DestinationPattern::parse(words.next().unwrap()).unwrap()),
                 "if-client" => {
                     rule.clients.push(Network::parse(words.next().unwrap()).unwrap());
                 }
@@ -428,7 +430,7 @@ fn what_a_list_says_is_explained() {
     ] {
         let mut notes = Vec::new();
         let _ = all.decide_traced(&request(host), &mut Reach::default(), &mut notes);
-        let note = notes.iter().find(|note| note.step == Step::Filter).unwrap();
+        let note = notes.iter().find(|note| note.step == DecisionStep::Filter).unwrap();
         assert_eq!(format!("{}: {}", note.outcome.word(), note.said), expected);
     }
 }

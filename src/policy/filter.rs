@@ -112,16 +112,17 @@ impl fmt::Write for Text {
 /// Of lists, the first of which is an allow list, with sources from 5 on.
 #[cfg(test)]
 pub(super) fn filter_of(lists: &[&str]) -> Filter {
-    use super::domains::{Draft, Key, Part};
-    use super::list::{self, Format, Purpose, Tally};
+    use super::domains::{Draft, DraftPart, NameKey};
+    use super::list::{self, ListFormat, Purpose, SkippedLines};
 
-    let key = Key::drawn();
+    let key = NameKey::drawn();
     let mut draft = Draft::new(key, 0);
     let (mut places, mut before, mut purpose) = (Vec::new(), 0, Purpose::Allow);
     for (text, source) in lists.iter().zip(5..) {
-        let mut part = Part::new(key);
-        let format = Format::of(text.as_bytes());
-        let lines = list::read(text.as_bytes(), format, purpose, &mut part, &mut Tally::default());
+        let mut part = DraftPart::new(key);
+        let format = ListFormat::of(text.as_bytes());
+        let lines =
+            list::read(text.as_bytes(), format, purpose, &mut part, &mut SkippedLines::default());
         places.push((before, source));
         assert!(draft.append(&part, before));
         before += lines;

@@ -109,7 +109,7 @@ impl Rules {
 mod tests {
     use super::*;
     use crate::policy::Access;
-    use crate::policy::destination::Destination;
+    use crate::policy::destination::DestinationPattern;
     use crate::policy::guard::Scope;
     use crate::policy::rule_id::RuleId;
     use crate::policy::rules::{Action, Rule, Way};
@@ -123,7 +123,7 @@ mod tests {
         let rule = |(text, line): (&str, u32)| {
             let (sign, to) = text.split_at(1);
             let action = if sign == "+" { Action::Allow } else { Action::Deny };
-            let destinations = vec![Destination::parse(to).unwrap()];
+            let destinations = vec![DestinationPattern::parse(to).unwrap()];
             Rule { destinations, ..Rule::new(RuleId { source: 9, line }, action) }
         };
         let rules = written.split_whitespace().zip(1..).map(rule).collect();

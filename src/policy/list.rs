@@ -8,7 +8,7 @@
 //! | adblock | `@@\|\|good.example^` | an exception |
 //!
 //! Each name stands for itself and all below it. The format is found out by the first line that tells
-//! (see [`Format::of`]), and matters little after that: lines of another one are understood, too.
+//! (see [`ListFormat::of`]), and matters little after that: lines of another one are understood, too.
 //! What means something else than a domain, such as a path, an element of a page or one kind of
 //! content, is left out and counted by its kind: to take it for the domain would refuse too much.
 
@@ -16,14 +16,14 @@ use std::net::IpAddr;
 
 use memchr::memchr;
 
-use super::domains::{Listed, MOST_OCTETS, Part, Rank};
+use super::domains::{DraftPart, Listed, MOST_OCTETS, Rank};
 
 /// Octets of a line at most; none that can be honoured is nearly as long.
 pub const MOST_LINE: usize = 16 << 10;
 
 /// How a list is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
+pub enum ListFormat {
     /// Network rules, with `||` before a domain.
     Adblock,
     /// A domain a line.
@@ -32,7 +32,7 @@ pub enum Format {
     Hosts,
 }
 
-impl Format {
+impl ListFormat {
     /// As messages name it.
     pub fn word(self) -> &'static str {
         match self {
@@ -112,7 +112,7 @@ impl Skipped {
 
 /// What was left out of a list: how many of each kind, and the first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Tally {
+pub struct SkippedLines {
     kinds: [(u32, Option<First>); Skipped::ALL.len()],
 }
 
@@ -125,7 +125,7 @@ pub struct First {
     pub text: Box<[u8]>,
 }
 
-impl Tally {
+impl SkippedLines {
     const SHOWN: usize = 60;
 
     /// Counts a line.
@@ -163,10 +163,10 @@ impl Tally {
 /// Reads whole lines. Answers how many there are; the last may lack its end.
 pub fn read(
     octets: &[u8],
-    format: Format,
+    format: ListFormat,
     purpose: Purpose,
-    part: &mut Part,
-    skipped: &mut Tally,
+    part: &mut DraftPart,
+    skipped: &mut SkippedLines,
 ) -> u32 {
     let (mut rest, mut number) = (octets, 0_u32);
     while !rest.is_empty() {
@@ -191,20 +191,21 @@ pub fn read(
 /// Reads a line, and gives each name in it.
 fn read_line(
     line: &[u8],
-    format: Format,
+    format: ListFormat,
     purpose: Purpose,
     give: &mut impl FnMut(&[u8], Rank),
 ) -> Result<(), Skipped> {
     let line = line.trim_ascii();
     match line {
         [] | [b'!', ..] => return Ok(()),
-        [b'#', ..] if format != Format::Adblock || !is_selector(line) => return Ok(()),
+        [b'#', ..] if format != ListFormat::Adblock || !is_selector(line) => return Ok(()),
         // The heading of an adblock list.
         [b'[', .., b']'] if address(line).is_none() => return Ok(()),
         _ => {}
     }
     // In a hosts file, what stands behind an address and names may be a comment without a space.
-    let is_hosts_line = format == Format::Hosts && words(line).next().and_then(address).is_some();
+    let is_hosts_line =
+        format == ListFormat::Hosts && words(line).next().and_then(address).is_some();
     if !is_hosts_line && is_cosmetic(line) {
         return Err(Skipped::Cosmetic);
     }
@@ -230,9 +231,9 @@ fn read_line(
 }
 
 /// What a word is that is no domain.
-fn what_is(word: &[u8], format: Format) -> Skipped {
+fn what_is(word: &[u8], format: ListFormat) -> Skipped {
     let is_pattern = word.iter().any(|o| b"/*^|$=?&:".contains(o));
-    if format == Format::Adblock || (is_pattern && word.is_ascii()) {
+    if format == ListFormat::Adblock || (is_pattern && word.is_ascii()) {
         Skipped::Pattern
     } else {
         Skipped::Unknown
@@ -243,12 +244,12 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
-fn without_comment(line: &[u8], format: Format) -> &[u8] {
+fn without_comment(line: &[u8], format: ListFormat) -> &[u8] {
     let mut from = 0;
     while let Some(at) = line.get(from..).and_then(|rest| memchr(b'#', rest)) {
         let at = from + at;
         let before = at.checked_sub(1).and_then(|at| line.get(at));
-        if format == Format::Hosts || before.is_none_or(u8::is_ascii_whitespace) {
+        if format == ListFormat::Hosts || before.is_none_or(u8::is_ascii_whitespace) {
             return line.get(..at).unwrap_or_default();
         }
         from = at + 1;
@@ -445,12 +446,12 @@ impl Domain {
 }
 
 /// For fuzz targets: whatever a list says, what is taken from it are names, and pieces of it say the same.
-pub fn fuzz(format: Format, octets: &[u8]) {
-    use super::domains::{Draft, Key};
+pub fn fuzz(format: ListFormat, octets: &[u8]) {
+    use super::domains::{Draft, NameKey};
 
-    let key = Key::drawn();
+    let key = NameKey::drawn();
     for purpose in [Purpose::Block, Purpose::Allow] {
-        let (mut whole, mut skipped) = (Part::new(key), Tally::default());
+        let (mut whole, mut skipped) = (DraftPart::new(key), SkippedLines::default());
         let lines = read(octets, format, purpose, &mut whole, &mut skipped);
         assert_eq!(lines as usize, octets.split_inclusive(|&o| o == b'\n').count());
         let names: Vec<_> = whole.each().map(|(name, value)| (name.to_vec(), value)).collect();
@@ -472,8 +473,8 @@ pub fn fuzz(format: Format, octets: &[u8]) {
         }
         let cut = octets.split_inclusive(|&o| o == b'\n').next().map_or(0, <[u8]>::len);
         let (first, rest) = octets.split_at(cut);
-        let (mut one, mut other) = (Part::new(key), Part::new(key));
-        let (mut said, mut more) = (Tally::default(), Tally::default());
+        let (mut one, mut other) = (DraftPart::new(key), DraftPart::new(key));
+        let (mut said, mut more) = (SkippedLines::default(), SkippedLines::default());
         let before = read(first, format, purpose, &mut one, &mut said);
         read(rest, format, purpose, &mut other, &mut more);
         said.append(more, before);

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::policy::domains::Key;
+use crate::policy::domains::NameKey;
 
 /// What a line gives, as `name`, `@@name`, `!name`, `!@@name`; or why it gives nothing.
-fn line(format: Format, purpose: Purpose, text: &[u8]) -> String {
+fn line(format: ListFormat, purpose: Purpose, text: &[u8]) -> String {
     let mut said = Vec::new();
     let read = read_line(text, format, purpose, &mut |name, rank| {
         let mark = match rank {
@@ -25,7 +25,7 @@ fn line(format: Format, purpose: Purpose, text: &[u8]) -> String {
 }
 
 #[track_caller]
-fn check(format: Format, rows: &[(&str, &str)]) {
+fn check(format: ListFormat, rows: &[(&str, &str)]) {
     for (text, expected) in rows {
         let found = line(format, Purpose::Block, text.as_bytes());
         assert_eq!(found, *expected, "{format:?} {text:?}");
@@ -37,7 +37,7 @@ fn check(format: Format, rows: &[(&str, &str)]) {
 #[test]
 fn lines_of_a_hosts_file() {
     check(
-        Format::Hosts,
+        ListFormat::Hosts,
         &[
             ("0.0.0.0 ads.example", "ads.example"),
             ("127.0.0.1\tads.example  www.Tracker.example.", "ads.example www.tracker.example"),
@@ -65,7 +65,7 @@ fn lines_of_a_hosts_file() {
             ("0.0.0.0 größe.example", "xn--gre-6ka8i.example"),
         ],
     );
-    let allowed = line(Format::Hosts, Purpose::Allow, b"192.168.1.5 nas.home");
+    let allowed = line(ListFormat::Hosts, Purpose::Allow, b"192.168.1.5 nas.home");
     assert_eq!(allowed, "nas.home", "to allow a name that leads somewhere makes sense");
 }
 
@@ -74,7 +74,7 @@ fn lines_of_a_list_of_domains() {
     let long = format!("{}.example", "a".repeat(63));
     let too_long = format!("{}.example", "a".repeat(64));
     check(
-        Format::Domains,
+        ListFormat::Domains,
         &[
             ("ads.example", "ads.example"),
             (" ADS.Example. ", "ads.example"),
@@ -111,18 +111,18 @@ fn lines_of_a_list_of_domains() {
             (&too_long, "Unknown"),
         ],
     );
-    assert_eq!(line(Format::Domains, Purpose::Block, b"ads\xff.example"), "Unknown");
+    assert_eq!(line(ListFormat::Domains, Purpose::Block, b"ads\xff.example"), "Unknown");
     let longest = format!("{}abc", format!("{}.", "a".repeat(49)).repeat(5));
     assert_eq!(longest.len(), MOST_OCTETS);
-    assert_eq!(line(Format::Domains, Purpose::Block, longest.as_bytes()), longest);
+    assert_eq!(line(ListFormat::Domains, Purpose::Block, longest.as_bytes()), longest);
     let longer = format!("a{longest}");
-    assert_eq!(line(Format::Domains, Purpose::Block, longer.as_bytes()), "Unknown");
+    assert_eq!(line(ListFormat::Domains, Purpose::Block, longer.as_bytes()), "Unknown");
 }
 
 #[test]
 fn lines_of_an_adblock_list() {
     check(
-        Format::Adblock,
+        ListFormat::Adblock,
         &[
             ("||ads.example^", "ads.example"),
             ("||Ads.Example^|", "ads.example"),
@@ -174,7 +174,7 @@ fn lines_of_an_adblock_list() {
 
 #[test]
 fn the_format_is_that_of_the_first_line_that_tells() {
-    use Format::{Adblock, Domains, Hosts};
+    use ListFormat::{Adblock, Domains, Hosts};
     for (beginning, expected) in [
         ("", Domains),
         ("# a comment\n\n0.0.0.0 ads.example\n", Hosts),
@@ -190,7 +190,7 @@ fn the_format_is_that_of_the_first_line_that_tells() {
         ("garbage here\r\n*.ads.example\r\n", Domains),
         ("\u{feff}", Domains),
     ] {
-        assert_eq!(Format::of(beginning.as_bytes()), expected, "{beginning:?}");
+        assert_eq!(ListFormat::of(beginning.as_bytes()), expected, "{beginning:?}");
     }
 }
 
@@ -200,8 +200,8 @@ fn what_is_left_out_is_counted_by_kind_with_the_first_of_each() {
         "||a.example^\n||b.example^$script\n##.ad\n||c.example^$image\n{}\n||d.example/x",
         "e".repeat(MOST_LINE + 1)
     );
-    let (mut part, mut skipped) = (Part::new(Key::drawn()), Tally::default());
-    let lines = read(text.as_bytes(), Format::Adblock, Purpose::Block, &mut part, &mut skipped);
+    let (mut part, mut skipped) = (DraftPart::new(NameKey::drawn()), SkippedLines::default());
+    let lines = read(text.as_bytes(), ListFormat::Adblock, Purpose::Block, &mut part, &mut skipped);
     assert_eq!((lines, part.len(), skipped.sum()), (6, 1, 5));
     let kinds: Vec<_> = skipped.each().map(|(kind, count, f)| (kind, count, f.line)).collect();
     let expected = [
@@ -212,10 +212,10 @@ fn what_is_left_out_is_counted_by_kind_with_the_first_of_each() {
     ];
     assert_eq!(kinds, expected);
     let (.., first) = skipped.each().last().unwrap();
-    assert_eq!(first.text.len(), Tally::SHOWN + 1);
+    assert_eq!(first.text.len(), SkippedLines::SHOWN + 1);
     let longest = [vec![b'e'; MOST_LINE], b"\n".to_vec()].concat();
-    let mut skipped = Tally::default();
-    read(&longest, Format::Domains, Purpose::Block, &mut part, &mut skipped);
+    let mut skipped = SkippedLines::default();
+    read(&longest, ListFormat::Domains, Purpose::Block, &mut part, &mut skipped);
     assert_eq!(skipped.each().next().unwrap().0, Skipped::Unknown, "as long as it may be");
 }
 
@@ -223,9 +223,9 @@ fn what_is_left_out_is_counted_by_kind_with_the_first_of_each() {
 #[test]
 fn every_seed_keeps_the_invariants() {
     for (name, format) in [
-        ("list_adblock", Format::Adblock),
-        ("list_domains", Format::Domains),
-        ("list_hosts", Format::Hosts),
+        ("list_adblock", ListFormat::Adblock),
+        ("list_domains", ListFormat::Domains),
+        ("list_hosts", ListFormat::Hosts),
     ] {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
         let mut count = 0;

@@ -12,7 +12,7 @@ pub use super::rule_id::RuleId;
 
 /// Where rules come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Source {
+pub enum RuleSource {
     /// Something always there: `protected-mode`, `default`.
     BuiltIn(&'static str),
     /// An option of the command line: its name, dashes included. The line of a rule is its number
@@ -23,12 +23,12 @@ pub enum Source {
     /// A rule that has a name of its own.
     Named(String),
     /// An option that was said elsewhere than on the command line.
-    Said(Said),
+    Said(OptionPlace),
 }
 
 /// Where an option was said: in a file or a variable.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Said {
+pub struct OptionPlace {
     /// The option, dashes included.
     pub option: String,
     /// The file or the variable.
@@ -41,8 +41,8 @@ pub struct Said {
 /// when a policy is read again, so that a rule that was met before can still be named.
 #[derive(Clone, Debug)]
 pub struct Origins {
-    all: Vec<(Source, Arc<AtomicU64>)>,
-    said: Vec<Said>,
+    all: Vec<(RuleSource, Arc<AtomicU64>)>,
+    said: Vec<OptionPlace>,
     by_rule: Arc<Hits>,
     /// Those of `all` that rules have been read from since [`Origins::again`].
     used: BTreeSet<usize>,
@@ -53,7 +53,7 @@ impl Default for Origins {
         let (all, said, by_rule, used) = Default::default();
         let mut origins = Self { all, said, by_rule, used };
         for name in Self::ALWAYS {
-            origins.add(Source::BuiltIn(name));
+            origins.add(RuleSource::BuiltIn(name));
         }
         origins
     }
@@ -71,17 +71,17 @@ impl Origins {
 
     /// From now on these options are those that were said there; the others stand on the command
     /// line.
-    pub fn are_said(&mut self, said: &[Said]) {
+    pub fn are_said(&mut self, said: &[OptionPlace]) {
         said.clone_into(&mut self.said);
     }
 
     /// Adds a source, or finds the one there is.
-    pub fn add(&mut self, source: Source) -> u16 {
+    pub fn add(&mut self, source: RuleSource) -> u16 {
         let said = match source {
-            Source::Option(name) => self.said.iter().find(|said| said.option == name).cloned(),
+            RuleSource::Option(name) => self.said.iter().find(|said| said.option == name).cloned(),
             _ => None,
         };
-        let source = said.map_or(source, Source::Said);
+        let source = said.map_or(source, RuleSource::Said);
         let known = self.all.iter().position(|(s, _)| *s == source);
         // Each edit of a file would leave another one behind.
         let known = known.or_else(|| self.moved(&source));
@@ -100,16 +100,16 @@ impl Origins {
     }
 
     /// The same option, if it stood on other lines before.
-    fn moved(&self, source: &Source) -> Option<usize> {
-        let Source::Said(new) = source else { return None };
+    fn moved(&self, source: &RuleSource) -> Option<usize> {
+        let RuleSource::Said(new) = source else { return None };
         self.all.iter().enumerate().position(|(place, (old, _))| {
-            let same = |old: &Said| old.option == new.option && old.at == new.at;
-            matches!(old, Source::Said(old) if same(old)) && !self.used.contains(&place)
+            let same = |old: &OptionPlace| old.option == new.option && old.at == new.at;
+            matches!(old, RuleSource::Said(old) if same(old)) && !self.used.contains(&place)
         })
     }
 
     /// The source of a rule.
-    pub fn source(&self, rule: RuleId) -> Option<&Source> {
+    pub fn source(&self, rule: RuleId) -> Option<&RuleSource> {
         self.all.get(usize::from(rule.source)).map(|(source, _)| source)
     }
 
@@ -132,7 +132,7 @@ impl Origins {
     }
 
     /// How often rules of each source have decided.
-    pub fn hits(&self) -> impl Iterator<Item = (&Source, u64)> {
+    pub fn hits(&self) -> impl Iterator<Item = (&RuleSource, u64)> {
         self.all.iter().map(|(source, hits)| (source, hits.load(Ordering::Relaxed)))
     }
 }
@@ -140,19 +140,19 @@ impl Origins {
 /// A rule's name, to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct RuleName<'a> {
-    source: Option<&'a Source>,
+    source: Option<&'a RuleSource>,
     line: u32,
 }
 
 impl RuleName<'_> {
     /// Whether it is there without anybody's having written it.
     pub fn is_built_in(&self) -> bool {
-        matches!(self.source, Some(Source::BuiltIn(_)))
+        matches!(self.source, Some(RuleSource::BuiltIn(_)))
     }
 
     /// Whether it is that no rule allows the request.
     pub fn is_default(&self) -> bool {
-        matches!(self.source, Some(Source::BuiltIn("default")))
+        matches!(self.source, Some(RuleSource::BuiltIn("default")))
     }
 }
 
@@ -164,7 +164,7 @@ impl fmt::Display for RuleName<'_> {
         }?;
         let line = match self.source {
             // Of an option that is one rule, the line of its value.
-            Some(Source::Said(said)) => {
+            Some(RuleSource::Said(said)) => {
                 let value = usize::try_from(self.line.max(1) - 1).unwrap_or(usize::MAX);
                 said.lines.get(value).copied().unwrap_or(0)
             }
@@ -177,7 +177,7 @@ impl fmt::Display for RuleName<'_> {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for RuleSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BuiltIn(name) | Self::Option(name) => f.write_str(name),
@@ -195,9 +195,9 @@ mod tests {
     #[test]
     fn a_rule_is_named_by_source_and_line() {
         let mut origins = Origins::default();
-        let file = origins.add(Source::File("block.txt".into()));
-        let option = origins.add(Source::Option("--deny"));
-        assert_eq!(origins.add(Source::Option("--deny")), option);
+        let file = origins.add(RuleSource::File("block.txt".into()));
+        let option = origins.add(RuleSource::Option("--deny"));
+        assert_eq!(origins.add(RuleSource::Option("--deny")), option);
         let name = |source, line| origins.name(RuleId { source, line }).to_string();
         assert_eq!(name(file, 12), "block.txt:12");
         assert_eq!(name(option, 2), "--deny:2");
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_option_is_named_by_where_it_was_said() {
-        let said = |option: &str, at: &str, lines: &[u32]| Said {
+        let said = |option: &str, at: &str, lines: &[u32]| OptionPlace {
             option: option.to_owned(),
             at: at.to_owned(),
             lines: lines.into(),
@@ -215,11 +215,11 @@ mod tests {
         let mut origins = Origins::default();
         origins.are_said(&[said("--deny", "t.toml", &[3, 5]), said("--sni", "t.toml", &[9])]);
         let [deny, sni, allow] =
-            ["--deny", "--sni", "--allow"].map(|option| origins.add(Source::Option(option)));
+            ["--deny", "--sni", "--allow"].map(|option| origins.add(RuleSource::Option(option)));
         origins.are_said(&[said("--deny", "t.toml", &[7])]);
-        let own = origins.add(Source::Option("--deny"));
+        let own = origins.add(RuleSource::Option("--deny"));
         origins.are_said(&[]);
-        let flag = origins.add(Source::Option("--deny"));
+        let flag = origins.add(RuleSource::Option("--deny"));
         for (source, line, name) in [
             (deny, 1, "t.toml:3"),
             (deny, 2, "t.toml:5"),
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn options_that_move_in_a_file_are_the_same_sources() {
-        let said = |line: u32| Said {
+        let said = |line: u32| OptionPlace {
             option: "--deny".to_owned(),
             at: "t.toml".to_owned(),
             lines: [line].into(),
@@ -245,7 +245,7 @@ mod tests {
             origins = origins.again();
             let numbers = lines.map(|line| {
                 origins.are_said(&[said(line)]);
-                origins.add(Source::Option("--deny"))
+                origins.add(RuleSource::Option("--deny"))
             });
             let named = numbers.map(|source| origins.name(RuleId { source, line: 1 }).to_string());
             assert_eq!(named, lines.map(|line| format!("t.toml:{line}")));
@@ -260,11 +260,11 @@ mod tests {
     #[test]
     fn numbers_and_hits_go_on_after_a_reload() {
         let mut before = Origins::default();
-        let rule = RuleId { source: before.add(Source::Option("--deny")), line: 1 };
+        let rule = RuleId { source: before.add(RuleSource::Option("--deny")), line: 1 };
         before.hit(rule);
         let mut after = before.clone();
-        let file = after.add(Source::File("a".into()));
-        assert_eq!(after.add(Source::Option("--deny")), rule.source);
+        let file = after.add(RuleSource::File("a".into()));
+        assert_eq!(after.add(RuleSource::Option("--deny")), rule.source);
         after.hit(rule);
         assert_ne!(file, rule.source);
         let hits: Vec<u64> = after.hits().map(|(_, hits)| hits).collect();

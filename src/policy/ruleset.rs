@@ -343,7 +343,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::destination::Destination;
+    use crate::policy::destination::DestinationPattern;
     use crate::policy::network::Network;
     use crate::policy::origin::RuleId;
     use crate::policy::rules::{Action, Way};
@@ -421,7 +421,7 @@ mod tests {
             let rules: Vec<Rule> = (1..).zip(&written).map(|(line, (to, method, allow, near))| {
                 let action = if *allow { Action::Allow } else { Action::Deny };
                 let mut rule = Rule::new(RuleId { source: 9, line }, action);
-                rule.destinations = to.iter().map(|n| Destination::parse(DESTINATIONS[*n]).unwrap()).collect();
+                rule.destinations = to.iter().map(|n| DestinationPattern::parse(DESTINATIONS[*n]).unwrap()).collect();
                 rule.methods = method.iter().map(|method| Box::from(*method)).collect();
                 let network = if *near { "192.0.2.0/24" } else { "198.51.100.0/24" };
                 if *near || to.is_empty() {

@@ -62,13 +62,13 @@ impl Tally {
 
 /// A place among the connections of a client, or a user; dropping it gives it back.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionPlace {
     pub(super) tally: Arc<Tally>,
     /// There were too many before it.
     pub(super) over: bool,
 }
 
-impl Place {
+impl ConnectionPlace {
     pub(super) fn take(tally: Arc<Tally>, most: u32) -> Self {
         let before = tally.connections.fetch_add(1, Ordering::Relaxed);
         Self { tally, over: before >= most }
@@ -81,7 +81,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.tally.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -89,10 +89,10 @@ impl Drop for Place {
 
 /// What is counted for one client connection, from its first request to its end.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct ConnectionTally {
     pub(super) tally: Arc<Tally>,
-    pub(super) client: Mutex<Option<Place>>,
-    pub(super) user: Mutex<Option<(Box<str>, Place)>>,
+    pub(super) client: Mutex<Option<ConnectionPlace>>,
+    pub(super) user: Mutex<Option<(Box<str>, ConnectionPlace)>>,
 }
 
 /// The counts of one group of listeners.

@@ -97,20 +97,20 @@ impl Urls {
 
     /// What they say of the request's URL. `kept` is what is known from the looks before at the same
     /// request.
-    pub fn decide(&self, request: &Request<'_>, kept: &mut Option<Box<Look>>) -> Said {
+    pub fn decide(&self, request: &Request<'_>, kept: &mut Option<Box<UrlLook>>) -> UrlVerdict {
         let Some(patterns) = self.patterns.as_ref().filter(|_| request.way != rules::Way::Connect)
         else {
-            return Said::Nothing;
+            return UrlVerdict::Nothing;
         };
         let begun = Instant::now();
         let known = kept.take().filter(|look| Arc::ptr_eq(&look.patterns, patterns));
         let look = known.or_else(|| {
             let is_looked_at = request.target.len() <= MAX_URL;
             let readings = is_looked_at.then(|| readings(request)).flatten()?;
-            Some(Box::new(Look::new(Arc::clone(patterns), readings)))
+            Some(Box::new(UrlLook::new(Arc::clone(patterns), readings)))
         });
         let Some(look) = look else {
-            return self.first_that_refuses().map_or(Said::Nothing, Said::TooLong);
+            return self.first_that_refuses().map_or(UrlVerdict::Nothing, UrlVerdict::TooLong);
         };
         kept.insert(look).go_on(self, begun)
     }
@@ -118,7 +118,7 @@ impl Urls {
 
 /// What is known of a request's URL.
 #[derive(Debug)]
-pub struct Look {
+pub struct UrlLook {
     patterns: Arc<Patterns>,
     readings: Readings,
     /// The reading that is looked at, its number, and how far.
@@ -131,10 +131,10 @@ pub struct Look {
     /// How long looking took.
     spent: Duration,
     /// What is said in the end.
-    said: Option<Said>,
+    said: Option<UrlVerdict>,
 }
 
-impl Look {
+impl UrlLook {
     fn new(patterns: Arc<Patterns>, readings: Readings) -> Self {
         Self {
             patterns,
@@ -149,29 +149,33 @@ impl Look {
         }
     }
 
-    fn go_on(&mut self, urls: &Urls, begun: Instant) -> Said {
+    fn go_on(&mut self, urls: &Urls, begun: Instant) -> UrlVerdict {
         if let Some(said) = &self.said {
             return said.clone();
         }
         let said = self.judge(urls, &Effort::until(begun + TIME)).unwrap_or_else(|_| {
             self.spent += begun.elapsed().min(2 * TIME);
             let rule = urls.first_that_refuses();
-            if self.spent < ALL_LOOKS { Said::NotYet(rule) } else { Said::TooHard(rule) }
+            if self.spent < ALL_LOOKS {
+                UrlVerdict::NotYet(rule)
+            } else {
+                UrlVerdict::TooHard(rule)
+            }
         });
-        if !matches!(said, Said::NotYet(_)) {
+        if !matches!(said, UrlVerdict::NotYet(_)) {
             self.search = Search::default();
             self.said = Some(said.clone());
         }
         said
     }
 
-    fn judge(&mut self, urls: &Urls, effort: &Effort) -> Result<Said, Unfinished> {
+    fn judge(&mut self, urls: &Urls, effort: &Effort) -> Result<UrlVerdict, Unfinished> {
         loop {
             let found = self.patterns.first_in(&self.url, &mut self.search, effort)?;
             let next = self.readings.get(self.place + 1).unwrap_or_default();
             let url = mem::replace(&mut self.url, next);
             match found.and_then(|number| urls.rules.get(number).copied()) {
-                Some((Action::Deny, rule)) => return Ok(Said::Denies(rule, url)),
+                Some((Action::Deny, rule)) => return Ok(UrlVerdict::Denies(rule, url)),
                 Some((Action::Allow, rule)) if self.place == 0 => self.allowed = Some((rule, url)),
                 Some((Action::Allow, _)) => {}
                 None => self.all_are = false,
@@ -186,8 +190,8 @@ impl Look {
             }
         }
         Ok(match self.allowed.take().filter(|_| self.all_are) {
-            Some((rule, url)) => Said::Allows(rule, url),
-            None => Said::Nothing,
+            Some((rule, url)) => UrlVerdict::Allows(rule, url),
+            None => UrlVerdict::Nothing,
         })
     }
 }
@@ -204,7 +208,7 @@ impl Urls {
 
 /// What rules on URLs say of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Said {
+pub enum UrlVerdict {
     /// No pattern is found in it, or not in each of its readings.
     Nothing,
     /// This rule lets it through: the first that is found in this, its normal form.

@@ -15,11 +15,11 @@ fn request<'a>(way: Way, host: &'a str, port: u16, target: &'a str) -> Request<'
 }
 
 /// What is said in the end: states of automata have to be made first.
-fn judged(urls: &Urls, request: &Request<'_>) -> Said {
+fn judged(urls: &Urls, request: &Request<'_>) -> UrlVerdict {
     let mut look = None;
     loop {
         match urls.decide(request, &mut look) {
-            Said::NotYet(_) => {}
+            UrlVerdict::NotYet(_) => {}
             said => return said,
         }
     }
@@ -56,9 +56,12 @@ fn the_first_pattern_that_has_a_url_decides_and_tunnels_have_none() {
     ])
     .unwrap();
     let decided = |way, host, target| match judged(&urls, &request(way, host, 80, target)) {
-        Said::Allows(rule, _) => Some((Action::Allow, rule)),
-        Said::Denies(rule, _) => Some((Action::Deny, rule)),
-        Said::TooLong(_) | Said::NotYet(_) | Said::TooHard(_) | Said::Nothing => None,
+        UrlVerdict::Allows(rule, _) => Some((Action::Allow, rule)),
+        UrlVerdict::Denies(rule, _) => Some((Action::Deny, rule)),
+        UrlVerdict::TooLong(_)
+        | UrlVerdict::NotYet(_)
+        | UrlVerdict::TooHard(_)
+        | UrlVerdict::Nothing => None,
     };
     let http = |host, target| decided(Way::Http, host, target).map(|(a, id)| (a, id.line));
     assert_eq!(http("a", "http://a/ads/good"), Some((Action::Allow, 1)));
@@ -69,7 +72,7 @@ fn the_first_pattern_that_has_a_url_decides_and_tunnels_have_none() {
     assert_eq!(decided(Way::Ws, "a", "ws://a/ads/").map(|(_, id)| id.line), Some(2));
     assert_eq!(decided(Way::Connect, "a", "a:443/ads/"), None);
     let none = judged(&Urls::default(), &request(Way::Http, "a", 80, "http://a/ads/"));
-    assert_eq!(none, Said::Nothing);
+    assert_eq!(none, UrlVerdict::Nothing);
 }
 
 #[test]
@@ -132,7 +135,7 @@ fn a_rule_refuses_a_path_in_every_reading_of_some_server() {
         "/x%25c0%25afads/../../ads/",
         "/%c1%9cads",
     ] {
-        assert!(matches!(decide(path), Said::Denies(..)), "{path}: {:?}", decide(path));
+        assert!(matches!(decide(path), UrlVerdict::Denies(..)), "{path}: {:?}", decide(path));
     }
     for path in [
         "/",
@@ -145,19 +148,19 @@ fn a_rule_refuses_a_path_in_every_reading_of_some_server() {
         "/a;ds/",
         "/%ads/",
     ] {
-        assert_eq!(decide(path), Said::Nothing, "{path}");
+        assert_eq!(decide(path), UrlVerdict::Nothing, "{path}");
     }
     // Rules still see it as it stands.
     let urls_with = |pattern, path: &str| {
         let urls = rule(Action::Deny, 1, pattern);
         judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")))
     };
-    assert!(matches!(urls_with("%00", "/a%00b"), Said::Denies(..)));
-    assert!(matches!(urls_with("%C0%AF", "/a%c0%afb"), Said::Denies(..)));
+    assert!(matches!(urls_with("%00", "/a%00b"), UrlVerdict::Denies(..)));
+    assert!(matches!(urls_with("%C0%AF", "/a%c0%afb"), UrlVerdict::Denies(..)));
     for (pattern, path) in [("//", "/a//b"), ("%2F", "/a%2fb"), (";", "/a;b"), ("\\\\", "/a\\b")] {
         let urls = rule(Action::Deny, 1, pattern);
         let said = judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")));
-        assert!(matches!(said, Said::Denies(..)), "{pattern} {path}");
+        assert!(matches!(said, UrlVerdict::Denies(..)), "{pattern} {path}");
     }
     let urls = rule(Action::Allow, 1, "^http://a/good/");
     for (path, allows) in [
@@ -172,7 +175,7 @@ fn a_rule_refuses_a_path_in_every_reading_of_some_server() {
         ("/good%2fx", false),
     ] {
         let said = judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")));
-        assert_eq!(matches!(said, Said::Allows(..)), allows, "{path}: {said:?}");
+        assert_eq!(matches!(said, UrlVerdict::Allows(..)), allows, "{path}: {said:?}");
     }
 }
 
@@ -183,10 +186,10 @@ fn a_url_that_is_too_long_to_be_looked_at_is_refused_where_a_rule_refuses_urls()
     let longer = format!("{longest}x");
     let both = [(Action::Allow, id(1), "^http://a/"), (Action::Deny, id(2), "/ads/")];
     for (rules, target, expected) in [
-        (&both[..], &longest, Said::Allows(id(1), longest.clone())),
-        (&both, &longer, Said::TooLong(id(2))),
-        (&both[..1], &longest, Said::Allows(id(1), longest.clone())),
-        (&both[..1], &longer, Said::Nothing),
+        (&both[..], &longest, UrlVerdict::Allows(id(1), longest.clone())),
+        (&both, &longer, UrlVerdict::TooLong(id(2))),
+        (&both[..1], &longest, UrlVerdict::Allows(id(1), longest.clone())),
+        (&both[..1], &longer, UrlVerdict::Nothing),
     ] {
         let urls = Urls::new(rules).unwrap();
         assert_eq!(judged(&urls, &request(Way::Http, "a", 80, target)), expected);
@@ -203,13 +206,13 @@ fn a_long_query_behind_a_path_with_several_readings_is_looked_at() {
     {
         for octets in [2_100, 8_000 - path.len()] {
             let query = "q".repeat(octets);
-            assert_eq!(decide(&format!("{path}?{query}")), Said::Nothing, "{path}? {octets}");
+            assert_eq!(decide(&format!("{path}?{query}")), UrlVerdict::Nothing, "{path}? {octets}");
             let refused = decide(&format!("{path}/..;/%2fads%2f?{query}"));
-            assert!(matches!(refused, Said::Denies(..)), "{path}: {refused:?}");
+            assert!(matches!(refused, UrlVerdict::Denies(..)), "{path}: {refused:?}");
         }
     }
     let long = "/segment;v=1/%2fx".repeat(100);
-    assert_eq!(decide(&long), Said::Nothing);
+    assert_eq!(decide(&long), UrlVerdict::Nothing);
     // The most that is written down, and the query that is still looked at with it.
     let longest = (1..200).rev().map(|count| "/a%2f//;\\%00".repeat(count));
     let longest = longest.map(|path| format!("http://a{path}?{}", "q".repeat(5_000)));
@@ -218,9 +221,9 @@ fn a_long_query_behind_a_path_with_several_readings_is_looked_at() {
     let begun = Instant::now();
     let count = readings(&request(Way::Http, "a", 80, &longest)).unwrap().paths.len();
     println!("{:?} to write {count} readings down", begun.elapsed());
-    assert_eq!(judged(&urls, &request(Way::Http, "a", 80, &longest)), Said::Nothing);
+    assert_eq!(judged(&urls, &request(Way::Http, "a", 80, &longest)), UrlVerdict::Nothing);
     // What takes too long to write down is still refused.
-    assert_eq!(decide(&"/a%2f//;\\".repeat(800)), Said::TooLong(id));
+    assert_eq!(decide(&"/a%2f//;\\".repeat(800)), UrlVerdict::TooLong(id));
 }
 
 #[test]
@@ -258,25 +261,25 @@ fn looks_at_a_hard_url_take_bounded_time_and_what_is_known_is_kept() {
         let said = urls.decide(&asked, &mut look);
         longest = longest.max(begun.elapsed());
         looks += 1;
-        if !matches!(said, Said::NotYet(_)) {
+        if !matches!(said, UrlVerdict::NotYet(_)) {
             break said;
         }
     };
     println!("{longest:?} a look, {looks} looks");
-    assert_eq!(said, Said::TooHard(Some(id)));
+    assert_eq!(said, UrlVerdict::TooHard(Some(id)));
     assert!(looks <= ALL_LOOKS.as_micros() / TIME.as_micros() + 1, "{looks}");
     assert!(look.is_some_and(|look| look.search.is_new()), "it keeps no states");
     // With an allowing rule alone it is only not allowed.
     let urls = Urls::new(&rules(Action::Allow)).unwrap();
-    assert_eq!(judged(&urls, &asked), Said::TooHard(None));
+    assert_eq!(judged(&urls, &asked), UrlVerdict::TooHard(None));
     // Once known, always known, and only to the same rules.
     let ordinary = request(Way::Http, "a", 80, "http://a/ads/");
     let urls = Urls::new(&[(Action::Deny, id, "/ads/")]).unwrap();
     let mut look = None;
-    assert!(matches!(urls.decide(&ordinary, &mut look), Said::Denies(..)));
-    assert!(matches!(urls.decide(&ordinary, &mut look), Said::Denies(..)));
+    assert!(matches!(urls.decide(&ordinary, &mut look), UrlVerdict::Denies(..)));
+    assert!(matches!(urls.decide(&ordinary, &mut look), UrlVerdict::Denies(..)));
     let others = Urls::new(&[(Action::Deny, id, "/other/")]).unwrap();
-    assert_eq!(others.decide(&ordinary, &mut look), Said::Nothing);
+    assert_eq!(others.decide(&ordinary, &mut look), UrlVerdict::Nothing);
 }
 
 #[test]

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Owner, Wake};
-use crate::policy::auth::failures::{Failures, Gate, Guessing, Place};
+use crate::policy::auth::failures::{DelayedPlace, Failures, Gate, Guessing};
 use crate::policy::auth::tag::Tag;
-use crate::policy::auth::{Auth, Known, Look};
+use crate::policy::auth::{Auth, KnownBy, TokenLook};
 use crate::policy::decide::{UNPROVEN, WRONG};
 use crate::policy::origin::RuleId;
 use crate::policy::url;
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Pending {
     /// Until then its credentials are not looked at.
-    delayed: Option<(Place, Instant)>,
+    delayed: Option<(DelayedPlace, Instant)>,
     /// They are being verified, by these users' hashes.
     asked: Option<(Asked, u64)>,
     /// By then they have to be.
@@ -53,7 +53,7 @@ pub struct Proof {
     /// are looked at again, but they are no guess.
     proven: u64,
     /// What the rules on URLs know of the request in hand.
-    pub(super) look: Option<Box<url::Look>>,
+    pub(super) look: Option<Box<url::UrlLook>>,
 }
 
 impl Proof {
@@ -148,21 +148,21 @@ fn weigh(
         Some(_) => {}
     }
     let user = match answer {
-        Some(Answer::User(user)) => auth.user(Some(user)).ok_or(Known::Compared),
-        Some(Answer::Nobody) => Err(Known::Compared),
+        Some(Answer::User(user)) => auth.user(Some(user)).ok_or(KnownBy::Compared),
+        Some(Answer::Nobody) => Err(KnownBy::Compared),
         Some(Answer::Early) | None => match auth.look(tag, token, turn.now) {
-            Look::Proven(user, known) => {
-                if known == Known::Remembered {
+            TokenLook::Proven(user, known) => {
+                if known == KnownBy::Remembered {
                     turn.counters.count(|c| c.auth_cache_hits += 1);
                 }
                 Ok(user)
             }
-            Look::Wrong(known) => Err(known),
-            Look::NoToken(NoToken::Malformed(reason)) => return Err(unproven(reason)),
-            Look::NoToken(NoToken::Ambiguous) => {
+            TokenLook::Wrong(known) => Err(known),
+            TokenLook::NoToken(NoToken::Malformed(reason)) => return Err(unproven(reason)),
+            TokenLook::NoToken(NoToken::Ambiguous) => {
                 return Err(malformed("the request's Proxy-Authorization can be read in two ways"));
             }
-            Look::Unknown(read) => {
+            TokenLook::Unknown(read) => {
                 let has_waited = is_known || caller.proof.has_waited();
                 let claim = Claim {
                     tag,
@@ -192,7 +192,7 @@ fn weigh(
             }
             turn.counters.count(|c| {
                 c.auth_failures += 1;
-                c.auth_cache_hits += u64::from(known == Known::Remembered);
+                c.auth_cache_hits += u64::from(known == KnownBy::Remembered);
             });
             // What its own question came to is counted already.
             if answer.is_none() || !caller.proof.has_asked_first() {

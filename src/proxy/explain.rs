@@ -10,7 +10,7 @@ use crate::policy::limits::{Applied, Limits, Who};
 use crate::policy::origin::RuleId;
 use crate::policy::response::TypeRule;
 use crate::policy::rules::{Request, Way};
-use crate::policy::trace::{Note, Outcome, Step};
+use crate::policy::trace::{DecisionStep, Note, StepOutcome};
 use crate::wire::{self, RequestHead, Slots, Target};
 
 use super::access::described;
@@ -138,7 +138,7 @@ impl Explained {
                 (Way::Connect, _) => "the ClientHello is not looked at: no rule is about names",
                 _ => "there is no tunnel, so no ClientHello",
             };
-            self.notes.push(later(Step::Hello, None, why.to_owned()));
+            self.notes.push(later(DecisionStep::Hello, None, why.to_owned()));
             return None;
         }
         let connect = Request {
@@ -154,12 +154,12 @@ impl Explained {
         let to = address.map(|ip| SocketAddr::new(ip, self.port));
         let decision = self.rules.decide_hello(&connect, Some(name), to);
         let outcome = match (decision.verdict, decision.would_deny) {
-            (Verdict::Deny(_), _) => Outcome::Denies,
-            (Verdict::Allow, Some(_)) => Outcome::WouldDeny,
-            (Verdict::Allow, None) => Outcome::Goes,
+            (Verdict::Deny(_), _) => StepOutcome::Denies,
+            (Verdict::Allow, Some(_)) => StepOutcome::WouldDeny,
+            (Verdict::Allow, None) => StepOutcome::Goes,
         };
         let said = format!("the ClientHello names {name}");
-        self.notes.push(Note { step: Step::Hello, outcome, rule: decision.rule, said });
+        self.notes.push(Note { step: DecisionStep::Hello, outcome, rule: decision.rule, said });
         Some(decision)
     }
 
@@ -184,7 +184,7 @@ fn of_hello(rules: &Rules) -> Option<Note> {
     let said = match rules.sni {
         Sni::Match(rule) => {
             let said = "the name with which TLS begins in the tunnel has to be the CONNECT's, if that is one";
-            return Some(later(Step::Hello, Some(rule), said.to_owned()));
+            return Some(later(DecisionStep::Hello, Some(rule), said.to_owned()));
         }
         _ if rules.judge_hellos() => {
             "the name with which TLS begins in the tunnel will be judged, too"
@@ -194,7 +194,7 @@ fn of_hello(rules: &Rules) -> Option<Note> {
         }
         _ => return None,
     };
-    Some(later(Step::Hello, None, said.to_owned()))
+    Some(later(DecisionStep::Hello, None, said.to_owned()))
 }
 
 /// What will be asked of the response.
@@ -207,14 +207,14 @@ fn of_responses(rules: &Rules, notes: &mut Vec<Note>) {
     for types in rules.responses.rules().types().chunk_by(|a, b| a.id() == b.id()) {
         let all: Vec<String> = types.iter().map(TypeRule::to_string).collect();
         let said = format!("a response of type {} {becomes}", all.join(" or "));
-        notes.push(later(Step::Response, types.first().map(TypeRule::id), said));
+        notes.push(later(DecisionStep::Response, types.first().map(TypeRule::id), said));
     }
     if let Some((most, rule)) = rules.responses.rules().most() {
         let said = format!("a response with more than {most} octets of content {becomes}");
-        notes.push(later(Step::Response, Some(rule), said));
+        notes.push(later(DecisionStep::Response, Some(rule), said));
     }
 }
 
-fn later(step: Step, rule: Option<RuleId>, said: String) -> Note {
-    Note { step, outcome: Outcome::Goes, rule, said }
+fn later(step: DecisionStep, rule: Option<RuleId>, said: String) -> Note {
+    Note { step, outcome: StepOutcome::Goes, rule, said }
 }

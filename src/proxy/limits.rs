@@ -17,7 +17,7 @@ use crate::observe::counters::Refused;
 use crate::policy::limits::{Connections, Direction, Limits, Who};
 use crate::policy::origin::RuleId;
 use crate::policy::shape::{Grant, Share, TooSoon};
-use crate::policy::tally::Line;
+use crate::policy::tally::ConnectionTally;
 use crate::wire::RequestHead;
 
 use super::Turn;
@@ -31,7 +31,7 @@ use super::waiting::Edges;
 #[derive(Debug)]
 pub(super) struct Limited {
     /// What is counted for its connection.
-    pub(super) line: Arc<Line>,
+    pub(super) line: Arc<ConnectionTally>,
     /// Its part in the rates, if there are any.
     share: Option<Box<Share>>,
     /// The limit that ended it.
@@ -40,7 +40,7 @@ pub(super) struct Limited {
 
 impl Limited {
     /// Of an exchange on this connection.
-    pub(super) fn on(line: &Arc<Line>) -> Box<Self> {
+    pub(super) fn on(line: &Arc<ConnectionTally>) -> Box<Self> {
         Box::new(Self { line: Arc::clone(line), share: None, met: None })
     }
 

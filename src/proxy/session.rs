@@ -25,7 +25,7 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::permits::Permit;
 use crate::net::poll::Wake;
 use crate::net::stream::{Received, Stream};
-use crate::policy::tally::Line;
+use crate::policy::tally::ConnectionTally;
 use crate::wire::head::{find_end, leading_empty_lines};
 use crate::wire::{Framing, Method};
 
@@ -102,7 +102,7 @@ pub struct Session {
     /// When the last turn ended, and what it waited for.
     left: Option<(Instant, u32)>,
     /// What limits count of it, if there are any.
-    line: Option<Arc<Line>>,
+    line: Option<Arc<ConnectionTally>>,
     /// An upstream connection that the client has logged in on.
     pinned: Option<Box<Pinned>>,
     _permit: Permit,
@@ -149,7 +149,7 @@ impl Session {
 
     /// The same, counted by limits already.
     #[must_use]
-    pub fn on_line(mut self, line: Arc<Line>) -> Self {
+    pub fn on_line(mut self, line: Arc<ConnectionTally>) -> Self {
         self.line = Some(line);
         self
     }

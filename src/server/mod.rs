@@ -36,7 +36,7 @@ use crate::net::poll::Poller;
 use crate::net::resolve::{NameOptions, Resolve, Resolver, System};
 use crate::net::source::Sources;
 use crate::net::timers::{LONGEST, Timers};
-use crate::observe::access_log::{AccessLog, Destination, Format};
+use crate::observe::access_log::{AccessLog, LineFormat, LogDestination};
 use crate::observe::report::Report;
 use crate::observe::stats::{Snapshot, Stats};
 use crate::policy::guard::Scope;
@@ -115,7 +115,7 @@ pub struct Options {
     /// What was reached, for a policy that learns.
     pub learnt: Arc<Learnt>,
     /// Where finished exchanges are told.
-    pub access_log: Option<(Destination, Format)>,
+    pub access_log: Option<(LogDestination, LineFormat)>,
     /// Called once, when so many exchanges and tunnels are over, failed ones included; by a worker,
     /// so it must not wait.
     pub after: Option<(NonZeroU64, Arc<dyn Fn() + Send + Sync>)>,

@@ -101,7 +101,7 @@ fn escape(out: &mut Vec<u8>, octets: &[u8]) {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use super::super::Format;
+    use super::super::LineFormat;
     use super::super::format::Scratch;
     use super::super::record::{Phases, RecordKind};
     use super::*;
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(format: Format, record: &Record<'_>, expected: &str) {
+    fn check(format: LineFormat, record: &Record<'_>, expected: &str) {
         let line = String::from_utf8(Scratch::new().line(format, record).to_vec());
         assert_eq!(line.expect("ASCII"), format!("{expected}\n"));
     }
@@ -143,9 +143,9 @@ mod tests {
     fn the_lines_of_apaches_manual() {
         let common =
             r#"127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET /apache_pb.gif HTTP/1.0" 200 2326"#;
-        check(Format::Common, &apache(), common);
+        check(LineFormat::Common, &apache(), common);
         check(
-            Format::Combined,
+            LineFormat::Combined,
             &apache(),
             &format!(
                 r#"{common} "http://www.example.com/start.html" "Mozilla/4.08 [en] (Win98; I ;Nav)""#
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_a_dash_and_a_missing_status_499() {
         check(
-            Format::Combined,
+            LineFormat::Combined,
             &Record {
                 client: "[2001:db8::1]:1".parse().expect("an address"),
                 method: "",
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_tunnel_has_its_authority_for_a_target() {
         check(
-            Format::Common,
+            LineFormat::Common,
             &Record {
                 kind: RecordKind::Tunnel,
                 method: "CONNECT",
@@ -191,7 +191,7 @@ mod tests {
     fn octets_that_could_end_a_column_are_escaped_as_apache_does() {
         let hostile = b"a\" \"b\\c\x08\t\n\x0b\r\x1b[2J\0\x7f\xff\xc3\xa4";
         check(
-            Format::Combined,
+            LineFormat::Combined,
             &Record { target: hostile, referer: hostile, user_agent: hostile, ..apache() },
             &r#"127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET @ HTTP/1.0" 200 2326 "@" "@""#
                 .replace('@', r#"a\" \"b\\c\b\t\n\v\r\x1b[2J\x00\x7f\xff\xc3\xa4"#),
@@ -204,7 +204,8 @@ mod tests {
         let url = b"http://me:secret@example.com/";
         let record = Record { target: url, referer: url, user_agent: long.as_bytes(), ..apache() };
         let mut scratch = Scratch::new();
-        let line = String::from_utf8_lossy(scratch.line(Format::Combined, &record)).into_owned();
+        let line =
+            String::from_utf8_lossy(scratch.line(LineFormat::Combined, &record)).into_owned();
         assert!(!line.contains("secret") && !line.contains("me:"), "{line}");
         assert_eq!(line.matches("http://***@example.com/").count(), 2, "{line}");
         assert!(line.ends_with(&format!("{}...\"\n", &long[1..])));

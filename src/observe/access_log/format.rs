@@ -1,4 +1,4 @@
-//! A [`Record`] as one line; the layouts are documented at [`Format`].
+//! A [`Record`] as one line; the layouts are documented at [`LineFormat`].
 //!
 //! Runs on workers, once an exchange: a warm [`Scratch`] allocates nothing, and the wall-clock
 //! second is formatted once.
@@ -15,7 +15,7 @@ use super::{clf, target, terminal};
 /// as `\xNN` (in JSON the `\` is then doubled; the NCSA formats have the escapes of Apache);
 /// userinfo is `***@`; a target longer than 8 KiB is cut and ends in `...`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
+pub enum LineFormat {
     /// Columns parted by single spaces, `-` for what is missing; those after the status are named:
     ///
     /// ```text
@@ -77,18 +77,18 @@ impl Scratch {
     }
 
     /// The line for `record`, with its newline: the only one in it.
-    pub(super) fn line(&mut self, format: Format, record: &Record<'_>) -> &[u8] {
+    pub(super) fn line(&mut self, format: LineFormat, record: &Record<'_>) -> &[u8] {
         self.line.clear();
         self.line.shrink_to(KEPT_OCTETS);
         self.text.shrink_to(KEPT_OCTETS);
         match format {
-            Format::Text => self.write_text(record),
-            Format::Terminal { colour } => {
+            LineFormat::Text => self.write_text(record),
+            LineFormat::Terminal { colour } => {
                 terminal::write(&mut self.line, &mut self.clock, record, colour);
             }
-            Format::Json => self.write_json(record),
-            Format::Common => clf::write(&mut self.line, &mut self.clock, record, false),
-            Format::Combined => clf::write(&mut self.line, &mut self.clock, record, true),
+            LineFormat::Json => self.write_json(record),
+            LineFormat::Common => clf::write(&mut self.line, &mut self.clock, record, false),
+            LineFormat::Combined => clf::write(&mut self.line, &mut self.clock, record, true),
         }
         self.line.push(b'\n');
         &self.line

@@ -52,7 +52,7 @@ pub struct Record<'a> {
     /// It would have refused the exchange, if it were enforced.
     pub would_deny: bool,
     /// Why it failed, if it did.
-    pub failure: Option<Failure<'a>>,
+    pub failure: Option<LoggedFailure<'a>>,
 }
 
 /// Whether messages or plain octets were relayed.
@@ -114,7 +114,7 @@ impl Phases {
 
 /// Why an exchange or tunnel failed, in the words of [`Error`].
 #[derive(Clone, Copy, Debug)]
-pub struct Failure<'a> {
+pub struct LoggedFailure<'a> {
     /// Whose doing it was.
     pub side: Side,
     /// What was under way.
@@ -125,7 +125,7 @@ pub struct Failure<'a> {
     pub reason: &'a str,
 }
 
-impl From<&Error> for Failure<'static> {
+impl From<&Error> for LoggedFailure<'static> {
     fn from(error: &Error) -> Self {
         Self {
             side: error.side(),
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_failure_says_what_its_error_says() {
         let error = Error::new(Side::Upstream, Phase::Connect, Kind::ConnectionRefused, "refused");
-        let failure = Failure::from(&error);
+        let failure = LoggedFailure::from(&error);
         assert_eq!(failure.side, Side::Upstream);
         assert_eq!(failure.phase, Phase::Connect);
         assert_eq!(failure.kind, Kind::ConnectionRefused);

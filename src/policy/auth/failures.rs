@@ -68,14 +68,14 @@ pub enum Gate {
     /// They are looked at.
     Open,
     /// They are looked at then.
-    Delayed(Place, Instant),
+    Delayed(DelayedPlace, Instant),
     /// They are not: too many of this client's wait already.
     Full,
 }
 
 /// A place among the waiting requests of a client; dropping it leaves.
 #[derive(Debug)]
-pub struct Place {
+pub struct DelayedPlace {
     of: Arc<Failures>,
     client: IpAddr,
 }
@@ -113,7 +113,7 @@ impl Failures {
         }
         known.delayed += 1;
         let until = now + (FIRST_DELAY * 2_u32.pow(over.min(8))).min(LONGEST_DELAY);
-        Gate::Delayed(Place { of: Arc::clone(self), client }, until)
+        Gate::Delayed(DelayedPlace { of: Arc::clone(self), client }, until)
     }
 
     /// Whether credentials with this tag would have to wait now.
@@ -218,7 +218,7 @@ impl Client {
     }
 }
 
-impl Drop for Place {
+impl Drop for DelayedPlace {
     fn drop(&mut self) {
         let mut table = self.of.table.lock();
         let Some(client) = table.clients.get_mut(&self.client) else { return };
@@ -232,7 +232,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tag::Key;
+    use super::super::tag::TagKey;
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn tags(count: u32) -> Vec<Tag> {
-        let key = Key::draw();
+        let key = TagKey::draw();
         (0..count).map(|n| key.tag(&n.to_le_bytes())).collect()
     }
 

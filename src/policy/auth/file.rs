@@ -18,7 +18,7 @@ pub const MOST_NAME: usize = 255;
 
 /// A user as a file has it.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct UserLine {
     /// The name.
     pub name: Box<str>,
     /// What its password is known by.
@@ -29,7 +29,7 @@ pub struct Line {
 
 /// What is wrong, and in which line.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Wrong {
+pub struct WrongUserFile {
     /// The line, from 1; 0 if it is the file as a whole.
     pub line: u32,
     /// A sentence with none of the file's text.
@@ -41,23 +41,23 @@ pub struct Wrong {
 /// # Errors
 ///
 /// The first line that is wrong.
-pub fn parse(octets: &[u8]) -> Result<Vec<Line>, Wrong> {
+pub fn parse(octets: &[u8]) -> Result<Vec<UserLine>, WrongUserFile> {
     if octets.len() > MOST_OCTETS {
         let message = "the file is larger than 16 MiB; this is no file of users".to_owned();
-        return Err(Wrong { line: 0, message });
+        return Err(WrongUserFile { line: 0, message });
     }
     let mut users = Vec::new();
     let mut seen: HashMap<Box<str>, u32> = HashMap::new();
     for (line, octets) in lines(octets) {
-        let user = read(octets).map_err(|message| Wrong { line, message })?;
+        let user = read(octets).map_err(|message| WrongUserFile { line, message })?;
         let Some((name, hash)) = user else { continue };
         if let Some(before) = seen.insert(name.into(), line) {
             let message = format!("the user '{name}' stands in line {before} already; keep one");
-            return Err(Wrong { line, message });
+            return Err(WrongUserFile { line, message });
         }
         let hash = Hash::parse(hash)
-            .map_err(|e| Wrong { line, message: format!("the user '{name}': {e}") })?;
-        users.push(Line { name: name.into(), hash, line });
+            .map_err(|e| WrongUserFile { line, message: format!("the user '{name}': {e}") })?;
+        users.push(UserLine { name: name.into(), hash, line });
     }
     Ok(users)
 }

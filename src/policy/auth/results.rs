@@ -87,12 +87,12 @@ impl Hasher for Half {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tag::Key;
+    use super::super::tag::TagKey;
     use super::*;
 
     #[test]
     fn results_are_remembered_for_a_while() {
-        let (key, now) = (Key::draw(), Instant::now());
+        let (key, now) = (TagKey::draw(), Instant::now());
         let (right, wrong) = (key.tag(b"right"), key.tag(b"wrong"));
         let mut results = Results::default();
         results.insert(right, Some(3), now);
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_guesses_push_out_nobody() {
-        let (key, now) = (Key::draw(), Instant::now());
+        let (key, now) = (TagKey::draw(), Instant::now());
         let mut results = Results::default();
         let right = key.tag(b"right");
         results.insert(right, Some(0), now);

@@ -7,18 +7,18 @@ use siphasher::sip128::SipHasher24;
 use subtle::ConstantTimeEq;
 
 /// What a tag is made with: drawn at random, and never told to anybody.
-pub struct Key(SipHasher24);
+pub struct TagKey(SipHasher24);
 
-impl fmt::Debug for Key {
+impl fmt::Debug for TagKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(***)")
     }
 }
 
-impl Key {
+impl TagKey {
     /// The one of this process: the same token has the same tag after a reload.
     pub fn of_process() -> &'static Self {
-        static KEY: LazyLock<Key> = LazyLock::new(Key::draw);
+        static KEY: LazyLock<TagKey> = LazyLock::new(TagKey::draw);
         &KEY
     }
 
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_the_same_for_the_same_octets_under_the_same_key_only() {
-        let (one, two) = (Key::draw(), Key::draw());
+        let (one, two) = (TagKey::draw(), TagKey::draw());
         assert!(one.tag(b"a").is(one.tag(b"a")));
         assert!(!one.tag(b"a").is(one.tag(b"b")));
         assert!(!one.tag(b"a").is(one.tag(b"a\0")));
