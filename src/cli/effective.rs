@@ -18,7 +18,9 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::options::{self, ServeArgs};
 use crate::config::access::Unusable;
 use crate::config::file::{self, OF_A_LISTENER, Unread, Written, WrittenListener};
-use crate::config::settings::{Kind, Known, Place, Settings, Value, Wrong};
+use crate::config::settings::{
+    KnownOption, OptionKind, Settings, WrittenAt, WrittenValue, WrongSetting,
+};
 use crate::config::{Config, OwnListener, listen};
 use crate::net::hosts::{self, Hosts};
 use crate::net::listener;
@@ -44,7 +46,7 @@ const OTHER_VARIABLES: [&str; 1] = ["THREADGATE_LOG"];
 
 /// What was said where the process was started, and stays as it is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Given {
+pub(crate) struct GivenOptions {
     flags: Settings,
     environment: Settings,
     /// The configuration file, if there is one.
@@ -143,7 +145,7 @@ pub(crate) fn refused_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> F
 }
 
 /// The options there are, as settings know them.
-pub(crate) fn known() -> Vec<Known> {
+pub(crate) fn known() -> Vec<KnownOption> {
     let described = ServeArgs::get_args_info();
     let options = described.flags.iter().filter(|flag| flag.long != "--help");
     let known = options.map(|flag| {
@@ -154,17 +156,17 @@ pub(crate) fn known() -> Vec<Known> {
             }
         };
         let kind = match flag.kind {
-            FlagInfoKind::Switch if COUNTERS.contains(&flag.long) => Kind::Counter,
-            FlagInfoKind::Switch => Kind::Switch,
-            FlagInfoKind::Option { .. } if repeats => Kind::Repeated,
-            FlagInfoKind::Option { .. } => Kind::Once,
+            FlagInfoKind::Switch if COUNTERS.contains(&flag.long) => OptionKind::Counter,
+            FlagInfoKind::Switch => OptionKind::Switch,
+            FlagInfoKind::Option { .. } if repeats => OptionKind::Repeated,
+            FlagInfoKind::Option { .. } => OptionKind::Once,
         };
-        Known { name: flag.long.trim_start_matches("--"), kind, value }
+        KnownOption { name: flag.long.trim_start_matches("--"), kind, value }
     });
     known.collect()
 }
 
-impl Given {
+impl GivenOptions {
     /// What the words of the command line and the environment say.
     ///
     /// # Errors
@@ -191,7 +193,7 @@ impl Given {
         }
         let mut given = Self { flags, environment, file: None, unknown };
         let above = given.above();
-        let file = above.values("config").and_then(<[Value]>::first);
+        let file = above.values("config").and_then(<[WrittenValue]>::first);
         given.file = file.map(|value| PathBuf::from(&value.text));
         Ok(given)
     }
@@ -227,7 +229,7 @@ impl Given {
     }
 
     /// What is wrong with single values, also with those that others stand above.
-    fn each_alone(&self, written: &Written) -> Vec<Wrong> {
+    fn each_alone(&self, written: &Written) -> Vec<WrongSetting> {
         let whole = self.above().over(&written.settings);
         let layers = [&self.flags, &self.environment, &written.settings];
         let mut alone: Vec<Alone<'_>> =
@@ -255,23 +257,23 @@ impl Given {
                 false => Some(placed(&sentence, one)),
             }
         };
-        let mut wrong: Vec<Wrong> = alone.iter().filter_map(still).collect();
+        let mut wrong: Vec<WrongSetting> = alone.iter().filter_map(still).collect();
         for listener in &written.listeners {
             let text = &listener.address.text;
             if let Err(why) = listen::parse(text) {
-                wrong.push(Wrong::value(&listener.address.place, "address", &why));
+                wrong.push(WrongSetting::value(&listener.address.place, "address", &why));
             }
         }
         wrong.sort_by_key(|wrong| match wrong.place {
-            Place::Flag => (0, 0),
-            Place::Variable(_) => (1, 0),
-            Place::File(_, line) => (2, line),
+            WrittenAt::Flag => (0, 0),
+            WrittenAt::Variable(_) => (1, 0),
+            WrittenAt::File(_, line) => (2, line),
         });
         wrong
     }
 
     /// What it all means together.
-    fn together(&self, written: Written) -> Result<Effective, Wrong> {
+    fn together(&self, written: Written) -> Result<Effective, WrongSetting> {
         let above = self.above();
         let settings = above.clone().over(&written.settings);
         let mut whole = settings.clone();
@@ -313,7 +315,7 @@ impl Given {
     }
 }
 
-impl Given {
+impl GivenOptions {
     /// No file that is read may be one that is written.
     fn read_or_written(
         &self,
@@ -351,14 +353,17 @@ impl Given {
 }
 
 /// Adds the addresses of listeners to those that are said in the file; answers the first's number.
-fn with_listeners(settings: &mut Settings, listeners: &[WrittenListener]) -> Result<u16, Wrong> {
+fn with_listeners(
+    settings: &mut Settings,
+    listeners: &[WrittenListener],
+) -> Result<u16, WrongSetting> {
     let mut values = settings.remove("listen").unwrap_or_default();
     for port in settings.remove("port").unwrap_or_default() {
         if !values.is_empty() {
             let why = "cannot be combined with listen; give the address of each in listen";
-            return Err(Wrong::value(&port.place, "port", why));
+            return Err(WrongSetting::value(&port.place, "port", why));
         }
-        values.push(Value { text: format!(":{}", port.text), place: port.place });
+        values.push(WrittenValue { text: format!(":{}", port.text), place: port.place });
     }
     let first = values.len();
     values.extend(listeners.iter().map(|listener| listener.address.clone()));
@@ -369,7 +374,7 @@ fn with_listeners(settings: &mut Settings, listeners: &[WrittenListener]) -> Res
 }
 
 /// What the settings mean.
-fn config(settings: &Settings) -> Result<Config, Wrong> {
+fn config(settings: &Settings) -> Result<Config, WrongSetting> {
     let mut config = args(settings)
         .and_then(ServeArgs::into_config)
         .map_err(|sentence| placed(&sentence, settings))?;
@@ -379,13 +384,13 @@ fn config(settings: &Settings) -> Result<Config, Wrong> {
 }
 
 /// Where an option was said, if not on the command line.
-fn said(known: &Known, values: &[Value]) -> Option<OptionPlace> {
+fn said(known: &KnownOption, values: &[WrittenValue]) -> Option<OptionPlace> {
     let (at, lines) = match &values.first()?.place {
-        Place::Flag => return None,
-        Place::Variable(name) => (name.clone(), (1..).take(values.len()).collect()),
-        Place::File(path, _) => {
+        WrittenAt::Flag => return None,
+        WrittenAt::Variable(name) => (name.clone(), (1..).take(values.len()).collect()),
+        WrittenAt::File(path, _) => {
             let lines = values.iter().map(|value| match value.place {
-                Place::File(_, line) => line,
+                WrittenAt::File(_, line) => line,
                 _ => 0,
             });
             (path.display().to_string(), lines.collect())
@@ -402,7 +407,7 @@ fn args(settings: &Settings) -> Result<ServeArgs, String> {
 }
 
 /// A value that is wrong by itself, and what is said beside it of a listener.
-type Alone<'a> = (&'a Known, Settings, Option<&'a Settings>);
+type Alone<'a> = (&'a KnownOption, Settings, Option<&'a Settings>);
 
 /// The values that are wrong if nothing else is said.
 fn wrong_alone<'a>(settings: &'a Settings, own: Option<&'a Settings>) -> Vec<Alone<'a>> {
@@ -420,7 +425,7 @@ fn wrong_alone<'a>(settings: &'a Settings, own: Option<&'a Settings>) -> Vec<Alo
 }
 
 /// The sentence that refuses these settings, if it is about this option.
-fn about(settings: &Settings, known: &Known) -> Option<String> {
+fn about(settings: &Settings, known: &KnownOption) -> Option<String> {
     let sentence = args(settings).and_then(ServeArgs::into_config).err();
     sentence.filter(|sentence| option_of(sentence) == Some(known.name))
 }
@@ -433,23 +438,26 @@ fn option_of(sentence: &str) -> Option<&str> {
 }
 
 /// A sentence about an option, with the place where that was said instead of its name alone.
-fn placed(sentence: &str, settings: &Settings) -> Wrong {
-    let as_it_is = || Wrong { place: Place::Flag, message: sentence.to_owned() };
+fn placed(sentence: &str, settings: &Settings) -> WrongSetting {
+    let as_it_is = || WrongSetting { place: WrittenAt::Flag, message: sentence.to_owned() };
     let Some(name) = option_of(sentence) else { return as_it_is() };
     let Some(values) = settings.values(name) else { return as_it_is() };
     let named = values.iter().rev().find(|value| sentence.contains(&value.text));
     let Some(value) = named.or_else(|| values.last()) else { return as_it_is() };
     let rest = sentence.get(2 + name.len()..).unwrap_or_default();
-    Wrong { place: value.place.clone(), message: format!("{}{rest}", value.place.before(name)) }
+    WrongSetting {
+        place: value.place.clone(),
+        message: format!("{}{rest}", value.place.before(name)),
+    }
 }
 
 /// The same, of an option of all listeners or of one.
-fn placed_anywhere(sentence: &str, settings: &Settings, written: &Written) -> Wrong {
+fn placed_anywhere(sentence: &str, settings: &Settings, written: &Written) -> WrongSetting {
     let Some(name) = option_of(sentence) else { return placed(sentence, settings) };
     let own = written.listeners.iter().map(|listener| &listener.settings);
     let all: Vec<&Settings> = [settings].into_iter().chain(own).collect();
     let values = |settings: &Settings| settings.values(name).unwrap_or_default().to_vec();
-    let is_named = |value: &Value| sentence.contains(&value.text);
+    let is_named = |value: &WrittenValue| sentence.contains(&value.text);
     let named = all.iter().find(|settings| values(settings).iter().any(is_named));
     let said = named.or_else(|| all.iter().find(|settings| settings.values(name).is_some()));
     placed(sentence, said.copied().unwrap_or(settings))

@@ -36,10 +36,10 @@ const BESIDE: [(&str, &str); 3] = [
     ("limit-per", "--limit 10mbit"),
 ];
 
-fn given(words: &str, variables: &[(&str, &str)]) -> Result<Given, Failure> {
+fn given(words: &str, variables: &[(&str, &str)]) -> Result<GivenOptions, Failure> {
     let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
     let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), Ok((*text).into())));
-    Given::of(&words, variables)
+    GivenOptions::of(&words, variables)
 }
 
 /// What counts with a file of this text; an empty one is none.
@@ -70,8 +70,8 @@ fn each_option_is_a_key_and_a_variable() {
         let name = known.name;
         let beside = BESIDE.iter().find(|(of, _)| *of == name).map_or("", |(_, words)| words);
         let flag = |value: &str| match known.kind {
-            Kind::Switch | Kind::Counter => format!("--{name}"),
-            Kind::Once | Kind::Repeated => format!("{beside} --{name} {value}"),
+            OptionKind::Switch | OptionKind::Counter => format!("--{name}"),
+            OptionKind::Once | OptionKind::Repeated => format!("{beside} --{name} {value}"),
         };
         let usual = meant(beside, &[], "").unwrap_or_else(|_| usual.clone());
         let means = |value: &&&str| meant(&flag(value), &[], "").is_ok_and(|it| it != usual);
@@ -79,10 +79,10 @@ fn each_option_is_a_key_and_a_variable() {
         let value = *value.unwrap_or_else(|| panic!("no sample changes anything for --{name}"));
         let expected = meant(&flag(value), &[], "");
         let (in_variable, in_file) = match known.kind {
-            Kind::Switch => ("true", "true".to_owned()),
-            Kind::Counter => ("1", "1".to_owned()),
-            Kind::Once => (value, format!("\"{value}\"")),
-            Kind::Repeated => (value, format!("[\"{value}\"]")),
+            OptionKind::Switch => ("true", "true".to_owned()),
+            OptionKind::Counter => ("1", "1".to_owned()),
+            OptionKind::Once => (value, format!("\"{value}\"")),
+            OptionKind::Repeated => (value, format!("[\"{value}\"]")),
         };
         let variable = known.variable();
         assert_eq!(meant(beside, &[(&variable, in_variable)], ""), expected, "{variable}");

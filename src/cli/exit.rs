@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::access::Unusable;
-use crate::config::settings::{self, Wrong};
+use crate::config::settings::{self, WrongSetting};
 use crate::net::listener::ListenPlace;
 
 /// What the process reports to whoever started it.
@@ -86,8 +86,8 @@ impl Failure {
     }
 
     /// What is wrong with options, wherever they stand; with the command line, if that is.
-    pub(crate) fn wrong(all: &[Wrong]) -> Self {
-        let typed = all.iter().any(|wrong| wrong.place == settings::Place::Flag);
+    pub(crate) fn wrong(all: &[WrongSetting]) -> Self {
+        let typed = all.iter().any(|wrong| wrong.place == settings::WrittenAt::Flag);
         let exit = if typed { Exit::Usage } else { Exit::Configuration };
         let lines: Vec<&str> = all.iter().map(|wrong| wrong.message.as_str()).collect();
         Self { exit, message: lines.join("\n") }

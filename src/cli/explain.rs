@@ -12,7 +12,7 @@ use argh::{ArgsInfo, FromArgs};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
-use crate::cli::effective::{Given, refused_hosts};
+use crate::cli::effective::{GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::logging;
 use crate::cli::stdout::print;
@@ -63,7 +63,7 @@ pub(crate) struct ExplainArgs {
 }
 
 /// Prints each step of the decision on a request.
-pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
+pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failure> {
     let (method, url) = asked(&args.request)?;
     let (octets, tunnelled) = head(method, url)?;
     let address = |option: &str, text: &str| {

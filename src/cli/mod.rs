@@ -35,9 +35,9 @@ use std::io::{self, Write};
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::argv::{Request, Words};
+use crate::cli::argv::{Invocation, Words};
 use crate::cli::check::CheckArgs;
-use crate::cli::effective::Given;
+use crate::cli::effective::GivenOptions;
 use crate::cli::explain::ExplainArgs;
 use crate::cli::options::ServeArgs;
 use crate::cli::passwd::PasswdArgs;
@@ -80,17 +80,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let words = args.map(text).collect::<Result<Vec<_>, _>>()?;
     match argv::normalise(words, &Threadgate::get_args_info().commands).map_err(Failure::usage)? {
-        Request::Help(command) => print(help::of(command.as_deref())),
-        Request::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
-        Request::Run(words) => run_command(&words),
+        Invocation::Help(command) => print(help::of(command.as_deref())),
+        Invocation::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
+        Invocation::Run(words) => run_command(&words),
     }
 }
 
 fn run_command(words: &Words) -> Result<(), Failure> {
     match parse(&words.own)? {
-        Command::Serve(_) => serve::serve(Given::read(&words.serve)?),
-        Command::Check(_) => check::check(&Given::read(&words.serve)?),
-        Command::Explain(args) => explain::run(&args, &Given::read(&words.serve)?),
+        Command::Serve(_) => serve::serve(GivenOptions::read(&words.serve)?),
+        Command::Check(_) => check::check(&GivenOptions::read(&words.serve)?),
+        Command::Explain(args) => explain::run(&args, &GivenOptions::read(&words.serve)?),
         Command::Passwd(args) => passwd::passwd(&args),
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::cli::effective::{Effective, Given, refused_hosts};
+use crate::cli::effective::{Effective, GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::files::{self, OwnFile};
 use crate::cli::learn_file::LearnFile;
@@ -31,7 +31,7 @@ const LAST_LINES: Duration = Duration::from_millis(100);
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// Runs the proxy until a signal, or `--exit-after`, has stopped it and the last connection is over.
-pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
+pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failure> {
     let config = &effective.config.clone();
     let readiness = Readiness::prepare(config.ready_fd)?;
     if let Some(file) = &config.pid_file {
@@ -154,7 +154,7 @@ fn drain(
 ) -> Result<(), Failure> {
     log::info!(
         "stopping: connections have {} to finish; another signal closes them now",
-        crate::config::duration::Shown(config.drain)
+        crate::config::duration::ShownDuration(config.drain)
     );
     let finish_log = server.log_finisher();
     let remove_socket = server.admin_file_remover();

@@ -27,7 +27,7 @@ use crate::policy::origin::{Origins, RuleSource};
 
 use super::unusable::Unusable;
 use pieces::Pieces;
-use progress::Progress;
+use progress::ProgressBar;
 
 /// Octets of a piece.
 const PIECE: usize = 64 << 10;
@@ -105,7 +105,7 @@ struct Reading {
     key: NameKey,
     draft: Draft,
     pool: ThreadPool,
-    progress: Progress,
+    progress: ProgressBar,
     /// Lines of all lists so far.
     lines: u32,
     /// Octets of all lists so far.
@@ -123,7 +123,7 @@ impl Reading {
         let key = NameKey::drawn();
         // A list that is larger grows beyond that when its names are there.
         let draft = Draft::new(key, octets.min(MOST_RESERVED) as usize);
-        let progress = Progress::new(octets, now);
+        let progress = ProgressBar::new(octets, now);
         Ok(Self { key, draft, pool, progress, lines: 0, octets: 0 })
     }
 

@@ -19,7 +19,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::methods::{parse_method, parse_scheme};
-use super::settings::{Place, Wrong};
+use super::settings::{WrittenAt, WrongSetting};
 use super::toml_source::{TomlSource, integer, kind};
 use crate::policy::destination::{DestinationPattern, parse_ports};
 use crate::policy::network::Network;
@@ -36,7 +36,7 @@ pub struct WrittenRule {
     /// Its name, if it has one.
     pub name: Option<String>,
     /// Where it stands.
-    pub place: Place,
+    pub place: WrittenAt,
     /// Whether it allows.
     pub allows: bool,
     /// What it is about: lists by the names of their keys, in the order of the alphabet.
@@ -52,7 +52,7 @@ impl WrittenRule {
     pub fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
         let (source, line) = match (&self.name, &self.place) {
             (Some(name), _) => (origin::RuleSource::Named(name.clone()), 0),
-            (None, Place::File(path, line)) => {
+            (None, WrittenAt::File(path, line)) => {
                 (origin::RuleSource::File(path.to_path_buf()), *line)
             }
             (None, other) => (origin::RuleSource::Named(other.to_string()), 0),
@@ -88,7 +88,7 @@ pub(super) fn read(
     table: &DeTable<'_>,
     span: &Range<usize>,
     names: &mut Vec<String>,
-    wrong: &mut Vec<Wrong>,
+    wrong: &mut Vec<WrongSetting>,
 ) -> Option<WrittenRule> {
     let (mut name, mut action) = (None, None);
     let mut has_action = false;
@@ -157,7 +157,7 @@ fn list(
     source: &TomlSource<'_>,
     key: &'static str,
     value: &Spanned<DeValue<'_>>,
-    wrong: &mut Vec<Wrong>,
+    wrong: &mut Vec<WrongSetting>,
 ) -> Vec<String> {
     let items: Vec<&Spanned<DeValue<'_>>> = match value.get_ref() {
         DeValue::Array(items) if items.is_empty() => {

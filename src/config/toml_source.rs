@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::nearest::nearest;
-use super::settings::{Known, Place, Wrong};
+use super::settings::{KnownOption, WrittenAt, WrongSetting};
 
 /// A file that is being read.
 pub(super) struct TomlSource<'a> {
@@ -16,18 +16,18 @@ pub(super) struct TomlSource<'a> {
     /// What file names in it are relative to.
     pub(super) dir: PathBuf,
     pub(super) lines: Vec<usize>,
-    pub(super) known: &'a [Known],
+    pub(super) known: &'a [KnownOption],
 }
 
 impl TomlSource<'_> {
-    pub(super) fn place(&self, span: &Range<usize>) -> Place {
-        Place::File(Arc::clone(&self.path), line_of(&self.lines, span.start))
+    pub(super) fn place(&self, span: &Range<usize>) -> WrittenAt {
+        WrittenAt::File(Arc::clone(&self.path), line_of(&self.lines, span.start))
     }
 
     /// A mistake at a place, in a sentence.
-    pub(super) fn wrong(&self, span: &Range<usize>, why: &str) -> Wrong {
+    pub(super) fn wrong(&self, span: &Range<usize>, why: &str) -> WrongSetting {
         let place = self.place(span);
-        Wrong { message: format!("{place}: {why}"), place }
+        WrongSetting { message: format!("{place}: {why}"), place }
     }
 
     /// The sentence for a key that a table does not have.
@@ -36,7 +36,7 @@ impl TomlSource<'_> {
         table: &str,
         key: &Spanned<std::borrow::Cow<'_, str>>,
         all: impl Iterator<Item = &'n str> + Clone,
-    ) -> Wrong {
+    ) -> WrongSetting {
         let name = key.get_ref().as_ref();
         let advice = match nearest(name, all.clone()) {
             _ if self.known.iter().any(|known| known.name == name) => {

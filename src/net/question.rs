@@ -28,7 +28,7 @@ impl<A> Default for Question<A> {
 
 /// A place among those who wait for one answer. Dropping it leaves; what nobody waits for any more need
 /// not be found out.
-pub struct Asker<A> {
+pub struct QuestionPlace<A> {
     question: Arc<Question<A>>,
     number: u64,
     receded: bool,
@@ -36,12 +36,12 @@ pub struct Asker<A> {
 
 impl<A> Question<A> {
     /// Has `owner` get an edge once there is an answer.
-    pub fn join(self: &Arc<Self>, owner: Owner) -> Asker<A> {
+    pub fn join(self: &Arc<Self>, owner: Owner) -> QuestionPlace<A> {
         let mut askers = self.0.lock();
         let number = askers.next;
         askers.next += 1;
         askers.waiting.insert(number, owner);
-        Asker { question: Arc::clone(self), number, receded: false }
+        QuestionPlace { question: Arc::clone(self), number, receded: false }
     }
 
     /// Whether anybody still waits.
@@ -49,7 +49,7 @@ impl<A> Question<A> {
         !self.0.lock().waiting.is_empty()
     }
 
-    /// Whether anybody still waits who has not [receded](Asked::recede).
+    /// Whether anybody still waits who has not [receded](QuestionPlace::recede).
     pub fn is_surely_awaited(&self) -> bool {
         let askers = self.0.lock();
         askers.waiting.len() > askers.receded
@@ -69,14 +69,14 @@ impl<A> Question<A> {
     }
 }
 
-impl<A: Clone> Asker<A> {
+impl<A: Clone> QuestionPlace<A> {
     /// The answer, once there is one.
     pub fn answer(&self) -> Option<A> {
         self.question.0.lock().answer.clone()
     }
 }
 
-impl<A> Asker<A> {
+impl<A> QuestionPlace<A> {
     /// Who has this place may have gone. `false` if that was known.
     pub fn recede(&mut self) -> bool {
         if !self.receded {
@@ -86,7 +86,7 @@ impl<A> Asker<A> {
     }
 }
 
-impl<A> Drop for Asker<A> {
+impl<A> Drop for QuestionPlace<A> {
     fn drop(&mut self) {
         let owner = {
             let mut askers = self.question.0.lock();
@@ -98,7 +98,7 @@ impl<A> Drop for Asker<A> {
     }
 }
 
-impl<A> fmt::Debug for Asker<A> {
+impl<A> fmt::Debug for QuestionPlace<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Asked({})", self.number)
     }

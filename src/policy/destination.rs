@@ -31,7 +31,7 @@ pub struct DestinationPattern {
 
 /// What a destination can be found by.
 #[derive(Clone, Copy, Debug)]
-pub enum Key<'a> {
+pub enum DestinationKey<'a> {
     /// A name, or all below it.
     Name(&'a str),
     /// An address in this network.
@@ -103,11 +103,11 @@ impl DestinationPattern {
     }
 
     /// What it can be found by.
-    pub fn key(&self) -> Key<'_> {
+    pub fn key(&self) -> DestinationKey<'_> {
         match &self.what {
-            What::Name(name) | What::Suffix(name) => Key::Name(name),
-            What::Network(network) => Key::Network(network),
-            What::Matching(_) => Key::Pattern,
+            What::Name(name) | What::Suffix(name) => DestinationKey::Name(name),
+            What::Network(network) => DestinationKey::Network(network),
+            What::Matching(_) => DestinationKey::Pattern,
         }
     }
 

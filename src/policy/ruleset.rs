@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::destination::{Key, meaning};
+use super::destination::{DestinationKey, meaning};
 use super::network::inside;
 use super::rules::{Request, Rule};
 
@@ -52,10 +52,10 @@ impl Ruleset {
             }
             for destination in &rule.destinations {
                 match destination.key() {
-                    Key::Name(name) => set.names.add(hash_name(name), number),
-                    Key::Network(network) => set.networks.add(network.net(), number),
-                    Key::Pattern if set.patterns.last() == Some(&number) => {}
-                    Key::Pattern => set.patterns.push(number),
+                    DestinationKey::Name(name) => set.names.add(hash_name(name), number),
+                    DestinationKey::Network(network) => set.networks.add(network.net(), number),
+                    DestinationKey::Pattern if set.patterns.last() == Some(&number) => {}
+                    DestinationKey::Pattern => set.patterns.push(number),
                 }
             }
             if rule.is_by_address() && rule.is_conditional() {

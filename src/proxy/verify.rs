@@ -98,7 +98,7 @@ type Verification = Question<Answer>;
 /// A place among those who wait for the same credentials; what nobody waits for any more is not computed.
 #[derive(Debug)]
 pub struct Asked {
-    place: question::Asker<Answer>,
+    place: question::QuestionPlace<Answer>,
     is_first: bool,
 }
 

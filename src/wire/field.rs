@@ -1,6 +1,6 @@
 //! Field lines: the names the proxy acts on, and copying all others untouched (RFC 9110 §5).
 //!
-//! A proxy reads few fields and passes on many. [`KnownField`] is the list of the few; `Lines` copies
+//! A proxy reads few fields and passes on many. [`KnownField`] is the list of the few; `FieldLines` copies
 //! runs of neighbouring lines in one go, with their case, order and white space as they came.
 //!
 //! httparse finds names and values; what a field *means* is asked in `framing`, `hop`, `via`.

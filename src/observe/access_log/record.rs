@@ -24,7 +24,7 @@ pub struct Record<'a> {
     /// The version the request was sent in, if it is known.
     pub version: Option<Version>,
     /// The request's `Referer`, any octets, empty if there is none; masked and escaped as the
-    /// target is. Shown in [`Format::Combined`](super::Format::Combined) only.
+    /// target is. Shown in [`LineFormat::Combined`](super::LineFormat::Combined) only.
     pub referer: &'a [u8],
     /// The request's `User-Agent`, any octets; the same.
     pub user_agent: &'a [u8],
