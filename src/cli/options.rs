@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
-use crate::net::source::Sources;
+use crate::net::source_address::Sources;
 use crate::policy::decide::Mode;
 use crate::proxy::Timeouts;
 use crate::upstream::pool;

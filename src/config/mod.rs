@@ -31,7 +31,7 @@ use access::{AccessOptions, Shared, Unusable};
 
 use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
-use crate::net::source::Sources;
+use crate::net::source_address::Sources;
 use crate::observe::access_log::{LineFormat, LogDestination};
 use crate::policy::origin::Origins;
 use crate::policy::{Access, Own};

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::net::given_names::GivenName;
 use crate::net::hosts::{self, Name};
-use crate::net::names::GivenName;
-use crate::net::source::Sources;
+use crate::net::source_address::Sources;
 
 const EXAMPLE: &str = "for example www.example:443:192.0.2.1 or www.example:[2001:db8::1]";
 

@@ -9,7 +9,7 @@
 //! keep what is left of the time.
 //!
 //! An address to which too many connects are pending already is passed over; if nothing else is left,
-//! the dial waits its turn without a socket (see [`connecting`](super::connecting)).
+//! the dial waits its turn without a socket (see [`pending_connects`](super::pending_connects)).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::connecting::{ConnectPlace, Connecting, InLine};
 use super::hosts::MOST_ADDRESSES;
+use super::pending_connects::{ConnectPlace, Connecting, InLine};
 use super::poll::{Edge, Owner, Poller};
-use super::source::{self, SourceAddress, Sources};
+use super::source_address::{self, SourceAddress, Sources};
 use super::stream::Stream;
 
 /// How long an attempt is alone (RFC 8305 §8: 250 ms).
@@ -428,7 +428,7 @@ fn open(to: SocketAddr, source: SourceAddress) -> io::Result<Socket> {
     // Octets go out as they come; waiting for more to send with them would stall a tunnel.
     socket.set_tcp_nodelay(true)?;
     if let SourceAddress::Bound(ip) = source {
-        source::bind(&socket, ip)?;
+        source_address::bind(&socket, ip)?;
     }
     Ok(socket)
 }

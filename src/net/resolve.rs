@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::family::{Families, alternate};
+use super::address_order::{Families, alternate};
+use super::given_names::{GivenName, GivenNames};
 use super::hosts::{MOST_ADDRESSES, WrongHosts};
-use super::names::{GivenName, GivenNames};
 use super::poll::Owner;
-use super::question::{self, Question};
+use super::shared_question::{self, Question};
 use super::timers::LONGEST;
 
 use threads::{ThreadLimits, Threads, Ticket};
@@ -101,7 +101,7 @@ enum Name {
 /// A place among those who wait for one name. When the last of them drops theirs, a lookup that waits
 /// is not begun, and one that is under way does not count any more.
 pub struct AwaitedLookup {
-    place: Option<question::QuestionPlace<LookupAnswer>>,
+    place: Option<shared_question::QuestionPlace<LookupAnswer>>,
     name: Box<str>,
     ticket: Ticket,
     core: Weak<Core>,
@@ -110,13 +110,13 @@ pub struct AwaitedLookup {
 impl AwaitedLookup {
     /// The answer, once there is one.
     pub fn answer(&self) -> Option<LookupAnswer> {
-        self.place.as_ref().and_then(question::QuestionPlace::answer)
+        self.place.as_ref().and_then(shared_question::QuestionPlace::answer)
     }
 
     /// The asker may have gone. It is told of the answer all the same, but a lookup under way that
     /// nobody else waits for counts no more.
     pub fn recede(&mut self) {
-        if self.place.as_mut().is_some_and(question::QuestionPlace::recede)
+        if self.place.as_mut().is_some_and(shared_question::QuestionPlace::recede)
             && let Some(core) = self.core.upgrade()
         {
             core.leave(&self.name, self.ticket);

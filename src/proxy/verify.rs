@@ -16,7 +16,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use crate::net::poll::Owner;
-use crate::net::question::{self, Question};
+use crate::net::shared_question::{self, Question};
 use crate::policy::auth::Auth;
 use crate::policy::auth::failures::Failures;
 use crate::policy::auth::tag::Tag;
@@ -98,7 +98,7 @@ type Verification = Question<Answer>;
 /// A place among those who wait for the same credentials; what nobody waits for any more is not computed.
 #[derive(Debug)]
 pub struct Asked {
-    place: question::QuestionPlace<Answer>,
+    place: shared_question::QuestionPlace<Answer>,
     is_first: bool,
 }
 

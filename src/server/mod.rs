@@ -26,15 +26,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::net::connecting::Connecting;
 use crate::net::dial::Dialer;
 use crate::net::hosts::WrongHosts;
 use crate::net::listener::{ListenPlace, Listener};
+use crate::net::pending_connects::Connecting;
 use crate::net::permits::Permits;
 use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
 use crate::net::resolve::{NameOptions, Resolve, Resolver, System};
-use crate::net::source::Sources;
+use crate::net::source_address::Sources;
 use crate::net::timers::{LONGEST, Timers};
 use crate::observe::access_log::{AccessLog, LineFormat, LogDestination};
 use crate::observe::report::Report;

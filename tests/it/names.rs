@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use threadgate::net::names::GivenName;
+use threadgate::net::given_names::GivenName;
 use threadgate::net::resolve::Resolve;
 
 use crate::hostile::HangingResolver;
