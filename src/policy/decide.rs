@@ -18,16 +18,16 @@ use std::sync::Arc;
 
 use super::access::{Access, Sni};
 use super::auth::Auth;
-use super::bounds::Bounds;
 use super::deny_with::DenyWith;
-use super::filter::Filter;
-use super::guard::Scope;
-use super::response::Judge;
+use super::lists::Filter;
+use super::protected_mode::Scope;
+use super::request_bounds::Bounds;
+use super::response_rules::Judge;
 use super::rule_id::RuleId;
+use super::rule_index::Ruleset;
 use super::rules::{Action, Request};
-use super::ruleset::Ruleset;
 use super::trace::{DecisionStep, Note, StepOutcome, Trace, said};
-use super::url::{UrlLook, UrlVerdict, Urls, normal};
+use super::url_rules::{UrlLook, UrlVerdict, Urls, normal};
 use super::verdict::{allow, deny, would_deny};
 
 pub use super::verdict::{Decision, Mode, Verdict};
@@ -264,38 +264,10 @@ impl Rules {
         if !self.bounds.are_none() {
             trace.note(|| goes(DecisionStep::Acl, self.bounds.describe(request)));
         }
-        let by_url = self.urls.decide(request, &mut reach.look);
-        // Also of a host that a rule allows: it is about a part of it.
-        match &by_url {
-            UrlVerdict::Denies(rule, url) => {
-                let otherwise = refuse(*rule, "a rule refuses this URL");
-                trace.note(|| told(DecisionStep::Filter, otherwise, None, url.clone()));
-                return (None, otherwise);
-            }
-            UrlVerdict::TooLong(rule) => {
-                let otherwise = refuse(*rule, "the URL is too long for the rules on URLs");
-                trace.note(|| {
-                    told(
-                        DecisionStep::Filter,
-                        otherwise,
-                        None,
-                        said::long_url(request.target.len()),
-                    )
-                });
-                return (None, otherwise);
-            }
-            UrlVerdict::NotYet(None) => reach.unfinished = true,
-            UrlVerdict::NotYet(Some(rule)) | UrlVerdict::TooHard(Some(rule)) => {
-                let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
-                reach.unfinished = matches!(by_url, UrlVerdict::NotYet(_));
-                trace.note(|| told(DecisionStep::Filter, otherwise, None, normal(request)));
-                return (None, otherwise);
-            }
-            UrlVerdict::Allows(..) | UrlVerdict::TooHard(None) | UrlVerdict::Nothing => {}
-        }
-        if by_url == UrlVerdict::Nothing && !self.urls.is_empty() {
-            trace.note(|| goes(DecisionStep::Filter, self.urls.describe_none(request)));
-        }
+        let by_url = match self.judge_url(request, reach, refuse, trace) {
+            Ok(by_url) => by_url,
+            Err(refused) => return (None, refused),
+        };
         let found = self.rules.find(request, unserved);
         let until = found.map_or(u32::MAX, |(number, _)| number);
         if self.rules.judge_addresses(until) {
@@ -328,6 +300,49 @@ impl Rules {
         let allowed = (rule.action == Action::Allow).then_some(rule.id);
         trace.note(|| told(DecisionStep::Acl, otherwise, allowed, rule.to_string()));
         (allowed, otherwise)
+    }
+
+    /// What the rules on URLs say of a request that may go on, or why it may not.
+    fn judge_url<T: Trace>(
+        &self,
+        request: &Request<'_>,
+        reach: &mut Reach,
+        refuse: impl Fn(RuleId, &'static str) -> Otherwise,
+        trace: &mut T,
+    ) -> Result<UrlVerdict, Otherwise> {
+        let by_url = self.urls.decide(request, &mut reach.look);
+        // Also of a host that a rule allows: it is about a part of it.
+        match &by_url {
+            UrlVerdict::Denies(rule, url) => {
+                let otherwise = refuse(*rule, "a rule refuses this URL");
+                trace.note(|| told(DecisionStep::Filter, otherwise, None, url.clone()));
+                return Err(otherwise);
+            }
+            UrlVerdict::TooLong(rule) => {
+                let otherwise = refuse(*rule, "the URL is too long for the rules on URLs");
+                trace.note(|| {
+                    told(
+                        DecisionStep::Filter,
+                        otherwise,
+                        None,
+                        said::long_url(request.target.len()),
+                    )
+                });
+                return Err(otherwise);
+            }
+            UrlVerdict::NotYet(None) => reach.unfinished = true,
+            UrlVerdict::NotYet(Some(rule)) | UrlVerdict::TooHard(Some(rule)) => {
+                let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
+                reach.unfinished = matches!(by_url, UrlVerdict::NotYet(_));
+                trace.note(|| told(DecisionStep::Filter, otherwise, None, normal(request)));
+                return Err(otherwise);
+            }
+            UrlVerdict::Allows(..) | UrlVerdict::TooHard(None) | UrlVerdict::Nothing => {}
+        }
+        if by_url == UrlVerdict::Nothing && !self.urls.is_empty() {
+            trace.note(|| goes(DecisionStep::Filter, self.urls.describe_none(request)));
+        }
+        Ok(by_url)
     }
 
     /// What becomes of a request that no rule names, and which list lets it through, if one does. Lists

@@ -2,3 +2,4 @@
 
 mod idle;
 pub mod pool;
+mod pool_limits;
