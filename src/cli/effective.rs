@@ -24,7 +24,7 @@ use crate::config::settings::{
 use crate::config::{Config, OwnListener, listen};
 use crate::net::hosts::{self, Hosts};
 use crate::net::listener;
-use crate::policy::origin::OptionPlace;
+use crate::policy::rule_origin::OptionPlace;
 
 /// A file that can be read and written by many.
 pub(crate) const NOTHING: &str = "/dev/null";

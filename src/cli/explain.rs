@@ -23,7 +23,7 @@ use crate::net::listener::ListenPlace;
 use crate::net::resolve::{Resolve, System};
 use crate::policy::Policy;
 use crate::policy::decide::{Decision, Verdict};
-use crate::policy::origin::RuleId;
+use crate::policy::rule_origin::RuleId;
 use crate::policy::trace::{DecisionStep, Note, StepOutcome};
 use crate::proxy::OwnAddresses;
 use crate::proxy::explain::{Asking, Explained, explain};

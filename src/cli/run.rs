@@ -21,7 +21,7 @@ use crate::config::{Config, ExitAfter, LogTarget};
 use crate::net::listener::ListenPlace;
 use crate::observe::access_log::LogDestination;
 use crate::observe::report::Report;
-use crate::policy::guard::Scope;
+use crate::policy::protected_mode::Scope;
 use crate::server::{self, Server, StartError};
 
 /// How long a process that must end now waits for the last lines of its log.

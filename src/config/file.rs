@@ -28,7 +28,7 @@ use super::nearest::nearest;
 use super::rules::{self, WrittenRule};
 use super::settings::{KnownOption, OptionKind, Settings, WrittenAt, WrittenValue, WrongSetting};
 use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts};
-use crate::policy::origin::Origins;
+use crate::policy::rule_origin::Origins;
 
 /// Octets of a file at most: lists have files of their own.
 const MOST_OCTETS: usize = 1 << 20;

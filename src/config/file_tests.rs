@@ -188,7 +188,7 @@ action = 'allow'
 ";
     let (written, wrong) = parse(text, Path::new("t.toml"), &KNOWN);
     assert_eq!(wrong, []);
-    let mut origins = crate::policy::origin::Origins::default();
+    let mut origins = crate::policy::rule_origin::Origins::default();
     let rules: Vec<_> = written.rules.iter().map(|r| r.rule(&mut origins).unwrap()).collect();
     let names: Vec<_> = rules.iter().map(|r| origins.name(r.id).to_string()).collect();
     assert_eq!(names, ["t.toml:1", "rest"]);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::policy::destination::DestinationPattern;
 use crate::policy::limits::{Connections, Direction, Limit, Limits, Per, Requests, Volume, Whose};
 use crate::policy::network::Network;
-use crate::policy::origin::{Origins, RuleId, RuleSource};
+use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 
 use super::{number, size};
 

@@ -21,9 +21,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::net::hosts::shown;
 use crate::policy::domains::{Draft, DraftPart, MOST_LINES, MOST_NAMES, NameKey};
-use crate::policy::filter::Filter;
-use crate::policy::list::{self, ListFormat, Purpose, SkippedLines};
-use crate::policy::origin::{Origins, RuleSource};
+use crate::policy::list_format::{self, ListFormat, Purpose, SkippedLines};
+use crate::policy::lists::Filter;
+use crate::policy::rule_origin::{Origins, RuleSource};
 
 use super::unusable::Unusable;
 use pieces::Pieces;
@@ -171,7 +171,8 @@ impl Reading {
             let key = self.key;
             let parse = |piece: Vec<u8>| {
                 let (mut part, mut skipped) = (DraftPart::new(key), SkippedLines::default());
-                let lines = list::read(&piece, format, list.purpose, &mut part, &mut skipped);
+                let lines =
+                    list_format::read(&piece, format, list.purpose, &mut part, &mut skipped);
                 (part, skipped, lines)
             };
             let parsed: Vec<_> = self.pool.install(|| batch.into_par_iter().map(parse).collect());

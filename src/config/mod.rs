@@ -33,7 +33,7 @@ use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
 use crate::net::source_address::Sources;
 use crate::observe::access_log::{LineFormat, LogDestination};
-use crate::policy::origin::Origins;
+use crate::policy::rule_origin::Origins;
 use crate::policy::{Access, Own};
 use crate::proxy::Timeouts;
 use crate::server::{MAX_CONNECTING, Options, Via};

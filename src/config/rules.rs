@@ -23,7 +23,7 @@ use super::settings::{WrittenAt, WrongSetting};
 use super::toml_source::{TomlSource, integer, kind};
 use crate::policy::destination::{DestinationPattern, parse_ports};
 use crate::policy::network::Network;
-use crate::policy::origin::{self, Origins, RuleId};
+use crate::policy::rule_origin::{self, Origins, RuleId};
 use crate::policy::rules::{Action, Rule};
 
 /// The keys of a rule, the lists last.
@@ -51,11 +51,11 @@ impl WrittenRule {
     /// A value that is none.
     pub fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
         let (source, line) = match (&self.name, &self.place) {
-            (Some(name), _) => (origin::RuleSource::Named(name.clone()), 0),
+            (Some(name), _) => (rule_origin::RuleSource::Named(name.clone()), 0),
             (None, WrittenAt::File(path, line)) => {
-                (origin::RuleSource::File(path.to_path_buf()), *line)
+                (rule_origin::RuleSource::File(path.to_path_buf()), *line)
             }
-            (None, other) => (origin::RuleSource::Named(other.to_string()), 0),
+            (None, other) => (rule_origin::RuleSource::Named(other.to_string()), 0),
         };
         let action = if self.allows { Action::Allow } else { Action::Deny };
         let mut rule = Rule::new(RuleId { source: origins.add(source), line }, action);

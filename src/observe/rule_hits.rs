@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::policy::origin::Origins;
+use crate::policy::rule_origin::Origins;
 
 /// Sources that are told apart; what is hit of more of them is one sum. Configurations may have any number
 /// of files and named rules, and each is a series wherever numbers are stored.
@@ -160,7 +160,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::origin::{OptionPlace, RuleId, RuleSource};
+    use crate::policy::rule_origin::{OptionPlace, RuleId, RuleSource};
 
     #[test]
     fn sources_beyond_the_bound_are_one_sum_and_none_is_there_twice() {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::auth::Auth;
-use super::bounds::Bounds;
 use super::deny_with::DenyWith;
-use super::filter::Filter;
 use super::limits::Limits;
-use super::origin::{Origins, RuleId};
-use super::response::Responses;
+use super::lists::Filter;
+use super::request_bounds::Bounds;
+use super::response_rules::Responses;
+use super::rule_origin::{Origins, RuleId};
 use super::rules::Rule;
-use super::url::Urls;
+use super::url_rules::Urls;
 use super::verdict::Mode;
 
 /// What a policy is made of, as it is configured.

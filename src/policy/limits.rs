@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::destination::DestinationPattern;
 use super::network::Network;
-use super::origin::RuleId;
+use super::rule_origin::RuleId;
 
 /// Which octets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -489,5 +489,5 @@ pub fn fuzz(format: ListFormat, octets: &[u8]) {
 }
 
 #[cfg(test)]
-#[path = "list_tests.rs"]
+#[path = "list_format_tests.rs"]
 mod tests;

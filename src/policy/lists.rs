@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use super::domains::{Domains, Listed, Rank};
-use super::origin::RuleId;
+use super::rule_origin::RuleId;
 use super::rules::Action;
 
 /// What a list says of a host.
@@ -113,7 +113,7 @@ impl fmt::Write for Text {
 #[cfg(test)]
 pub(super) fn filter_of(lists: &[&str]) -> Filter {
     use super::domains::{Draft, DraftPart, NameKey};
-    use super::list::{self, ListFormat, Purpose, SkippedLines};
+    use super::list_format::{self, ListFormat, Purpose, SkippedLines};
 
     let key = NameKey::drawn();
     let mut draft = Draft::new(key, 0);
@@ -121,8 +121,13 @@ pub(super) fn filter_of(lists: &[&str]) -> Filter {
     for (text, source) in lists.iter().zip(5..) {
         let mut part = DraftPart::new(key);
         let format = ListFormat::of(text.as_bytes());
-        let lines =
-            list::read(text.as_bytes(), format, purpose, &mut part, &mut SkippedLines::default());
+        let lines = list_format::read(
+            text.as_bytes(),
+            format,
+            purpose,
+            &mut part,
+            &mut SkippedLines::default(),
+        );
         places.push((before, source));
         assert!(draft.append(&part, before));
         before += lines;

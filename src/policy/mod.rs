@@ -1,42 +1,42 @@
 //! Who may do what: one place decides, in a fixed order, and an answer always carries its reason.
 //!
-//! In reading order: [`origin`] (where a rule is written), [`hits`] (how often it decides), [`network`] and [`destination`] (what it
-//! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all), [`auth`] (who asks),
-//! [`url`] and [`response`] (what is said of messages), [`list`], [`domains`] and [`filter`] (lists of
-//! domains, how they are kept, what they say), [`guard`] (what holds without a rule), [`decide`] (the
-//! order of it all), [`hello`] (the same for the name in a tunnel), [`trace`] (how it came about),
+//! In reading order: [`rule_origin`] (where a rule is written), [`hit_counts`] (how often it decides), [`network`] and [`destination`] (what it
+//! is about), [`rules`] (what it says), [`rule_index`] (many of them), [`request_bounds`] (what is allowed at all), [`auth`] (who asks),
+//! [`url_rules`] and [`response_rules`] (what is said of messages), [`list_format`], [`domains`] and [`lists`] (lists of
+//! domains, how they are kept, what they say), [`protected_mode`] (what holds without a rule), [`decide`] (the
+//! order of it all), [`sni`] (the same for the name in a tunnel), [`trace`] (how it came about),
 //! [`deny_with`] (what is answered), [`learn`] (what was reached), [`limits`] (how much and how fast),
 //! [`bucket`], [`tally`] and [`shape`] (who keeps count of that). A [`Policy`] is a value that never changes; reading it again
 //! makes another one, which the workers take up between two turns.
 
 pub mod access;
 pub mod auth;
-pub mod bounds;
 pub mod bucket;
 pub mod decide;
 pub mod deny_with;
 pub mod destination;
 pub mod domains;
-pub mod effort;
-pub mod filter;
-pub mod guard;
-pub mod hello;
-pub mod hits;
+pub mod hit_counts;
 pub mod learn;
 pub mod limits;
-pub mod list;
-mod literals;
+pub mod list_format;
+pub mod lists;
 pub mod network;
-pub mod origin;
+mod pattern_literals;
 pub mod patterns;
-pub mod response;
+pub mod protected_mode;
+pub mod request_bounds;
+pub mod response_rules;
 mod rule_id;
+pub mod rule_index;
+pub mod rule_origin;
 pub mod rules;
-pub mod ruleset;
+pub mod search_effort;
 pub mod shape;
+pub mod sni;
 pub mod tally;
 pub mod trace;
-pub mod url;
+pub mod url_rules;
 pub mod verdict;
 
 use std::net::{IpAddr, SocketAddr};
@@ -46,10 +46,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use decide::Rules;
-use guard::Scope;
 use limits::Limits;
-use origin::Origins;
-use ruleset::Ruleset;
+use protected_mode::Scope;
+use rule_index::Ruleset;
+use rule_origin::Origins;
 
 pub use access::{Access, Own};
 
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn users_who_are_the_same_stay_the_ones_they_are() {
-        use auth::hash::Hash;
+        use auth::password_hash::Hash;
         use auth::{Plain, Secret};
         let hashed = |letter: &str| {
             let text =

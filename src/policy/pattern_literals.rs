@@ -9,7 +9,7 @@ use aho_corasick::automaton::OverlappingState;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::effort::{Effort, Unfinished};
+use super::search_effort::{Effort, Unfinished};
 
 /// Octets that are looked at between two looks at the clock, and places where something is found.
 const STRIDE: usize = 256;

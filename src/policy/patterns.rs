@@ -20,9 +20,9 @@ use regex_automata::nfa::thompson::{self, WhichCaptures};
 use regex_automata::{Input, MatchKind};
 use regex_syntax::hir::Hir;
 
-use super::literals::{Gathered, Literal, Literals, Scan};
+use super::pattern_literals::{Gathered, Literal, Literals, Scan};
 
-pub use super::effort::{Effort, Unfinished};
+pub use super::search_effort::{Effort, Unfinished};
 
 /// Memory for the states of one automaton, in octets; a large one takes what it needs at least.
 const CACHE_OCTETS: usize = 512 << 10;

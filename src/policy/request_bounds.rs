@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::origin::RuleId;
+use super::rule_origin::RuleId;
 use super::rules::{Request, Way};
 
 /// What is allowed at all. What is `None` is not bounded.

@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::policy::destination::DestinationPattern;
     use crate::policy::network::Network;
-    use crate::policy::origin::RuleId;
+    use crate::policy::rule_origin::RuleId;
     use crate::policy::rules::{Action, Way};
 
     const HOSTS: [&str; 12] = [

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::hits::Hits;
+use super::hit_counts::Hits;
 
 pub use super::rule_id::RuleId;
 

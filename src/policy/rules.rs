@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::destination::DestinationPattern;
 use super::network::Network;
-use super::origin::RuleId;
+use super::rule_origin::RuleId;
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

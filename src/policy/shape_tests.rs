@@ -4,7 +4,7 @@ use super::share::{AGAIN, FIRST};
 use super::*;
 use crate::policy::bucket::LEAST;
 use crate::policy::limits::{Connections, Limit, Requests, Volume, Whose};
-use crate::policy::origin::RuleId;
+use crate::policy::rule_origin::RuleId;
 use crate::policy::tally::Table;
 
 const ID: RuleId = RuleId { source: 9, line: 1 };

@@ -110,10 +110,10 @@ mod tests {
     use super::*;
     use crate::policy::Access;
     use crate::policy::destination::DestinationPattern;
-    use crate::policy::guard::Scope;
+    use crate::policy::protected_mode::Scope;
     use crate::policy::rule_id::RuleId;
+    use crate::policy::rule_index::Ruleset;
     use crate::policy::rules::{Action, Rule, Way};
-    use crate::policy::ruleset::Ruleset;
 
     const CHECK: Sni = Sni::Check(RuleId { source: 7, line: 1 });
     const MATCH: Sni = Sni::Match(RuleId { source: 7, line: 0 });

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::bucket::{Bucket, CREDIT, Nanos};
 use super::limits::Direction;
-use super::origin::RuleId;
+use super::rule_origin::RuleId;
 
 /// Clients, users and destinations that are remembered, of each; beyond it those are forgotten that
 /// nobody uses, the idlest first, and where all are in use those that come share one count. About 220

@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use super::filter::Found;
-use super::origin::RuleId;
+use super::lists::Found;
+use super::rule_origin::RuleId;
 use super::rules::{Action, Rule};
 
 /// A step of a decision, in their order.

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use regex::{Regex, RegexBuilder};
 
-use super::origin::RuleId;
 use super::patterns::{Effort, Patterns, Search, Unfinished};
+use super::rule_origin::RuleId;
 use super::rules::{self, Action, Request};
 
 /// The most memory one pattern may take, and all of them.
@@ -461,5 +461,5 @@ fn push_path(url: &mut String, path: &str, way: Way) {
 }
 
 #[cfg(test)]
-#[path = "url_tests.rs"]
+#[path = "url_rules_tests.rs"]
 mod tests;

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Owner, Wake};
-use crate::policy::auth::failures::{DelayedPlace, Failures, Gate, Guessing};
-use crate::policy::auth::tag::Tag;
+use crate::policy::auth::guessers::{DelayedPlace, Failures, Gate, Guessing};
+use crate::policy::auth::token_tag::Tag;
 use crate::policy::auth::{Auth, KnownBy, TokenLook};
 use crate::policy::decide::{UNPROVEN, WRONG};
-use crate::policy::origin::RuleId;
-use crate::policy::url;
+use crate::policy::rule_origin::RuleId;
+use crate::policy::url_rules;
 use crate::wire::credentials::NoToken;
 use crate::wire::{Credentials, RequestHead};
 
@@ -53,7 +53,7 @@ pub struct Proof {
     /// are looked at again, but they are no guess.
     proven: u64,
     /// What the rules on URLs know of the request in hand.
-    pub(super) look: Option<Box<url::UrlLook>>,
+    pub(super) look: Option<Box<url_rules::UrlLook>>,
 }
 
 impl Proof {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::policy::decide::{Decision, Mode, Reach, Rules, Verdict};
-use crate::policy::hello::Sni;
 use crate::policy::limits::{Applied, Limits, Who};
-use crate::policy::origin::RuleId;
-use crate::policy::response::TypeRule;
+use crate::policy::response_rules::TypeRule;
+use crate::policy::rule_origin::RuleId;
 use crate::policy::rules::{Request, Way};
+use crate::policy::sni::Sni;
 use crate::policy::trace::{DecisionStep, Note, StepOutcome};
 use crate::wire::{self, RequestHead, Slots, Target};
 

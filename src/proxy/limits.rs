@@ -15,7 +15,7 @@ use crate::net::hosts::without_dot;
 use crate::net::stream::Stream;
 use crate::observe::counters::Refused;
 use crate::policy::limits::{Connections, Direction, Limits, Who};
-use crate::policy::origin::RuleId;
+use crate::policy::rule_origin::RuleId;
 use crate::policy::shape::{Grant, Share, TooSoon};
 use crate::policy::tally::ConnectionTally;
 use crate::wire::RequestHead;

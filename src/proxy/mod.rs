@@ -48,7 +48,7 @@ use crate::net::resolve::Resolver;
 use crate::net::timers::LONGEST;
 use crate::observe::access_log::AccessLog;
 use crate::observe::stats::Shard;
-use crate::policy::auth::failures::Failures;
+use crate::policy::auth::guessers::Failures;
 use crate::policy::learn::Learnt;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Policy};

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::policy::origin::RuleName;
+use crate::policy::rule_origin::RuleName;
 
 /// A response of our own.
 #[derive(Clone, Copy, Debug)]
@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
     use crate::error::{Phase, Side};
-    use crate::policy::origin::{Origins, RuleId, RuleSource};
+    use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 
     fn refused() -> Error {
         Error::new(

@@ -9,7 +9,7 @@ use memchr::memmem::Finder;
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::Wake;
-use crate::policy::guard::Scope;
+use crate::policy::protected_mode::Scope;
 use crate::policy::rules::Way;
 use crate::wire::{
     Authority, Forwarded, Framing, HeadError, Method, Outgoing, Protocols, RequestHead, Scheme,

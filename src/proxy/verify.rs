@@ -18,8 +18,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::net::poll::Owner;
 use crate::net::shared_question::{self, Question};
 use crate::policy::auth::Auth;
-use crate::policy::auth::failures::Failures;
-use crate::policy::auth::tag::Tag;
+use crate::policy::auth::guessers::Failures;
+use crate::policy::auth::token_tag::Tag;
 use crate::policy::limits::client_key;
 use crate::wire::credentials::UserPass;
 
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::net::poll::{Edge, Wake};
     use crate::policy::auth::Secret;
-    use crate::policy::auth::hash::Hash;
+    use crate::policy::auth::password_hash::Hash;
     use crate::wire::credentials;
 
     struct Nobody;

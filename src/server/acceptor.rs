@@ -15,7 +15,7 @@ use crate::net::poll::Wake;
 use crate::net::stream::Stream;
 use crate::observe::counters::Refused;
 use crate::observe::stats::Counters;
-use crate::policy::guard::Scope;
+use crate::policy::protected_mode::Scope;
 use crate::proxy::admin;
 use crate::proxy::door::Door;
 use crate::proxy::request::{Asker, Service};

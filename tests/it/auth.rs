@@ -11,10 +11,10 @@ use rustix::process::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
 use threadgate::Server;
 use threadgate::policy::Access;
-use threadgate::policy::auth::hash::Hash;
+use threadgate::policy::auth::password_hash::Hash;
 use threadgate::policy::auth::{Auth, Plain, Secret};
 use threadgate::policy::destination::DestinationPattern;
-use threadgate::policy::origin::{Origins, RuleId, RuleSource};
+use threadgate::policy::rule_origin::{Origins, RuleId, RuleSource};
 use threadgate::policy::rules::{Action, Rule};
 use threadgate::wire::credentials::encode;
 

@@ -15,7 +15,7 @@ use threadgate::net::resolve::Resolve;
 use threadgate::policy::Access;
 use threadgate::policy::destination::DestinationPattern;
 use threadgate::policy::network::Network;
-use threadgate::policy::origin::{RuleId, RuleSource};
+use threadgate::policy::rule_origin::{RuleId, RuleSource};
 use threadgate::policy::rules::{Action, Rule};
 use threadgate::server::Options;
 

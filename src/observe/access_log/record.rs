@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::policy::origin::RuleName;
+use crate::policy::rule_origin::RuleName;
 use crate::wire::Version;
 
 /// One finished exchange or tunnel, borrowed from the session for the call that logs it.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::proven::Proven;
-use super::tag::Tag;
+use super::token_tag::Tag;
 use crate::policy::limits::client_key;
 
 /// Wrong answers that cost nothing.
@@ -232,7 +232,7 @@ impl Drop for DelayedPlace {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tag::TagKey;
+    use super::super::token_tag::TagKey;
     use super::*;
 
     fn ip(text: &str) -> IpAddr {

@@ -1,7 +1,7 @@
 //! Who asks: users, what proves them, and what is remembered of that.
 //!
-//! In reading order: [`hash`] (how a password is kept), [`file`](mod@file) (users of a file), [`tag`] (credentials
-//! without the credentials), [`results`] (what tokens turned out to be worth), [`failures`] (clients
+//! In reading order: [`password_hash`] (how a password is kept), [`user_file`](mod@file) (users of a file), [`token_tag`] (credentials
+//! without the credentials), [`verified`] (what tokens turned out to be worth), [`guessers`] (clients
 //! that guess), [`proven`] (and who is known beside them). [`Auth`] is the users of a listener, a value that never changes but for what it
 //! remembers.
 //!
@@ -11,12 +11,12 @@
 //! it [verified](Auth::verify) on a thread that may take its time. What comes out is remembered
 //! under the tag for a while.
 
-pub mod failures;
-pub mod file;
-pub mod hash;
+pub mod guessers;
+pub mod password_hash;
 pub mod proven;
-pub mod results;
-pub mod tag;
+pub mod token_tag;
+pub mod user_file;
+pub mod verified;
 
 use std::fmt;
 use std::iter;
@@ -27,9 +27,9 @@ use parking_lot::RwLock;
 
 use crate::wire::credentials::{self, NoToken, UserPass};
 
-use hash::Hash;
-use results::Results;
-use tag::{Tag, TagKey};
+use password_hash::Hash;
+use token_tag::{Tag, TagKey};
+use verified::Results;
 
 /// How a user proves to be one.
 #[derive(Clone, Debug)]

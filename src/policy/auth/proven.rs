@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::tag::{Tag, TagKey};
+use super::token_tag::{Tag, TagKey};
 
 /// Pairs that are remembered, 8 octets each, from the first on. Where four stand already one of them
 /// makes room.

@@ -25,7 +25,7 @@ impl TagKey {
     /// Draws one.
     pub fn draw() -> Self {
         let mut key = [0; 16];
-        super::hash::draw(&mut key);
+        super::password_hash::draw(&mut key);
         Self(SipHasher24::new_with_key(&key))
     }
 

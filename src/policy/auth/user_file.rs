@@ -1,13 +1,13 @@
 //! A file of users: `NAME:HASH`, a line each, as htpasswd writes it.
 //!
 //! Empty lines and those that begin with `#` are passed over. Line ends may be CR LF, and a byte
-//! order mark may stand in front. All else that is not a user with a [hash](super::hash) is an error
+//! order mark may stand in front. All else that is not a user with a [hash](super::password_hash) is an error
 //! with its line: a user who is left out unnoticed is one who cannot come in, or worse, one who still
 //! can.
 
 use std::collections::HashMap;
 
-use super::hash::Hash;
+use super::password_hash::Hash;
 
 /// Octets of a file at most.
 pub const MOST_OCTETS: usize = 16 << 20;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
-use super::tag::Tag;
+use super::token_tag::Tag;
 
 /// How long a right token is taken without computing its hash again.
 pub const KEPT_RIGHT: Duration = Duration::from_secs(15 * 60);
@@ -87,7 +87,7 @@ impl Hasher for Half {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tag::TagKey;
+    use super::super::token_tag::TagKey;
     use super::*;
 
     #[test]
