@@ -24,7 +24,7 @@ use std::vec::IntoIter;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
 use crate::config::listen;
-use crate::config::nearest::nearest;
+use crate::config::suggestion::nearest;
 
 /// The command that runs when none is named.
 const DEFAULT_COMMAND: &str = "serve";

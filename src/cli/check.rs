@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal, Write as _};
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::effective::{Effective, GivenOptions, known};
+use crate::cli::effective_options::{Effective, GivenOptions, known};
 use crate::cli::exit::Failure;
 use crate::cli::help;
 use crate::cli::learn_file::LearnFile;

@@ -12,7 +12,7 @@ use argh::{ArgsInfo, FromArgs};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
-use crate::cli::effective::{GivenOptions, refused_hosts};
+use crate::cli::effective_options::{GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::logging;
 use crate::cli::stdout::print;

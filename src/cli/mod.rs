@@ -14,12 +14,11 @@
 
 mod argv;
 mod check;
-mod effective;
+mod effective_options;
 mod exit;
 mod explain;
-mod files;
 mod help;
-mod inherited;
+mod inherited_fd;
 mod learn_file;
 mod logging;
 mod options;
@@ -28,6 +27,7 @@ mod readiness;
 mod reload;
 mod run;
 mod serve;
+mod status_files;
 mod stdout;
 
 use std::ffi::OsString;
@@ -37,7 +37,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::argv::{Invocation, Words};
 use crate::cli::check::CheckArgs;
-use crate::cli::effective::GivenOptions;
+use crate::cli::effective_options::GivenOptions;
 use crate::cli::explain::ExplainArgs;
 use crate::cli::options::ServeArgs;
 use crate::cli::passwd::PasswdArgs;

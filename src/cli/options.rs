@@ -13,7 +13,8 @@ use crate::config::access::{self, AccessOptions};
 use crate::config::limits::LimitOptions;
 use crate::config::users::{Password, UserOptions};
 use crate::config::{
-    self, Color, Config, ExitAfter, LogFormat, LogTarget, duration, listen, names, number, size,
+    self, Color, Config, ExitAfter, LogFormat, LogTarget, address_options, duration, listen,
+    number, size,
 };
 use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
@@ -319,7 +320,7 @@ impl ServeArgs {
                 .unwrap_or(usual.max_connecting),
             names: NameOptions {
                 ttl: read("--dns-ttl", self.dns_ttl, duration::parse)?.unwrap_or(usual.names.ttl),
-                given: read_all("--resolve", &self.resolve, names::parse_given)?,
+                given: read_all("--resolve", &self.resolve, address_options::parse_given)?,
                 hosts_files: read_all("--hosts-file", &self.hosts_file, file_name)?,
             },
             sources: sources(&self.source_address)?,
@@ -418,7 +419,8 @@ fn read_all<T>(
 fn sources(addresses: &[String]) -> Result<Sources, String> {
     let mut sources = Sources::default();
     for text in addresses {
-        names::add_source(&mut sources, text).map_err(|e| format!("--source-address: {e}"))?;
+        address_options::add_source(&mut sources, text)
+            .map_err(|e| format!("--source-address: {e}"))?;
     }
     Ok(sources)
 }

@@ -63,16 +63,16 @@ fn each_option_sets_its_own_field() {
     field("--dns-ttl 0", |c| c.names.ttl = Duration::ZERO);
     field("--resolve a:1.1.1.1 --resolve b:80:[::1]", |c| {
         c.names.given = vec![
-            names::parse_given("a:1.1.1.1").unwrap(),
-            names::parse_given("b:80:[::1]").unwrap(),
+            address_options::parse_given("a:1.1.1.1").unwrap(),
+            address_options::parse_given("b:80:[::1]").unwrap(),
         ];
     });
     field("--hosts-file a --hosts-file b", |c| {
         c.names.hosts_files = vec!["a".into(), "b".into()];
     });
     field("--source-address 127.0.0.1 --source-address ::1", |c| {
-        names::add_source(&mut c.sources, "127.0.0.1").unwrap();
-        names::add_source(&mut c.sources, "::1").unwrap();
+        address_options::add_source(&mut c.sources, "127.0.0.1").unwrap();
+        address_options::add_source(&mut c.sources, "::1").unwrap();
     });
     field("--ready-fd 3", |c| c.ready_fd = Some(3));
     field("--pid-file p", |c| c.pid_file = Some("p".into()));

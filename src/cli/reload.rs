@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use crate::cli::effective::{Effective, GivenOptions, NOTHING, files_read, refused_hosts};
+use crate::cli::effective_options::{Effective, GivenOptions, NOTHING, files_read, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::options;
 use crate::cli::readiness::Readiness;
@@ -345,7 +345,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::effective::{READ, known};
+    use crate::cli::effective_options::{READ, known};
     use crate::cli::help;
 
     /// The manual says so of all options in these parts of the help, but for a few that it names.

@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::cli::effective::{Effective, GivenOptions, refused_hosts};
+use crate::cli::effective_options::{Effective, GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::files::{self, OwnFile};
 use crate::cli::learn_file::LearnFile;
 use crate::cli::logging;
 use crate::cli::readiness::Readiness;
 use crate::cli::reload::Reloading;
+use crate::cli::status_files::{self, OwnFile};
 use crate::config::{Config, ExitAfter, LogTarget};
 use crate::net::listener::ListenPlace;
 use crate::observe::access_log::LogDestination;
@@ -35,7 +35,7 @@ pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failu
     let config = &effective.config.clone();
     let readiness = Readiness::prepare(config.ready_fd)?;
     if let Some(file) = &config.pid_file {
-        files::check_pid(file)?;
+        status_files::check_pid(file)?;
     }
     server::raise_open_files();
     // Until the proxy has started signals do what they do by default. After that, and before

@@ -1,6 +1,6 @@
 //! `threadgate serve`: the proxy runs until a signal stops it.
 
-use crate::cli::effective::GivenOptions;
+use crate::cli::effective_options::GivenOptions;
 use crate::cli::exit::Failure;
 use crate::cli::logging;
 use crate::cli::run;

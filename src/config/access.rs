@@ -29,7 +29,7 @@ use super::lists;
 use super::methods::{parse_method, parse_scheme};
 use super::size;
 
-pub use super::unusable::Unusable;
+pub use super::unusable_file::Unusable;
 
 /// What was written about access; every value is checked, the files are not read yet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -24,9 +24,9 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::nearest::nearest;
 use super::rules::{self, WrittenRule};
 use super::settings::{KnownOption, OptionKind, Settings, WrittenAt, WrittenValue, WrongSetting};
+use super::suggestion::nearest;
 use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts};
 use crate::policy::rule_origin::Origins;
 

@@ -25,7 +25,7 @@ use crate::policy::list_format::{self, ListFormat, Purpose, SkippedLines};
 use crate::policy::lists::Filter;
 use crate::policy::rule_origin::{Origins, RuleSource};
 
-use super::unusable::Unusable;
+use super::unusable_file::Unusable;
 use pieces::Pieces;
 use progress::ProgressBar;
 

@@ -6,20 +6,20 @@
 //! that a flag and a line of a file are refused in the same words.
 
 pub mod access;
+pub mod address_options;
 pub mod duration;
 pub mod file;
 pub mod limits;
 pub mod listen;
 mod lists;
 mod methods;
-pub mod names;
-pub mod nearest;
 pub mod number;
 pub mod rules;
 pub mod settings;
 pub mod size;
+pub mod suggestion;
 mod toml_source;
-pub mod unusable;
+pub mod unusable_file;
 pub mod users;
 
 use std::net::SocketAddr;

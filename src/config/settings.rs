@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::nearest::nearest;
+use super::suggestion::nearest;
 
 /// How the variables begin: `THREADGATE_TIMEOUT_HEAD` is `timeout-head`.
 pub const PREFIX: &str = "THREADGATE_";

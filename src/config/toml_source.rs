@@ -7,8 +7,8 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::nearest::nearest;
 use super::settings::{KnownOption, WrittenAt, WrongSetting};
+use super::suggestion::nearest;
 
 /// A file that is being read.
 pub(super) struct TomlSource<'a> {

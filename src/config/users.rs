@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::unusable::Unusable;
+use crate::config::unusable_file::Unusable;
 use crate::policy::auth::user_file::{self, MOST_OCTETS, check_name};
 use crate::policy::auth::{Auth, Plain, Secret};
 use crate::wire::credentials::MAX_PART_OCTETS;

@@ -18,10 +18,10 @@
 //! Credentials never reach a line: userinfo in a target or `Referer` is masked, and but for that and
 //! `User-Agent` no field is logged.
 
-mod clf;
+mod apache_formats;
+mod columns;
 mod format;
 mod output;
-mod parts;
 mod record;
 mod target;
 mod terminal;

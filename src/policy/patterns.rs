@@ -1,6 +1,6 @@
 //! Many patterns looked for in a text at once, in steps whose time has a bound.
 //!
-//! Literals (`literals`) tell which patterns can be in a text at all. Those are looked for by
+//! Literals (`pattern_literals`) tell which patterns can be in a text at all. Those are looked for by
 //! automata that are made state by state, as texts need them (`regex-automata`'s lazy DFA). A state that
 //! is there costs a few nanoseconds an octet, whatever the patterns are. One that is not may cost
 //! thousands of times as much, and a bad pattern needs another one for each octet. So the clock is looked

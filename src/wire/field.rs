@@ -3,7 +3,7 @@
 //! A proxy reads few fields and passes on many. [`KnownField`] is the list of the few; `FieldLines` copies
 //! runs of neighbouring lines in one go, with their case, order and white space as they came.
 //!
-//! httparse finds names and values; what a field *means* is asked in `framing`, `hop`, `via`.
+//! httparse finds names and values; what a field *means* is asked in `framing`, `hop_by_hop`, `via`.
 
 use std::mem::MaybeUninit;
 

@@ -1,5 +1,5 @@
-//! Which faults of responses are mended, and whether any is. [`repair`](super::repair) mends those of a
-//! head.
+//! Which faults of responses are mended, and whether any is.
+//! [`response_repair`](super::response_repair) mends those of a head.
 
 /// One kind of fault that was mended in a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

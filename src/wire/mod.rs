@@ -1,22 +1,25 @@
 //! HTTP/1 as octets: bytes to values and back, without a socket, a clock or a thread.
 //!
-//! In reading order: [`detect`] tells HTTP from what else may arrive, [`head`] finds where a head
-//! ends, [`request`] and [`response`] turn a head into a value and write it for the next hop,
-//! [`chunked`] finds the end of a chunked body. Below them: [`field`] knows the names that matter,
-//! [`target`] reads request-targets and authorities, [`framing`] says where content ends, [`hop`]
-//! what must not travel further, [`credentials`] who asks, `login` what logs a connection in, [`upgrade`] what the connection may turn into, [`via`] who handled
-//! the message before, [`forwarded`] on whose behalf. Apart from them [`client_hello`] reads how a TLS
-//! connection in a tunnel begins, [`hello_retry`] whether it begins a second time, and [`repair`] writes a response
-//! anew that clients take and the grammar does not.
+//! In reading order: [`detect`] tells HTTP from what else may arrive, [`head`] finds where a
+//! head ends, [`request`] and [`response`] turn a head into a value and write it for the next
+//! hop, [`chunked`] finds the end of a chunked body. Below them: [`field`] knows the names that
+//! matter, [`target`] reads request-targets and authorities, [`framing`] says where content
+//! ends, [`hop_by_hop`] what must not travel further, [`credentials`] who asks,
+//! `connection_login` what logs a connection in, [`upgrade`] what the connection may turn into,
+//! [`via`] who handled the message before, [`forwarded`] on whose behalf. Apart from them
+//! [`client_hello`] reads how a TLS connection in a tunnel begins, [`hello_retry`] whether it
+//! begins a second time, and [`response_repair`] writes a response anew that clients take and
+//! the grammar does not.
 //!
-//! One rule is above all others: a request that two recipients could read in two ways is refused, never
-//! repaired, and a response goes to the client in the strict form or not at all. Parsing allocates nothing,
-//! but for a ClientHello in several records and a response that is mended; a value borrows the octets it was
-//! read from.
+//! One rule is above all others: a request that two recipients could read in two ways is
+//! refused, never repaired, and a response goes to the client in the strict form or not at all.
+//! Parsing allocates nothing, but for a ClientHello in several records and a response that is
+//! mended; a value borrows the octets it was read from.
 
 pub mod chunk_rules;
 pub mod chunked;
 pub mod client_hello;
+mod connection_login;
 pub mod credentials;
 pub mod detect;
 pub mod field;
@@ -24,12 +27,11 @@ pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod hello_retry;
-pub mod hop;
+pub mod hop_by_hop;
 pub mod leniency;
-mod login;
-pub mod repair;
 pub mod request;
 pub mod response;
+pub mod response_repair;
 pub mod start_line;
 pub mod target;
 mod trailer;

@@ -9,13 +9,13 @@
 use httparse::Status;
 use memchr::{memchr, memchr2, memmem, memrchr};
 
+use super::connection_login;
 use super::credentials::Credentials;
 use super::field::{Field, FieldLines, KnownField, LineSet, Slots, write_line, write_number};
 use super::forwarded::{self, Forwarded, ForwardedLines};
 use super::framing::{Framing, request_framing};
 use super::head::{HeadError, HeadLimits, Persistence, diagnose};
-use super::hop::Survey;
-use super::login;
+use super::hop_by_hop::Survey;
 use super::start_line::{Method, Version};
 use super::target::{Authority, OriginForm, Target, TargetError};
 use super::upgrade::{self, Protocols};
@@ -217,7 +217,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Whether it logs its connection to the server in, rather than itself (RFC 4559).
     #[inline]
     pub fn logs_connection_in(&self) -> bool {
-        self.lines.marked(self.survey.logins).any(login::binds)
+        self.lines.marked(self.survey.logins).any(connection_login::binds)
     }
 
     /// Appends the head to send on: all fields in their order, case and octets, but the
@@ -443,8 +443,8 @@ pub fn fuzz(bytes: &[u8]) {
     assert_eq!(again.persistence, Persistence { close: outgoing.close, keep_alive: false });
     assert!(again.via_names("gate-7"));
     assert_eq!(again.offer(), offer);
-    super::hop::assert_clean(again.fields(), head.framing == Framing::Chunked);
-    super::hop::assert_kept(head.fields(), again.fields());
+    super::hop_by_hop::assert_clean(again.fields(), head.framing == Framing::Chunked);
+    super::hop_by_hop::assert_kept(head.fields(), again.fields());
 
     // What one of us wrote, another passes on as it is.
     let mut twice = Vec::new();

@@ -2,17 +2,17 @@
 //!
 //! The mirror of [`request`](super::request). How the content is coded for the client is the
 //! caller's choice, told by [`Recode`]. A head that is not in the strict form is written anew by
-//! [`repair`](super::repair) and read from there.
+//! [`response_repair`](super::response_repair) and read from there.
 
 use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
 
+use super::connection_login;
 use super::field::{Field, FieldLines, KnownField, MAX_FIELDS, MoreSlots, Slots, write_line};
 use super::framing::{Framing, ResponseFraming, response_framing};
 use super::head::{HeadError, HeadLimits, Persistence, diagnose};
-use super::hop::Survey;
+use super::hop_by_hop::Survey;
 use super::leniency::{Leniency, Repair, Repairs};
-use super::login;
-use super::repair::mend;
+use super::response_repair::mend;
 use super::start_line::{Method, Version};
 use super::upgrade::{self, Protocols};
 use super::via;
@@ -231,7 +231,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// Whether it offers, or goes on with, a login that is its connection's (RFC 4559).
     #[inline]
     fn challenges_connection(&self) -> bool {
-        self.lines.marked(self.survey.logins).any(login::binds)
+        self.lines.marked(self.survey.logins).any(connection_login::binds)
     }
 
     /// Whether what follows on the connection may count as its user's: there is such a login, or the
@@ -287,7 +287,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             via::write(out, self.version, pseudonym);
         }
         if self.challenges_connection() {
-            out.extend_from_slice(login::SUPPORT);
+            out.extend_from_slice(connection_login::SUPPORT);
         }
         upgrade::write(out, outgoing.upgrade);
         if outgoing.close {
@@ -393,8 +393,8 @@ fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     assert_eq!((again.status, again.reason), (head.status, head.reason));
     assert!(again.has_date && !again.persistent());
     assert_eq!(again.protocols(), upgrade);
-    super::hop::assert_clean(again.fields(), again.framing == chunked);
-    super::hop::assert_kept(head.fields(), again.fields());
+    super::hop_by_hop::assert_clean(again.fields(), again.framing == chunked);
+    super::hop_by_hop::assert_kept(head.fields(), again.fields());
 }
 
 #[cfg(test)]

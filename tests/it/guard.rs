@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use threadgate::Server;
 use threadgate::config::access::AccessOptions;
-use threadgate::config::names::parse_given;
+use threadgate::config::address_options::parse_given;
 use threadgate::net::resolve::Resolve;
 use threadgate::policy::Access;
 use threadgate::policy::destination::DestinationPattern;

@@ -3,11 +3,11 @@
 //! Runs on workers, once an exchange: a warm [`Scratch`] allocates nothing, and the wall-clock
 //! second is formatted once.
 
-use super::parts::{
+use super::columns::{
     Clock, Stamp, address, decimal, method_or_dash, microseconds, milliseconds, quoted,
 };
 use super::record::Record;
-use super::{clf, target, terminal};
+use super::{apache_formats, target, terminal};
 
 /// The layout of a line. Always a record is one line, its own newline the only one in it.
 ///
@@ -87,8 +87,12 @@ impl Scratch {
                 terminal::write(&mut self.line, &mut self.clock, record, colour);
             }
             LineFormat::Json => self.write_json(record),
-            LineFormat::Common => clf::write(&mut self.line, &mut self.clock, record, false),
-            LineFormat::Combined => clf::write(&mut self.line, &mut self.clock, record, true),
+            LineFormat::Common => {
+                apache_formats::write(&mut self.line, &mut self.clock, record, false)
+            }
+            LineFormat::Combined => {
+                apache_formats::write(&mut self.line, &mut self.clock, record, true)
+            }
         }
         self.line.push(b'\n');
         &self.line

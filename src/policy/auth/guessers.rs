@@ -1,11 +1,12 @@
 //! Clients that guess: each wrong answer makes the next wait longer.
 //!
-//! A client may be wrong [`FREE`] times. From then on what it sends as credentials is looked at only
-//! after a delay, which doubles up to [`LONGEST_DELAY`]; a wrong answer is forgotten after
-//! [`FORGOTTEN`]. No more than [`MOST_DELAYED`] of its requests wait at a time: what comes beside them is refused
-//! unseen. So guessing from one address gets to two attempts a second, whatever the
-//! number of connections. Credentials that were right from this client before ([`proven`](super::proven)) do not wait:
-//! somebody else's guesses from the same address are not to keep a user out.
+//! A client may be wrong [`FREE`] times. From then on what it sends as credentials is looked at
+//! only after a delay, which doubles up to [`LONGEST_DELAY`]; a wrong answer is forgotten after
+//! [`FORGOTTEN`]. No more than [`MOST_DELAYED`] of its requests wait at a time: what comes
+//! beside them is refused unseen. So guessing from one address gets to two attempts a second,
+//! whatever the number of connections. Credentials that were right from this client before
+//! ([`proven`](super::proven)) do not wait: somebody else's guesses from the same address are
+//! not to keep a user out.
 //!
 //! An IPv6 client is its /64 network: it can have any address in it.
 

@@ -1,8 +1,9 @@
 //! Who asks: users, what proves them, and what is remembered of that.
 //!
-//! In reading order: [`password_hash`] (how a password is kept), [`user_file`](mod@file) (users of a file), [`token_tag`] (credentials
-//! without the credentials), [`verified`] (what tokens turned out to be worth), [`guessers`] (clients
-//! that guess), [`proven`] (and who is known beside them). [`Auth`] is the users of a listener, a value that never changes but for what it
+//! In reading order: [`password_hash`] (how a password is kept), [`user_file`] (users of a
+//! file), [`token_tag`] (credentials without the credentials), [`verified`] (what tokens turned
+//! out to be worth), [`guessers`] (clients that guess), [`proven`] (and who is known beside
+//! them). [`Auth`] is the users of a listener, a value that never changes but for what it
 //! remembers.
 //!
 //! A request's token is compared by its tag, a keyed hash, in constant time. Users whose password is

@@ -474,5 +474,5 @@ fn unreadable(path: &Path, e: &io::Error) -> Failure {
 }
 
 #[cfg(test)]
-#[path = "effective_tests.rs"]
+#[path = "effective_options_tests.rs"]
 mod tests;

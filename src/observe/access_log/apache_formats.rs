@@ -2,7 +2,7 @@
 //!
 //! `common` is `%h %l %u %t "%r" %>s %b`, `combined` has `"%{Referer}i" "%{User-Agent}i"` behind it.
 
-use super::parts::{Clock, Stamp, decimal, ip};
+use super::columns::{Clock, Stamp, decimal, ip};
 use super::record::Record;
 use super::target::{self, MAX_TARGET_OCTETS};
 
