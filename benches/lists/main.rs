@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use threadgate::config::access::AccessOptions;
 use threadgate::policy::Access;
-use threadgate::policy::filter::Filter;
+use threadgate::policy::lists::Filter;
 
 use names::{Draw, distinct, name, write_list};
 

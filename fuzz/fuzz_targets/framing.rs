@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| threadgate::wire::framing::fuzz(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| threadgate::wire::fuzz_framing(bytes));

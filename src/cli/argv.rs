@@ -24,7 +24,7 @@ use std::vec::IntoIter;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
 use crate::config::listen;
-use crate::config::nearest::nearest;
+use crate::config::suggestion::nearest;
 
 /// The command that runs when none is named.
 const DEFAULT_COMMAND: &str = "serve";
@@ -40,7 +40,7 @@ const VERSION: (&str, char) = ("--version", 'V');
 
 /// What the words ask for.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) enum Request {
+pub(crate) enum Invocation {
     /// The help text, of the command that was named.
     Help(Option<String>),
     /// The name and version of the program.
@@ -64,7 +64,10 @@ pub(crate) struct Words {
 /// # Errors
 ///
 /// A sentence that names the word and says what to try.
-pub(crate) fn normalise(args: Vec<String>, commands: &[SubCommandInfo]) -> Result<Request, String> {
+pub(crate) fn normalise(
+    args: Vec<String>,
+    commands: &[SubCommandInfo],
+) -> Result<Invocation, String> {
     let mut words = args.into_iter();
     let first_is_a_name = words.as_slice().first().is_some_and(|word| !word.starts_with('-'));
     let name = match first_is_a_name {
@@ -76,7 +79,7 @@ pub(crate) fn normalise(args: Vec<String>, commands: &[SubCommandInfo]) -> Resul
             Some(topic) if !is_command(&topic, commands) && topic != HELP.0 => {
                 Err(unknown_command(&topic, commands))
             }
-            topic => Ok(Request::Help(topic.filter(|topic| topic != HELP.0))),
+            topic => Ok(Invocation::Help(topic.filter(|topic| topic != HELP.0))),
         };
     }
     let described = |name: &str| commands.iter().find(|c| c.name == name).map(|c| &c.command);
@@ -107,7 +110,7 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn run(mut self) -> Result<Request, String> {
+    fn run(mut self) -> Result<Invocation, String> {
         let takes_words = !self.command.positionals.is_empty();
         while let Some(word) = self.words.next() {
             if word == "--" {
@@ -134,12 +137,12 @@ impl<'a> Scan<'a> {
         if self.command.name == DEFAULT_COMMAND {
             self.out.serve.clone_from(&self.out.own);
         }
-        Ok(Request::Run(self.out))
+        Ok(Invocation::Run(self.out))
     }
 
     /// The help was asked for: that of the command, if it was named.
-    fn help(&self) -> Request {
-        Request::Help(self.named.then(|| self.command.name.to_owned()))
+    fn help(&self) -> Invocation {
+        Invocation::Help(self.named.then(|| self.command.name.to_owned()))
     }
 
     /// All options there are here, the command's own first.
@@ -150,14 +153,14 @@ impl<'a> Scan<'a> {
     }
 
     /// `--option`, `--option value`, `--option=value`.
-    fn long(&mut self, word: &str) -> Result<Option<Request>, String> {
+    fn long(&mut self, word: &str) -> Result<Option<Invocation>, String> {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (word, None),
         };
         let asks = match name {
             name if name == HELP.1 => Some(self.help()),
-            name if name == VERSION.0 => Some(Request::Version),
+            name if name == VERSION.0 => Some(Invocation::Version),
             _ => None,
         };
         if asks.is_some() {
@@ -176,7 +179,7 @@ impl<'a> Scan<'a> {
     }
 
     /// `-v`, `-vv`, `-p 8080`, `-p8080`, `-p=8080`, `-vp8080`.
-    fn short(&mut self, word: &str) -> Result<Option<Request>, String> {
+    fn short(&mut self, word: &str) -> Result<Option<Invocation>, String> {
         let long = format!("-{}", word.split('=').next().unwrap_or_default());
         if long.len() > 3 && self.long_names().any(|name| name == long) {
             return Err(format!("unknown option '{word}'; write {long}, with two dashes"));
@@ -187,7 +190,7 @@ impl<'a> Scan<'a> {
                 return Ok(Some(self.help()));
             }
             if letter == VERSION.1 {
-                return Ok(Some(Request::Version));
+                return Ok(Some(Invocation::Version));
             }
             let Some(flag) = self.flags().find(|f| f.short == Some(letter)) else {
                 let alone = word.chars().count() == 2;
@@ -367,7 +370,7 @@ mod tests {
         _word: Option<String>,
     }
 
-    fn request(typed: &str) -> Result<Request, String> {
+    fn request(typed: &str) -> Result<Invocation, String> {
         let words = typed.split_whitespace().map(|w| w.replace('_', " ")).collect();
         normalise(words, &Program::get_args_info().commands)
     }
@@ -375,7 +378,7 @@ mod tests {
     #[track_caller]
     fn check(shows: &str, typed: &str, words: &str) {
         let expected: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-        let Ok(Request::Run(words)) = request(typed) else { panic!("{shows}: {typed}") };
+        let Ok(Invocation::Run(words)) = request(typed) else { panic!("{shows}: {typed}") };
         assert_eq!(words.own, expected, "{shows}: {typed}");
         if words.own.first().is_some_and(|name| name == "serve") {
             assert_eq!(words.serve, words.own, "{shows}: {typed}");
@@ -419,7 +422,7 @@ mod tests {
         let expected = ["serve", "--port", ""].map(str::to_owned).to_vec();
         let commands = Program::get_args_info().commands;
         let expected = Words { own: expected.clone(), serve: expected };
-        assert_eq!(normalise(words, &commands), Ok(Request::Run(expected)));
+        assert_eq!(normalise(words, &commands), Ok(Invocation::Run(expected)));
     }
 
     #[test]
@@ -434,7 +437,7 @@ mod tests {
         ] {
             let words = |text: &str| text.split(' ').map(str::to_owned).collect();
             let expected = Words { own: words(own), serve: words(serve) };
-            assert_eq!(request(typed), Ok(Request::Run(expected)), "{typed}");
+            assert_eq!(request(typed), Ok(Invocation::Run(expected)), "{typed}");
         }
         for (typed, says) in [
             ("check --lisen x", "unknown option '--lisen'; did you mean --listen?"),
@@ -460,10 +463,10 @@ mod tests {
             ("help check", Some("check")),
         ] {
             let topic = topic.map(str::to_owned);
-            assert_eq!(request(typed), Ok(Request::Help(topic)), "{typed}");
+            assert_eq!(request(typed), Ok(Invocation::Help(topic)), "{typed}");
         }
         for typed in ["-V", "--version", "serve -V", "-p1 --version", "-vV"] {
-            assert_eq!(request(typed), Ok(Request::Version), "{typed}");
+            assert_eq!(request(typed), Ok(Invocation::Version), "{typed}");
         }
     }
 

@@ -10,12 +10,13 @@ use std::io::{self, IsTerminal, Write as _};
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::effective::{Effective, Given, known};
+use crate::cli::effective_options::{Effective, GivenOptions, known};
 use crate::cli::exit::Failure;
+use crate::cli::help;
 use crate::cli::learn_file::LearnFile;
-use crate::cli::{help, print};
+use crate::cli::stdout::print;
 use crate::config::rules::WrittenRule;
-use crate::config::settings::{Kind, Known, Settings, Value};
+use crate::config::settings::{KnownOption, OptionKind, Settings, WrittenValue};
 
 /// validate options and the files they name
 #[derive(ArgsInfo, Debug, FromArgs)]
@@ -23,7 +24,7 @@ use crate::config::settings::{Kind, Known, Settings, Value};
 pub(crate) struct CheckArgs {}
 
 /// Reads every file that the options name, and prints what counts.
-pub(crate) fn check(given: &Given) -> Result<(), Failure> {
+pub(crate) fn check(given: &GivenOptions) -> Result<(), Failure> {
     let effective = given.effective()?;
     for warning in &effective.warnings {
         // With stderr gone there is nobody left to tell.
@@ -100,23 +101,23 @@ fn show(effective: &Effective, lines: &mut Vec<Line>) {
     }
 }
 
-fn setting(known: &Known, values: &[Value], lines: &mut Vec<Line>) {
+fn setting(known: &KnownOption, values: &[WrittenValue], lines: &mut Vec<Line>) {
     let name = known.name;
-    let written = |value: &Value| match known.kind {
-        Kind::Switch | Kind::Counter => value.text.clone(),
+    let written = |value: &WrittenValue| match known.kind {
+        OptionKind::Switch | OptionKind::Counter => value.text.clone(),
         _ if known.is_secret() => quoted(&masked(&value.text)),
         _ => quoted(&value.text),
     };
     let places: BTreeSet<String> = values.iter().map(|value| value.place.to_string()).collect();
     let place = places.first().cloned().unwrap_or_default();
     match (known.kind, values) {
-        (Kind::Repeated, _) if places.len() > 1 => {
+        (OptionKind::Repeated, _) if places.len() > 1 => {
             lines.push((format!("{name} = ["), String::new()));
             let each = |value| (format!("  {},", written(value)), value.place.to_string());
             lines.extend(values.iter().map(each));
             lines.push(("]".to_owned(), String::new()));
         }
-        (Kind::Repeated, _) => {
+        (OptionKind::Repeated, _) => {
             let all: Vec<String> = values.iter().map(written).collect();
             lines.push((format!("{name} = [{}]", all.join(", ")), place));
         }
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let known = Known { name: "auth", kind: Kind::Repeated, value: "USER:PASS" };
+        let known = KnownOption { name: "auth", kind: OptionKind::Repeated, value: "USER:PASS" };
         let words = ["--auth", "alice:se:cret", "--auth", "token"].map(str::to_owned);
         let settings = Settings::of_words(&words, &[known]);
         let mut lines = Vec::new();

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::access::Unusable;
-use crate::config::settings::{self, Wrong};
-use crate::net::listener::Place;
+use crate::config::settings::{self, WrongSetting};
+use crate::net::listener::ListenPlace;
 
 /// What the process reports to whoever started it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -86,8 +86,8 @@ impl Failure {
     }
 
     /// What is wrong with options, wherever they stand; with the command line, if that is.
-    pub(crate) fn wrong(all: &[Wrong]) -> Self {
-        let typed = all.iter().any(|wrong| wrong.place == settings::Place::Flag);
+    pub(crate) fn wrong(all: &[WrongSetting]) -> Self {
+        let typed = all.iter().any(|wrong| wrong.place == settings::WrittenAt::Flag);
         let exit = if typed { Exit::Usage } else { Exit::Configuration };
         let lines: Vec<&str> = all.iter().map(|wrong| wrong.message.as_str()).collect();
         Self { exit, message: lines.join("\n") }
@@ -141,10 +141,10 @@ impl Failure {
 
 impl Failure {
     /// An admin listener that could not be opened at `place`.
-    pub fn admin(place: &Place, error: &io::Error) -> Self {
+    pub fn admin(place: &ListenPlace, error: &io::Error) -> Self {
         let path = match place {
-            Place::Unix(path) => path.display(),
-            Place::Tcp(address) => {
+            ListenPlace::Unix(path) => path.display(),
+            ListenPlace::Tcp(address) => {
                 let (exit, message) = bind_failure(*address, error);
                 // The advice is the same, the option is another.
                 let message = message.replace("--port or --listen", "--admin");
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_refused_admin_listener_says_why_and_what_to_try() {
-        let path = Place::Unix("/run/x".into());
+        let path = ListenPlace::Unix("/run/x".into());
         for (kind, exit, says) in [
             (io::ErrorKind::AddrInUse, Exit::Unavailable, "another process listens"),
             (io::ErrorKind::AlreadyExists, Exit::Unavailable, "no socket stands there"),
@@ -343,7 +343,7 @@ mod tests {
             assert!(message.contains(says), "{message}");
         }
         let in_use = io::Error::from_raw_os_error(Errno::ADDRINUSE.raw_os_error());
-        let failure = Failure::admin(&Place::Tcp("127.0.0.1:9127".parse().unwrap()), &in_use);
+        let failure = Failure::admin(&ListenPlace::Tcp("127.0.0.1:9127".parse().unwrap()), &in_use);
         assert_eq!(failure.exit, Exit::Unavailable);
         assert!(failure.message.contains("--admin 127.0.0.1:0"), "{}", failure.message);
         assert!(!failure.message.contains("--listen"), "{}", failure.message);

@@ -12,18 +12,19 @@ use argh::{ArgsInfo, FromArgs};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
-use crate::cli::effective::{Given, refused_hosts};
+use crate::cli::effective_options::{GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{logging, print};
+use crate::cli::logging;
+use crate::cli::stdout::print;
 use crate::config::listen;
+use crate::net::given_names::GivenNames;
 use crate::net::hosts::{self, Name};
-use crate::net::listener::Place;
-use crate::net::names::GivenNames;
+use crate::net::listener::ListenPlace;
 use crate::net::resolve::{Resolve, System};
 use crate::policy::Policy;
 use crate::policy::decide::{Decision, Verdict};
-use crate::policy::origin::RuleId;
-use crate::policy::trace::{Note, Outcome, Step};
+use crate::policy::rule_origin::RuleId;
+use crate::policy::trace::{DecisionStep, Note, StepOutcome};
 use crate::proxy::OwnAddresses;
 use crate::proxy::explain::{Asking, Explained, explain};
 use crate::wire::Method;
@@ -62,7 +63,7 @@ pub(crate) struct ExplainArgs {
 }
 
 /// Prints each step of the decision on a request.
-pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
+pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failure> {
     let (method, url) = asked(&args.request)?;
     let (octets, tunnelled) = head(method, url)?;
     let address = |option: &str, text: &str| {
@@ -107,8 +108,8 @@ pub(crate) fn run(args: &ExplainArgs, given: &Given) -> Result<(), Failure> {
         let of = of.map_err(|wrong| refused_hosts(&wrong, &effective.settings))?;
         told.addresses = addresses(&told.explained, leads_to, &of, config.timeouts.connect);
         let admin = config.admin.iter().filter_map(|place| match place {
-            Place::Tcp(address) => Some(*address),
-            Place::Unix(_) => None,
+            ListenPlace::Tcp(address) => Some(*address),
+            ListenPlace::Unix(_) => None,
         });
         end = told
             .judge(&OwnAddresses::new(config.listen.iter().copied().chain(admin).collect()), end);
@@ -329,27 +330,27 @@ impl Told<'_> {
     }
 
     /// Word, reason and status of the end.
-    fn verdict(&self, end: Decision) -> (Outcome, Option<&'static str>, Option<u16>) {
+    fn verdict(&self, end: Decision) -> (StepOutcome, Option<&'static str>, Option<u16>) {
         match (end.verdict, end.would_deny) {
             _ if self.looped => {
-                (Outcome::Denies, Some("the request would come back to this proxy"), Some(508))
+                (StepOutcome::Denies, Some("the request would come back to this proxy"), Some(508))
             }
             (Verdict::Deny(reason), _) if end.rule == Some(RuleId::AUTH) => {
-                (Outcome::Denies, Some(reason), Some(407))
+                (StepOutcome::Denies, Some(reason), Some(407))
             }
             // The tunnel is there by then.
             (Verdict::Deny(reason), _) if self.hello_refused() => {
-                (Outcome::Denies, Some(reason), Some(200))
+                (StepOutcome::Denies, Some(reason), Some(200))
             }
             (Verdict::Deny(reason), _) => {
                 let status = self.explained.instead().map_or(403, |(status, _)| status);
-                (Outcome::Denies, Some(reason), Some(status))
+                (StepOutcome::Denies, Some(reason), Some(status))
             }
-            (Verdict::Allow, Some(reason)) => (Outcome::WouldDeny, Some(reason), None),
+            (Verdict::Allow, Some(reason)) => (StepOutcome::WouldDeny, Some(reason), None),
             (Verdict::Allow, None) if self.addresses.all.is_empty() => {
-                (Outcome::Allows, Some("as far as is known without an address"), None)
+                (StepOutcome::Allows, Some("as far as is known without an address"), None)
             }
-            (Verdict::Allow, None) => (Outcome::Allows, None, None),
+            (Verdict::Allow, None) => (StepOutcome::Allows, None, None),
         }
     }
 
@@ -382,10 +383,10 @@ impl Told<'_> {
             lines.row("", "", "there are no users here, so nobody is one", None);
         }
         let (of_address, before): (Vec<_>, Vec<_>) =
-            of.notes.iter().partition(|note| note.step >= Step::Address);
+            of.notes.iter().partition(|note| note.step >= DecisionStep::Address);
         before.iter().for_each(|note| self.note(&mut lines, note));
         for limit in &of.limits {
-            lines.row(Step::Shape.word(), "", &limit.text, Some(&self.rule(limit.id)));
+            lines.row(DecisionStep::Shape.word(), "", &limit.text, Some(&self.rule(limit.id)));
         }
         if !self.addresses.said.is_empty() {
             lines.row("name", "", &self.addresses.of(&of.host), None);
@@ -411,7 +412,9 @@ impl Told<'_> {
 
     fn hello_refused(&self) -> bool {
         let last = self.explained.notes.last();
-        last.is_some_and(|note| note.step == Step::Hello && note.outcome == Outcome::Denies)
+        last.is_some_and(|note| {
+            note.step == DecisionStep::Hello && note.outcome == StepOutcome::Denies
+        })
     }
 
     fn json(&self, method: &str, asking: Asking<'_>, end: Decision) -> Value {
@@ -463,12 +466,12 @@ struct Lines {
 }
 
 impl Lines {
-    fn outcome(&mut self, name: &str, outcome: Outcome, said: &str, rule: Option<&str>) {
+    fn outcome(&mut self, name: &str, outcome: StepOutcome, said: &str, rule: Option<&str>) {
         let code = match outcome {
-            Outcome::Goes => "",
-            Outcome::Allows => "\x1b[32m",
-            Outcome::Denies => "\x1b[31m",
-            Outcome::WouldDeny => "\x1b[33m",
+            StepOutcome::Goes => "",
+            StepOutcome::Allows => "\x1b[32m",
+            StepOutcome::Denies => "\x1b[31m",
+            StepOutcome::WouldDeny => "\x1b[33m",
         };
         let word = format!("{:<15}", outcome.word());
         let word = match self.colour && !code.is_empty() {

@@ -303,7 +303,7 @@ mod tests {
     use argh::{ArgsInfo, FlagInfo, FlagInfoKind};
 
     use super::*;
-    use crate::cli::serve::ServeArgs;
+    use crate::cli::options::ServeArgs;
     use crate::config::users::REALM;
     use crate::config::{Config, duration, size};
 
@@ -394,16 +394,16 @@ mod tests {
         let times = config.timeouts;
         let rows = [
             ("--listen ADDR", config.listen[0].to_string()),
-            ("--timeout-head DURATION", duration::Shown(times.head).to_string()),
+            ("--timeout-head DURATION", duration::ShownDuration(times.head).to_string()),
             // A minute is the same in either unit; the texts say it in the usual one.
             ("--timeout-idle DURATION", format!("{}s", times.idle.as_secs())),
-            ("--timeout-connect DURATION", duration::Shown(times.connect).to_string()),
+            ("--timeout-connect DURATION", duration::ShownDuration(times.connect).to_string()),
             ("--timeout-response DURATION", format!("{}s", times.response.as_secs())),
-            ("--timeout-tunnel DURATION", duration::Shown(times.tunnel).to_string()),
-            ("--dns-ttl DURATION", duration::Shown(config.names.ttl).to_string()),
+            ("--timeout-tunnel DURATION", duration::ShownDuration(times.tunnel).to_string()),
+            ("--dns-ttl DURATION", duration::ShownDuration(config.names.ttl).to_string()),
             ("--max-connecting N", config.max_connecting.to_string()),
-            ("--drain DURATION", duration::Shown(config.drain).to_string()),
-            ("--max-head-size SIZE", size::Shown(config.max_head_octets as u64).to_string()),
+            ("--drain DURATION", duration::ShownDuration(config.drain).to_string()),
+            ("--max-head-size SIZE", size::ShownSize(config.max_head_octets as u64).to_string()),
             ("--sni off|check|match", "check".to_owned()),
             ("--via NAME|off", "threadgate-XXXX".to_owned()),
             ("--forwarded-for on|off", "off".to_owned()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cli::exit::Failure;
-use crate::cli::files;
+use crate::cli::status_files;
 use crate::policy::learn::Learnt;
 
 /// The option.
@@ -36,7 +36,7 @@ impl LearnFile {
     pub(crate) fn read(path: &Path) -> Result<Learnt, Failure> {
         let learnt = Learnt::default();
         let mut text = String::new();
-        let read = files::open_regular(path)
+        let read = status_files::open_regular(path)
             .and_then(|file| file.take(MOST_OCTETS).read_to_string(&mut text));
         match read {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -59,7 +59,7 @@ impl LearnFile {
 
     /// Writes what was learnt so far, whole or not at all.
     pub(crate) fn write(&self) -> Result<(), Failure> {
-        files::write_whole(&self.path, &self.learnt.to_string())
+        status_files::write_whole(&self.path, &self.learnt.to_string())
             .map_err(|e| Failure::file(OPTION, &self.path, "write", &e))
     }
 

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use log::{Level, LevelFilter};
 
 use crate::config::{Color, LogFormat};
-use crate::observe::access_log::Format;
+use crate::observe::access_log::LineFormat;
 
 /// The variables with directives, the first that is set and not empty counts.
 const VARIABLES: [&str; 2] = ["THREADGATE_LOG", "RUST_LOG"];
@@ -63,10 +63,10 @@ pub(crate) fn init(verbosity: i8, color: Color) {
 
 /// How the access log is written to stdout: on a terminal, or where colour is asked for, for
 /// somebody who watches.
-pub(crate) fn on_stdout(format: LogFormat, color: Color) -> Option<Format> {
+pub(crate) fn on_stdout(format: LogFormat, color: Color) -> Option<LineFormat> {
     let terminal = io::stdout().is_terminal();
     let watched = format == LogFormat::Text && (terminal || color == Color::Always);
-    watched.then(|| Format::Terminal { colour: is_colored(color, terminal, &of_environment) })
+    watched.then(|| LineFormat::Terminal { colour: is_colored(color, terminal, &of_environment) })
 }
 
 /// Whether what goes to stdout is to be in colour.

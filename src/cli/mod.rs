@@ -14,31 +14,34 @@
 
 mod argv;
 mod check;
-mod effective;
+mod effective_options;
 mod exit;
 mod explain;
-mod files;
 mod help;
-mod inherited;
+mod inherited_fd;
 mod learn_file;
 mod logging;
+mod options;
 mod passwd;
 mod readiness;
 mod reload;
 mod run;
 mod serve;
+mod status_files;
+mod stdout;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::argv::{Request, Words};
+use crate::cli::argv::{Invocation, Words};
 use crate::cli::check::CheckArgs;
-use crate::cli::effective::Given;
+use crate::cli::effective_options::GivenOptions;
 use crate::cli::explain::ExplainArgs;
+use crate::cli::options::ServeArgs;
 use crate::cli::passwd::PasswdArgs;
-use crate::cli::serve::ServeArgs;
+use crate::cli::stdout::print;
 
 pub use crate::cli::exit::{Exit, Failure, bind_failure};
 
@@ -77,17 +80,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let words = args.map(text).collect::<Result<Vec<_>, _>>()?;
     match argv::normalise(words, &Threadgate::get_args_info().commands).map_err(Failure::usage)? {
-        Request::Help(command) => print(help::of(command.as_deref())),
-        Request::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
-        Request::Run(words) => run_command(&words),
+        Invocation::Help(command) => print(help::of(command.as_deref())),
+        Invocation::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
+        Invocation::Run(words) => run_command(&words),
     }
 }
 
 fn run_command(words: &Words) -> Result<(), Failure> {
     match parse(&words.own)? {
-        Command::Serve(_) => serve::serve(Given::read(&words.serve)?),
-        Command::Check(_) => check::check(&Given::read(&words.serve)?),
-        Command::Explain(args) => explain::run(&args, &Given::read(&words.serve)?),
+        Command::Serve(_) => serve::serve(GivenOptions::read(&words.serve)?),
+        Command::Check(_) => check::check(&GivenOptions::read(&words.serve)?),
+        Command::Explain(args) => explain::run(&args, &GivenOptions::read(&words.serve)?),
         Command::Passwd(args) => passwd::passwd(&args),
     }
 }
@@ -104,18 +107,6 @@ fn parse(words: &[String]) -> Result<Command, Failure> {
         Ok(program) => Ok(program.command),
         // What argh refuses was refused before it, in better words; this is for the rest.
         Err(early) => Err(Failure::usage(early.output.trim_end())),
-    }
-}
-
-/// Writes to stdout. A reader that went away has seen enough: `threadgate --help | head -1`
-/// is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match write!(out, "{text}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure { exit: Exit::Failure, message: format!("cannot write to stdout: {e}") })
-        }
-        _ => Ok(()),
     }
 }
 

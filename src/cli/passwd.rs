@@ -19,8 +19,8 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::net::listener::alone_in;
-use crate::policy::auth::file::{self, MOST_OCTETS, check_name};
-use crate::policy::auth::hash::{self, Algorithm};
+use crate::policy::auth::password_hash::{self, Algorithm};
+use crate::policy::auth::user_file::{self, MOST_OCTETS, check_name};
 use crate::wire::credentials::MAX_PART_OCTETS;
 
 /// write a user and a hash into a file
@@ -80,18 +80,18 @@ pub(crate) fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
         None
     } else {
         let password = password(user)?;
-        Some(hash::make(algorithm, password.as_bytes()).map_err(refused)?)
+        Some(password_hash::make(algorithm, password.as_bytes()).map_err(refused)?)
     };
     // Of several that edit at once one reads and writes at a time.
     let _alone = alone_in(path.parent());
     let before = read(path)?;
     let old = before.as_ref().map_or(&[][..], |(_, octets)| octets);
-    let Some(new) = file::edit(old, user, hash.as_deref()) else {
+    let Some(new) = user_file::edit(old, user, hash.as_deref()) else {
         return Err(refused(format!("{file}: there is no user '{user}' to be taken out")));
     };
     write(path, before.as_ref().map(|(file, _)| file), &new)
         .map_err(|e| failed(path, "write", &e))?;
-    if let Err(wrong) = file::parse(&new) {
+    if let Err(wrong) = user_file::parse(&new) {
         let line = wrong.line;
         log_line(&format!("{file}:{line}: {}; the line was left as it is", wrong.message));
     }

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cli::exit::Failure;
-use crate::cli::inherited;
+use crate::cli::inherited_fd;
 
 /// How long a service manager may keep us waiting.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ impl Readiness {
     ///
     /// The descriptor is not one that was left open for writing.
     pub(crate) fn prepare(descriptor: Option<RawFd>) -> Result<Self, Failure> {
-        let take = |number| match inherited::for_writing(number) {
+        let take = |number| match inherited_fd::for_writing(number) {
             Ok(descriptor) => Ok((number, descriptor)),
             Err(e) => Err(Failure::usage(format!(
                 "--ready-fd: {number} cannot be written to: {e}; whoever starts the proxy has to \

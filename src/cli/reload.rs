@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use crate::cli::effective::{Effective, Given, NOTHING, files_read, refused_hosts};
+use crate::cli::effective_options::{Effective, GivenOptions, NOTHING, files_read, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::options;
 use crate::cli::readiness::Readiness;
-use crate::cli::serve;
 use crate::config::file::OF_A_LISTENER;
-use crate::config::settings::{Settings, Value};
+use crate::config::settings::{Settings, WrittenValue};
 use crate::config::{Config, OwnListener};
 use crate::server::control::Control;
 
@@ -45,7 +45,7 @@ pub(crate) struct Reloading(Sender<()>);
 impl Reloading {
     /// Begins to wait for that, on a thread that is never joined.
     pub(crate) fn begin(
-        given: Given,
+        given: GivenOptions,
         effective: Effective,
         control: Control,
         readiness: Arc<Mutex<Readiness>>,
@@ -74,7 +74,7 @@ impl Reloading {
     }
 
     /// The files that are read, as they are before that.
-    pub(crate) fn before(given: &Given, effective: &Effective) -> (Vec<PathBuf>, Prints) {
+    pub(crate) fn before(given: &GivenOptions, effective: &Effective) -> (Vec<PathBuf>, Prints) {
         let files = files(given, effective);
         let loaded = look(&files);
         (files, loaded)
@@ -100,7 +100,7 @@ pub(crate) type Print = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
 pub(crate) type Prints = BTreeMap<PathBuf, Print>;
 
 struct Reload {
-    given: Given,
+    given: GivenOptions,
     /// What the proxy was started with.
     running: Effective,
     /// What was read last.
@@ -195,7 +195,7 @@ impl Reload {
             *print = known.get(file).copied().unwrap_or(*print);
         });
         let learns =
-            |of: &Effective| serve::learns(&Config { learn_file: None, ..of.config.clone() });
+            |of: &Effective| options::learns(&Config { learn_file: None, ..of.config.clone() });
         if let (Err(sentence), None) = (learns(&new), &self.running.config.learn_file) {
             return Err(Failure {
                 exit: Exit::Configuration,
@@ -276,7 +276,7 @@ fn for_running(running: &Config, own: &[OwnListener], new: &Config) -> Config {
 fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Vec<String> {
     let texts = |settings: &Settings, name: &str| {
         let values = settings.values(name).unwrap_or_default();
-        values.iter().map(|value: &Value| value.text.clone()).collect::<Vec<_>>()
+        values.iter().map(|value: &WrittenValue| value.text.clone()).collect::<Vec<_>>()
     };
     let said = |of: &Effective, name: &str| texts(&of.settings, name);
     let all = [running, last, new].map(|it| it.settings.iter().map(|(known, _)| known.name));
@@ -302,7 +302,7 @@ fn is_taken(name: &str) -> bool {
 }
 
 /// The files that are read.
-fn files(given: &Given, effective: &Effective) -> Vec<PathBuf> {
+fn files(given: &GivenOptions, effective: &Effective) -> Vec<PathBuf> {
     let read = files_read(&effective.settings, &effective.written).map(|(_, file)| file);
     given.file.iter().cloned().chain(read).collect()
 }
@@ -345,7 +345,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::effective::{READ, known};
+    use crate::cli::effective_options::{READ, known};
     use crate::cli::help;
 
     /// The manual says so of all options in these parts of the help, but for a few that it names.

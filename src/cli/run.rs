@@ -10,18 +10,18 @@ use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::cli::effective::{Effective, Given, refused_hosts};
+use crate::cli::effective_options::{Effective, GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::files::{self, OwnFile};
 use crate::cli::learn_file::LearnFile;
 use crate::cli::logging;
 use crate::cli::readiness::Readiness;
 use crate::cli::reload::Reloading;
+use crate::cli::status_files::{self, OwnFile};
 use crate::config::{Config, ExitAfter, LogTarget};
-use crate::net::listener::Place;
-use crate::observe::access_log::Destination;
+use crate::net::listener::ListenPlace;
+use crate::observe::access_log::LogDestination;
 use crate::observe::report::Report;
-use crate::policy::guard::Scope;
+use crate::policy::protected_mode::Scope;
 use crate::server::{self, Server, StartError};
 
 /// How long a process that must end now waits for the last lines of its log.
@@ -31,18 +31,18 @@ const LAST_LINES: Duration = Duration::from_millis(100);
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// Runs the proxy until a signal, or `--exit-after`, has stopped it and the last connection is over.
-pub(crate) fn run(given: Given, effective: Effective) -> Result<(), Failure> {
+pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failure> {
     let config = &effective.config.clone();
     let readiness = Readiness::prepare(config.ready_fd)?;
     if let Some(file) = &config.pid_file {
-        files::check_pid(file)?;
+        status_files::check_pid(file)?;
     }
     server::raise_open_files();
     // Until the proxy has started signals do what they do by default. After that, and before
     // anybody is told that it has, they are ours.
     let before = Reloading::before(&given, &effective);
     let mut options = config.options().map_err(|unusable| effective.unusable(unusable))?;
-    if let Some((Destination::Stdout, format)) = &mut options.access_log {
+    if let Some((LogDestination::Stdout, format)) = &mut options.access_log {
         *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
     }
     let learn_file = config.learn_file.as_deref().map(LearnFile::open).transpose()?;
@@ -154,7 +154,7 @@ fn drain(
 ) -> Result<(), Failure> {
     log::info!(
         "stopping: connections have {} to finish; another signal closes them now",
-        crate::config::duration::Shown(config.drain)
+        crate::config::duration::ShownDuration(config.drain)
     );
     let finish_log = server.log_finisher();
     let remove_socket = server.admin_file_remover();
@@ -279,14 +279,14 @@ fn addresses(server: &Server) -> String {
 }
 
 /// One line that says how to ask the admin listener, and who may.
-fn announce_admin(place: &Place, open: bool) {
+fn announce_admin(place: &ListenPlace, open: bool) {
     let address = match place {
-        Place::Unix(path) => {
+        ListenPlace::Unix(path) => {
             let path = path.display();
             log::info!("admin: curl --unix-socket {path} http://localhost/metrics");
             return;
         }
-        Place::Tcp(address) => *address,
+        ListenPlace::Tcp(address) => *address,
     };
     log::info!(
         "admin: http://{}/ has /metrics, /stats.json, /healthz, /readyz",
@@ -314,7 +314,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// The ports, one a line, that of the admin listener behind the others.
 fn ports(server: &Server) -> String {
     let admin = match server.admin() {
-        Some(Place::Tcp(address)) => Some(address),
+        Some(ListenPlace::Tcp(address)) => Some(address),
         _ => None,
     };
     server.addrs().iter().chain(admin).map(|a| format!("{}\n", a.port())).collect()

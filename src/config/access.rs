@@ -11,23 +11,25 @@ use crate::config::rules::WrittenRule;
 use crate::config::users::UserOptions;
 use crate::policy::Access;
 use crate::policy::auth::Auth;
-use crate::policy::bounds::Bounds;
 use crate::policy::decide::Mode;
 use crate::policy::deny_with::{DenyWith, Redirect};
-use crate::policy::destination::{Destination, parse_ports};
-use crate::policy::filter::Filter;
-use crate::policy::hello::Sni;
+use crate::policy::destination::{DestinationPattern, parse_ports};
+use crate::policy::lists::Filter;
 use crate::policy::network::Network;
-use crate::policy::origin::{Origins, RuleId, Said, Source};
-use crate::policy::response::{Responses, TypeRule};
-use crate::policy::rules::{Action, Rule, Way};
-use crate::policy::url::Urls;
-use crate::wire::field::is_token_octet;
-use crate::wire::{Authority, Method};
+use crate::policy::request_bounds::Bounds;
+use crate::policy::response_rules::{Responses, TypeRule};
+use crate::policy::rule_origin::{OptionPlace, Origins, RuleId, RuleSource};
+use crate::policy::rules::{Action, Rule};
+use crate::policy::sni::Sni;
+use crate::policy::url_rules::Urls;
+use crate::wire::Authority;
 
 use super::limits::LimitOptions;
 use super::lists;
+use super::methods::{parse_method, parse_scheme};
 use super::size;
+
+pub use super::unusable_file::Unusable;
 
 /// What was written about access; every value is checked, the files are not read yet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -71,7 +73,7 @@ pub struct AccessOptions {
     /// Rules of the configuration file: they come before all others.
     pub rules: Vec<WrittenRule>,
     /// Where the options above were said, if not on the command line.
-    pub said: Vec<Said>,
+    pub said: Vec<OptionPlace>,
 }
 
 /// What `--sni` says.
@@ -96,21 +98,6 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn of(access: &Access) -> Self {
         Self { filter: access.filter.clone(), auth: access.auth.clone() }
-    }
-}
-
-/// Why no policy can be made of a file that is named.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Unusable {
-    /// A sentence that begins with the name of the option, with file and line.
-    pub message: String,
-    /// The system does not let us read it.
-    pub denied: bool,
-}
-
-impl From<String> for Unusable {
-    fn from(message: String) -> Self {
-        Self { message, denied: false }
     }
 }
 
@@ -262,34 +249,15 @@ fn bound<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<(RuleId, Vec<T>)>, String> {
     let Some(written) = written else { return Ok(None) };
-    let rule = RuleId { source: origins.add(Source::Option(option)), line: 0 };
+    let rule = RuleId { source: origins.add(RuleSource::Option(option)), line: 0 };
     let values = written.split(',').map(|text| parse(text.trim()));
     let values = values.collect::<Result<_, _>>().map_err(|e| format!("{option}: {e}"))?;
     Ok(Some((rule, values)))
 }
 
-pub(super) fn parse_method(text: &str) -> Result<Box<str>, String> {
-    let advice = "give methods such as GET,HEAD,CONNECT";
-    if text.is_empty() || !text.bytes().all(is_token_octet) {
-        return Err(format!("'{text}' is not a method; {advice}"));
-    }
-    let usual = text.to_ascii_uppercase();
-    if usual != text && Method::ALL.iter().any(|method| method.word() == usual) {
-        return Err(format!("'{text}' is not {usual}: the case of a method counts; {advice}"));
-    }
-    Ok(text.into())
-}
-
-pub(super) fn parse_scheme(text: &str) -> Result<Way, String> {
-    let way = Way::ALL.into_iter().find(|way| way.word() == text);
-    way.ok_or_else(|| {
-        format!("'{text}' is not one of http, ws and connect; give those that are allowed")
-    })
-}
-
 /// An option that is one rule.
 fn option(origins: &mut Origins, name: &'static str) -> RuleId {
-    RuleId { source: origins.add(Source::Option(name)), line: 0 }
+    RuleId { source: origins.add(RuleSource::Option(name)), line: 0 }
 }
 
 fn clients(
@@ -314,7 +282,7 @@ fn destinations(
     written: &[String],
 ) -> Result<(), String> {
     each(rules, origins, option, action, written, |rule, text| {
-        rule.destinations.push(Destination::parse(text)?);
+        rule.destinations.push(DestinationPattern::parse(text)?);
         Ok(())
     })
 }
@@ -331,7 +299,7 @@ fn each(
     if written.is_empty() {
         return Ok(());
     }
-    let source = origins.add(Source::Option(option));
+    let source = origins.add(RuleSource::Option(option));
     for (text, line) in written.iter().zip(1..) {
         let mut rule = Rule::new(RuleId { source, line }, action);
         set(&mut rule, text).map_err(|e| format!("{option}: {e}"))?;

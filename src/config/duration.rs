@@ -44,7 +44,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .and_then(|n| n.checked_mul(millis))
         .map(Duration::from_millis)
         .filter(|d| *d <= LONGEST)
-        .ok_or_else(|| format!("'{text}' is too long; the longest is {}", Shown(LONGEST)))
+        .ok_or_else(|| format!("'{text}' is too long; the longest is {}", ShownDuration(LONGEST)))
 }
 
 /// Reads a span of time that must not be zero.
@@ -64,9 +64,9 @@ pub fn parse_nonzero(text: &str) -> Result<Duration, String> {
 /// A span shown the way [`parse`] reads it, in the largest unit that needs no fraction.
 /// What is below a millisecond is left out.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown(pub Duration);
+pub struct ShownDuration(pub Duration);
 
-impl fmt::Display for Shown {
+impl fmt::Display for ShownDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
         if millis == 0 {
@@ -88,7 +88,7 @@ mod tests {
     fn check(text: &str, millis: u64, shown: &str) {
         let span = parse(text).unwrap();
         assert_eq!(span, Duration::from_millis(millis), "{text}");
-        assert_eq!(Shown(span).to_string(), shown, "{text}");
+        assert_eq!(ShownDuration(span).to_string(), shown, "{text}");
         assert_eq!(parse(shown).unwrap(), span, "what is shown can be read");
     }
 

@@ -19,16 +19,16 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::nearest::nearest;
 use super::rules::{self, WrittenRule};
-use super::settings::{Kind, Known, Place, Settings, Value, Wrong};
-use crate::policy::origin::Origins;
+use super::settings::{KnownOption, OptionKind, Settings, WrittenAt, WrittenValue, WrongSetting};
+use super::suggestion::nearest;
+use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts};
+use crate::policy::rule_origin::Origins;
 
 /// Octets of a file at most: lists have files of their own.
 const MOST_OCTETS: usize = 1 << 20;
@@ -84,7 +84,7 @@ pub struct Written {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WrittenListener {
     /// Where it listens.
-    pub address: Value,
+    pub address: WrittenValue,
     /// What it says of options.
     pub settings: Settings,
     /// Its own rules, if it has any, instead of those of all.
@@ -97,7 +97,7 @@ pub enum Unread {
     /// The file cannot be read.
     File(io::Error),
     /// What is in it is wrong.
-    Wrong(Vec<Wrong>),
+    Wrong(Vec<WrongSetting>),
 }
 
 /// Reads a file. It is read again if it changes meanwhile; blocks as long as the disk does.
@@ -105,7 +105,7 @@ pub enum Unread {
 /// # Errors
 ///
 /// It cannot be read, or all that is wrong with it.
-pub fn read(path: &Path, known: &[Known]) -> Result<Written, Unread> {
+pub fn read(path: &Path, known: &[KnownOption]) -> Result<Written, Unread> {
     let octets = octets(path).map_err(Unread::File)?;
     let text = text(path, &octets).map_err(|wrong| Unread::Wrong(vec![wrong]))?;
     let (written, wrong) = parse(text, path, known);
@@ -135,11 +135,11 @@ fn octets(path: &Path) -> io::Result<Vec<u8>> {
     Err(io::Error::other("it changes while it is read; write it beside and rename it"))
 }
 
-fn text<'a>(path: &Path, octets: &'a [u8]) -> Result<&'a str, Wrong> {
+fn text<'a>(path: &Path, octets: &'a [u8]) -> Result<&'a str, WrongSetting> {
     let at = |octet: usize, why: &str| {
         let line = line_of(&starts(octets), octet);
-        let place = Place::File(path.into(), line);
-        Wrong { message: format!("{place}: {why}"), place }
+        let place = WrittenAt::File(path.into(), line);
+        WrongSetting { message: format!("{place}: {why}"), place }
     };
     if octets.starts_with(b"\xff\xfe") || octets.starts_with(b"\xfe\xff") {
         return Err(at(0, "the file is UTF-16; save it as UTF-8"));
@@ -150,62 +150,34 @@ fn text<'a>(path: &Path, octets: &'a [u8]) -> Result<&'a str, Wrong> {
 }
 
 /// Reads what a file says. Answers all that could be read, and all that is wrong.
-pub fn parse(text: &str, path: &Path, known: &[Known]) -> (Written, Vec<Wrong>) {
+pub fn parse(text: &str, path: &Path, known: &[KnownOption]) -> (Written, Vec<WrongSetting>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let source = Source {
+    let source = TomlSource {
         path: path.into(),
         dir: path.parent().unwrap_or(Path::new("")).to_owned(),
         lines: starts(text.as_bytes()),
         known,
     };
-    let mut wrong: Vec<Wrong> =
+    let mut wrong: Vec<WrongSetting> =
         errors.iter().take(MOST_WRONG).map(|error| source.malformed(text, error)).collect();
     let mut written = Written { is_blank: text.trim().is_empty(), ..Written::default() };
     if wrong.is_empty() {
         source.document(table.get_ref(), &mut written, &mut wrong);
     }
     wrong.sort_by_key(|wrong| match wrong.place {
-        Place::File(_, line) => line,
+        WrittenAt::File(_, line) => line,
         _ => 0,
     });
     if wrong.len() > MOST_WRONG {
         wrong.truncate(MOST_WRONG);
         let message = format!("{}: more is wrong; mend this first", path.display());
-        wrong.push(Wrong { place: Place::File(path.into(), 0), message });
+        wrong.push(WrongSetting { place: WrittenAt::File(path.into(), 0), message });
     }
     (written, wrong)
 }
 
-/// Where lines begin.
-fn starts(octets: &[u8]) -> Vec<usize> {
-    [0].into_iter().chain(memchr::memchr_iter(b'\n', octets).map(|at| at + 1)).collect()
-}
-
-fn line_of(starts: &[usize], octet: usize) -> u32 {
-    u32::try_from(starts.partition_point(|start| *start <= octet)).unwrap_or(u32::MAX)
-}
-
-/// A file that is being read.
-pub(super) struct Source<'a> {
-    path: Arc<Path>,
-    /// What file names in it are relative to.
-    dir: PathBuf,
-    lines: Vec<usize>,
-    known: &'a [Known],
-}
-
-impl Source<'_> {
-    pub(super) fn place(&self, span: &Range<usize>) -> Place {
-        Place::File(Arc::clone(&self.path), line_of(&self.lines, span.start))
-    }
-
-    /// A mistake at a place, in a sentence.
-    pub(super) fn wrong(&self, span: &Range<usize>, why: &str) -> Wrong {
-        let place = self.place(span);
-        Wrong { message: format!("{place}: {why}"), place }
-    }
-
-    fn malformed(&self, text: &str, error: &toml::de::Error) -> Wrong {
+impl TomlSource<'_> {
+    fn malformed(&self, text: &str, error: &toml::de::Error) -> WrongSetting {
         let span = error.span().unwrap_or(0..0);
         // What else stands there may be a password, and is not repeated.
         let why = if error.message() == "duplicate key" {
@@ -220,7 +192,7 @@ impl Source<'_> {
         self.wrong(&span, &why)
     }
 
-    fn document(&self, table: &DeTable<'_>, written: &mut Written, wrong: &mut Vec<Wrong>) {
+    fn document(&self, table: &DeTable<'_>, written: &mut Written, wrong: &mut Vec<WrongSetting>) {
         let mut names = Vec::new();
         for (key, value) in table {
             if wrong.len() > MOST_WRONG {
@@ -244,7 +216,7 @@ impl Source<'_> {
         }
     }
 
-    fn unknown(&self, key: &Spanned<std::borrow::Cow<'_, str>>) -> Wrong {
+    fn unknown(&self, key: &Spanned<std::borrow::Cow<'_, str>>) -> WrongSetting {
         let name = key.get_ref();
         let all = self.known.iter().map(|known| known.name).chain(["rules", "listeners"]);
         let advice = match nearest(name, all) {
@@ -259,7 +231,7 @@ impl Source<'_> {
         key: &Spanned<std::borrow::Cow<'_, str>>,
         value: &Spanned<DeValue<'_>>,
         names: &mut Vec<String>,
-        wrong: &mut Vec<Wrong>,
+        wrong: &mut Vec<WrongSetting>,
     ) -> Vec<WrittenRule> {
         let tables = self.tables(key, value, wrong);
         let mut read = Vec::new();
@@ -277,7 +249,7 @@ impl Source<'_> {
         &self,
         key: &Spanned<std::borrow::Cow<'_, str>>,
         value: &'v Spanned<DeValue<'i>>,
-        wrong: &mut Vec<Wrong>,
+        wrong: &mut Vec<WrongSetting>,
     ) -> Vec<(&'v DeTable<'i>, Range<usize>)> {
         let name = key.get_ref();
         let mut tables = Vec::new();
@@ -316,7 +288,7 @@ impl Source<'_> {
         table: &DeTable<'_>,
         span: &Range<usize>,
         names: &mut Vec<String>,
-        wrong: &mut Vec<Wrong>,
+        wrong: &mut Vec<WrongSetting>,
     ) -> Option<WrittenListener> {
         let mut address = None;
         let mut has_address = false;
@@ -331,7 +303,7 @@ impl Source<'_> {
                     match value.get_ref() {
                         DeValue::String(text) => {
                             let place = self.place(&value.span());
-                            address = Some(Value { text: text.to_string(), place });
+                            address = Some(WrittenValue { text: text.to_string(), place });
                         }
                         other => {
                             let why = format!(
@@ -365,72 +337,55 @@ impl Source<'_> {
         Some(WrittenListener { address: address?, settings, rules: own_rules })
     }
 
-    /// The sentence for a key that a table does not have.
-    pub(super) fn unknown_in<'n>(
-        &self,
-        table: &str,
-        key: &Spanned<std::borrow::Cow<'_, str>>,
-        all: impl Iterator<Item = &'n str> + Clone,
-    ) -> Wrong {
-        let name = key.get_ref().as_ref();
-        let advice = match nearest(name, all.clone()) {
-            _ if self.known.iter().any(|known| known.name == name) => {
-                "options stand above the first [[".to_owned()
-            }
-            Some(meant) => format!("did you mean {meant}?"),
-            None => format!("it has {}", all.collect::<Vec<_>>().join(", ")),
-        };
-        let why = format!("unknown key '{}' in [[{table}]]; {advice}", shown(name));
-        self.wrong(&key.span(), &why)
-    }
-
     fn option(
         &self,
-        known: &Known,
+        known: &KnownOption,
         value: &Spanned<DeValue<'_>>,
         settings: &mut Settings,
-        wrong: &mut Vec<Wrong>,
+        wrong: &mut Vec<WrongSetting>,
     ) {
         let items = match (known.kind, value.get_ref()) {
-            (Kind::Repeated, DeValue::Array(items)) => items.iter().collect(),
-            (Kind::Once, DeValue::Array(items)) if known.value == "LIST" => items.iter().collect(),
+            (OptionKind::Repeated, DeValue::Array(items)) => items.iter().collect(),
+            (OptionKind::Once, DeValue::Array(items)) if known.value == "LIST" => {
+                items.iter().collect()
+            }
             _ => vec![value],
         };
-        if known.kind == Kind::Once && items.is_empty() {
+        if known.kind == OptionKind::Once && items.is_empty() {
             let why = "is empty; leave the key out if all are meant";
-            wrong.push(Wrong::value(&self.place(&value.span()), known.name, why));
+            wrong.push(WrongSetting::value(&self.place(&value.span()), known.name, why));
         }
-        let mut values: Vec<Value> = Vec::new();
+        let mut values: Vec<WrittenValue> = Vec::new();
         for item in items {
             let place = self.place(&item.span());
             match self.value_of(known, item.get_ref()) {
-                Ok(text) => values.push(Value { text, place }),
-                Err(why) => wrong.push(Wrong::value(&place, known.name, &why)),
+                Ok(text) => values.push(WrittenValue { text, place }),
+                Err(why) => wrong.push(WrongSetting::value(&place, known.name, &why)),
             }
         }
         // One option with several values in it has them separated by commas.
-        if let (Kind::Once, Some(first)) = (known.kind, values.first()) {
+        if let (OptionKind::Once, Some(first)) = (known.kind, values.first()) {
             let place = first.place.clone();
             let texts: Vec<String> = values.into_iter().map(|value| value.text).collect();
-            values = vec![Value { text: texts.join(","), place }];
+            values = vec![WrittenValue { text: texts.join(","), place }];
         }
         settings.set(*known, values);
     }
 
     /// The text of a value that stands for itself.
-    fn value_of(&self, known: &Known, value: &DeValue<'_>) -> Result<String, String> {
+    fn value_of(&self, known: &KnownOption, value: &DeValue<'_>) -> Result<String, String> {
         let name = known.name;
         match (known.kind, value) {
-            (Kind::Switch, DeValue::Boolean(on)) => Ok(on.to_string()),
-            (Kind::Switch, other) => {
+            (OptionKind::Switch, DeValue::Boolean(on)) => Ok(on.to_string()),
+            (OptionKind::Switch, other) => {
                 Err(format!("{} is not a switch; write {name} = true", kind(other)))
             }
-            (Kind::Counter, DeValue::Boolean(on)) => Ok(u8::from(*on).to_string()),
-            (Kind::Counter, DeValue::Integer(_)) => match integer(value) {
+            (OptionKind::Counter, DeValue::Boolean(on)) => Ok(u8::from(*on).to_string()),
+            (OptionKind::Counter, DeValue::Integer(_)) => match integer(value) {
                 Some(count @ 0..=255) => Ok(count.to_string()),
                 _ => Err(format!("a number from 0 to 255 is needed; write {name} = 1")),
             },
-            (Kind::Counter, other) => {
+            (OptionKind::Counter, other) => {
                 Err(format!("{} is not a switch; write {name} = true", kind(other)))
             }
             (_, DeValue::String(text)) => Ok(self.resolved(known, text)),
@@ -448,7 +403,7 @@ impl Source<'_> {
     }
 
     /// A file's name is relative to the directory of this file.
-    fn resolved(&self, known: &Known, text: &str) -> String {
+    fn resolved(&self, known: &KnownOption, text: &str) -> String {
         let join = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
         match text.strip_prefix("unix:") {
             Some(path) if known.value.contains("unix:PATH") => format!("unix:{}", join(path)),
@@ -459,55 +414,31 @@ impl Source<'_> {
     }
 }
 
-fn expected(known: &Known, value: &DeValue<'_>) -> String {
+fn expected(known: &KnownOption, value: &DeValue<'_>) -> String {
     let (name, what) = (known.name, known.value);
     match known.kind {
-        Kind::Repeated => {
+        OptionKind::Repeated => {
             format!("{} is no text; write {name} = [\"{what}\", ..]", kind(value))
         }
         _ => format!("{} is no text; write {name} = \"{what}\"", kind(value)),
     }
 }
 
-/// A number as a file may write it, in whatever base.
-pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
-    let number = value.as_integer()?;
-    i64::from_str_radix(number.as_str(), number.radix()).ok()
-}
-
-/// What a value is, as people call it.
-pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "text",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// A key as it may be printed.
-fn shown(name: &str) -> String {
-    name.chars().take(60).flat_map(char::escape_debug).collect()
-}
-
 /// What the fuzz target runs: a text is read without a panic, all of it or with lines that exist.
 pub fn fuzz(octets: &[u8]) {
-    const KNOWN: [Known; 5] = [
-        Known { name: "listen", kind: Kind::Repeated, value: "ADDR" },
-        Known { name: "timeout-head", kind: Kind::Once, value: "DURATION" },
-        Known { name: "access-log", kind: Kind::Once, value: "FILE|-|off" },
-        Known { name: "open", kind: Kind::Switch, value: "" },
-        Known { name: "verbose", kind: Kind::Counter, value: "" },
+    const KNOWN: [KnownOption; 5] = [
+        KnownOption { name: "listen", kind: OptionKind::Repeated, value: "ADDR" },
+        KnownOption { name: "timeout-head", kind: OptionKind::Once, value: "DURATION" },
+        KnownOption { name: "access-log", kind: OptionKind::Once, value: "FILE|-|off" },
+        KnownOption { name: "open", kind: OptionKind::Switch, value: "" },
+        KnownOption { name: "verbose", kind: OptionKind::Counter, value: "" },
     ];
     let path = Path::new("dir/file.toml");
     let Ok(text) = text(path, octets) else { return };
     let (written, wrong) = parse(text, path, &KNOWN);
     let lines = text.split('\n').count();
     for wrong in &wrong {
-        let Place::File(_, line) = wrong.place else { panic!("another place") };
+        let WrittenAt::File(_, line) = wrong.place else { panic!("another place") };
         assert!(usize::try_from(line).is_ok_and(|line| line <= lines), "{wrong:?} of {lines}");
     }
     let own = written.listeners.iter().flat_map(|listener| listener.rules.iter().flatten());
@@ -516,7 +447,7 @@ pub fn fuzz(octets: &[u8]) {
         assert!(rule.rule(&mut origins).is_ok(), "{rule:?}");
     }
     for value in written.settings.iter().flat_map(|(_, values)| values) {
-        assert!(matches!(value.place, Place::File(_, line) if line > 0));
+        assert!(matches!(value.place, WrittenAt::File(_, line) if line > 0));
     }
 }
 

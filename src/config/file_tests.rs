@@ -1,16 +1,16 @@
 use super::*;
 
-const KNOWN: [Known; 10] = [
-    Known { name: "listen", kind: Kind::Repeated, value: "ADDR" },
-    Known { name: "hosts-file", kind: Kind::Repeated, value: "FILE" },
-    Known { name: "timeout-head", kind: Kind::Once, value: "DURATION" },
-    Known { name: "access-log", kind: Kind::Once, value: "FILE|-|off" },
-    Known { name: "admin", kind: Kind::Once, value: "ADDR|unix:PATH|off" },
-    Known { name: "forwarded-for", kind: Kind::Once, value: "on|off" },
-    Known { name: "methods", kind: Kind::Once, value: "LIST" },
-    Known { name: "open", kind: Kind::Switch, value: "" },
-    Known { name: "deny", kind: Kind::Repeated, value: "DESTINATION" },
-    Known { name: "verbose", kind: Kind::Counter, value: "" },
+const KNOWN: [KnownOption; 10] = [
+    KnownOption { name: "listen", kind: OptionKind::Repeated, value: "ADDR" },
+    KnownOption { name: "hosts-file", kind: OptionKind::Repeated, value: "FILE" },
+    KnownOption { name: "timeout-head", kind: OptionKind::Once, value: "DURATION" },
+    KnownOption { name: "access-log", kind: OptionKind::Once, value: "FILE|-|off" },
+    KnownOption { name: "admin", kind: OptionKind::Once, value: "ADDR|unix:PATH|off" },
+    KnownOption { name: "forwarded-for", kind: OptionKind::Once, value: "on|off" },
+    KnownOption { name: "methods", kind: OptionKind::Once, value: "LIST" },
+    KnownOption { name: "open", kind: OptionKind::Switch, value: "" },
+    KnownOption { name: "deny", kind: OptionKind::Repeated, value: "DESTINATION" },
+    KnownOption { name: "verbose", kind: OptionKind::Counter, value: "" },
 ];
 
 fn words(text: &str) -> String {
@@ -188,7 +188,7 @@ action = 'allow'
 ";
     let (written, wrong) = parse(text, Path::new("t.toml"), &KNOWN);
     assert_eq!(wrong, []);
-    let mut origins = crate::policy::origin::Origins::default();
+    let mut origins = crate::policy::rule_origin::Origins::default();
     let rules: Vec<_> = written.rules.iter().map(|r| r.rule(&mut origins).unwrap()).collect();
     let names: Vec<_> = rules.iter().map(|r| origins.name(r.id).to_string()).collect();
     assert_eq!(names, ["t.toml:1", "rest"]);

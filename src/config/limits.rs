@@ -11,10 +11,10 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-use crate::policy::destination::Destination;
+use crate::policy::destination::DestinationPattern;
 use crate::policy::limits::{Connections, Direction, Limit, Limits, Per, Requests, Volume, Whose};
 use crate::policy::network::Network;
-use crate::policy::origin::{Origins, RuleId, Source};
+use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 
 use super::{number, size};
 
@@ -55,7 +55,7 @@ impl LimitOptions {
         let mut rates: Vec<Limit> = Vec::new();
         let mut defaulted = false;
         if !self.limit.is_empty() {
-            let source = origins.add(Source::Option("--limit"));
+            let source = origins.add(RuleSource::Option("--limit"));
             for (text, line) in self.limit.iter().zip(1..) {
                 let id = RuleId { source, line };
                 let (limit, says) = parse_limit(text, per, id).map_err(named("--limit"))?;
@@ -78,7 +78,7 @@ impl LimitOptions {
         }
         let mut once = |option: &'static str, text: &Option<String>| {
             let text = text.clone()?;
-            Some((RuleId { source: origins.add(Source::Option(option)), line: 0 }, text))
+            Some((RuleId { source: origins.add(RuleSource::Option(option)), line: 0 }, text))
         };
         let requests = once("--limit-requests", &self.limit_requests);
         let connections = once("--limit-connections", &self.limit_connections);
@@ -162,7 +162,7 @@ fn parse_who(text: &str) -> Result<(Per, Whose), String> {
             return Err("'user=' has no name; give one, such as user=ann:10mbit".to_owned());
         }
         Per::User => Whose::User(name.into()),
-        Per::Destination => Whose::Destination(Box::new(Destination::parse(name)?)),
+        Per::Destination => Whose::Destination(Box::new(DestinationPattern::parse(name)?)),
         Per::Connection | Per::Total => {
             return Err(format!("'{word}' has no names: '{name}' cannot be one; give {word}:RATE"));
         }

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::net::listener::Place;
+use crate::net::listener::ListenPlace;
 use crate::wire::Authority;
 
 /// The port nobody has to name: the one Squid made customary for proxies.
@@ -53,16 +53,16 @@ pub fn parse_admin_name(text: &str) -> Result<String, String> {
 /// # Errors
 ///
 /// A sentence to print after the name of the option: what was found and what to write.
-pub fn parse_admin(text: &str) -> Result<Option<Place>, String> {
+pub fn parse_admin(text: &str) -> Result<Option<ListenPlace>, String> {
     match text {
         "off" => Ok(None),
         _ => parse_place(text).map(Some),
     }
 }
 
-fn parse_place(text: &str) -> Result<Place, String> {
+fn parse_place(text: &str) -> Result<ListenPlace, String> {
     let Some(path) = text.strip_prefix("unix:") else {
-        let Err(_) = parse(text) else { return parse(text).map(Place::Tcp) };
+        let Err(_) = parse(text) else { return parse(text).map(ListenPlace::Tcp) };
         return Err(match text.split_at_checked(5) {
             Some((scheme, path)) if scheme.eq_ignore_ascii_case("unix:") => {
                 format!("'{text}' does not begin with 'unix:' in small letters; write unix:{path}")
@@ -89,7 +89,7 @@ fn parse_place(text: &str) -> Result<Place, String> {
     const MOST: usize = 107;
     match path.len() {
         0 => Err("'unix:' has no path; write unix:/run/threadgate.sock, for example".to_owned()),
-        1..=MOST if !path.contains('\0') => Ok(Place::Unix(path.into())),
+        1..=MOST if !path.contains('\0') => Ok(ListenPlace::Unix(path.into())),
         1..=MOST => Err("the path has a NUL; give one without".to_owned()),
         octets => Err(format!(
             "the path '{path}' has {octets} octets, and a unix socket's has {MOST} at most; \
@@ -203,9 +203,9 @@ mod tests {
 
     #[test]
     fn a_place_is_an_address_or_a_path_behind_unix() {
-        assert_eq!(parse_place(":9127"), Ok(Place::Tcp(loopback(9127))));
-        assert_eq!(parse_place("unix:/run/x"), Ok(Place::Unix("/run/x".into())));
-        assert_eq!(parse_place("unix:x"), Ok(Place::Unix("x".into())));
+        assert_eq!(parse_place(":9127"), Ok(ListenPlace::Tcp(loopback(9127))));
+        assert_eq!(parse_place("unix:/run/x"), Ok(ListenPlace::Unix("/run/x".into())));
+        assert_eq!(parse_place("unix:x"), Ok(ListenPlace::Unix("x".into())));
         for (text, says) in [
             ("/run/x", "'/run/x' is a path; for a unix socket write unix:/run/x"),
             ("d/s", "'d/s' is a path; for a unix socket write unix:d/s"),
@@ -227,7 +227,7 @@ mod tests {
             "'9127' is a port without an address; write :9127"
         );
         assert_eq!(parse_admin("off"), Ok(None));
-        assert_eq!(parse_admin("unix:off"), Ok(Some(Place::Unix("off".into()))));
+        assert_eq!(parse_admin("unix:off"), Ok(Some(ListenPlace::Unix("off".into()))));
         assert!(parse_place(&format!("unix:{}", "x".repeat(107))).is_ok());
         let error = parse_place(&format!("unix:{}", "x".repeat(108))).unwrap_err();
         assert!(error.contains("108 octets"), "{error}");

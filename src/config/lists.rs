@@ -20,14 +20,14 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::net::hosts::shown;
-use crate::policy::domains::{Draft, Key, MOST_LINES, MOST_NAMES, Part};
-use crate::policy::filter::Filter;
-use crate::policy::list::{self, Format, Purpose, Tally};
-use crate::policy::origin::{Origins, Source};
+use crate::policy::domains::{Draft, DraftPart, MOST_LINES, MOST_NAMES, NameKey};
+use crate::policy::list_format::{self, ListFormat, Purpose, SkippedLines};
+use crate::policy::lists::Filter;
+use crate::policy::rule_origin::{Origins, RuleSource};
 
-use super::access::Unusable;
+use super::unusable_file::Unusable;
 use pieces::Pieces;
-use progress::Progress;
+use progress::ProgressBar;
 
 /// Octets of a piece.
 const PIECE: usize = 64 << 10;
@@ -70,7 +70,7 @@ pub(super) fn read(
     let mut reading = Reading::begin(&lists, since)?;
     let mut places = Vec::with_capacity(lists.len());
     for list in &lists {
-        places.push((reading.lines, origins.add(Source::File(list.file.into()))));
+        places.push((reading.lines, origins.add(RuleSource::File(list.file.into()))));
         reading.read(list)?;
     }
     let Reading { draft, pool, progress, .. } = reading;
@@ -94,18 +94,18 @@ struct List<'a> {
 
 /// What was read of a file.
 struct Contents {
-    format: Format,
+    format: ListFormat,
     names: usize,
     lines: u32,
-    skipped: Tally,
+    skipped: SkippedLines,
 }
 
 /// The lists, as far as they have been read.
 struct Reading {
-    key: Key,
+    key: NameKey,
     draft: Draft,
     pool: ThreadPool,
-    progress: Progress,
+    progress: ProgressBar,
     /// Lines of all lists so far.
     lines: u32,
     /// Octets of all lists so far.
@@ -120,10 +120,10 @@ impl Reading {
         let pool = ThreadPoolBuilder::new().num_threads(threads);
         let pool = pool.thread_name(|number| format!("lists-{number}")).build();
         let pool = pool.map_err(|e| format!("cannot start threads to read lists: {e}"))?;
-        let key = Key::drawn();
+        let key = NameKey::drawn();
         // A list that is larger grows beyond that when its names are there.
         let draft = Draft::new(key, octets.min(MOST_RESERVED) as usize);
-        let progress = Progress::new(octets, now);
+        let progress = ProgressBar::new(octets, now);
         Ok(Self { key, draft, pool, progress, lines: 0, octets: 0 })
     }
 
@@ -154,7 +154,7 @@ impl Reading {
     fn read_file(&mut self, list: &List<'_>, file: impl Read) -> Result<Contents, Unusable> {
         let mut pieces = Pieces::new(file, PIECE);
         let names_before = self.draft.len();
-        let (mut format, mut lines, mut skipped) = (None, 0_u32, Tally::default());
+        let (mut format, mut lines, mut skipped) = (None, 0_u32, SkippedLines::default());
         loop {
             let mut batch = Vec::new();
             while batch.len() < 8 * self.pool.current_num_threads()
@@ -170,8 +170,9 @@ impl Reading {
             };
             let key = self.key;
             let parse = |piece: Vec<u8>| {
-                let (mut part, mut skipped) = (Part::new(key), Tally::default());
-                let lines = list::read(&piece, format, list.purpose, &mut part, &mut skipped);
+                let (mut part, mut skipped) = (DraftPart::new(key), SkippedLines::default());
+                let lines =
+                    list_format::read(&piece, format, list.purpose, &mut part, &mut skipped);
                 (part, skipped, lines)
             };
             let parsed: Vec<_> = self.pool.install(|| batch.into_par_iter().map(parse).collect());
@@ -189,7 +190,7 @@ impl Reading {
             self.progress.at(self.octets, Instant::now());
         }
         let names = self.draft.len() - names_before;
-        Ok(Contents { format: format.unwrap_or(Format::Domains), names, lines, skipped })
+        Ok(Contents { format: format.unwrap_or(ListFormat::Domains), names, lines, skipped })
     }
 }
 
@@ -223,7 +224,7 @@ impl<'a> List<'a> {
     }
 
     /// The format of a file that begins so; a mark of UTF-8 is taken off.
-    fn beginning(&self, octets: &mut Vec<u8>) -> Result<Format, Unusable> {
+    fn beginning(&self, octets: &mut Vec<u8>) -> Result<ListFormat, Unusable> {
         let packed: [(&[u8], &str); 4] = [
             (b"\x1f\x8b", "it is compressed; unpack it with gunzip"),
             (b"\x28\xb5\x2f\xfd", "it is compressed; unpack it with unzstd"),
@@ -245,7 +246,7 @@ impl<'a> List<'a> {
             let why = "there is a NUL in it, which no text has; give a list that is one";
             return Err(self.wrong(u32::try_from(line).ok(), why));
         }
-        Ok(Format::of(octets))
+        Ok(ListFormat::of(octets))
     }
 
     /// Says what was found in it.
@@ -308,7 +309,7 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 /// `7 cosmetic, 5 with options that cannot be kept`.
-fn kinds(skipped: &Tally) -> String {
+fn kinds(skipped: &SkippedLines) -> String {
     let words = skipped.each().map(|(kind, count, _)| format!("{count} {}", kind.words()));
     words.collect::<Vec<_>>().join(", ")
 }

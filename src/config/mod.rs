@@ -6,17 +6,20 @@
 //! that a flag and a line of a file are refused in the same words.
 
 pub mod access;
+pub mod address_options;
 pub mod duration;
 pub mod file;
 pub mod limits;
 pub mod listen;
 mod lists;
-pub mod names;
-pub mod nearest;
+mod methods;
 pub mod number;
 pub mod rules;
 pub mod settings;
 pub mod size;
+pub mod suggestion;
+mod toml_source;
+pub mod unusable_file;
 pub mod users;
 
 use std::net::SocketAddr;
@@ -26,11 +29,11 @@ use std::time::Duration;
 
 use access::{AccessOptions, Shared, Unusable};
 
-use crate::net::listener::Place;
+use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
-use crate::net::source::Sources;
-use crate::observe::access_log::{Destination, Format};
-use crate::policy::origin::Origins;
+use crate::net::source_address::Sources;
+use crate::observe::access_log::{LineFormat, LogDestination};
+use crate::policy::rule_origin::Origins;
 use crate::policy::{Access, Own};
 use crate::proxy::Timeouts;
 use crate::server::{MAX_CONNECTING, Options, Via};
@@ -60,7 +63,7 @@ pub struct Config {
     /// Addresses to listen on, at least one, none twice; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
     /// Where to tell how the proxy does, if anywhere.
-    pub admin: Option<Place>,
+    pub admin: Option<ListenPlace>,
     /// Names that it goes by.
     pub admin_names: Vec<String>,
     /// Worker threads, at most [`MOST_THREADS`]; `None` lets the server choose.
@@ -72,7 +75,7 @@ pub struct Config {
     /// the server choose.
     pub max_pipes: Option<usize>,
     /// Which upstream connections are kept between exchanges.
-    pub pool: pool::Limits,
+    pub pool: pool::PoolLimits,
     /// File that receives the ports, one a line in the order of `listen`, once they are bound;
     /// behind them the one of `admin`, if it has a port.
     pub port_file: Option<PathBuf>,
@@ -130,10 +133,10 @@ impl Config {
     /// What is wrong with a file of rules.
     pub fn options(&self) -> Result<Options, Unusable> {
         let format = match self.log_format {
-            LogFormat::Text => Format::Text,
-            LogFormat::Json => Format::Json,
-            LogFormat::Common => Format::Common,
-            LogFormat::Combined => Format::Combined,
+            LogFormat::Text => LineFormat::Text,
+            LogFormat::Json => LineFormat::Json,
+            LogFormat::Common => LineFormat::Common,
+            LogFormat::Combined => LineFormat::Combined,
         };
         Ok(Options {
             listen: self.listen.clone(),
@@ -155,8 +158,8 @@ impl Config {
             access: self.access(None)?,
             access_log: match &self.access_log {
                 LogTarget::Off => None,
-                LogTarget::Stdout => Some((Destination::Stdout, format)),
-                LogTarget::File(path) => Some((Destination::File(path.clone()), format)),
+                LogTarget::Stdout => Some((LogDestination::Stdout, format)),
+                LogTarget::File(path) => Some((LogDestination::File(path.clone()), format)),
             },
             ..Options::default()
         })
@@ -204,7 +207,7 @@ impl Default for Config {
             threads: None,
             max_connections: None,
             max_pipes: None,
-            pool: pool::Limits::default(),
+            pool: pool::PoolLimits::default(),
             port_file: None,
             max_connecting: MAX_CONNECTING,
             names: NameOptions::default(),

@@ -18,12 +18,12 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::access::{parse_method, parse_scheme};
-use super::file::{Source, integer, kind};
-use super::settings::{Place, Wrong};
-use crate::policy::destination::{Destination, parse_ports};
+use super::methods::{parse_method, parse_scheme};
+use super::settings::{WrittenAt, WrongSetting};
+use super::toml_source::{TomlSource, integer, kind};
+use crate::policy::destination::{DestinationPattern, parse_ports};
 use crate::policy::network::Network;
-use crate::policy::origin::{self, Origins, RuleId};
+use crate::policy::rule_origin::{self, Origins, RuleId};
 use crate::policy::rules::{Action, Rule};
 
 /// The keys of a rule, the lists last.
@@ -36,7 +36,7 @@ pub struct WrittenRule {
     /// Its name, if it has one.
     pub name: Option<String>,
     /// Where it stands.
-    pub place: Place,
+    pub place: WrittenAt,
     /// Whether it allows.
     pub allows: bool,
     /// What it is about: lists by the names of their keys, in the order of the alphabet.
@@ -51,9 +51,11 @@ impl WrittenRule {
     /// A value that is none.
     pub fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
         let (source, line) = match (&self.name, &self.place) {
-            (Some(name), _) => (origin::Source::Named(name.clone()), 0),
-            (None, Place::File(path, line)) => (origin::Source::File(path.to_path_buf()), *line),
-            (None, other) => (origin::Source::Named(other.to_string()), 0),
+            (Some(name), _) => (rule_origin::RuleSource::Named(name.clone()), 0),
+            (None, WrittenAt::File(path, line)) => {
+                (rule_origin::RuleSource::File(path.to_path_buf()), *line)
+            }
+            (None, other) => (rule_origin::RuleSource::Named(other.to_string()), 0),
         };
         let action = if self.allows { Action::Allow } else { Action::Deny };
         let mut rule = Rule::new(RuleId { source: origins.add(source), line }, action);
@@ -70,7 +72,7 @@ impl WrittenRule {
 fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
     match key {
         "clients" => rule.clients.push(Network::parse(text)?),
-        "destinations" => rule.destinations.push(Destination::parse(text)?),
+        "destinations" => rule.destinations.push(DestinationPattern::parse(text)?),
         "ports" => rule.ports.push(parse_ports(text)?),
         "methods" => rule.methods.push(parse_method(text)?),
         "schemes" => rule.ways.push(parse_scheme(text)?),
@@ -82,11 +84,11 @@ fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
 
 /// Reads a rule. What is wrong goes to `wrong`; `names` are those of the rules before.
 pub(super) fn read(
-    source: &Source<'_>,
+    source: &TomlSource<'_>,
     table: &DeTable<'_>,
     span: &Range<usize>,
     names: &mut Vec<String>,
-    wrong: &mut Vec<Wrong>,
+    wrong: &mut Vec<WrongSetting>,
 ) -> Option<WrittenRule> {
     let (mut name, mut action) = (None, None);
     let mut has_action = false;
@@ -152,10 +154,10 @@ fn checked_name(value: &Spanned<DeValue<'_>>, names: &[String]) -> Result<String
 }
 
 fn list(
-    source: &Source<'_>,
+    source: &TomlSource<'_>,
     key: &'static str,
     value: &Spanned<DeValue<'_>>,
-    wrong: &mut Vec<Wrong>,
+    wrong: &mut Vec<WrongSetting>,
 ) -> Vec<String> {
     let items: Vec<&Spanned<DeValue<'_>>> = match value.get_ref() {
         DeValue::Array(items) if items.is_empty() => {

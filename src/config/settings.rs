@@ -3,13 +3,13 @@
 //! An option can be given on the command line, as a variable of the environment, and as a key of the
 //! configuration file. Here its values stay text, each with the place it came from, so that a wrong
 //! one is refused in the same words wherever it stood. What options there are is told by the command
-//! line ([`Known`]): nothing here lists them.
+//! line ([`KnownOption`]): nothing here lists them.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::nearest::nearest;
+use super::suggestion::nearest;
 
 /// How the variables begin: `THREADGATE_TIMEOUT_HEAD` is `timeout-head`.
 pub const PREFIX: &str = "THREADGATE_";
@@ -19,18 +19,18 @@ const TOGETHER: [&[&str]; 2] = [&["listen", "port"], &["quiet", "verbose"]];
 
 /// An option there is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Known {
+pub struct KnownOption {
     /// Its name, without dashes before it: the key of the file.
     pub name: &'static str,
     /// How often and with what it may be given.
-    pub kind: Kind,
+    pub kind: OptionKind,
     /// What its value is, as the help has it: `FILE|-|off`.
     pub value: &'static str,
 }
 
 /// How often and with what an option may be given.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum OptionKind {
     /// On or not.
     Switch,
     /// A switch that counts how often it is given.
@@ -41,7 +41,7 @@ pub enum Kind {
     Repeated,
 }
 
-impl Known {
+impl KnownOption {
     /// Its variable in the environment.
     pub fn variable(&self) -> String {
         format!("{PREFIX}{}", self.name.to_ascii_uppercase().replace('-', "_"))
@@ -65,7 +65,7 @@ impl Known {
 
 /// Where something was said.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Place {
+pub enum WrittenAt {
     /// On the command line.
     Flag,
     /// In a variable of the environment.
@@ -74,7 +74,7 @@ pub enum Place {
     File(Arc<Path>, u32),
 }
 
-impl Place {
+impl WrittenAt {
     /// How a sentence about option `name` begins that was found here.
     pub fn before(&self, name: &str) -> String {
         match self {
@@ -85,7 +85,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for WrittenAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag => f.write_str("command line"),
@@ -97,36 +97,36 @@ impl fmt::Display for Place {
 
 /// A value as it was written, and where.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Value {
+pub struct WrittenValue {
     /// Its text; of a switch `true` or `false`, of a counter a number.
     pub text: String,
     /// Where it stands.
-    pub place: Place,
+    pub place: WrittenAt,
 }
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Wrong {
+pub struct WrongSetting {
     /// Where.
-    pub place: Place,
+    pub place: WrittenAt,
     /// A sentence that begins with the place.
     pub message: String,
 }
 
-impl Wrong {
+impl WrongSetting {
     /// The value of option `name` that stands at `place` is wrong.
-    pub fn value(place: &Place, name: &str, why: &str) -> Self {
+    pub fn value(place: &WrittenAt, name: &str, why: &str) -> Self {
         Self { place: place.clone(), message: format!("{}: {why}", place.before(name)) }
     }
 }
 
 /// All that one place, or several together, say of options.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Settings(Vec<(Known, Vec<Value>)>);
+pub struct Settings(Vec<(KnownOption, Vec<WrittenValue>)>);
 
 impl Settings {
     /// Says `values` of an option; what was said of it before is forgotten.
-    pub fn set(&mut self, known: Known, values: Vec<Value>) {
+    pub fn set(&mut self, known: KnownOption, values: Vec<WrittenValue>) {
         match self.0.iter_mut().find(|(it, _)| it.name == known.name) {
             Some((_, before)) => *before = values,
             None => self.0.push((known, values)),
@@ -134,7 +134,7 @@ impl Settings {
     }
 
     /// Says one value more.
-    pub fn add(&mut self, known: Known, value: Value) {
+    pub fn add(&mut self, known: KnownOption, value: WrittenValue) {
         match self.0.iter_mut().find(|(it, _)| it.name == known.name) {
             Some((_, values)) => values.push(value),
             None => self.0.push((known, vec![value])),
@@ -142,18 +142,18 @@ impl Settings {
     }
 
     /// Forgets what was said of an option.
-    pub fn remove(&mut self, name: &str) -> Option<Vec<Value>> {
+    pub fn remove(&mut self, name: &str) -> Option<Vec<WrittenValue>> {
         let at = self.0.iter().position(|(known, _)| known.name == name)?;
         Some(self.0.remove(at).1)
     }
 
     /// What was said of an option.
-    pub fn values(&self, name: &str) -> Option<&[Value]> {
+    pub fn values(&self, name: &str) -> Option<&[WrittenValue]> {
         self.0.iter().find(|(known, _)| known.name == name).map(|(_, values)| values.as_slice())
     }
 
     /// All of it.
-    pub fn iter(&self) -> impl Iterator<Item = (&Known, &[Value])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&KnownOption, &[WrittenValue])> {
         self.0.iter().map(|(known, values)| (known, values.as_slice()))
     }
 
@@ -181,13 +181,15 @@ impl Settings {
             for value in values {
                 let name = format!("--{}", known.name);
                 match known.kind {
-                    Kind::Switch if value.text == "true" => words.push(name),
-                    Kind::Switch => {}
-                    Kind::Counter => {
+                    OptionKind::Switch if value.text == "true" => words.push(name),
+                    OptionKind::Switch => {}
+                    OptionKind::Counter => {
                         let times = value.text.parse::<u8>().unwrap_or(0);
                         words.extend((0..times).map(|_| name.clone()));
                     }
-                    Kind::Once | Kind::Repeated => words.extend([name, value.text.clone()]),
+                    OptionKind::Once | OptionKind::Repeated => {
+                        words.extend([name, value.text.clone()])
+                    }
                 }
             }
         }
@@ -195,21 +197,21 @@ impl Settings {
     }
 
     /// What the words of a command line say; they are in argh's way.
-    pub fn of_words(words: &[String], known: &[Known]) -> Self {
+    pub fn of_words(words: &[String], known: &[KnownOption]) -> Self {
         let mut settings = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let name = word.trim_start_matches("--");
             let Some(known) = known.iter().find(|known| known.name == name) else { continue };
-            let value = |text: String| Value { text, place: Place::Flag };
+            let value = |text: String| WrittenValue { text, place: WrittenAt::Flag };
             match known.kind {
-                Kind::Switch => settings.set(*known, vec![value("true".to_owned())]),
-                Kind::Counter => {
-                    let before = settings.values(name).and_then(<[Value]>::first);
+                OptionKind::Switch => settings.set(*known, vec![value("true".to_owned())]),
+                OptionKind::Counter => {
+                    let before = settings.values(name).and_then(<[WrittenValue]>::first);
                     let count = before.and_then(|v| v.text.parse::<u8>().ok()).unwrap_or(0);
                     settings.set(*known, vec![value(count.saturating_add(1).to_string())]);
                 }
-                Kind::Once | Kind::Repeated => {
+                OptionKind::Once | OptionKind::Repeated => {
                     settings.add(*known, value(words.next().cloned().unwrap_or_default()));
                 }
             }
@@ -221,12 +223,12 @@ impl Settings {
     /// variables that seem to be meant for us and are not known, with what was probably meant.
     pub fn of_environment(
         variables: impl Iterator<Item = (String, Result<String, String>)>,
-        known: &[Known],
+        known: &[KnownOption],
         others: &[&str],
-    ) -> (Self, Vec<Wrong>, Vec<(String, String)>) {
+    ) -> (Self, Vec<WrongSetting>, Vec<(String, String)>) {
         let (mut settings, mut wrong, mut unknown) = (Self::default(), Vec::new(), Vec::new());
         for (variable, text) in variables.filter(|(variable, _)| variable.starts_with(PREFIX)) {
-            let place = Place::Variable(variable.clone());
+            let place = WrittenAt::Variable(variable.clone());
             let Some(known) = known.iter().find(|known| known.variable() == variable) else {
                 if !others.contains(&variable.as_str()) {
                     let sentence = unknown_variable(&variable, known);
@@ -241,27 +243,27 @@ impl Settings {
             };
             match read {
                 Ok(texts) => {
-                    let value = |text| Value { text, place: place.clone() };
+                    let value = |text| WrittenValue { text, place: place.clone() };
                     settings.set(*known, texts.into_iter().map(value).collect());
                 }
-                Err(why) => wrong.push(Wrong::value(&place, known.name, &why)),
+                Err(why) => wrong.push(WrongSetting::value(&place, known.name, &why)),
             }
         }
         (settings, wrong, unknown)
     }
 }
 
-impl Known {
+impl KnownOption {
     fn of_variable(&self, text: &str) -> Result<Vec<String>, String> {
         match self.kind {
-            Kind::Once => Ok(vec![text.to_owned()]),
-            Kind::Repeated => Ok(text.split_whitespace().map(str::to_owned).collect()),
-            Kind::Switch => match text {
+            OptionKind::Once => Ok(vec![text.to_owned()]),
+            OptionKind::Repeated => Ok(text.split_whitespace().map(str::to_owned).collect()),
+            OptionKind::Switch => match text {
                 "true" | "on" | "1" => Ok(vec!["true".to_owned()]),
                 "false" | "off" | "0" => Ok(vec!["false".to_owned()]),
                 _ => Err(format!("'{text}' is neither true nor false; give one of them")),
             },
-            Kind::Counter => match text.parse::<u8>() {
+            OptionKind::Counter => match text.parse::<u8>() {
                 Ok(count) => Ok(vec![count.to_string()]),
                 Err(_) => Err(format!("'{text}' is not a number from 0 to 255; give one")),
             },
@@ -269,8 +271,8 @@ impl Known {
     }
 }
 
-fn unknown_variable(variable: &str, known: &[Known]) -> String {
-    let names: Vec<String> = known.iter().map(Known::variable).collect();
+fn unknown_variable(variable: &str, known: &[KnownOption]) -> String {
+    let names: Vec<String> = known.iter().map(KnownOption::variable).collect();
     match nearest(variable, names.iter().map(String::as_str)) {
         Some(meant) => format!("{variable} is no option; did you mean {meant}?"),
         None => format!("{variable} is no option, and is not looked at; unset it, or correct it"),
@@ -281,13 +283,13 @@ fn unknown_variable(variable: &str, known: &[Known]) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [Known; 6] = [
-        Known { name: "listen", kind: Kind::Repeated, value: "ADDR" },
-        Known { name: "port", kind: Kind::Once, value: "PORT" },
-        Known { name: "access-log", kind: Kind::Once, value: "FILE|-|off" },
-        Known { name: "open", kind: Kind::Switch, value: "" },
-        Known { name: "verbose", kind: Kind::Counter, value: "" },
-        Known { name: "quiet", kind: Kind::Counter, value: "" },
+    const ALL: [KnownOption; 6] = [
+        KnownOption { name: "listen", kind: OptionKind::Repeated, value: "ADDR" },
+        KnownOption { name: "port", kind: OptionKind::Once, value: "PORT" },
+        KnownOption { name: "access-log", kind: OptionKind::Once, value: "FILE|-|off" },
+        KnownOption { name: "open", kind: OptionKind::Switch, value: "" },
+        KnownOption { name: "verbose", kind: OptionKind::Counter, value: "" },
+        KnownOption { name: "quiet", kind: OptionKind::Counter, value: "" },
     ];
 
     fn flags(words: &str) -> Settings {
@@ -295,7 +297,7 @@ mod tests {
         Settings::of_words(&words, &ALL)
     }
 
-    fn environment(set: &[(&str, &str)]) -> (Settings, Vec<Wrong>, Vec<(String, String)>) {
+    fn environment(set: &[(&str, &str)]) -> (Settings, Vec<WrongSetting>, Vec<(String, String)>) {
         let set = set.iter().map(|(name, text)| ((*name).to_owned(), Ok((*text).to_owned())));
         Settings::of_environment(set, &ALL, &["THREADGATE_LOG"])
     }
@@ -368,6 +370,9 @@ mod tests {
         let log = ALL[2];
         assert!(log.is_file() && !ALL[0].is_file());
         assert_eq!(log.words().collect::<Vec<_>>(), ["-", "off"]);
-        assert!(Known { name: "auth", kind: Kind::Repeated, value: "USER:PASS" }.is_secret());
+        assert!(
+            KnownOption { name: "auth", kind: OptionKind::Repeated, value: "USER:PASS" }
+                .is_secret()
+        );
     }
 }

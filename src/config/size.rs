@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// Units with their octets: those of 1024 first, the largest first, then those of 1000.
-/// The order is the preference of [`Shown`].
+/// The order is the preference of [`ShownSize`].
 const UNITS: [(&str, u64); 6] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -52,14 +52,18 @@ pub fn parse_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
         return Ok(octets);
     }
     let side = if octets < least { "small" } else { "large" };
-    Err(format!("'{text}' is too {side}; give a size from {} to {}", Shown(least), Shown(most)))
+    Err(format!(
+        "'{text}' is too {side}; give a size from {} to {}",
+        ShownSize(least),
+        ShownSize(most)
+    ))
 }
 
 /// A count of octets shown the way [`parse`] reads it, exactly.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown(pub u64);
+pub struct ShownSize(pub u64);
 
-impl fmt::Display for Shown {
+impl fmt::Display for ShownSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let octets = self.0;
         match UNITS.iter().find(|(_, each)| octets != 0 && octets.is_multiple_of(*each)) {
@@ -76,7 +80,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, octets: u64, shown: &str) {
         assert_eq!(parse(text), Ok(octets), "{text}");
-        assert_eq!(Shown(octets).to_string(), shown, "{text}");
+        assert_eq!(ShownSize(octets).to_string(), shown, "{text}");
         assert_eq!(parse(shown), Ok(octets), "what is shown can be read");
     }
 

@@ -11,8 +11,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::access::Unusable;
-use crate::policy::auth::file::{self, MOST_OCTETS, check_name};
+use crate::config::unusable_file::Unusable;
+use crate::policy::auth::user_file::{self, MOST_OCTETS, check_name};
 use crate::policy::auth::{Auth, Plain, Secret};
 use crate::wire::credentials::MAX_PART_OCTETS;
 
@@ -92,7 +92,7 @@ impl Users {
             message: format!("--auth-file {shown}: cannot read it: {e}"),
             denied: e.kind() == io::ErrorKind::PermissionDenied,
         })?;
-        let users = file::parse(&octets).map_err(|wrong| match wrong.line {
+        let users = user_file::parse(&octets).map_err(|wrong| match wrong.line {
             0 => format!("--auth-file {shown}: {}", wrong.message),
             line => format!("--auth-file {shown}:{line}: {}", wrong.message),
         })?;

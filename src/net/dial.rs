@@ -1,4 +1,4 @@
-//! Connecting: one address after the other, a second attempt beside a slow first one (RFC 8305 §5).
+//! PendingConnects: one address after the other, a second attempt beside a slow first one (RFC 8305 §5).
 //!
 //! At most two connects are pending. The next address is tried when one fails, or when the last
 //! attempt has had [`STAGGER`] and is still pending, so that an address that drops SYNs costs a
@@ -9,7 +9,7 @@
 //! keep what is left of the time.
 //!
 //! An address to which too many connects are pending already is passed over; if nothing else is left,
-//! the dial waits its turn without a socket (see [`connecting`](super::connecting)).
+//! the dial waits its turn without a socket (see [`pending_connects`](super::pending_connects)).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::connecting::{Connecting, InLine, Place};
 use super::hosts::MOST_ADDRESSES;
+use super::pending_connects::{ConnectPlace, InLine, PendingConnects};
 use super::poll::{Edge, Owner, Poller};
-use super::source::{self, Source, Sources};
+use super::source_address::{self, SourceAddress, Sources};
 use super::stream::Stream;
 
 /// How long an attempt is alone (RFC 8305 §8: 250 ms).
@@ -38,7 +38,7 @@ pub struct Dialer {
     /// Readiness.
     pub poller: Arc<Poller>,
     /// How many connects are pending, by address.
-    pub connecting: Arc<Connecting>,
+    pub connecting: Arc<PendingConnects>,
     /// Which addresses connections come from.
     pub sources: Sources,
 }
@@ -69,12 +69,12 @@ pub enum Dialed {
     /// Pending: come back on an edge, or at this moment if there is one.
     Waiting(Option<Instant>),
     /// Every address failed; this is why the last one did.
-    Failed(Option<SocketAddr>, Failure),
+    Failed(Option<SocketAddr>, DialFailure),
 }
 
 /// Why an address could not be connected to.
 #[derive(Debug)]
-pub enum Failure {
+pub enum DialFailure {
     /// A rule forbids the address; the sentence says which.
     Forbidden(&'static str),
     /// The address is our own: the request would come back.
@@ -89,7 +89,7 @@ pub enum Failure {
     System(io::Error),
 }
 
-impl Failure {
+impl DialFailure {
     /// What it means that a connect to `to` failed so. Over IPv4 a missing address is a missing port:
     /// that there is no way has an error of its own there.
     fn of(to: SocketAddr, e: io::Error) -> Self {
@@ -126,7 +126,7 @@ pub struct Dial {
     /// How often in a row it found nothing but crowded addresses.
     crowded: u32,
     stagger: Option<Instant>,
-    last: Option<(SocketAddr, Failure)>,
+    last: Option<(SocketAddr, DialFailure)>,
 }
 
 #[derive(Debug)]
@@ -137,13 +137,13 @@ struct Attempt {
     to: SocketAddr,
     // Before the place: the socket is closed when another may be opened.
     stream: Stream,
-    _place: Place,
+    _place: ConnectPlace,
 }
 
 /// What there is to try next.
 enum Next {
     /// This address, number in the endless list, with a place.
-    Try(usize, Place),
+    Try(usize, ConnectPlace),
     /// Nothing but addresses to which too many connects are pending; this is the first.
     Crowded(usize),
     /// Nothing.
@@ -182,7 +182,7 @@ impl Dial {
         now: Instant,
         dialer: &Dialer,
         owners: &[Owner; 2],
-        refuse: &dyn Fn(SocketAddr) -> Option<Failure>,
+        refuse: &dyn Fn(SocketAddr) -> Option<DialFailure>,
     ) -> Dialed {
         if let Some(connected) = self.look_at_pending() {
             return connected;
@@ -232,7 +232,7 @@ impl Dial {
                 Next::Nothing => {
                     return match self.last.take() {
                         Some((to, why)) => Dialed::Failed(Some(to), why),
-                        None => Dialed::Failed(None, Failure::NoAddress),
+                        None => Dialed::Failed(None, DialFailure::NoAddress),
                     };
                 }
             }
@@ -253,7 +253,7 @@ impl Dial {
             let Attempt { index, to, stream, .. } = self.pending.get_mut(place)?.take()?;
             match outcome {
                 Ok(_) => return Some(self.connected(stream, to)),
-                Err(e) => self.fail(index, to, Failure::System(e)),
+                Err(e) => self.fail(index, to, DialFailure::System(e)),
             }
         }
         None
@@ -266,7 +266,7 @@ impl Dial {
     }
 
     /// The next address is tried at once.
-    fn fail(&mut self, index: usize, to: SocketAddr, why: Failure) {
+    fn fail(&mut self, index: usize, to: SocketAddr, why: DialFailure) {
         self.failed |= 1 << index;
         self.stagger = None;
         if !(why.says_little() && self.last.is_some()) {
@@ -283,7 +283,11 @@ impl Dial {
     }
 
     /// The next address that has not failed and is neither pending nor waited for.
-    fn choose(&mut self, dialer: &Dialer, refuse: &dyn Fn(SocketAddr) -> Option<Failure>) -> Next {
+    fn choose(
+        &mut self,
+        dialer: &Dialer,
+        refuse: &dyn Fn(SocketAddr) -> Option<DialFailure>,
+    ) -> Next {
         let count = self.addresses().len();
         let mut crowded = None;
         for number in self.next..self.next + count {
@@ -295,7 +299,7 @@ impl Dial {
             }
             let to = self.to(number);
             let refusal = refuse(to).or_else(|| match dialer.sources.of(to.ip()) {
-                Source::None => Some(Failure::NoSource),
+                SourceAddress::None => Some(DialFailure::NoSource),
                 _ => None,
             });
             if let Some(refusal) = refusal {
@@ -314,7 +318,7 @@ impl Dial {
     fn begin(
         &mut self,
         number: usize,
-        place: Place,
+        place: ConnectPlace,
         now: Instant,
         dialer: &Dialer,
         owners: &[Owner; 2],
@@ -387,35 +391,35 @@ fn connect(
     to: SocketAddr,
     dialer: &Dialer,
     owner: Option<&Owner>,
-) -> Result<(Stream, bool), Failure> {
+) -> Result<(Stream, bool), DialFailure> {
     let source = dialer.sources.of(to.ip());
-    let socket = open(to, source).map_err(Failure::System)?;
+    let socket = open(to, source).map_err(DialFailure::System)?;
     let connected = match socket.connect(&to.into()) {
         Ok(()) => true,
         Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
         // A loopback source, and a destination beyond it.
         Err(e)
-            if matches!(source, Source::Bound(_))
+            if matches!(source, SourceAddress::Bound(_))
                 && e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
         {
-            return Err(Failure::System(Errno::NETUNREACH.into()));
+            return Err(DialFailure::System(Errno::NETUNREACH.into()));
         }
-        Err(e) => return Err(Failure::of(to, e)),
+        Err(e) => return Err(DialFailure::of(to, e)),
     };
     let mut stream = Stream::dialing(TcpStream::from(socket));
     // Over loopback the handshake is over before `connect` returns, in spite of what it says.
-    if connected || stream.is_connected().map_err(Failure::System)? {
+    if connected || stream.is_connected().map_err(DialFailure::System)? {
         stream.note(Edge { writable: true, ..Edge::default() });
         return Ok((stream, true));
     }
     if let Some(owner) = owner {
-        stream.watch(&dialer.poller, owner, true).map_err(Failure::System)?;
+        stream.watch(&dialer.poller, owner, true).map_err(DialFailure::System)?;
     }
     Ok((stream, false))
 }
 
 /// A socket to connect to `to` with.
-fn open(to: SocketAddr, source: Source) -> io::Result<Socket> {
+fn open(to: SocketAddr, source: SourceAddress) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(to),
         Type::STREAM.nonblocking().cloexec(),
@@ -423,8 +427,8 @@ fn open(to: SocketAddr, source: Source) -> io::Result<Socket> {
     )?;
     // Octets go out as they come; waiting for more to send with them would stall a tunnel.
     socket.set_tcp_nodelay(true)?;
-    if let Source::Bound(ip) = source {
-        source::bind(&socket, ip)?;
+    if let SourceAddress::Bound(ip) = source {
+        source_address::bind(&socket, ip)?;
     }
     Ok(socket)
 }

@@ -22,7 +22,7 @@ pub const MOST_ADDRESSES: usize = 64;
 
 /// What is wrong with a file, and in which line. As text: `FILE:LINE: why; what to do`.
 #[derive(Debug)]
-pub struct Wrong {
+pub struct WrongHosts {
     /// The file.
     pub file: PathBuf,
     /// The line, from 1; `None` if the file cannot be read.
@@ -31,7 +31,7 @@ pub struct Wrong {
     denied: bool,
 }
 
-impl Wrong {
+impl WrongHosts {
     /// Whether the system does not let us read the file.
     pub fn is_denied(&self) -> bool {
         self.denied
@@ -44,7 +44,7 @@ impl Wrong {
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for WrongHosts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.file.display())?;
         if let Some(line) = self.line {
@@ -54,7 +54,7 @@ impl fmt::Display for Wrong {
     }
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for WrongHosts {}
 
 /// Names and their addresses.
 #[derive(Debug, Default)]
@@ -70,11 +70,11 @@ impl Hosts {
     /// # Errors
     ///
     /// What is wrong with the first file that is: nothing of any is used.
-    pub fn read(files: &[PathBuf]) -> Result<Self, Wrong> {
+    pub fn read(files: &[PathBuf]) -> Result<Self, WrongHosts> {
         let mut hosts = Self::default();
         for file in files {
-            let octets = read(file).map_err(|e| Wrong::unread(file, &e))?;
-            hosts.add(&octets).map_err(|(line, why)| Wrong {
+            let octets = read(file).map_err(|e| WrongHosts::unread(file, &e))?;
+            hosts.add(&octets).map_err(|(line, why)| WrongHosts {
                 file: file.clone(),
                 line: Some(line),
                 why,

@@ -25,14 +25,14 @@ const BACKLOG: i32 = 4096;
 
 /// Where to listen.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Place {
+pub enum ListenPlace {
     /// At an address; port 0 lets the system choose.
     Tcp(SocketAddr),
     /// At a file, for those who may open it.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -45,7 +45,7 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    place: Place,
+    place: ListenPlace,
     file: Option<SocketFile>,
 }
 
@@ -56,10 +56,10 @@ impl Listener {
     ///
     /// What the system said. For a unix socket `AddrInUse` means that somebody listens there, and
     /// `AlreadyExists` that something else than a socket stands there.
-    pub fn bind(place: &Place) -> io::Result<Self> {
+    pub fn bind(place: &ListenPlace) -> io::Result<Self> {
         match place {
-            Place::Tcp(address) => Self::bind_tcp(*address, false),
-            Place::Unix(path) => Self::bind_unix(path),
+            ListenPlace::Tcp(address) => Self::bind_tcp(*address, false),
+            ListenPlace::Unix(path) => Self::bind_unix(path),
         }
     }
 
@@ -81,7 +81,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Self { socket, place: Place::Tcp(bound), file: None })
+        Ok(Self { socket, place: ListenPlace::Tcp(bound), file: None })
     }
 
     fn bind_unix(path: &Path) -> io::Result<Self> {
@@ -98,11 +98,11 @@ impl Listener {
         }
         let file = SocketFile::of(path)?;
         socket.listen(BACKLOG)?;
-        Ok(Self { socket, place: Place::Unix(path.to_owned()), file: Some(file) })
+        Ok(Self { socket, place: ListenPlace::Unix(path.to_owned()), file: Some(file) })
     }
 
     /// Where it listens, with the port the system chose.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &ListenPlace {
         &self.place
     }
 
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path) -> io::Result<Listener> {
-        Listener::bind(&Place::Unix(path.to_owned()))
+        Listener::bind(&ListenPlace::Unix(path.to_owned()))
     }
 
     fn refused(path: &Path) -> io::ErrorKind {
@@ -305,7 +305,7 @@ mod tests {
     fn shutting_down_ends_accept_on_both_kinds() {
         let dir = tempfile::tempdir().unwrap();
         let unix = bind(&dir.path().join("socket")).unwrap();
-        let tcp = Listener::bind(&Place::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+        let tcp = Listener::bind(&ListenPlace::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
         for listener in [unix, tcp] {
             thread::scope(|scope| {
                 let accepting = scope.spawn(|| listener.accept().is_err());

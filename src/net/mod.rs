@@ -1,17 +1,17 @@
 //! Sockets, readiness, timers and names: what moves octets, without any HTTP in it.
 
+pub mod address_order;
 pub mod buffer;
-pub mod connecting;
 pub mod dial;
-pub mod family;
+pub mod given_names;
 pub mod hosts;
 pub mod listener;
-pub mod names;
+pub mod pending_connects;
 pub mod permits;
 pub mod pipe;
 pub mod poll;
-pub mod question;
 pub mod resolve;
-pub mod source;
+pub mod shared_question;
+pub mod source_address;
 pub mod stream;
 pub mod timers;

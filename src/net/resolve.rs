@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::family::{Families, alternate};
-use super::hosts::{MOST_ADDRESSES, Wrong};
-use super::names::{Given, GivenNames};
+use super::address_order::{Families, alternate};
+use super::given_names::{GivenName, GivenNames};
+use super::hosts::{MOST_ADDRESSES, WrongHosts};
 use super::poll::Owner;
-use super::question::{self, Question};
+use super::shared_question::{self, Question};
 use super::timers::LONGEST;
 
-use threads::{Limits, Threads, Ticket};
+use threads::{ThreadLimits, Threads, Ticket};
 
 /// How a name becomes addresses. Called on a resolver thread; may block.
 pub trait Resolve: Send + Sync {
@@ -61,7 +61,7 @@ pub struct NameOptions {
     /// nothing; lookups of one name that are under way at the same time are still merged.
     pub ttl: Duration,
     /// Names with given addresses, those of one name in the order of trying.
-    pub given: Vec<Given>,
+    pub given: Vec<GivenName>,
     /// Files in the format of hosts(5), asked after `given` and before the resolver.
     pub hosts_files: Vec<PathBuf>,
 }
@@ -73,7 +73,7 @@ impl Default for NameOptions {
 }
 
 /// What a lookup found; `None` if the name has no address, or nobody could tell.
-pub type Answer = Option<Arc<[IpAddr]>>;
+pub type LookupAnswer = Option<Arc<[IpAddr]>>;
 
 /// What can be said about a name at once.
 #[derive(Debug)]
@@ -81,9 +81,9 @@ pub enum Lookup {
     /// Its addresses are given by an option or a file.
     Given(Arc<[IpAddr]>),
     /// The answer is not too old yet.
-    Known(Answer),
+    Known(LookupAnswer),
     /// It is being looked up: the asker is woken.
-    Asked(Asked),
+    Asked(AwaitedLookup),
     /// Too many lookups are under way.
     Refused,
 }
@@ -94,29 +94,29 @@ const MOST_KEPT_FAILED: Duration = Duration::from_secs(5);
 const MOST_NAMES: usize = 4096;
 
 enum Name {
-    Asked(Arc<Question<Answer>>, Ticket),
-    Known { answer: Answer, until: Instant },
+    Asked(Arc<Question<LookupAnswer>>, Ticket),
+    Known { answer: LookupAnswer, until: Instant },
 }
 
 /// A place among those who wait for one name. When the last of them drops theirs, a lookup that waits
 /// is not begun, and one that is under way does not count any more.
-pub struct Asked {
-    place: Option<question::Asked<Answer>>,
+pub struct AwaitedLookup {
+    place: Option<shared_question::QuestionPlace<LookupAnswer>>,
     name: Box<str>,
     ticket: Ticket,
     core: Weak<Core>,
 }
 
-impl Asked {
+impl AwaitedLookup {
     /// The answer, once there is one.
-    pub fn answer(&self) -> Option<Answer> {
-        self.place.as_ref().and_then(question::Asked::answer)
+    pub fn answer(&self) -> Option<LookupAnswer> {
+        self.place.as_ref().and_then(shared_question::QuestionPlace::answer)
     }
 
     /// The asker may have gone. It is told of the answer all the same, but a lookup under way that
     /// nobody else waits for counts no more.
     pub fn recede(&mut self) {
-        if self.place.as_mut().is_some_and(question::Asked::recede)
+        if self.place.as_mut().is_some_and(shared_question::QuestionPlace::recede)
             && let Some(core) = self.core.upgrade()
         {
             core.leave(&self.name, self.ticket);
@@ -124,7 +124,7 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for AwaitedLookup {
     fn drop(&mut self) {
         if self.answer().is_some() {
             return;
@@ -136,7 +136,7 @@ impl Drop for Asked {
     }
 }
 
-impl fmt::Debug for Asked {
+impl fmt::Debug for AwaitedLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Asked({})", self.name)
     }
@@ -168,15 +168,15 @@ impl Resolver {
     /// # Errors
     ///
     /// What is wrong with a hosts file.
-    pub fn new(how: Arc<dyn Resolve>, options: NameOptions) -> Result<Self, Wrong> {
-        Self::with_limits(how, options, Limits::default())
+    pub fn new(how: Arc<dyn Resolve>, options: NameOptions) -> Result<Self, WrongHosts> {
+        Self::with_limits(how, options, ThreadLimits::default())
     }
 
     fn with_limits(
         how: Arc<dyn Resolve>,
         options: NameOptions,
-        limits: Limits,
-    ) -> Result<Self, Wrong> {
+        limits: ThreadLimits,
+    ) -> Result<Self, WrongHosts> {
         let given = GivenNames::new(&options.given, options.hosts_files)?;
         let ttl = options.ttl.min(LONGEST);
         let shared = Arc::new(Shared { how, ttl, names: Mutex::default() });
@@ -204,7 +204,7 @@ impl Resolver {
         if let Some(ips) = self.given.find(host, port) {
             return Lookup::Given(ips);
         }
-        let asked = |question: &Arc<Question<Answer>>, ticket| Asked {
+        let asked = |question: &Arc<Question<LookupAnswer>>, ticket| AwaitedLookup {
             place: Some(question.join(asker.clone())),
             name: host.into(),
             ticket,
@@ -350,7 +350,7 @@ impl Shared {
         }
     }
 
-    fn find(&self, host: &str) -> Answer {
+    fn find(&self, host: &str) -> LookupAnswer {
         match self.how.resolve(host) {
             Ok(mut ips) if !ips.is_empty() => {
                 ips = alternate(&ips);

@@ -18,7 +18,8 @@
 //! Credentials never reach a line: userinfo in a target or `Referer` is masked, and but for that and
 //! `User-Agent` no field is logged.
 
-mod clf;
+mod apache_formats;
+mod columns;
 mod format;
 mod output;
 mod record;
@@ -36,7 +37,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::net::timers::LONGEST;
 
-pub use self::record::{Failure, Phases, Record, RecordKind};
+pub use self::format::LineFormat;
+pub use self::record::{LoggedFailure, Phases, Record, RecordKind};
 
 use self::format::Scratch;
 use self::output::{Hurry, Output, Sink, count_lines};
@@ -53,59 +55,9 @@ const GATHER: Duration = Duration::from_millis(20);
 /// What a buffer keeps of its room while nothing happens.
 const IDLE_OCTETS: usize = 64 * 1024;
 
-/// The layout of a line. Always a record is one line, its own newline the only one in it.
-///
-/// Octets of a target or method that are not printable ASCII, and space, `"` and `\`, are written
-/// as `\xNN` (in JSON the `\` is then doubled; the NCSA formats have the escapes of Apache);
-/// userinfo is `***@`; a target longer than 8 KiB is cut and ends in `...`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
-    /// Columns parted by single spaces, `-` for what is missing; those after the status are named:
-    ///
-    /// ```text
-    /// 2026-11-21T20:00:00.123Z 127.0.0.1:50112 GET http://example.com/ 200 kind=exchange out=1270
-    /// in=120 upstream=93.184.216.34:80 reused=yes total=12.300ms request=0.100ms lookup=-
-    /// connect=- send=0.020ms wait=12.000ms transfer=0.180ms
-    /// ```
-    ///
-    /// (one line). `out` and `in` are octets to and from the client; the phases add up to
-    /// `total` but for rounding. A failed exchange has four more columns, the last quoted:
-    ///
-    /// ```text
-    /// error=connection_refused side=upstream phase=connect reason="the upstream refused the connection"
-    /// ```
-    Text,
-    /// The same for somebody who watches: status, method, total time, octets to the client, client
-    /// and target in columns of equal width, with a failure's sentence; for terminals.
-    Terminal {
-        /// Colour the status by its class, and failures.
-        colour: bool,
-    },
-    /// The NCSA common log format, `%h %l %u %t "%r" %>s %b` in Apache's letters:
-    ///
-    /// ```text
-    /// 127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET http://example.com/ HTTP/1.1" 200 2326
-    /// ```
-    ///
-    /// The octets at the end are content alone, `-` for none. The status is 499 if the client got
-    /// none, since the format wants a number.
-    Common,
-    /// The same with `"%{Referer}i" "%{User-Agent}i"` behind it.
-    Combined,
-    /// One JSON object a line, always with all keys, in this order: `time`, `client`, `kind`
-    /// (`exchange` or `tunnel`), `method`, `target`, `status`, `octets_to_client`,
-    /// `octets_from_client`, `upstream`, `reused`, `total_us`, `request_us`, `lookup_us`,
-    /// `connect_us`, `send_us`, `wait_us`, `transfer_us`, `error`, `side`, `phase`, `reason`.
-    ///
-    /// `status`, `octets_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the
-    /// rest strings; what is missing, or did not take place, is `null`. Later versions may add
-    /// keys at the end, and change none; `docs/access-log.schema.json` is the JSON Schema.
-    Json,
-}
-
 /// Where the lines go.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Destination {
+pub enum LogDestination {
     /// Standard output.
     Stdout,
     /// A file or FIFO, appended to, created if missing.
@@ -115,7 +67,7 @@ pub enum Destination {
 /// The open access log. Any thread may record; dropping it lets the writer finish on its own.
 #[derive(Debug)]
 pub struct AccessLog {
-    format: Format,
+    format: LineFormat,
     shared: Arc<Shared>,
 }
 
@@ -127,12 +79,12 @@ impl AccessLog {
     ///
     /// The destination cannot be opened, or no thread can be started: say so with the path and
     /// do not start serving.
-    pub fn open(destination: Destination, format: Format) -> io::Result<Self> {
+    pub fn open(destination: LogDestination, format: LineFormat) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let hurry = &shared.hurry;
         let (sink, name, path) = match destination {
-            Destination::Stdout => (Sink::stdout(hurry)?, "standard output".to_owned(), None),
-            Destination::File(path) => {
+            LogDestination::Stdout => (Sink::stdout(hurry)?, "standard output".to_owned(), None),
+            LogDestination::File(path) => {
                 (Sink::open(&path, hurry)?, path.display().to_string(), Some(path))
             }
         };
@@ -143,7 +95,7 @@ impl AccessLog {
         sink: Sink,
         name: String,
         path: Option<PathBuf>,
-        format: Format,
+        format: LineFormat,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let mut output = Output::new(sink, name);
@@ -159,7 +111,7 @@ impl AccessLog {
 
     /// Whether its lines show [`Record::referer`] and [`Record::user_agent`].
     pub fn shows_fields(&self) -> bool {
-        self.format == Format::Combined
+        self.format == LineFormat::Combined
     }
 
     /// Logs one exchange or tunnel. Never blocks on the destination and allocates nothing when

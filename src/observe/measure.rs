@@ -8,7 +8,7 @@ use super::histogram::Histogram;
 
 /// Whether a number only rises.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum NumberKind {
     /// Events, or octets, since the start.
     Counter,
     /// As it is now.
@@ -26,18 +26,18 @@ pub struct Measure<'a> {
     /// What it counts.
     pub help: &'static str,
     /// Whether it only rises.
-    pub kind: Kind,
+    pub kind: NumberKind,
     /// What tells the numbers of a row apart, and the word for each.
     pub label: Option<(&'static str, Vec<&'static str>)>,
     /// The number.
-    pub value: &'a dyn Value,
+    pub value: &'a dyn MeasuredValue,
 }
 
 impl Measure<'_> {
     /// The name in Prometheus.
     pub fn metric(&self) -> String {
         let name = self.name.unwrap_or(self.field);
-        let suffix = if self.kind == Kind::Counter { "_total" } else { "" };
+        let suffix = if self.kind == NumberKind::Counter { "_total" } else { "" };
         // Names that do not begin with ours are standard for all programs.
         let prefix = if name.starts_with("process_") { "" } else { "threadgate_" };
         format!("{prefix}{name}{suffix}")
@@ -64,7 +64,7 @@ pub enum Sample<'a> {
 }
 
 /// What a field may be.
-pub trait Value {
+pub trait MeasuredValue {
     /// Adds another thread's number to this one.
     fn add(&mut self, more: &Self)
     where
@@ -74,7 +74,7 @@ pub trait Value {
     fn each<'a>(&'a self, f: &mut dyn FnMut(Sample<'a>));
 }
 
-impl Value for u64 {
+impl MeasuredValue for u64 {
     fn add(&mut self, more: &Self) {
         *self = self.wrapping_add(*more);
     }
@@ -84,7 +84,7 @@ impl Value for u64 {
     }
 }
 
-impl Value for f64 {
+impl MeasuredValue for f64 {
     fn add(&mut self, more: &Self) {
         *self += more;
     }
@@ -94,7 +94,7 @@ impl Value for f64 {
     }
 }
 
-impl Value for Histogram {
+impl MeasuredValue for Histogram {
     fn add(&mut self, more: &Self) {
         Self::add(self, more);
     }
@@ -104,7 +104,7 @@ impl Value for Histogram {
     }
 }
 
-impl<V: Value, const N: usize> Value for [V; N] {
+impl<V: MeasuredValue, const N: usize> MeasuredValue for [V; N] {
     fn add(&mut self, more: &Self) {
         self.iter_mut().zip(more).for_each(|(sum, n)| sum.add(n));
     }
@@ -141,7 +141,7 @@ macro_rules! measures {
         impl $owner {
             /// Adds each of `more`'s numbers to its own.
             pub fn add(&mut self, more: &Self) {
-                $($crate::observe::measure::Value::add(&mut self.$field, &more.$field);)*
+                $($crate::observe::measure::MeasuredValue::add(&mut self.$field, &more.$field);)*
             }
 
             /// Every number, in the order of the list.
@@ -150,7 +150,7 @@ macro_rules! measures {
                     field: stringify!($field),
                     name: None$(.or(Some($name)))?,
                     help: concat!($($help),+).trim_ascii(),
-                    kind: $crate::observe::measure::Kind::$kind,
+                    kind: $crate::observe::measure::NumberKind::$kind,
                     label: None$(.or(Some(($label, Vec::from($words)))))?,
                     value: &self.$field,
                 },)*]

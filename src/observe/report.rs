@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::counters::Counters;
 use super::gauges::Gauges;
 use super::histogram::Histogram;
-use super::measure::{Kind, Measure, Sample};
+use super::measure::{Measure, NumberKind, Sample};
 use super::rule_hits::RuleHits;
 
 /// How far the proxy is in its life.
@@ -61,9 +61,9 @@ impl Report {
         for measure in self.measures() {
             let name = measure.metric();
             let kind = match measure.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
+                NumberKind::Counter => "counter",
+                NumberKind::Gauge => "gauge",
+                NumberKind::Histogram => "histogram",
             };
             // Writing to a String cannot fail, here and below.
             let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", measure.help);

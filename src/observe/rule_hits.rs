@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::policy::origin::Origins;
+use crate::policy::rule_origin::Origins;
 
 /// Sources that are told apart; what is hit of more of them is one sum. Configurations may have any number
 /// of files and named rules, and each is a series wherever numbers are stored.
@@ -160,15 +160,15 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::origin::{RuleId, Said, Source};
+    use crate::policy::rule_origin::{OptionPlace, RuleId, RuleSource};
 
     #[test]
     fn sources_beyond_the_bound_are_one_sum_and_none_is_there_twice() {
         let mut origins = Origins::default();
-        let deny = origins.add(Source::Option("--deny"));
-        let file = origins.add(Source::File("--deny".into()));
+        let deny = origins.add(RuleSource::Option("--deny"));
+        let file = origins.add(RuleSource::File("--deny".into()));
         for n in 0..300 {
-            let source = origins.add(Source::File(format!("list{n}").into()));
+            let source = origins.add(RuleSource::File(format!("list{n}").into()));
             origins.hit(RuleId { source, line: 1 });
         }
         for source in [deny, deny, file] {
@@ -191,9 +191,12 @@ mod tests {
     #[test]
     fn single_rules_are_named_as_logs_name_them_and_all_hits_are_somebodys() {
         let mut origins = Origins::default();
-        let [deny, methods, named] =
-            [Source::Option("--deny"), Source::Option("--methods"), Source::Named("mail".into())]
-                .map(|source| origins.add(source));
+        let [deny, methods, named] = [
+            RuleSource::Option("--deny"),
+            RuleSource::Option("--methods"),
+            RuleSource::Named("mail".into()),
+        ]
+        .map(|source| origins.add(source));
         for (source, line, times) in [(deny, 1, 1), (deny, 2, 4), (methods, 0, 2), (named, 0, 3)] {
             (0..times).for_each(|_| origins.hit(RuleId { source, line }));
         }
@@ -210,9 +213,10 @@ mod tests {
     #[test]
     fn rules_on_one_line_of_a_file_are_one() {
         let mut origins = Origins::default();
-        let said = Said { option: "--deny".into(), at: "t.toml".into(), lines: [4, 4].into() };
+        let said =
+            OptionPlace { option: "--deny".into(), at: "t.toml".into(), lines: [4, 4].into() };
         origins.are_said(&[said]);
-        let source = origins.add(Source::Option("--deny"));
+        let source = origins.add(RuleSource::Option("--deny"));
         [1, 2, 2].into_iter().for_each(|line| origins.hit(RuleId { source, line }));
         assert_eq!(RuleHits::of(&origins).shown_busiest(), "3 t.toml:4");
     }
@@ -221,7 +225,7 @@ mod tests {
     fn the_name_of_a_file_breaks_no_format() {
         let mut origins = Origins::default();
         let odd = "a \"b\" \\ {c}\nd, e=ü";
-        origins.add(Source::File(odd.into()));
+        origins.add(RuleSource::File(odd.into()));
         let hits = RuleHits::of(&origins);
         let (mut text, mut json) = (String::new(), String::new());
         hits.write_prometheus(&mut text);

@@ -6,6 +6,8 @@
 //! was reserved and not used is given back. A bucket that was not asked for a while has credit, but
 //! no more than [`CREDIT`] is worth.
 
+use std::time::Duration;
+
 /// Nanoseconds since some moment that all buckets have in common.
 pub type Nanos = i64;
 
@@ -153,6 +155,11 @@ impl Bucket {
         self.rate = rate;
         self.moved = Nanos::MAX;
     }
+}
+
+/// A span of time in that unit.
+pub(super) fn nanos(time: Duration) -> Nanos {
+    Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX / 4)
 }
 
 #[cfg(test)]

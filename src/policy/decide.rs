@@ -16,39 +16,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Access;
+use super::access::{Access, Sni};
 use super::auth::Auth;
-use super::bounds::Bounds;
 use super::deny_with::DenyWith;
-use super::filter::Filter;
-use super::guard::Scope;
-use super::hello::Sni;
-use super::origin::RuleId;
-use super::response::Judge;
+use super::lists::Filter;
+use super::protected_mode::Scope;
+use super::request_bounds::Bounds;
+use super::response_rules::Judge;
+use super::rule_id::RuleId;
+use super::rule_index::Ruleset;
 use super::rules::{Action, Request};
-use super::ruleset::Ruleset;
-use super::trace::{Note, Outcome, Step, Trace, said};
-use super::url::{Look, Said, Urls, normal};
+use super::trace::{DecisionStep, Note, StepOutcome, Trace, said};
+use super::url_rules::{UrlLook, UrlVerdict, Urls, normal};
+use super::verdict::{allow, deny, would_deny};
 
-/// What a policy says of a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// It may go on, as far as is known.
-    Allow,
-    /// It is refused.
-    Deny(&'static str),
-}
-
-/// A verdict with its reason.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Decision {
-    /// What it says.
-    pub verdict: Verdict,
-    /// The rule that decided, if one did.
-    pub rule: Option<RuleId>,
-    /// It goes on only because nothing is enforced: the rule would refuse it, for this reason.
-    pub would_deny: Option<&'static str>,
-}
+pub use super::verdict::{Decision, Mode, Verdict};
 
 /// Which addresses a request may be connected to. Its memory is used again.
 #[derive(Debug, Default)]
@@ -69,7 +51,7 @@ pub struct Reach {
     /// The decision is not final: the same request is to be looked at again.
     unfinished: bool,
     /// What is known of the request's URL. It outlasts [`clear`](Self::clear), for the next look.
-    pub look: Option<Box<Look>>,
+    pub look: Option<Box<UrlLook>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -87,36 +69,6 @@ enum Otherwise {
 impl Default for Otherwise {
     fn default() -> Self {
         Self::Guard(Scope::Protected)
-    }
-}
-
-/// What the rules are for: `--policy`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Mode {
-    /// What no rule names goes through.
-    #[default]
-    Open,
-    /// The same, and what is reached is written down as a list that allows it.
-    Learn,
-    /// No rule on requests refuses anything: what [`Enforce`](Self::Enforce) would refuse is logged and
-    /// counted.
-    Report,
-    /// What no rule names is refused.
-    Enforce,
-}
-
-impl Mode {
-    /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::Open, Self::Learn, Self::Report, Self::Enforce];
-
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Learn => "learn",
-            Self::Report => "report",
-            Self::Enforce => "enforce",
-        }
     }
 }
 
@@ -306,39 +258,16 @@ impl Rules {
         };
         if let Some((rule, reason)) = self.bounds.refuse(request) {
             let otherwise = refuse(rule, reason);
-            trace.note(|| told(Step::Acl, otherwise, None, reason.to_owned()));
+            trace.note(|| told(DecisionStep::Acl, otherwise, None, reason.to_owned()));
             return (None, otherwise);
         }
         if !self.bounds.are_none() {
-            trace.note(|| goes(Step::Acl, self.bounds.describe(request)));
+            trace.note(|| goes(DecisionStep::Acl, self.bounds.describe(request)));
         }
-        let by_url = self.urls.decide(request, &mut reach.look);
-        // Also of a host that a rule allows: it is about a part of it.
-        match &by_url {
-            Said::Denies(rule, url) => {
-                let otherwise = refuse(*rule, "a rule refuses this URL");
-                trace.note(|| told(Step::Filter, otherwise, None, url.clone()));
-                return (None, otherwise);
-            }
-            Said::TooLong(rule) => {
-                let otherwise = refuse(*rule, "the URL is too long for the rules on URLs");
-                trace.note(|| {
-                    told(Step::Filter, otherwise, None, said::long_url(request.target.len()))
-                });
-                return (None, otherwise);
-            }
-            Said::NotYet(None) => reach.unfinished = true,
-            Said::NotYet(Some(rule)) | Said::TooHard(Some(rule)) => {
-                let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
-                reach.unfinished = matches!(by_url, Said::NotYet(_));
-                trace.note(|| told(Step::Filter, otherwise, None, normal(request)));
-                return (None, otherwise);
-            }
-            Said::Allows(..) | Said::TooHard(None) | Said::Nothing => {}
-        }
-        if by_url == Said::Nothing && !self.urls.is_empty() {
-            trace.note(|| goes(Step::Filter, self.urls.describe_none(request)));
-        }
+        let by_url = match self.judge_url(request, reach, refuse, trace) {
+            Ok(by_url) => by_url,
+            Err(refused) => return (None, refused),
+        };
         let found = self.rules.find(request, unserved);
         let until = found.map_or(u32::MAX, |(number, _)| number);
         if self.rules.judge_addresses(until) {
@@ -347,17 +276,17 @@ impl Rules {
             reach.rules = Some((Arc::clone(&self.rules), self.mode, self.scope));
             trace.note(|| {
                 let count = self.rules.by_address(until, &reach.except).count();
-                goes(Step::Acl, said::by_address(count))
+                goes(DecisionStep::Acl, said::by_address(count))
             });
         }
         let Some((_, rule)) = found else {
-            trace.note(|| goes(Step::Acl, said::no_rule(self.rules.len())));
-            if let Said::Allows(rule, url) = by_url
+            trace.note(|| goes(DecisionStep::Acl, said::no_rule(self.rules.len())));
+            if let UrlVerdict::Allows(rule, url) = by_url
                 && !unserved
             {
                 // Where it leads is for the guard to say: anybody can write a URL that is allowed.
                 let (rule, otherwise) = (Some(rule), Otherwise::Guard(self.scope));
-                trace.note(|| told(Step::Filter, otherwise, rule, url));
+                trace.note(|| told(DecisionStep::Filter, otherwise, rule, url));
                 return (rule, otherwise);
             }
             return self.without_a_rule(request, unserved, refuse, trace);
@@ -369,8 +298,51 @@ impl Rules {
             Action::Deny => refuse(rule.id, "a rule refuses this request"),
         };
         let allowed = (rule.action == Action::Allow).then_some(rule.id);
-        trace.note(|| told(Step::Acl, otherwise, allowed, rule.to_string()));
+        trace.note(|| told(DecisionStep::Acl, otherwise, allowed, rule.to_string()));
         (allowed, otherwise)
+    }
+
+    /// What the rules on URLs say of a request that may go on, or why it may not.
+    fn judge_url<T: Trace>(
+        &self,
+        request: &Request<'_>,
+        reach: &mut Reach,
+        refuse: impl Fn(RuleId, &'static str) -> Otherwise,
+        trace: &mut T,
+    ) -> Result<UrlVerdict, Otherwise> {
+        let by_url = self.urls.decide(request, &mut reach.look);
+        // Also of a host that a rule allows: it is about a part of it.
+        match &by_url {
+            UrlVerdict::Denies(rule, url) => {
+                let otherwise = refuse(*rule, "a rule refuses this URL");
+                trace.note(|| told(DecisionStep::Filter, otherwise, None, url.clone()));
+                return Err(otherwise);
+            }
+            UrlVerdict::TooLong(rule) => {
+                let otherwise = refuse(*rule, "the URL is too long for the rules on URLs");
+                trace.note(|| {
+                    told(
+                        DecisionStep::Filter,
+                        otherwise,
+                        None,
+                        said::long_url(request.target.len()),
+                    )
+                });
+                return Err(otherwise);
+            }
+            UrlVerdict::NotYet(None) => reach.unfinished = true,
+            UrlVerdict::NotYet(Some(rule)) | UrlVerdict::TooHard(Some(rule)) => {
+                let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
+                reach.unfinished = matches!(by_url, UrlVerdict::NotYet(_));
+                trace.note(|| told(DecisionStep::Filter, otherwise, None, normal(request)));
+                return Err(otherwise);
+            }
+            UrlVerdict::Allows(..) | UrlVerdict::TooHard(None) | UrlVerdict::Nothing => {}
+        }
+        if by_url == UrlVerdict::Nothing && !self.urls.is_empty() {
+            trace.note(|| goes(DecisionStep::Filter, self.urls.describe_none(request)));
+        }
+        Ok(by_url)
     }
 
     /// What becomes of a request that no rule names, and which list lets it through, if one does. Lists
@@ -399,8 +371,10 @@ impl Rules {
             trace.note(|| {
                 let said = said::listed(request.host, found, filter.len());
                 match decided {
-                    (allowed, Some(otherwise)) => told(Step::Filter, otherwise, allowed, said),
-                    (_, None) => goes(Step::Filter, said),
+                    (allowed, Some(otherwise)) => {
+                        told(DecisionStep::Filter, otherwise, allowed, said)
+                    }
+                    (_, None) => goes(DecisionStep::Filter, said),
                 }
             });
             if let (allowed, Some(otherwise)) = decided {
@@ -412,7 +386,9 @@ impl Rules {
             Mode::Open | Mode::Learn => Otherwise::Guard(self.scope),
             Mode::Report | Mode::Enforce => refuse(RuleId::DEFAULT, "no rule allows this request"),
         };
-        trace.note(|| told(Step::Acl, otherwise, None, format!("--policy {}", self.mode.word())));
+        trace.note(|| {
+            told(DecisionStep::Acl, otherwise, None, format!("--policy {}", self.mode.word()))
+        });
         (None, otherwise)
     }
 
@@ -420,8 +396,8 @@ impl Rules {
         let client = request.client;
         let said = said::client(client, decision.rule, self.rules.find_client(client));
         Note {
-            step: Step::Acl,
-            outcome: outcome(decision, Outcome::Goes),
+            step: DecisionStep::Acl,
+            outcome: outcome(decision, StepOutcome::Goes),
             rule: decision.rule,
             said,
         }
@@ -462,8 +438,8 @@ impl Reach {
                 Verdict::Allow => decision.would_deny,
             };
             let said = said::address(ip, by_rule.map(|(rule, ..)| rule), reason);
-            let outcome = outcome(decision, Outcome::Allows);
-            Note { step: Step::Address, outcome, rule: decision.rule, said }
+            let outcome = outcome(decision, StepOutcome::Allows);
+            Note { step: DecisionStep::Address, outcome, rule: decision.rule, said }
         });
         decision
     }
@@ -515,32 +491,12 @@ pub const WRONG: &str = "the user name or the password is wrong";
 fn told_of_user(auth: &Auth, user: Option<&str>) -> Note {
     let known = user.is_some_and(|user| auth.has_user(user));
     let said = said::user(user, known);
-    let outcome = if known { Outcome::Goes } else { Outcome::Denies };
-    Note { step: Step::Auth, outcome, rule: (!known).then_some(RuleId::AUTH), said }
+    let outcome = if known { StepOutcome::Goes } else { StepOutcome::Denies };
+    Note { step: DecisionStep::Auth, outcome, rule: (!known).then_some(RuleId::AUTH), said }
 }
 
 /// Why protected mode refuses a client.
 const UNSERVED: &str = "this proxy serves private networks only";
-
-pub(super) fn allow(rule: Option<RuleId>) -> Decision {
-    Decision { verdict: Verdict::Allow, rule, would_deny: None }
-}
-
-pub(super) fn deny(reason: &'static str, rule: RuleId) -> Decision {
-    Decision { verdict: Verdict::Deny(reason), rule: Some(rule), would_deny: None }
-}
-
-/// A rule is against something that is not a request.
-pub(super) fn against(mode: Mode, rule: RuleId, reason: &'static str) -> Decision {
-    match mode {
-        Mode::Report => would_deny(reason, rule),
-        Mode::Open | Mode::Learn | Mode::Enforce => deny(reason, rule),
-    }
-}
-
-fn would_deny(reason: &'static str, rule: RuleId) -> Decision {
-    Decision { would_deny: Some(reason), ..allow(Some(rule)) }
-}
 
 fn guard(scope: Scope, ip: IpAddr) -> Decision {
     match scope.forbids(ip) {
@@ -557,24 +513,24 @@ fn report(rule: RuleId, reason: &'static str, scope: Scope, ip: IpAddr) -> Decis
     }
 }
 
-fn told(step: Step, otherwise: Otherwise, allowed: Option<RuleId>, said: String) -> Note {
+fn told(step: DecisionStep, otherwise: Otherwise, allowed: Option<RuleId>, said: String) -> Note {
     let (outcome, rule) = match otherwise {
-        Otherwise::Allow(rule) => (Outcome::Allows, Some(rule)),
-        Otherwise::Guard(_) => (Outcome::Goes, allowed),
-        Otherwise::Deny(rule, _) => (Outcome::Denies, Some(rule)),
-        Otherwise::Report(rule, ..) => (Outcome::WouldDeny, Some(rule)),
+        Otherwise::Allow(rule) => (StepOutcome::Allows, Some(rule)),
+        Otherwise::Guard(_) => (StepOutcome::Goes, allowed),
+        Otherwise::Deny(rule, _) => (StepOutcome::Denies, Some(rule)),
+        Otherwise::Report(rule, ..) => (StepOutcome::WouldDeny, Some(rule)),
     };
     Note { step, outcome, rule, said }
 }
 
-fn goes(step: Step, said: String) -> Note {
-    Note { step, outcome: Outcome::Goes, rule: None, said }
+fn goes(step: DecisionStep, said: String) -> Note {
+    Note { step, outcome: StepOutcome::Goes, rule: None, said }
 }
 
-fn outcome(decision: Decision, allowed: Outcome) -> Outcome {
+fn outcome(decision: Decision, allowed: StepOutcome) -> StepOutcome {
     match (decision.verdict, decision.would_deny) {
-        (Verdict::Deny(_), _) => Outcome::Denies,
-        (Verdict::Allow, Some(_)) => Outcome::WouldDeny,
+        (Verdict::Deny(_), _) => StepOutcome::Denies,
+        (Verdict::Allow, Some(_)) => StepOutcome::WouldDeny,
         (Verdict::Allow, None) => allowed,
     }
 }

@@ -1,7 +1,7 @@
 //! Decisions: rules and a request in, a verdict out.
 
 use super::*;
-use crate::policy::destination::Destination;
+use crate::policy::destination::DestinationPattern;
 use crate::policy::network::Network;
 use crate::policy::rules::{Rule, Way};
 
@@ -17,7 +17,9 @@ fn rules(mode: Mode, scope: Scope, written: &str) -> Arc<Rules> {
                 "client" => rule.clients.push(Network::parse(words.next().unwrap()).unwrap()),
                 "user" => rule.users.push(words.next().unwrap().into()),
                 "method" => rule.methods.push(words.next().unwrap().into()),
-                "to" => rule.destinations.push(Destination::parse(words.next().unwrap()).unwrap()),
+                "to" => rule
+                    .destinations
+                    .push(DestinationPattern::parse(words.next().unwrap()).unwrap()),
                 "if-client" => {
                     rule.clients.push(Network::parse(words.next().unwrap()).unwrap());
                 }
@@ -378,7 +380,7 @@ fn lists_come_behind_rules_and_before_what_holds_without_one() {
     use Mode::{Enforce, Open, Report};
     use Scope::{Protected, Unrestricted};
     let public = "93.184.216.34";
-    let list = Arc::new(crate::policy::filter::filter_of(&[
+    let list = Arc::new(crate::policy::lists::filter_of(&[
         "good.ads.test\nours.test",
         "||ads.test^\n@@||fine.ads.test^\n@@||other.test^\n||192.0.2.1^",
     ]));
@@ -416,7 +418,7 @@ fn lists_come_behind_rules_and_before_what_holds_without_one() {
 
 #[test]
 fn what_a_list_says_is_explained() {
-    let list = crate::policy::filter::filter_of(&["good.ads.test", "||ads.test^\n@@||ok.test^"]);
+    let list = crate::policy::lists::filter_of(&["good.ads.test", "||ads.test^\n@@||ok.test^"]);
     let mut all = Arc::unwrap_or_clone(rules(Mode::Open, Scope::Unrestricted, ""));
     all.filter = Some(Arc::new(list));
     let all = Arc::new(all);
@@ -428,7 +430,7 @@ fn what_a_list_says_is_explained() {
     ] {
         let mut notes = Vec::new();
         let _ = all.decide_traced(&request(host), &mut Reach::default(), &mut notes);
-        let note = notes.iter().find(|note| note.step == Step::Filter).unwrap();
+        let note = notes.iter().find(|note| note.step == DecisionStep::Filter).unwrap();
         assert_eq!(format!("{}: {}", note.outcome.word(), note.said), expected);
     }
 }

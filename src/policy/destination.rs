@@ -23,7 +23,7 @@ use super::network::Network;
 
 /// Which destinations.
 #[derive(Clone, Debug)]
-pub struct Destination {
+pub struct DestinationPattern {
     what: What,
     ports: Option<RangeInclusive<u16>>,
     text: Box<str>,
@@ -31,7 +31,7 @@ pub struct Destination {
 
 /// What a destination can be found by.
 #[derive(Clone, Copy, Debug)]
-pub enum Key<'a> {
+pub enum DestinationKey<'a> {
     /// A name, or all below it.
     Name(&'a str),
     /// An address in this network.
@@ -49,7 +49,7 @@ enum What {
     Network(Network),
 }
 
-impl Destination {
+impl DestinationPattern {
     /// Reads one.
     ///
     /// # Errors
@@ -103,11 +103,11 @@ impl Destination {
     }
 
     /// What it can be found by.
-    pub fn key(&self) -> Key<'_> {
+    pub fn key(&self) -> DestinationKey<'_> {
         match &self.what {
-            What::Name(name) | What::Suffix(name) => Key::Name(name),
-            What::Network(network) => Key::Network(network),
-            What::Matching(_) => Key::Pattern,
+            What::Name(name) | What::Suffix(name) => DestinationKey::Name(name),
+            What::Network(network) => DestinationKey::Network(network),
+            What::Matching(_) => DestinationKey::Pattern,
         }
     }
 
@@ -168,7 +168,7 @@ fn ascii(name: &str) -> Option<Cow<'_, str>> {
 }
 
 /// As it was written.
-impl fmt::Display for Destination {
+impl fmt::Display for DestinationPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -247,12 +247,12 @@ mod tests {
             ("::1", &["::", "::1"], &["0.0.0.0", "127.0.0.1"]),
             ("0.0.0.0", &["0.0.0.0"], &["127.0.0.1", "::"]),
         ] {
-            let d = Destination::parse(written).unwrap();
+            let d = DestinationPattern::parse(written).unwrap();
             let has = |host: &&str| d.has_host(host, host.parse().ok(), 443);
             assert!(inside.iter().all(has), "{written}");
             assert!(!outside.iter().any(has), "{written}");
         }
-        let ports = Destination::parse("example.com:8000-8999").unwrap();
+        let ports = DestinationPattern::parse("example.com:8000-8999").unwrap();
         assert!(ports.has_host("example.com", None, 8000));
         assert!(!ports.has_host("example.com", None, 80));
     }
@@ -266,7 +266,7 @@ mod tests {
             ("a.example", &[], &["127.0.0.1"]),
             ("127.0.0.1", &[], &["127.0.0.1"]),
         ] {
-            let d = Destination::parse(written).unwrap();
+            let d = DestinationPattern::parse(written).unwrap();
             let matches = |ip: &&str| d.matches_literal(ip.parse().unwrap(), 443);
             assert!(inside.iter().all(matches), "{written}");
             assert!(!outside.iter().any(matches), "{written}");
@@ -291,7 +291,7 @@ mod tests {
             "a:b",
             "10.0.0.0/99",
         ] {
-            let error = Destination::parse(wrong).unwrap_err();
+            let error = DestinationPattern::parse(wrong).unwrap_err();
             assert!(error.contains("give "), "{wrong}: {error}");
         }
     }

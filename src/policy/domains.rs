@@ -16,7 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
-pub use draft::{Draft, MOST_NAMES, Mark, Part};
+pub use draft::{Draft, DraftPart, MOST_NAMES, Mark};
 
 /// Octets of a name at most (RFC 1035 §2.3.4, as text).
 pub const MOST_OCTETS: usize = 253;
@@ -76,9 +76,9 @@ impl Value {
 /// How names are hashed: from their end, so that all suffixes of a host are hashed on the way. The key
 /// is drawn when the program starts: a list cannot be made so that all its names share a bucket.
 #[derive(Clone, Copy, Debug)]
-pub struct Key(u64);
+pub struct NameKey(u64);
 
-impl Key {
+impl NameKey {
     /// A key nobody knows.
     pub fn drawn() -> Self {
         Self(RandomState::new().build_hasher().finish())
@@ -146,7 +146,7 @@ impl Bucket {
 
 /// The set.
 pub struct Domains {
-    key: Key,
+    key: NameKey,
     /// In the order of the hashes in them; behind the last stands one more, which says where that ends.
     buckets: Box<[Bucket]>,
     /// In the order of their hashes.
@@ -240,10 +240,10 @@ mod tests {
     use super::*;
 
     fn set(names: &[(&str, Rank)]) -> Domains {
-        let key = Key::drawn();
+        let key = NameKey::drawn();
         let mut draft = Draft::new(key, 0);
         for (before, (name, rank)) in (0..).zip(names) {
-            let mut part = Part::new(key);
+            let mut part = DraftPart::new(key);
             part.add(name.as_bytes(), *rank, 1);
             assert!(draft.append(&part, before));
         }
@@ -318,9 +318,9 @@ mod tests {
 
     #[test]
     fn what_was_added_since_a_mark_can_be_forgotten() {
-        let key = Key::drawn();
+        let key = NameKey::drawn();
         let mut draft = Draft::new(key, 0);
-        let (mut one, mut two) = (Part::new(key), Part::new(key));
+        let (mut one, mut two) = (DraftPart::new(key), DraftPart::new(key));
         one.add(b"a.example", Rank::Block, 1);
         two.add(b"b.example", Rank::Block, 1);
         assert!(draft.append(&one, 0));

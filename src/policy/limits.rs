@@ -7,9 +7,9 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::destination::Destination;
+use super::destination::DestinationPattern;
 use super::network::Network;
-use super::origin::RuleId;
+use super::rule_origin::RuleId;
 
 /// Which octets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -75,7 +75,7 @@ pub enum Whose {
     /// For this user.
     User(Box<str>),
     /// For these destinations, each.
-    Destination(Box<Destination>),
+    Destination(Box<DestinationPattern>),
 }
 
 /// A rate.
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn the_first_that_names_somebody_holds_else_the_one_for_each() {
         let network = |text| Whose::Network(Network::parse(text).unwrap());
-        let to = |text| Whose::Destination(Box::new(Destination::parse(text).unwrap()));
+        let to = |text| Whose::Destination(Box::new(DestinationPattern::parse(text).unwrap()));
         let limits = Limits {
             rates: vec![
                 limit(1, Per::Client, Whose::Each, "client:1MB/s", 1, 1),

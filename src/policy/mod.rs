@@ -1,39 +1,45 @@
 //! Who may do what: one place decides, in a fixed order, and an answer always carries its reason.
 //!
-//! In reading order: [`origin`] (where a rule is written), [`hits`] (how often it decides), [`network`] and [`destination`] (what it
-//! is about), [`rules`] (what it says), [`ruleset`] (many of them), [`bounds`] (what is allowed at all), [`auth`] (who asks),
-//! [`url`] and [`response`] (what is said of messages), [`list`], [`domains`] and [`filter`] (lists of
-//! domains, how they are kept, what they say), [`guard`] (what holds without a rule), [`decide`] (the
-//! order of it all), [`hello`] (the same for the name in a tunnel), [`trace`] (how it came about),
-//! [`deny_with`] (what is answered), [`learn`] (what was reached), [`limits`] (how much and how fast),
-//! [`bucket`], [`tally`] and [`shape`] (who keeps count of that). A [`Policy`] is a value that never changes; reading it again
-//! makes another one, which the workers take up between two turns.
+//! In reading order: [`rule_origin`] (where a rule is written), [`hit_counts`] (how often it
+//! decides), [`network`] and [`destination`] (what it is about), [`rules`] (what it says),
+//! [`rule_index`] (many of them), [`request_bounds`] (what is allowed at all), [`auth`] (who
+//! asks), [`url_rules`] and [`response_rules`] (what is said of messages), [`list_format`],
+//! [`domains`] and [`lists`] (lists of domains, how they are kept, what they say),
+//! [`protected_mode`] (what holds without a rule), [`decide`] (the order of it all), [`sni`]
+//! (the same for the name in a tunnel), [`trace`] (how it came about), [`deny_with`] (what is
+//! answered), [`learn`] (what was reached), [`limits`] (how much and how fast), [`bucket`],
+//! [`tally`] and [`shape`] (who keeps count of that). A [`Policy`] is a value that never
+//! changes; reading it again makes another one, which the workers take up between two turns.
 
+pub mod access;
 pub mod auth;
-pub mod bounds;
 pub mod bucket;
 pub mod decide;
 pub mod deny_with;
 pub mod destination;
 pub mod domains;
-pub mod filter;
-pub mod guard;
-pub mod hello;
-pub mod hits;
+pub mod hit_counts;
 pub mod learn;
 pub mod limits;
-pub mod list;
-mod literals;
+pub mod list_format;
+pub mod lists;
 pub mod network;
-pub mod origin;
+mod pattern_literals;
 pub mod patterns;
-pub mod response;
+pub mod protected_mode;
+pub mod request_bounds;
+pub mod response_rules;
+mod rule_id;
+pub mod rule_index;
+pub mod rule_origin;
 pub mod rules;
-pub mod ruleset;
+pub mod search_effort;
 pub mod shape;
+pub mod sni;
 pub mod tally;
 pub mod trace;
-pub mod url;
+pub mod url_rules;
+pub mod verdict;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -41,60 +47,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use auth::Auth;
-use bounds::Bounds;
-use decide::{Mode, Rules};
-use deny_with::DenyWith;
-use filter::Filter;
-use guard::Scope;
-use hello::Sni;
+use decide::Rules;
 use limits::Limits;
-use origin::Origins;
-use response::Responses;
-use rules::Rule;
-use ruleset::Ruleset;
-use url::Urls;
+use protected_mode::Scope;
+use rule_index::Ruleset;
+use rule_origin::Origins;
 
-/// What a policy is made of, as it is configured.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// Where the rules are written.
-    pub origins: Origins,
-    /// What is allowed at all.
-    pub bounds: Bounds,
-    /// In the order in which they are looked at: the first that has a request decides.
-    pub rules: Vec<Rule>,
-    /// The lists, if there are any.
-    pub filter: Option<Arc<Filter>>,
-    /// What is done with a request that neither has.
-    pub mode: Mode,
-    /// What a client gets whose request is refused.
-    pub deny_with: DenyWith,
-    /// What is made of the name in a tunnel's ClientHello.
-    pub sni: Sni,
-    /// Rules on URLs.
-    pub urls: Urls,
-    /// Rules on responses.
-    pub responses: Responses,
-    /// How much, and how fast.
-    pub limits: Limits,
-    /// Whose requests are taken; everybody's without it.
-    pub auth: Option<Arc<Auth>>,
-    /// What holds for single listeners instead, by their number.
-    pub own: Vec<(u16, Own)>,
-}
-
-/// What holds for one listener.
-#[derive(Clone, Debug, Default)]
-pub struct Own {
-    /// Whether it is not protected.
-    pub open: bool,
-    /// Its limits are those of all, counted with them; else it has its own counts.
-    pub shares_limits: bool,
-    /// Its access: all of it, nothing is added from elsewhere. Its `origins` and `own` are not looked
-    /// at: the sources of its rules are numbered among those of the whole.
-    pub access: Access,
-}
+pub use access::{Access, Own};
 
 impl Access {
     /// Users who are the same as before stay the ones they are: what was verified of them holds on.
@@ -227,11 +186,13 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
+    use super::auth::Auth;
+    use super::verdict::Mode;
     use super::*;
 
     #[test]
     fn users_who_are_the_same_stay_the_ones_they_are() {
-        use auth::hash::Hash;
+        use auth::password_hash::Hash;
         use auth::{Plain, Secret};
         let hashed = |letter: &str| {
             let text =

@@ -1,6 +1,6 @@
 //! Many patterns looked for in a text at once, in steps whose time has a bound.
 //!
-//! Literals (`literals`) tell which patterns can be in a text at all. Those are looked for by
+//! Literals (`pattern_literals`) tell which patterns can be in a text at all. Those are looked for by
 //! automata that are made state by state, as texts need them (`regex-automata`'s lazy DFA). A state that
 //! is there costs a few nanoseconds an octet, whatever the patterns are. One that is not may cost
 //! thousands of times as much, and a bad pattern needs another one for each octet. So the clock is looked
@@ -12,7 +12,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use regex_automata::hybrid::LazyStateID;
@@ -21,7 +20,9 @@ use regex_automata::nfa::thompson::{self, WhichCaptures};
 use regex_automata::{Input, MatchKind};
 use regex_syntax::hir::Hir;
 
-use super::literals::{Gathered, Literal, Literals, Scan};
+use super::pattern_literals::{Gathered, Literal, Literals, Scan};
+
+pub use super::search_effort::{Effort, Unfinished};
 
 /// Memory for the states of one automaton, in octets; a large one takes what it needs at least.
 const CACHE_OCTETS: usize = 512 << 10;
@@ -67,16 +68,6 @@ struct Kept {
     cache: Cache,
 }
 
-/// How long a look may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    until: Instant,
-}
-
-/// The effort was used up.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Unfinished;
-
 /// How far one text was looked at.
 #[derive(Debug, Default)]
 pub struct Search {
@@ -112,17 +103,6 @@ impl Search {
     /// Whether it has not begun.
     pub(super) fn is_new(&self) -> bool {
         self.run.is_none() && self.part == 0
-    }
-}
-
-impl Effort {
-    /// Until then.
-    pub fn until(until: Instant) -> Self {
-        Self { until }
-    }
-
-    pub(super) fn is_used_up(&self) -> bool {
-        Instant::now() >= self.until
     }
 }
 
@@ -375,6 +355,8 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use std::time::Instant;
 
     use super::*;
 

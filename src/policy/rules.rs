@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::destination::Destination;
+use super::destination::DestinationPattern;
 use super::network::Network;
-use super::origin::RuleId;
+use super::rule_origin::RuleId;
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,7 +57,7 @@ pub struct Rule {
     /// For these users.
     pub users: Vec<Box<str>>,
     /// For these destinations.
-    pub destinations: Vec<Destination>,
+    pub destinations: Vec<DestinationPattern>,
     /// For these ports.
     pub ports: Vec<RangeInclusive<u16>>,
     /// For requests of these methods.
@@ -143,7 +143,7 @@ impl Rule {
 
     /// A pattern that refuses is also one of addresses as they are written: nobody who refuses `*` means to
     /// let them through.
-    fn has_destination(&self, destination: &Destination, request: &Request<'_>) -> bool {
+    fn has_destination(&self, destination: &DestinationPattern, request: &Request<'_>) -> bool {
         let denied = request.ip.filter(|_| self.action == Action::Deny);
         destination.has_host(request.host, request.ip, request.port)
             || denied.is_some_and(|ip| {
@@ -154,7 +154,7 @@ impl Rule {
 
     /// Whether it is about connections to this address, by address.
     pub fn has_address(&self, ip: IpAddr, port: u16) -> bool {
-        let has = |destination: &Destination| match self.action {
+        let has = |destination: &DestinationPattern| match self.action {
             Action::Allow => destination.has_address(ip, port),
             Action::Deny => destination.may_have_address(ip, port),
         };
@@ -192,7 +192,7 @@ impl Rule {
 
     /// Whether it judges by the address connected to.
     pub fn is_by_address(&self) -> bool {
-        self.destinations.iter().any(Destination::is_network)
+        self.destinations.iter().any(DestinationPattern::is_network)
     }
 
     /// Whether the request may be meant, whose it ever is and whatever address it leads to.

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::bucket::Nanos;
+use super::bucket::{Nanos, nanos};
 use super::limits::{Direction, Limits, Per, Who, client_key};
-use super::tally::{Line, MOST_REMEMBERED, Place, Tables, Tally};
+use super::tally::{ConnectionPlace, ConnectionTally, MOST_REMEMBERED, Tables, Tally};
 
-use share::{Part, Portion, of};
+use share::{Part, Portion, Relayed, of};
 
 pub use share::{Grant, Share};
 
@@ -35,14 +35,6 @@ pub struct Shaper {
     volume: Arc<Mutex<Relayed>>,
     said: AtomicBool,
     most: usize,
-}
-
-/// Octets relayed in the run, as far as they are counted.
-#[derive(Debug, Default)]
-struct Relayed {
-    octets: u64,
-    /// Allowed, and not known to be used yet.
-    lent: u64,
 }
 
 impl Default for Shaper {
@@ -92,12 +84,17 @@ impl Shaper {
 
     /// A connection begins; `None` if its client has so many over its limit already that one more is
     /// not even told.
-    pub fn enter(&self, client: IpAddr, limits: &Limits, now: Instant) -> Option<Arc<Line>> {
-        let line = Line::default();
+    pub fn enter(
+        &self,
+        client: IpAddr,
+        limits: &Limits,
+        now: Instant,
+    ) -> Option<Arc<ConnectionTally>> {
+        let line = ConnectionTally::default();
         if let Some(connections) = limits.connections {
             let most = connections.count.get();
             let tally = self.client(client, limits, self.nanos(now));
-            let place = Place::take(tally, most);
+            let place = ConnectionPlace::take(tally, most);
             if place.over && place.tally.connections() > most.saturating_mul(2) {
                 return None;
             }
@@ -108,23 +105,35 @@ impl Shaper {
 
     /// Whether a connection is one too many for its client. One that was let in when there was no limit
     /// has its place from now on.
-    pub fn is_over(&self, client: IpAddr, line: &Line, limits: &Limits, now: Instant) -> bool {
+    pub fn is_over(
+        &self,
+        client: IpAddr,
+        line: &ConnectionTally,
+        limits: &Limits,
+        now: Instant,
+    ) -> bool {
         let Some(connections) = limits.connections else { return false };
         let most = connections.count.get();
         let mut held = line.client.lock();
-        let take = || Place::take(self.client(client, limits, self.nanos(now)), most);
+        let take = || ConnectionPlace::take(self.client(client, limits, self.nanos(now)), most);
         held.get_or_insert_with(take).is_over(most)
     }
 
     /// Whether the connection of a user is one too many for it.
-    pub fn is_over_for(&self, user: &str, line: &Line, limits: &Limits, now: Instant) -> bool {
+    pub fn is_over_for(
+        &self,
+        user: &str,
+        line: &ConnectionTally,
+        limits: &Limits,
+        now: Instant,
+    ) -> bool {
         let Some(connections) = limits.connections else { return false };
         let most = connections.count.get();
         let mut held = line.user.lock();
         if held.as_ref().is_none_or(|(name, _)| **name != *user) {
             let tables = self.tables(limits.group);
             let tally = tables.users.get(user, pause(limits), self.nanos(now));
-            *held = Some((user.into(), Place::take(tally, most)));
+            *held = Some((user.into(), ConnectionPlace::take(tally, most)));
         }
         held.as_mut().is_some_and(|(_, place)| place.is_over(most))
     }
@@ -163,7 +172,7 @@ impl Shaper {
         &self,
         limits: &Arc<Limits>,
         who: &Who<'_>,
-        line: &Line,
+        line: &ConnectionTally,
         now: Instant,
     ) -> Box<Share> {
         let mut share = Share {
@@ -185,7 +194,7 @@ impl Shaper {
         share: &mut Share,
         limits: &Arc<Limits>,
         who: &Who<'_>,
-        line: &Line,
+        line: &ConnectionTally,
         now: Instant,
     ) {
         if share.goes_by(limits) {
@@ -199,7 +208,7 @@ impl Shaper {
         }
     }
 
-    fn find_parts(&self, share: &mut Share, who: &Who<'_>, line: &Line, now: Nanos) {
+    fn find_parts(&self, share: &mut Share, who: &Who<'_>, line: &ConnectionTally, now: Nanos) {
         let limits = &share.limits;
         let tables = self.tables(limits.group);
         let pause = pause(limits);
@@ -234,14 +243,6 @@ impl Shaper {
         let client = || tables.clients.get(&(None, client_key(who.client)), pause, now);
         share.client = shared.then(client);
     }
-}
-
-fn nanos(time: Duration) -> Nanos {
-    Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX / 4)
-}
-
-fn later(now: Instant, nanos: Nanos) -> Instant {
-    now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
 
 /// After how long without a request a client has all of them again.

@@ -4,7 +4,7 @@ use super::share::{AGAIN, FIRST};
 use super::*;
 use crate::policy::bucket::LEAST;
 use crate::policy::limits::{Connections, Limit, Requests, Volume, Whose};
-use crate::policy::origin::RuleId;
+use crate::policy::rule_origin::RuleId;
 use crate::policy::tally::Table;
 
 const ID: RuleId = RuleId { source: 9, line: 1 };
@@ -39,7 +39,7 @@ fn downloads(shaper: &Shaper, limits: &Arc<Limits>, clients: &[u8]) -> Vec<u64> 
     let mut all: Vec<_> = clients
         .iter()
         .map(|client| {
-            let share = shaper.share(limits, &who(*client), &Line::default(), start);
+            let share = shaper.share(limits, &who(*client), &ConnectionTally::default(), start);
             Download { share, wakes: start, got: 0 }
         })
         .collect();
@@ -139,7 +139,7 @@ fn short_exchanges_do_not_wait_for_what_the_others_do_not_use() {
     let (shaper, limits) = (Shaper::default(), limits(vec![rate(Per::Total, 1_250_000)]));
     let now = shaper.epoch + Duration::from_secs(1);
     for _ in 0..100 {
-        let mut share = shaper.share(&limits, &who(1), &Line::default(), now);
+        let mut share = shaper.share(&limits, &who(1), &ConnectionTally::default(), now);
         let (grant, _) = share.ask(Direction::Down, None, now);
         let Grant::Now(octets) = grant else { panic!("{grant:?}") };
         share.settle(Direction::Down, i64::try_from(octets).unwrap() - 1_000, now);
@@ -150,7 +150,7 @@ fn short_exchanges_do_not_wait_for_what_the_others_do_not_use() {
 fn who_leaves_gives_back_what_it_waited_for() {
     let (shaper, limits) = (Shaper::default(), limits(vec![rate(Per::Total, 1_000)]));
     let now = shaper.epoch + Duration::from_secs(1);
-    let mut first = shaper.share(&limits, &who(1), &Line::default(), now);
+    let mut first = shaper.share(&limits, &who(1), &ConnectionTally::default(), now);
     let wait = |share: &mut Share| loop {
         match share.ask(Direction::Down, None, now).0 {
             Grant::Now(_) => {}
@@ -160,14 +160,14 @@ fn who_leaves_gives_back_what_it_waited_for() {
     };
     let at = wait(&mut first);
     for _ in 0..100 {
-        let mut other = shaper.share(&limits, &who(2), &Line::default(), now);
+        let mut other = shaper.share(&limits, &who(2), &ConnectionTally::default(), now);
         assert!(wait(&mut other) > at);
         assert_eq!(
             other.client.as_ref().unwrap().waiting(Direction::Down).load(Ordering::Relaxed),
             1
         );
     }
-    let mut last = shaper.share(&limits, &who(2), &Line::default(), now);
+    let mut last = shaper.share(&limits, &who(2), &ConnectionTally::default(), now);
     assert!(
         wait(&mut last) < at + Duration::from_secs(1),
         "the places of a hundred are free again"
@@ -199,7 +199,7 @@ fn who_is_in_line_comes_sooner_when_others_leave() {
     ] {
         let (shaper, limits) = (Shaper::default(), limits(vec![rate(Per::Total, 1_000)]));
         let now = shaper.epoch + Duration::from_secs(1);
-        let share = || shaper.share(&limits, &who(1), &Line::default(), now);
+        let share = || shaper.share(&limits, &who(1), &ConnectionTally::default(), now);
         assert_eq!(waits_until(&mut share(), 1_000, now), Duration::ZERO);
         let mut line: Vec<_> = (0..all)
             .map(|n| {
@@ -223,7 +223,7 @@ fn who_is_in_line_comes_sooner_when_others_leave() {
 fn who_waits_looks_again_once_a_second() {
     let (shaper, limits) = (Shaper::default(), limits(vec![rate(Per::Total, 1_000)]));
     let now = shaper.epoch + Duration::from_secs(1);
-    let share = || shaper.share(&limits, &who(1), &Line::default(), now);
+    let share = || shaper.share(&limits, &who(1), &ConnectionTally::default(), now);
     let (mut first, mut other) = (share(), share());
     assert_eq!(first.ask(Direction::Down, Some(30_000), now).0, Grant::Now(30_000));
     let second = Duration::from_secs(1);
@@ -250,7 +250,7 @@ fn a_place_in_line_is_kept_by_another_policy_that_is_no_slower() {
         (limits(Vec::new()), [0, 0, 0]),
     ] {
         let (shaper, limits) = (Shaper::default(), per(Per::Total, 1_000));
-        let (line, now) = (Line::default(), shaper.epoch + Duration::from_secs(1));
+        let (line, now) = (ConnectionTally::default(), shaper.epoch + Duration::from_secs(1));
         let share = || shaper.share(&limits, &who(1), &line, now);
         let mut line_of: Vec<_> = (0..4).map(|_| share()).collect();
         for share in &mut line_of {
@@ -274,8 +274,8 @@ fn a_place_in_line_is_kept_by_another_policy_that_is_no_slower() {
 
 #[test]
 fn rates_that_are_named_have_counts_of_their_own() {
-    use crate::policy::{destination::Destination, network::Network};
-    let to = |text| Whose::Destination(Box::new(Destination::parse(text).unwrap()));
+    use crate::policy::{destination::DestinationPattern, network::Network};
+    let to = |text| Whose::Destination(Box::new(DestinationPattern::parse(text).unwrap()));
     let network = |text| Whose::Network(Network::parse(text).unwrap());
     let limit = |line, per, whose, down| {
         let id = RuleId { line, ..ID };
@@ -305,7 +305,7 @@ fn rates_that_are_named_have_counts_of_their_own() {
         let shaper = Shaper::default();
         let now = shaper.epoch + Duration::from_secs(1);
         let ask = |who: &Who<'_>, octets| {
-            let mut share = shaper.share(&limits, who, &Line::default(), now);
+            let mut share = shaper.share(&limits, who, &ConnectionTally::default(), now);
             let wait = waits_until(&mut share, octets, now);
             share.ways = Default::default();
             wait
@@ -321,7 +321,7 @@ fn another_policy_goes_on_with_the_same_counts() {
     let now = shaper.epoch + Duration::from_secs(1);
     let (slow, fast) =
         (limits(vec![rate(Per::Client, 1_000)]), limits(vec![rate(Per::Client, 100_000)]));
-    let line = Line::default();
+    let line = ConnectionTally::default();
     let mut share = shaper.share(&slow, &who(1), &line, now);
     share.settle(Direction::Down, -10_000, now);
     let owed = |share: &mut Share| match share.grant(Direction::Down, Some(0), now).0 {
@@ -344,7 +344,7 @@ fn the_volume_of_the_run_is_never_exceeded() {
     let limits = Arc::new(Limits { volume, ..Limits::default() });
     let shaper = Shaper::default();
     let now = shaper.epoch;
-    let share = || shaper.share(&limits, &who(1), &Line::default(), now);
+    let share = || shaper.share(&limits, &who(1), &ConnectionTally::default(), now);
     let (mut one, mut other) = (share(), share());
     assert_eq!(one.ask(Direction::Down, None, now).0, Grant::Now(4096));
     assert_eq!(other.ask(Direction::Up, None, now).0, Grant::Now(4096));
@@ -388,13 +388,14 @@ fn a_client_has_so_many_connections_and_as_many_again_are_told() {
     let enter = |client| shaper.enter(ip(client), &limits, shaper.epoch);
     let mut held: Vec<_> = (0..4).map(|_| enter(1).unwrap()).collect();
     assert!(enter(1).is_none() && enter(1).is_none(), "those who are not let in do not count");
-    let is_over = |client, line: &Line| shaper.is_over(ip(client), line, &limits, shaper.epoch);
+    let is_over =
+        |client, line: &ConnectionTally| shaper.is_over(ip(client), line, &limits, shaper.epoch);
     let over: Vec<_> = held.iter().map(|line| is_over(1, line)).collect();
     assert_eq!(over, [false, false, true, true]);
     assert!(!is_over(2, &enter(2).unwrap()), "another client has its own");
     held.drain(..2);
     assert!(!is_over(1, &held[0]), "it is one of two now");
-    let user = |line: &Line| shaper.is_over_for("ann", line, &limits, shaper.epoch);
+    let user = |line: &ConnectionTally| shaper.is_over_for("ann", line, &limits, shaper.epoch);
     let lines: Vec<_> = (2..5).map(|client| enter(client).unwrap()).collect();
     assert_eq!(lines.iter().map(|line| user(line)).collect::<Vec<_>>(), [false, false, true]);
     assert!(!user(&lines[0]), "a connection counts once");
@@ -431,7 +432,7 @@ fn who_moves_up_in_one_count_takes_nothing_from_the_others_of_another() {
     let rates = vec![rate(Per::Client, 1_000), rate(Per::Total, 10_000_000)];
     let (shaper, limits) = (Shaper::default(), limits(rates));
     let now = shaper.epoch + Duration::from_secs(1);
-    let share = |client| shaper.share(&limits, &who(client), &Line::default(), now);
+    let share = |client| shaper.share(&limits, &who(client), &ConnectionTally::default(), now);
     let mut line: Vec<_> = (0..20).map(|_| share(1)).collect();
     let longest = |line: &mut Vec<Box<Share>>| {
         line.iter_mut().rev().map(|share| waits_until(share, 1_000, now)).max().unwrap()

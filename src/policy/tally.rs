@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::bucket::{Bucket, CREDIT, Nanos};
 use super::limits::Direction;
-use super::origin::RuleId;
+use super::rule_origin::RuleId;
 
 /// Clients, users and destinations that are remembered, of each; beyond it those are forgotten that
 /// nobody uses, the idlest first, and where all are in use those that come share one count. About 220
@@ -62,13 +62,13 @@ impl Tally {
 
 /// A place among the connections of a client, or a user; dropping it gives it back.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionPlace {
     pub(super) tally: Arc<Tally>,
     /// There were too many before it.
     pub(super) over: bool,
 }
 
-impl Place {
+impl ConnectionPlace {
     pub(super) fn take(tally: Arc<Tally>, most: u32) -> Self {
         let before = tally.connections.fetch_add(1, Ordering::Relaxed);
         Self { tally, over: before >= most }
@@ -81,7 +81,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.tally.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -89,10 +89,10 @@ impl Drop for Place {
 
 /// What is counted for one client connection, from its first request to its end.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct ConnectionTally {
     pub(super) tally: Arc<Tally>,
-    pub(super) client: Mutex<Option<Place>>,
-    pub(super) user: Mutex<Option<(Box<str>, Place)>>,
+    pub(super) client: Mutex<Option<ConnectionPlace>>,
+    pub(super) user: Mutex<Option<(Box<str>, ConnectionPlace)>>,
 }
 
 /// The counts of one group of listeners.

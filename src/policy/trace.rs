@@ -5,13 +5,13 @@
 
 use std::net::IpAddr;
 
-use super::filter::Found;
-use super::origin::RuleId;
+use super::lists::Found;
+use super::rule_origin::RuleId;
 use super::rules::{Action, Rule};
 
 /// A step of a decision, in their order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Step {
+pub enum DecisionStep {
     /// Who may come, and the rules.
     Acl,
     /// Who it is.
@@ -32,7 +32,7 @@ pub enum Step {
     Response,
 }
 
-impl Step {
+impl DecisionStep {
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Step {
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// It has nothing against it; the next step says.
     Goes,
     /// A rule allows it.
@@ -62,7 +62,7 @@ pub enum Outcome {
     WouldDeny,
 }
 
-impl Outcome {
+impl StepOutcome {
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -78,9 +78,9 @@ impl Outcome {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Note {
     /// Which.
-    pub step: Step,
+    pub step: DecisionStep,
     /// What it came to.
-    pub outcome: Outcome,
+    pub outcome: StepOutcome,
     /// The rule that says so, if one does.
     pub rule: Option<RuleId>,
     /// What was compared with what, for a person.

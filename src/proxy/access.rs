@@ -11,7 +11,7 @@ use crate::wire::{Framing, Method, ResponseFraming, ResponseHead};
 
 use super::account::Account;
 use super::asker::Asker;
-use super::auth::{self, Caller, Proven};
+use super::auth::{self, Caller, CredentialsWorth};
 use super::blame::denied;
 use super::common::Terms;
 use super::context::Turn;
@@ -115,11 +115,11 @@ fn prove(
     let Some(users) = &rules.auth else { return Ok(None) };
     let begun = ruling.account.times.started.unwrap_or(turn.now);
     match auth::prove(users, asked.credentials, begun, caller, turn) {
-        Ok(Proven::User(user)) => {
+        Ok(CredentialsWorth::User(user)) => {
             ruling.terms.user.push_str(user);
             Ok(None)
         }
-        Ok(Proven::Later(until)) => Ok(Some(until)),
+        Ok(CredentialsWorth::Later(until)) => Ok(Some(until)),
         Err(refusal) => {
             ruling.account.ended_by(refusal.rule, turn);
             Err(refusal.error)

@@ -10,7 +10,7 @@ use crate::error::{Error, Phase};
 use crate::observe::access_log::{Phases, Record, RecordKind};
 use crate::observe::counters::{Counters, Denial, PHASES};
 use crate::policy::decide::{Decision, Verdict};
-use crate::policy::origin::RuleId;
+use crate::policy::rule_origin::RuleId;
 use crate::wire::{Repair, Repairs};
 
 use super::context::Turn;

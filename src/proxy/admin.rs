@@ -56,14 +56,14 @@ const PATHS: [(&str, &str); 4] = [
 ];
 
 /// An answer, before it is written.
-pub struct Answer {
+pub struct AdminAnswer {
     status: u16,
     media_type: &'static str,
     content: Cow<'static, str>,
     fields: &'static str,
 }
 
-impl Answer {
+impl AdminAnswer {
     fn new(status: u16, media_type: &'static str, content: impl Into<Cow<'static, str>>) -> Self {
         Self { status, media_type, content: content.into(), fields: FIELDS }
     }
@@ -108,40 +108,44 @@ fn bare(name: &str) -> String {
 }
 
 /// The answer to a request for another host.
-pub fn elsewhere() -> Answer {
+pub fn elsewhere() -> AdminAnswer {
     let refusal = "the admin listener answers only to addresses, localhost, the machine's host name (beyond \
                    loopback) and names given with --admin-name; ask for its address, as in \
                    http://127.0.0.1, with its port\n";
-    Answer::new(421, TEXT, refusal)
+    AdminAnswer::new(421, TEXT, refusal)
 }
 
 /// The answer to a request for `target`; `html` if the client would rather read that.
-pub fn answer(method: Method, target: &Target<'_>, html: bool, of: &dyn Overview) -> Answer {
+pub fn answer(method: Method, target: &Target<'_>, html: bool, of: &dyn Overview) -> AdminAnswer {
     let path = match target {
         Target::Origin(path) => path.split('?').next().unwrap_or_default(),
         Target::Asterisk => "*",
         Target::Authority(_) | Target::Absolute { .. } => {
             let refusal = "this is the admin listener of a proxy, which forwards nothing; \
                            send the request to the proxy's own address\n";
-            return Answer::new(421, TEXT, refusal);
+            return AdminAnswer::new(421, TEXT, refusal);
         }
     };
     if !matches!(method, Method::Get | Method::Head) {
-        let only = Answer::new(405, TEXT, "only GET and HEAD are allowed here\n");
-        return Answer { fields: FIELDS_405, ..only };
+        let only = AdminAnswer::new(405, TEXT, "only GET and HEAD are allowed here\n");
+        return AdminAnswer { fields: FIELDS_405, ..only };
     }
     match path {
-        "/" if html => Answer { fields: FIELDS_HTML, ..Answer::new(200, HTML, page(&of.report())) },
-        "/" => Answer::new(200, TEXT, list(&format!("threadgate is {}\n\n", of.life().word()))),
-        "/metrics" => Answer::new(200, METRICS, of.report().prometheus()),
-        "/stats.json" => Answer::new(200, JSON, of.report().json()),
-        "/healthz" => Answer::new(200, TEXT, "ok\n"),
+        "/" if html => {
+            AdminAnswer { fields: FIELDS_HTML, ..AdminAnswer::new(200, HTML, page(&of.report())) }
+        }
+        "/" => {
+            AdminAnswer::new(200, TEXT, list(&format!("threadgate is {}\n\n", of.life().word())))
+        }
+        "/metrics" => AdminAnswer::new(200, METRICS, of.report().prometheus()),
+        "/stats.json" => AdminAnswer::new(200, JSON, of.report().json()),
+        "/healthz" => AdminAnswer::new(200, TEXT, "ok\n"),
         "/readyz" => match of.life() {
-            Life::Serving => Answer::new(200, TEXT, "ready\n"),
-            Life::Starting => Answer::new(503, TEXT, "not ready: the proxy is starting\n"),
-            Life::Draining => Answer::new(503, TEXT, "not ready: the proxy is draining\n"),
+            Life::Serving => AdminAnswer::new(200, TEXT, "ready\n"),
+            Life::Starting => AdminAnswer::new(503, TEXT, "not ready: the proxy is starting\n"),
+            Life::Draining => AdminAnswer::new(503, TEXT, "not ready: the proxy is draining\n"),
         },
-        _ => Answer::new(404, TEXT, list("not found; there is\n\n")),
+        _ => AdminAnswer::new(404, TEXT, list("not found; there is\n\n")),
     }
 }
 
@@ -349,7 +353,7 @@ pub(super) mod tests {
         }
     }
 
-    fn get(path: &str, html: bool, life: Life) -> Answer {
+    fn get(path: &str, html: bool, life: Life) -> AdminAnswer {
         answer(Method::Get, &Target::Origin(path), html, &At(life))
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::policy::guard::Scope;
+use crate::policy::protected_mode::Scope;
 
 use super::front::Front;
 

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Owner, Wake};
-use crate::policy::auth::failures::{Gate, Place};
-use crate::policy::auth::tag::Tag;
-use crate::policy::auth::{Auth, Known, Look};
+use crate::policy::auth::guessers::{DelayedPlace, Gate};
+use crate::policy::auth::token_tag::Tag;
+use crate::policy::auth::{Auth, KnownBy, TokenLook};
 use crate::policy::decide::{UNPROVEN, WRONG};
-use crate::policy::origin::RuleId;
-use crate::policy::url;
+use crate::policy::rule_origin::RuleId;
+use crate::policy::url_rules;
 use crate::wire::Credentials;
 use crate::wire::credentials::NoToken;
 
@@ -28,7 +28,7 @@ use super::asker::Asker;
 use super::blame::denied;
 use super::context::Turn;
 use super::sides::CLIENT;
-use super::verify::{Answer, Asked, Claim, note_wrong};
+use super::verify::{AwaitedProof, Claim, Verified, note_wrong};
 
 /// How long a session waits for its credentials to be verified: enough for a whole office that comes at
 /// once from one address, whose line has 128 places.
@@ -38,9 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Pending {
     /// Until then its credentials are not looked at.
-    delayed: Option<(Place, Instant)>,
+    delayed: Option<(DelayedPlace, Instant)>,
     /// They are being verified, by these users' hashes.
-    asked: Option<(Asked, u64)>,
+    asked: Option<(AwaitedProof, u64)>,
     /// By then they have to be.
     until: Option<Instant>,
 }
@@ -54,7 +54,7 @@ pub struct Proof {
     /// are looked at again, but they are no guess.
     proven: u64,
     /// What the rules on URLs know of the request in hand.
-    pub(super) look: Option<Box<url::Look>>,
+    pub(super) look: Option<Box<url_rules::UrlLook>>,
 }
 
 impl Proof {
@@ -89,7 +89,7 @@ pub(super) struct Caller<'a> {
 }
 
 /// What credentials came to.
-pub(super) enum Proven<'a> {
+pub(super) enum CredentialsWorth<'a> {
     /// This user's.
     User(&'a str),
     /// To be looked at again then, at the latest: the waker is told earlier if it is known earlier.
@@ -113,7 +113,7 @@ pub(super) fn prove<'a>(
     begun: Instant,
     caller: &mut Caller<'_>,
     turn: &Turn<'_>,
-) -> Result<Proven<'a>, Refusal> {
+) -> Result<CredentialsWorth<'a>, Refusal> {
     let proven = match credentials {
         Credentials::Basic(token) => weigh(auth, token, begun, caller, turn),
         Credentials::None => Err(unproven(UNPROVEN)),
@@ -132,37 +132,37 @@ fn weigh<'a>(
     begun: Instant,
     caller: &mut Caller<'_>,
     turn: &Turn<'_>,
-) -> Result<Proven<'a>, Error> {
+) -> Result<CredentialsWorth<'a>, Error> {
     let tag = auth.tag(token);
     let client = caller.asker.address.ip();
     let is_known = caller.proof.proven == tag.head();
     let answer = answered(auth, caller);
-    if answer == Some(Answer::Early) {
+    if answer == Some(Verified::Early) {
         caller.proof.pending = None;
     }
     if !is_known && let Some(until) = delayed(client, tag, caller, turn)? {
-        return Ok(Proven::Later(until));
+        return Ok(CredentialsWorth::Later(until));
     }
     let user = match answer {
-        Some(Answer::User(user)) => auth.user(Some(user)).ok_or(Known::Compared),
-        Some(Answer::Nobody) => Err(Known::Compared),
-        Some(Answer::Early) | None => match auth.look(tag, token, turn.now) {
-            Look::Proven(user, known) => {
-                if known == Known::Remembered {
+        Some(Verified::User(user)) => auth.user(Some(user)).ok_or(KnownBy::Compared),
+        Some(Verified::Nobody) => Err(KnownBy::Compared),
+        Some(Verified::Early) | None => match auth.look(tag, token, turn.now) {
+            TokenLook::Proven(user, known) => {
+                if known == KnownBy::Remembered {
                     turn.counters.count(|c| c.auth_cache_hits += 1);
                 }
                 Ok(user)
             }
-            Look::Wrong(known) => Err(known),
-            Look::NoToken(NoToken::Malformed(reason)) => return Err(unproven(reason)),
-            Look::NoToken(NoToken::Ambiguous) => {
+            TokenLook::Wrong(known) => Err(known),
+            TokenLook::NoToken(NoToken::Malformed(reason)) => return Err(unproven(reason)),
+            TokenLook::NoToken(NoToken::Ambiguous) => {
                 return Err(malformed("the request's Proxy-Authorization can be read in two ways"));
             }
-            Look::Unknown(read) => {
+            TokenLook::Unknown(read) => {
                 let has_waited = is_known || caller.proof.has_waited();
                 let failures = Arc::clone(&turn.ctx.failures);
                 let claim = Claim { tag, read, client, begun, has_waited, failures };
-                return verify(auth, claim, caller, turn).map(Proven::Later);
+                return verify(auth, claim, caller, turn).map(CredentialsWorth::Later);
             }
         },
     };
@@ -173,7 +173,7 @@ fn weigh<'a>(
                 caller.proof.proven = tag.head();
             }
             caller.proof.pending = None;
-            Ok(Proven::User(user))
+            Ok(CredentialsWorth::User(user))
         }
         Err(known) => {
             if is_known {
@@ -181,7 +181,7 @@ fn weigh<'a>(
             }
             turn.counters.count(|c| {
                 c.auth_failures += 1;
-                c.auth_cache_hits += u64::from(known == Known::Remembered);
+                c.auth_cache_hits += u64::from(known == KnownBy::Remembered);
             });
             // What its own question came to is counted already.
             if answer.is_none() || !caller.proof.has_asked_first() {
@@ -220,7 +220,7 @@ fn delayed(
 }
 
 /// What was answered to the question that the request waits for, if it is one about these users.
-fn answered(auth: &Auth, caller: &Caller<'_>) -> Option<Answer> {
+fn answered(auth: &Auth, caller: &Caller<'_>) -> Option<Verified> {
     let (asked, number) = caller.proof.pending.as_ref()?.asked.as_ref()?;
     asked.answer().filter(|_| *number == auth.number())
 }

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use crate::error::{Error, Kind, Phase, Side};
 use crate::policy::decide::{Decision, Reach, Verdict};
 use crate::policy::deny_with::DenyWith;
-use crate::policy::response::Judge;
+use crate::policy::response_rules::Judge;
 use crate::upstream::peer::Peer;
 use crate::wire::{Framing, Method};
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::net::dial::{Addresses, Dial, Dialed, Failure, is_shortage, is_unroutable};
+use crate::net::dial::{Addresses, Dial, DialFailure, Dialed, is_shortage, is_unroutable};
 use crate::net::poll::Edge;
-use crate::net::resolve::{Asked, Lookup};
+use crate::net::resolve::{AwaitedLookup, Lookup};
 use crate::net::stream::Stream;
 use crate::observe::stats::Wait;
 use crate::policy::decide::{Decision, Verdict};
@@ -35,7 +35,7 @@ pub(super) struct Connecting {
 #[derive(Debug)]
 enum By {
     /// The name's addresses are awaited, once they were asked for.
-    Lookup(Option<Box<Asked>>),
+    Lookup(Option<Box<AwaitedLookup>>),
     /// Sockets are being connected. Boxed: most exchanges never dial.
     Dial(Box<Dial>),
 }
@@ -116,7 +116,7 @@ impl Connecting {
 
 /// Looks the destination's name up. Answers its addresses, once they are known.
 fn look_up(
-    asked: &mut Option<Box<Asked>>,
+    asked: &mut Option<Box<AwaitedLookup>>,
     common: &mut Common,
     client: &ClientSide<'_>,
     turn: &mut Turn<'_>,
@@ -191,13 +191,13 @@ fn try_dial(
     let (reach, met) = (&common.terms.reach, Cell::new(None));
     let refuse = |to: SocketAddr| {
         if turn.ctx.own.contain(to) {
-            return Some(Failure::Own);
+            return Some(DialFailure::Own);
         }
         let decision = reach.judge(to.ip(), to.port());
         met.set(Some(decision));
         match decision.verdict {
             Verdict::Allow => None,
-            Verdict::Deny(reason) => Some(Failure::Forbidden(reason)),
+            Verdict::Deny(reason) => Some(DialFailure::Forbidden(reason)),
         }
     };
     let owners = [client.owner(UPSTREAM), client.owner(SECOND)];
@@ -231,19 +231,19 @@ fn try_dial(
 
 /// No address took the connection. `met` is what was decided of the last one.
 fn failed(
-    why: Failure,
+    why: DialFailure,
     met: Option<Decision>,
     common: &mut Common,
     turn: &mut Turn<'_>,
 ) -> Result<Tried, Error> {
-    if let Failure::System(e) = &why
+    if let DialFailure::System(e) = &why
         && is_shortage(e)
         && turn.ctx.free_descriptors() > 0
     {
         return Ok(Tried::Again);
     }
     turn.counters.count(|c| c.upstream_connect_failures += 1);
-    let is_forbidden = matches!(why, Failure::Forbidden(_));
+    let is_forbidden = matches!(why, DialFailure::Forbidden(_));
     if let Some(decision) = met.filter(|met| met.verdict == Verdict::Allow || is_forbidden) {
         common.account.decided(decision, turn);
     }
@@ -261,33 +261,33 @@ fn dial_expired(dial: &Dial) -> Error {
     Error::new(Side::Upstream, Phase::Connect, Kind::ConnectionTimeout, reason)
 }
 
-fn unconnected(why: Failure) -> Error {
+fn unconnected(why: DialFailure) -> Error {
     let upstream = |kind, reason| Error::new(Side::Upstream, Phase::Connect, kind, reason);
     match why {
-        Failure::Own => looped(),
-        Failure::Forbidden(reason) => {
+        DialFailure::Own => looped(),
+        DialFailure::Forbidden(reason) => {
             Error::new(Side::Proxy, Phase::Connect, Kind::DestinationIpProhibited, reason)
         }
-        Failure::NoPort(e) => Error::new(
+        DialFailure::NoPort(e) => Error::new(
             Side::Proxy,
             Phase::Connect,
             Kind::ConnectionLimitReached,
             "the proxy has no port left for another connection to this address",
         )
         .with_source(e),
-        Failure::NoSource => upstream(
+        DialFailure::NoSource => upstream(
             Kind::DestinationIpUnroutable,
             "connections have a source address, and none of the destination's family",
         ),
-        Failure::NoAddress => upstream(Kind::DnsError, "the name has no address"),
-        Failure::System(e) if is_shortage(&e) => Error::new(
+        DialFailure::NoAddress => upstream(Kind::DnsError, "the name has no address"),
+        DialFailure::System(e) if is_shortage(&e) => Error::new(
             Side::Proxy,
             Phase::Connect,
             Kind::ConnectionLimitReached,
             "the proxy has no descriptor left for another connection",
         )
         .with_source(e),
-        Failure::System(e) => match e.kind() {
+        DialFailure::System(e) => match e.kind() {
             io::ErrorKind::ConnectionRefused => {
                 upstream(Kind::ConnectionRefused, "the upstream refused the connection")
             }

@@ -13,7 +13,7 @@ use crate::net::resolve::Resolver;
 use crate::net::timers::LONGEST;
 use crate::observe::access_log::AccessLog;
 use crate::observe::stats::Shard;
-use crate::policy::auth::failures::Failures;
+use crate::policy::auth::guessers::Failures;
 use crate::policy::learn::Learnt;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Policy};
@@ -69,7 +69,7 @@ pub struct Context {
     /// The waits.
     pub timeouts: Timeouts,
     /// Bounds of a head.
-    pub limits: wire::Limits,
+    pub limits: wire::HeadLimits,
     /// How responses are judged.
     pub leniency: wire::Leniency,
     /// What is allowed.

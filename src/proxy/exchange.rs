@@ -39,7 +39,7 @@ use super::half::Half;
 use super::hello_gate::HelloGate;
 use super::log_note::heads_octets;
 use super::pinned::Pinned;
-use super::relay::{Relay, Relayed};
+use super::relay::{Relay, RelayStep};
 use super::reuse;
 use super::sides::{ClientSide, Progress, UPSTREAM, Upstream};
 use super::tunnel::Tunnel;
@@ -144,8 +144,8 @@ impl Exchange {
             Stage::Gate | Stage::Connecting(_) => return true,
             Stage::Reply => return self.common.account.status == 0,
             Stage::Tunnel(_) => return false,
-            Stage::Relay(relay) => match relay.answer.staged_at() {
-                None => return !relay.answer.has_begun(),
+            Stage::Relay(relay) => match relay.response.staged_at() {
+                None => return !relay.response.has_begun(),
                 Some(staged) => staged,
             },
         };
@@ -322,8 +322,8 @@ impl Exchange {
                     }
                 },
                 Stage::Relay(relay) => match relay.step(common, client, turn) {
-                    Ok(Relayed::Progress(progress)) => return Ok(progress),
-                    Ok(Relayed::Upgraded) => self.change_protocol(turn),
+                    Ok(RelayStep::Progress(progress)) => return Ok(progress),
+                    Ok(RelayStep::Upgraded) => self.change_protocol(turn),
                     Err(e) if relay.may_resend(&e, common, turn) => self.resend(turn),
                     Err(e) => return self.ended_by(e, turn),
                 },
@@ -544,7 +544,7 @@ impl Exchange {
     /// Octets of the response were received outside a step.
     pub fn add_received(&mut self, octets: usize) {
         if let Stage::Relay(relay) = &mut self.stage {
-            relay.answer.received(octets);
+            relay.response.received(octets);
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::policy::decide::{Decision, Mode, Reach, Rules, Verdict};
-use crate::policy::hello::Sni;
 use crate::policy::limits::{Applied, Limits, Who};
-use crate::policy::origin::RuleId;
-use crate::policy::response::TypeRule;
+use crate::policy::response_rules::TypeRule;
+use crate::policy::rule_origin::RuleId;
 use crate::policy::rules::{Request, Way};
-use crate::policy::trace::{Note, Outcome, Step};
+use crate::policy::sni::Sni;
+use crate::policy::trace::{DecisionStep, Note, StepOutcome};
 use crate::upstream::peer::Endpoint;
 use crate::wire::{self, RequestHead, Slots, Target};
 
@@ -63,7 +63,7 @@ pub fn explain(
     rules: &Arc<Rules>,
     limits: Option<&Arc<Limits>>,
 ) -> Result<Option<Explained>, Error> {
-    let (sizes, mut respelt) = (wire::Limits::default(), Vec::new());
+    let (sizes, mut respelt) = (wire::HeadLimits::default(), Vec::new());
     let mut slots = Slots::new();
     let head = match RequestHead::read(octets, &mut slots, &sizes) {
         Err(e) => RequestHead::read_respelt(octets, e, &mut slots, &sizes, &mut respelt),
@@ -140,7 +140,7 @@ impl Explained {
                 (Way::Connect, _) => "the ClientHello is not looked at: no rule is about names",
                 _ => "there is no tunnel, so no ClientHello",
             };
-            self.notes.push(later(Step::Hello, None, why.to_owned()));
+            self.notes.push(later(DecisionStep::Hello, None, why.to_owned()));
             return None;
         }
         let connect = Request {
@@ -156,12 +156,12 @@ impl Explained {
         let to = address.map(|ip| SocketAddr::new(ip, self.port));
         let decision = self.rules.decide_hello(&connect, Some(name), to);
         let outcome = match (decision.verdict, decision.would_deny) {
-            (Verdict::Deny(_), _) => Outcome::Denies,
-            (Verdict::Allow, Some(_)) => Outcome::WouldDeny,
-            (Verdict::Allow, None) => Outcome::Goes,
+            (Verdict::Deny(_), _) => StepOutcome::Denies,
+            (Verdict::Allow, Some(_)) => StepOutcome::WouldDeny,
+            (Verdict::Allow, None) => StepOutcome::Goes,
         };
         let said = format!("the ClientHello names {name}");
-        self.notes.push(Note { step: Step::Hello, outcome, rule: decision.rule, said });
+        self.notes.push(Note { step: DecisionStep::Hello, outcome, rule: decision.rule, said });
         Some(decision)
     }
 
@@ -186,7 +186,7 @@ fn of_hello(rules: &Rules) -> Option<Note> {
     let said = match rules.sni {
         Sni::Match(rule) => {
             let said = "the name with which TLS begins in the tunnel has to be the CONNECT's, if that is one";
-            return Some(later(Step::Hello, Some(rule), said.to_owned()));
+            return Some(later(DecisionStep::Hello, Some(rule), said.to_owned()));
         }
         _ if rules.judge_hellos() => {
             "the name with which TLS begins in the tunnel will be judged, too"
@@ -196,7 +196,7 @@ fn of_hello(rules: &Rules) -> Option<Note> {
         }
         _ => return None,
     };
-    Some(later(Step::Hello, None, said.to_owned()))
+    Some(later(DecisionStep::Hello, None, said.to_owned()))
 }
 
 /// What will be asked of the response.
@@ -209,14 +209,14 @@ fn of_responses(rules: &Rules, notes: &mut Vec<Note>) {
     for types in rules.responses.rules().types().chunk_by(|a, b| a.id() == b.id()) {
         let all: Vec<String> = types.iter().map(TypeRule::to_string).collect();
         let said = format!("a response of type {} {becomes}", all.join(" or "));
-        notes.push(later(Step::Response, types.first().map(TypeRule::id), said));
+        notes.push(later(DecisionStep::Response, types.first().map(TypeRule::id), said));
     }
     if let Some((most, rule)) = rules.responses.rules().most() {
         let said = format!("a response with more than {most} octets of content {becomes}");
-        notes.push(later(Step::Response, Some(rule), said));
+        notes.push(later(DecisionStep::Response, Some(rule), said));
     }
 }
 
-fn later(step: Step, rule: Option<RuleId>, said: String) -> Note {
-    Note { step, outcome: Outcome::Goes, rule, said }
+fn later(step: DecisionStep, rule: Option<RuleId>, said: String) -> Note {
+    Note { step, outcome: StepOutcome::Goes, rule, said }
 }

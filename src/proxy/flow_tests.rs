@@ -11,12 +11,12 @@ use super::super::context::TURN_OCTETS;
 use super::super::{Context, OwnAddresses, Timeouts};
 use super::*;
 use crate::net::buffer::Buffers;
-use crate::net::connecting::Connecting;
 use crate::net::dial::Dialer;
+use crate::net::pending_connects::PendingConnects;
 use crate::net::pipe::Pipes;
 use crate::net::poll::{Edge, Poller};
 use crate::net::resolve::{NameOptions, Resolver, System};
-use crate::net::source::Sources;
+use crate::net::source_address::Sources;
 use crate::net::timers::Timers;
 use crate::observe::report::Life;
 use crate::observe::stats::Shard;
@@ -30,7 +30,7 @@ fn context(pipes: usize) -> Context {
     let timers = Arc::new(Timers::new(Arc::clone(&poller)));
     Context {
         timeouts: Timeouts::default(),
-        limits: wire::Limits::default(),
+        limits: wire::HeadLimits::default(),
         leniency: wire::Leniency::default(),
         policy: policy::Current::new(Policy::default()),
         shaper: Shaper::default(),
@@ -41,10 +41,10 @@ fn context(pipes: usize) -> Context {
         own: OwnAddresses::default(),
         admin_names: crate::proxy::admin::Names::default(),
         poller: Arc::clone(&poller),
-        pool: pool::Pool::new(pool::Limits::default(), timers, Arc::clone(&poller)),
+        pool: pool::Pool::new(pool::PoolLimits::default(), timers, Arc::clone(&poller)),
         pipes: Pipes::new(pipes),
         resolver: Resolver::new(Arc::new(System), NameOptions::default()).unwrap(),
-        dialer: Dialer { poller, connecting: Connecting::new(1), sources: Sources::default() },
+        dialer: Dialer { poller, connecting: PendingConnects::new(1), sources: Sources::default() },
         access_log: None,
         draining: OnceLock::new(),
         quota: None,

@@ -25,7 +25,7 @@ use crate::net::hosts::without_dot;
 use crate::net::stream::Received;
 use crate::policy::decide::{Decision, Rules, Verdict};
 use crate::wire::client_hello::{Hello, HelloError, MAX_OCTETS, Reader, Reading};
-use crate::wire::hello_retry::{Answer, Next, Records, answer};
+use crate::wire::hello_retry::{NextRecord, Records, RetryAnswer, answer};
 
 use super::blame::tunnel_reset;
 use super::common::Common;
@@ -64,7 +64,7 @@ struct Behind {
     /// What that one named.
     name: Option<String>,
     /// What the server has said to it.
-    answer: Answer,
+    answer: RetryAnswer,
     records: Records,
     /// Octets at the front of the client's buffer that may go on.
     clear: usize,
@@ -114,10 +114,10 @@ impl HelloGate {
             let silent = if client.ended { Held::Over } else { Held::Incomplete };
             return Ok(octets.is_empty().then_some(silent));
         };
-        if behind.answer == Answer::Settled {
+        if behind.answer == RetryAnswer::Settled {
             return Ok(Some(Held::Over));
         }
-        let is_retry = behind.answer == Answer::Retry;
+        let is_retry = behind.answer == RetryAnswer::Retry;
         let room = behind.room();
         let (clear, next) = behind.records.pass(octets.get(..room).unwrap_or(octets));
         behind.clear = clear;
@@ -127,12 +127,12 @@ impl HelloGate {
                 self.until = None;
                 Held::Clear
             }
-            Next::Handshake => return Ok(None),
-            Next::NotTls => return Err(if is_retry { NO_SECOND } else { NO_TLS }),
-            Next::More if octets.len() > room && is_retry => return Err(NO_SECOND),
-            Next::More if octets.len() > room => Held::Full,
-            Next::More if client.ended => Held::Over,
-            Next::More => {
+            NextRecord::Handshake => return Ok(None),
+            NextRecord::NotTls => return Err(if is_retry { NO_SECOND } else { NO_TLS }),
+            NextRecord::More if octets.len() > room && is_retry => return Err(NO_SECOND),
+            NextRecord::More if octets.len() > room => Held::Full,
+            NextRecord::More if client.ended => Held::Over,
+            NextRecord::More => {
                 if !octets.is_empty() {
                     self.until.get_or_insert(until);
                 }
@@ -145,7 +145,7 @@ impl HelloGate {
 impl Behind {
     /// How many octets may pass before the client has to wait, or is refused.
     fn room(&self) -> usize {
-        let most = if self.answer == Answer::Retry { UNDER_WAY } else { EARLY };
+        let most = if self.answer == RetryAnswer::Retry { UNDER_WAY } else { EARLY };
         most.saturating_sub(self.passed)
     }
 }
@@ -205,7 +205,7 @@ impl HelloGate {
     }
 
     fn expects_answer(&self) -> bool {
-        self.behind.as_ref().is_some_and(|behind| behind.answer == Answer::Incomplete)
+        self.behind.as_ref().is_some_and(|behind| behind.answer == RetryAnswer::Incomplete)
     }
 
     /// Receives what the client sends first and looks at it.
@@ -308,12 +308,12 @@ impl HelloGate {
     /// The upstream is gone.
     fn hear(&mut self, upstream: &mut Half, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let Some(behind) = &mut self.behind else { return Ok(false) };
-        while behind.answer == Answer::Incomplete {
+        while behind.answer == RetryAnswer::Incomplete {
             let Half { buffer, stream, ended, .. } = &mut *upstream;
             behind.answer = match answer(buffer.unread()) {
-                Answer::Incomplete if *ended => Answer::Settled,
-                Answer::Incomplete if !stream.is_readable() => return Ok(!buffer.is_empty()),
-                Answer::Incomplete => {
+                RetryAnswer::Incomplete if *ended => RetryAnswer::Settled,
+                RetryAnswer::Incomplete if !stream.is_readable() => return Ok(!buffer.is_empty()),
+                RetryAnswer::Incomplete => {
                     turn.buffers.lend(buffer);
                     match upstream.receive() {
                         Ok(Received::Octets(count)) => turn.moved += count,
@@ -418,7 +418,7 @@ impl HelloGate {
         self.until = None;
         match &mut self.behind {
             // There is only one (RFC 8446 §4.1.4).
-            Some(Behind { answer: Answer::Retry, .. }) => return Held::Over,
+            Some(Behind { answer: RetryAnswer::Retry, .. }) => return Held::Over,
             Some(behind) => {
                 behind.clear = octets;
                 behind.passed += octets;
@@ -428,7 +428,7 @@ impl HelloGate {
             behind => {
                 *behind = Some(Behind {
                     name,
-                    answer: Answer::Incomplete,
+                    answer: RetryAnswer::Incomplete,
                     records: Records::default(),
                     clear: octets,
                     passed: 0,

@@ -15,9 +15,9 @@ use crate::net::buffer::Buffer;
 use crate::net::stream::Stream;
 use crate::observe::counters::Refused;
 use crate::policy::limits::{Connections, Direction, Limits, Who};
-use crate::policy::origin::RuleId;
+use crate::policy::rule_origin::RuleId;
 use crate::policy::shape::{Grant, Share, TooSoon};
-use crate::policy::tally::Line;
+use crate::policy::tally::ConnectionTally;
 use crate::upstream::peer::Endpoint;
 
 use super::account::Account;
@@ -38,7 +38,7 @@ pub(super) struct Allowance(Option<Box<Limited>>);
 #[derive(Debug)]
 struct Limited {
     /// What is counted for its connection.
-    line: Arc<Line>,
+    line: Arc<ConnectionTally>,
     /// Its part in the rates, if there are any.
     share: Option<Box<Share>>,
     /// The limit that ended it.
@@ -47,7 +47,7 @@ struct Limited {
 
 impl Limited {
     /// Of an exchange on this connection.
-    fn on(line: &Arc<Line>) -> Box<Self> {
+    fn on(line: &Arc<ConnectionTally>) -> Box<Self> {
         Box::new(Self { line: Arc::clone(line), share: None, met: None })
     }
 
@@ -252,12 +252,12 @@ fn say_used_up(limits: &Limits, turn: &Turn<'_>) {
 
 impl Allowance {
     /// Of an exchange on a connection that is counted already.
-    pub(super) fn on(line: &Arc<Line>) -> Self {
+    pub(super) fn on(line: &Arc<ConnectionTally>) -> Self {
         Self(Some(Limited::on(line)))
     }
 
     /// What is counted for its connection.
-    pub(super) fn line(&self) -> Option<&Arc<Line>> {
+    pub(super) fn line(&self) -> Option<&Arc<ConnectionTally>> {
         self.0.as_ref().map(|limited| &limited.line)
     }
 

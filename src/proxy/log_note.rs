@@ -122,11 +122,11 @@ pub fn heads_octets(staged: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Limits, Slots};
+    use crate::wire::{HeadLimits, Slots};
 
     fn note(noted: &mut LogNote, head: &str, fields: bool) {
         let mut slots = Slots::new();
-        let head = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let head = RequestHead::read(head.as_bytes(), &mut slots, &HeadLimits::default()).unwrap();
         noted.note(&head, fields);
     }
 

@@ -7,7 +7,6 @@
 mod access;
 mod account;
 pub mod admin;
-mod answer;
 pub mod asker;
 pub mod auth;
 mod blame;
@@ -33,6 +32,7 @@ pub mod recycle;
 mod relay;
 pub mod reply;
 pub mod request;
+mod response;
 mod reuse;
 pub mod seat;
 pub mod session;

@@ -8,12 +8,12 @@ use crate::net::stream::Received;
 use crate::observe::stats::Wait;
 use crate::policy::limits::Direction;
 
-use super::answer::{Answer, Found};
 use super::blame::{client_gone, client_is_stuck, response_expired, used_up};
 use super::common::Common;
 use super::context::Turn;
 use super::flow::{Broken, Step};
 use super::half::Half;
+use super::response::{HeadFound, Response};
 use super::sides::{ClientSide, Progress, UPSTREAM, Upstream};
 
 /// An exchange that is connected.
@@ -21,11 +21,11 @@ use super::sides::{ClientSide, Progress, UPSTREAM, Upstream};
 pub(super) struct Relay {
     pub(super) upstream: Upstream,
     /// The response, as far as it has come.
-    pub(super) answer: Answer,
+    pub(super) response: Response,
 }
 
 /// What a step came to.
-pub(super) enum Relayed {
+pub(super) enum RelayStep {
     /// The exchange goes on, or is over.
     Progress(Progress),
     /// The upstream has changed the protocol: a tunnel from now on.
@@ -40,7 +40,7 @@ enum Pulled {
 
 impl Relay {
     pub(super) fn new(upstream: Upstream) -> Self {
-        Self { upstream, answer: Answer::default() }
+        Self { upstream, response: Response::default() }
     }
 
     /// Goes as far as it can without waiting.
@@ -53,32 +53,32 @@ impl Relay {
         common: &mut Common,
         client: &mut ClientSide<'_>,
         turn: &mut Turn<'_>,
-    ) -> Result<Relayed, Error> {
+    ) -> Result<RelayStep, Error> {
         let before = turn.moved;
         let sent = self.push_request(common, client.half, turn)?;
         let between = turn.moved;
         let received = match self.pull_response(common, client.half, turn)? {
-            Pulled::Upgraded => return Ok(Relayed::Upgraded),
+            Pulled::Upgraded => return Ok(RelayStep::Upgraded),
             Pulled::Flow(step) => step,
         };
-        let begun = self.answer.has_begun();
+        let begun = self.response.has_begun();
         // Until the response begins, a head that comes octet by octet does not buy the upstream time;
-        // for interim responses see `Answer::renewed_wait`.
+        // for interim responses see `Response::renewed_wait`.
         if between > before || (begun && turn.moved > between) {
             common.deadline = Some(turn.now + turn.ctx.timeouts.response);
         }
         if received == Step::Ended && begun {
-            return Ok(Relayed::Progress(Progress::Finished));
+            return Ok(RelayStep::Progress(Progress::Finished));
         }
         common.wait_on(turn);
         if sent == Step::Spent || received == Step::Spent {
-            return Ok(Relayed::Progress(Progress::Spent));
+            return Ok(RelayStep::Progress(Progress::Spent));
         }
         // A patient receive would take what comes, allowed or not.
         let only_upstream = sent == Step::Ended
             && client.half.stream.is_writable()
             && !common.allowance.is_limited();
-        Ok(Relayed::Progress(Progress::Wait(only_upstream.then_some(UPSTREAM))))
+        Ok(RelayStep::Progress(Progress::Wait(only_upstream.then_some(UPSTREAM))))
     }
 
     fn push_request(
@@ -128,9 +128,9 @@ impl Relay {
             }
             Broken::Source(e) => Err(client_gone(e)),
             Broken::UsedUp => Err(used_up(Phase::Transfer)),
-            // The answer is on its way already: it goes on, and is the last.
+            // The response is on its way already: it goes on, and is the last.
             Broken::SourceEnded | Broken::Framing(_) | Broken::TooMuch
-                if self.answer.has_begun() =>
+                if self.response.has_begun() =>
             {
                 common.up.is_broken = true;
                 common.close = true;
@@ -153,8 +153,8 @@ impl Relay {
     ) -> Result<Pulled, Error> {
         let half = &mut self.upstream.half;
         let mut received = false;
-        while !self.answer.has_begun() {
-            if self.answer.has_interim() {
+        while !self.response.has_begun() {
+            if self.response.has_interim() {
                 // A client that does not read its interim responses gets no more of them.
                 if !common.down.flush(&mut client.stream).map_err(client_gone)? {
                     return Ok(Pulled::Flow(Step::Blocked));
@@ -163,13 +163,13 @@ impl Relay {
                     return Ok(Pulled::Flow(Step::Spent));
                 }
             }
-            match self.answer.find_head(half, common, client, turn)? {
-                Found::Head => continue,
-                Found::Upgrade => return Ok(Pulled::Upgraded),
-                Found::Nothing => {}
+            match self.response.find_head(half, common, client, turn)? {
+                HeadFound::Head => continue,
+                HeadFound::Upgrade => return Ok(Pulled::Upgraded),
+                HeadFound::Nothing => {}
             }
             if half.ended {
-                return Err(self.answer.unanswered(None));
+                return Err(self.response.unanswered(None));
             }
             let readable = half.stream.is_readable();
             if !readable || !common.allowance.may_receive(half, turn)? {
@@ -186,10 +186,10 @@ impl Relay {
             match half.receive_allowed() {
                 Ok(Received::Octets(count)) => {
                     turn.moved += count;
-                    self.answer.received(count);
+                    self.response.received(count);
                 }
                 Ok(Received::Nothing | Received::End) => {}
-                Err(e) => return Err(self.answer.unanswered(Some(e))),
+                Err(e) => return Err(self.response.unanswered(Some(e))),
             }
         }
         let down = &mut common.down;
@@ -203,19 +203,19 @@ impl Relay {
         let up = &common.up;
         let is_whole = up.flow.is_clear() && up.staged.is_empty() && !up.is_broken;
         is_whole
-            && self.answer.persists(common.pins)
+            && self.response.persists(common.pins)
             && common.down.flow.repairs().is_empty()
             && common.account.failure.is_none()
     }
 
     /// Whether a request that failed goes out once more.
     pub(super) fn may_resend(&self, error: &Error, common: &Common, turn: &Turn<'_>) -> bool {
-        error.kind() == Kind::ConnectionTerminated && self.answer.may_repeat(common, turn)
+        error.kind() == Kind::ConnectionTerminated && self.response.may_repeat(common, turn)
     }
 
     /// What it waits for.
     pub(super) fn wait(&self, common: &Common) -> Wait {
-        if self.answer.has_begun() {
+        if self.response.has_begun() {
             Wait::Transfer
         } else if common.account.times.sent.is_none() {
             Wait::Send
@@ -226,7 +226,7 @@ impl Relay {
 
     /// Which wait was too long.
     pub(super) fn expired(&self, common: &Common, client: &Half) -> Error {
-        let (begun, up) = (self.answer.has_begun(), &common.up);
+        let (begun, up) = (self.response.has_begun(), &common.up);
         if !self.upstream.half.stream.is_writable() {
             Error::new(
                 Side::Upstream,

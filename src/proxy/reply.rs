@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::policy::origin::RuleName;
+use crate::policy::rule_origin::RuleName;
 
 /// A response of our own.
 #[derive(Clone, Copy, Debug)]
@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
     use crate::error::{Phase, Side};
-    use crate::policy::origin::{Origins, RuleId, Source};
+    use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 
     fn refused() -> Error {
         Error::new(
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn what_somebody_has_written_open_does_not_lift() {
         let mut origins = Origins::default();
-        let deny = RuleId { source: origins.add(Source::Option("--deny")), line: 1 };
+        let deny = RuleId { source: origins.add(RuleSource::Option("--deny")), line: 1 };
         for (kind, rule, says) in [
             (Kind::HttpRequestDenied, RuleId::PROTECTED, "--open serves every network"),
             (Kind::HttpRequestDenied, RuleId::DEFAULT, "only what is listed"),

@@ -16,6 +16,7 @@
 //! a queue and a worker have no timer that watches.
 
 mod asking;
+mod habit;
 mod parked;
 mod patience;
 
@@ -26,7 +27,7 @@ use crate::error::{Error, Kind, Side};
 use crate::net::permits::Permit;
 use crate::net::poll::Wake;
 use crate::net::stream::{Received, Stream};
-use crate::policy::tally::Line;
+use crate::policy::tally::ConnectionTally;
 use crate::wire::Method;
 
 use super::asker::Asker;
@@ -43,14 +44,12 @@ use super::seat::{Occupancy, Seat};
 use super::sides::{ClientSide, Progress};
 use super::waiting::Waiting;
 
-use patience::Habit;
+use habit::Habit;
 
 /// How long a client that may still be sending is read from after a last reply.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How many octets of it are thrown away at most.
 const LINGER_OCTETS: usize = 1024 * 1024;
-/// A wait shorter than this would have been worth a worker's patience.
-const WORTH_PATIENCE: Duration = Duration::from_millis(2);
 
 /// What becomes of a session when its turn ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,7 +102,7 @@ pub struct Session {
     /// When the last turn ended, and what it waited for.
     left: Option<(Instant, u32)>,
     /// What limits count of it, if there are any.
-    line: Option<Arc<Line>>,
+    line: Option<Arc<ConnectionTally>>,
     /// An upstream connection that the client has logged in on.
     pinned: Option<Box<Pinned>>,
     _permit: Permit,
@@ -150,7 +149,7 @@ impl Session {
 
     /// The same, counted by limits already.
     #[must_use]
-    pub fn on_line(mut self, line: Arc<Line>) -> Self {
+    pub fn on_line(mut self, line: Arc<ConnectionTally>) -> Self {
         self.line = Some(line);
         self
     }
@@ -183,8 +182,7 @@ impl Session {
         if let Some((since, tag)) = self.left.take()
             && let Some(habit) = self.habits.get_mut(tag as usize)
         {
-            habit.pays = turn.now.saturating_duration_since(since) < WORTH_PATIENCE;
-            habit.short = if habit.pays { habit.short.saturating_add(1) } else { 0 };
+            habit.waited(since, turn.now);
         }
         if self.pinned.as_ref().is_some_and(|pinned| pinned.is_over()) {
             self.pinned = None;

@@ -16,10 +16,10 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use crate::net::poll::Owner;
-use crate::net::question::{self, Question};
+use crate::net::shared_question::{self, Question};
 use crate::policy::auth::Auth;
-use crate::policy::auth::failures::{Failures, Guessing};
-use crate::policy::auth::tag::Tag;
+use crate::policy::auth::guessers::{Failures, Guessing};
+use crate::policy::auth::token_tag::Tag;
 use crate::policy::limits::client_key;
 use crate::wire::credentials::UserPass;
 
@@ -83,7 +83,7 @@ pub struct Claim {
 
 /// What credentials turned out to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Answer {
+pub enum Verified {
     /// Not looked at: the client has guessed meanwhile, and has to wait before.
     Early,
     /// Nobody's.
@@ -92,18 +92,18 @@ pub enum Answer {
     User(u32),
 }
 
-type Verification = Question<Answer>;
+type Verification = Question<Verified>;
 
 /// A place among those who wait for the same credentials; what nobody waits for any more is not computed.
 #[derive(Debug)]
-pub struct Asked {
-    place: question::Asked<Answer>,
+pub struct AwaitedProof {
+    place: shared_question::QuestionPlace<Verified>,
     is_first: bool,
 }
 
-impl Asked {
+impl AwaitedProof {
     /// The answer, once there is one.
-    pub fn answer(&self) -> Option<Answer> {
+    pub fn answer(&self) -> Option<Verified> {
         self.place.answer()
     }
 
@@ -147,7 +147,7 @@ impl Drop for Verifier {
 impl Verifier {
     /// Has credentials verified, or joins those who wait for the same; the owner gets an edge when that is
     /// done, and what came of it is remembered. `None` if too many of this client wait, or of all.
-    pub fn ask(&self, auth: &Arc<Auth>, claim: Claim, asker: &Owner) -> Option<Asked> {
+    pub fn ask(&self, auth: &Arc<Auth>, claim: Claim, asker: &Owner) -> Option<AwaitedProof> {
         let asked = self.shared.ask(auth, claim, asker)?;
         if asked.is_first {
             self.shared.more.notify_one();
@@ -184,11 +184,11 @@ impl Verifier {
 }
 
 impl Shared {
-    fn ask(&self, auth: &Arc<Auth>, claim: Claim, asker: &Owner) -> Option<Asked> {
+    fn ask(&self, auth: &Arc<Auth>, claim: Claim, asker: &Owner) -> Option<AwaitedProof> {
         let key = (auth.number(), claim.tag);
         let mut table = self.table.lock();
         if let Some(question) = table.questions.get(&key) {
-            return Some(Asked { place: question.join(asker.clone()), is_first: false });
+            return Some(AwaitedProof { place: question.join(asker.clone()), is_first: false });
         }
         let question = Arc::new(Verification::default());
         let place = question.join(asker.clone());
@@ -199,7 +199,7 @@ impl Shared {
             table.questions.insert(key, question);
         }
         drop(table);
-        refused.is_none().then_some(Asked { place, is_first: true })
+        refused.is_none().then_some(AwaitedProof { place, is_first: true })
     }
 
     /// Until the verifier is dropped.
@@ -210,7 +210,7 @@ impl Shared {
             // A panic is no proof, and no end of the thread.
             let found = catch_unwind(AssertUnwindSafe(|| verify(&job))).unwrap_or_else(|_| {
                 log::error!("verifying a password panicked");
-                Answer::Nobody
+                Verified::Nobody
             });
             self.table.lock().questions.remove(&job.key());
             // Whoever still found the question in the table has joined it by now.
@@ -246,20 +246,20 @@ impl Job {
 }
 
 /// Computes the hash, unless the client has shown meanwhile that it guesses.
-fn verify(job: &Job) -> Answer {
+fn verify(job: &Job) -> Verified {
     let Job { auth, claim, .. } = job;
     let Claim { tag, client, begun, ref failures, .. } = *claim;
     if !claim.has_waited && failures.would_wait(client, tag, Instant::now()) {
-        return Answer::Early;
+        return Verified::Early;
     }
     let found = auth.verify(&claim.read);
     let now = Instant::now();
     auth.learn(tag, found, now);
     match found {
-        Some(user) => Answer::User(user),
+        Some(user) => Verified::User(user),
         None => {
             note_wrong(failures, client, tag, begun, now);
-            Answer::Nobody
+            Verified::Nobody
         }
     }
 }
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
     use crate::net::poll::{Edge, Wake};
     use crate::policy::auth::Secret;
-    use crate::policy::auth::hash::Hash;
+    use crate::policy::auth::password_hash::Hash;
     use crate::wire::credentials;
 
     struct Nobody;
@@ -308,7 +308,7 @@ mod tests {
     const THERE: [u8; 4] = [192, 0, 2, 2];
 
     /// Does what a thread does with its next job; what came of it.
-    fn work_once(shared: &Shared) -> Answer {
+    fn work_once(shared: &Shared) -> Verified {
         let job = shared.next().unwrap();
         let found = verify(&job);
         shared.table.lock().questions.remove(&job.key());
@@ -324,8 +324,8 @@ mod tests {
         let stays = ask("secret").unwrap();
         let joined = ask("secret").unwrap();
         assert!(stays.is_first() && !joined.is_first());
-        assert_eq!(work_once(&shared), Answer::User(0));
-        assert_eq!([stays.answer(), joined.answer()], [Some(Answer::User(0)); 2]);
+        assert_eq!(work_once(&shared), Verified::User(0));
+        assert_eq!([stays.answer(), joined.answer()], [Some(Verified::User(0)); 2]);
         assert_eq!(shared.table.lock().questions.len(), 0);
         assert!(ask("left").unwrap().is_first(), "who comes now asks anew");
     }
@@ -338,7 +338,7 @@ mod tests {
             let asked = shared.ask(&auth, guess, &owner()).unwrap();
             let job = shared.next().unwrap();
             drop(asked);
-            assert_eq!(verify(&job), Answer::Nobody);
+            assert_eq!(verify(&job), Verified::Nobody);
         }
         let right = claim(&auth, &failures, HERE, "secret");
         assert!(failures.would_wait(right.client, right.tag, Instant::now()));
@@ -351,16 +351,17 @@ mod tests {
             let claim = Claim { has_waited, ..claim(&auth, &failures, client, password) };
             shared.ask(&auth, claim, &owner()).unwrap()
         };
-        let guesses: Vec<Asked> = (0..64).map(|n| ask(HERE, &n.to_string(), false)).collect();
+        let guesses: Vec<AwaitedProof> =
+            (0..64).map(|n| ask(HERE, &n.to_string(), false)).collect();
         let waited = ask(HERE, "waited", true);
         let other = ask(THERE, "secret", false);
         // The second turn is that of the other client, whatever the first one has in line.
-        assert_eq!([work_once(&shared), work_once(&shared)], [Answer::Nobody, Answer::User(0)]);
-        assert_eq!(other.answer(), Some(Answer::User(0)));
-        let rest: Vec<Answer> = (0..64).map(|_| work_once(&shared)).collect();
-        assert_eq!(rest[..4], [Answer::Nobody; 4]);
-        assert_eq!(rest[4..63], [Answer::Early; 59]);
-        assert_eq!((rest[63], waited.answer()), (Answer::Nobody, Some(Answer::Nobody)));
-        assert_eq!(guesses.last().unwrap().answer(), Some(Answer::Early));
+        assert_eq!([work_once(&shared), work_once(&shared)], [Verified::Nobody, Verified::User(0)]);
+        assert_eq!(other.answer(), Some(Verified::User(0)));
+        let rest: Vec<Verified> = (0..64).map(|_| work_once(&shared)).collect();
+        assert_eq!(rest[..4], [Verified::Nobody; 4]);
+        assert_eq!(rest[4..63], [Verified::Early; 59]);
+        assert_eq!((rest[63], waited.answer()), (Verified::Nobody, Some(Verified::Nobody)));
+        assert_eq!(guesses.last().unwrap().answer(), Some(Verified::Early));
     }
 }

@@ -15,14 +15,14 @@ use crate::net::poll::Wake;
 use crate::net::stream::Stream;
 use crate::observe::counters::Refused;
 use crate::observe::stats::Counters;
-use crate::policy::guard::Scope;
+use crate::policy::protected_mode::Scope;
 use crate::proxy::admin;
 use crate::proxy::asker::Asker;
 use crate::proxy::front::Front;
 use crate::proxy::seat::Seat;
 use crate::proxy::session::Session;
 
-use super::anteroom::{Anteroom, Waiting};
+use super::anteroom::{Anteroom, Arrived};
 use super::batch::Batch;
 use super::parking::{Job, Slot};
 use super::ready::Message;
@@ -146,7 +146,7 @@ impl Acceptor {
     }
 
     /// One of the proxy's own clients gets a session, unless it has too many.
-    fn serve(&self, waiting: Waiting, permit: Permit) {
+    fn serve(&self, waiting: Arrived, permit: Permit) {
         self.pool.stats.other().count(|c| c.connections_accepted += 1);
         // Not kept: the next connection may be hours away, and long lists must go when
         // others take their place.
@@ -171,7 +171,7 @@ impl Acceptor {
     }
 
     /// A connection of the admin listener gets a session, which may have to leave for another.
-    fn seat(&self, waiting: Waiting, permit: Permit, anteroom: &mut Anteroom) {
+    fn seat(&self, waiting: Arrived, permit: Permit, anteroom: &mut Anteroom) {
         self.pool.stats.other().count(|c| c.admin_connections_accepted += 1);
         let now = Instant::now();
         let (ip, seat) = (waiting.address.ip(), Arc::<Seat>::default());
@@ -183,7 +183,7 @@ impl Acceptor {
         self.pool.ready.push(Message::Ready(Job { session, slot }));
     }
 
-    fn session(&self, waiting: Waiting, permit: Permit, deadline: Instant) -> (Session, Arc<Slot>) {
+    fn session(&self, waiting: Arrived, permit: Permit, deadline: Instant) -> (Session, Arc<Slot>) {
         let slot = Slot::new(Arc::clone(&self.pool.ready));
         let waker = Arc::clone(&slot) as Arc<dyn Wake>;
         let asker = Asker {
@@ -221,10 +221,10 @@ fn say_short(e: &io::Error) {
 }
 
 /// A connection just accepted. IPv4 on a listener for both is written as IPv4 everywhere.
-fn arrived(socket: Socket, address: Option<SocketAddr>) -> Waiting {
+fn arrived(socket: Socket, address: Option<SocketAddr>) -> Arrived {
     let address = address
         .map_or(NO_ADDRESS, |address| SocketAddr::new(address.ip().to_canonical(), address.port()));
-    Waiting { stream: Stream::accepted(socket), address, since: Instant::now() }
+    Arrived { stream: Stream::accepted(socket), address, since: Instant::now() }
 }
 
 impl Acceptor {

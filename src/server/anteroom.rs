@@ -16,7 +16,7 @@ use crate::net::stream::Stream;
 use crate::policy::limits::client_key;
 use crate::proxy::seat::{Occupancy, Seat};
 use crate::proxy::sides::CLIENT;
-use crate::wire::Limits;
+use crate::wire::HeadLimits;
 use crate::wire::head::{find_end, leading_empty_lines};
 
 /// How long a connection may be without a whole request while others wait for its place.
@@ -31,7 +31,7 @@ const ROOM: usize = 32;
 const LOOKED_AT: usize = 8 * 1024;
 
 /// A connection without a place.
-pub struct Waiting {
+pub struct Arrived {
     /// The connection.
     pub stream: Stream,
     /// Whose it is.
@@ -42,7 +42,7 @@ pub struct Waiting {
 
 /// One of those in the room.
 struct Visitor {
-    one: Waiting,
+    one: Arrived,
     says: Says,
 }
 
@@ -70,7 +70,7 @@ struct Guest {
 /// Those who wait, and those who have places.
 pub struct Anteroom {
     head_time: Duration,
-    limits: Limits,
+    limits: HeadLimits,
     waiting: Vec<Visitor>,
     guests: Vec<Guest>,
     /// What was looked at last.
@@ -87,7 +87,7 @@ impl Visitor {
     }
 
     /// Sees what it has said meanwhile.
-    fn look(&mut self, limits: &Limits, buffer: &mut [u8]) {
+    fn look(&mut self, limits: &HeadLimits, buffer: &mut [u8]) {
         let Says::Part(known) = self.says else { return };
         let count = match self.one.stream.peek(buffer) {
             Ok(None) => return,
@@ -136,7 +136,7 @@ impl Guest {
 
 impl Anteroom {
     /// Nobody is there. A request has to be whole within `head_time`.
-    pub fn new(head_time: Duration, limits: Limits) -> Self {
+    pub fn new(head_time: Duration, limits: HeadLimits) -> Self {
         let (waiting, guests, looked_at) = (Vec::new(), Vec::new(), Vec::new());
         Self { head_time, limits, waiting, guests, looked_at }
     }
@@ -157,7 +157,7 @@ impl Anteroom {
     }
 
     /// One more waits. Another may have to go for it.
-    pub fn enter(&mut self, one: Waiting) {
+    pub fn enter(&mut self, one: Arrived) {
         self.waiting.push(Visitor { one, says: Says::Part(0) });
         self.look();
         if self.waiting.len() > ROOM {
@@ -180,7 +180,7 @@ impl Anteroom {
     }
 
     /// Who gets a place that is free: one whose request is whole, of the client with the fewest places.
-    pub fn leave_for_a_place(&mut self) -> Option<Waiting> {
+    pub fn leave_for_a_place(&mut self) -> Option<Arrived> {
         self.guests.retain(|guest| !guest.has_left());
         self.look();
         let places = |one: &Visitor| self.places_of(one.client());
@@ -249,18 +249,18 @@ mod tests {
     }
 
     fn room() -> (Anteroom, Instant) {
-        (Anteroom::new(HEAD_TIME, Limits::default()), Instant::now())
+        (Anteroom::new(HEAD_TIME, HeadLimits::default()), Instant::now())
     }
 
     /// A connection of the client with this number, and its other end, which says this.
-    fn connection(client: u8, since: Instant, says: &[u8]) -> (Waiting, TcpStream) {
+    fn connection(client: u8, since: Instant, says: &[u8]) -> (Arrived, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Stream::accepted(listener.accept().unwrap().0);
         assert_eq!(peer.write(says).unwrap(), says.len());
         // What was sent over loopback is there.
         assert_eq!(stream.is_stale(), !says.is_empty());
-        (Waiting { stream, address: address(client), since }, peer)
+        (Arrived { stream, address: address(client), since }, peer)
     }
 
     fn address(client: u8) -> SocketAddr {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::hosts::Wrong;
+use crate::net::hosts::WrongHosts;
 use crate::policy::{Access, Policy};
 
 use super::workers::Pool;
@@ -67,7 +67,7 @@ impl Control {
     /// # Errors
     ///
     /// What is wrong with a file; all that was read before stays in use.
-    pub fn reread_hosts(&self) -> Option<Result<usize, Wrong>> {
+    pub fn reread_hosts(&self) -> Option<Result<usize, WrongHosts>> {
         let given = self.pool.ctx.resolver.given();
         given.have_files().then(|| {
             let count = given.reread()?;

@@ -26,21 +26,21 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::net::connecting::Connecting;
 use crate::net::dial::Dialer;
-use crate::net::hosts::Wrong;
-use crate::net::listener::{Listener, Place};
+use crate::net::hosts::WrongHosts;
+use crate::net::listener::{ListenPlace, Listener};
+use crate::net::pending_connects::PendingConnects;
 use crate::net::permits::Permits;
 use crate::net::pipe::Pipes;
 use crate::net::poll::Poller;
 use crate::net::resolve::{NameOptions, Resolve, Resolver, System};
-use crate::net::source::Sources;
+use crate::net::source_address::Sources;
 use crate::net::timers::{LONGEST, Timers};
-use crate::observe::access_log::{AccessLog, Destination, Format};
+use crate::observe::access_log::{AccessLog, LineFormat, LogDestination};
 use crate::observe::report::Report;
 use crate::observe::stats::{Snapshot, Stats};
-use crate::policy::guard::Scope;
 use crate::policy::learn::Learnt;
+use crate::policy::protected_mode::Scope;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Access};
 use crate::proxy::admin::{self, Overview as _};
@@ -81,7 +81,7 @@ pub struct Options {
     /// Where to tell how the proxy does, to whoever asks over HTTP (`/metrics`, `/stats.json`,
     /// `/healthz`, `/readyz`); nowhere by default. Its 16 connections are not among
     /// `max_connections`. Beyond loopback it serves private networks only, unless `open`.
-    pub admin: Option<Place>,
+    pub admin: Option<ListenPlace>,
     /// Names that its requests may have as `Host`, beside addresses, `localhost`, and beyond loopback the
     /// machine's own; a unix socket takes any.
     pub admin_names: Vec<String>,
@@ -94,7 +94,7 @@ pub struct Options {
     pub max_pipes: Option<usize>,
     /// Which upstream connections are kept between exchanges: never more in all than
     /// `max_connections`.
-    pub pool: pool::Limits,
+    pub pool: pool::PoolLimits,
     /// How long each wait may last.
     pub timeouts: Timeouts,
     /// Octets of a request or response head at most.
@@ -114,7 +114,7 @@ pub struct Options {
     /// What was reached, for a policy that learns.
     pub learnt: Arc<Learnt>,
     /// Where finished exchanges are told.
-    pub access_log: Option<(Destination, Format)>,
+    pub access_log: Option<(LogDestination, LineFormat)>,
     /// Called once, when so many exchanges and tunnels are over, failed ones included; by a worker,
     /// so it must not wait.
     pub after: Option<(NonZeroU64, Arc<dyn Fn() + Send + Sync>)>,
@@ -141,9 +141,9 @@ impl Default for Options {
             threads: None,
             max_connections: None,
             max_pipes: None,
-            pool: pool::Limits::default(),
+            pool: pool::PoolLimits::default(),
             timeouts: Timeouts::default(),
-            max_head_octets: wire::Limits::default().max_head_octets,
+            max_head_octets: wire::HeadLimits::default().max_head_octets,
             via: Via::default(),
             forwarded_for: false,
             strict_responses: false,
@@ -166,11 +166,11 @@ pub enum StartError {
     /// A listener could not be bound.
     Bind(SocketAddr, io::Error),
     /// The admin listener could not be bound.
-    Admin(Place, io::Error),
+    Admin(ListenPlace, io::Error),
     /// The access log could not be opened.
     AccessLog(io::Error),
     /// A hosts file is wrong.
-    Hosts(Wrong),
+    Hosts(WrongHosts),
     /// A source address cannot be used.
     Source(IpAddr, io::Error),
     /// The system refused a thread or a descriptor.
@@ -269,12 +269,12 @@ impl Server {
         let poller = Arc::new(Poller::new().map_err(StartError::System)?);
         let timers = Arc::new(Timers::new(Arc::clone(&poller)));
         let limits =
-            pool::Limits { total: options.pool.total.min(places), ..options.pool.clamped() };
+            pool::PoolLimits { total: options.pool.total.min(places), ..options.pool.clamped() };
         let ctx = Context {
             timeouts: options.timeouts.clamped(),
-            limits: wire::Limits {
+            limits: wire::HeadLimits {
                 max_head_octets: options.max_head_octets,
-                ..wire::Limits::default()
+                ..wire::HeadLimits::default()
             },
             policy: policy::Current::new(options.access.policy(&addresses, options.open)),
             shaper: Shaper::default(),
@@ -302,7 +302,7 @@ impl Server {
             resolver,
             dialer: Dialer {
                 poller: Arc::clone(&poller),
-                connecting: Connecting::new(options.max_connecting.get()),
+                connecting: PendingConnects::new(options.max_connecting.get()),
                 sources: options.sources,
             },
             access_log,
@@ -391,7 +391,7 @@ impl Server {
     }
 
     /// Where the admin listener is, if there is one, with the port the system chose.
-    pub fn admin(&self) -> Option<&Place> {
+    pub fn admin(&self) -> Option<&ListenPlace> {
         self.admin.as_ref().map(|admin| admin.listener.place())
     }
 
@@ -548,8 +548,8 @@ impl Admin {
 /// Where a listener is, if not at a file.
 fn tcp(listener: &Listener) -> Option<SocketAddr> {
     match listener.place() {
-        Place::Tcp(address) => Some(*address),
-        Place::Unix(_) => None,
+        ListenPlace::Tcp(address) => Some(*address),
+        ListenPlace::Unix(_) => None,
     }
 }
 

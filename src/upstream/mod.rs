@@ -3,3 +3,4 @@
 mod idle;
 pub mod peer;
 pub mod pool;
+mod pool_limits;

@@ -19,49 +19,13 @@ use parking_lot::Mutex;
 
 use crate::net::poll::{Edge, Owner, Poller, Wake};
 use crate::net::stream::Stream;
-use crate::net::timers::{Expire, LONGEST, Timers};
+use crate::net::timers::{Expire, Timers};
 use crate::observe::counters::Retired;
 
 use super::idle::{Entry, Idle, ListHint};
 use super::peer::PeerKey;
 
-/// Bounds of a pool.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
-    /// Idle connections in all.
-    pub total: usize,
-    /// Idle connections to one destination; 0 keeps none.
-    pub per_destination: usize,
-    /// How long a connection may be idle; zero keeps none.
-    pub idle: Duration,
-    /// How long after it was made a connection is used again, less up to a quarter, so that those
-    /// made together do not end together. However busy, a name is so followed to another address.
-    pub age: Duration,
-    /// Idle younger than this, a connection is used for a request that must not be repeated: the timer of
-    /// no server is that short. What remains is a server that closes unannounced (`docs/performance.md`).
-    pub unrepeatable: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            total: usize::MAX,
-            per_destination: 2048,
-            idle: Duration::from_secs(30),
-            age: Duration::from_secs(600),
-            unrepeatable: Duration::from_millis(10),
-        }
-    }
-}
-
-impl Limits {
-    /// The same, no time longer than [`LONGEST`].
-    pub fn clamped(self) -> Self {
-        let [idle, age, unrepeatable] =
-            [self.idle, self.age, self.unrepeatable].map(|time| time.min(LONGEST));
-        Self { idle, age, unrepeatable, ..self }
-    }
-}
+pub use super::pool_limits::PoolLimits;
 
 /// Idle younger than this, a watched connection is used unprobed for a request that may be repeated.
 const YOUNG: Duration = Duration::from_secs(1);
@@ -103,7 +67,7 @@ pub struct Lease {
 /// The idle connections of one proxy.
 pub struct Pool {
     state: Mutex<State>,
-    limits: Limits,
+    limits: PoolLimits,
     /// Goes up when names lead elsewhere: a connection of an earlier era is not kept.
     era: AtomicU32,
     timers: Arc<Timers>,
@@ -121,7 +85,7 @@ struct State {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(limits: Limits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
+    pub fn new(limits: PoolLimits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
         let state = Mutex::default();
         let era = AtomicU32::new(0);
         Arc::new(Self { state, limits, era, timers, poller, began: Instant::now() })
@@ -246,7 +210,7 @@ impl Pool {
         Lease { expires: now + self.lifetime(now), list: ListHint::default() }
     }
 
-    /// How long a connection made then is used again: [`Limits::age`] or up to a quarter less.
+    /// How long a connection made then is used again: [`PoolLimits::age`] or up to a quarter less.
     fn lifetime(&self, made: Instant) -> Duration {
         let nanos = made.saturating_duration_since(self.began).subsec_nanos();
         // 2^32 divided by the golden ratio: the upper bits of the product are spread evenly.

@@ -47,7 +47,7 @@ impl Bench {
         Former { who: &*self.owner.who, tags: 1..=2 }
     }
 
-    fn pool(&self, limits: Limits) -> Arc<Pool> {
+    fn pool(&self, limits: PoolLimits) -> Arc<Pool> {
         Pool::new(limits, Arc::clone(&self.timers), Arc::clone(&self.poller))
     }
 
@@ -62,7 +62,7 @@ impl Bench {
 #[test]
 fn the_latest_comes_first_and_only_for_its_destination() {
     let bench = Bench::new();
-    let pool = bench.pool(Limits::default());
+    let pool = bench.pool(PoolLimits::default());
     let now = Instant::now();
     let ((a, _pa), (b, _pb)) = (bench.connection(), bench.connection());
     let (port_a, port_b) = (a.local(), b.local());
@@ -78,7 +78,7 @@ fn the_latest_comes_first_and_only_for_its_destination() {
 #[test]
 fn a_connection_the_upstream_closes_while_idle_is_dropped_at_once() {
     let bench = Bench::new();
-    let pool = bench.pool(Limits::default());
+    let pool = bench.pool(PoolLimits::default());
     let (stream, peer) = bench.connection();
     pool.put(A, kept(&pool, stream, Instant::now()), bench.former(), Instant::now());
     drop(peer);
@@ -91,7 +91,7 @@ fn a_connection_the_upstream_closes_while_idle_is_dropped_at_once() {
 #[test]
 fn one_that_is_not_young_or_not_for_a_repeatable_request_is_probed() {
     let bench = Bench::new();
-    let pool = bench.pool(Limits::default());
+    let pool = bench.pool(PoolLimits::default());
     let now = Instant::now();
     for (repeatable, later, found) in [(true, 0, true), (false, 0, false), (true, 2, false)] {
         let (stream, peer) = bench.connection();
@@ -106,7 +106,7 @@ fn one_that_is_not_young_or_not_for_a_repeatable_request_is_probed() {
 #[test]
 fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
     let bench = Bench::new();
-    let (now, most) = (Instant::now(), Limits::default().unrepeatable);
+    let (now, most) = (Instant::now(), PoolLimits::default().unrepeatable);
     for (repeatable, later, found, left) in [
         (false, Duration::ZERO, true, 1),
         (false, most - Duration::from_millis(1), true, 1),
@@ -115,7 +115,7 @@ fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
         (false, Duration::from_secs(3), false, 1),
         (true, most, true, 1),
     ] {
-        let pool = bench.pool(Limits::default());
+        let pool = bench.pool(PoolLimits::default());
         let [(first, mut peer), (second, _peer)] = [bench.connection(), bench.connection()];
         let port = second.socket().local_addr().unwrap();
         pool.put(A, kept(&pool, first, now), bench.former(), now);
@@ -136,7 +136,7 @@ fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
 #[test]
 fn the_one_idle_for_longest_makes_room() {
     let bench = Bench::new();
-    let limits = Limits { total: 3, per_destination: 2, ..Limits::default() };
+    let limits = PoolLimits { total: 3, per_destination: 2, ..PoolLimits::default() };
     let pool = bench.pool(limits);
     let now = Instant::now();
     let mut peers = Vec::new();
@@ -161,7 +161,8 @@ fn the_one_idle_for_longest_makes_room() {
     assert_eq!([take(A), take(A)], [Some(third), None]);
     assert_eq!([take(B), take(C)], [Some(b), Some(c)]);
     assert_eq!(retired(&pool), [0, 0, 0, 2]);
-    for nothing in [Limits { total: 0, ..limits }, Limits { per_destination: 0, ..limits }] {
+    for nothing in [PoolLimits { total: 0, ..limits }, PoolLimits { per_destination: 0, ..limits }]
+    {
         let pool = bench.pool(nothing);
         pool.put(A, kept(&pool, bench.connection().0, now), bench.former(), now);
         assert!(pool.is_empty());
@@ -171,8 +172,8 @@ fn the_one_idle_for_longest_makes_room() {
 #[test]
 fn a_connection_is_closed_when_it_was_idle_for_too_long() {
     let bench = Bench::new();
-    let pool = bench.pool(Limits::default());
-    let idle = Limits::default().idle;
+    let pool = bench.pool(PoolLimits::default());
+    let idle = PoolLimits::default().idle;
     let now = Instant::now();
     let later = now + Duration::from_secs(10);
     let ((first, _peer), (second, _other)) = (bench.connection(), bench.connection());
@@ -185,7 +186,7 @@ fn a_connection_is_closed_when_it_was_idle_for_too_long() {
     assert_eq!((pool.len(), due), (0, None));
     assert_eq!(retired(&pool), [0, 2, 0, 0]);
 
-    let pool = bench.pool(Limits { idle: Duration::ZERO, ..Limits::default() });
+    let pool = bench.pool(PoolLimits { idle: Duration::ZERO, ..PoolLimits::default() });
     let (stream, _peer) = bench.connection();
     pool.put(A, kept(&pool, stream, now), bench.former(), now);
     assert_eq!((pool.len(), retired(&pool)), (0, [0, 1, 0, 0]), "none is kept");
@@ -194,8 +195,8 @@ fn a_connection_is_closed_when_it_was_idle_for_too_long() {
 #[test]
 fn a_connection_is_not_used_again_when_it_is_too_old_however_busy() {
     let bench = Bench::new();
-    let pool = bench.pool(Limits::default());
-    let Limits { age, idle, .. } = Limits::default();
+    let pool = bench.pool(PoolLimits::default());
+    let PoolLimits { age, idle, .. } = PoolLimits::default();
     let made = pool.began;
     let put = |at| {
         let (stream, peer) = bench.connection();
@@ -221,7 +222,7 @@ fn a_connection_is_not_used_again_when_it_is_too_old_however_busy() {
 #[test]
 fn one_that_is_not_watched_is_probed_and_soon_watched() {
     let bench = Bench::new();
-    let pool = bench.pool(Limits::default());
+    let pool = bench.pool(PoolLimits::default());
     let now = Instant::now();
     let unwatched = || {
         let (mut stream, peer) = bench.connection();
@@ -237,7 +238,7 @@ fn one_that_is_not_watched_is_probed_and_soon_watched() {
     pool.put(A, kept(&pool, stream, now), bench.former(), now);
     drop(peer);
     let due = Arc::clone(&pool).due(now + UNWATCHED, now + UNWATCHED);
-    assert_eq!((pool.len(), due), (1, Some(now + Limits::default().idle)));
+    assert_eq!((pool.len(), due), (1, Some(now + PoolLimits::default().idle)));
     let mut events = Events::default();
     bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
     bench.poller.deliver(&events);
@@ -247,7 +248,7 @@ fn one_that_is_not_watched_is_probed_and_soon_watched() {
 #[test]
 fn the_longest_times_there_are_end_nothing() {
     let bench = Bench::new();
-    let limits = Limits { idle: Duration::MAX, age: Duration::MAX, ..Limits::default() };
+    let limits = PoolLimits { idle: Duration::MAX, age: Duration::MAX, ..PoolLimits::default() };
     let pool = bench.pool(limits.clamped());
     let (stream, _peer) = bench.connection();
     pool.put(A, kept(&pool, stream, Instant::now()), bench.former(), Instant::now());
@@ -266,7 +267,7 @@ fn an_edge_that_reached_the_former_owner_is_not_lost() {
         }
     }
     let bench = Bench::new();
-    let pool = bench.pool(Limits::default());
+    let pool = bench.pool(PoolLimits::default());
     let former = Former { who: &Late, tags: 1..=2 };
     let ((alive, _peer), (dead, peer)) = (bench.connection(), bench.connection());
     peer.shutdown(std::net::Shutdown::Both).unwrap();

@@ -1,9 +1,9 @@
 //! Field lines: the names the proxy acts on, and copying all others untouched (RFC 9110 §5).
 //!
-//! A proxy reads few fields and passes on many. [`Known`] is the list of the few; `Lines` copies
+//! A proxy reads few fields and passes on many. [`KnownField`] is the list of the few; `FieldLines` copies
 //! runs of neighbouring lines in one go, with their case, order and white space as they came.
 //!
-//! httparse finds names and values; what a field *means* is asked in `framing`, `hop`, `via`.
+//! httparse finds names and values; what a field *means* is asked in `framing`, `hop_by_hop`, `via`.
 
 use std::mem::MaybeUninit;
 
@@ -12,7 +12,7 @@ use httparse::Header;
 /// Names the proxy acts on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Known {
+pub enum KnownField {
     /// RFC 9110 §11.6.2
     Authorization,
     /// RFC 9110 §7.6.1
@@ -61,7 +61,7 @@ pub enum Known {
     WwwAuthenticate,
 }
 
-impl Known {
+impl KnownField {
     /// Which of the known names this is; names are case-insensitive (RFC 9110 §5.1).
     #[inline]
     pub fn of(name: &[u8]) -> Self {
@@ -104,7 +104,7 @@ pub struct Field<'b> {
     /// The value without the white space around it; any octet but controls (HTAB is allowed).
     pub value: &'b [u8],
     /// What the name means to the proxy.
-    pub known: Known,
+    pub known: KnownField,
 }
 
 /// Most field lines a head may ever have, whatever its limits say.
@@ -185,7 +185,7 @@ impl LineSet {
 
 /// The field lines of one head, with the octets they stand in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lines<'h, 'b> {
+pub(super) struct FieldLines<'h, 'b> {
     /// The whole head, empty line included.
     pub(super) head: &'b [u8],
     /// Names and values in `head`: of each line, or of the first of several that no hop has to look at
@@ -202,13 +202,13 @@ pub struct MoreSlots<'b> {
     pub(super) runs: Vec<Header<'b>>,
 }
 
-impl<'h, 'b> Lines<'h, 'b> {
+impl<'h, 'b> FieldLines<'h, 'b> {
     /// The lines as values.
     pub(super) fn iter(self) -> impl Iterator<Item = Field<'b>> + Clone + use<'h, 'b> {
         self.all.unwrap_or(self.headers).iter().map(|header| Field {
             name: header.name,
             value: header.value,
-            known: Known::of(header.name.as_bytes()),
+            known: KnownField::of(header.name.as_bytes()),
         })
     }
 
@@ -298,38 +298,38 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(name: &str, expected: Known) {
-        assert_eq!(Known::of(name.as_bytes()), expected, "{name}");
-        assert_eq!(Known::of(name.to_ascii_uppercase().as_bytes()), expected, "{name}");
-        assert_eq!(Known::of(name.to_ascii_lowercase().as_bytes()), expected, "{name}");
-        assert_eq!(Known::of(format!("{name}x").as_bytes()), Known::Other);
-        assert_eq!(Known::of(format!("x{name}").as_bytes()), Known::Other);
+    fn check(name: &str, expected: KnownField) {
+        assert_eq!(KnownField::of(name.as_bytes()), expected, "{name}");
+        assert_eq!(KnownField::of(name.to_ascii_uppercase().as_bytes()), expected, "{name}");
+        assert_eq!(KnownField::of(name.to_ascii_lowercase().as_bytes()), expected, "{name}");
+        assert_eq!(KnownField::of(format!("{name}x").as_bytes()), KnownField::Other);
+        assert_eq!(KnownField::of(format!("x{name}").as_bytes()), KnownField::Other);
     }
 
     #[test]
     fn a_name_is_known_in_any_case_and_only_whole() {
-        check("Authorization", Known::Authorization);
-        check("Connection", Known::Connection);
-        check("Content-Length", Known::ContentLength);
-        check("Date", Known::Date);
-        check("Expect", Known::Expect);
-        check("Host", Known::Host);
-        check("HTTP2-Settings", Known::Http2Settings);
-        check("Keep-Alive", Known::KeepAlive);
-        check("Max-Forwards", Known::MaxForwards);
-        check("Persistent-Auth", Known::PersistentAuth);
-        check("Proxy-Authenticate", Known::ProxyAuthenticate);
-        check("Proxy-Authentication-Info", Known::ProxyAuthenticationInfo);
-        check("Proxy-Authorization", Known::ProxyAuthorization);
-        check("Proxy-Connection", Known::ProxyConnection);
-        check("Proxy-Support", Known::ProxySupport);
-        check("Server", Known::Server);
-        check("TE", Known::Te);
-        check("Trailer", Known::Trailer);
-        check("Transfer-Encoding", Known::TransferEncoding);
-        check("Upgrade", Known::Upgrade);
-        check("Via", Known::Via);
-        check("WWW-Authenticate", Known::WwwAuthenticate);
+        check("Authorization", KnownField::Authorization);
+        check("Connection", KnownField::Connection);
+        check("Content-Length", KnownField::ContentLength);
+        check("Date", KnownField::Date);
+        check("Expect", KnownField::Expect);
+        check("Host", KnownField::Host);
+        check("HTTP2-Settings", KnownField::Http2Settings);
+        check("Keep-Alive", KnownField::KeepAlive);
+        check("Max-Forwards", KnownField::MaxForwards);
+        check("Persistent-Auth", KnownField::PersistentAuth);
+        check("Proxy-Authenticate", KnownField::ProxyAuthenticate);
+        check("Proxy-Authentication-Info", KnownField::ProxyAuthenticationInfo);
+        check("Proxy-Authorization", KnownField::ProxyAuthorization);
+        check("Proxy-Connection", KnownField::ProxyConnection);
+        check("Proxy-Support", KnownField::ProxySupport);
+        check("Server", KnownField::Server);
+        check("TE", KnownField::Te);
+        check("Trailer", KnownField::Trailer);
+        check("Transfer-Encoding", KnownField::TransferEncoding);
+        check("Upgrade", KnownField::Upgrade);
+        check("Via", KnownField::Via);
+        check("WWW-Authenticate", KnownField::WwwAuthenticate);
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
         for name in
             ["", "Hose", "Content_Length", "Content-Lengtg", "\u{212a}eep-Alive", "Hos\u{0}"]
         {
-            assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name}");
+            assert_eq!(KnownField::of(name.as_bytes()), KnownField::Other, "{name}");
         }
     }
 
@@ -371,7 +371,7 @@ mod tests {
             std::str::from_utf8(&head[start..start + text.len()]).unwrap()
         };
         let headers = ["A", "b", "C", "D"].map(|name| Header { name: at(name), value: b"" });
-        let lines = Lines { head, headers: &headers, all: None };
+        let lines = FieldLines { head, headers: &headers, all: None };
         let copy = |places: &[usize]| {
             let mut marked = LineSet::default();
             places.iter().for_each(|&place| marked.add(place));

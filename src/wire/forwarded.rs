@@ -11,7 +11,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::field::{LineSet, Lines, is_token_octet, trim_ows};
+use super::field::{FieldLines, LineSet, is_token_octet, trim_ows};
 
 /// On whose behalf, and by whom.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,15 +25,15 @@ pub struct Forwarded<'a> {
 
 /// The lines of either name that came with a request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Received {
+pub(super) struct ForwardedLines {
     standard: LineSet,
     other: LineSet,
     misspelt: LineSet,
 }
 
-impl Received {
+impl ForwardedLines {
     /// Finds them.
-    pub(super) fn of(lines: Lines<'_, '_>) -> Self {
+    pub(super) fn of(lines: FieldLines<'_, '_>) -> Self {
         let mut found = Self::default();
         for (place, header) in lines.headers.iter().enumerate() {
             if header.name.eq_ignore_ascii_case("forwarded") {
@@ -53,7 +53,7 @@ impl Received {
     }
 
     /// Writes one line of each name, with what came first.
-    pub(super) fn write(&self, out: &mut Vec<u8>, lines: Lines<'_, '_>, ours: &Forwarded<'_>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>, lines: FieldLines<'_, '_>, ours: &Forwarded<'_>) {
         out.extend_from_slice(b"Forwarded: ");
         write_values(out, lines.marked(self.standard).filter(|value| is_well_formed(value)));
         match ours.client {
@@ -147,8 +147,12 @@ fn after_quotes(mut text: &[u8]) -> Option<&[u8]> {
 
 /// Asserts, for fuzzing, that `sent` ends in what we know, whatever came.
 #[doc(hidden)]
-pub(super) fn assert_appended(received: Lines<'_, '_>, sent: Lines<'_, '_>, ours: &Forwarded<'_>) {
-    let (came, went) = (Received::of(received), Received::of(sent));
+pub(super) fn assert_appended(
+    received: FieldLines<'_, '_>,
+    sent: FieldLines<'_, '_>,
+    ours: &Forwarded<'_>,
+) {
+    let (came, went) = (ForwardedLines::of(received), ForwardedLines::of(sent));
     let only = |set| {
         let mut values = sent.marked(set);
         let value = values.next().unwrap_or_default();
@@ -159,7 +163,7 @@ pub(super) fn assert_appended(received: Lines<'_, '_>, sent: Lines<'_, '_>, ours
     assert!(is_well_formed(standard), "{}", standard.escape_ascii());
     assert!(went.misspelt.is_empty(), "another spelling");
     let mut alone = Vec::new();
-    let nothing = Received::default();
+    let nothing = ForwardedLines::default();
     nothing.write(&mut alone, received, ours);
     let (element, address) = split_lines(&alone);
     for (value, ours) in [(standard, element), (other, address)] {
@@ -175,7 +179,7 @@ pub(super) fn assert_appended(received: Lines<'_, '_>, sent: Lines<'_, '_>, ours
     assert_eq!(from, element);
 }
 
-/// The values of the two lines that [`Received::write`] writes.
+/// The values of the two lines that [`ForwardedLines::write`] writes.
 fn split_lines(written: &[u8]) -> (&[u8], &[u8]) {
     let text = written.strip_prefix(b"Forwarded: ").unwrap_or_default();
     let at = memchr::memmem::find(text, b"\r\nX-Forwarded-For: ").unwrap_or(0);
@@ -189,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::field::Slots;
-    use super::super::head::Limits;
+    use super::super::head::HeadLimits;
     use super::super::request::{Outgoing, RequestHead};
     use super::*;
 
@@ -202,7 +206,7 @@ mod tests {
     fn sent(fields: &str, ours: Option<&Forwarded<'_>>) -> String {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let mut slots = Slots::new();
-        let read = RequestHead::read(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let read = RequestHead::read(head.as_bytes(), &mut slots, &HeadLimits::default()).unwrap();
         let mut out = Vec::new();
         let outgoing = Outgoing {
             target: read.target_text.into(),

@@ -11,8 +11,8 @@
 use std::num::NonZeroU64;
 
 use super::field::trim_ows;
-use super::head::{Method, Version};
-use super::repair::{Leniency, Repair, Repairs};
+use super::leniency::{Leniency, Repair, Repairs};
+use super::start_line::{Method, Version};
 
 /// How the end of a message's content is found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -235,49 +235,6 @@ pub(super) fn response_framing(
         (..200 | 204 | 304, _) | (_, Method::Head) => ResponseFraming::Framed(Framing::Empty),
         _ => announced.map_or(ResponseFraming::UntilClose, ResponseFraming::Framed),
     })
-}
-
-/// Fields that are accepted as framing are sent on as one line that says the same, and a naive
-/// reader who looks at the first or at the last of them only would agree.
-#[doc(hidden)]
-pub fn fuzz(bytes: &[u8]) {
-    use super::field::{Known, Slots};
-    use super::head::Limits;
-    use super::request::RequestHead;
-
-    let head = [b"POST / HTTP/1.1\r\nHost: a\r\n", bytes, b"\r\n\r\n"].concat();
-    super::request::fuzz(&head);
-    super::response::fuzz(&[b"HTTP/1.1 200 OK\r\n", bytes, b"\r\n\r\n"].concat());
-    let Some(end) = super::head::fuzz(&head, &Limits::default()) else { return };
-    let head = head.get(..end).unwrap_or_default();
-    let mut slots = Slots::new();
-    let Ok(head) = RequestHead::read(head, &mut slots, &Limits::default()) else { return };
-    let mut announced = None;
-    for field in head.fields() {
-        let framing = match field.known {
-            Known::TransferEncoding => Framing::Chunked,
-            Known::ContentLength => {
-                let text = String::from_utf8_lossy(field.value);
-                for element in text.split(',') {
-                    let length = element.trim_matches([' ', '\t']).parse::<u64>();
-                    assert_eq!(length.ok(), Some(content_octets(head.framing)));
-                }
-                head.framing
-            }
-            _ => continue,
-        };
-        assert_eq!(*announced.get_or_insert(framing), framing, "framed in two ways");
-    }
-    assert_eq!(announced.unwrap_or(Framing::Empty), head.framing);
-}
-
-/// The octets a framing announces, for fuzzing.
-fn content_octets(framing: Framing) -> u64 {
-    match framing {
-        Framing::Empty => 0,
-        Framing::Length(length) => length.get(),
-        Framing::Chunked => panic!("a length beside a coding"),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What request and response heads have in common: where a head ends, versions, methods, limits
-//! and refusals (RFC 9112 §2).
+//! What request and response heads have in common: where a head ends, its limits, and each
+//! way to refuse one (RFC 9112 §2).
 //!
 //! [`find_end`] looks at octets as they come and answers as soon as the head is complete or can
 //! no longer become a valid one; [`RequestHead`](super::RequestHead) and
@@ -11,111 +11,9 @@ use memchr::{memchr, memchr_iter, memchr3};
 
 use super::field::is_token_octet;
 use super::framing::FramingError;
-use super::repair::Leniency;
+use super::leniency::Leniency;
+use super::start_line::Version;
 use super::target::TargetError;
-
-/// An HTTP/1 version (RFC 9112 §2.3).
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Version {
-    /// `HTTP/1.0`
-    Http10,
-    /// `HTTP/1.1`
-    Http11,
-}
-
-impl Version {
-    /// The version as `Via` names it (RFC 9110 §7.6.3).
-    pub fn number(self) -> &'static str {
-        match self {
-            Self::Http10 => "1.0",
-            Self::Http11 => "1.1",
-        }
-    }
-
-    pub(super) fn from_minor(minor: Option<u8>) -> Self {
-        if minor == Some(0) { Self::Http10 } else { Self::Http11 }
-    }
-}
-
-/// A request method (RFC 9110 §9).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Method {
-    /// RFC 9110 §9.3.6
-    Connect,
-    /// RFC 9110 §9.3.5
-    Delete,
-    /// RFC 9110 §9.3.1
-    Get,
-    /// RFC 9110 §9.3.2
-    Head,
-    /// RFC 9110 §9.3.7
-    Options,
-    /// Any other method; its name is passed on.
-    Other,
-    /// RFC 9110 §9.3.3
-    Post,
-    /// RFC 9110 §9.3.4
-    Put,
-    /// RFC 9110 §9.3.8
-    Trace,
-}
-
-impl Method {
-    /// The method with this name; names are case-sensitive (RFC 9110 §9.1).
-    #[inline]
-    pub fn of(name: &str) -> Self {
-        match name {
-            "GET" => Self::Get,
-            "POST" => Self::Post,
-            "CONNECT" => Self::Connect,
-            "HEAD" => Self::Head,
-            "PUT" => Self::Put,
-            "DELETE" => Self::Delete,
-            "OPTIONS" => Self::Options,
-            "TRACE" => Self::Trace,
-            _ => Self::Other,
-        }
-    }
-
-    /// All of them, in order.
-    pub const ALL: [Self; 9] = [
-        Self::Connect,
-        Self::Delete,
-        Self::Get,
-        Self::Head,
-        Self::Options,
-        Self::Other,
-        Self::Post,
-        Self::Put,
-        Self::Trace,
-    ];
-
-    /// The method's name; `other` for those that have no name here.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Connect => "CONNECT",
-            Self::Delete => "DELETE",
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Options => "OPTIONS",
-            Self::Other => "other",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Trace => "TRACE",
-        }
-    }
-
-    /// Whether a second identical request has no further effect (RFC 9110 §9.2.2).
-    pub fn is_idempotent(self) -> bool {
-        self.is_safe() || matches!(self, Self::Delete | Self::Put)
-    }
-
-    /// Whether a request is read-only (RFC 9110 §9.2.1).
-    pub fn is_safe(self) -> bool {
-        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
-    }
-}
 
 /// What a message says about its connection (RFC 9112 §9.3).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -135,14 +33,14 @@ impl Persistence {
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
+pub struct HeadLimits {
     /// Octets of the whole head, empty line included.
     pub max_head_octets: usize,
     /// Field lines; above 128 is as 128. A response that is mended may have as many as fit.
     pub max_fields: usize,
 }
 
-impl Default for Limits {
+impl Default for HeadLimits {
     fn default() -> Self {
         Self { max_head_octets: 32 * 1024, max_fields: 100 }
     }
@@ -272,7 +170,7 @@ impl From<FramingError> for HeadError {
 pub fn find_end(
     buf: &[u8],
     scanned: &mut usize,
-    limits: &Limits,
+    limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadError> {
     find_empty_line::<false>(buf, scanned, limits)
 }
@@ -295,7 +193,7 @@ pub struct HeadScan {
 pub fn find_response_end(
     buf: &[u8],
     scan: &mut HeadScan,
-    limits: &Limits,
+    limits: &HeadLimits,
     leniency: Leniency,
 ) -> Result<Option<usize>, HeadError> {
     let mut scanned = scan.scanned as usize;
@@ -315,7 +213,7 @@ pub fn find_response_end(
 fn find_empty_line<const LF_ENDS: bool>(
     buf: &[u8],
     scanned: &mut usize,
-    limits: &Limits,
+    limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadError> {
     // Octets past the limit are not looked at, so that the answer does not depend on how many
     // came with one read.
@@ -356,7 +254,7 @@ fn find_empty_line<const LF_ENDS: bool>(
 }
 
 /// The answer when no end was found: wait, unless the limit is reached.
-fn unfinished(buf: &[u8], within: &[u8], limits: &Limits) -> Result<Option<usize>, HeadError> {
+fn unfinished(buf: &[u8], within: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HeadError> {
     if buf.len() < limits.max_head_octets {
         Ok(None)
     } else if memchr(b'\n', within).is_some() {
@@ -458,7 +356,7 @@ fn bad_request_line(first: &[u8]) -> HeadError {
 
 /// Finds the same end however the octets come, if there is one.
 #[doc(hidden)]
-pub fn fuzz(bytes: &[u8], limits: &Limits) -> Option<usize> {
+pub fn fuzz(bytes: &[u8], limits: &HeadLimits) -> Option<usize> {
     let strict = fuzz_as(bytes, limits, Leniency::Strict);
     let mended = fuzz_as(bytes, limits, Leniency::Mend);
     assert!(strict.is_none() || strict == mended, "a strict head ends elsewhere");
@@ -466,7 +364,7 @@ pub fn fuzz(bytes: &[u8], limits: &Limits) -> Option<usize> {
 }
 
 /// The same for a response that is judged so.
-pub(super) fn fuzz_as(bytes: &[u8], limits: &Limits, leniency: Leniency) -> Option<usize> {
+pub(super) fn fuzz_as(bytes: &[u8], limits: &HeadLimits, leniency: Leniency) -> Option<usize> {
     let whole = find_response_end(bytes, &mut HeadScan::default(), limits, leniency);
     let mut scan = HeadScan::default();
     let mut last = Ok(None);

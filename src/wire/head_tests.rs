@@ -1,7 +1,8 @@
+use super::super::start_line::Method;
 use super::super::tests::at_every_split;
 use super::*;
 
-const SMALL: Limits = Limits { max_head_octets: 32, max_fields: 4 };
+const SMALL: HeadLimits = HeadLimits { max_head_octets: 32, max_fields: 4 };
 
 /// The answer for `bytes`, wherever they are cut.
 #[track_caller]
@@ -77,7 +78,7 @@ fn a_drip_feed_is_looked_at_once() {
     let mut scanned = 0;
     let head = b"GET / HTTP/1.1\r\nA: b\r\n";
     for came in 0..=head.len() {
-        assert_eq!(find_end(&head[..came], &mut scanned, &Limits::default()), Ok(None));
+        assert_eq!(find_end(&head[..came], &mut scanned, &HeadLimits::default()), Ok(None));
         // All but a CR, which the next octet decides about.
         assert!(scanned + 1 >= came, "{scanned} of {came}");
     }

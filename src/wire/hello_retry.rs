@@ -30,7 +30,7 @@ const LOOKED_AT: usize = BEFORE_RANDOM + RETRY.len();
 
 /// What a server says to a ClientHello.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Answer {
+pub enum RetryAnswer {
     /// More octets are needed.
     Incomplete,
     /// A HelloRetryRequest: a second ClientHello is to follow.
@@ -40,31 +40,31 @@ pub enum Answer {
 }
 
 /// Reads the server's first octets after a ClientHello. `octets` is all that has come since.
-pub fn answer(octets: &[u8]) -> Answer {
+pub fn answer(octets: &[u8]) -> RetryAnswer {
     let looked_at = octets.get(..MAX_ANSWER).unwrap_or(octets);
     match read_answer(looked_at) {
-        Answer::Incomplete if octets.len() >= MAX_ANSWER => Answer::Settled,
+        RetryAnswer::Incomplete if octets.len() >= MAX_ANSWER => RetryAnswer::Settled,
         answer => answer,
     }
 }
 
-fn read_answer(mut rest: &[u8]) -> Answer {
+fn read_answer(mut rest: &[u8]) -> RetryAnswer {
     let mut hello = [0; LOOKED_AT];
     let mut filled = 0;
     loop {
         let kind = match rest.first() {
-            None => return Answer::Incomplete,
+            None => return RetryAnswer::Incomplete,
             Some(&ALERT) if filled == 0 => ALERT,
             Some(&HANDSHAKE) => HANDSHAKE,
-            Some(_) => return Answer::Settled,
+            Some(_) => return RetryAnswer::Settled,
         };
-        let [_, _, _, a, b, after @ ..] = rest else { return Answer::Incomplete };
+        let [_, _, _, a, b, after @ ..] = rest else { return RetryAnswer::Incomplete };
         let length = usize::from(u16::from_be_bytes([*a, *b]));
         match (kind, length, after.first()) {
             (HANDSHAKE, 1..=MAX_FRAGMENT, _) | (ALERT, 2, Some(&WARNING)) => {}
-            (ALERT, 2, None) => return Answer::Incomplete,
+            (ALERT, 2, None) => return RetryAnswer::Incomplete,
             // A fatal alert, or no record.
-            _ => return Answer::Settled,
+            _ => return RetryAnswer::Settled,
         }
         let fragment = after.get(..length).unwrap_or(after);
         if kind == HANDSHAKE {
@@ -74,20 +74,20 @@ fn read_answer(mut rest: &[u8]) -> Answer {
             }
             match hello {
                 [SERVER_HELLO, ..] if filled < LOOKED_AT => {}
-                [SERVER_HELLO, ..] if hello.ends_with(&RETRY) => return Answer::Retry,
-                [DRAFT_RETRY, ..] if filled > 0 => return Answer::Retry,
+                [SERVER_HELLO, ..] if hello.ends_with(&RETRY) => return RetryAnswer::Retry,
+                [DRAFT_RETRY, ..] if filled > 0 => return RetryAnswer::Retry,
                 _ if filled == 0 => {}
-                _ => return Answer::Settled,
+                _ => return RetryAnswer::Settled,
             }
         }
-        let Some(next) = after.get(length..) else { return Answer::Incomplete };
+        let Some(next) = after.get(length..) else { return RetryAnswer::Incomplete };
         rest = next;
     }
 }
 
 /// What comes next on a client's connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Next {
+pub enum NextRecord {
     /// Nothing that can be told yet.
     More,
     /// A record of the handshake.
@@ -106,7 +106,7 @@ pub struct Records {
 impl Records {
     /// How many octets at the front belong to records that are no handshake, and what follows them.
     /// The next call gets the octets behind those. At most four octets of a record's head are left.
-    pub fn pass(&mut self, octets: &[u8]) -> (usize, Next) {
+    pub fn pass(&mut self, octets: &[u8]) -> (usize, NextRecord) {
         let mut passed = 0;
         loop {
             let rest = octets.get(passed..).unwrap_or_default();
@@ -114,17 +114,17 @@ impl Records {
             passed += part;
             self.left -= part;
             let next = match rest.get(part..).unwrap_or_default() {
-                [] => Next::More,
-                [HANDSHAKE, ..] => Next::Handshake,
-                [kind, ..] if !CONTENT_TYPES.contains(kind) => Next::NotTls,
+                [] => NextRecord::More,
+                [HANDSHAKE, ..] => NextRecord::Handshake,
+                [kind, ..] if !CONTENT_TYPES.contains(kind) => NextRecord::NotTls,
                 [_, _, _, a, b, ..] => match usize::from(u16::from_be_bytes([*a, *b])) {
                     length @ 0..=MAX_FRAGMENT => {
                         self.left = RECORD_HEAD + length;
                         continue;
                     }
-                    _ => Next::NotTls,
+                    _ => NextRecord::NotTls,
                 },
-                _ => Next::More,
+                _ => NextRecord::More,
             };
             return (passed, next);
         }
@@ -135,11 +135,11 @@ impl Records {
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     let whole = answer(bytes);
-    assert!(whole != Answer::Incomplete || bytes.len() < MAX_ANSWER, "no answer");
-    let mut before = Answer::Incomplete;
+    assert!(whole != RetryAnswer::Incomplete || bytes.len() < MAX_ANSWER, "no answer");
+    let mut before = RetryAnswer::Incomplete;
     for came in 0..=bytes.len().min(MAX_ANSWER) {
         let now = answer(bytes.get(..came).unwrap_or_default());
-        assert!(before == Answer::Incomplete || before == now, "{before:?} became {now:?}");
+        assert!(before == RetryAnswer::Incomplete || before == now, "{before:?} became {now:?}");
         before = now;
     }
     assert_eq!(before, whole);
@@ -150,7 +150,7 @@ pub fn fuzz(bytes: &[u8]) {
         let next = loop {
             let (more, next) = records.pass(bytes.get(passed..came).unwrap_or_default());
             passed += more;
-            if next != Next::More || came == bytes.len() {
+            if next != NextRecord::More || came == bytes.len() {
                 break next;
             }
             assert!(came - passed < RECORD_HEAD, "held too much");
@@ -186,30 +186,33 @@ mod tests {
         let warning = record(ALERT, &[WARNING, 112]);
         let warned = |rest: &[u8]| [&warning[..], &warning, rest].concat();
         for (octets, expected) in [
-            (HELLO_RETRY.to_vec(), Answer::Retry),
-            (in_records(HELLO_RETRY, 1), Answer::Retry),
-            (in_records(HELLO_RETRY, 37), Answer::Retry),
-            (warned(HELLO_RETRY), Answer::Retry),
-            (record(HANDSHAKE, &[DRAFT_RETRY]), Answer::Retry),
-            (HELLO_1_3.to_vec(), Answer::Settled),
-            (in_records(HELLO_1_3, 1), Answer::Settled),
-            (HELLO_1_2.to_vec(), Answer::Settled),
-            (warned(HELLO_1_2), Answer::Settled),
-            (record(ALERT, &[2, 40]), Answer::Settled),
-            (record(ALERT, &[1]), Answer::Settled),
-            (record(HANDSHAKE, &[]), Answer::Settled),
-            (record(HANDSHAKE, &[11]), Answer::Settled),
-            (record(0x17, b"x"), Answer::Settled),
-            (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), Answer::Settled),
-            (warning.repeat(200), Answer::Settled),
-            (warning.repeat(100), Answer::Incomplete),
-            (HELLO_RETRY[..42].to_vec(), Answer::Incomplete),
-            (vec![], Answer::Incomplete),
+            (HELLO_RETRY.to_vec(), RetryAnswer::Retry),
+            (in_records(HELLO_RETRY, 1), RetryAnswer::Retry),
+            (in_records(HELLO_RETRY, 37), RetryAnswer::Retry),
+            (warned(HELLO_RETRY), RetryAnswer::Retry),
+            (record(HANDSHAKE, &[DRAFT_RETRY]), RetryAnswer::Retry),
+            (HELLO_1_3.to_vec(), RetryAnswer::Settled),
+            (in_records(HELLO_1_3, 1), RetryAnswer::Settled),
+            (HELLO_1_2.to_vec(), RetryAnswer::Settled),
+            (warned(HELLO_1_2), RetryAnswer::Settled),
+            (record(ALERT, &[2, 40]), RetryAnswer::Settled),
+            (record(ALERT, &[1]), RetryAnswer::Settled),
+            (record(HANDSHAKE, &[]), RetryAnswer::Settled),
+            (record(HANDSHAKE, &[11]), RetryAnswer::Settled),
+            (record(0x17, b"x"), RetryAnswer::Settled),
+            (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), RetryAnswer::Settled),
+            (warning.repeat(200), RetryAnswer::Settled),
+            (warning.repeat(100), RetryAnswer::Incomplete),
+            (HELLO_RETRY[..42].to_vec(), RetryAnswer::Incomplete),
+            (vec![], RetryAnswer::Incomplete),
         ] {
             assert_eq!(answer(&octets), expected, "{octets:?}");
             at_every_split(&octets, |first, _| {
                 let early = answer(first);
-                assert!(early == Answer::Incomplete || early == expected, "{first:?}: {early:?}");
+                assert!(
+                    early == RetryAnswer::Incomplete || early == expected,
+                    "{first:?}: {early:?}"
+                );
             });
             fuzz(&octets);
         }
@@ -222,19 +225,19 @@ mod tests {
         let some =
             [&early[..], &change, &record(0x17, &[]), &record(ALERT, &[1, 0]), &early].concat();
         for (behind, next, left) in [
-            (&b""[..], Next::More, 0),
-            (&[0x17, 3, 3, 1], Next::More, 4),
-            (&[HANDSHAKE], Next::Handshake, 1),
-            (b"GET", Next::NotTls, 3),
-            (&[0x13], Next::NotTls, 1),
-            (&[0x17, 3, 3, 0xff, 0xff], Next::NotTls, 5),
+            (&b""[..], NextRecord::More, 0),
+            (&[0x17, 3, 3, 1], NextRecord::More, 4),
+            (&[HANDSHAKE], NextRecord::Handshake, 1),
+            (b"GET", NextRecord::NotTls, 3),
+            (&[0x13], NextRecord::NotTls, 1),
+            (&[0x17, 3, 3, 0xff, 0xff], NextRecord::NotTls, 5),
         ] {
             let all = [&some[..], behind].concat();
             at_every_split(&all, |first, rest| {
                 let mut records = Records::default();
                 let (passed, early) = records.pass(first);
                 let (more, last) = match early {
-                    Next::More => records.pass(&[&first[passed..], rest].concat()),
+                    NextRecord::More => records.pass(&[&first[passed..], rest].concat()),
                     known => (0, known),
                 };
                 assert_eq!((passed + more, last), (all.len() - left, next), "{behind:?}");

@@ -9,13 +9,14 @@
 use httparse::Status;
 use memchr::{memchr, memchr2, memmem, memrchr};
 
+use super::connection_login;
 use super::credentials::Credentials;
-use super::field::{Field, Known, LineSet, Lines, Slots, write_line, write_number};
-use super::forwarded::{self, Forwarded, Received};
+use super::field::{Field, FieldLines, KnownField, LineSet, Slots, write_line, write_number};
+use super::forwarded::{self, Forwarded, ForwardedLines};
 use super::framing::{Framing, request_framing};
-use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
-use super::hop::Survey;
-use super::login;
+use super::head::{HeadError, HeadLimits, Persistence, diagnose};
+use super::hop_by_hop::Survey;
+use super::start_line::{Method, Version};
 use super::target::{Authority, OriginForm, Target, TargetError};
 use super::upgrade::{self, Protocols};
 use super::via;
@@ -46,7 +47,7 @@ pub struct RequestHead<'h, 'b> {
     pub max_forwards: Option<u32>,
     /// The client [offers](Self::offer) to change the protocol (RFC 9110 §7.8); never in HTTP/1.0.
     pub upgrade: bool,
-    lines: Lines<'h, 'b>,
+    lines: FieldLines<'h, 'b>,
     survey: Survey,
     host_at: Option<u8>,
     max_forwards_at: Option<u8>,
@@ -96,7 +97,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     pub fn read(
         head: &'b [u8],
         slots: &'h mut Slots<'b>,
-        limits: &Limits,
+        limits: &HeadLimits,
     ) -> Result<Self, HeadError> {
         if head.len() > limits.max_head_octets {
             return Err(HeadError::HeadTooLarge);
@@ -115,7 +116,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             return Err(HeadError::NotOneHead);
         };
         let version = Version::from_minor(parsed.version);
-        let lines = Lines { head, headers: parsed.headers, all: None };
+        let lines = FieldLines { head, headers: parsed.headers, all: None };
         let method = Method::of(method_name);
         let target = Target::parse(method, target_text).map_err(HeadError::Target)?;
 
@@ -164,7 +165,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         head: &[u8],
         error: HeadError,
         slots: &'h mut Slots<'b>,
-        limits: &Limits,
+        limits: &HeadLimits,
         anew: &'b mut Vec<u8>,
     ) -> Result<Self, HeadError> {
         let spelling =
@@ -173,7 +174,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             return Err(error);
         }
         // The head that came was within the limit; this one is at most three times as long.
-        Self::read(anew, slots, &Limits { max_head_octets: usize::MAX, ..*limits })
+        Self::read(anew, slots, &HeadLimits { max_head_octets: usize::MAX, ..*limits })
+    }
+
+    /// What to offer to the next hop, if the client offers anything a proxy can step aside for.
+    pub fn offer(&self) -> Option<Protocols> {
+        self.upgrade.then(|| upgrade::named_in(self.fields())?.forwardable()).flatten()
     }
 
     /// All field lines in their order.
@@ -211,7 +217,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     /// Whether it logs its connection to the server in, rather than itself (RFC 4559).
     #[inline]
     pub fn logs_connection_in(&self) -> bool {
-        self.lines.marked(self.survey.logins).any(login::binds)
+        self.lines.marked(self.survey.logins).any(connection_login::binds)
     }
 
     /// Appends the head to send on: all fields in their order, case and octets, but the
@@ -248,7 +254,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if self.survey.evidence.length_is_odd {
             marked = marked.union(self.survey.lengths);
         }
-        let forwarded = outgoing.forwarded.as_ref().map(|ours| (ours, Received::of(self.lines)));
+        let forwarded =
+            outgoing.forwarded.as_ref().map(|ours| (ours, ForwardedLines::of(self.lines)));
         if let Some((_, received)) = &forwarded {
             marked = marked.union(received.all());
         }
@@ -328,20 +335,22 @@ fn path_start(target: &[u8]) -> usize {
 
 impl<'b> Found<'b> {
     #[inline]
-    fn note(&mut self, place: usize, known: Known, value: &'b [u8]) -> Result<(), HeadError> {
+    fn note(&mut self, place: usize, known: KnownField, value: &'b [u8]) -> Result<(), HeadError> {
         let at = u8::try_from(place).ok();
         match known {
-            Known::Host if self.host.is_some() => return Err(HeadError::RepeatedHost),
-            Known::Host => (self.host, self.host_at) = (Some(value), at),
-            Known::Expect => {
+            KnownField::Host if self.host.is_some() => return Err(HeadError::RepeatedHost),
+            KnownField::Host => (self.host, self.host_at) = (Some(value), at),
+            KnownField::Expect => {
                 self.expect_at = at;
                 self.expect_continue |= value.eq_ignore_ascii_case(b"100-continue");
             }
-            Known::MaxForwards if self.max_forwards.is_some() => {
+            KnownField::MaxForwards if self.max_forwards.is_some() => {
                 self.max_forwards_is_repeated = true;
             }
-            Known::MaxForwards => (self.max_forwards, self.max_forwards_at) = (Some(value), at),
-            Known::Via => self.vias.add(place),
+            KnownField::MaxForwards => {
+                (self.max_forwards, self.max_forwards_at) = (Some(value), at)
+            }
+            KnownField::Via => self.vias.add(place),
             _ => {}
         }
         Ok(())
@@ -387,7 +396,7 @@ impl<'b> Found<'b> {
 /// A head that is accepted is understood the same by the next hop.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     let Some(end) = super::head::fuzz(bytes, &limits) else { return };
     let bytes = bytes.get(..end).unwrap_or_default();
     let mut anew = Vec::new();
@@ -420,7 +429,7 @@ pub fn fuzz(bytes: &[u8]) {
     let mut out = Vec::new();
     head.write_upstream(&mut out, &outgoing);
 
-    let roomy = Limits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
+    let roomy = HeadLimits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
     assert_eq!(super::head::find_end(&out, &mut 0, &roomy), Ok(Some(out.len())));
     let mut slots = Slots::new();
     let again = RequestHead::read(&out, &mut slots, &roomy);
@@ -434,8 +443,8 @@ pub fn fuzz(bytes: &[u8]) {
     assert_eq!(again.persistence, Persistence { close: outgoing.close, keep_alive: false });
     assert!(again.via_names("gate-7"));
     assert_eq!(again.offer(), offer);
-    super::hop::assert_clean(again.fields(), head.framing == Framing::Chunked);
-    super::hop::assert_kept(head.fields(), again.fields());
+    super::hop_by_hop::assert_clean(again.fields(), head.framing == Framing::Chunked);
+    super::hop_by_hop::assert_kept(head.fields(), again.fields());
 
     // What one of us wrote, another passes on as it is.
     let mut twice = Vec::new();

@@ -8,7 +8,7 @@ fn read<'h>(
     slots: &'h mut Slots<'static>,
 ) -> Result<RequestHead<'h, 'static>, HeadError> {
     fuzz(head.as_bytes());
-    RequestHead::read(head.as_bytes(), slots, &Limits::default())
+    RequestHead::read(head.as_bytes(), slots, &HeadLimits::default())
 }
 
 /// Asserts what becomes of the first line of a head that is perhaps respelt: it goes on as the line
@@ -17,7 +17,7 @@ fn read<'h>(
 fn respelt(line: &[u8], expected: Result<&str, HeadError>) {
     let head = [line, b"\r\nHost: a\r\nA: \xe9\r\n\r\n"].concat();
     fuzz(&head);
-    let (limits, mut anew) = (Limits::default(), Vec::new());
+    let (limits, mut anew) = (HeadLimits::default(), Vec::new());
     let mut slots = Slots::new();
     let head = match RequestHead::read(&head, &mut slots, &limits) {
         Err(e) => RequestHead::read_respelt(&head, e, &mut slots, &limits, &mut anew),
@@ -124,11 +124,11 @@ fn octets_above_ascii_in_path_or_query_go_on_percent_encoded() {
 #[test]
 fn a_respelt_head_may_be_longer_than_the_limit_and_is_bounded_by_it() {
     let line = format!("GET http://a/{} HTTP/1.1\r\nHost: a\r\n\r\n", "\u{e9}".repeat(16_000));
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     for (max_head_octets, expected) in
         [(line.len(), Ok(())), (line.len() - 1, Err(HeadError::HeadTooLarge))]
     {
-        let limits = Limits { max_head_octets, ..limits };
+        let limits = HeadLimits { max_head_octets, ..limits };
         let mut anew = Vec::new();
         let mut slots = Slots::new();
         let read = match RequestHead::read(line.as_bytes(), &mut slots, &limits) {
@@ -162,7 +162,7 @@ fn a_later_minor_version_is_served_as_1_1() {
         b"POST / HTTP/1.3\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n";
     let e = HeadError::UnsupportedVersion;
     let mut slots = Slots::new();
-    let read = RequestHead::read_respelt(head, e, &mut slots, &Limits::default(), &mut anew);
+    let read = RequestHead::read_respelt(head, e, &mut slots, &HeadLimits::default(), &mut anew);
     let expected = HeadError::Framing(FramingError::LengthAndCoding);
     assert_eq!(read.map(|_| ()), Err(expected));
     respelt(b"GET http://a/\xe9 HTTP/1.1\r\nHost: a", Err(HeadError::RepeatedHost));
@@ -201,7 +201,7 @@ fn a_field_line_is_a_token_a_colon_and_a_value() {
 fn the_limits_count_octets_and_lines() {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n";
     let check = |max_head_octets, max_fields| {
-        let limits = Limits { max_head_octets, max_fields };
+        let limits = HeadLimits { max_head_octets, max_fields };
         RequestHead::read(head, &mut Slots::new(), &limits).map(|head| head.fields().count())
     };
     assert_eq!(check(head.len(), 2), Ok(2));
@@ -209,7 +209,7 @@ fn the_limits_count_octets_and_lines() {
     assert_eq!(check(head.len() - 1, 2), Err(HeadError::HeadTooLarge));
     assert_eq!(check(head.len(), 1), Err(HeadError::TooManyFields));
     let many = |lines| format!("GET / HTTP/1.0\r\n{}\r\n", "A: b\r\n".repeat(lines));
-    let limits = Limits { max_fields: 1000, ..Limits::default() };
+    let limits = HeadLimits { max_fields: 1000, ..HeadLimits::default() };
     for (lines, expected) in [(128, Ok(())), (129, Err(HeadError::TooManyFields))] {
         let head = many(lines);
         let read = RequestHead::read(head.as_bytes(), &mut Slots::new(), &limits).map(|_| ());

@@ -2,16 +2,18 @@
 //!
 //! The mirror of [`request`](super::request). How the content is coded for the client is the
 //! caller's choice, told by [`Recode`]. A head that is not in the strict form is written anew by
-//! [`repair`](super::repair) and read from there.
+//! [`response_repair`](super::response_repair) and read from there.
 
 use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
 
-use super::field::{Field, Known, Lines, MAX_FIELDS, MoreSlots, Slots, write_line};
+use super::connection_login;
+use super::field::{Field, FieldLines, KnownField, MAX_FIELDS, MoreSlots, Slots, write_line};
 use super::framing::{Framing, ResponseFraming, response_framing};
-use super::head::{HeadError, Limits, Method, Persistence, Version, diagnose};
-use super::hop::Survey;
-use super::login;
-use super::repair::{Leniency, Repair, Repairs, mend};
+use super::head::{HeadError, HeadLimits, Persistence, diagnose};
+use super::hop_by_hop::Survey;
+use super::leniency::{Leniency, Repair, Repairs};
+use super::response_repair::mend;
+use super::start_line::{Method, Version};
 use super::upgrade::{self, Protocols};
 use super::via;
 
@@ -34,7 +36,7 @@ pub struct ResponseHead<'h, 'b> {
     pub has_date: bool,
     /// What was mended.
     pub repairs: Repairs,
-    lines: Lines<'h, 'b>,
+    lines: FieldLines<'h, 'b>,
     survey: Survey,
 }
 
@@ -77,7 +79,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     pub fn read(
         head: &'b [u8],
         slots: &'h mut Slots<'b>,
-        limits: &Limits,
+        limits: &HeadLimits,
         method: Method,
     ) -> Result<Self, HeadError> {
         if head.len() > limits.max_head_octets {
@@ -95,7 +97,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             Err(error) => return Err(diagnose(head, error, false)),
         }
         let version = Version::from_minor(parsed.version);
-        let lines = Lines { head, headers: parsed.headers, all: None };
+        let lines = FieldLines { head, headers: parsed.headers, all: None };
         Self::judge((version, parsed.code), lines, method, Leniency::Strict)
     }
 
@@ -110,7 +112,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         error: HeadError,
         mended: &'b mut Vec<u8>,
         slots: &'h mut MoreSlots<'b>,
-        limits: &Limits,
+        limits: &HeadLimits,
         method: Method,
     ) -> Result<Self, HeadError> {
         if head.len() > limits.max_head_octets || matches!(head, [b'\r' | b'\n', ..]) {
@@ -141,7 +143,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             return Err(HeadError::TooManyFields);
         }
         let mut read =
-            Self::judge(start_line, Lines { head, headers, all }, method, Leniency::Mend)?;
+            Self::judge(start_line, FieldLines { head, headers, all }, method, Leniency::Mend)?;
         read.repairs = read.repairs.union(repairs);
         // Two peers that do not agree about a head would not agree where the new protocol begins.
         if read.framing == ResponseFraming::Tunnel { Err(error) } else { Ok(read) }
@@ -151,7 +153,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     #[inline(always)]
     fn judge(
         (version, code): (Version, Option<u16>),
-        lines: Lines<'h, 'b>,
+        lines: FieldLines<'h, 'b>,
         method: Method,
         leniency: Leniency,
     ) -> Result<Self, HeadError> {
@@ -167,11 +169,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         };
         let mut has_date = false;
         let survey = Survey::of(lines, |_, known, _| {
-            has_date |= known == Known::Date;
+            has_date |= known == KnownField::Date;
             Ok(())
         })?;
         if lines.all.is_some() {
-            has_date = lines.iter().any(|field| field.known == Known::Date);
+            has_date = lines.iter().any(|field| field.known == KnownField::Date);
         }
         // `HTTP/1.1 200 OK` and its line end; httparse gives no reason that holds obs-text.
         let reason = lines.head.get(13..lines.start(0).saturating_sub(2)).unwrap_or_default();
@@ -221,10 +223,15 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             && self.survey.coding_at.is_none()
     }
 
+    /// What the upstream changes to, or would rather speak.
+    pub fn protocols(&self) -> Option<Protocols> {
+        self.upgrade.then(|| upgrade::named_in(self.fields())).flatten()
+    }
+
     /// Whether it offers, or goes on with, a login that is its connection's (RFC 4559).
     #[inline]
     fn challenges_connection(&self) -> bool {
-        self.lines.marked(self.survey.logins).any(login::binds)
+        self.lines.marked(self.survey.logins).any(connection_login::binds)
     }
 
     /// Whether what follows on the connection may count as its user's: there is such a login, or the
@@ -280,7 +287,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             via::write(out, self.version, pseudonym);
         }
         if self.challenges_connection() {
-            out.extend_from_slice(login::SUPPORT);
+            out.extend_from_slice(connection_login::SUPPORT);
         }
         upgrade::write(out, outgoing.upgrade);
         if outgoing.close {
@@ -316,7 +323,7 @@ fn runs<'b>(all: &[Header<'b>]) -> Vec<Header<'b>> {
 /// A head that is accepted is understood the same by the client, and in one way only.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     super::head::fuzz(bytes, &limits);
     let Some(end) = super::head::fuzz_as(bytes, &limits, Leniency::Mend) else { return };
     let bytes = bytes.get(..end).unwrap_or_default();
@@ -361,7 +368,7 @@ fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     let mut out = Vec::new();
     head.write_client(&mut out, &outgoing);
 
-    let roomy = Limits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
+    let roomy = HeadLimits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
     assert_eq!(super::head::find_end(&out, &mut 0, &roomy), Ok(Some(out.len())));
     let (mut slots, mut more, mut copy) = (Slots::new(), MoreSlots::default(), Vec::new());
     // The strict reader takes all that was written, but for what only a client can judge.
@@ -386,8 +393,8 @@ fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     assert_eq!((again.status, again.reason), (head.status, head.reason));
     assert!(again.has_date && !again.persistent());
     assert_eq!(again.protocols(), upgrade);
-    super::hop::assert_clean(again.fields(), again.framing == chunked);
-    super::hop::assert_kept(head.fields(), again.fields());
+    super::hop_by_hop::assert_clean(again.fields(), again.framing == chunked);
+    super::hop_by_hop::assert_kept(head.fields(), again.fields());
 }
 
 #[cfg(test)]

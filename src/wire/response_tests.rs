@@ -7,7 +7,7 @@ fn read<'h>(
     slots: &'h mut Slots<'static>,
 ) -> Result<ResponseHead<'h, 'static>, HeadError> {
     fuzz(head.as_bytes());
-    ResponseHead::read(head.as_bytes(), slots, &Limits::default(), method)
+    ResponseHead::read(head.as_bytes(), slots, &HeadLimits::default(), method)
 }
 
 #[track_caller]
@@ -72,7 +72,7 @@ fn the_reason_is_kept_whatever_it_is() {
 fn mended(head: &str, expected: &str, repairs: &[Repair]) {
     fuzz(head.as_bytes());
     let (mut slots, mut copy) = (MoreSlots::default(), Vec::new());
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     let (head, error) = (head.as_bytes(), HeadError::BareLf);
     let head = ResponseHead::read_mended(head, error, &mut copy, &mut slots, &limits, Method::Get);
     let head = head.unwrap();
@@ -87,7 +87,7 @@ fn mended(head: &str, expected: &str, repairs: &[Repair]) {
 fn not_mended(head: &str, expected: HeadError) {
     fuzz(head.as_bytes());
     let (mut slots, mut copy, mut more) = (Slots::new(), Vec::new(), MoreSlots::default());
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     let (head, method) = (head.as_bytes(), Method::Get);
     let error = ResponseHead::read(head, &mut slots, &limits, method).unwrap_err();
     let read = ResponseHead::read_mended(head, error, &mut copy, &mut more, &limits, method);
@@ -152,7 +152,7 @@ fn as_many_fields_are_sent_on_as_fit() {
         };
         let head = |lines: &str, last| format!("HTTP/1.1 200 OK\r\n{lines}{last}\r\n\r\n");
         let many = head(&lines(false), "Content-Length: 5\r\nConnection: x-hop\r\nZ: z");
-        if many.len() > Limits::default().max_head_octets {
+        if many.len() > HeadLimits::default().max_head_octets {
             continue;
         }
         let expected = head(&lines(true), "Content-Length: 5\r\nZ: z");

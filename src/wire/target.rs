@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use memchr::memchr2;
 
-use super::head::Method;
+use super::start_line::Method;
 
 /// A request-target (RFC 9112 §3.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -5,9 +5,9 @@
 //! by which a proxy says who asks are taken out of both: behind the content a client could say it again. In a
 //! response a line that is no field is taken out, too, and a folded one becomes one line.
 
-use super::chunked::{ChunkError, ChunkLimits, Tolerance};
+use super::chunk_rules::{ChunkError, ChunkLimits, Tolerance};
 use super::field::{is_token_octet, is_value_octet};
-use super::repair::{Repair, Repairs};
+use super::leniency::{Repair, Repairs};
 
 /// Names that must not stand in a trailer section (RFC 9110 §6.5.1), in lower case.
 const FORBIDDEN: &[&str] = &[

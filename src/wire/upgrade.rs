@@ -13,9 +13,7 @@
 //! Anybody may ignore `Upgrade`, so a list that is malformed, or too long, is dropped whole and the
 //! request stays what it is: nobody behind us reads it in another way than we did.
 
-use super::field::{Field, Known, is_token_octet, trim_ows, write_line};
-use super::request::RequestHead;
-use super::response::ResponseHead;
+use super::field::{Field, KnownField, is_token_octet, trim_ows, write_line};
 
 /// Protocols in one list; a longer one is dropped, so that comparing two stays cheap.
 const MAX_PROTOCOLS: usize = 16;
@@ -68,22 +66,9 @@ impl Protocols {
     }
 }
 
-impl RequestHead<'_, '_> {
-    /// What to offer to the next hop, if the client offers anything a proxy can step aside for.
-    pub fn offer(&self) -> Option<Protocols> {
-        self.upgrade.then(|| named_in(self.fields())?.forwardable()).flatten()
-    }
-}
-
-impl ResponseHead<'_, '_> {
-    /// What the upstream changes to, or would rather speak.
-    pub fn protocols(&self) -> Option<Protocols> {
-        self.upgrade.then(|| named_in(self.fields())).flatten()
-    }
-}
-
-fn named_in<'b>(fields: impl Iterator<Item = Field<'b>>) -> Option<Protocols> {
-    let upgrades = fields.filter(|field| field.known == Known::Upgrade);
+/// The protocols that the `Upgrade` lines among `fields` name.
+pub(super) fn named_in<'b>(fields: impl Iterator<Item = Field<'b>>) -> Option<Protocols> {
+    let upgrades = fields.filter(|field| field.known == KnownField::Upgrade);
     Protocols::read(upgrades.map(|field| field.value))
 }
 

@@ -3,7 +3,7 @@
 //! A proxy that finds its own name there is in a loop. The caller decides what to do about it.
 
 use super::field::trim_ows;
-use super::head::Version;
+use super::start_line::Version;
 
 /// Whether an entry of this `Via` value was received by `pseudonym`, with any port, protocol and comment.
 pub fn names(value: &[u8], pseudonym: &str) -> bool {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use threadgate::Server;
-use threadgate::net::listener::Place;
+use threadgate::net::listener::ListenPlace;
 use threadgate::server::Options;
 
 use crate::hostile::NeverReads;
@@ -27,7 +27,7 @@ const PATHS: [&str; 5] = ["/", "/metrics", "/stats.json", "/healthz", "/readyz"]
 /// A proxy with an admin listener on loopback.
 pub(crate) fn proxy_with_admin(change: impl FnOnce(&mut Options)) -> Server {
     proxy_with(|options| {
-        options.admin = Some(Place::Tcp(ANYWHERE));
+        options.admin = Some(ListenPlace::Tcp(ANYWHERE));
         change(options);
     })
 }
@@ -35,7 +35,7 @@ pub(crate) fn proxy_with_admin(change: impl FnOnce(&mut Options)) -> Server {
 #[track_caller]
 pub(crate) fn admin_of(proxy: &Server) -> SocketAddr {
     match proxy.admin() {
-        Some(Place::Tcp(address)) => *address,
+        Some(ListenPlace::Tcp(address)) => *address,
         other => panic!("an address, not {other:?}"),
     }
 }
@@ -188,7 +188,7 @@ fn what_is_no_request_is_refused_and_said() {
 fn slow_clients_are_refused_in_time_and_hold_no_worker() {
     let origin = Origin::answer(OK);
     let proxy = proxy_with_one_worker(|options| {
-        options.admin = Some(Place::Tcp(ANYWHERE));
+        options.admin = Some(ListenPlace::Tcp(ANYWHERE));
         options.timeouts.head = Duration::from_millis(400);
         options.timeouts.response = Duration::from_millis(400);
     });
@@ -332,7 +332,7 @@ fn it_answers_only_to_localhost_and_the_names_it_has() {
     let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
     for place in [any, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))] {
         let proxy = proxy_with(|options| {
-            options.admin = Some(Place::Tcp(place));
+            options.admin = Some(ListenPlace::Tcp(place));
             options.admin_names = vec!["proxy.lan".into()];
         });
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, admin_of(&proxy).port()));
@@ -533,7 +533,7 @@ fn a_unix_client_may_be_slow_too() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin");
     let proxy = proxy_with_one_worker(|options| {
-        options.admin = Some(Place::Unix(socket.clone()));
+        options.admin = Some(ListenPlace::Unix(socket.clone()));
         options.timeouts.head = Duration::from_millis(200);
     });
     let mut slow = UnixStream::connect(&socket).unwrap();

@@ -11,10 +11,10 @@ use rustix::process::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
 use threadgate::Server;
 use threadgate::policy::Access;
-use threadgate::policy::auth::hash::Hash;
+use threadgate::policy::auth::password_hash::Hash;
 use threadgate::policy::auth::{Auth, Plain, Secret};
-use threadgate::policy::destination::Destination;
-use threadgate::policy::origin::{Origins, RuleId, Source};
+use threadgate::policy::destination::DestinationPattern;
+use threadgate::policy::rule_origin::{Origins, RuleId, RuleSource};
 use threadgate::policy::rules::{Action, Rule};
 use threadgate::wire::credentials::encode;
 
@@ -247,11 +247,11 @@ fn rules_that_need_no_user_come_before_the_question_who_it_is() {
 fn rules_may_be_for_some_users() {
     let (_origin, url) = origin();
     let mut origins = Origins::default();
-    let source = origins.add(Source::Named("house".to_owned()));
+    let source = origins.add(RuleSource::Named("house".to_owned()));
     let rule = |line, action, users: &[&str], destinations: &[&str]| {
         let mut rule = Rule::new(RuleId { source, line }, action);
         rule.users = users.iter().map(|user| (*user).into()).collect();
-        let parse = |text: &&str| Destination::parse(text).unwrap();
+        let parse = |text: &&str| DestinationPattern::parse(text).unwrap();
         rule.destinations = destinations.iter().map(parse).collect();
         rule
     };

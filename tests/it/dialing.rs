@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use threadgate::Server;
-use threadgate::net::source::Sources;
+use threadgate::net::source_address::Sources;
 use threadgate::server::Options;
 
 use crate::hostile::{DropsSyns, NeverAnswers};

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use threadgate::observe::access_log::{Destination, Format};
+use threadgate::observe::access_log::{LineFormat, LogDestination};
 use threadgate::server::Via;
 
 use crate::hostile::{DropsSyns, HangingResolver};
@@ -454,7 +454,7 @@ fn a_client_that_leaves_at_any_stage_leaves_nothing_behind() {
     let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     let (resolver, _gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
     let proxy = proxy_with_one_worker(|options| {
-        options.access_log = Some((Destination::File(log.to_path_buf()), Format::Json));
+        options.access_log = Some((LogDestination::File(log.to_path_buf()), LineFormat::Json));
         options.resolver = Arc::new(resolver);
         options.via = Via::Off;
         options.timeouts.connect = Duration::from_millis(300);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use socket2::SockRef;
-use threadgate::observe::access_log::{Destination, Format};
+use threadgate::observe::access_log::{LineFormat, LogDestination};
 use threadgate::server::Via;
 
 use crate::faults_resets::{HOW, How, NameOnPanic, Scene};
@@ -251,7 +251,7 @@ fn play_all(scene: &Scene, is_back: &dyn Fn() -> bool) {
 fn an_upstream_that_leaves_at_any_stage_leaves_nothing_behind() {
     let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     let proxy = proxy_with_one_worker(|options| {
-        options.access_log = Some((Destination::File(log.to_path_buf()), Format::Json));
+        options.access_log = Some((LogDestination::File(log.to_path_buf()), LineFormat::Json));
         options.via = Via::Off;
         options.max_connections = std::num::NonZeroUsize::new(4);
     });

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use threadgate::Server;
 use threadgate::config::access::AccessOptions;
-use threadgate::config::names::parse_given;
+use threadgate::config::address_options::parse_given;
 use threadgate::net::resolve::Resolve;
 use threadgate::policy::Access;
-use threadgate::policy::destination::Destination;
+use threadgate::policy::destination::DestinationPattern;
 use threadgate::policy::network::Network;
-use threadgate::policy::origin::{RuleId, Source};
+use threadgate::policy::rule_origin::{RuleId, RuleSource};
 use threadgate::policy::rules::{Action, Rule};
 use threadgate::server::Options;
 
@@ -265,10 +265,10 @@ fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
     // Another policy is put in force: it holds for what is kept, too.
     let mut access =
         Access { origins: proxy.control().policy().origins.clone(), ..Access::default() };
-    let source = access.origins.add(Source::Named("later".to_owned()));
+    let source = access.origins.add(RuleSource::Named("later".to_owned()));
     let mut rule = Rule::new(RuleId { source, line: 0 }, Action::Allow);
     rule.clients.push(Network::parse("127.0.0.4").unwrap());
-    rule.destinations.push(Destination::parse("name.example").unwrap());
+    rule.destinations.push(DestinationPattern::parse("name.example").unwrap());
     access.rules.push(rule);
     proxy.set_access(&access, false);
     assert_eq!(ask(&mut other, &host).status, 200);

@@ -58,6 +58,7 @@ mod rebinding;
 mod regression;
 mod replies;
 mod responses;
+mod rust_source;
 mod sentences;
 mod servers;
 mod smuggling;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use threadgate::net::names::Given;
+use threadgate::net::given_names::GivenName;
 use threadgate::net::resolve::Resolve;
 
 use crate::hostile::HangingResolver;
@@ -38,8 +38,8 @@ fn answers(connections: usize) -> Origin {
     })
 }
 
-fn given(host: &str, port: Option<u16>, ip: IpAddr) -> Given {
-    Given { host: host.into(), port, ip }
+fn given(host: &str, port: Option<u16>, ip: IpAddr) -> GivenName {
+    GivenName { host: host.into(), port, ip }
 }
 
 /// Answers every name with loopback, and counts how often it was asked.

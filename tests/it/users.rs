@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::Value;
-use threadgate::policy::auth::file;
+use threadgate::policy::auth::user_file;
 
 use crate::clients::browser::chromium;
 use crate::peers::eventually;
@@ -60,7 +60,7 @@ fn passwd_makes_replaces_and_takes_out_one_line() {
     assert_eq!(mode(&path), 0o640);
     let edited = done(&[name, "bob", "--algorithm", "argon2"], "ö\r\n");
     assert!(edited.contains("\nbob:$argon2id$v=19$m=19456,t=2,p=1$"), "{edited}");
-    let users = file::parse(edited.as_bytes()).unwrap();
+    let users = user_file::parse(edited.as_bytes()).unwrap();
     for (user, password) in users.iter().zip(["other", "ö"]) {
         assert!(user.hash.verify(password.as_bytes()), "{}", user.name);
     }

@@ -2,7 +2,7 @@
 
 use threadgate::wire::head::{HeadScan, find_end, find_response_end, leading_empty_lines};
 use threadgate::wire::{
-    ChunkLimits, Chunked, Framing, HeadError, Known, Leniency, Limits, Method, MoreSlots,
+    ChunkLimits, Chunked, Framing, HeadError, HeadLimits, KnownField, Leniency, Method, MoreSlots,
     Protocols, Repair, RequestHead, ResponseFraming, ResponseHead, Slots, Target, Tolerance,
     Version,
 };
@@ -108,7 +108,7 @@ pub enum Rest {
 
 /// The requests in what one side sent. `lenient` is how the proxy reads: empty lines may precede.
 pub fn requests(octets: &[u8], lenient: bool) -> (Vec<Request>, Rest) {
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     let mut requests = Vec::new();
     let mut at = 0;
     loop {
@@ -220,7 +220,7 @@ pub fn answer(
         if threadgate::wire::detect::cannot_be_response(rest) {
             return Answer::Invalid("no status line");
         }
-        let limits = Limits::default();
+        let limits = HeadLimits::default();
         let mut scan = HeadScan::default();
         let end = match find_response_end(rest, &mut scan, &limits, Leniency::Mend) {
             Ok(Some(end)) => end,
@@ -272,7 +272,7 @@ pub fn answer(
 pub fn assert_request_fields(received: &Request, sent: &Request) {
     let (mut r, mut s) = (Slots::new(), Slots::new());
     // One that was spelt anew may be longer.
-    let limits = Limits { max_head_octets: usize::MAX, ..Limits::default() };
+    let limits = HeadLimits { max_head_octets: usize::MAX, ..HeadLimits::default() };
     let received = RequestHead::read(&received.head, &mut r, &limits).expect("read before");
     let sent = RequestHead::read(&sent.head, &mut s, &limits).expect("read before");
     assert_eq!(sent.version, Version::Http11);
@@ -294,11 +294,11 @@ pub fn assert_response_fields(received: Option<&Response>, sent: &Response, meth
     );
     assert!(sent.content.is_strict, "the client got chunks that are not in the strict form");
     // `HEAD` and 304 announce a coding that no content follows.
-    let chunked = head.fields().any(|field| field.known == Known::TransferEncoding);
+    let chunked = head.fields().any(|field| field.known == KnownField::TransferEncoding);
     assert!(!chunked || head.announced_length().is_none(), "framed twice");
     threadgate::wire::hop::assert_clean(head.fields(), chunked);
     let may_name_protocols = matches!(head.status, 101 | 426);
-    assert!(may_name_protocols || !head.fields().any(|field| field.known == Known::Upgrade));
+    assert!(may_name_protocols || !head.fields().any(|field| field.known == KnownField::Upgrade));
     if let Some(received) = received {
         let received = r.read(&received.head, method, &mut r_mended).expect("read before");
         assert_eq!(head.reason, received.reason);
@@ -322,7 +322,7 @@ impl<'b> HeadRoom<'b> {
         method: Method,
         mended: &'b mut Vec<u8>,
     ) -> Result<ResponseHead<'h, 'b>, HeadError> {
-        let limits = Limits::default();
+        let limits = HeadLimits::default();
         find_response_end(head, &mut self.scan, &limits, Leniency::Mend)?;
         let strict = if self.scan.has_bare_lf {
             Err(HeadError::BareLf)

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use threadgate::net::resolve::Resolve;
 use threadgate::proxy::Timeouts;
 use threadgate::server::Via;
-use threadgate::wire::head::{Limits, find_end};
+use threadgate::wire::head::{HeadLimits, find_end};
 use threadgate::{Options, Server};
 
 use crate::script::{Script, Scripts, Step};
@@ -239,7 +239,7 @@ impl Peer {
             return self.heard.len() > before;
         }
         let rest = self.heard.get(self.seen..).unwrap_or_default();
-        match find_end(rest, &mut self.scanned, &Limits::default()) {
+        match find_end(rest, &mut self.scanned, &HeadLimits::default()) {
             Ok(Some(length)) => {
                 self.seen += length;
                 self.scanned = 0;

@@ -5,7 +5,7 @@ use std::mem;
 
 use memchr::{memchr, memrchr};
 
-use crate::policy::list::MOST_LINE;
+use crate::policy::list_format::MOST_LINE;
 
 /// Pieces of about this many octets. However long a line is, no piece is more than twice as long: of a
 /// line that is longer than lines may be only so much is kept that this can be seen.

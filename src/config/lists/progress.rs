@@ -10,7 +10,7 @@ const STEP: Duration = Duration::from_millis(100);
 const WIDTH: u64 = 30;
 
 /// A bar in one line of stderr, which it leaves as it found it. It has no colours.
-pub(super) struct Progress<W: Write = io::Stderr> {
+pub(super) struct ProgressBar<W: Write = io::Stderr> {
     to: W,
     total: u64,
     /// When to draw it next, if a person is watching.
@@ -18,7 +18,7 @@ pub(super) struct Progress<W: Write = io::Stderr> {
     drawn: usize,
 }
 
-impl Progress {
+impl ProgressBar {
     /// For so many octets.
     pub(super) fn new(total: u64, now: Instant) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -28,7 +28,7 @@ impl Progress {
     }
 }
 
-impl<W: Write> Progress<W> {
+impl<W: Write> ProgressBar<W> {
     /// So many have been read.
     pub(super) fn at(&mut self, done: u64, now: Instant) {
         if self.next.is_some_and(|next| next <= now) {
@@ -54,7 +54,7 @@ impl<W: Write> Progress<W> {
     }
 }
 
-impl<W: Write> Drop for Progress<W> {
+impl<W: Write> Drop for ProgressBar<W> {
     fn drop(&mut self) {
         self.clear();
     }
@@ -91,7 +91,7 @@ mod tests {
     fn it_draws_after_a_while_and_now_and_then_and_leaves_nothing() {
         let (mut said, now) = (Vec::new(), Instant::now());
         let mut progress =
-            Progress { to: &mut said, total: 100, next: Some(now + QUIET), drawn: 0 };
+            ProgressBar { to: &mut said, total: 100, next: Some(now + QUIET), drawn: 0 };
         for (millis, done) in [(0, 10), (499, 20), (500, 30), (599, 40), (600, 50)] {
             progress.at(done, now + Duration::from_millis(millis));
         }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn nothing_is_written_if_nobody_watches() {
         let (mut said, now) = (Vec::new(), Instant::now());
-        let mut progress = Progress { to: &mut said, total: 100, next: None, drawn: 0 };
+        let mut progress = ProgressBar { to: &mut said, total: 100, next: None, drawn: 0 };
         progress.at(50, now + QUIET * 10);
         drop(progress);
         assert!(said.is_empty());

@@ -32,7 +32,7 @@ impl Play {
     /// The addresses `good` accept connections, the addresses `holes` drop SYNs.
     fn new(good: &[u8], holes: &[u8], most: usize) -> Self {
         let poller = Arc::new(Poller::new().unwrap());
-        let connecting = Connecting::new(most);
+        let connecting = PendingConnects::new(most);
         let mut play = Self {
             dialer: Dialer { poller, connecting, sources: Sources::default() },
             woken: Arc::default(),
@@ -107,7 +107,7 @@ impl Play {
     }
 
     #[track_caller]
-    fn fails(&self, dial: &mut Dial, millis: u64) -> (Option<SocketAddr>, Failure) {
+    fn fails(&self, dial: &mut Dial, millis: u64) -> (Option<SocketAddr>, DialFailure) {
         match self.step(dial, millis) {
             Dialed::Failed(to, why) => (to, why),
             other => panic!("at {millis} ms: {other:?}"),
@@ -174,8 +174,8 @@ fn what_fails_is_followed_at_once_and_never_tried_again() {
     assert!(matches!(next, Dialed::Waiting(Some(_))), "{next:?}");
     let (to, why) = play.fails(&mut play.dial_to(&[5, 6]), 0);
     assert_eq!(to, Some(SocketAddr::new(ip(6), play.port)));
-    assert!(matches!(why, Failure::System(e) if e.kind() == io::ErrorKind::ConnectionRefused));
-    assert!(matches!(play.fails(&mut play.dial_to(&[]), 0), (None, Failure::NoAddress)));
+    assert!(matches!(why, DialFailure::System(e) if e.kind() == io::ErrorKind::ConnectionRefused));
+    assert!(matches!(play.fails(&mut play.dial_to(&[]), 0), (None, DialFailure::NoAddress)));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_family_without_a_way_costs_no_time_and_does_not_hide_what_another_said() {
     play.connects(&mut play.dial(&[nowhere[0], nowhere[1], ip(4)]), 0, 4);
     let (to, why) = play.fails(&mut play.dial(&[ip(5), nowhere[0]]), 0);
     assert_eq!(to.unwrap().ip(), ip(5));
-    assert!(matches!(why, Failure::System(e) if e.kind() == io::ErrorKind::ConnectionRefused));
+    assert!(matches!(why, DialFailure::System(e) if e.kind() == io::ErrorKind::ConnectionRefused));
 }
 
 #[test]
@@ -204,19 +204,19 @@ fn a_source_address_is_bound_to_and_the_other_family_is_left_alone() {
     };
     assert_eq!(stream.local().unwrap().ip(), ip(9));
     let six = "::1".parse().unwrap();
-    assert!(matches!(play.fails(&mut play.dial(&[six]), 0), (Some(_), Failure::NoSource)));
+    assert!(matches!(play.fails(&mut play.dial(&[six]), 0), (Some(_), DialFailure::NoSource)));
     play.connects(&mut play.dial(&[six, ip(4)]), 0, 4);
     // From loopback there is no way out.
     let away: IpAddr = "198.51.100.1".parse().unwrap();
     let (_, why) = play.fails(&mut play.dial(&[away]), 0);
-    assert!(matches!(&why, Failure::System(e) if is_unroutable(e)), "{why:?}");
+    assert!(matches!(&why, DialFailure::System(e) if is_unroutable(e)), "{why:?}");
 }
 
 #[test]
 fn a_refused_address_is_passed_over() {
     let play = Play::new(&[3, 4], &[], 9);
     let owner = |tag| Owner { who: play.woken.clone(), tag };
-    let refuse = |to: SocketAddr| (to.ip() == ip(3)).then_some(Failure::Own);
+    let refuse = |to: SocketAddr| (to.ip() == ip(3)).then_some(DialFailure::Own);
     let mut dial = play.dial_to(&[3, 4]);
     let outcome = dial.step(play.start, &play.dialer, &[owner(1), owner(2)], &refuse);
     assert!(matches!(outcome, Dialed::Connected(_, to) if to.ip() == ip(4)));
@@ -302,6 +302,6 @@ fn a_long_list_is_cut() {
 fn a_missing_port_is_told_from_a_missing_way() {
     let e = || io::Error::from(io::ErrorKind::AddrNotAvailable);
     let (four, six) = (SocketAddr::new(ip(1), 80), "[2001:db8::1]:80".parse().unwrap());
-    assert!(matches!(Failure::of(four, e()), Failure::NoPort(_)));
-    assert!(matches!(Failure::of(six, e()), Failure::System(e) if is_unroutable(&e)));
+    assert!(matches!(DialFailure::of(four, e()), DialFailure::NoPort(_)));
+    assert!(matches!(DialFailure::of(six, e()), DialFailure::System(e) if is_unroutable(&e)));
 }

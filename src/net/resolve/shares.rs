@@ -12,13 +12,13 @@ use std::net::IpAddr;
 
 /// On whose account a lookup goes.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) struct Account {
+pub(super) struct ClientLookups {
     client: IpAddr,
     /// Which domain somebody registered: its name servers answer for all names in it, or do not.
     domain: Box<str>,
 }
 
-impl Account {
+impl ClientLookups {
     pub(super) fn new(client: IpAddr, host: &str) -> Self {
         let host = host.strip_suffix('.').unwrap_or(host);
         Self { client, domain: psl::domain_str(host).unwrap_or(host).into() }
@@ -34,7 +34,7 @@ pub(super) struct Shares {
     total: usize,
     clients: HashMap<IpAddr, usize>,
     domains: HashMap<Box<str>, usize>,
-    accounts: HashMap<Account, usize>,
+    accounts: HashMap<ClientLookups, usize>,
 }
 
 /// How many an account's client has, its domain, and itself.
@@ -51,12 +51,12 @@ impl Shares {
     }
 
     /// Whether this account may have one more.
-    pub(super) fn admit(&self, account: &Account) -> bool {
+    pub(super) fn admit(&self, account: &ClientLookups) -> bool {
         self.fit(self.most.saturating_sub(self.total), self.counts(account))
     }
 
     /// The same, if the places of `others` counted here.
-    fn admit_beside(&self, others: &Self, account: &Account) -> bool {
+    fn admit_beside(&self, others: &Self, account: &ClientLookups) -> bool {
         let left = self.most.saturating_sub(self.total + others.total);
         let (ours, theirs) = (self.counts(account), others.counts(account));
         let counts = Counts {
@@ -71,7 +71,7 @@ impl Shares {
         counts.client < left && counts.domain < left && counts.account < self.each
     }
 
-    fn counts(&self, account: &Account) -> Counts {
+    fn counts(&self, account: &ClientLookups) -> Counts {
         Counts {
             client: self.of_client(account),
             domain: self.domains.get(&account.domain).copied().unwrap_or(0),
@@ -80,12 +80,12 @@ impl Shares {
     }
 
     /// How many its client has.
-    fn of_client(&self, account: &Account) -> usize {
+    fn of_client(&self, account: &ClientLookups) -> usize {
         self.clients.get(&account.client).copied().unwrap_or(0)
     }
 
     /// One more is this account's.
-    pub(super) fn take(&mut self, account: &Account) {
+    pub(super) fn take(&mut self, account: &ClientLookups) {
         self.total += 1;
         *self.clients.entry(account.client).or_default() += 1;
         *self.domains.entry(account.domain.clone()).or_default() += 1;
@@ -93,7 +93,7 @@ impl Shares {
     }
 
     /// One that was this account's is free.
-    pub(super) fn give_back(&mut self, account: &Account) {
+    pub(super) fn give_back(&mut self, account: &ClientLookups) {
         self.total -= 1;
         take_one(&mut self.clients, &account.client);
         take_one(&mut self.domains, &account.domain);
@@ -117,19 +117,19 @@ fn take_one<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) {
 
 /// What waits for a place: the names, or whatever stands for them.
 #[derive(Debug)]
-pub(super) struct Line<N> {
+pub(super) struct LookupLine<N> {
     most: usize,
     total: usize,
     clients: HashMap<IpAddr, usize>,
     /// None is empty.
-    names: HashMap<Account, VecDeque<N>>,
+    names: HashMap<ClientLookups, VecDeque<N>>,
     /// Each account with a name that waits is there once.
-    turns: VecDeque<Account>,
+    turns: VecDeque<ClientLookups>,
     /// The last of those with as many comes next, not the first.
     last_is_next: bool,
 }
 
-impl<N: PartialEq> Line<N> {
+impl<N: PartialEq> LookupLine<N> {
     /// Of so many names at most.
     pub(super) fn new(most: usize) -> Self {
         let (clients, names) = (HashMap::new(), HashMap::new());
@@ -138,7 +138,7 @@ impl<N: PartialEq> Line<N> {
 
     /// Puts a name at the end of its account's. `false` if its client has as many waiting as there are
     /// places left: there is always one for a client that comes new.
-    pub(super) fn push(&mut self, account: &Account, name: N) -> bool {
+    pub(super) fn push(&mut self, account: &ClientLookups, name: N) -> bool {
         let own = self.clients.get(&account.client).copied().unwrap_or(0);
         if own >= self.most.saturating_sub(self.total) {
             return false;
@@ -154,20 +154,24 @@ impl<N: PartialEq> Line<N> {
     }
 
     /// Whether names of this account wait.
-    pub(super) fn has(&self, account: &Account) -> bool {
+    pub(super) fn has(&self, account: &ClientLookups) -> bool {
         self.names.contains_key(account)
     }
 
     /// The name whose turn it is, of those whose account may have one more of `shares`, if the places
     /// of `others` counted there.
-    pub(super) fn pop(&mut self, shares: &Shares, others: Option<&Shares>) -> Option<(Account, N)> {
-        let may_go_on = |account: &Account| match others {
+    pub(super) fn pop(
+        &mut self,
+        shares: &Shares,
+        others: Option<&Shares>,
+    ) -> Option<(ClientLookups, N)> {
+        let may_go_on = |account: &ClientLookups| match others {
             Some(others) => shares.admit_beside(others, account),
             None => shares.admit(account),
         };
         let turns = self.turns.iter().enumerate();
         let fit = turns.filter(|(_, account)| may_go_on(account));
-        let count = |(_, account): &(usize, &Account)| shares.of_client(account);
+        let count = |(_, account): &(usize, &ClientLookups)| shares.of_client(account);
         let next = match self.last_is_next {
             true => fit.rev().min_by_key(count),
             false => fit.min_by_key(count),
@@ -187,7 +191,7 @@ impl<N: PartialEq> Line<N> {
     }
 
     /// Takes a name out of the line.
-    pub(super) fn remove(&mut self, account: &Account, name: &N) {
+    pub(super) fn remove(&mut self, account: &ClientLookups, name: &N) {
         let Some(line) = self.names.get_mut(account) else { return };
         let Some(place) = line.iter().position(|waiting| waiting == name) else { return };
         line.remove(place);
@@ -198,7 +202,7 @@ impl<N: PartialEq> Line<N> {
         self.leave(account);
     }
 
-    fn leave(&mut self, account: &Account) {
+    fn leave(&mut self, account: &ClientLookups) {
         self.total -= 1;
         take_one(&mut self.clients, &account.client);
     }
@@ -214,12 +218,12 @@ impl<N: PartialEq> Line<N> {
 mod tests {
     use super::*;
 
-    fn account(client: u8, host: &str) -> Account {
-        Account::new([192, 0, 2, client].into(), host)
+    fn account(client: u8, host: &str) -> ClientLookups {
+        ClientLookups::new([192, 0, 2, client].into(), host)
     }
 
     /// How many more the account gets, one behind the other.
-    fn fill(shares: &mut Shares, account: impl Fn(usize) -> Account) -> usize {
+    fn fill(shares: &mut Shares, account: impl Fn(usize) -> ClientLookups) -> usize {
         let take = |n: usize| {
             let account = account(n);
             let fits = shares.admit(&account);
@@ -274,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_client_with_the_fewest_under_way_comes_first_and_equals_take_turns() {
-        let (mut shares, mut line) = (Shares::new(32, 4), Line::new(1024));
+        let (mut shares, mut line) = (Shares::new(32, 4), LookupLine::new(1024));
         for name in ["a.one.com", "b.one.com", "a.two.com"] {
             assert!(line.push(&account(1, name), name));
         }
@@ -290,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_may_not_go_on_lets_others_pass_and_can_be_taken_out() {
-        let (mut shares, mut line) = (Shares::new(32, 1), Line::new(1024));
+        let (mut shares, mut line) = (Shares::new(32, 1), LookupLine::new(1024));
         let stuck = account(1, "a.one.com");
         shares.take(&stuck);
         assert!(line.push(&stuck, "a.one.com") && line.push(&stuck, "b.one.com"));
@@ -306,8 +310,8 @@ mod tests {
 
     #[test]
     fn a_client_cannot_fill_the_line() {
-        let mut line = Line::new(8);
-        let fill = |line: &mut Line<u32>, client| {
+        let mut line = LookupLine::new(8);
+        let fill = |line: &mut LookupLine<u32>, client| {
             (0_u32..100).take_while(|n| line.push(&account(client, "a.com"), *n)).count()
         };
         assert_eq!([fill(&mut line, 1), fill(&mut line, 2), fill(&mut line, 3)], [4, 2, 1]);

@@ -40,7 +40,7 @@ impl Resolve for Hangs {
 
 const WAIT: Duration = Duration::from_secs(5);
 
-const LIMITS: Limits = Limits {
+const LIMITS: ThreadLimits = ThreadLimits {
     steady: 4,
     most: 96,
     each: 8,
@@ -75,7 +75,7 @@ impl Play {
     }
 
     #[track_caller]
-    fn asked_for(&self, client: u32, host: &str, now: Instant, tag: u32) -> Asked {
+    fn asked_for(&self, client: u32, host: &str, now: Instant, tag: u32) -> AwaitedLookup {
         match self.ask_for(client, host, now, tag) {
             Lookup::Asked(asked) => asked,
             other => panic!("{other:?}"),
@@ -83,7 +83,7 @@ impl Play {
     }
 
     #[track_caller]
-    fn asked(&self, host: &str, now: Instant, tag: u32) -> Asked {
+    fn asked(&self, host: &str, now: Instant, tag: u32) -> AwaitedLookup {
         match self.ask(host, now, tag) {
             Lookup::Asked(asked) => asked,
             other => panic!("{other:?}"),
@@ -91,7 +91,7 @@ impl Play {
     }
 
     #[track_caller]
-    fn known(&self, host: &str, now: Instant) -> Answer {
+    fn known(&self, host: &str, now: Instant) -> LookupAnswer {
         match self.ask(host, now, 0) {
             Lookup::Known(answer) => answer,
             other => panic!("{other:?}"),
@@ -172,7 +172,7 @@ fn threads_grow_while_others_hang_and_shrink_when_there_is_no_work() {
     let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
     let mut play = Play::new(how.clone(), Duration::ZERO);
     let limits =
-        Limits { steady: 2, most: 5, linger: Duration::from_millis(20), queued: 3, ..LIMITS };
+        ThreadLimits { steady: 2, most: 5, linger: Duration::from_millis(20), queued: 3, ..LIMITS };
     play.resolver = Resolver::with_limits(how, NameOptions::default(), limits).unwrap();
     let now = Instant::now();
     assert_eq!(play.resolver.threads(), 0);
@@ -209,7 +209,7 @@ fn a_lookup_nobody_waits_for_any_more_is_not_begun() {
     let (release, hang) = unbounded();
     let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
     let mut play = Play::new(how.clone(), Duration::ZERO);
-    let limits = Limits { steady: 1, most: 1, ..LIMITS };
+    let limits = ThreadLimits { steady: 1, most: 1, ..LIMITS };
     play.resolver = Resolver::with_limits(how.clone(), NameOptions::default(), limits).unwrap();
     let now = Instant::now();
     let _slow = play.asked("slow.example", now, 1);
@@ -273,7 +273,7 @@ fn a_given_name_is_never_asked_for() {
     let (_release, hang) = unbounded();
     let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
     let ip = IpAddr::from([127, 0, 0, 1]);
-    let given = vec![Given { host: "a.example".into(), port: Some(80), ip }];
+    let given = vec![GivenName { host: "a.example".into(), port: Some(80), ip }];
     let mut play = Play::new(how.clone(), WAIT);
     let options = NameOptions { given, ..NameOptions::default() };
     play.resolver = Resolver::new(how.clone(), options).unwrap();
@@ -308,7 +308,7 @@ impl Resolve for Explodes {
 fn a_panic_answers_the_question_and_costs_no_thread() {
     let explosions = Arc::new(AtomicUsize::new(0));
     let mut play = Play::new(Arc::new(Explodes(Arc::clone(&explosions))), Duration::MAX);
-    let limits = Limits { steady: 1, most: 1, linger: WAIT, queued: 3, ..LIMITS };
+    let limits = ThreadLimits { steady: 1, most: 1, linger: WAIT, queued: 3, ..LIMITS };
     let (how, options) = (Arc::clone(&play.resolver.core.shared.how), NameOptions::default());
     play.resolver = Resolver::with_limits(how, options, limits).unwrap();
     let now = Instant::now();
@@ -343,7 +343,7 @@ fn hanging() -> (Play, Arc<Hangs>, Sender<()>) {
 }
 
 /// That many lookups of `client` for names in domains that `name` makes, all different.
-fn hang(play: &Play, client: u32, count: u32, name: impl Fn(u32) -> String) -> Vec<Asked> {
+fn hang(play: &Play, client: u32, count: u32, name: impl Fn(u32) -> String) -> Vec<AwaitedLookup> {
     let now = Instant::now();
     (0..count).map(|i| play.asked_for(client, &name(i), now, 7)).collect()
 }
@@ -424,7 +424,7 @@ fn an_asker_that_may_have_gone_is_answered_but_its_lookup_counts_no_more() {
     let mut asked = hang(&play, 1, 200, |i| format!("slow.dead-{i}.test"));
     let waits = play.asked_for(1, "quick.alive.test", now, 1);
     assert_eq!(waits.answer(), None);
-    asked.iter_mut().for_each(Asked::recede);
+    asked.iter_mut().for_each(AwaitedLookup::recede);
     let quick = play.asked_for(1, "quick.other.test", now, 2);
     // Who waited before goes on as well.
     let mut told = [play.told(), play.told()];

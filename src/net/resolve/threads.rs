@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::shares::{Account, Line, Shares};
+use super::shares::{ClientLookups, LookupLine, Shares};
 
 /// How long a lookup counts in full: few servers that answer at all take longer.
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 
 /// How many threads there are when.
-pub(super) struct Limits {
+pub(super) struct ThreadLimits {
     /// Threads that stay once started.
     pub(super) steady: usize,
     /// Lookups under way at most, each on a thread, while all the others hang.
@@ -35,7 +35,7 @@ pub(super) struct Limits {
     pub(super) queued: usize,
 }
 
-impl Default for Limits {
+impl Default for ThreadLimits {
     fn default() -> Self {
         let linger = Duration::from_secs(10);
         Self { steady: 4, most: 96, each: 8, left: 320, linger, queued: 1024 }
@@ -53,7 +53,7 @@ pub(super) struct Threads {
 }
 
 struct Crew {
-    limits: Limits,
+    limits: ThreadLimits,
     work: Work,
     state: Mutex<State>,
     /// There is a name for a thread, or it is all over.
@@ -61,7 +61,7 @@ struct Crew {
 }
 
 struct State {
-    line: Line<Ticket>,
+    line: LookupLine<Ticket>,
     /// Those for which there is a thread, or will be in a moment.
     ready: VecDeque<Ticket>,
     lookups: HashMap<Ticket, Lookup>,
@@ -80,7 +80,7 @@ struct State {
 /// A name that was queued, until its lookup has ended.
 struct Lookup {
     name: Box<str>,
-    account: Account,
+    account: ClientLookups,
     at: Stage,
 }
 
@@ -94,9 +94,9 @@ enum Stage {
 
 impl Threads {
     /// None yet. Each will call `work` with one name after the other.
-    pub(super) fn new(limits: Limits, work: Work) -> Self {
+    pub(super) fn new(limits: ThreadLimits, work: Work) -> Self {
         let state = State {
-            line: Line::new(limits.queued),
+            line: LookupLine::new(limits.queued),
             ready: VecDeque::new(),
             lookups: HashMap::new(),
             next: 0,
@@ -114,7 +114,7 @@ impl Threads {
     /// Has a name looked up for `client`, at once or when its turn comes. `None` if too many wait.
     /// Then [`see_to_threads`](Self::see_to_threads).
     pub(super) fn queue(&self, name: &str, client: IpAddr, now: Instant) -> Option<Ticket> {
-        let account = Account::new(client, name);
+        let account = ClientLookups::new(client, name);
         let mut state = self.crew.state.lock();
         let ticket = state.next;
         // Nobody overtakes those who wait on the same account.
@@ -193,7 +193,7 @@ impl Drop for Threads {
 
 impl State {
     /// There will be a thread for it.
-    fn begin(&mut self, account: &Account, ticket: Ticket, now: Instant) {
+    fn begin(&mut self, account: &ClientLookups, ticket: Ticket, now: Instant) {
         self.wanted.take(account);
         self.ready.push_back(ticket);
         self.begun.push_back((now, ticket));
@@ -213,7 +213,7 @@ impl State {
         }
     }
 
-    fn goes_on(&mut self, account: &Account, ticket: Ticket, now: Instant) {
+    fn goes_on(&mut self, account: &ClientLookups, ticket: Ticket, now: Instant) {
         if let Some(lookup) = self.lookups.get_mut(&ticket) {
             lookup.at = Stage::UnderWay;
         }

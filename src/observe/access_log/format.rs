@@ -1,16 +1,63 @@
-//! A [`Record`] as one line; the layouts are documented at [`Format`].
+//! A [`Record`] as one line; the layouts are documented at [`LineFormat`].
 //!
 //! Runs on workers, once an exchange: a warm [`Scratch`] allocates nothing, and the wall-clock
 //! second is formatted once.
 
-use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
-
-use jiff::Timestamp;
-
+use super::columns::{
+    Clock, Stamp, address, decimal, method_or_dash, microseconds, milliseconds, quoted,
+};
 use super::record::Record;
-use super::{Format, clf, target, terminal};
+use super::{apache_formats, target, terminal};
+
+/// The layout of a line. Always a record is one line, its own newline the only one in it.
+///
+/// Octets of a target or method that are not printable ASCII, and space, `"` and `\`, are written
+/// as `\xNN` (in JSON the `\` is then doubled; the NCSA formats have the escapes of Apache);
+/// userinfo is `***@`; a target longer than 8 KiB is cut and ends in `...`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LineFormat {
+    /// Columns parted by single spaces, `-` for what is missing; those after the status are named:
+    ///
+    /// ```text
+    /// 2026-11-21T20:00:00.123Z 127.0.0.1:50112 GET http://example.com/ 200 kind=exchange out=1270
+    /// in=120 upstream=93.184.216.34:80 reused=yes total=12.300ms request=0.100ms lookup=-
+    /// connect=- send=0.020ms wait=12.000ms transfer=0.180ms
+    /// ```
+    ///
+    /// (one line). `out` and `in` are octets to and from the client; the phases add up to
+    /// `total` but for rounding. A failed exchange has four more columns, the last quoted:
+    ///
+    /// ```text
+    /// error=connection_refused side=upstream phase=connect reason="the upstream refused the connection"
+    /// ```
+    Text,
+    /// The same for somebody who watches: status, method, total time, octets to the client, client
+    /// and target in columns of equal width, with a failure's sentence; for terminals.
+    Terminal {
+        /// Colour the status by its class, and failures.
+        colour: bool,
+    },
+    /// The NCSA common log format, `%h %l %u %t "%r" %>s %b` in Apache's letters:
+    ///
+    /// ```text
+    /// 127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET http://example.com/ HTTP/1.1" 200 2326
+    /// ```
+    ///
+    /// The octets at the end are content alone, `-` for none. The status is 499 if the client got
+    /// none, since the format wants a number.
+    Common,
+    /// The same with `"%{Referer}i" "%{User-Agent}i"` behind it.
+    Combined,
+    /// One JSON object a line, always with all keys, in this order: `time`, `client`, `kind`
+    /// (`exchange` or `tunnel`), `method`, `target`, `status`, `octets_to_client`,
+    /// `octets_from_client`, `upstream`, `reused`, `total_us`, `request_us`, `lookup_us`,
+    /// `connect_us`, `send_us`, `wait_us`, `transfer_us`, `error`, `side`, `phase`, `reason`.
+    ///
+    /// `status`, `octets_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the
+    /// rest strings; what is missing, or did not take place, is `null`. Later versions may add
+    /// keys at the end, and change none; `docs/access-log.schema.json` is the JSON Schema.
+    Json,
+}
 
 /// One thread's buffers for formatting.
 #[derive(Debug)]
@@ -30,18 +77,22 @@ impl Scratch {
     }
 
     /// The line for `record`, with its newline: the only one in it.
-    pub(super) fn line(&mut self, format: Format, record: &Record<'_>) -> &[u8] {
+    pub(super) fn line(&mut self, format: LineFormat, record: &Record<'_>) -> &[u8] {
         self.line.clear();
         self.line.shrink_to(KEPT_OCTETS);
         self.text.shrink_to(KEPT_OCTETS);
         match format {
-            Format::Text => self.write_text(record),
-            Format::Terminal { colour } => {
+            LineFormat::Text => self.write_text(record),
+            LineFormat::Terminal { colour } => {
                 terminal::write(&mut self.line, &mut self.clock, record, colour);
             }
-            Format::Json => self.write_json(record),
-            Format::Common => clf::write(&mut self.line, &mut self.clock, record, false),
-            Format::Combined => clf::write(&mut self.line, &mut self.clock, record, true),
+            LineFormat::Json => self.write_json(record),
+            LineFormat::Common => {
+                apache_formats::write(&mut self.line, &mut self.clock, record, false)
+            }
+            LineFormat::Combined => {
+                apache_formats::write(&mut self.line, &mut self.clock, record, true)
+            }
         }
         self.line.push(b'\n');
         &self.line
@@ -193,81 +244,6 @@ impl Scratch {
     }
 }
 
-/// How a format writes a moment, always in UTC.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Stamp {
-    /// `2026-11-21T20:00:00.123Z`
-    Iso,
-    /// `10/Oct/2000:13:55:36 +0000`
-    Clf,
-    /// `20:00:00.123`
-    TimeOfDay,
-}
-
-/// The wall clock as text, with its last second kept.
-#[derive(Debug)]
-pub(super) struct Clock {
-    /// What `text` is for: seconds since the epoch.
-    second: u64,
-    stamp: Stamp,
-    /// All that stays the same for a second; empty before the first use.
-    text: Vec<u8>,
-}
-
-impl Clock {
-    const fn new() -> Self {
-        Self { second: 0, stamp: Stamp::Iso, text: Vec::new() }
-    }
-
-    /// Appends `time`. A clock before 1970 is shown as 1970.
-    pub(super) fn write(&mut self, out: &mut Vec<u8>, stamp: Stamp, time: SystemTime) {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if self.text.is_empty() || self.second != since.as_secs() || self.stamp != stamp {
-            (self.second, self.stamp) = (since.as_secs(), stamp);
-            let second = i64::try_from(self.second).ok();
-            let time = second
-                .and_then(|s| Timestamp::from_second(s).ok())
-                .unwrap_or(Timestamp::UNIX_EPOCH);
-            let layout = match stamp {
-                Stamp::Iso => "%Y-%m-%dT%H:%M:%S",
-                Stamp::Clf => clf::TIME,
-                Stamp::TimeOfDay => "%H:%M:%S",
-            };
-            self.text = time.strftime(layout).to_string().into_bytes();
-        }
-        out.extend_from_slice(&self.text);
-        if stamp != Stamp::Clf {
-            out.push(b'.');
-            three_digits(out, since.subsec_millis());
-        }
-        if stamp == Stamp::Iso {
-            out.push(b'Z');
-        }
-    }
-}
-
-pub(super) fn method_or_dash(out: &mut Vec<u8>, method: &[u8]) {
-    if method.is_empty() {
-        out.push(b'-');
-    } else {
-        target::write_method(out, method, target::escape);
-    }
-}
-
-/// A sentence between quotes: spaces stay, the rest follows the rule for targets.
-pub(super) fn quoted(out: &mut Vec<u8>, text: &str) {
-    if target::fits_in_quotes(text) {
-        out.extend_from_slice(text.as_bytes());
-        return;
-    }
-    for (i, word) in text.split(' ').enumerate() {
-        if i > 0 {
-            out.push(b' ');
-        }
-        target::escape(out, word.as_bytes());
-    }
-}
-
 /// A JSON string, or `null` for an empty one.
 fn json_string(out: &mut Vec<u8>, text: &[u8]) {
     let start = out.len();
@@ -280,59 +256,6 @@ fn json_string(out: &mut Vec<u8>, text: &[u8]) {
         out.truncate(start);
         out.extend_from_slice(b"null");
     }
-}
-
-/// Appends an address without its port.
-pub(super) fn ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(v4) => {
-            for (i, octet) in v4.octets().into_iter().enumerate() {
-                if i > 0 {
-                    out.push(b'.');
-                }
-                decimal(out, octet.into());
-            }
-        }
-        IpAddr::V6(v6) => {
-            // Writing to a `Vec` cannot fail.
-            let _ = write!(out, "{v6}");
-        }
-    }
-}
-
-pub(super) fn address(out: &mut Vec<u8>, address: SocketAddr) {
-    match address {
-        SocketAddr::V4(v4) => {
-            ip(out, (*v4.ip()).into());
-            out.push(b':');
-            decimal(out, v4.port().into());
-        }
-        SocketAddr::V6(v6) => {
-            // Writing to a `Vec` cannot fail.
-            let _ = write!(out, "{v6}");
-        }
-    }
-}
-
-fn microseconds(d: Duration) -> u64 {
-    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Appends milliseconds with three decimals: one unit for all lines, so that they sort.
-pub(super) fn milliseconds(out: &mut Vec<u8>, d: Duration) {
-    let us = microseconds(d);
-    decimal(out, us / 1000);
-    out.push(b'.');
-    three_digits(out, (us % 1000) as u32);
-    out.extend_from_slice(b"ms");
-}
-
-fn three_digits(out: &mut Vec<u8>, n: u32) {
-    out.extend([n / 100, n / 10, n].map(|digit| b'0' + (digit % 10) as u8));
-}
-
-pub(super) fn decimal(out: &mut Vec<u8>, n: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
 #[cfg(test)]

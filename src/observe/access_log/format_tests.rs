@@ -1,12 +1,12 @@
 //! Exact lines, and what a hostile record may do to them: nothing.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use super::*;
 use crate::error::{Kind, Phase, Side};
-use crate::observe::access_log::{Failure, Phases, RecordKind};
+use crate::observe::access_log::{LoggedFailure, Phases, RecordKind};
 use crate::wire::Version;
 
 fn plain() -> Record<'static> {
@@ -50,7 +50,7 @@ fn failed() -> Record<'static> {
         sni: None,
         rule: None,
         would_deny: false,
-        failure: Some(Failure {
+        failure: Some(LoggedFailure {
             side: Side::Upstream,
             phase: Phase::Connect,
             kind: Kind::ConnectionRefused,
@@ -60,26 +60,26 @@ fn failed() -> Record<'static> {
     }
 }
 
-fn line(format: Format, record: &Record<'_>) -> String {
+fn line(format: LineFormat, record: &Record<'_>) -> String {
     String::from_utf8(Scratch::new().line(format, record).to_vec()).expect("ASCII")
 }
 
 #[track_caller]
-fn check(format: Format, record: &Record<'_>, expected: &str) {
+fn check(format: LineFormat, record: &Record<'_>, expected: &str) {
     assert_eq!(line(format, record), format!("{expected}\n"));
 }
 
 #[test]
 fn text_lines() {
     check(
-        Format::Text,
+        LineFormat::Text,
         &plain(),
         "2026-11-21T20:00:00.123Z 127.0.0.1:50112 GET http://example.com/ 200 kind=exchange \
          out=1270 in=120 upstream=93.184.216.34:80 reused=yes total=12.300ms request=0.100ms \
          lookup=- connect=- send=0.020ms wait=12.000ms transfer=0.180ms",
     );
     check(
-        Format::Text,
+        LineFormat::Text,
         &failed(),
         "2026-11-21T20:00:00.123Z 127.0.0.1:50112 CONNECT example.com:443 502 kind=exchange \
          out=1270 in=120 upstream=- reused=- total=0.001ms request=- lookup=- connect=0.001ms \
@@ -87,7 +87,7 @@ fn text_lines() {
          reason=\"the upstream refused the connection\"",
     );
     check(
-        Format::Text,
+        LineFormat::Text,
         &Record {
             started: UNIX_EPOCH - Duration::from_secs(1),
             client: "[2001:db8::1]:1".parse().expect("an address"),
@@ -110,12 +110,12 @@ fn text_lines() {
 #[test]
 fn json_lines() {
     check(
-        Format::Json,
+        LineFormat::Json,
         &plain(),
         r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"octets_to_client":1270,"octets_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null,"sni":null,"user":null}"#,
     );
     check(
-        Format::Json,
+        LineFormat::Json,
         &Record { status: 0, method: "", target: b"", ..failed() },
         r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"octets_to_client":1270,"octets_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null,"sni":null,"user":null}"#,
     );
@@ -133,10 +133,14 @@ fn a_user_stands_in_each_format_and_cannot_forge_a_column() {
         ),
     ] {
         let record = Record { user, ..plain() };
-        assert!(line(Format::Text, &record).contains(text), "{}", line(Format::Text, &record));
-        let value: Value = serde_json::from_str(&line(Format::Json, &record)).expect("JSON");
+        assert!(
+            line(LineFormat::Text, &record).contains(text),
+            "{}",
+            line(LineFormat::Text, &record)
+        );
+        let value: Value = serde_json::from_str(&line(LineFormat::Json, &record)).expect("JSON");
         assert_eq!(value["user"], json);
-        let clf = line(Format::Common, &record);
+        let clf = line(LineFormat::Common, &record);
         assert!(clf.contains(common), "{clf}");
     }
 }
@@ -144,7 +148,7 @@ fn a_user_stands_in_each_format_and_cannot_forge_a_column() {
 #[test]
 fn every_json_line_has_the_same_keys() {
     let keys = |record: &Record<'_>| {
-        let value: Value = serde_json::from_str(&line(Format::Json, record)).expect("JSON");
+        let value: Value = serde_json::from_str(&line(LineFormat::Json, record)).expect("JSON");
         value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
     };
     let expected = keys(&plain());
@@ -175,17 +179,17 @@ fn no_record_can_forge_a_line_or_a_column() {
             if let Some(failure) = &mut record.failure {
                 failure.reason = "a \"quoted\"\n reason\u{85} with \\";
             }
-            let text = line(Format::Text, &record);
+            let text = line(LineFormat::Text, &record);
             assert!(text.is_ascii());
             assert_eq!(text.bytes().filter(|o| *o < b' ' || *o == 0x7f).count(), 1, "{text:?}");
             assert!(
                 text.ends_with("reason=\"a \\x22quoted\\x22\\x0a reason\\xc2\\x85 with \\x5c\"\n")
             );
-            let columns = line(Format::Text, &failed()).split(' ').count();
+            let columns = line(LineFormat::Text, &failed()).split(' ').count();
             // The reason of `failed` has five words, this one five too.
             assert_eq!(text.split(' ').count(), columns, "{text:?}");
 
-            let json = line(Format::Json, &record);
+            let json = line(LineFormat::Json, &record);
             assert_eq!(json.bytes().filter(|o| *o < b' ').count(), 1, "{json:?}");
             let value: Value = serde_json::from_str(&json).expect("JSON");
             assert_eq!(value["status"], 502);
@@ -197,7 +201,7 @@ fn no_record_can_forge_a_line_or_a_column() {
 #[test]
 fn credentials_reach_neither_format() {
     let record = Record { target: b"http://user:secret@example.com/", ..plain() };
-    for format in [Format::Text, Format::Json] {
+    for format in [LineFormat::Text, LineFormat::Json] {
         let line = line(format, &record);
         assert!(!line.contains("secret") && !line.contains("user:"), "{line}");
         assert!(line.contains("http://***@example.com/"), "{line}");
@@ -215,7 +219,7 @@ fn the_kept_second_follows_the_clock_both_ways() {
         (59_040, "1970-01-01T00:00:59.040Z "),
     ] {
         let record = Record { started: UNIX_EPOCH + Duration::from_millis(ms), ..plain() };
-        let line = scratch.line(Format::Text, &record);
+        let line = scratch.line(LineFormat::Text, &record);
         assert!(line.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(line));
     }
 }
@@ -238,7 +242,7 @@ fn the_schema_has_the_keys_of_a_line_and_no_others() {
     let properties = schema["properties"].as_object().expect("an object");
     let required: Vec<_> = schema["required"].as_array().expect("a list").iter().collect();
     for record in [plain(), failed(), Record { method: "", status: 0, ..failed() }] {
-        let text = line(Format::Json, &record);
+        let text = line(LineFormat::Json, &record);
         let value: Value = serde_json::from_str(&text).expect("JSON");
         let object = value.as_object().expect("an object");
         let mut keys: Vec<_> = object.keys().collect();
@@ -293,7 +297,7 @@ fn each_side_and_phase_there_is_stands_in_the_schema() {
 
 #[test]
 fn lines_for_a_terminal_are_aligned_and_name_the_failure() {
-    let plain_look = Format::Terminal { colour: false };
+    let plain_look = LineFormat::Terminal { colour: false };
     check(
         plain_look,
         &plain(),
@@ -315,14 +319,14 @@ fn lines_for_a_terminal_are_aligned_and_name_the_failure() {
 #[test]
 fn colour_goes_by_the_class_of_the_status_and_takes_no_width() {
     for (status, code) in [(101, 32), (204, 32), (304, 36), (407, 33), (502, 31), (0, 31)] {
-        let coloured = line(Format::Terminal { colour: true }, &Record { status, ..failed() });
+        let coloured = line(LineFormat::Terminal { colour: true }, &Record { status, ..failed() });
         assert!(coloured.contains(&format!("\x1b[{code}m")), "{status}: {coloured:?}");
         assert!(coloured.contains("\x1b[31mthe upstream refused"), "{coloured:?}");
         let mut bare = coloured;
         for code in ["0", "2", "31", "32", "33", "36"] {
             bare = bare.replace(&format!("\x1b[{code}m"), "");
         }
-        let expected = line(Format::Terminal { colour: false }, &Record { status, ..failed() });
+        let expected = line(LineFormat::Terminal { colour: false }, &Record { status, ..failed() });
         assert_eq!(bare, expected);
     }
 }
@@ -332,9 +336,9 @@ fn a_thread_that_writes_in_two_formats_has_the_time_of_each() {
     let mut scratch = Scratch::new();
     for _ in 0..2 {
         for (format, time) in [
-            (Format::Text, "2026-11-21T20:00:00.123Z "),
-            (Format::Common, "127.0.0.1 - - [21/Nov/2026:20:00:00 +0000] "),
-            (Format::Terminal { colour: false }, "20:00:00.123 "),
+            (LineFormat::Text, "2026-11-21T20:00:00.123Z "),
+            (LineFormat::Common, "127.0.0.1 - - [21/Nov/2026:20:00:00 +0000] "),
+            (LineFormat::Terminal { colour: false }, "20:00:00.123 "),
         ] {
             let line = String::from_utf8_lossy(scratch.line(format, &plain())).into_owned();
             assert!(line.starts_with(time), "{line}");

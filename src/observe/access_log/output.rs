@@ -34,7 +34,7 @@ pub(super) struct Output<W> {
 
 /// What came of a batch.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(super) struct Outcome {
+pub(super) struct BatchOutcome {
     /// Lines that did not reach the destination and will not.
     pub(super) lost: u64,
     /// Something for the diagnostics log: trouble began, or ended.
@@ -61,7 +61,7 @@ impl<W: Write> Output<W> {
 
     /// Writes `lines`, each ending in a newline. `overflowed` lines were lost before they came
     /// here, because the destination took them too slowly.
-    pub(super) fn write(&mut self, lines: &[u8], overflowed: u64) -> Outcome {
+    pub(super) fn write(&mut self, lines: &[u8], overflowed: u64) -> BatchOutcome {
         let (lost, error) = match self.write_lines(lines) {
             Ok(()) => (0, None),
             Err((lost, error)) => (lost, Some(error)),
@@ -82,7 +82,7 @@ impl<W: Write> Output<W> {
         };
         let well = error.is_none() && overflowed == 0;
         self.trouble = (!well).then(|| self.trouble.unwrap_or(0) + lost + overflowed);
-        Outcome { lost, notice }
+        BatchOutcome { lost, notice }
     }
 
     /// Goes on with another sink, at the start of a line; the number of lines lost by that.
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn short_and_interrupted_writes_are_continued() {
         let mut out = output([Ok(1), Err(io::ErrorKind::Interrupted), Ok(2)]);
-        assert_eq!(out.write(b"one\ntwo\n", 0), Outcome::default());
+        assert_eq!(out.write(b"one\ntwo\n", 0), BatchOutcome::default());
         assert_eq!(out.sink.written, b"one\ntwo\n");
     }
 
@@ -358,11 +358,11 @@ mod tests {
         let first = out.write(b"a\nb\n", 0);
         assert_eq!(first.lost, 2);
         assert!(first.notice.expect("told").contains("cannot write to log"));
-        assert_eq!(out.write(b"c\n", 3), Outcome { lost: 1, notice: None });
+        assert_eq!(out.write(b"c\n", 3), BatchOutcome { lost: 1, notice: None });
         let end = out.write(b"d\n", 0);
         assert_eq!(end.lost, 0);
         assert_eq!(end.notice.as_deref(), Some("access log: log works again; 6 lines were lost"));
-        assert_eq!(out.write(b"e\n", 0), Outcome::default());
+        assert_eq!(out.write(b"e\n", 0), BatchOutcome::default());
         assert_eq!(out.sink.written, b"d\ne\n");
     }
 
@@ -371,7 +371,7 @@ mod tests {
         let mut out = output([]);
         let first = out.write(b"a\n", 2);
         assert!(first.notice.expect("told").contains("slower than they come"));
-        assert_eq!(out.write(b"b\n", 1), Outcome::default());
+        assert_eq!(out.write(b"b\n", 1), BatchOutcome::default());
         let end = out.write(b"c\n", 0);
         assert_eq!(end.notice.as_deref(), Some("access log: log works again; 3 lines were lost"));
     }

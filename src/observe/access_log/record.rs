@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::policy::origin::RuleName;
+use crate::policy::rule_origin::RuleName;
 use crate::wire::Version;
 
 /// One finished exchange or tunnel, borrowed from the session for the call that logs it.
@@ -24,7 +24,7 @@ pub struct Record<'a> {
     /// The version the request was sent in, if it is known.
     pub version: Option<Version>,
     /// The request's `Referer`, any octets, empty if there is none; masked and escaped as the
-    /// target is. Shown in [`Format::Combined`](super::Format::Combined) only.
+    /// target is. Shown in [`LineFormat::Combined`](super::LineFormat::Combined) only.
     pub referer: &'a [u8],
     /// The request's `User-Agent`, any octets; the same.
     pub user_agent: &'a [u8],
@@ -52,7 +52,7 @@ pub struct Record<'a> {
     /// It would have refused the exchange, if it were enforced.
     pub would_deny: bool,
     /// Why it failed, if it did.
-    pub failure: Option<Failure<'a>>,
+    pub failure: Option<LoggedFailure<'a>>,
 }
 
 /// Whether messages or plain octets were relayed.
@@ -114,7 +114,7 @@ impl Phases {
 
 /// Why an exchange or tunnel failed, in the words of [`Error`].
 #[derive(Clone, Copy, Debug)]
-pub struct Failure<'a> {
+pub struct LoggedFailure<'a> {
     /// Whose doing it was.
     pub side: Side,
     /// What was under way.
@@ -125,7 +125,7 @@ pub struct Failure<'a> {
     pub reason: &'a str,
 }
 
-impl From<&Error> for Failure<'static> {
+impl From<&Error> for LoggedFailure<'static> {
     fn from(error: &Error) -> Self {
         Self {
             side: error.side(),
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_failure_says_what_its_error_says() {
         let error = Error::new(Side::Upstream, Phase::Connect, Kind::ConnectionRefused, "refused");
-        let failure = Failure::from(&error);
+        let failure = LoggedFailure::from(&error);
         assert_eq!(failure.side, Side::Upstream);
         assert_eq!(failure.phase, Phase::Connect);
         assert_eq!(failure.kind, Kind::ConnectionRefused);

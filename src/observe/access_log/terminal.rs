@@ -7,8 +7,8 @@
 //! Time of day (UTC), status, method, total time, octets to the client, the client, the target, and
 //! for a failure its sentence. The target comes after what is aligned, since it may be long.
 
-use super::format::{Clock, Stamp, address, decimal, method_or_dash, milliseconds, quoted};
-use super::record::{Failure, Record};
+use super::columns::{Clock, Stamp, address, decimal, method_or_dash, milliseconds, quoted};
+use super::record::{LoggedFailure, Record};
 use super::target;
 
 const DIM: &[u8] = b"\x1b[2m";
@@ -52,7 +52,7 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, colour
     }
 }
 
-fn write_failure(out: &mut Vec<u8>, failure: &Failure<'_>) {
+fn write_failure(out: &mut Vec<u8>, failure: &LoggedFailure<'_>) {
     quoted(out, failure.reason);
     for (before, word) in [
         (&b" ("[..], failure.kind.token()),

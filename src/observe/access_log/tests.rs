@@ -37,14 +37,17 @@ fn record(target: &[u8]) -> Record<'_> {
 }
 
 fn open(path: &Path) -> AccessLog {
-    AccessLog::open(Destination::File(path.to_owned()), Format::Text).expect("opened")
+    AccessLog::open(LogDestination::File(path.to_owned()), LineFormat::Text).expect("opened")
 }
 
 fn over_a_pipe() -> (AccessLog, PipeReader) {
     let (reader, writer) = io::pipe().expect("a pipe");
     let sink = Sink::from(File::from(OwnedFd::from(writer)));
     let shared = Arc::default();
-    (AccessLog::start(sink, "a pipe".into(), None, Format::Text, shared).expect("started"), reader)
+    (
+        AccessLog::start(sink, "a pipe".into(), None, LineFormat::Text, shared).expect("started"),
+        reader,
+    )
 }
 
 /// The targets of a log's lines.
@@ -243,7 +246,7 @@ fn a_failed_reopen_keeps_the_old_file() {
 #[test]
 fn a_destination_that_cannot_be_opened_is_an_error_at_once() {
     let path = PathBuf::from("/nonexistent/log");
-    assert!(AccessLog::open(Destination::File(path), Format::Text).is_err());
+    assert!(AccessLog::open(LogDestination::File(path), LineFormat::Text).is_err());
 }
 
 #[test]

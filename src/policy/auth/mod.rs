@@ -1,22 +1,23 @@
 //! Who asks: users, what proves them, and what is remembered of that.
 //!
-//! In reading order: [`hash`] (how a password is kept), [`file`](mod@file) (users of a file), [`tag`] (credentials
-//! without the credentials), [`results`] (what tokens turned out to be worth), [`failures`] (clients
-//! that guess), [`proven`] (and who is known beside them). [`Auth`] is the users of a listener, a value that never changes but for what it
+//! In reading order: [`password_hash`] (how a password is kept), [`user_file`] (users of a
+//! file), [`token_tag`] (credentials without the credentials), [`verified`] (what tokens turned
+//! out to be worth), [`guessers`] (clients that guess), [`proven`] (and who is known beside
+//! them). [`Auth`] is the users of a listener, a value that never changes but for what it
 //! remembers.
 //!
 //! A request's token is compared by its tag, a keyed hash, in constant time. Users whose password is
 //! known in plain are compared so at once. A hashed password has to be computed, which takes a good
-//! part of a second on purpose: [`Auth::look`] then answers [`Look::Unknown`], and whoever asked has
+//! part of a second on purpose: [`Auth::look`] then answers [`TokenLook::Unknown`], and whoever asked has
 //! it [verified](Auth::verify) on a thread that may take its time. What comes out is remembered
 //! under the tag for a while.
 
-pub mod failures;
-pub mod file;
-pub mod hash;
+pub mod guessers;
+pub mod password_hash;
 pub mod proven;
-pub mod results;
-pub mod tag;
+pub mod token_tag;
+pub mod user_file;
+pub mod verified;
 
 use std::fmt;
 use std::iter;
@@ -27,9 +28,9 @@ use parking_lot::RwLock;
 
 use crate::wire::credentials::{self, NoToken, UserPass};
 
-use hash::Hash;
-use results::Results;
-use tag::{Key, Tag};
+use password_hash::Hash;
+use token_tag::{Tag, TagKey};
+use verified::Results;
 
 /// How a user proves to be one.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ pub struct Auth {
     number: u64,
     /// The value of `Proxy-Authenticate`.
     challenge: Box<str>,
-    key: &'static Key,
+    key: &'static TagKey,
     /// By name.
     users: Vec<(Box<str>, Option<Hash>)>,
     /// The tokens of users known in plain, and which user that is.
@@ -74,11 +75,11 @@ impl fmt::Debug for Auth {
 
 /// What can be said about a token at once.
 #[derive(Debug)]
-pub enum Look<'a> {
+pub enum TokenLook<'a> {
     /// It is this user's.
-    Proven(&'a str, Known),
+    Proven(&'a str, KnownBy),
     /// It is nobody's.
-    Wrong(Known),
+    Wrong(KnownBy),
     /// It is none, and why.
     NoToken(NoToken),
     /// It has to be verified.
@@ -87,7 +88,7 @@ pub enum Look<'a> {
 
 /// How it is known what a token is worth.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Known {
+pub enum KnownBy {
     /// By a comparison.
     Compared,
     /// It was verified before.
@@ -98,7 +99,7 @@ impl Auth {
     /// Users, none twice, who are asked for in the name of `realm`.
     pub fn new(users: impl IntoIterator<Item = (Box<str>, Secret)>, realm: &str) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let key = Key::of_process();
+        let key = TagKey::of_process();
         let mut tokens = Vec::new();
         let mut all: Vec<(Box<str>, Option<Hash>)> = Vec::new();
         for (name, secret) in users {
@@ -160,22 +161,22 @@ impl Auth {
 
     /// What can be said about a token, whose tag this is, without computing a hash of a password.
     #[inline]
-    pub fn look(&self, tag: Tag, token: &[u8], now: Instant) -> Look<'_> {
+    pub fn look(&self, tag: Tag, token: &[u8], now: Instant) -> TokenLook<'_> {
         if let Some(user) = self.compare(tag) {
-            return Look::Proven(user, Known::Compared);
+            return TokenLook::Proven(user, KnownBy::Compared);
         }
         if !self.hashed.is_empty() {
             let found = self.results.read().find(tag, now);
             match found {
-                Some(Some(user)) => return Look::Proven(self.name(user), Known::Remembered),
-                Some(None) => return Look::Wrong(Known::Remembered),
+                Some(Some(user)) => return TokenLook::Proven(self.name(user), KnownBy::Remembered),
+                Some(None) => return TokenLook::Wrong(KnownBy::Remembered),
                 None => {}
             }
         }
         match credentials::decode(token) {
-            Err(why) => Look::NoToken(why),
-            Ok(_) if self.hashed.is_empty() => Look::Wrong(Known::Compared),
-            Ok(read) => Look::Unknown(read),
+            Err(why) => TokenLook::NoToken(why),
+            Ok(_) if self.hashed.is_empty() => TokenLook::Wrong(KnownBy::Compared),
+            Ok(read) => TokenLook::Unknown(read),
         }
     }
 
@@ -254,10 +255,10 @@ mod tests {
         let token = encode(user, password);
         let now = Instant::now();
         match auth.look(auth.tag(token.as_bytes()), token.as_bytes(), now) {
-            Look::Proven(user, known) => format!("{user} {known:?}"),
-            Look::Wrong(known) => format!("wrong {known:?}"),
-            Look::NoToken(why) => format!("{why:?}"),
-            Look::Unknown(_) => "unknown".to_owned(),
+            TokenLook::Proven(user, known) => format!("{user} {known:?}"),
+            TokenLook::Wrong(known) => format!("wrong {known:?}"),
+            TokenLook::NoToken(why) => format!("{why:?}"),
+            TokenLook::Unknown(_) => "unknown".to_owned(),
         }
     }
 
@@ -269,14 +270,14 @@ mod tests {
         assert_eq!(look(&auth, "jürgen", "ö"), "jürgen Compared");
         let old = credentials::encode_old("jürgen", "ö").unwrap();
         let old = auth.look(auth.tag(old.as_bytes()), old.as_bytes(), Instant::now());
-        assert!(matches!(old, Look::Proven("jürgen", Known::Compared)), "{old:?}");
+        assert!(matches!(old, TokenLook::Proven("jürgen", KnownBy::Compared)), "{old:?}");
         for (user, password) in
             [("a", ""), ("a", "2"), ("a", "11"), ("a", "2:3"), ("c", "1"), ("A", "1"), ("", "1")]
         {
             assert_eq!(look(&auth, user, password), "wrong Compared", "{user}:{password}");
         }
         let nobody = auth.look(auth.tag(b"YQ=="), b"YQ==", Instant::now());
-        assert!(matches!(nobody, Look::NoToken(_)), "{nobody:?}");
+        assert!(matches!(nobody, TokenLook::NoToken(_)), "{nobody:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::tag::{Key, Tag};
+use super::token_tag::{Tag, TagKey};
 
 /// Pairs that are remembered, 8 octets each, from the first on. Where four stand already one of them
 /// makes room.
@@ -22,7 +22,7 @@ const WAYS: usize = 4;
 pub struct Proven(OnceLock<Places>);
 
 struct Places {
-    key: Key,
+    key: TagKey,
     /// Zero where nothing stands.
     numbers: Box<[AtomicU64]>,
 }
@@ -67,7 +67,7 @@ impl Proven {
 
 impl Places {
     fn new() -> Self {
-        Self { key: Key::draw(), numbers: (0..MOST_PROVEN).map(|_| AtomicU64::new(0)).collect() }
+        Self { key: TagKey::draw(), numbers: (0..MOST_PROVEN).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// The number of a pair, and the places where it may stand.
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_pair_is_there_until_it_is_taken_out() {
-        let (key, proven) = (Key::draw(), Proven::default());
+        let (key, proven) = (TagKey::draw(), Proven::default());
         let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let (a, b) = (key.tag(b"a"), key.tag(b"b"));
         assert!(!proven.contains(one, a));
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn thousands_are_kept_and_no_more_than_there_are_places() {
-        let (key, proven) = (Key::draw(), Proven::default());
+        let (key, proven) = (TagKey::draw(), Proven::default());
         let client = IpAddr::from([192, 0, 2, 1]);
         let tags: Vec<Tag> = (0..200_000_u32).map(|n| key.tag(&n.to_le_bytes())).collect();
         let kept = |tags: &[Tag]| tags.iter().filter(|tag| proven.contains(client, **tag)).count();

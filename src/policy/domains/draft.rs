@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Bucket, Domains, HEADER, Key, Labels, Listed, Rank, TAGS, Value, bucket};
+use super::{Bucket, Domains, HEADER, Labels, Listed, NameKey, Rank, TAGS, Value, bucket};
 
 /// Names of all lists together at most, doubles included: while they are read and put in order a
 /// name takes about 70 octets.
@@ -29,15 +29,15 @@ struct Entry {
 
 /// Names of a piece of a list.
 #[derive(Debug)]
-pub struct Part {
-    key: Key,
+pub struct DraftPart {
+    key: NameKey,
     names: Vec<u8>,
     entries: Vec<Entry>,
 }
 
-impl Part {
+impl DraftPart {
     /// Without names.
-    pub fn new(key: Key) -> Self {
+    pub fn new(key: NameKey) -> Self {
         Self { key, names: Vec::new(), entries: Vec::new() }
     }
 
@@ -73,7 +73,7 @@ impl Part {
 /// A set in the making.
 #[derive(Debug)]
 pub struct Draft {
-    key: Key,
+    key: NameKey,
     names: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -87,13 +87,13 @@ pub struct Mark {
 
 impl Draft {
     /// Without names, for lists of about so many octets.
-    pub fn new(key: Key, octets: usize) -> Self {
+    pub fn new(key: NameKey, octets: usize) -> Self {
         Self { key, names: roomy(octets), entries: roomy(octets / size_of::<Entry>()) }
     }
 
     /// Adds the names of a piece that has so many lines before it, of all lists. Answers `false`, and
     /// adds nothing, if there would be more than [`MOST_NAMES`].
-    pub fn append(&mut self, part: &Part, lines_before: u32) -> bool {
+    pub fn append(&mut self, part: &DraftPart, lines_before: u32) -> bool {
         if self.entries.len() + part.entries.len() > MOST_NAMES {
             return false;
         }
@@ -172,7 +172,7 @@ fn buckets_for(entries: usize) -> usize {
 }
 
 /// Of each entry, whether it can decide something: not if it is below one of at least its rank.
-fn useful(key: Key, names: &[u8], entries: &[Entry]) -> Vec<bool> {
+fn useful(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<bool> {
     let buckets = buckets_for(entries.len());
     let mut starts = Vec::with_capacity(buckets + 1);
     for (number, entry) in (0_u32..).zip(entries) {
@@ -213,7 +213,7 @@ struct Shard<'a> {
     buckets: &'a mut [Bucket],
 }
 
-fn lay_out(key: Key, names: &[u8], entries: &[Entry]) -> Domains {
+fn lay_out(key: NameKey, names: &[u8], entries: &[Entry]) -> Domains {
     const SHARDS: usize = 64;
     let count = buckets_for(entries.len());
     let limit = |shard: usize| count * shard / SHARDS;

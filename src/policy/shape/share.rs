@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::policy::bucket::{LEAST, Nanos};
+use crate::policy::bucket::{LEAST, Nanos, nanos};
 use crate::policy::limits::{Direction, Limits};
 use crate::policy::tally::Tally;
-
-use super::{Relayed, later, nanos};
 
 /// What an exchange is allowed first.
 pub(super) const FIRST: u64 = 4 * 1024;
@@ -48,6 +46,14 @@ pub struct Share {
     pub(super) dry: [Option<Instant>; 2],
     pub(super) volume: Arc<Mutex<Relayed>>,
     pub(super) epoch: Instant,
+}
+
+/// Octets relayed in the run, as far as they are counted.
+#[derive(Debug, Default)]
+pub(super) struct Relayed {
+    pub(super) octets: u64,
+    /// Allowed, and not known to be used yet.
+    lent: u64,
 }
 
 /// A count, and the rates it is held to.
@@ -412,4 +418,8 @@ impl Drop for Share {
             }
         }
     }
+}
+
+fn later(now: Instant, nanos: Nanos) -> Instant {
+    now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }

@@ -12,15 +12,6 @@ const PING_PONG: u8 = 8;
 /// Patient receives in a row that paid off before edges are switched off.
 const STEADY: u8 = 4;
 
-/// Whether waiting on the worker has been worth it, for one socket's part.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Habit {
-    pub(super) pays: bool,
-    pub(super) in_a_row: u8,
-    /// Waits in a row that were short, parked ones included.
-    pub(super) short: u8,
-}
-
 impl Session {
     /// Whether waiting on the worker for the socket `tag` is likely to be worth it.
     pub fn would_be_patient(&self, tag: u32) -> bool {

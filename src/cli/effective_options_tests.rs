@@ -1,0 +1,433 @@
+use std::fs;
+
+use super::*;
+
+/// Values that some option takes.
+const SAMPLES: [&str; 23] = [
+    "8",
+    "5s",
+    "64KiB",
+    "127.0.0.1:1",
+    "on",
+    "json",
+    "never",
+    "enforce",
+    "http,ws",
+    "off",
+    "video/mp4",
+    "1GB",
+    "204",
+    "a",
+    "a.example",
+    "a:1.1.1.1",
+    "127.0.0.1",
+    "10.0.0.0/8",
+    "user:secret",
+    "1mbit",
+    "9/s",
+    "client",
+    "https://a.example/",
+];
+
+/// What some option does not do without.
+const BESIDE: [(&str, &str); 3] = [
+    ("auth-realm", "--auth user:secret"),
+    ("learn-file", "--policy learn"),
+    ("limit-per", "--limit 10mbit"),
+];
+
+fn given(words: &str, variables: &[(&str, &str)]) -> Result<GivenOptions, Failure> {
+    let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), Ok((*text).into())));
+    GivenOptions::of(&words, variables)
+}
+
+/// What counts with a file of this text; an empty one is none.
+fn effective(words: &str, variables: &[(&str, &str)], text: &str) -> Result<Effective, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    let mut given = given(words, variables).map_err(|failure| failure.message)?;
+    if !text.is_empty() {
+        fs::write(&path, text).unwrap();
+        given.file = Some(path.clone());
+    }
+    let result = given.effective();
+    let dir = format!("{}/", dir.path().display());
+    result.map_err(|failure| failure.message.replace(&dir, ""))
+}
+
+/// What is meant, wherever it was said.
+fn meant(words: &str, variables: &[(&str, &str)], text: &str) -> Result<Config, String> {
+    let mut config = effective(words, variables, text)?.config;
+    config.access.said = Vec::new();
+    Ok(config)
+}
+
+#[test]
+fn each_option_is_a_key_and_a_variable() {
+    let usual = Config::default();
+    for known in known().into_iter().filter(|known| !NOT_IN_A_FILE.contains(&known.name)) {
+        let name = known.name;
+        let beside = BESIDE.iter().find(|(of, _)| *of == name).map_or("", |(_, words)| words);
+        let flag = |value: &str| match known.kind {
+            OptionKind::Switch | OptionKind::Counter => format!("--{name}"),
+            OptionKind::Once | OptionKind::Repeated => format!("{beside} --{name} {value}"),
+        };
+        let usual = meant(beside, &[], "").unwrap_or_else(|_| usual.clone());
+        let means = |value: &&&str| meant(&flag(value), &[], "").is_ok_and(|it| it != usual);
+        let value = SAMPLES.iter().find(means);
+        let value = *value.unwrap_or_else(|| panic!("no sample changes anything for --{name}"));
+        let expected = meant(&flag(value), &[], "");
+        let (in_variable, in_file) = match known.kind {
+            OptionKind::Switch => ("true", "true".to_owned()),
+            OptionKind::Counter => ("1", "1".to_owned()),
+            OptionKind::Once => (value, format!("\"{value}\"")),
+            OptionKind::Repeated => (value, format!("[\"{value}\"]")),
+        };
+        let variable = known.variable();
+        assert_eq!(meant(beside, &[(&variable, in_variable)], ""), expected, "{variable}");
+        // Files are relative to that of the configuration.
+        let in_file = match known.is_file() || value.starts_with("unix:") {
+            true => in_file.replace(value, &format!("/{value}")),
+            false => in_file,
+        };
+        let expected = match known.is_file() {
+            true => meant(&flag(&format!("/{value}")), &[], ""),
+            false => expected,
+        };
+        assert_eq!(
+            meant(beside, &[], &format!("{name} = {in_file}")),
+            expected,
+            "{name} = {in_file}"
+        );
+    }
+}
+
+#[test]
+fn flags_come_before_variables_before_the_file_before_the_defaults() {
+    for (words, variable, text, seconds) in [
+        ("", "", "", 10),
+        ("", "", "timeout-head = '3s'", 3),
+        ("", "2s", "timeout-head = '3s'", 2),
+        ("--timeout-head 1s", "2s", "timeout-head = '3s'", 1),
+        ("--timeout-head 1s", "", "timeout-head = '3s'", 1),
+        ("--timeout-head 1s", "2s", "", 1),
+        ("", "2s", "threads = 1", 2),
+    ] {
+        let config = meant(words, &[("THREADGATE_TIMEOUT_HEAD", variable)], text).unwrap();
+        let head = config.timeouts.head.as_secs();
+        assert_eq!(head, seconds, "{words:?} {variable:?} {text:?}");
+    }
+    // Lists are not added up, and of two ways to say where to listen the upper one counts.
+    for (words, variables, text, listen) in [
+        ("-- --listen :1", &[("THREADGATE_LISTEN", ":2 :3")][..], "listen = ':4'", ":1"),
+        ("", &[("THREADGATE_LISTEN", ":2 :3")], "listen = ':4'", ":2 :3"),
+        ("", &[], "listen = [':4', ':5']", ":4 :5"),
+        ("", &[], "port = 4", ":4"),
+        ("--port 1", &[], "listen = ':4'", ":1"),
+        ("", &[("THREADGATE_PORT", "2")], "listen = ':4'", ":2"),
+        ("--listen :1", &[("THREADGATE_PORT", "2")], "port = 4", ":1"),
+        ("", &[], "listen = ':4'\n[[listeners]]\naddress = ':5'", ":4 :5"),
+        ("", &[], "port = 4\n[[listeners]]\naddress = ':5'", ":4 :5"),
+        ("", &[], "[[listeners]]\naddress = ':5'", ":5"),
+        ("--port 1", &[], "listen = ':4'\n[[listeners]]\naddress = ':5'", ":1"),
+        ("", &[("THREADGATE_PORT", "2")], "[[listeners]]\naddress = ':5'", ":2"),
+    ] {
+        let config = meant(words, variables, text).unwrap();
+        let expected: Vec<_> = listen.split(' ').map(|a| listen::parse(a).unwrap()).collect();
+        assert_eq!(config.listen, expected, "{words:?} {variables:?} {text:?}");
+    }
+    assert!(!meant("", &[("THREADGATE_OPEN", "false")], "open = true").unwrap().open);
+    assert!(meant("--open", &[("THREADGATE_OPEN", "false")], "").unwrap().open);
+    assert_eq!(meant("-- --quiet", &[], "verbose = 2").unwrap().verbosity, -1);
+}
+
+#[test]
+fn the_file_itself_is_named_by_a_flag_or_a_variable() {
+    let file = |words, variables| given(words, variables).unwrap().file;
+    let variable = [("THREADGATE_CONFIG", "v.toml")];
+    assert_eq!(file("--config f.toml", &variable), Some("f.toml".into()));
+    assert_eq!(file("", &variable), Some("v.toml".into()));
+    assert_eq!(file("", &[]), None);
+    let error = effective("", &[], "config = 'other.toml'").unwrap_err();
+    assert!(error.starts_with("t.toml:1: unknown key 'config'"), "{error}");
+    let error = given("--config=", &[]).unwrap();
+    assert_eq!(error.file, None, "no word of argh");
+}
+
+#[test]
+fn a_variable_that_is_no_option_is_warned_about_unless_an_option_names_it() {
+    let variable = [("THREADGATE_USER", "alice:secret")];
+    let warnings = |words, text| effective(words, &variable, text).unwrap().warnings;
+    assert!(warnings("", "")[0].starts_with("THREADGATE_USER is no option"));
+    assert!(warnings("--auth-env THREADGATE_USER", "").is_empty());
+    assert!(warnings("", "auth-env = 'THREADGATE_USER'").is_empty());
+}
+
+#[test]
+fn a_name_of_an_admin_listener_that_checks_none_is_warned_about() {
+    let warnings = |words, text| effective(words, &[], text).unwrap().warnings;
+    for (words, text) in [
+        ("--admin-name a.example", ""),
+        ("", "admin-name = ['a.example']"),
+        ("--admin-name a.example --admin off", "admin = ':9127'"),
+        ("--admin-name a.example --admin unix:/run/admin", ""),
+    ] {
+        let warnings = warnings(words, text);
+        assert!(warnings[0].starts_with("--admin-name has no effect: "), "{words} {text}");
+    }
+    assert!(warnings("--admin-name a.example --admin :9127", "").is_empty());
+    assert!(warnings("", "admin = ':9127'\nadmin-name = ['a.example']").is_empty());
+}
+
+#[test]
+fn a_listener_has_what_it_says_and_the_rest_like_the_others() {
+    let text = "\
+open = true
+deny = ['all.example']
+policy = 'enforce'
+[[rules]]
+action = 'deny'
+ports = 25
+[[listeners]]
+address = ':1'
+[[listeners]]
+address = ':2'
+open = false
+deny = ['own.example', 'two.example']
+[[listeners.rules]]
+action = 'allow'
+[[listeners]]
+address = ':3'
+deny = []
+rules = []
+";
+    let config = effective("", &[], text).unwrap().config;
+    let of = |number: usize| &config.own[number];
+    assert_eq!(config.own.iter().map(|own| own.number).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!((of(0).open, of(1).open, of(2).open), (true, false, true));
+    assert_eq!(of(0).access.deny, ["all.example"]);
+    assert_eq!(of(0).access.rules, config.access.rules);
+    assert_eq!(of(1).access.deny, ["own.example", "two.example"]);
+    assert_eq!(of(1).access.policy, config.access.policy);
+    assert!(of(1).access.rules.len() == 1 && of(1).access.rules[0].allows);
+    assert!(of(2).access.deny.is_empty() && of(2).access.rules.is_empty());
+    // What is said above the file is said of all.
+    let config = effective("--deny x.example", &[], text).unwrap().config;
+    assert!(config.own.iter().all(|own| own.access.deny == ["x.example"]));
+    // And where to listen is one question.
+    assert!(effective("--port 9", &[], text).unwrap().config.own.is_empty());
+    let beside = "listen = [':8', ':9']\n[[listeners]]\naddress = ':1'";
+    assert_eq!(effective("", &[], beside).unwrap().config.own[0].number, 2);
+}
+
+#[test]
+fn rules_are_named_by_where_they_stand() {
+    let text = "\
+deny = ['a.example',
+  'b.example']
+[[rules]]
+action = 'deny'
+ports = [25]
+[[rules]]
+name = 'no-mail'
+action = 'deny'
+ports = [465, '587-588']
+";
+    let variables = [("THREADGATE_ALLOW", "c.example d.example")];
+    let effective = effective("--deny-client 10.0.0.1", &variables, text).unwrap();
+    let access = effective.config.access(None).unwrap();
+    let names: Vec<String> =
+        access.rules.iter().map(|rule| access.origins.name(rule.id).to_string()).collect();
+    let names: Vec<&str> = names.iter().map(|name| name.rsplit('/').next().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "t.toml:3",
+            "no-mail",
+            "--deny-client:1",
+            "THREADGATE_ALLOW:1",
+            "THREADGATE_ALLOW:2",
+            "t.toml:1",
+            "t.toml:2",
+        ]
+    );
+}
+
+#[test]
+fn all_that_is_wrong_is_said_with_its_place() {
+    let text = "\
+timeout-head = 5
+threads = 'many'
+deny = [
+  'a.example',
+  'http://b.example',
+]
+[[listeners]]
+address = '8080'
+policy = 'closed'
+";
+    let error = effective("", &[], text).unwrap_err();
+    let lines: Vec<&str> = error.lines().map(|line| line.split("; ").next().unwrap()).collect();
+    assert_eq!(
+        lines,
+        [
+            "t.toml:1: timeout-head: '5' has no unit",
+            "t.toml:2: threads: 'many' is not a number",
+            "t.toml:5: deny: 'http://b.example' is no destination",
+            "t.toml:8: address: '8080' is a port without an address",
+            "t.toml:9: policy: 'closed' is not a policy",
+        ]
+    );
+    // One that only misses another is right beside it, wherever that is said.
+    let variable = [("THREADGATE_LIMIT", "1mbit")];
+    assert!(effective("", &variable, "limit-per = 'client'").is_ok());
+    let error = effective("", &[], "limit-per = 'client'").unwrap_err();
+    assert!(error.starts_with("t.toml:1: limit-per: there is no --limit"), "{error}");
+    let error = effective("", &[], "limit-per = 'client'\nthreads = 0").unwrap_err();
+    assert_eq!(error.lines().count(), 2, "{error}");
+    assert!(effective("", &[], "policy = 'learn'\nlearn-file = 'a'").is_ok());
+    let error = effective("", &[], "policy = 'learn'\nlearn-file = 'a'\nthreads = 0").unwrap_err();
+    assert!(error.starts_with("t.toml:3: threads: ") && error.lines().count() == 1, "{error}");
+    // Also what does not count.
+    let error = effective("--timeout-head 1s", &[], "timeout-head = 5").unwrap_err();
+    assert!(error.starts_with("t.toml:1: timeout-head: '5' has no unit"), "{error}");
+    for (words, variables, text, says, exit) in [
+        ("--threads 0", &[][..], "", "--threads: '0' is less than 1", Exit::Usage),
+        (
+            "",
+            &[("THREADGATE_THREADS", "0")],
+            "",
+            "THREADGATE_THREADS: '0' is less than 1",
+            Exit::Configuration,
+        ),
+        ("", &[], "port = 1\nlisten = ':2'", "t.toml:1: port: cannot be", Exit::Configuration),
+        (
+            "",
+            &[],
+            "port = 1\nlisten = ':2'\n[[listeners]]\naddress = ':3'",
+            "t.toml:1: port: cannot be combined with listen",
+            Exit::Configuration,
+        ),
+        (
+            "",
+            &[],
+            "listen = ':2'\n[[listeners]]\naddress = ':2'",
+            "t.toml:3: listen: 127.0.0.1:2 is given twice",
+            Exit::Configuration,
+        ),
+        (
+            "--port-file /a",
+            &[],
+            "pid-file = '/a'",
+            "--port-file: /a is the file of --pid-file",
+            Exit::Usage,
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        fs::write(&path, text).unwrap();
+        let result = given(words, variables).and_then(|mut given| {
+            given.file = Some(path);
+            given.effective()
+        });
+        let failure = result.unwrap_err();
+        let message = failure.message.replace(&format!("{}/", dir.path().display()), "");
+        assert!(message.starts_with(says), "{message}");
+        assert_eq!(failure.exit, exit, "{message}");
+    }
+}
+
+#[test]
+fn what_is_no_readable_file_is_said_with_what_to_try() {
+    let dir = tempfile::tempdir().unwrap();
+    let big = dir.path().join("big");
+    fs::write(&big, "#".repeat((1 << 20) + 1)).unwrap();
+    for (path, says) in [
+        (dir.path().join("none"), "No such file"),
+        (dir.path().to_owned(), "it is a directory"),
+        (big, "it has more than 1 MiB"),
+    ] {
+        let mut given = given("", &[]).unwrap();
+        given.file = Some(path);
+        let failure = given.effective().unwrap_err();
+        assert!(failure.message.starts_with("--config /"), "{failure}");
+        assert!(failure.message.contains(says), "{failure}");
+        assert_eq!(failure.exit, Exit::Configuration);
+    }
+    let denied = unreadable(Path::new("f"), &io::ErrorKind::PermissionDenied.into());
+    assert_eq!(denied.exit, Exit::NoPermission);
+}
+
+#[test]
+fn a_variable_of_blanks_says_nothing() {
+    let config = effective("", &[("THREADGATE_DENY", "  ")], "deny = 'a.example'").unwrap().config;
+    assert_eq!(config.access.deny, ["a.example"]);
+}
+
+#[test]
+fn listeners_that_are_left_out_are_told() {
+    let text = "open = true\n[[listeners]]\naddress = ':1'\nauth = 'a:b'\n";
+    let warnings = |words, text| effective(words, &[], text).unwrap().warnings;
+    assert!(warnings("", text).is_empty());
+    assert!(warnings("--port 9", "open = true").is_empty());
+    for words in ["--port 9", "--listen :9"] {
+        let warnings = warnings(words, text);
+        assert!(warnings[0].contains("t.toml:3: [[listeners]] are left out"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn no_file_that_is_read_may_be_one_that_is_written() {
+    for (words, text, says) in [
+        ("--port-file f --block-list f", "", "--port-file: "),
+        ("--access-log f --auth-file ./f", "", "--access-log: "),
+        ("--pid-file f --hosts-file f", "", "--pid-file: "),
+        ("--admin unix:f --allow-list f", "", "--admin: "),
+        ("--pid-file f", "[[listeners]]\naddress = ':1'\nblock-list = '/f'", ""),
+    ] {
+        let absolute = words.replace(" f", " /f").replace("./f", "/f").replace(":f", ":/f");
+        let error = effective(&absolute, &[], text).unwrap_err();
+        assert!(error.starts_with(says), "{error}");
+        assert!(error.contains("/f is the file of --"), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    fs::write(&file, "open = true").unwrap();
+    let words = format!("--config {0} --port-file {0}", file.display());
+    let error = given(&words, &[]).unwrap().effective().unwrap_err().message;
+    assert!(error.contains("is the file of --config; give another one"), "{error}");
+    effective("--policy learn --learn-file /f --allow-list /f", &[], "").unwrap();
+}
+
+#[test]
+fn what_learns_has_a_file_whichever_listener_it_is() {
+    let learn = "policy = 'learn'\n";
+    let file = "learn-file = 'l'\n";
+    let own = |policy: &str| format!("[[listeners]]\naddress = ':1'\npolicy = '{policy}'\n");
+    for text in [format!("{learn}{file}{}", own("enforce")), format!("{file}{}", own("learn"))] {
+        effective("", &[], &text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    }
+    for (text, says) in [
+        (own("learn"), "t.toml:3: policy learn: needs a file"),
+        (format!("{file}{}", own("enforce")), "t.toml:1: learn-file: only --policy learn"),
+    ] {
+        let error = effective("", &[], &text).unwrap_err();
+        assert!(error.starts_with(says), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_only_a_listener_names_is_named_by_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("good.list");
+    fs::write(&list, "a.example\n").unwrap();
+    let text = format!(
+        "block-list = ['{}']\n[[listeners]]\naddress = ':1'\nblock-list = ['/none.list']\n",
+        list.display()
+    );
+    let effective = effective("", &[], &text).unwrap();
+    let unusable = effective.config.access(None).unwrap_err();
+    let message = effective.unusable(unusable).message;
+    assert!(message.contains("t.toml:4: block-list /none.list"), "{message}");
+}

@@ -1,0 +1,142 @@
+//! Names whose addresses are given, by single entries and by [`hosts`](super::hosts) files: they
+//! are never asked of a resolver.
+//!
+//! An entry for a port comes before one without, and either before a file. Reading a name costs
+//! nothing where none is given, else a read lock and a look into a table; the files are read
+//! again on whichever thread asks for it, and workers see the old table until the new one is whole.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::hosts::{Hosts, MOST_ADDRESSES, WrongHosts, without_dot};
+
+/// A name with a given address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GivenName {
+    /// The name, in lower case and without a dot at the end.
+    pub host: Box<str>,
+    /// The port it holds for; `None` for all that have no entry of their own.
+    pub port: Option<u16>,
+    /// The address.
+    pub ip: IpAddr,
+}
+
+type ByPort = Vec<(Option<u16>, Arc<[IpAddr]>)>;
+
+/// All names with given addresses.
+#[derive(Debug, Default)]
+pub struct GivenNames {
+    single: HashMap<Box<str>, ByPort>,
+    files: Vec<PathBuf>,
+    hosts: RwLock<Hosts>,
+}
+
+impl GivenNames {
+    /// Single entries, those of one name in the order of trying, and files, which are read now.
+    /// Of a name's entries the first 64 count.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a file.
+    pub fn new(entries: &[GivenName], files: Vec<PathBuf>) -> Result<Self, WrongHosts> {
+        let mut single: HashMap<Box<str>, ByPort> = HashMap::new();
+        for entry in entries {
+            let ports = single.entry(entry.host.clone()).or_default();
+            match ports.iter_mut().find(|(port, _)| *port == entry.port) {
+                Some((_, ips)) if ips.contains(&entry.ip) || ips.len() >= MOST_ADDRESSES => {}
+                Some((_, ips)) => *ips = ips.iter().copied().chain([entry.ip]).collect(),
+                None => ports.push((entry.port, Arc::from([entry.ip]))),
+            }
+        }
+        let hosts = RwLock::new(Hosts::read(&files)?);
+        Ok(Self { single, files, hosts })
+    }
+
+    /// The addresses given for `host`, which is in lower case, in the order of trying.
+    pub fn find(&self, host: &str, port: u16) -> Option<Arc<[IpAddr]>> {
+        if self.single.is_empty() && self.files.is_empty() {
+            return None;
+        }
+        let host = without_dot(host);
+        let single = self.single.get(host).and_then(|ports| {
+            let of = |wanted| ports.iter().find(|(port, _)| *port == wanted);
+            of(Some(port)).or_else(|| of(None))
+        });
+        if let Some((_, ips)) = single {
+            return Some(Arc::clone(ips));
+        }
+        // The table's reference stays where it is: whoever drops the last one frees the table.
+        self.hosts.read().find(host).map(Arc::clone)
+    }
+
+    /// Whether there is a file to read again.
+    pub fn have_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// Reads the files again; answers how many names they have. Blocks as long as the disk does, and
+    /// nobody else.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with one of them. What was read before stays in use.
+    pub fn reread(&self) -> Result<usize, WrongHosts> {
+        let fresh = Hosts::read(&self.files)?;
+        let count = fresh.len();
+        let old = std::mem::replace(&mut *self.hosts.write(), fresh);
+        // Without the lock: a long list takes a while.
+        drop(old);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn given(host: &str, port: Option<u16>, ip: &str) -> GivenName {
+        GivenName { host: host.into(), port, ip: ip.parse().unwrap() }
+    }
+
+    #[test]
+    fn the_port_comes_before_the_name_and_the_name_before_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hosts");
+        fs::write(&file, "192.0.2.7 a.example b.example\n").unwrap();
+        let names = GivenNames::new(
+            &[
+                given("a.example", None, "192.0.2.1"),
+                given("a.example", Some(80), "192.0.2.2"),
+                given("a.example", None, "2001:db8::1"),
+                given("a.example", None, "192.0.2.1"),
+            ],
+            vec![file.clone()],
+        )
+        .unwrap();
+        let find = |host, port| {
+            let ips = names.find(host, port)?;
+            Some(ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(find("a.example", 80).as_deref(), Some("192.0.2.2"));
+        assert_eq!(find("a.example", 443).as_deref(), Some("192.0.2.1 2001:db8::1"));
+        assert_eq!(find("a.example.", 443).as_deref(), Some("192.0.2.1 2001:db8::1"));
+        assert_eq!(find("b.example", 80).as_deref(), Some("192.0.2.7"));
+        assert_eq!(find("c.example", 80), None);
+
+        fs::write(&file, "192.0.2.8 c.example\n").unwrap();
+        assert_eq!(names.reread().unwrap(), 1);
+        assert_eq!(find("b.example", 80), None);
+        assert_eq!(find("c.example", 80).as_deref(), Some("192.0.2.8"));
+
+        fs::write(&file, "192.0.2.9 c.example\nnonsense\n").unwrap();
+        let wrong = names.reread().unwrap_err();
+        assert!(wrong.to_string().contains("hosts:2: 'nonsense'"), "{wrong}");
+        assert_eq!(find("c.example", 80).as_deref(), Some("192.0.2.8"));
+    }
+}

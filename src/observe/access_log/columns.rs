@@ -1,0 +1,140 @@
+//! What lines of several formats have in common: moments, addresses, numbers, words.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+use super::target;
+
+/// `10/Oct/2000:13:55:36 +0000` is `strftime`'s, in English whatever the locale.
+const CLF_TIME: &str = "%d/%b/%Y:%H:%M:%S +0000";
+
+/// How a format writes a moment, always in UTC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stamp {
+    /// `2026-11-21T20:00:00.123Z`
+    Iso,
+    /// `10/Oct/2000:13:55:36 +0000`
+    Clf,
+    /// `20:00:00.123`
+    TimeOfDay,
+}
+
+/// The wall clock as text, with its last second kept.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// What `text` is for: seconds since the epoch.
+    second: u64,
+    stamp: Stamp,
+    /// All that stays the same for a second; empty before the first use.
+    text: Vec<u8>,
+}
+
+impl Clock {
+    pub(super) const fn new() -> Self {
+        Self { second: 0, stamp: Stamp::Iso, text: Vec::new() }
+    }
+
+    /// Appends `time`. A clock before 1970 is shown as 1970.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, stamp: Stamp, time: SystemTime) {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if self.text.is_empty() || self.second != since.as_secs() || self.stamp != stamp {
+            (self.second, self.stamp) = (since.as_secs(), stamp);
+            let second = i64::try_from(self.second).ok();
+            let time = second
+                .and_then(|s| Timestamp::from_second(s).ok())
+                .unwrap_or(Timestamp::UNIX_EPOCH);
+            let layout = match stamp {
+                Stamp::Iso => "%Y-%m-%dT%H:%M:%S",
+                Stamp::Clf => CLF_TIME,
+                Stamp::TimeOfDay => "%H:%M:%S",
+            };
+            self.text = time.strftime(layout).to_string().into_bytes();
+        }
+        out.extend_from_slice(&self.text);
+        if stamp != Stamp::Clf {
+            out.push(b'.');
+            three_digits(out, since.subsec_millis());
+        }
+        if stamp == Stamp::Iso {
+            out.push(b'Z');
+        }
+    }
+}
+
+pub(super) fn method_or_dash(out: &mut Vec<u8>, method: &[u8]) {
+    if method.is_empty() {
+        out.push(b'-');
+    } else {
+        target::write_method(out, method, target::escape);
+    }
+}
+
+/// A sentence between quotes: spaces stay, the rest follows the rule for targets.
+pub(super) fn quoted(out: &mut Vec<u8>, text: &str) {
+    if target::fits_in_quotes(text) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for (i, word) in text.split(' ').enumerate() {
+        if i > 0 {
+            out.push(b' ');
+        }
+        target::escape(out, word.as_bytes());
+    }
+}
+
+/// Appends an address without its port.
+pub(super) fn ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(v4) => {
+            for (i, octet) in v4.octets().into_iter().enumerate() {
+                if i > 0 {
+                    out.push(b'.');
+                }
+                decimal(out, octet.into());
+            }
+        }
+        IpAddr::V6(v6) => {
+            // Writing to a `Vec` cannot fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+pub(super) fn address(out: &mut Vec<u8>, address: SocketAddr) {
+    match address {
+        SocketAddr::V4(v4) => {
+            ip(out, (*v4.ip()).into());
+            out.push(b':');
+            decimal(out, v4.port().into());
+        }
+        SocketAddr::V6(v6) => {
+            // Writing to a `Vec` cannot fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+pub(super) fn microseconds(d: Duration) -> u64 {
+    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Appends milliseconds with three decimals: one unit for all lines, so that they sort.
+pub(super) fn milliseconds(out: &mut Vec<u8>, d: Duration) {
+    let us = microseconds(d);
+    decimal(out, us / 1000);
+    out.push(b'.');
+    three_digits(out, (us % 1000) as u32);
+    out.extend_from_slice(b"ms");
+}
+
+fn three_digits(out: &mut Vec<u8>, n: u32) {
+    out.extend([n / 100, n / 10, n].map(|digit| b'0' + (digit % 10) as u8));
+}
+
+pub(super) fn decimal(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+}

@@ -1,0 +1,77 @@
+//! Credentials as a number that says nothing about them.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use siphasher::sip128::SipHasher24;
+use subtle::ConstantTimeEq;
+
+/// What a tag is made with: drawn at random, and never told to anybody.
+pub struct TagKey(SipHasher24);
+
+impl fmt::Debug for TagKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(***)")
+    }
+}
+
+impl TagKey {
+    /// The one of this process: the same token has the same tag after a reload.
+    pub fn of_process() -> &'static Self {
+        static KEY: LazyLock<TagKey> = LazyLock::new(TagKey::draw);
+        &KEY
+    }
+
+    /// Draws one.
+    pub fn draw() -> Self {
+        let mut key = [0; 16];
+        super::password_hash::draw(&mut key);
+        Self(SipHasher24::new_with_key(&key))
+    }
+
+    /// The tag of these octets: SipHash-2-4 with 128 bits, which without the key is as good as drawn
+    /// at random. How long a comparison of two takes tells nothing about what they stand for.
+    #[inline]
+    pub fn tag(&self, octets: &[u8]) -> Tag {
+        Tag(self.0.hash(octets).as_u128())
+    }
+}
+
+/// What stands for a token.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Tag(u128);
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tag(***)")
+    }
+}
+
+impl Tag {
+    /// Its first half.
+    #[inline]
+    pub fn head(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    /// Whether it is the other, in a time that depends on neither.
+    #[inline]
+    pub fn is(self, other: Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_the_same_for_the_same_octets_under_the_same_key_only() {
+        let (one, two) = (TagKey::draw(), TagKey::draw());
+        assert!(one.tag(b"a").is(one.tag(b"a")));
+        assert!(!one.tag(b"a").is(one.tag(b"b")));
+        assert!(!one.tag(b"a").is(one.tag(b"a\0")));
+        assert!(!one.tag(b"a").is(two.tag(b"a")));
+        assert_eq!(format!("{one:?} {:?}", one.tag(b"a")), "Key(***) Tag(***)");
+    }
+}

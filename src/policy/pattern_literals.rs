@@ -1,0 +1,243 @@
+//! Text that a pattern is not found without: looking for that is cheap, however many patterns there are.
+//!
+//! Most patterns for URLs are such text and nothing else, or have a piece of it (`/banner7[0-9]*\.gif`).
+//! One automaton (Aho and Corasick's) finds all of them in one pass, at a few nanoseconds an octet: it is
+//! made beforehand, so that no text is dear. What is more than text is looked for only where its piece
+//! is there. Texts are ASCII, which is why a letter has two cases and no third.
+
+use aho_corasick::automaton::OverlappingState;
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::search_effort::{Effort, Unfinished};
+
+/// Octets that are looked at between two looks at the clock, and places where something is found.
+const STRIDE: usize = 256;
+const MANY: usize = 32;
+/// What every URL begins with tells none from another.
+const EVERYWHERE: &[u8] = b"http://";
+
+/// Octets that follow each other, each with whether its other case will do.
+type Octets = Vec<(u8, bool)>;
+
+/// What is text in a pattern.
+#[derive(Debug)]
+pub(super) enum Literal {
+    /// All of it.
+    Whole(Octets),
+    /// This piece of it.
+    Piece(Octets),
+    /// Nothing that helps.
+    None,
+}
+
+impl Literal {
+    pub(super) fn of(hir: &Hir) -> Self {
+        let mut pieces = Pieces::default();
+        pieces.walk(hir);
+        pieces.end();
+        match pieces.ended.pop() {
+            Some(octets) if pieces.ended.is_empty() && !pieces.has_more => Self::Whole(octets),
+            last => {
+                let all = pieces.ended.into_iter().chain(last);
+                let telling = all.filter(|piece| piece.len() > 1 && !is_everywhere(piece));
+                telling.max_by_key(Vec::len).map_or(Self::None, Self::Piece)
+            }
+        }
+    }
+}
+
+fn is_everywhere(piece: &[(u8, bool)]) -> bool {
+    EVERYWHERE
+        .windows(piece.len())
+        .any(|part| part.iter().zip(piece).all(|(octet, (other, _))| octet == other))
+}
+
+/// The pieces of a pattern that are text and that are always there.
+#[derive(Default)]
+struct Pieces {
+    ended: Vec<Octets>,
+    last: Octets,
+    /// There is something else than text.
+    has_more: bool,
+}
+
+impl Pieces {
+    fn walk(&mut self, hir: &Hir) {
+        match hir.kind() {
+            HirKind::Empty => {}
+            HirKind::Literal(literal) => self.last.extend(literal.0.iter().map(|o| (*o, false))),
+            HirKind::Class(class) => match letter(class) {
+                Some(letter) => self.last.push(letter),
+                None => self.interrupt(),
+            },
+            HirKind::Capture(capture) => self.walk(&capture.sub),
+            HirKind::Concat(parts) => parts.iter().for_each(|part| self.walk(part)),
+            HirKind::Look(_) | HirKind::Repetition(_) | HirKind::Alternation(_) => self.interrupt(),
+        }
+    }
+
+    fn interrupt(&mut self) {
+        self.has_more = true;
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if !self.last.is_empty() {
+            self.ended.push(std::mem::take(&mut self.last));
+        }
+    }
+}
+
+/// A class that is one octet, or both cases of a letter.
+fn letter(class: &Class) -> Option<(u8, bool)> {
+    let ascii = |(from, to): (u32, u32)| (from..=to.min(0x7f)).filter_map(|c| u8::try_from(c).ok());
+    let some: Vec<u8> = match class {
+        Class::Unicode(class) => {
+            let ranges = class.iter().map(|range| (range.start().into(), range.end().into()));
+            ranges.flat_map(ascii).take(3).collect()
+        }
+        Class::Bytes(class) => {
+            let ranges = class.iter().map(|range| (range.start().into(), range.end().into()));
+            ranges.flat_map(ascii).take(3).collect()
+        }
+    };
+    match *some {
+        [octet] => Some((octet, false)),
+        [one, other] if one.eq_ignore_ascii_case(&other) => Some((one.to_ascii_lowercase(), true)),
+        _ => None,
+    }
+}
+
+/// Literals of many patterns.
+#[derive(Debug)]
+pub(super) struct Literals {
+    automaton: AhoCorasick,
+    /// What each is a literal of.
+    uses: Vec<Use>,
+}
+
+/// What is known once a text is found, in whatever case.
+#[derive(Debug, Default)]
+pub(super) struct Use {
+    /// The patterns that are this text, by number, and how they spell it.
+    patterns: Vec<(usize, Octets)>,
+    /// The patterns that may be found then.
+    parts: Vec<usize>,
+}
+
+/// How far a text was looked at.
+#[derive(Debug)]
+pub(super) struct Scan {
+    state: OverlappingState,
+    end: usize,
+    /// The first pattern that was found.
+    pub(super) first: Option<usize>,
+    /// By number, whether a part may be found. Those behind the last one may not.
+    pub(super) parts: Vec<bool>,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self { state: OverlappingState::start(), end: 0, first: None, parts: Vec::new() }
+    }
+}
+
+/// Literals that are being gathered.
+#[derive(Debug, Default)]
+pub(super) struct Gathered(std::collections::HashMap<Vec<u8>, Use>);
+
+impl Gathered {
+    pub(super) fn add_pattern(&mut self, octets: Octets, number: usize) {
+        self.of(&octets).patterns.push((number, octets));
+    }
+
+    /// What is in this part may be found where this text is.
+    pub(super) fn add_piece(&mut self, octets: &Octets, part: usize) {
+        let parts = &mut self.of(octets).parts;
+        if parts.last() != Some(&part) {
+            parts.push(part);
+        }
+    }
+
+    fn of(&mut self, octets: &Octets) -> &mut Use {
+        let text = octets.iter().map(|(octet, _)| octet.to_ascii_lowercase()).collect();
+        self.0.entry(text).or_default()
+    }
+
+    /// Makes an automaton of them.
+    pub(super) fn build(self) -> Result<Literals, String> {
+        let (texts, uses): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        let automaton = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .match_kind(MatchKind::Standard)
+            .ascii_case_insensitive(true)
+            .prefilter(false)
+            .build(texts)
+            .map_err(|e| e.to_string())?;
+        Ok(Literals { automaton, uses })
+    }
+}
+
+impl Literals {
+    pub(super) fn octets(&self) -> usize {
+        self.automaton.memory_usage()
+    }
+
+    /// Looks for all of them in the text, from where the look before ended.
+    pub(super) fn scan(
+        &self,
+        text: &str,
+        scan: &mut Scan,
+        effort: &Effort,
+    ) -> Result<(), Unfinished> {
+        while scan.end < text.len() {
+            let end = text.len().min(scan.end + STRIDE);
+            let mut found = 0;
+            loop {
+                let input = Input::new(text).span(0..end);
+                let searched = self.automaton.try_find_overlapping(input, &mut scan.state);
+                searched.map_err(|_| Unfinished)?;
+                let Some(place) = scan.state.get_match() else { break };
+                let at = text.as_bytes().get(place.range()).unwrap_or_default();
+                if let Some(found) = self.uses.get(place.pattern().as_usize()) {
+                    found.note(at, scan);
+                }
+                found += 1;
+                if found % MANY == 0 && effort.is_used_up() {
+                    return Err(Unfinished);
+                }
+            }
+            scan.end = end;
+            if end < text.len() && effort.is_used_up() {
+                return Err(Unfinished);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Use {
+    fn note(&self, text: &[u8], scan: &mut Scan) {
+        for (number, octets) in &self.patterns {
+            let is_it = |(octet, (wanted, folds)): (&u8, &(u8, bool))| {
+                octet == wanted || *folds && octet.to_ascii_lowercase() == *wanted
+            };
+            if scan.first.is_none_or(|first| *number < first) && text.iter().zip(octets).all(is_it)
+            {
+                scan.first = Some(*number);
+            }
+        }
+        // In order: each occurrence costs as little as there are parts.
+        if let Some(last) = self.parts.last()
+            && scan.parts.len() <= *last
+        {
+            scan.parts.resize(last + 1, false);
+        }
+        for part in &self.parts {
+            if let Some(may_be_found) = scan.parts.get_mut(*part) {
+                *may_be_found = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Which rule: a small number to keep, which [`rule_origin`](super::rule_origin) makes a name of.
+
+/// Which rule: its source, and the line there.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct RuleId {
+    /// Its place among the [`Origins`](super::rule_origin::Origins).
+    pub source: u16,
+    /// The line, from 1; 0 if the source is one rule.
+    pub line: u32,
+}
+
+impl RuleId {
+    /// Protected mode: see [`protected_mode`](super::protected_mode).
+    pub const PROTECTED: Self = Self { source: 0, line: 0 };
+    /// No rule allows the request, and none is needed to refuse it.
+    pub const DEFAULT: Self = Self { source: 1, line: 0 };
+    /// Who asks has not proven to be a user: see [`auth`](super::auth).
+    pub const AUTH: Self = Self { source: 2, line: 0 };
+}

@@ -1,0 +1,276 @@
+//! Where a rule was written, so that whoever meets it can find it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::hit_counts::Hits;
+
+pub use super::rule_id::RuleId;
+
+/// Where rules come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RuleSource {
+    /// Something always there: `protected-mode`, `default`.
+    BuiltIn(&'static str),
+    /// An option of the command line: its name, dashes included. The line of a rule is its number
+    /// among those of this option.
+    Option(&'static str),
+    /// A file; a rule has its line.
+    File(PathBuf),
+    /// A rule that has a name of its own.
+    Named(String),
+    /// An option that was said elsewhere than on the command line.
+    Said(OptionPlace),
+}
+
+/// Where an option was said: in a file or a variable.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OptionPlace {
+    /// The option, dashes included.
+    pub option: String,
+    /// The file or the variable.
+    pub at: String,
+    /// The line of each value, in their order, or its number there.
+    pub lines: Arc<[u32]>,
+}
+
+/// The sources of all rules of a policy, and how often each has decided. A source keeps its number
+/// when a policy is read again, so that a rule that was met before can still be named.
+#[derive(Clone, Debug)]
+pub struct Origins {
+    all: Vec<(RuleSource, Arc<AtomicU64>)>,
+    said: Vec<OptionPlace>,
+    by_rule: Arc<Hits>,
+    /// Those of `all` that rules have been read from since [`Origins::again`].
+    used: BTreeSet<usize>,
+}
+
+impl Default for Origins {
+    fn default() -> Self {
+        let (all, said, by_rule, used) = Default::default();
+        let mut origins = Self { all, said, by_rule, used };
+        for name in Self::ALWAYS {
+            origins.add(RuleSource::BuiltIn(name));
+        }
+        origins
+    }
+}
+
+impl Origins {
+    /// What is there without anybody's having written it, in the order of its numbers.
+    pub const ALWAYS: [&'static str; 3] = ["protected-mode", "default", "auth"];
+
+    /// The same sources, to read all rules again. What an option says may stand on other lines then.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { used: BTreeSet::new(), ..self.clone() }
+    }
+
+    /// From now on these options are those that were said there; the others stand on the command
+    /// line.
+    pub fn are_said(&mut self, said: &[OptionPlace]) {
+        said.clone_into(&mut self.said);
+    }
+
+    /// Adds a source, or finds the one there is.
+    pub fn add(&mut self, source: RuleSource) -> u16 {
+        let said = match source {
+            RuleSource::Option(name) => self.said.iter().find(|said| said.option == name).cloned(),
+            _ => None,
+        };
+        let source = said.map_or(source, RuleSource::Said);
+        let known = self.all.iter().position(|(s, _)| *s == source);
+        // Each edit of a file would leave another one behind.
+        let known = known.or_else(|| self.moved(&source));
+        if let Some((it, _)) = known.and_then(|place| self.all.get_mut(place)) {
+            it.clone_from(&source);
+        }
+        let place = known.unwrap_or_else(|| {
+            // The last one stands for all there is no number left for.
+            if self.all.len() <= usize::from(u16::MAX) {
+                self.all.push((source, Arc::default()));
+            }
+            self.all.len() - 1
+        });
+        self.used.insert(place);
+        u16::try_from(place).unwrap_or(u16::MAX)
+    }
+
+    /// The same option, if it stood on other lines before.
+    fn moved(&self, source: &RuleSource) -> Option<usize> {
+        let RuleSource::Said(new) = source else { return None };
+        self.all.iter().enumerate().position(|(place, (old, _))| {
+            let same = |old: &OptionPlace| old.option == new.option && old.at == new.at;
+            matches!(old, RuleSource::Said(old) if same(old)) && !self.used.contains(&place)
+        })
+    }
+
+    /// The source of a rule.
+    pub fn source(&self, rule: RuleId) -> Option<&RuleSource> {
+        self.all.get(usize::from(rule.source)).map(|(source, _)| source)
+    }
+
+    /// A rule as logs, replies and statistics name it: `block.txt:12`, `--deny:2`.
+    pub fn name(&self, rule: RuleId) -> RuleName<'_> {
+        RuleName { source: self.source(rule), line: rule.line }
+    }
+
+    /// The rule has decided.
+    pub fn hit(&self, rule: RuleId) {
+        if let Some((_, hits)) = self.all.get(usize::from(rule.source)) {
+            hits.fetch_add(1, Ordering::Relaxed);
+        }
+        self.by_rule.hit(rule);
+    }
+
+    /// How often single rules with a line have decided, as far as they are counted.
+    pub fn hits_by_rule(&self) -> Vec<(RuleId, u64)> {
+        self.by_rule.all()
+    }
+
+    /// How often rules of each source have decided.
+    pub fn hits(&self) -> impl Iterator<Item = (&RuleSource, u64)> {
+        self.all.iter().map(|(source, hits)| (source, hits.load(Ordering::Relaxed)))
+    }
+}
+
+/// A rule's name, to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleName<'a> {
+    source: Option<&'a RuleSource>,
+    line: u32,
+}
+
+impl RuleName<'_> {
+    /// Whether it is there without anybody's having written it.
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.source, Some(RuleSource::BuiltIn(_)))
+    }
+
+    /// Whether it is that no rule allows the request.
+    pub fn is_default(&self) -> bool {
+        matches!(self.source, Some(RuleSource::BuiltIn("default")))
+    }
+}
+
+impl fmt::Display for RuleName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            None => f.write_str("unknown"),
+            Some(source) => source.fmt(f),
+        }?;
+        let line = match self.source {
+            // Of an option that is one rule, the line of its value.
+            Some(RuleSource::Said(said)) => {
+                let value = usize::try_from(self.line.max(1) - 1).unwrap_or(usize::MAX);
+                said.lines.get(value).copied().unwrap_or(0)
+            }
+            _ => self.line,
+        };
+        match line {
+            0 => Ok(()),
+            line => write!(f, ":{line}"),
+        }
+    }
+}
+
+impl fmt::Display for RuleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(name) | Self::Option(name) => f.write_str(name),
+            Self::File(path) => path.display().fmt(f),
+            Self::Named(name) => f.write_str(name),
+            Self::Said(said) => f.write_str(&said.at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_named_by_source_and_line() {
+        let mut origins = Origins::default();
+        let file = origins.add(RuleSource::File("block.txt".into()));
+        let option = origins.add(RuleSource::Option("--deny"));
+        assert_eq!(origins.add(RuleSource::Option("--deny")), option);
+        let name = |source, line| origins.name(RuleId { source, line }).to_string();
+        assert_eq!(name(file, 12), "block.txt:12");
+        assert_eq!(name(option, 2), "--deny:2");
+        assert_eq!(name(option, 0), "--deny");
+        assert_eq!(name(77, 1), "unknown:1");
+    }
+
+    #[test]
+    fn an_option_is_named_by_where_it_was_said() {
+        let said = |option: &str, at: &str, lines: &[u32]| OptionPlace {
+            option: option.to_owned(),
+            at: at.to_owned(),
+            lines: lines.into(),
+        };
+        let mut origins = Origins::default();
+        origins.are_said(&[said("--deny", "t.toml", &[3, 5]), said("--sni", "t.toml", &[9])]);
+        let [deny, sni, allow] =
+            ["--deny", "--sni", "--allow"].map(|option| origins.add(RuleSource::Option(option)));
+        origins.are_said(&[said("--deny", "t.toml", &[7])]);
+        let own = origins.add(RuleSource::Option("--deny"));
+        origins.are_said(&[]);
+        let flag = origins.add(RuleSource::Option("--deny"));
+        for (source, line, name) in [
+            (deny, 1, "t.toml:3"),
+            (deny, 2, "t.toml:5"),
+            (deny, 3, "t.toml"),
+            (sni, 0, "t.toml:9"),
+            (allow, 2, "--allow:2"),
+            (own, 1, "t.toml:7"),
+            (flag, 1, "--deny:1"),
+        ] {
+            assert_eq!(origins.name(RuleId { source, line }).to_string(), name);
+        }
+    }
+
+    #[test]
+    fn options_that_move_in_a_file_are_the_same_sources() {
+        let said = |line: u32| OptionPlace {
+            option: "--deny".to_owned(),
+            at: "t.toml".to_owned(),
+            lines: [line].into(),
+        };
+        let mut origins = Origins::default();
+        let mut read = |lines: [u32; 2]| {
+            origins = origins.again();
+            let numbers = lines.map(|line| {
+                origins.are_said(&[said(line)]);
+                origins.add(RuleSource::Option("--deny"))
+            });
+            let named = numbers.map(|source| origins.name(RuleId { source, line: 1 }).to_string());
+            assert_eq!(named, lines.map(|line| format!("t.toml:{line}")));
+            (numbers, origins.hits().count())
+        };
+        let before = read([3, 9]);
+        assert_eq!(read([4, 11]), before);
+        assert_eq!(read([9, 3]).1, before.1);
+        assert_eq!(read([5, 5]).0[0], read([5, 5]).0[1]);
+    }
+
+    #[test]
+    fn numbers_and_hits_go_on_after_a_reload() {
+        let mut before = Origins::default();
+        let rule = RuleId { source: before.add(RuleSource::Option("--deny")), line: 1 };
+        before.hit(rule);
+        let mut after = before.clone();
+        let file = after.add(RuleSource::File("a".into()));
+        assert_eq!(after.add(RuleSource::Option("--deny")), rule.source);
+        after.hit(rule);
+        assert_ne!(file, rule.source);
+        let hits: Vec<u64> = after.hits().map(|(_, hits)| hits).collect();
+        assert_eq!(hits, [0, 0, 0, 2, 0]);
+        assert_eq!(after.name(RuleId::PROTECTED).to_string(), "protected-mode");
+        assert_eq!(after.name(RuleId::DEFAULT).to_string(), "default");
+        assert_eq!(after.name(RuleId::AUTH).to_string(), "auth");
+    }
+}

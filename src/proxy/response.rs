@@ -1,0 +1,326 @@
+//! The response's heads: interim ones, one that changes the protocol, and the final one.
+
+use std::io;
+use std::time::{Instant, SystemTime};
+
+use crate::error::{Error, Kind, Phase, Side};
+use crate::policy::decide::{Decision, Verdict};
+use crate::wire::detect::cannot_be_response;
+use crate::wire::head::{HeadScan, find_response_end};
+use crate::wire::{
+    Framing, HeadError, Leniency, Method, MoreSlots, Recode, Repair, ResponseFraming, ResponseHead,
+    ResponseOutgoing, Slots, Tolerance, Version,
+};
+
+use super::access::judge_response;
+use super::account::Times;
+use super::blame::malformed;
+use super::common::Common;
+use super::context::Turn;
+use super::flow::{Coding, Flow};
+use super::half::Half;
+use super::upgrade;
+
+/// Interim responses passed on for one request where responses are judged strictly.
+const MAX_INTERIM: u32 = 16;
+/// How often interim responses can make the wait for the final one begin again, in lengths of that wait.
+const INTERIM_WAITS: u32 = 10;
+
+/// A response as far as it has come.
+#[derive(Debug, Default)]
+pub(super) struct Response {
+    /// The head as far as it was looked at.
+    scanned: HeadScan,
+    /// How many interim responses came before it.
+    interim: u32,
+    /// Octets of the response received so far.
+    octets: u64,
+    /// The final response's head was staged.
+    begun: bool,
+    /// How many octets to the client there were, sent or staged, before the final response's head. Until
+    /// that has begun to go out, a reply of ours can take its place.
+    staged_at: Option<u64>,
+    /// The upstream keeps the connection.
+    persists: bool,
+    /// There may be content that must not follow the response. Some servers send it all the same, and
+    /// behind the head: the next response on the connection might be that.
+    withholds: bool,
+}
+
+/// What was found in what was received.
+pub(super) enum HeadFound {
+    /// No whole head.
+    Nothing,
+    /// One, which is staged, or was passed over.
+    Head,
+    /// One that changes the protocol; it is staged.
+    Upgrade,
+}
+
+impl Response {
+    /// Whether the final response's head was staged.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether there were interim responses.
+    pub(super) fn has_interim(&self) -> bool {
+        self.interim > 0
+    }
+
+    /// Where the final response begins among the octets to the client, if it has.
+    pub(super) fn staged_at(&self) -> Option<u64> {
+        self.staged_at
+    }
+
+    /// So many octets were received.
+    pub(super) fn received(&mut self, octets: usize) {
+        self.octets += octets as u64;
+    }
+
+    /// Whether the upstream's connection can serve another exchange, as far as the head tells. What
+    /// follows on a client's own connection could only be its own.
+    pub(super) fn persists(&self, is_own: bool) -> bool {
+        self.persists && (!self.withholds || is_own)
+    }
+
+    /// Whether the request can go out once more: it went out on a connection that had been kept, and
+    /// nothing of an answer has reached the client.
+    pub(super) fn may_repeat(&self, common: &Common, turn: &Turn<'_>) -> bool {
+        !self.begun && self.interim == 0 && !common.resend.is_empty() && !turn.ctx.is_draining()
+    }
+
+    /// The upstream closed or reset the connection before a response head was complete.
+    pub(super) fn unanswered(&self, e: Option<io::Error>) -> Error {
+        let reason = if self.octets == 0 {
+            "the upstream closed the connection without an answer"
+        } else {
+            "the upstream closed the connection in the middle of a response head"
+        };
+        let error = Error::new(Side::Upstream, Phase::Response, Kind::ConnectionTerminated, reason);
+        e.into_iter().fold(error, Error::with_source)
+    }
+
+    /// Looks for a response head in what was received.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it does not go on.
+    pub(super) fn find_head(
+        &mut self,
+        upstream: &mut Half,
+        common: &mut Common,
+        client: &Half,
+        turn: &mut Turn<'_>,
+    ) -> Result<HeadFound, Error> {
+        let held = upstream.buffer.unread();
+        if held.is_empty() {
+            return Ok(HeadFound::Nothing);
+        }
+        if cannot_be_response(held) {
+            return Err(malformed("the upstream's answer is not HTTP/1"));
+        }
+        let limits = &turn.ctx.limits;
+        let length = match find_response_end(held, &mut self.scanned, limits, turn.ctx.leniency) {
+            Ok(Some(length)) => length,
+            Ok(None) => return Ok(HeadFound::Nothing),
+            Err(e) => return Err(malformed(e.reason())),
+        };
+        let (mut slots, mut more, mut mended) = (Slots::new(), MoreSlots::default(), Vec::new());
+        let octets = held.get(..length).unwrap_or_default();
+        let room = (&mut slots, &mut more, &mut mended);
+        let head = read_head(octets, self.scanned.has_bare_lf, room, common.intent.method, turn)?;
+        common.account.repairs = common.account.repairs.union(head.repairs);
+        turn.buffers.lend(&mut common.down.staged);
+        let (mut found, mut judged) = (HeadFound::Head, None);
+        match head.status {
+            101 => {
+                upgrade::stage(&head, common, turn)?;
+                found = HeadFound::Upgrade;
+            }
+            ..200 => self.pass_interim(&head, common, turn)?,
+            _ => judged = self.stage_final(&head, common, client, turn)?,
+        }
+        upstream.buffer.consume(length);
+        upstream.charge(length);
+        self.scanned = HeadScan::default();
+        if let Some(judged) = judged {
+            common.follow_response(judged, Phase::Response, turn)?;
+        }
+        Ok(found)
+    }
+
+    /// An interim response goes on to a client that knows such.
+    fn pass_interim(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        common: &mut Common,
+        turn: &Turn<'_>,
+    ) -> Result<(), Error> {
+        self.interim = self.interim.saturating_add(1);
+        if self.interim > MAX_INTERIM {
+            if turn.ctx.leniency == Leniency::Strict {
+                return Err(malformed("the upstream sent too many interim responses"));
+            }
+            common.account.repairs.add(Repair::ManyInterim);
+        }
+        // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
+        if common.intent.version >= Version::Http11 {
+            common.deadline = common.deadline.max(renewed_wait(&common.account.times, turn));
+            let via = turn.ctx.via.as_deref();
+            let outgoing = ResponseOutgoing { via, ..ResponseOutgoing::default() };
+            head.write_client(common.down.staged.tail(), &outgoing);
+        }
+        Ok(())
+    }
+
+    /// The final response's head is staged. Answers what was decided of the response, if that is judged.
+    fn stage_final(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        common: &mut Common,
+        client: &Half,
+        turn: &mut Turn<'_>,
+    ) -> Result<Option<(Decision, Kind)>, Error> {
+        // It may only say that the server had given up waiting on the connection: not an answer, if it
+        // crossed a request that can be repeated (RFC 9110 §15.5.9).
+        if head.status == 408 && !head.persistent() && self.may_repeat(common, turn) {
+            return Err(self.unanswered(None));
+        }
+        let judged = match common.terms.judge.is_some() {
+            true => judge_response(&common.terms, common.intent.method, head),
+            false => None,
+        };
+        if let Some(found) = judged
+            && let Verdict::Deny(_) = found.0.verdict
+        {
+            return common.follow_response(found, Phase::Response, turn).map(|()| None);
+        }
+        common.account.times.response = Some(turn.clock());
+        // A response that has no date gets the time it came (RFC 9110 §6.6.1).
+        let date = (turn.ctx.via.is_some() && !head.has_date)
+            .then(|| httpdate::fmt_http_date(SystemTime::now()));
+        let (flow, mut outgoing) = self.go_on_as(head, common, client, turn)?;
+        outgoing.date = date.as_deref();
+        let upgrade = upgrade::wanted_instead(head, common.intent.version);
+        outgoing.upgrade = upgrade.as_ref();
+        self.staged_at = Some(common.down.sent_and_staged());
+        head.write_client(common.down.staged.tail(), &outgoing);
+        common.close = outgoing.close || !common.up.flow.is_clear();
+        common.account.status = head.status;
+        common.account.heads = common.down.sent_and_staged();
+        self.persists = head.persistent()
+            && common.account.repairs.is_empty()
+            && !head.is_silent_on_content(common.intent.method);
+        self.withholds = head.withholds_content(common.intent.method);
+        common.pins |= head.binds_connection();
+        common.down.goes_on_with(flow);
+        let most = common.terms.judge.as_ref().and_then(|judge| judge.most_content());
+        if let Some((most, _)) = most {
+            common.down.flow.limit(most.get());
+        }
+        self.begun = true;
+        Ok(judged)
+    }
+
+    /// How the response goes to the client, and whether the connection lives on.
+    fn go_on_as<'t>(
+        &self,
+        head: &ResponseHead<'_, '_>,
+        common: &Common,
+        client: &Half,
+        turn: &Turn<'t>,
+    ) -> Result<(Flow, ResponseOutgoing<'t>), Error> {
+        let old = common.intent.version < Version::Http11;
+        let tolerance = match turn.ctx.leniency {
+            Leniency::Mend => Tolerance::Mend,
+            Leniency::Strict => Tolerance::Strict,
+        };
+        let (flow, coding, ends) = match head.framing {
+            ResponseFraming::Framed(Framing::Chunked) if old => {
+                let flow = Flow::framed_as(Framing::Chunked, Coding::Dechunk, tolerance);
+                (flow, Recode::Dechunk, true)
+            }
+            ResponseFraming::Framed(framing) => {
+                (Flow::framed_as(framing, Coding::Keep, tolerance), Recode::Keep, false)
+            }
+            ResponseFraming::UntilClose if old => {
+                (Flow::until_close(Coding::Keep), Recode::Keep, true)
+            }
+            ResponseFraming::UntilClose => {
+                let ends = is_asked_again(head.status);
+                (Flow::until_close(Coding::Chunk), Recode::Chunk, ends)
+            }
+            ResponseFraming::Tunnel => {
+                return Err(malformed("the upstream opened a tunnel nobody asked for"));
+            }
+        };
+        // An answer to a request that is not whole yet: what is still to come of it must never be
+        // read as the next request, so there is none on this connection.
+        let early = !common.up.flow.is_clear();
+        let close = common.close
+            || ends
+            || (early && self.must_know(head.status, common, client))
+            || !common.intent.persistent
+            || (client.ended && client.buffer.is_empty())
+            || turn.ctx.is_draining();
+        let outgoing = ResponseOutgoing {
+            via: turn.ctx.via.as_deref(),
+            close,
+            keep_alive: old && !close,
+            coding,
+            ..ResponseOutgoing::default()
+        };
+        Ok((flow, outgoing))
+    }
+
+    /// Whether a client has to be told that an early answer is the last on its connection: it would
+    /// finish its content and ask again there. One that still waits for a 100 sends none of it, and
+    /// one that gets a 417 asks again without `Expect`. Told of a close, curl 7.88 does not: it ends
+    /// as if all were well, with nothing sent. Untold, it finds the connection ended and makes one.
+    fn must_know(&self, status: u16, common: &Common, client: &Half) -> bool {
+        let waits = self.interim == 0 && common.up.sent_and_staged() <= common.intent.onward_octets;
+        let asks_again = (waits && client.buffer.is_empty()) || status == 417;
+        !(common.intent.expects && asks_again)
+    }
+}
+
+/// Until when the wait for the final response lasts behind an interim one that the client gets: it begins
+/// again, for the upstream is at work (RFC 9110 §15.2), though not for ever.
+fn renewed_wait(times: &Times, turn: &Turn<'_>) -> Option<Instant> {
+    let wait = turn.ctx.timeouts.response;
+    let since = times.sent.or(times.started)?;
+    Some((since + wait * INTERIM_WAITS).min(turn.now + wait))
+}
+
+/// Reads a whole response head: as it stands, or mended where that is wanted. Inline, for a head is a large
+/// value to hand back.
+#[inline(always)]
+fn read_head<'h, 'b>(
+    octets: &'b [u8],
+    has_bare_lf: bool,
+    (slots, more, mended): (&'h mut Slots<'b>, &'h mut MoreSlots<'b>, &'b mut Vec<u8>),
+    method: Method,
+    turn: &Turn<'_>,
+) -> Result<ResponseHead<'h, 'b>, Error> {
+    let limits = &turn.ctx.limits;
+    let mut error = HeadError::BareLf;
+    if !has_bare_lf {
+        match ResponseHead::read(octets, slots, limits, method) {
+            Ok(head) => return Ok(head),
+            Err(fault) => error = fault,
+        }
+    }
+    if turn.ctx.leniency == Leniency::Strict {
+        return Err(malformed(error.reason()));
+    }
+    ResponseHead::read_mended(octets, error, mended, more, limits, method)
+        .map_err(|e| malformed(e.reason()))
+}
+
+/// Whether a client asks again for such a response, and does not want its content. curl 7.88 goes on
+/// at once if the connection ends with the response, as one without a length says directly, and else
+/// waits for the end of the content, which may never come.
+fn is_asked_again(status: u16) -> bool {
+    matches!(status, 300..=399 | 401)
+}

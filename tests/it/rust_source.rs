@@ -1,0 +1,422 @@
+//! Rust sources as the tests of their layout read them: words and marks, without comments and tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use crate::layers::rust_files;
+
+/// A word, a number or a mark (`::` is one), and the line that it stands in. A string is `""`.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) text: String,
+    pub(crate) line: usize,
+}
+
+/// One file of `src`, as far as the tests of the layout care.
+pub(crate) struct Source {
+    /// As in `src/net/dial.rs`.
+    pub(crate) file: String,
+    /// As in `["net", "dial"]`: `mod.rs` stands for its directory.
+    pub(crate) module: Vec<String>,
+    /// Without comments, and without anything that is compiled for tests only.
+    pub(crate) tokens: Vec<Token>,
+}
+
+/// All files of `src` but `lib.rs`, `main.rs` and those that are tests from end to end.
+pub(crate) fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    for path in rust_files(&root.join("src")) {
+        let file = path.strip_prefix(root).unwrap().display().to_string();
+        let inside = file.strip_prefix("src/").unwrap().strip_suffix(".rs").unwrap();
+        if ["lib", "main"].contains(&inside) || is_tests(&file) {
+            continue;
+        }
+        let mut module: Vec<String> = inside.split('/').map(str::to_owned).collect();
+        module.pop_if(|last| last == "mod");
+        let tokens = without_tests(&tokens(&fs::read_to_string(&path).unwrap()));
+        sources.push(Source { file, module, tokens });
+    }
+    sources
+}
+
+/// Whether all of a file is tests.
+pub(crate) fn is_tests(file: &str) -> bool {
+    file.ends_with("_tests.rs") || file.ends_with("/tests.rs")
+}
+
+/// For each module, which modules it uses: it imports something from them, or names something by a
+/// path through them. A name that a module only passes on (`pub use`) is a use of the module it
+/// comes from.
+pub(crate) fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
+    let modules: BTreeSet<&[String]> = sources.iter().map(|s| &s.module[..]).collect();
+    let read: BTreeMap<&[String], Paths> =
+        sources.iter().map(|s| (&s.module[..], Paths::read(s, &modules))).collect();
+    let mut graph = BTreeMap::new();
+    for (module, paths) in &read {
+        let used = paths.used.iter().filter_map(|path| {
+            let to = home(path, &modules, &read, 0)?;
+            (to != *module).then(|| to.join("::"))
+        });
+        graph.insert(module.join("::"), used.collect());
+    }
+    graph
+}
+
+/// The module in which what `path` names is written down.
+fn home<'a>(
+    path: &[String],
+    modules: &BTreeSet<&'a [String]>,
+    read: &BTreeMap<&'a [String], Paths>,
+    hops: usize,
+) -> Option<&'a [String]> {
+    let (length, module) =
+        (1..=path.len()).rev().find_map(|n| modules.get(&path[..n]).map(|module| (n, *module)))?;
+    let passed_on = path.get(length).and_then(|name| read.get(module)?.names.get(name));
+    match passed_on {
+        Some(from) if hops < 8 => home(from, modules, read, hops + 1),
+        _ => Some(module),
+    }
+}
+
+/// What a module names of the crate, as paths from its root.
+struct Paths {
+    used: BTreeSet<Vec<String>>,
+    /// Names that `use` brought in, by what they stand for.
+    names: BTreeMap<String, Vec<String>>,
+}
+
+impl Paths {
+    fn read(source: &Source, modules: &BTreeSet<&[String]>) -> Self {
+        let tokens = &source.tokens;
+        let mut paths = Self { used: BTreeSet::new(), names: BTreeMap::new() };
+        let mut passed_on = Vec::new();
+        let mut words = BTreeSet::new();
+        // Modules written in the file: at which depth of braces each begins.
+        let (mut depth, mut inner) = (0, Vec::new());
+        let mut at = 0;
+        while let Some(token) = tokens.get(at) {
+            let next = tokens.get(at + 1).map_or("", |t| &t.text);
+            let before = at.checked_sub(1).map_or("", |n| &tokens[n].text);
+            match &token.text[..] {
+                "{" => depth += 1,
+                "}" => {
+                    depth -= 1;
+                    inner.pop_if(|d| *d == depth);
+                }
+                "mod" if tokens.get(at + 2).is_some_and(|t| t.text == "{") => inner.push(depth),
+                "use" if next != "<" => {
+                    let end = at + tokens[at..].iter().position(|t| t.text == ";").unwrap();
+                    let mut tree = Tree { tokens: &tokens[at + 1..end], at: 0, found: Vec::new() };
+                    tree.read(&[]);
+                    for (path, name) in tree.found {
+                        let Some(path) = absolute(&path, &source.module, inner.len(), modules)
+                        else {
+                            continue;
+                        };
+                        if before == "pub" || before == ")" {
+                            passed_on.push((name.clone(), path.clone()));
+                        } else {
+                            paths.used.insert(path.clone());
+                        }
+                        paths.names.insert(name, path);
+                    }
+                    at = end;
+                }
+                word if next == "::" && !["::", ".", "in"].contains(&before) => {
+                    words.insert(word);
+                    let mut path = vec![word.to_owned()];
+                    while tokens.get(at + 1).is_some_and(|t| t.text == "::") {
+                        match tokens.get(at + 2) {
+                            Some(part) if is_word(&part.text) => path.push(part.text.clone()),
+                            _ => break,
+                        }
+                        at += 2;
+                    }
+                    paths.used.extend(absolute(&path, &source.module, inner.len(), modules));
+                }
+                word => {
+                    words.insert(word);
+                }
+            }
+            at += 1;
+        }
+        for (name, path) in passed_on {
+            if words.contains(&name[..]) {
+                paths.used.insert(path);
+            }
+        }
+        paths
+    }
+}
+
+/// `path` from the root of the crate, if it leads into the crate by itself: through a name that
+/// `use` brought in it does not, and its `use` counts.
+fn absolute(
+    path: &[String],
+    module: &[String],
+    inner: usize,
+    modules: &BTreeSet<&[String]>,
+) -> Option<Vec<String>> {
+    let first = &path[0][..];
+    if first == "crate" {
+        return Some(path[1..].to_vec());
+    }
+    let supers = path.iter().take_while(|part| *part == "super").count();
+    if supers > 0 || first == "self" {
+        let skipped = supers.max(1);
+        let up = supers.saturating_sub(inner).min(module.len());
+        return Some([&module[..module.len() - up], &path[skipped..]].concat());
+    }
+    let child = [module, &path[..1]].concat();
+    modules.contains(&child[..]).then(|| [module, path].concat())
+}
+
+/// A `use` with its groups.
+struct Tree<'a> {
+    tokens: &'a [Token],
+    at: usize,
+    found: Vec<(Vec<String>, String)>,
+}
+
+impl Tree<'_> {
+    fn read(&mut self, before: &[String]) {
+        let mut path = before.to_vec();
+        let mut name = None;
+        while let Some(token) = self.tokens.get(self.at) {
+            self.at += 1;
+            match &token.text[..] {
+                "{" => {
+                    while self.tokens.get(self.at).is_some_and(|t| t.text != "}") {
+                        self.read(&path);
+                    }
+                    self.at += 1;
+                    self.skip_comma();
+                    return;
+                }
+                "}" => {
+                    self.at -= 1;
+                    break;
+                }
+                "," => break,
+                "::" => {}
+                "as" => {
+                    name = self.tokens.get(self.at).map(|t| t.text.clone());
+                    self.at += 1;
+                }
+                "self" if !path.is_empty() => {}
+                part => path.push(part.to_owned()),
+            }
+        }
+        path.pop_if(|last| last == "*");
+        if path.len() > 1 {
+            let name = name.unwrap_or_else(|| path.last().unwrap().clone());
+            self.found.push((path, name));
+        }
+    }
+
+    fn skip_comma(&mut self) {
+        if self.tokens.get(self.at).is_some_and(|t| t.text == ",") {
+            self.at += 1;
+        }
+    }
+}
+
+/// Circles of a graph as `a -> b -> a`: for each edge that is part of one, the shortest.
+pub(crate) fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut circles = BTreeSet::new();
+    for (from, all) in graph {
+        for to in all {
+            let Some(mut back) = way(graph, to, from) else { continue };
+            back.pop();
+            let least = (0..back.len()).min_by_key(|n| back[*n]).unwrap();
+            back.rotate_left(least);
+            circles.insert(format!("{} -> {}", back.join(" -> "), back[0]));
+        }
+    }
+    circles
+}
+
+/// The shortest way from one module to another, ending with `from` once more: the way back is an edge.
+fn way<'a>(
+    graph: &'a BTreeMap<String, BTreeSet<String>>,
+    from: &'a str,
+    to: &'a str,
+) -> Option<Vec<&'a str>> {
+    let mut came = BTreeMap::from([(from, "")]);
+    let mut line = std::collections::VecDeque::from([from]);
+    while let Some(here) = line.pop_front() {
+        if here == to {
+            let mut way = vec![from];
+            let mut at = to;
+            while !at.is_empty() {
+                way.push(at);
+                at = came[at];
+            }
+            way.reverse();
+            return Some(way);
+        }
+        for next in graph.get(here).into_iter().flatten() {
+            if !came.contains_key(&next[..]) {
+                came.insert(next, here);
+                line.push_back(next);
+            }
+        }
+    }
+    None
+}
+
+/// Types that more than their own file can name: name and line.
+pub(crate) fn types(tokens: &[Token]) -> Vec<(String, usize)> {
+    let mut types = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        if token.text != "pub" {
+            continue;
+        }
+        let mut rest = &tokens[at + 1..];
+        if rest.first().is_some_and(|t| t.text == "(") {
+            let end = rest.iter().position(|t| t.text == ")").unwrap();
+            rest = &rest[end + 1..];
+        }
+        if let [kind, name, ..] = rest
+            && ["struct", "enum", "trait", "type", "union"].contains(&&kind.text[..])
+            && is_word(&name.text)
+        {
+            types.push((name.text.clone(), name.line));
+        }
+    }
+    types
+}
+
+/// Functions with a body: name, first line, number of lines.
+pub(crate) fn functions(tokens: &[Token]) -> Vec<(String, usize, usize)> {
+    let mut functions = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let Some(name) = tokens.get(at + 1).filter(|t| token.text == "fn" && is_word(&t.text))
+        else {
+            continue;
+        };
+        let end = item_end(tokens, at);
+        if tokens[end].text == "}" {
+            functions.push((name.text.clone(), token.line, tokens[end].line - token.line + 1));
+        }
+    }
+    functions
+}
+
+/// The last token of the item that begins at `at`: its closing brace, or its semicolon.
+fn item_end(tokens: &[Token], at: usize) -> usize {
+    let (mut depth, mut groups) = (0, 0);
+    let braces = tokens.iter().skip(at).find(|t| t.text != "pub").is_none_or(|t| t.text != "use");
+    for (n, token) in tokens.iter().enumerate().skip(at) {
+        match &token.text[..] {
+            "(" | "[" => groups += 1,
+            ")" | "]" => groups -= 1,
+            "{" if braces => depth += 1,
+            "}" if braces => {
+                depth -= 1;
+                if depth == 0 && groups == 0 {
+                    return n;
+                }
+            }
+            ";" if depth == 0 && groups == 0 => return n,
+            _ => {}
+        }
+    }
+    tokens.len() - 1
+}
+
+/// Without what stands behind `#[cfg(test)]`.
+fn without_tests(tokens: &[Token]) -> Vec<Token> {
+    const FOR_TESTS: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
+    let mut left = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        let here = tokens[at..].iter().map(|t| &t.text[..]).take(FOR_TESTS.len());
+        if here.eq(FOR_TESTS) {
+            let mut item = at + FOR_TESTS.len();
+            while tokens[item].text == "#" {
+                item += tokens[item..].iter().position(|t| t.text == "]").unwrap() + 1;
+            }
+            at = item_end(tokens, item) + 1;
+        } else {
+            left.push(tokens[at].clone());
+            at += 1;
+        }
+    }
+    left
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+fn tokens(text: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let (mut rest, mut line) = (text, 1);
+    while let Some(c) = rest.chars().next() {
+        let length = skipped(rest).or_else(|| string(rest)).unwrap_or_else(|| {
+            let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            if word > 0 {
+                word
+            } else if rest.starts_with("::") {
+                2
+            } else {
+                c.len_utf8()
+            }
+        });
+        let (token, after) = rest.split_at(length);
+        if skipped(rest).is_none() {
+            let text = if string(rest).is_some() { "\"\"" } else { token };
+            tokens.push(Token { text: text.to_owned(), line });
+        }
+        line += token.matches('\n').count();
+        rest = after;
+    }
+    tokens
+}
+
+/// How much of `rest` is white space or a comment.
+fn skipped(rest: &str) -> Option<usize> {
+    let white = rest.len() - rest.trim_start().len();
+    if white > 0 {
+        return Some(white);
+    }
+    if rest.starts_with("//") {
+        return Some(rest.find('\n').unwrap_or(rest.len()));
+    }
+    rest.starts_with("/*").then(|| rest.find("*/").map_or(rest.len(), |end| end + 2))
+}
+
+/// How long the string or character is that `rest` begins with.
+fn string(rest: &str) -> Option<usize> {
+    let prefix = ["br", "cr", "b", "c", "r", ""].into_iter().find(|prefix| {
+        let after = rest.strip_prefix(prefix);
+        after.is_some_and(|after| {
+            after.starts_with('"')
+                || (after.starts_with('\'') && ["", "b"].contains(prefix))
+                || (prefix.contains('r') && after.trim_start_matches('#').starts_with('"'))
+        })
+    })?;
+    let body = &rest[prefix.len()..];
+    if prefix.contains('r') {
+        let hashes = body.len() - body.trim_start_matches('#').len();
+        let end = format!("\"{}", "#".repeat(hashes));
+        let open = prefix.len() + hashes + 1;
+        return Some(open + rest[open..].find(&end).unwrap() + end.len());
+    }
+    let quote = body.chars().next().unwrap();
+    let mut chars = body.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        if c == '\\' {
+            chars.next();
+        } else if c == quote {
+            return Some(prefix.len() + at + 1);
+        } else if quote == '\'' && at > 1 && !body.starts_with("'\\") {
+            // A lifetime: no quote behind its first letter.
+            return None;
+        }
+    }
+    None
+}
