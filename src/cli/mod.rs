@@ -1,4 +1,4 @@
-//! The command line: words in, an exit status out.
+//! The command line: what is typed goes in, an exit status comes out.
 //!
 //! In reading order: `argv` turns what was typed into what argh takes, `serve` holds the
 //! options and makes a `Config` of them, `check` shows them, `explain` decides with them,

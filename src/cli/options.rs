@@ -1,4 +1,4 @@
-//! The options as typed, and what they mean together.
+//! The options as typed, and the configuration they make.
 //!
 //! Values stay text in [`ServeArgs`], so that what is wrong with one is said in our words
 //! and not in argh's. The texts argh wants of the fields are not printed: `help.rs` has them.

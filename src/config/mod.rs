@@ -1,4 +1,4 @@
-//! What was meant: every value a proxy starts from, already checked.
+//! Everything a proxy starts from, as checked values.
 //!
 //! [`Config`] is plain data. No layer below knows it:
 //! [`Config::options`] turns it into what the server wants. The submodules read single

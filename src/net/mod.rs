@@ -1,4 +1,4 @@
-//! Sockets, readiness, timers and names: what moves octets, without any HTTP in it.
+//! Sockets, readiness, timers, name lookups and connecting, without any HTTP.
 
 pub mod address_order;
 pub mod buffer;

@@ -1,4 +1,4 @@
-//! A snapshot for a person, as USR2 writes it to the log.
+//! A snapshot of the counters for a person, as SIGUSR2 writes it to the log.
 
 use std::fmt;
 

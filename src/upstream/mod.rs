@@ -1,4 +1,4 @@
-//! Connections to the next server on the way, and which of them may be used again.
+//! Connections to the next server, and which of them may be used again.
 
 mod idle;
 pub mod pool;

@@ -1,4 +1,5 @@
-//! The ClientHello with which a TLS connection begins: whom does it want to reach? (RFC 8446 §4.1.2)
+//! Reads the ClientHello that opens a TLS connection: which host does the client want to reach?
+//! (RFC 8446 §4.1.2)
 //!
 //! Read out of the first octets of a connection, in as many records as it comes (RFC 8446 §5.1) and
 //! however those are cut. Lengths are taken literally: each vector fills exactly the room it is

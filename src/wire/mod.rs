@@ -1,4 +1,4 @@
-//! HTTP/1 as octets: bytes to values and back, without a socket, a clock or a thread.
+//! HTTP/1 as octets: parsing and writing, without a socket, a clock or a thread.
 //!
 //! In reading order: [`detect`] tells HTTP from what else may arrive, [`head`] finds where a
 //! head ends, [`request`] and [`response`] turn a head into a value and write it for the next
