@@ -1,5 +1,5 @@
 #![no_main]
 
-use threadgate::policy::list::{Format, fuzz};
+use threadgate::policy::list_format::{ListFormat, fuzz};
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz(Format::Domains, bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz(ListFormat::Domains, bytes));

@@ -321,7 +321,7 @@ fn server_name(mut data: Octets<'_>) -> Result<&str, HelloError> {
         return Err(HelloError::Twice);
     }
     let text = str::from_utf8(name).map_err(|_| HelloError::BadName)?;
-    // An address must not stand there, but some send that of their CONNECT: `policy::hello` says.
+    // An address must not stand there, but some send that of their CONNECT: `policy::sni` says.
     let is_host = Authority::parse(text).is_ok_and(|host| host.host.len() == text.len())
         || text.parse::<Ipv6Addr>().is_ok();
     if is_host { Ok(text) } else { Err(HelloError::BadName) }

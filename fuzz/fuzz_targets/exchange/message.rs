@@ -277,8 +277,8 @@ pub fn assert_request_fields(received: &Request, sent: &Request) {
     let sent = RequestHead::read(&sent.head, &mut s, &limits).expect("read before");
     assert_eq!(sent.version, Version::Http11);
     assert_eq!(sent.offer(), received.offer(), "another offer");
-    threadgate::wire::hop::assert_clean(sent.fields(), sent.framing == Framing::Chunked);
-    threadgate::wire::hop::assert_kept(received.fields(), sent.fields());
+    threadgate::wire::hop_by_hop::assert_clean(sent.fields(), sent.framing == Framing::Chunked);
+    threadgate::wire::hop_by_hop::assert_kept(received.fields(), sent.fields());
 }
 
 /// Asserts that nothing meant for one hop is in a response the client got, and, if it is the one
@@ -296,13 +296,13 @@ pub fn assert_response_fields(received: Option<&Response>, sent: &Response, meth
     // `HEAD` and 304 announce a coding that no content follows.
     let chunked = head.fields().any(|field| field.known == KnownField::TransferEncoding);
     assert!(!chunked || head.announced_length().is_none(), "framed twice");
-    threadgate::wire::hop::assert_clean(head.fields(), chunked);
+    threadgate::wire::hop_by_hop::assert_clean(head.fields(), chunked);
     let may_name_protocols = matches!(head.status, 101 | 426);
     assert!(may_name_protocols || !head.fields().any(|field| field.known == KnownField::Upgrade));
     if let Some(received) = received {
         let received = r.read(&received.head, method, &mut r_mended).expect("read before");
         assert_eq!(head.reason, received.reason);
-        threadgate::wire::hop::assert_kept(received.fields(), head.fields());
+        threadgate::wire::hop_by_hop::assert_kept(received.fields(), head.fields());
     }
 }
 
