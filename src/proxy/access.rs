@@ -1,5 +1,4 @@
-//! A request meets the policy: before it goes anywhere, and when the address it would go to is known;
-//! and so does its response, before anything of it goes on.
+//! Asks the policy about a request, about the address it would go to, and about its response.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How an exchange ends when a wait is too long, or a peer is gone.
+//! Ends an exchange whose wait was too long or whose peer has gone, and says whose fault that was.
 
 use crate::error::{Error, Kind, Phase, Side};
 

@@ -1,4 +1,5 @@
-//! From a destination to a connection: the name lookup, the dial, and what their failures mean.
+//! The stages from a destination to a connection: the lookup, the dial, and what their failures
+//! mean.
 
 use std::cell::Cell;
 use std::io;

@@ -1,4 +1,4 @@
-//! One exchange, or one tunnel: the list of steps from a decided request to its last octet.
+//! One exchange or tunnel: its stages, and the loop over them.
 //!
 //! ```text
 //!           name                        addresses           connection

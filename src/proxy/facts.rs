@@ -1,4 +1,4 @@
-//! What is known of an exchange: what was asked, of whom, and when which phase ended.
+//! What is known of an exchange: the request, the destination, and when each phase ended.
 
 use std::net::IpAddr;
 use std::time::Instant;

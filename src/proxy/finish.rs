@@ -1,4 +1,4 @@
-//! The end of an exchange: the connection's fate, the counters, the log line.
+//! Ends an exchange: the fate of its connections, the counters, the log line.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Clients that speak something else than HTTP/1.
+//! Answers clients that speak another protocol than HTTP/1.
 
 use crate::wire::detect::{Protocol, protocol};
 

@@ -1,4 +1,4 @@
-//! Messages both ways: the request as far as the upstream takes it, the response as it comes.
+//! The stage in which the request goes to the upstream and the response to the client.
 
 use std::io;
 use std::time::{Instant, SystemTime};

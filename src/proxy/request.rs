@@ -1,4 +1,5 @@
-//! A request head becomes an exchange: decided, routed, and written as it goes out.
+//! Turns a request head into an exchange: checks it, decides on it, routes it, and writes it for
+//! the next hop.
 
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Connections used more than once: one taken from the pool, one given back, and a request sent once
-//! more when the one it went out on turns out to be dead.
+//! Takes upstream connections from the pool, returns them, and sends a request once more if the
+//! connection was dead.
 //!
 //! A server may close a connection it kept at any moment, so also in the moment in which the next
 //! request is on its way. Nobody can tell whether that request was seen. One that may be repeated

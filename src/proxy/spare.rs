@@ -1,4 +1,4 @@
-//! Exchanges that are over, kept for the next ones: a request on a warm connection allocates nothing.
+//! Recycles finished exchanges, so that a request on a warm connection allocates nothing.
 //!
 //! A worker keeps some for itself. Since an exchange may begin on one worker and end on another, one
 //! would run short while another has too many; what is too many lies here, for all, and is taken and

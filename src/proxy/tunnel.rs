@@ -1,4 +1,4 @@
-//! Octets both ways, until each direction has ended.
+//! The stage in which octets go both ways until each direction has ended.
 
 use std::io;
 use std::time::Duration;
