@@ -16,8 +16,9 @@ const HEAD: &str = "\
 
 `make docs` writes this page from the first sentence of each file. To change a row, change that sentence.
 The layers stand in the order in which they build on each other; [architecture](architecture.md) explains
-how they work together. The first lines of a layer's `mod.rs` name its files in reading order. Unit tests
-stand in the file they test, or beside it in `*_tests.rs` or `tests.rs`.
+how they work together. Within a layer the files stand in the order in which its `mod.rs` names them, which is
+for reading; those it does not name come last. Unit tests stand in the file they test, or beside it in
+`*_tests.rs` or `tests.rs`.
 ";
 
 #[test]
@@ -66,8 +67,7 @@ fn page() -> String {
     }
     let mut page = HEAD.to_owned();
     for (rank, mut files) in layers {
-        // A directory's own file comes before those in it.
-        files.sort_by_key(|(file, _)| file.replace("/mod.rs", "/").replace(".rs", "/"));
+        files.sort_by_cached_key(|(file, _)| reading_order(root, file));
         let title = rank.checked_sub(1).map_or("the crate", |layer| LAYERS[layer]);
         writeln!(page, "\n## {title}\n").unwrap();
         if let [(first, about), ..] = &files[..]
@@ -84,6 +84,23 @@ fn page() -> String {
         }
     }
     page
+}
+
+/// For each part of a file's path where the front page of its directory names it. What is not named comes
+/// last, by the alphabet; a directory's own file comes before those in it.
+fn reading_order(root: &Path, file: &str) -> Vec<(usize, String)> {
+    let path = file.strip_suffix("/mod.rs").or(file.strip_suffix(".rs")).unwrap();
+    let mut order = Vec::new();
+    let mut dir = String::new();
+    for part in path.split('/') {
+        let front = ["/mod.rs", ".rs"].map(|end| fs::read_to_string(root.join(dir.clone() + end)));
+        let front = front.into_iter().find_map(Result::ok).unwrap_or_default();
+        let docs = front.lines().filter(|line| line.starts_with("//!"));
+        let named = docs.collect::<Vec<_>>().join("\n").find(&format!("`{part}`"));
+        order.push((named.unwrap_or(usize::MAX), part.to_owned()));
+        dir = if dir.is_empty() { part.to_owned() } else { format!("{dir}/{part}") };
+    }
+    order
 }
 
 /// The first sentence of a file's documentation, without links.
