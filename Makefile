@@ -54,6 +54,9 @@ responses: ## write the table of docs/responses.md again: odd messages through c
 	cargo build --locked
 	python3 tests/messages/compare.py --threadgate target/debug/threadgate --write docs/responses.md
 
+docs: ## write docs/files.md again: the list of source files, from their first sentences
+	THREADGATE_WRITE_DOCS=1 cargo test --locked --test it file_list
+
 soak: ## SOAK=600 seconds of good and hostile traffic, and the stress tests in release
 	set -e; for threads in $(THREADS); do \
 		THREADGATE_STRESS=$(STRESS) THREADGATE_SOAK=$(SOAK) THREADGATE_TEST_THREADS=$$threads \
@@ -108,5 +111,5 @@ clean: ## remove everything built and measured
 list-checks:
 	@echo $(CHECKS)
 
-.PHONY: help test check fmt doc bench soak fuzz-smoke fmt-check clippy bench-check examples no-async deny \
+.PHONY: help test check fmt doc docs bench responses soak fuzz-smoke fmt-check clippy bench-check examples no-async deny \
 	release advisories tools clean list-checks

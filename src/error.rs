@@ -1,4 +1,5 @@
-//! Why an exchange failed: whose side, which kind (RFC 9209 §2.3), and what it means for the client.
+//! Why an exchange failed: which side, phase and kind (RFC 9209 §2.3), in which words, and what
+//! that means for the client.
 //!
 //! One value travels from the step that failed to the one place that turns it into a reply, a
 //! `Proxy-Status` field and a log line, so that all three say the same. The module knows no

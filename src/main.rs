@@ -1,4 +1,4 @@
-//! The `threadgate` binary.
+//! The `threadgate` binary calls [`cli::run`](threadgate::cli::run) and exits with its answer.
 
 use std::process::ExitCode;
 

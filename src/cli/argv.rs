@@ -1,4 +1,4 @@
-//! From the words that were typed to the words argh takes.
+//! Turns the words that people type into those that argh takes.
 //!
 //! argh wants `--option value`, long or short, and nothing else. People type more, so each
 //! word is read here and written back in argh's way:

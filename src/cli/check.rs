@@ -1,5 +1,4 @@
-//! `threadgate check`: whether a proxy would start with these options, and what would count. What only a
-//! start can tell, such as a port that is taken or another proxy that runs, it does not.
+//! `threadgate check`: would a proxy start with these options, and which values would count? It does not find out what only a start can tell: that a port is taken, or that another proxy runs.
 //!
 //! What it prints is itself a configuration file with the same meaning: each line has behind it where
 //! the value comes from, and what holds by default is a comment. Secrets are not shown.

@@ -1,5 +1,5 @@
-//! What counts of all that was said: the command line, the environment, the configuration file, and
-//! what holds if nobody says anything.
+//! Merges the command line, the environment and the configuration file into the options that count,
+//! and reports mistakes with their place.
 //!
 //! ```text
 //! flags ──▶ over environment ──▶ over file ──▶ words of a command line ──▶ ServeArgs ──▶ Config

@@ -1,4 +1,4 @@
-//! How the process ends: every failure of the command line, and the code each exits with.
+//! How the process ends: every failure of a command, and its exit code.
 //!
 //! The codes are decided here and nowhere else. Those above 2 are of sysexits.h, so that a
 //! service manager can tell "try again" from "a person has to change something".

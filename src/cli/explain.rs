@@ -1,4 +1,4 @@
-//! `threadgate explain`: what a proxy with these options would do with a request, and why.
+//! `threadgate explain`: what would the proxy do with this request, and why?
 //!
 //! It decides by the functions that a proxy decides by, of files read now; it connects to nothing, and
 //! looks a name up unless its address is given.

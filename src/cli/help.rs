@@ -1,5 +1,5 @@
-//! The help text, in one place. A test holds it to the options there are, and to their
-//! defaults; `docs/threadgate.1` says the same at more length.
+//! The help text. A test holds it to the options there are, and to their defaults;
+//! `docs/threadgate.1` says the same at more length.
 
 /// What `threadgate COMMAND --help` prints.
 pub(crate) fn of(command: Option<&str>) -> &'static str {

@@ -1,4 +1,4 @@
-//! A descriptor that whoever started this process left open for it.
+//! Takes over a file descriptor that the parent process left open.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -1,4 +1,4 @@
-//! The file of `--learn-file`: what was reached, as a list that allows it.
+//! Writes the file of `--learn-file`.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

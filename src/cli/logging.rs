@@ -1,4 +1,4 @@
-//! What the process says about itself, on stderr.
+//! Messages on stderr.
 //!
 //! One line a message, for people and for service managers alike:
 //!

@@ -1,9 +1,10 @@
-//! The command line: words in, an exit status out.
+//! The command line: what is typed goes in, an exit status comes out.
 //!
-//! In reading order: `argv` turns what was typed into what argh takes, `serve` holds the
-//! options and makes a `Config` of them, `check` shows them, `explain` decides with them,
-//! `passwd` edits a file of users, `help` is the text, `logging`
-//! sets up stderr, `exit` decides how the process ends.
+//! In reading order: `argv` turns what was typed into what argh takes, `options` makes a
+//! `Config` of the options, `effective_options` merges them with the environment and the file.
+//! Commands: `serve`, `check`, `explain`, `passwd`. A running proxy: `run`, `reload`,
+//! `readiness`, `inherited_fd`, `status_files`, `learn_file`. Around them: `help` is the text,
+//! `logging` sets up stderr, `stdout` prints, `exit` decides how the process ends.
 //!
 //! A new command is an arm of `Command` and one in `answer`, and its text in `help`. One that
 //! takes the options of `serve` beside its own stands in `argv::BESIDE_SERVE`; `config` makes a

@@ -1,4 +1,4 @@
-//! The options as typed, and what they mean together.
+//! The options as typed, and the configuration they make.
 //!
 //! Values stay text in [`ServeArgs`], so that what is wrong with one is said in our words
 //! and not in argh's. The texts argh wants of the fields are not printed: `help.rs` has them.
@@ -21,7 +21,7 @@ use crate::net::resolve::NameOptions;
 use crate::net::source_address::Sources;
 use crate::policy::decide::Mode;
 use crate::proxy::Timeouts;
-use crate::upstream::pool;
+use crate::upstream::pool::PoolLimits;
 
 /// start the proxy
 #[derive(ArgsInfo, Debug, Default, FromArgs)]
@@ -288,123 +288,137 @@ impl ServeArgs {
     /// A sentence that begins with the name of the option.
     pub(crate) fn into_config(self) -> Result<Config, String> {
         // What it says was read before: here are the options that came of it.
-        read("--config", self.config, file_name)?;
+        read("--config", &self.config, file_name)?;
         let usual = Config::default();
-        let times = usual.timeouts;
         let threads = |v: &str| number::parse_count(v, config::MOST_THREADS, "--threads 8");
         let connections =
             |v: &str| number::parse_count(v, config::MOST_CONNECTIONS, "--max-connections 10000");
         let pipes = |v: &str| number::parse_from_zero(v, config::MOST_PIPES, "--max-pipes 64");
-        const POOL_PER: &str = "--pool-per-destination";
-        let kept = |v: &str| {
-            number::parse_from_zero(v, config::MOST_CONNECTIONS, "--pool-per-destination 64")
-        };
         let connecting =
             |v: &str| number::parse_count(v, config::MOST_CONNECTING, "--max-connecting 256");
         let listen = addresses(&self.listen, self.port.as_deref())?.unwrap_or(usual.listen);
         let config = Config {
-            admin: admin(self.admin, &listen)?,
+            admin: admin(&self.admin, &listen)?,
             admin_names: read_all("--admin-name", &self.admin_name, listen::parse_admin_name)?,
             listen,
-            threads: read("--threads", self.threads, threads)?,
-            max_connections: read("--max-connections", self.max_connections, connections)?,
-            max_pipes: read("--max-pipes", self.max_pipes, pipes)?,
-            pool: pool::PoolLimits {
-                per_destination: read(POOL_PER, self.pool_per_destination, kept)?
-                    .unwrap_or(usual.pool.per_destination),
-                idle: read("--pool-idle", self.pool_idle, duration::parse)?
-                    .unwrap_or(usual.pool.idle),
-                ..usual.pool
-            },
-            max_connecting: read("--max-connecting", self.max_connecting, connecting)?
+            threads: read("--threads", &self.threads, threads)?,
+            max_connections: read("--max-connections", &self.max_connections, connections)?,
+            max_pipes: read("--max-pipes", &self.max_pipes, pipes)?,
+            pool: self.pool_limits(usual.pool)?,
+            max_connecting: read("--max-connecting", &self.max_connecting, connecting)?
                 .unwrap_or(usual.max_connecting),
-            names: NameOptions {
-                ttl: read("--dns-ttl", self.dns_ttl, duration::parse)?.unwrap_or(usual.names.ttl),
-                given: read_all("--resolve", &self.resolve, address_options::parse_given)?,
-                hosts_files: read_all("--hosts-file", &self.hosts_file, file_name)?,
-            },
+            names: self.name_options(usual.names)?,
             sources: sources(&self.source_address)?,
-            port_file: read("--port-file", self.port_file, file_name)?,
-            ready_fd: read("--ready-fd", self.ready_fd, number::parse_descriptor)?,
-            pid_file: read("--pid-file", self.pid_file, file_name)?,
-            exit_after: read("--exit-after", self.exit_after, ExitAfter::parse)?,
-            timeouts: Timeouts {
-                head: time("--timeout-head", self.timeout_head, times.head)?,
-                idle: time("--timeout-idle", self.timeout_idle, times.idle)?,
-                connect: time("--timeout-connect", self.timeout_connect, times.connect)?,
-                response: time("--timeout-response", self.timeout_response, times.response)?,
-                tunnel: time("--timeout-tunnel", self.timeout_tunnel, times.tunnel)?,
-            },
-            drain: read("--drain", self.drain, duration::parse)?.unwrap_or(usual.drain),
-            max_head_octets: read("--max-head-size", self.max_head_size, head_octets)?
+            port_file: read("--port-file", &self.port_file, file_name)?,
+            ready_fd: read("--ready-fd", &self.ready_fd, number::parse_descriptor)?,
+            pid_file: read("--pid-file", &self.pid_file, file_name)?,
+            exit_after: read("--exit-after", &self.exit_after, ExitAfter::parse)?,
+            timeouts: self.timeouts(usual.timeouts)?,
+            drain: read("--drain", &self.drain, duration::parse)?.unwrap_or(usual.drain),
+            max_head_octets: read("--max-head-size", &self.max_head_size, head_octets)?
                 .unwrap_or(usual.max_head_octets),
-            access_log: read("--access-log", self.access_log, LogTarget::parse)?
+            access_log: read("--access-log", &self.access_log, LogTarget::parse)?
                 .unwrap_or(usual.access_log),
-            log_format: read("--log-format", self.log_format, LogFormat::parse)?
+            log_format: read("--log-format", &self.log_format, LogFormat::parse)?
                 .unwrap_or(usual.log_format),
-            via: read("--via", self.via, config::parse_via)?.unwrap_or(usual.via),
-            forwarded_for: read("--forwarded-for", self.forwarded_for, config::parse_switch)?
+            via: read("--via", &self.via, config::parse_via)?.unwrap_or(usual.via),
+            forwarded_for: read("--forwarded-for", &self.forwarded_for, config::parse_switch)?
                 .unwrap_or(usual.forwarded_for),
             strict_responses: self.strict_responses,
             open: self.open,
-            access: AccessOptions {
-                deny_client: self.deny_client,
-                allow_client: self.allow_client,
-                allow: self.allow,
-                deny: self.deny,
-                connect_ports: self.connect_ports,
-                methods: self.methods,
-                schemes: self.schemes,
-                deny_with: read("--deny-with", self.deny_with, access::parse_deny_with)?
-                    .unwrap_or_default(),
-                block_list: self.block_list,
-                allow_list: self.allow_list,
-                users: UserOptions {
-                    auth: self.auth.into_iter().map(Password).collect(),
-                    env: self.auth_env,
-                    files: read_all("--auth-file", &self.auth_file, file_name)?,
-                    realm: self.auth_realm,
-                },
-                policy: read("--policy", self.policy, access::parse_mode)?.unwrap_or_default(),
-                sni: read("--sni", self.sni, access::parse_sni)?.unwrap_or_default(),
-                allow_url: self.allow_url,
-                deny_url: self.deny_url,
-                deny_type: self.deny_type,
-                max_response_octets: read(
-                    "--max-response-size",
-                    self.max_response_size,
-                    access::parse_response_size,
-                )?,
-                limits: LimitOptions {
-                    limit: self.limit,
-                    limit_per: self.limit_per,
-                    limit_requests: self.limit_requests,
-                    limit_connections: self.limit_connections,
-                    max_bytes: self.max_bytes,
-                },
-                rules: Vec::new(),
-                said: Vec::new(),
-            },
-            learn_file: read("--learn-file", self.learn_file, file_name)?,
+            access: self.access_options()?,
+            learn_file: read("--learn-file", &self.learn_file, file_name)?,
             fail_on_deny: self.fail_on_deny,
             own: Vec::new(),
             watch: self.watch,
-            color: read("--color", self.color, Color::parse)?.unwrap_or(usual.color),
+            color: read("--color", &self.color, Color::parse)?.unwrap_or(usual.color),
             verbosity: verbosity(self.verbose, self.quiet),
         };
         each_file_once(&config)?;
         config.access.check()?;
         Ok(config)
     }
+
+    fn pool_limits(&self, usual: PoolLimits) -> Result<PoolLimits, String> {
+        const POOL_PER: &str = "--pool-per-destination";
+        let kept = |v: &str| {
+            number::parse_from_zero(v, config::MOST_CONNECTIONS, "--pool-per-destination 64")
+        };
+        Ok(PoolLimits {
+            per_destination: read(POOL_PER, &self.pool_per_destination, kept)?
+                .unwrap_or(usual.per_destination),
+            idle: read("--pool-idle", &self.pool_idle, duration::parse)?.unwrap_or(usual.idle),
+            ..usual
+        })
+    }
+
+    fn name_options(&self, usual: NameOptions) -> Result<NameOptions, String> {
+        Ok(NameOptions {
+            ttl: read("--dns-ttl", &self.dns_ttl, duration::parse)?.unwrap_or(usual.ttl),
+            given: read_all("--resolve", &self.resolve, address_options::parse_given)?,
+            hosts_files: read_all("--hosts-file", &self.hosts_file, file_name)?,
+        })
+    }
+
+    fn timeouts(&self, usual: Timeouts) -> Result<Timeouts, String> {
+        Ok(Timeouts {
+            head: time("--timeout-head", &self.timeout_head, usual.head)?,
+            idle: time("--timeout-idle", &self.timeout_idle, usual.idle)?,
+            connect: time("--timeout-connect", &self.timeout_connect, usual.connect)?,
+            response: time("--timeout-response", &self.timeout_response, usual.response)?,
+            tunnel: time("--timeout-tunnel", &self.timeout_tunnel, usual.tunnel)?,
+        })
+    }
+
+    fn access_options(&self) -> Result<AccessOptions, String> {
+        Ok(AccessOptions {
+            deny_client: self.deny_client.clone(),
+            allow_client: self.allow_client.clone(),
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            connect_ports: self.connect_ports.clone(),
+            methods: self.methods.clone(),
+            schemes: self.schemes.clone(),
+            deny_with: read("--deny-with", &self.deny_with, access::parse_deny_with)?
+                .unwrap_or_default(),
+            block_list: self.block_list.clone(),
+            allow_list: self.allow_list.clone(),
+            users: UserOptions {
+                auth: self.auth.iter().cloned().map(Password).collect(),
+                env: self.auth_env.clone(),
+                files: read_all("--auth-file", &self.auth_file, file_name)?,
+                realm: self.auth_realm.clone(),
+            },
+            policy: read("--policy", &self.policy, access::parse_mode)?.unwrap_or_default(),
+            sni: read("--sni", &self.sni, access::parse_sni)?.unwrap_or_default(),
+            allow_url: self.allow_url.clone(),
+            deny_url: self.deny_url.clone(),
+            deny_type: self.deny_type.clone(),
+            max_response_octets: read(
+                "--max-response-size",
+                &self.max_response_size,
+                access::parse_response_size,
+            )?,
+            limits: LimitOptions {
+                limit: self.limit.clone(),
+                limit_per: self.limit_per.clone(),
+                limit_requests: self.limit_requests.clone(),
+                limit_connections: self.limit_connections.clone(),
+                max_bytes: self.max_bytes.clone(),
+            },
+            rules: Vec::new(),
+            said: Vec::new(),
+        })
+    }
 }
 
 /// Reads the value of `option`, if it has one; an error gets the option's name in front.
 fn read<T>(
     option: &str,
-    value: Option<String>,
+    value: &Option<String>,
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, String> {
-    value.map(|v| parse(&v).map_err(|e| format!("{option}: {e}"))).transpose()
+    value.as_deref().map(|v| parse(v).map_err(|e| format!("{option}: {e}"))).transpose()
 }
 
 /// Reads each value of an option that may be repeated.
@@ -425,7 +439,7 @@ fn sources(addresses: &[String]) -> Result<Sources, String> {
     Ok(sources)
 }
 
-fn time(option: &str, value: Option<String>, usual: Duration) -> Result<Duration, String> {
+fn time(option: &str, value: &Option<String>, usual: Duration) -> Result<Duration, String> {
     Ok(read(option, value, duration::parse_nonzero)?.unwrap_or(usual))
 }
 
@@ -451,7 +465,7 @@ fn addresses(listens: &[String], port: Option<&str>) -> Result<Option<Vec<Socket
 }
 
 /// Where the admin listener is to be; not where one of `listen` is.
-fn admin(value: Option<String>, listen: &[SocketAddr]) -> Result<Option<ListenPlace>, String> {
+fn admin(value: &Option<String>, listen: &[SocketAddr]) -> Result<Option<ListenPlace>, String> {
     let place = read("--admin", value, listen::parse_admin)?.flatten();
     match &place {
         Some(ListenPlace::Tcp(address)) if address.port() != 0 && listen.contains(address) => {

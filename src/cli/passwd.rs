@@ -1,4 +1,4 @@
-//! `threadgate passwd`: one line of a file of users, made, replaced or taken out.
+//! `threadgate passwd`: adds, replaces or deletes a user in a file of users.
 //!
 //! The password comes from stdin and nowhere else: asked for twice at a terminal, which does not show
 //! it, or the first line of what is piped in. The file is replaced in one step, so that a proxy that reads

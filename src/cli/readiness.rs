@@ -1,5 +1,5 @@
-//! Telling whoever started the proxy that it listens: by `--ready-fd`, as s6 has it, and by
-//! `NOTIFY_SOCKET`, as systemd has it (sd_notify(3), `Type=notify`).
+//! Tells a supervisor that the proxy listens: by `--ready-fd` (s6) or `NOTIFY_SOCKET` (systemd,
+//! sd_notify(3)).
 //!
 //! Telling never fails the proxy: a listener for these that is gone costs a warning.
 

@@ -1,4 +1,5 @@
-//! Reading everything again while the proxy runs: on a signal, and with `--watch` when a file changes.
+//! Reads the whole configuration again while the proxy runs: on a signal, or with `--watch` when a
+//! file changes.
 //!
 //! A thread of its own does it, so that neither a worker nor the signal to stop waits for a disk. It
 //! reads the configuration file and all files that are named, whole, before anything is changed: what

@@ -1,4 +1,4 @@
-//! A running proxy as a process: who is told that it runs, signals, the end.
+//! Runs a proxy as a process: announces the start, handles signals, and ends it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Files that others wait for and read: they appear whole, or not at all.
+//! Writes the port file and the pid file whole or not at all.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! What a command answers, on stdout.
+//! Prints what a command answers on stdout.
 
 use std::io::{self, Write};
 

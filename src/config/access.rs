@@ -1,4 +1,5 @@
-//! Who may do what, as it is written: on the command line, in the environment, in files.
+//! Access rules as written on the command line, in the environment and in files, and the policy
+//! they make.
 //!
 //! A value keeps its text and where it stands; [`AccessOptions::build`] reads the files that are named
 //! and makes a policy's [`Access`] of it all. A reload does that again.

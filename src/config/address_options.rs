@@ -1,4 +1,4 @@
-//! Names with given addresses, and source addresses, as people write them.
+//! Reads `--resolve` and `--source-address`.
 
 use std::net::{IpAddr, SocketAddr};
 

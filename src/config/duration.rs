@@ -1,4 +1,4 @@
-//! Spans of time as people write them: `500ms`, `10s`, `5m`, `1h`, `2d`, or plain `0`.
+//! Reads a time span: `500ms`, `10s`, `5m`, `1h`, `2d`, or plain `0`.
 //!
 //! One number, one unit. No fractions and no `1m30s`: every span has a spelling without
 //! them, and a reader of a configuration never has to add up.

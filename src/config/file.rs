@@ -1,4 +1,4 @@
-//! The configuration file: TOML, with the options as keys and what only a file can say.
+//! Reads the configuration file: TOML, with options as keys, `[[rules]]` and `[[listeners]]`.
 //!
 //! ```toml
 //! listen = ["127.0.0.1:3128"]

@@ -1,4 +1,4 @@
-//! Limits as people write them: `--limit client:down=10mbit`, `--limit-requests 10/s`.
+//! Reads limits: `--limit client:down=10mbit`, `--limit-requests 10/s`.
 //!
 //! ```text
 //! LIMIT = [WHO ":"] [DIRECTION "="] RATE

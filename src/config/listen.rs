@@ -1,4 +1,4 @@
-//! Addresses to listen on, as people write them.
+//! Reads the addresses to listen on.
 //!
 //! An address is `IP:PORT` with an IPv6 address in brackets. `:PORT` and `localhost:PORT`
 //! mean `127.0.0.1:PORT`: opening the proxy to a network takes

@@ -1,4 +1,5 @@
-//! The files of `--block-list` and `--allow-list`: read, compiled, and told about.
+//! Loads block and allow lists: reads them in pieces, compiles them on all processors, and reports
+//! what was skipped.
 //!
 //! A file is read in pieces of 64 KiB by the thread that waits for it; the pieces are parsed by threads
 //! that end with the reading. So what a list may take in memory depends on how many names it has, and

@@ -1,4 +1,4 @@
-//! Methods and schemes as people write them: `GET`, `connect`.
+//! Reads methods and schemes: `GET`, `connect`.
 
 use crate::policy::rules::Way;
 use crate::wire::Method;

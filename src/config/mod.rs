@@ -1,9 +1,15 @@
-//! What was meant: every value a proxy starts from, already checked.
+//! Everything a proxy starts from, as checked values.
 //!
-//! [`Config`] is plain data. No layer below knows it:
-//! [`Config::options`] turns it into what the server wants. The submodules read single
-//! values from text and answer with a sentence to print after the name of the option, so
-//! that a flag and a line of a file are refused in the same words.
+//! [`Config`] is plain data. No layer below knows it: [`Config::options`] turns it into what
+//! the server wants. The submodules read single values from text and answer with a sentence to
+//! print after the name of the option, so that a flag and a line of a file are refused in the
+//! same words.
+//!
+//! In reading order: [`settings`] keeps the values given for each option; [`file`](mod@file),
+//! `toml_source` and [`rules`] read the configuration file. [`access`], [`users`], [`limits`],
+//! `lists` and `methods` read what makes a policy, and [`unusable_file`] says why a file cannot
+//! be read. [`listen`], [`address_options`], [`number`], [`size`] and [`duration`] read one
+//! kind of value each. [`suggestion`] finds the word that was meant.
 
 pub mod access;
 pub mod address_options;

@@ -1,4 +1,4 @@
-//! Whole numbers in a range, with the range in the message.
+//! Reads a whole number in a range, and names the range when it is outside.
 
 use std::num::NonZeroUsize;
 

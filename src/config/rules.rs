@@ -1,5 +1,4 @@
-//! Rules as a configuration file has them: `[[rules]]`, in order, the first that has a request
-//! decides.
+//! Reads `[[rules]]` of a configuration file: the first rule that matches decides.
 //!
 //! | key | what it says | without it |
 //! |---|---|---|

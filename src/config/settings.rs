@@ -1,4 +1,4 @@
-//! What was said about options, where, and what of it counts.
+//! The values given for each option, where each was given, and which of them counts.
 //!
 //! An option can be given on the command line, as a variable of the environment, and as a key of the
 //! configuration file. Here its values stay text, each with the place it came from, so that a wrong

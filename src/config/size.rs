@@ -1,4 +1,4 @@
-//! Counts of octets as people write them: `32k`, `64KiB`, `1MB`, or plain `4096`.
+//! Reads a size in octets: `32k`, `64KiB`, `1MB`, or plain `4096`.
 //!
 //! `k`, `m`, `g` and `KiB`, `MiB`, `GiB` are powers of 1024 (as in nginx, HAProxy and
 //! curl); `kB`, `MB`, `GB` are powers of 1000. Case does not matter.

@@ -1,4 +1,4 @@
-//! The known word a mistyped one was probably meant to be.
+//! Finds the word that somebody probably meant: "did you mean …?".
 
 /// The word of `known` nearest to `typed`, if one is near enough to suggest.
 ///

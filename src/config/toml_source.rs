@@ -1,4 +1,5 @@
-//! The text of a configuration file while it is read: its places, and what its values are.
+//! The text of a configuration file while it is read: where each value stands, and how messages
+//! name it.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

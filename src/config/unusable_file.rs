@@ -1,4 +1,4 @@
-//! Why a file that options name cannot be used.
+//! Why a file that an option names cannot be used.
 
 /// Why no policy can be made of a file that is named.
 #[derive(Clone, Debug, Eq, PartialEq)]

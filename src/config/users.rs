@@ -1,4 +1,4 @@
-//! Users as they are written: on the command line, in a variable, in files.
+//! Reads users from options, variables and files.
 //!
 //! Where one is wrong the sentence names the option, the variable or the file with its line, and
 //! never shows what stands there: it may be a password.

@@ -1,4 +1,4 @@
-//! Which of a name's addresses goes first (RFC 8305 §4).
+//! Which address of a name is tried first (RFC 8305 §4).
 //!
 //! The resolver sorts addresses by RFC 6724, which puts IPv6 first wherever this machine has a way
 //! to it. Here the families are made to alternate, so that a family that does not work costs one

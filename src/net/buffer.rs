@@ -1,5 +1,4 @@
-//! Octets between two peers: a buffer that knows what of it is still to go, and the free list a
-//! worker lends buffers from.
+//! Buffers for octets between two peers, and the free list from which a worker lends them.
 //!
 //! A session that waits with nothing in hand owns no buffer: an idle client or a quiet tunnel costs
 //! its state only. So buffers are lent for as long as they hold octets and go back to the worker

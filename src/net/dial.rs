@@ -1,4 +1,5 @@
-//! PendingConnects: one address after the other, a second attempt beside a slow first one (RFC 8305 §5).
+//! Connects to a name's addresses one after the other, with at most two attempts at once (RFC 8305
+//! §5).
 //!
 //! At most two connects are pending. The next address is tried when one fails, or when the last
 //! attempt has had [`STAGGER`] and is still pending, so that an address that drops SYNs costs a

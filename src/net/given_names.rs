@@ -1,5 +1,5 @@
-//! Names whose addresses are given, by single entries and by [`hosts`](super::hosts) files: they
-//! are never asked of a resolver.
+//! Names whose addresses are given by options or [`hosts`](super::hosts) files, so that no resolver
+//! is asked.
 //!
 //! An entry for a port comes before one without, and either before a file. Reading a name costs
 //! nothing where none is given, else a read lock and a look into a table; the files are read

@@ -1,4 +1,4 @@
-//! Names with given addresses, out of files in the format of hosts(5).
+//! Reads hosts files, hosts(5): names with given addresses.
 //!
 //! A line is an address and one or more names; `#` begins a comment. Lines may end in CR LF, and the
 //! file may begin with a byte order mark. A name that stands on several lines, of one file or of

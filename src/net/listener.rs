@@ -1,4 +1,4 @@
-//! Listening sockets, TCP and unix.
+//! Listening sockets, TCP and unix, and the file of a unix socket.
 //!
 //! A unix socket has a file. It is made for its owner alone (mode 0600), from the first moment on;
 //! one that a dead process left behind is replaced, one that is listened on is not, and what is no

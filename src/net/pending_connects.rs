@@ -1,4 +1,4 @@
-//! How many connects to one address may be pending at once.
+//! Limits how many connects to one address are pending, and keeps the line of those that wait.
 //!
 //! An address that drops SYNs keeps each connect to it pending for the whole connect timeout, and
 //! each holds a socket. Beyond the bound nobody opens one more: who wants to waits in line without a

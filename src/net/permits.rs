@@ -1,4 +1,4 @@
-//! Permits at the door: how many client connections may be open at once.
+//! Limits how many client connections may be open at once.
 //!
 //! The bound is a count, not a table: nothing is sized by it. With none left the acceptor waits and
 //! connections queue in the kernel's backlog.

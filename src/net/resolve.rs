@@ -1,4 +1,5 @@
-//! Names to addresses, on threads of their own: `getaddrinfo` blocks for as long as it likes.
+//! Looks names up on threads of their own, because `getaddrinfo` blocks as long as it likes, and
+//! caches the answers.
 //!
 //! A session never moves to a resolver thread. It asks, parks, and is woken when its question is
 //! answered; its own deadline answers the client if that takes too long. Lookups of one name are

@@ -1,5 +1,5 @@
-//! A question that many may have at once and a thread somewhere answers: the addresses of a name, the
-//! user of a password.
+//! A question that many sessions share while one thread finds the answer: the addresses of a name,
+//! or the user of a password.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Which of this machine's addresses upstream connections come from.
+//! From which of this machine's addresses connections to upstreams come.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

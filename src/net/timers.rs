@@ -1,4 +1,4 @@
-//! One heap of moments at which something must be looked at again.
+//! One heap of deadlines, which wakes the parking thread when the next one is due.
 //!
 //! Filing is lazy: who waits files an entry only when none stands at or before the moment it wants.
 //! An entry that comes due early is answered with the later moment and filed again, so that a

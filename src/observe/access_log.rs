@@ -1,4 +1,5 @@
-//! The access log: one line an exchange or tunnel, written by a thread of its own.
+//! The access log: workers format a line for each exchange or tunnel, and a thread of its own
+//! writes them.
 //!
 //! A worker never waits for the log. [`AccessLog::record`] formats the line in a buffer of its
 //! thread and appends it to the pending lines under a lock held for one copy; the thread

@@ -1,4 +1,4 @@
-//! The list of what is counted.
+//! The list of counters: a new one is a line here and a line where the event happens.
 //!
 //! A counter is added by a line here, and a line where the event happens: sums, `/metrics`,
 //! `/stats.json` and `docs/metrics.md` follow from the list, or a test says what is missing.

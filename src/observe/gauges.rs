@@ -1,4 +1,4 @@
-//! The list of what is measured when somebody asks: how things are now.
+//! The list of gauges: numbers that are measured when somebody asks.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! How long things took, counted in fixed buckets.
+//! Counts durations in fixed buckets.
 //!
 //! All histograms have the same bounds, so that any two can be laid beside each other: from 25 µs,
 //! below which a step has not waited for anybody, to 10 minutes.

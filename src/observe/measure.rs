@@ -1,4 +1,4 @@
-//! What a number is called and means, said once, at the field that holds it.
+//! Declares a number once, at its field: its name, its help text and its kind.
 //!
 //! `measures!` defines a struct of numbers from a list. The doc comment of each is its help text, the
 //! field's name its key in JSON, and nearly its name in Prometheus. So nothing can be counted and

@@ -1,4 +1,4 @@
-//! What is told about the proxy's work: counters and the access log.
+//! What the proxy tells about its work: counters and the access log.
 //!
 //! Modules here are told things and never asked what to do: nothing in the proxy waits for them,
 //! and none of them can fail an exchange. Diagnostics (start, refusals, trouble) go through the

@@ -1,4 +1,4 @@
-//! All numbers at one time, and how they are written: for Prometheus, and as JSON.
+//! All numbers of one moment, written for Prometheus and as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How often rules have decided, by where they are written.
+//! How often rules have decided, summed by where they are written.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Counters: what happened how often since the start?
+//! Holds the counters in shards, one for each worker; a snapshot is their sum.
 //!
 //! Each worker has a shard of its own behind a lock of its own, so that counting never makes two
 //! workers wait for each other; the threads that are no workers (acceptors, parking, resolver)

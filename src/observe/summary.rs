@@ -1,4 +1,4 @@
-//! A snapshot for a person, as USR2 writes it to the log.
+//! A snapshot of the counters for a person, as SIGUSR2 writes it to the log.
 
 use std::fmt;
 
@@ -22,14 +22,27 @@ impl fmt::Display for Report {
 
 impl Counters {
     fn write_summary(&self, f: &mut fmt::Formatter<'_>, hits: &RuleHits) -> fmt::Result {
-        let active = |now: u64, all: u64, done: &str| format!("{now} active, {all} {done}");
-        let always = |name, text| (name, Some(text));
-        let rare = |name, count: u64| (name, (count > 0).then(|| count.to_string()));
-        let failures: u64 = self.failures.iter().sum();
-        let retired: u64 = self.upstream_retired.iter().sum();
-        let limited: u64 = self.limited.iter().sum();
+        let rows = [self.of_clients(), self.of_upstreams(), self.of_workers(), self.of_rules(hits)];
+        let shown =
+            || rows.iter().flatten().filter_map(|(name, text)| Some((name, text.as_ref()?)));
+        let width = shown().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (i, (name, text)) in shown().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{name:<width$}  {text}")?;
+        }
+        Ok(())
+    }
 
-        let rows = [
+    fn of_clients(&self) -> Vec<Row> {
+        let [client, proxy, upstream] = self.failures;
+        let failures = format!("{client} client, {proxy} proxy, {upstream} upstream");
+        let [requests, connections, volume] = self.limited;
+        let limited =
+            format!("{requests} by requests, {connections} by connections, {volume} by volume");
+        let (from, to) = (Size(self.octets_from_clients), Size(self.octets_to_clients));
+        vec![
             always(
                 "connections",
                 active(self.active_connections(), self.connections_accepted, "accepted"),
@@ -38,34 +51,21 @@ impl Counters {
                 "exchanges",
                 active(self.active_exchanges(), self.exchanges_finished, "finished"),
             ),
-            ("statuses", Some(statuses(self)).filter(|s| !s.is_empty())),
-            (
-                "failures",
-                (failures > 0).then(|| {
-                    let [client, proxy, upstream] = self.failures;
-                    format!("{client} client, {proxy} proxy, {upstream} upstream")
-                }),
-            ),
-            (
-                "limited",
-                (limited > 0).then(|| {
-                    let [requests, connections, volume] = self.limited;
-                    format!(
-                        "{requests} by requests, {connections} by connections, {volume} by volume"
-                    )
-                }),
-            ),
+            unless_empty("statuses", statuses(self)),
+            if_any("failures", &self.failures, failures),
+            if_any("limited", &self.limited, limited),
             rare("waits for a rate", self.token_wait_seconds.count()),
             always("tunnels", active(self.active_tunnels(), self.tunnels_opened, "opened")),
             rare("upgrades", self.upgrades),
-            always(
-                "octets",
-                format!(
-                    "{} from clients, {} to clients",
-                    Size(self.octets_from_clients),
-                    Size(self.octets_to_clients)
-                ),
-            ),
+            always("octets", format!("{from} from clients, {to} to clients")),
+        ]
+    }
+
+    fn of_upstreams(&self) -> Vec<Row> {
+        let [ended, idle, age, full] = self.upstream_retired;
+        let retired =
+            format!("{ended} ended, {idle} idle too long, {age} too old, {full} without room");
+        vec![
             always(
                 "upstream",
                 format!("{} connects, {} reuses", self.upstream_connects, self.upstream_reuses),
@@ -73,21 +73,18 @@ impl Counters {
             rare("connect failures", self.upstream_connect_failures),
             rare("connects pending now", self.connects_pending),
             rare("waits in line to connect", self.connect_waits),
-            (
-                "upstream retired",
-                (retired > 0).then(|| {
-                    let [ended, idle, age, full] = self.upstream_retired;
-                    format!(
-                        "{ended} ended, {idle} idle too long, {age} too old, {full} without room"
-                    )
-                }),
-            ),
+            if_any("upstream retired", &self.upstream_retired, retired),
             rare("resends", self.resends),
             always(
                 "lookups",
                 format!("{} asked, {} from the cache", self.lookups, self.lookup_cache_hits),
             ),
             rare("names given", self.lookups_given),
+        ]
+    }
+
+    fn of_workers(&self) -> Vec<Row> {
+        vec![
             always(
                 "turns",
                 format!("{}, {} parked, {} yielded", self.turns, self.all_parks(), self.yields),
@@ -98,36 +95,46 @@ impl Counters {
             ),
             rare("waits for a connection permit", self.accepts_refused_no_permit),
             rare("accept failures", self.accept_failures),
-            (
-                "denials",
-                (self.denials != [0; 2]).then(|| {
-                    let [refused, reported] = self.denials;
-                    format!("{refused} refused, {reported} reported")
-                }),
-            ),
-            ("rule hits", Some(hits.shown()).filter(|hits| !hits.is_empty())),
-            ("busiest rules", Some(hits.shown_busiest()).filter(|rules| !rules.is_empty())),
-            (
-                "reloads",
-                (self.reloads != [0; 2]).then(|| {
-                    let [taken, refused] = self.reloads;
-                    format!("{taken} taken, {refused} refused")
-                }),
-            ),
+        ]
+    }
+
+    fn of_rules(&self, hits: &RuleHits) -> Vec<Row> {
+        let [refused, reported] = self.denials;
+        let denials = format!("{refused} refused, {reported} reported");
+        let [taken, kept] = self.reloads;
+        let reloads = format!("{taken} taken, {kept} refused");
+        vec![
+            if_any("denials", &self.denials, denials),
+            unless_empty("rule hits", hits.shown()),
+            unless_empty("busiest rules", hits.shown_busiest()),
+            if_any("reloads", &self.reloads, reloads),
             rare("panics", self.panics),
             rare("access log lines dropped", self.log_lines_dropped),
-        ];
-
-        let shown = || rows.iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
-        let width = shown().map(|(name, _)| name.len()).max().unwrap_or(0);
-        for (i, (name, text)) in shown().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{name:<width$}  {text}")?;
-        }
-        Ok(())
+        ]
     }
+}
+
+/// A name and what is said of it, if anything.
+type Row = (&'static str, Option<String>);
+
+fn always(name: &'static str, text: String) -> Row {
+    (name, Some(text))
+}
+
+fn rare(name: &'static str, count: u64) -> Row {
+    (name, (count > 0).then(|| count.to_string()))
+}
+
+fn if_any(name: &'static str, counts: &[u64], text: String) -> Row {
+    (name, counts.iter().any(|count| *count > 0).then_some(text))
+}
+
+fn unless_empty(name: &'static str, text: String) -> Row {
+    (name, Some(text).filter(|text| !text.is_empty()))
+}
+
+fn active(now: u64, all: u64, done: &str) -> String {
+    format!("{now} active, {all} {done}")
 }
 
 /// The classes that were counted, by name.

@@ -1,4 +1,4 @@
-//! What a policy is made of, as it is configured.
+//! What a policy is made of, as the configuration says it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Rates as time: a bucket is the moment up to which what was let through is paid for.
+//! A token bucket, kept as time: the moment up to which everything let through is paid for.
 //!
 //! Whoever wants octets *reserves* them: they are paid for at once, which moves the moment on, and may
 //! be used from the moment that stood there before. So those who have to wait form a line by

@@ -1,4 +1,5 @@
-//! The decision: fixed steps in a fixed order, and always the reason.
+//! Decides on a request and on the address it would connect to: fixed steps in a fixed order,
+//! always with the reason.
 //!
 //! ```text
 //! acl ──▶ auth ──▶ filter ──▶ rewrite ──▶ route ──▶ shape        before a connection is made

@@ -1,4 +1,4 @@
-//! What a client gets whose request a rule refuses.
+//! What a client gets when a rule refuses its request (`--deny-with`).
 
 /// What stands in the place of what was asked for. CONNECT always gets a 403: nothing else is understood
 /// there (RFC 9110 §9.3.6).

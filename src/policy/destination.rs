@@ -1,4 +1,5 @@
-//! What a rule says of destinations: names and addresses, perhaps with a port.
+//! The destinations that a rule names: hosts, patterns, addresses and networks, with or without
+//! ports.
 //!
 //! | written | means |
 //! |---|---|

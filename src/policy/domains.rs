@@ -1,4 +1,4 @@
-//! A large set of domain names that is made once, looked into by every request, and never changed.
+//! A set of millions of domain names in compact form, built once and never changed.
 //!
 //! A name stands for itself and all below it. Each has a [`Rank`] and the number of the line it comes
 //! from. Of two that a host is below, the higher rank decides; so a name that is below one of at least

@@ -1,4 +1,4 @@
-//! How often single rules have decided.
+//! Counts how often single rules have decided, up to 4,096 rules.
 //!
 //! A rule is there from its first hit on: of a list with a million lines those count that somebody met.
 

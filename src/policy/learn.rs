@@ -1,4 +1,4 @@
-//! `--policy learn`: what was reached, written down as a list of domains that would allow it.
+//! `--policy learn`: records the domains that were reached as a list that would allow them.
 //!
 //! ```text
 //! example.com  # 12 requests, last 2026-11-22T01:02:03Z: example.com:443 www.example.com:80

@@ -1,4 +1,5 @@
-//! What is limited, and how far: values as they are configured. [`shape`](super::shape) keeps count.
+//! Limits as configured: rates, requests, connections and volume, and to whom each applies.
+//! [`shape`](super::shape) keeps count.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Lists of domains as people publish them, a line at a time.
+//! Reads one line of a published domain list: hosts file, plain domains or adblock rules.
 //!
 //! | format | a line | what it means here |
 //! |---|---|---|

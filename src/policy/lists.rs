@@ -1,4 +1,4 @@
-//! The lists, all of them together: what they say of a host.
+//! Block and allow lists together: what do they say about this host?
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;

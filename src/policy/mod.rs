@@ -1,15 +1,22 @@
 //! Who may do what: one place decides, in a fixed order, and an answer always carries its reason.
 //!
-//! In reading order: [`rule_origin`] (where a rule is written), [`hit_counts`] (how often it
-//! decides), [`network`] and [`destination`] (what it is about), [`rules`] (what it says),
-//! [`rule_index`] (many of them), [`request_bounds`] (what is allowed at all), [`auth`] (who
-//! asks), [`url_rules`] and [`response_rules`] (what is said of messages), [`list_format`],
-//! [`domains`] and [`lists`] (lists of domains, how they are kept, what they say),
-//! [`protected_mode`] (what holds without a rule), [`decide`] (the order of it all), [`sni`]
-//! (the same for the name in a tunnel), [`trace`] (how it came about), [`deny_with`] (what is
-//! answered), [`learn`] (what was reached), [`limits`] (how much and how fast), [`bucket`],
-//! [`tally`] and [`shape`] (who keeps count of that). A [`Policy`] is a value that never
-//! changes; reading it again makes another one, which the workers take up between two turns.
+//! A [`Policy`] is a value that never changes. A reload makes another one, which the workers
+//! take up between two turns.
+//!
+//! In reading order:
+//!
+//! - A rule: [`network`] and [`destination`] are what it is about, [`rules`] what it says,
+//!   `rule_id` and [`rule_origin`] where it is written, [`hit_counts`] how often it decides,
+//!   [`rule_index`] finds it among many.
+//! - Other things that decide: [`request_bounds`] is what is allowed at all, [`url_rules`] and
+//!   [`response_rules`] look into messages, by [`patterns`], `pattern_literals` and
+//!   [`search_effort`]; [`list_format`], [`domains`] and [`lists`] are lists of domains;
+//!   [`protected_mode`] holds without a rule; [`auth`] finds out who asks.
+//! - The decision: [`access`] is all of this as configured, [`verdict`] what can be decided,
+//!   [`decide`] the order of it all, [`sni`] the same for the name in a tunnel, [`trace`] how
+//!   it came about, [`deny_with`] what is answered, [`learn`] what was reached.
+//! - How much and how fast: [`limits`] as configured, and [`bucket`], [`tally`] and [`shape`],
+//!   which keep count.
 
 pub mod access;
 pub mod auth;

@@ -1,4 +1,4 @@
-//! Networks of addresses, IPv4 in IPv6 clothes being IPv4.
+//! Networks of addresses; an IPv4-mapped IPv6 address counts as the IPv4 address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};

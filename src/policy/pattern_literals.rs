@@ -1,4 +1,5 @@
-//! Text that a pattern is not found without: looking for that is cheap, however many patterns there are.
+//! Finds the literal text that a pattern must contain, so that most patterns are ruled out in one
+//! cheap pass.
 //!
 //! Most patterns for URLs are such text and nothing else, or have a piece of it (`/banner7[0-9]*\.gif`).
 //! One automaton (Aho and Corasick's) finds all of them in one pass, at a few nanoseconds an octet: it is

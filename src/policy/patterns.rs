@@ -1,4 +1,4 @@
-//! Many patterns looked for in a text at once, in steps whose time has a bound.
+//! Searches a text for many regular expressions at once, in steps of bounded time.
 //!
 //! Literals (`pattern_literals`) tell which patterns can be in a text at all. Those are looked for by
 //! automata that are made state by state, as texts need them (`regex-automata`'s lazy DFA). A state that

@@ -1,4 +1,4 @@
-//! Protected mode: whom a listener serves, and which addresses may be connected to.
+//! Protected mode: which clients a listener serves, and which addresses it connects to.
 //!
 //! A listener on loopback serves this machine, which could connect to anything by itself: nothing
 //! is forbidden. A listener beyond loopback serves private source networks only and connects to

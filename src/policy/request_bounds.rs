@@ -1,5 +1,4 @@
-//! What is allowed at all, whatever the destination: the ports that CONNECT may go to, the methods, the
-//! schemes.
+//! What is allowed at all, whatever the destination: ports of CONNECT, methods and schemes.
 //!
 //! These come before all rules on destinations, also before those that allow: where only what is named is
 //! let through, every request has a rule that allows it, and a bound behind that would bind nothing.

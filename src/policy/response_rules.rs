@@ -1,4 +1,4 @@
-//! Rules on responses that are forwarded as messages: their media type, and how much they carry.
+//! Rules on responses: which media types and how much content are passed on.
 //!
 //! What a response says of itself is believed. A type is found in any `Content-Type` line, since
 //! recipients differ in which one counts (RFC 9110 §5.3, §8.3); `multipart/byteranges` is refused

@@ -1,4 +1,4 @@
-//! Which rule: a small number to keep, which [`rule_origin`](super::rule_origin) makes a name of.
+//! A rule as a small number, which [`rule_origin`](super::rule_origin) turns into a name.
 
 /// Which rule: its source, and the line there.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

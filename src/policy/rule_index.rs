@@ -1,4 +1,4 @@
-//! Rules in their order, found by what they are about: of a thousand the few that could mean a host.
+//! Finds the rules that could apply to a host: a few out of thousands, in their order.
 //!
 //! The first rule that has a request decides, so the order is all there is to it. What makes it quick:
 //! rules for names, or for networks, stand in a table under each of them, and only those found under the

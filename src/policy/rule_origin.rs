@@ -1,4 +1,4 @@
-//! Where a rule was written, so that whoever meets it can find it.
+//! Where a rule is written, so that whoever meets it can find it.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Rules of access: who may reach what, and who may come at all.
+//! A rule, and the request as a rule sees it.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! How long one look for patterns may take.
+//! How long one search for patterns may take.
 
 use std::time::Instant;
 

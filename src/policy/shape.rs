@@ -1,4 +1,4 @@
-//! Counts that limits are held against: of clients, users, destinations, connections, and of all.
+//! Keeps the counts that limits are held against, and decides how much an exchange may receive now.
 //!
 //! They live as long as the proxy, and go on when the policy is read again; what they are compared
 //! with is the policy's. Each exchange has a [`Share`] in the counts that concern it, and asks for an

@@ -1,5 +1,5 @@
-//! The name in the ClientHello of a tunnel: a CONNECT may say one host and its client then ask for
-//! another, of a server that has both.
+//! Judges the name in a tunnel's ClientHello (SNI), because a client may name one host in CONNECT
+//! and another one there.
 //!
 //! What the hello names is judged as if the CONNECT had named it, on the connection that is there. A
 //! hello that names nobody has nothing to be judged, but with [`Sni::Match`]. Limits of it all, and

@@ -1,4 +1,5 @@
-//! What is counted of one client, user, destination or connection, and how many of them are remembered.
+//! What is counted for one client, user, destination or connection, and how many of each are
+//! remembered.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;

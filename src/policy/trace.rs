@@ -1,4 +1,4 @@
-//! How a decision came about, for somebody who asks: `threadgate explain`.
+//! Records step by step how a decision came about, for `threadgate explain`.
 //!
 //! The code that decides notes what it does at each step. A proxy hands it `()`, which notes nothing and
 //! compiles to nothing, so what is explained is what is done.

@@ -1,4 +1,4 @@
-//! Rules on URLs of requests that are forwarded as messages; of a tunnel nobody sees any.
+//! Rules on the URLs of plain requests, in every way that a server might read them.
 //!
 //! A regular expression is found anywhere in the URL, which is brought into its normal form first,
 //! so that another spelling is no way around a rule (RFC 3986 §6.2.2, §6.2.3): scheme and host in lower

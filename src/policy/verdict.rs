@@ -1,4 +1,4 @@
-//! What a policy says of a request, and why; and whether what it says is enforced.
+//! A decision: allow or deny, by which rule, and whether the rules are enforced.
 
 use super::rule_id::RuleId;
 

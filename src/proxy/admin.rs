@@ -1,4 +1,5 @@
-//! The admin listener: how the proxy does, for programs and for people. Nothing here changes anything.
+//! Answers requests to the admin listener: metrics, statistics, health, and a page for people.
+//! Nothing here changes anything.
 //!
 //! Its connections are sessions like all others, on the same workers, with the same deadlines; only
 //! their permits are their own, so that they are answered when the proxy is full. Whatever a request

@@ -1,4 +1,4 @@
-//! The step between the rules that hold for everybody and those that hold for some: who asks?
+//! Finds out who asks: a user, a 407, a delay, or a wait for a password to be verified.
 //!
 //! ```text
 //!            ┌──▶ no credentials, or none of ours ──▶ 407

@@ -1,4 +1,4 @@
-//! What the proxy would do with a request, without doing it: by the functions that do it.
+//! What the proxy would do with a request, found out by the functions that do it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What waits for a thread, in a line for each client: no client's stands before another's.
+//! A fair queue: each client has a line of its own, and no client's work stands before another's.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

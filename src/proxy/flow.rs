@@ -1,4 +1,4 @@
-//! The engine that moves octets: one flow a direction, whatever it is that flows.
+//! Moves octets in one direction, whatever they are, and says why it stopped.
 //!
 //! A flow reads from a source under a framing and writes to a sink. Both directions of an exchange,
 //! both of a tunnel, and our own replies are flows. A step goes as far as it can without waiting;

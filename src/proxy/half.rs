@@ -1,4 +1,5 @@
-//! One of the two connections of an exchange, with what was read ahead, and how much may be taken.
+//! One of the two connections of an exchange, with the octets that were read ahead, and how much
+//! may be taken from it.
 
 use std::io;
 

@@ -1,9 +1,9 @@
-//! A tunnel's first octets wait until it is known whom they name.
+//! Holds the first octets of a tunnel until it is known which host they name.
 //!
 //! Only the client's direction waits, and only while what it has sent can still become a ClientHello:
 //! the upstream's octets go on as ever, so that a server that speaks first is heard, and a client
 //! that says nothing, or no TLS, is not kept. Of a hello that is refused nothing goes to the upstream; the
-//! client gets an alert (RFC 8446 §6) and the end. What is said of the name is `policy::hello`'s.
+//! client gets an alert (RFC 8446 §6) and the end. What is said of the name is `policy::sni`'s.
 //!
 //! ```text
 //!            hello goes on               ServerHello, or no TLS

@@ -1,4 +1,4 @@
-//! Limits at work: who is let in, how much may be received now, and who waits for more.
+//! Applies limits: who is let in, how much may be received now, and who waits for more.
 //!
 //! Octets are accounted for where a flow takes them from its source: a request's head before it goes
 //! anywhere, content and tunnels as they are received, a response's head as part of what is received.

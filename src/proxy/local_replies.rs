@@ -1,4 +1,5 @@
-//! Requests to the proxy itself: a page that says what this is, and `/healthz`. Never a relay.
+//! Answers requests to the proxy itself: its page, `/healthz`, and OPTIONS or TRACE that end here.
+//! Never a relay.
 
 use crate::wire::{Method, RequestHead};
 

@@ -1,4 +1,4 @@
-//! What of a request its log line will say, kept until the exchange is over.
+//! Keeps what the log line will say of a request until the exchange is over.
 //!
 //! Nothing is kept without an access log, and `Referer` and `User-Agent` only for a format that
 //! shows them. The head's limit bounds what is kept; the memory is used again for the next request.

@@ -1,4 +1,5 @@
-//! An upstream connection that belongs to one client connection, because the client logs in on it.
+//! An upstream connection that belongs to one client connection, because the client logged in on
+//! it.
 //!
 //! NTLM, Negotiate and Kerberos prove who is at the other end of a connection, and a server takes all
 //! that comes on it afterwards for that user's (RFC 4559). Such a connection never goes into the pool.

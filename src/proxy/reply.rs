@@ -1,4 +1,4 @@
-//! Responses of our own: what went wrong, in which phase, on whose side, and what to try.
+//! The proxy's own responses: what went wrong, in which phase, on whose side, and what to try.
 //!
 //! Short on purpose. A browser gets HTML, everything else plain text. `Proxy-Status` (RFC 9209)
 //! says the same for programs.

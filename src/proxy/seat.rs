@@ -1,5 +1,5 @@
-//! What the acceptor of few places and a session on one of them tell each other: how far the session
-//! is, and that it has to leave.
+//! What the acceptor of few places and a session on one of them tell each other: how far the
+//! session is, and that it has to leave.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,4 +1,4 @@
-//! A client connection as a value that moves between the workers and the parking.
+//! A client connection as a value that moves between workers and the parking thread.
 //!
 //! ```text
 //!               first octets      head complete

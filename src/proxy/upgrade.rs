@@ -1,5 +1,4 @@
-//! From an exchange to a tunnel: the upstream answers 101, and both sides speak something else from
-//! then on (RFC 9110 §7.8).
+//! Turns an exchange into a tunnel when the upstream answers 101 (RFC 9110 §7.8).
 //!
 //! `request` offers the upstream what the client offered us, of which [`wire::upgrade`](crate::wire::upgrade)
 //! leaves what may be changed to through a proxy. Only a 101 that chooses from that offer, and comes

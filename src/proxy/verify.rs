@@ -1,4 +1,5 @@
-//! Passwords against hashes, on threads of their own: computing one takes a good part of a second.
+//! Verifies passwords against hashes on threads of their own, because one takes a good part of a
+//! second.
 //!
 //! A session never moves there. It asks, parks, and is woken when the hash is computed, as with a
 //! name's addresses. Who asks for the same credentials at the same time waits for the same answer.

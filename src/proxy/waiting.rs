@@ -1,4 +1,4 @@
-//! What a session waits for, as the counters have it, and what came for it meanwhile.
+//! What a session waits for, as the counters name it, and what has arrived for it meanwhile.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Taking connections in: a permit first, then `accept`, then the ready queue.
+//! Accepts connections: first a permit, then `accept`, then the ready queue.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

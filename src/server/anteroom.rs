@@ -1,4 +1,4 @@
-//! Where connections to the admin listener wait when its places are taken.
+//! Where connections to the admin listener wait while its places are taken.
 //!
 //! Clients that say nothing, half a request or nothing more must not keep those out that ask whether the
 //! proxy is alive. So a connection is accepted without a place, and one whose request is whole gets the

@@ -1,8 +1,9 @@
-//! `SCHED_BATCH` for threads that serve many sessions: woken, they do not push aside who runs, so
-//! that more events come together before they are looked at. Worth a fifth of the processor time of
-//! a request and more of a connection's (`docs/performance.md`). Beside streams it is left: there a
-//! message would wait until a stream's worker has used up its slice. No privilege is needed. Linux
-//! only, and only a hint: failing changes nothing.
+//! Runs workers and the parking thread under `SCHED_BATCH`, except beside streams. A woken thread
+//! then does not push aside the one that runs, so that more events come together before they are
+//! looked at. Worth a fifth of the processor time of a request and more of a connection's
+//! (`docs/performance.md`). Beside streams it is left: there a message would wait until a stream's
+//! worker has used up its slice. No privilege is needed. Linux only, and only a hint: failing
+//! changes nothing.
 
 use super::streams::Streams;
 

@@ -1,4 +1,4 @@
-//! What a proxy takes that was told nothing else: by the machine, and by chance.
+//! The defaults that depend on the machine, and the pseudonym that is drawn at random.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

@@ -1,4 +1,4 @@
-//! How the proxy does, gathered when somebody asks.
+//! How the proxy is doing, gathered when somebody asks.
 
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};

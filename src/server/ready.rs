@@ -1,4 +1,4 @@
-//! The ready queue, and the workers that wait at it.
+//! The ready queue, and which of the workers that wait for it is woken.
 //!
 //! The queue is a crossbeam channel. What is added is who wakes when something comes: one worker at
 //! a time, the one that went to sleep last. It is *searching* until it has found a session; only

@@ -1,4 +1,4 @@
-//! The streams among the sessions that can go on: a line of their own beside the ready queue.
+//! A second line beside the ready queue, for sessions that move much data.
 //!
 //! A stream can always go on, and its turns are the longest there are. In one line with the others
 //! it would keep every worker busy, and a small message would wait for a turn of each of them and

@@ -1,4 +1,4 @@
-//! The fixed pool: each worker takes sessions from the ready queue and gives them turns.
+//! The fixed pool of workers: each takes sessions from the ready queue and gives them turns.
 //!
 //! With nothing else to do a worker may be *patient*: it stays with its session for a few
 //! milliseconds, in a blocking read of the one socket that can make it go on. That is allowed only

@@ -1,4 +1,4 @@
-//! What waits to be used again: by destination, the latest first, and by how long it waits.
+//! The books of idle connections: by destination, newest first, and by how long they wait.
 //!
 //! Pure bookkeeping, without sockets and clocks: [`pool`](super::pool) has those, and the lock. A
 //! thing has a place, a small number that stays its own while it is here. All but finding a

@@ -1,4 +1,5 @@
-//! Idle connections to upstreams, by next hop.
+//! Keeps idle upstream connections by next hop: watches them, probes them where necessary, and closes the old
+//! ones.
 //!
 //! The one used last is taken first: it is the likeliest to be alive still. While a connection is
 //! idle the pool owns its edges, so one that the upstream closes is dropped at once, and no probe is

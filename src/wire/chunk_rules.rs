@@ -1,4 +1,4 @@
-//! What a chunked body may look like: limits, what is tolerated, and each way to break the rules.
+//! The limits of a chunked body, which deviations are tolerated, and every way to break the rules.
 //! [`chunked`](super::chunked) applies them.
 
 /// How much of a chunked body may be something else than data.

@@ -1,5 +1,5 @@
-//! The chunked transfer coding: where its body ends, and which of its octets are data
-//! (RFC 9112 §7.1).
+//! The chunked transfer coding: where a body ends, which of its octets are data, and which chunks
+//! may go on as they stand (RFC 9112 §7.1).
 //!
 //! [`Chunked`] is fed octets as they come and keeps none. [`Chunked::pass`] is for relaying a body
 //! octet for octet, as long as it is in the strict form: no white space round a size, no line end but CR LF,

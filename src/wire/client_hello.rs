@@ -1,4 +1,5 @@
-//! The ClientHello with which a TLS connection begins: whom does it want to reach? (RFC 8446 §4.1.2)
+//! Reads the ClientHello that opens a TLS connection: which host does the client want to reach?
+//! (RFC 8446 §4.1.2)
 //!
 //! Read out of the first octets of a connection, in as many records as it comes (RFC 8446 §5.1) and
 //! however those are cut. Lengths are taken literally: each vector fills exactly the room it is
@@ -320,7 +321,7 @@ fn server_name(mut data: Octets<'_>) -> Result<&str, HelloError> {
         return Err(HelloError::Twice);
     }
     let text = str::from_utf8(name).map_err(|_| HelloError::BadName)?;
-    // An address must not stand there, but some send that of their CONNECT: `policy::hello` says.
+    // An address must not stand there, but some send that of their CONNECT: `policy::sni` says.
     let is_host = Authority::parse(text).is_ok_and(|host| host.host.len() == text.len())
         || text.parse::<Ipv6Addr>().is_ok();
     if is_host { Ok(text) } else { Err(HelloError::BadName) }

@@ -1,4 +1,5 @@
-//! Logins that belong to a connection: NTLM, Negotiate and Kerberos (RFC 4559).
+//! Logins that belong to a connection and not to one request: NTLM, Negotiate and Kerberos (RFC
+//! 4559).
 //!
 //! These schemes do not prove who sent a request. They prove who is at the other end of the connection,
 //! and what comes on it afterwards counts as that user's. So a connection on which one of them was

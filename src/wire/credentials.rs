@@ -1,4 +1,4 @@
-//! Credentials for the proxy: `Proxy-Authorization` (RFC 9110 §11.7.2) of the Basic scheme (RFC 7617).
+//! Finds and decodes `Proxy-Authorization: Basic` (RFC 9110 §11.7.2, RFC 7617).
 //!
 //! [`Credentials::of`] looks at the field's lines and finds the token without looking at it: whoever has
 //! seen the same token before knows what it is worth. [`decode`] takes it apart. What either answers

@@ -1,4 +1,4 @@
-//! Which protocol do these octets speak? Answered from as few of them as possible.
+//! Tells HTTP/1 from other protocols by the first octets of a connection. It answers from as few octets as possible.
 //!
 //! One listener serves several protocols, and a peer that speaks none of them should hear so at
 //! once instead of at a timeout. Nothing is parsed here.

@@ -1,4 +1,5 @@
-//! Field lines: the names the proxy acts on, and copying all others untouched (RFC 9110 §5).
+//! Field lines: the names that the proxy acts on, and copying all other lines untouched (RFC 9110
+//! §5).
 //!
 //! A proxy reads few fields and passes on many. [`KnownField`] is the list of the few; `FieldLines` copies
 //! runs of neighbouring lines in one go, with their case, order and white space as they came.

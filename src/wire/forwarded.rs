@@ -1,4 +1,4 @@
-//! `Forwarded` and `X-Forwarded-For`: on whose behalf a request goes on (RFC 7239).
+//! `Forwarded` and `X-Forwarded-For`: for which client the proxy sends a request on (RFC 7239).
 //!
 //! Servers read one field or the other, most the second, which has no standard. What came with the
 //! request is kept and the client's address appended, in one line of each name: a server that looks at

@@ -1,4 +1,4 @@
-//! Message framing: where does this message's content end? (RFC 9112 §6.3)
+//! Message framing: where does the content of this message end? (RFC 9112 §6.3)
 //!
 //! Every octet the proxy relays is counted against the answer, so a wrong one is a
 //! request-smuggling hole: a request whose fields two recipients could read two ways is refused here.

@@ -1,5 +1,5 @@
-//! What request and response heads have in common: where a head ends, its limits, and each
-//! way to refuse one (RFC 9112 §2).
+//! What request and response heads share: where a head ends, its limits, and every way to refuse
+//! one (RFC 9112 §2).
 //!
 //! [`find_end`] looks at octets as they come and answers as soon as the head is complete or can
 //! no longer become a valid one; [`RequestHead`](super::RequestHead) and

@@ -1,4 +1,4 @@
-//! Whether a second ClientHello follows the first, and where it begins (RFC 8446 §4.1.4).
+//! Whether the server asks for a second ClientHello, and where that one begins (RFC 8446 §4.1.4).
 //!
 //! A server of TLS 1.3 may answer a ClientHello with a HelloRetryRequest. Its client then sends
 //! another ClientHello in the clear, and some servers serve the host which that one names. [`answer`]

@@ -1,4 +1,5 @@
-//! Hop-by-hop fields: what a message says to this hop only, and must not travel on (RFC 9110 §7.6.1).
+//! Hop-by-hop fields: one pass finds everything in a head that must not travel on (RFC 9110
+//! §7.6.1).
 //!
 //! `Survey` is the one pass over a head's fields. It marks the lines to drop, collects what frames
 //! the message, and hands the names that only requests or only responses care about to its caller.

@@ -1,4 +1,4 @@
-//! Which faults of responses are mended, and whether any is.
+//! Which faults of responses the proxy mends, and whether it mends any.
 //! [`response_repair`](super::response_repair) mends those of a head.
 
 /// One kind of fault that was mended in a response.

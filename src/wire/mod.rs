@@ -1,15 +1,19 @@
-//! HTTP/1 as octets: bytes to values and back, without a socket, a clock or a thread.
+//! HTTP/1 as octets: parsing and writing, without a socket, a clock or a thread.
 //!
-//! In reading order: [`detect`] tells HTTP from what else may arrive, [`head`] finds where a
-//! head ends, [`request`] and [`response`] turn a head into a value and write it for the next
-//! hop, [`chunked`] finds the end of a chunked body. Below them: [`field`] knows the names that
-//! matter, [`target`] reads request-targets and authorities, [`framing`] says where content
-//! ends, [`hop_by_hop`] what must not travel further, [`credentials`] who asks,
-//! `connection_login` what logs a connection in, [`upgrade`] what the connection may turn into,
-//! [`via`] who handled the message before, [`forwarded`] on whose behalf. Apart from them
-//! [`client_hello`] reads how a TLS connection in a tunnel begins, [`hello_retry`] whether it
-//! begins a second time, and [`response_repair`] writes a response anew that clients take and
-//! the grammar does not.
+//! In reading order: [`detect`] tells HTTP from what else may arrive. [`start_line`] knows
+//! methods and versions, [`head`] finds where a head ends, [`request`] and [`response`] turn a
+//! head into a value and write it for the next hop, [`chunked`] finds the end of a chunked body
+//! by the rules in [`chunk_rules`], and `trailer` reads what follows the last chunk.
+//!
+//! Below them: [`field`] knows the names that matter, [`target`] reads request-targets and
+//! authorities, [`framing`] says where content ends, [`hop_by_hop`] what must not travel
+//! further, [`credentials`] who asks, `connection_login` what logs a connection in, [`upgrade`]
+//! what the connection may turn into, [`via`] who handled the message before, [`forwarded`] on
+//! whose behalf it is sent.
+//!
+//! Beside them: [`leniency`] lists the faults of responses that are mended and
+//! [`response_repair`] mends those of a head. [`client_hello`] reads how a TLS connection in a
+//! tunnel begins, and [`hello_retry`] whether it begins a second time.
 //!
 //! One rule is above all others: a request that two recipients could read in two ways is
 //! refused, never repaired, and a response goes to the client in the strict form or not at all.

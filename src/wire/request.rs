@@ -1,4 +1,4 @@
-//! Request heads: octets to a value, and the head that goes to the upstream (RFC 9112 §3).
+//! A request head as a value, and as it is written for the next hop (RFC 9112 §3).
 //!
 //! [`RequestHead::read`] takes one whole head, as [`find_end`](super::head::find_end) found it,
 //! and looks at each field once. [`RequestHead::write_upstream`] copies what it does not have to

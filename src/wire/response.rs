@@ -1,4 +1,4 @@
-//! Response heads: octets to a value, and the head that goes to the client (RFC 9112 §4).
+//! A response head as a value, and as it is written for the client (RFC 9112 §4).
 //!
 //! The mirror of [`request`](super::request). How the content is coded for the client is the
 //! caller's choice, told by [`Recode`]. A head that is not in the strict form is written anew by

@@ -1,4 +1,5 @@
-//! Responses that clients take and the grammar does not: what is mended, and the head written anew.
+//! Mends a response head that clients accept and the grammar does not: the head is written anew in
+//! the strict form.
 //!
 //! A page that works without the proxy has to work with it, whatever the server did (RFC 9112 §2.2, §5.1 and
 //! §5.2 tell a proxy to mend a response where a request would be refused). `mend` writes a head in the

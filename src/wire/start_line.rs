@@ -1,4 +1,5 @@
-//! Methods and versions: the words of a start line that the proxy acts on (RFC 9110 §9, RFC 9112 §2.3).
+//! Methods and versions, the words of a start line that the proxy acts on (RFC 9110 §9, RFC 9112
+//! §2.3).
 
 /// An HTTP/1 version (RFC 9112 §2.3).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -1,4 +1,4 @@
-//! Request-targets and authorities: where does this request want to go? (RFC 9112 §3.2)
+//! Request-targets and authorities: which server does this request want? (RFC 9112 §3.2)
 //!
 //! Everything that decides *which server* gets the request is checked strictly, because rules and
 //! the connection must see the same host. The path is passed on as it stands.

@@ -1,4 +1,4 @@
-//! `Upgrade`: which protocols may a peer change to, and which did it choose? (RFC 9110 §7.8)
+//! `Upgrade`: to which protocols a peer offers to change, and which one the other side chose (RFC 9110 §7.8).
 //!
 //! The field is for one hop, so a proxy forwards nothing by itself: it reads the list, keeps the
 //! protocols it can step aside for, and writes a list of its own. What it cannot step aside for is

@@ -1,4 +1,4 @@
-//! `Via`: who handled the message before (RFC 9110 §7.6.3).
+//! `Via`: which proxies have handled the message before (RFC 9110 §7.6.3).
 //!
 //! A proxy that finds its own name there is in a loop. The caller decides what to do about it.
 

@@ -29,6 +29,7 @@ mod faults_resets;
 mod faults_resets_upstream;
 mod faults_upstream;
 mod fields;
+mod file_list;
 mod forward;
 mod forwarded;
 mod framing;

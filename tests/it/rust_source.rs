@@ -420,3 +420,69 @@ fn string(rest: &str) -> Option<usize> {
     }
     None
 }
+
+/// A source as [`sources`] reads it.
+fn source(file: &str, text: &str) -> Source {
+    let module = file.split('/').map(str::to_owned).collect();
+    Source { file: format!("src/{file}.rs"), module, tokens: without_tests(&tokens(text)) }
+}
+
+/// What `a/b` uses, beside `a` that has `front` and `a/c`, `a/d`, `a/d/e`.
+#[track_caller]
+fn check_uses(front: &str, text: &str, expected: &[&str]) {
+    let mut all = vec![source("a", front), source("a/b", text)];
+    all.extend(["a/c", "a/d", "a/d/e", "z"].map(|file| source(file, "pub struct X;")));
+    let used = &uses(&all)["a::b"];
+    assert_eq!(used.iter().map(String::as_str).collect::<Vec<_>>(), expected, "{text}");
+}
+
+#[test]
+fn every_way_to_name_another_module_is_seen() {
+    check_uses("", "use super::c::X;", &["a::c"]);
+    check_uses("", "use crate::a::{self, c::{X as Y, self}, d::e::X};", &["a", "a::c", "a::d::e"]);
+    check_uses("", "use super::super::z::*;", &["z"]);
+    check_uses("", "use super::{c, d::e};", &["a::c", "a::d::e"]);
+    check_uses("", "fn f(x: crate::a::c::X) { super::d::e::g::<u8>() }", &["a::c", "a::d::e"]);
+    check_uses("", "mod inner { use super::super::c::X; use super::Y; }", &["a::c"]);
+    check_uses("pub struct P;", "use super::P;", &["a"]);
+}
+
+#[test]
+fn what_is_passed_on_is_used_where_it_is_written() {
+    check_uses("mod c; pub use c::X;", "use super::X;", &["a::c"]);
+    check_uses("use d::{e::X as Y};", "fn f() { super::Y }", &["a::d::e"]);
+    check_uses("", "pub use super::c::X;", &[]);
+    check_uses("", "pub(crate) use super::c::X; fn f(x: X) {}", &["a::c"]);
+}
+
+#[test]
+fn comments_texts_and_tests_use_nothing() {
+    check_uses("", "// super::c::X\n/// [`X`](super::c::X)\n/* super::c::X */", &[]);
+    check_uses("", r##"const A: &str = "super::c::X"; const B: &str = r#"" super::c::X"#;"##, &[]);
+    check_uses("", "fn f<'a>(c: &'a char) { c == '\"' || c == '\\'' } use super::d::X;", &["a::d"]);
+    check_uses("", "#[cfg(test)]\nmod tests { use super::super::c::X; }", &[]);
+    check_uses("", "#[cfg(test)]\n#[path = \"t.rs\"]\nmod tests; use super::d::X;", &["a::d"]);
+    check_uses("", "#[cfg(test)]\npub(super) fn f() -> [u8; 2] { super::c::f() }", &[]);
+    check_uses("", "use std::fmt; fn f(self) { self.c::<X>() } pub(super) struct S;", &[]);
+}
+
+#[test]
+fn a_circle_is_told_as_a_path() {
+    let edges = [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("d", "e")];
+    let mut graph = BTreeMap::<String, BTreeSet<String>>::new();
+    for (from, to) in edges {
+        graph.entry(from.to_owned()).or_default().insert(to.to_owned());
+    }
+    assert_eq!(circles(&graph), BTreeSet::from(["a -> b -> c -> a".to_owned()]));
+    graph.remove("c");
+    assert!(circles(&graph).is_empty());
+}
+
+#[test]
+fn types_and_the_lengths_of_functions_are_found() {
+    let text = "pub struct A;\npub(in crate::a) enum B {}\nstruct C;\n#[cfg(test)]\npub struct D;\n\
+        impl A {\n    pub fn f(\n    ) -> [u8; 2] {\n        { }\n    }\n}\ntrait T { fn g(); }\n";
+    let source = source("a", text);
+    assert_eq!(types(&source.tokens), [("A".to_owned(), 1), ("B".to_owned(), 2)]);
+    assert_eq!(functions(&source.tokens), [("f".to_owned(), 7, 4)]);
+}

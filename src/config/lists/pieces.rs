@@ -1,4 +1,4 @@
-//! A file in pieces of whole lines.
+//! Cuts a file into pieces of whole lines, however long a line is.
 
 use std::io::{self, Read};
 use std::mem;

@@ -1,4 +1,4 @@
-//! How far the reading of long lists has come, for somebody who waits at a terminal.
+//! A progress bar for somebody who waits at a terminal while long lists load.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, Instant};

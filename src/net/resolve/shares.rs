@@ -1,4 +1,5 @@
-//! Who has how much of the resolver's threads, and the line of those that wait for one.
+//! Shares the resolver's threads out among clients and domains, and keeps the line of waiting
+//! lookups.
 //!
 //! A name server that never answers holds a thread for as long as `getaddrinfo` likes to wait. So nobody
 //! gets them all: neither a client nor a domain may have more lookups under way than threads are left

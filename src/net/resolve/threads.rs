@@ -1,5 +1,5 @@
-//! The resolver's threads: a few that stay, more while those hang, fewer again when there is no
-//! work for them. Who gets one is `shares`'s.
+//! The resolver's threads: a few stay, more are started while those hang, and they end when there
+//! is no work. `shares` decides who gets one.
 //!
 //! A lookup cannot be stopped. When everybody who asked for it has gone, or it has taken longer than
 //! [`SLOW`], it does not count any more against others: another thread takes the place of the one that hangs.

@@ -1,4 +1,4 @@
-//! Lines in the NCSA formats, as Apache's `mod_log_config` writes them, for the tools that read those.
+//! The formats `common` and `combined`, as Apache's `mod_log_config` writes them.
 //!
 //! `common` is `%h %l %u %t "%r" %>s %b`, `combined` has `"%{Referer}i" "%{User-Agent}i"` behind it.
 

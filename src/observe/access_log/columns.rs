@@ -1,4 +1,4 @@
-//! What lines of several formats have in common: moments, addresses, numbers, words.
+//! What the log formats share: how moments, addresses, numbers and words are written.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! A [`Record`] as one line; the layouts are documented at [`LineFormat`].
+//! Writes a [`Record`] as one line in the chosen format; [`LineFormat`] documents the layouts.
 //!
 //! Runs on workers, once an exchange: a warm [`Scratch`] allocates nothing, and the wall-clock
 //! second is formatted once.

@@ -1,4 +1,4 @@
-//! Batches of lines to a destination that may fail and recover.
+//! Writes lines to a destination that may be full, slow or gone, and recovers with it.
 //!
 //! A batch is written whole or the rest of it is lost: the destination gets no second chance for
 //! a line, since what cannot be written now would fill memory. A line that was cut by a failure

@@ -1,5 +1,5 @@
-//! A request-target, made fit for a log: no credentials, no octet that could forge a line or
-//! speak to a terminal.
+//! Makes a request-target fit for a log: no credentials, and no octet that could forge a line or
+//! control a terminal.
 //!
 //! The target is what the client sent, possibly in a request that was refused as malformed, so
 //! nothing is taken for granted about it.

@@ -1,4 +1,4 @@
-//! A line for somebody who watches: aligned, in colour, and no longer than it has to be.
+//! The format for somebody who watches: aligned, in colour, and as short as possible.
 //!
 //! ```text
 //! 21:39:01.559 200 GET         1.092ms        241 127.0.0.1:41636       http://127.0.0.1:8000/hello.txt

@@ -1,4 +1,4 @@
-//! Clients that guess: each wrong answer makes the next wait longer.
+//! Slows clients down that guess passwords: each wrong answer makes the next wait longer.
 //!
 //! A client may be wrong [`FREE`] times. From then on what it sends as credentials is looked at
 //! only after a delay, which doubles up to [`LONGEST_DELAY`]; a wrong answer is forgotten after

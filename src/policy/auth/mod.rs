@@ -1,4 +1,4 @@
-//! Who asks: users, what proves them, and what is remembered of that.
+//! Users: who asks, how they prove it, and what is remembered of that.
 //!
 //! In reading order: [`password_hash`] (how a password is kept), [`user_file`] (users of a
 //! file), [`token_tag`] (credentials without the credentials), [`verified`] (what tokens turned

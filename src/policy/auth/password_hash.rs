@@ -1,4 +1,4 @@
-//! A password as it is kept: only a computation, slow on purpose, tells whether another is the same.
+//! Password hashes in the formats bcrypt, Argon2 and SHA-crypt: read, computed and made.
 //!
 //! bcrypt, Argon2 and SHA-crypt are read; what is quickly guessed is refused by name. So is what
 //! would take too long or too much memory for one request: a hash says itself how dear it is.

@@ -1,4 +1,4 @@
-//! Which credentials were right from which client: these do not wait beside somebody else's guesses.
+//! Remembers which credentials were right from which client: these do not count as guesses.
 //!
 //! A bounded set without a lock: each pair is a number under a key of its own, and stands in one of four
 //! places. Two pairs have the same number as rarely as a key is guessed, and who found two would only

@@ -1,4 +1,4 @@
-//! Credentials as a number that says nothing about them.
+//! Stands for credentials by a keyed hash, so that nothing keeps the credentials themselves.
 
 use std::fmt;
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! A file of users: `NAME:HASH`, a line each, as htpasswd writes it.
+//! Reads and edits a file of users: `NAME:HASH`, one a line, as htpasswd writes it.
 //!
 //! Empty lines and those that begin with `#` are passed over. Line ends may be CR LF, and a byte
 //! order mark may stand in front. All else that is not a user with a [hash](super::password_hash) is an error

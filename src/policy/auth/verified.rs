@@ -1,4 +1,4 @@
-//! What tokens turned out to be worth, so that a hash is computed once for each and not for each
+//! Remembers which user a token proved to be, so that a hash is computed once and not for each
 //! request.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! A set of names in the making: from parts of lists, in whatever order, to buckets.
+//! Builds such a set out of parts of lists that arrive in any order.
 
 use std::ops::Range;
 

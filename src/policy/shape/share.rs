@@ -1,4 +1,4 @@
-//! What one exchange may receive of the rates that concern it, and when.
+//! One exchange's share of the rates that apply to it: how much it may receive, and when.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

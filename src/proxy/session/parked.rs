@@ -1,4 +1,4 @@
-//! What becomes of a session between its turns: how it parks, what wakes it, and how it ends there.
+//! A session between its turns: how it parks, what wakes it, and how it ends there.
 
 use std::io;
 use std::sync::Arc;
