@@ -180,7 +180,6 @@ const RULES: usize = 10;
 
 /// The overview for a person.
 fn page(report: &Report) -> String {
-    let (c, g) = (&report.counters, &report.gauges);
     let class = if report.life == Life::Serving { "good" } else { "bad" };
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
@@ -195,6 +194,15 @@ fn page(report: &Report) -> String {
     for (path, about) in PATHS {
         let _ = writeln!(html, "<tr><th><a href=\"{path}\">{path}</a><td>{about}");
     }
+    write_totals(&mut html, report);
+    write_decisions(&mut html, report);
+    write_times(&mut html, report);
+    html
+}
+
+/// What is now, and how much there was since the start.
+fn write_totals(html: &mut String, report: &Report) {
+    let (c, g) = (&report.counters, &report.gauges);
     html.push_str("</table>\n<h2>Now, and since the start</h2>\n<table>\n");
     let [client, proxy, upstream] = c.failures;
     let workers = WORKER_STATES.iter().zip(g.workers);
@@ -262,6 +270,11 @@ fn page(report: &Report) -> String {
         let text = if text.is_empty() { "none" } else { &text };
         let _ = writeln!(html, "<tr><th>{name}<td>{text}");
     }
+}
+
+/// What rules decided, and how often.
+fn write_decisions(html: &mut String, report: &Report) {
+    let c = &report.counters;
     let [refused, reported] = c.denials;
     let denied = counted([("refused", refused), ("reported", reported)].into_iter());
     html.push_str("</table>\n<h2>What rules decided</h2>\n<table>\n");
@@ -275,6 +288,11 @@ fn page(report: &Report) -> String {
     if !busiest.is_empty() {
         let _ = writeln!(html, "<tr><th>busiest rules<td>{}", busiest.join("<br>"));
     }
+}
+
+/// How long each phase took.
+fn write_times(html: &mut String, report: &Report) {
+    let c = &report.counters;
     html.push_str(
         "</table>\n<h2>How long things took</h2>\n<table class=\"n\">\n\
          <tr><th>phase<th>count<th>50 % within<th>90 % within<th>99 % within\n",
@@ -289,7 +307,6 @@ fn page(report: &Report) -> String {
         html.push('\n');
     }
     html.push_str("</table>\n");
-    html
 }
 
 /// `12 idle, 3 tunnel`.

@@ -9,8 +9,8 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::policy::decide::{Decision, Reach, Verdict};
 use crate::policy::deny_with::DenyWith;
 use crate::policy::response_rules::Judge;
-use crate::upstream::peer::Peer;
-use crate::wire::{Framing, Method};
+use crate::upstream::peer::{Hop, Peer};
+use crate::wire::{Framing, Method, RequestLine};
 
 use super::account::{Account, Totals};
 use super::context::Turn;
@@ -41,6 +41,32 @@ impl Terms {
     }
 }
 
+/// A request's head as it goes on, in two parts: what depends on the next hop is written when that is
+/// known.
+#[derive(Debug, Default)]
+pub(super) struct OnwardHead {
+    pub(super) line: RequestLine,
+    /// The fields, and the line that ends them.
+    pub(super) fields: Vec<u8>,
+}
+
+impl OnwardHead {
+    fn write(&self, peer: &Peer, out: &mut Vec<u8>) {
+        match peer.hop() {
+            Hop::Direct => self.line.write_for_origin(out),
+        }
+        out.extend_from_slice(&self.fields);
+    }
+
+    /// Gives memory back that an ordinary request does not need.
+    pub(super) fn trim(&mut self, most: usize) {
+        self.line.trim(most);
+        if self.fields.capacity() > most {
+            self.fields = Vec::new();
+        }
+    }
+}
+
 /// What an exchange has in each of its stages. The memory is used again for the next one.
 #[derive(Debug, Default)]
 pub(super) struct Common {
@@ -56,8 +82,10 @@ pub(super) struct Common {
     pub(super) up: Leg,
     /// To the client: heads and replies, and the response's content.
     pub(super) down: Leg,
-    /// The request as sent on a reused connection, in case it has to be sent again.
-    pub(super) resend: Vec<u8>,
+    /// The head that goes on, until it is known to whom, and in case it has to be sent again.
+    pub(super) head: OnwardHead,
+    /// How often the request may still be sent again.
+    pub(super) retries: u8,
     /// What may be received, if there are limits.
     pub(super) allowance: Allowance,
     /// Until when the present wait may last.
@@ -78,7 +106,8 @@ impl Common {
         self.account.clear(started);
         self.up.reset();
         self.down.reset();
-        self.resend.clear();
+        self.head.fields.clear();
+        self.retries = 0;
         self.allowance = Allowance::default();
         self.deadline = None;
         self.wake_at = None;
@@ -96,10 +125,17 @@ impl Common {
         self.terms.judge = None;
         self.account.failure = None;
         self.allowance = Allowance::default();
-        if self.resend.capacity() > KEPT {
-            self.resend = Vec::new();
-        }
+        self.head.trim(KEPT);
         self.account.note.trim();
+    }
+
+    /// The head for the next hop, which is known now, goes out first.
+    pub(super) fn stage_head(&mut self, turn: &mut Turn<'_>) {
+        let staged = &mut self.up.staged;
+        turn.buffers.discard(staged);
+        turn.buffers.lend(staged);
+        self.head.write(&self.peer, staged.tail());
+        self.intent.onward_octets = staged.len() as u64;
     }
 
     /// Content in this framing belongs to the request, and nobody will take it.

@@ -204,6 +204,9 @@ impl Exchange {
         common.peer.direct(&common.intent.destination);
         common.pins = common.intent.logs_in;
         let is_connect = common.intent.method == Method::Connect;
+        if !is_connect {
+            common.stage_head(turn);
+        }
         if client.pinned.is_some() {
             // What goes through a tunnel is not to be taken for the user who logged in.
             if is_connect {
@@ -358,12 +361,9 @@ impl Exchange {
             turn.buffers.discard(&mut half.buffer);
         }
         let common = &mut self.common;
-        let up = &mut common.up;
-        turn.buffers.discard(&mut up.staged);
-        turn.buffers.lend(&mut up.staged);
-        up.staged.tail().extend_from_slice(&common.resend);
-        up.reset();
-        common.resend.clear();
+        common.retries -= 1;
+        common.stage_head(turn);
+        common.up.reset();
         let Account { repairs, times, upstream, .. } = &mut common.account;
         (*repairs, times.sent, *upstream) = (Default::default(), None, None);
         // Never from the pool again: what is idle there to the same server may be as dead.

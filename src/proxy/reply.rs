@@ -151,7 +151,6 @@ pub fn write_error(
 fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
     // What a person has written, `--open` does not lift.
     let written = rule.is_some_and(|rule| !rule.is_built_in());
-    let retry_after = error.retry_after().unwrap_or_default();
     let advice = match error.kind() {
         Kind::ConnectionLimitReached if error.side() == Side::Upstream => {
             "checking whether the server can be reached from here; --max-connecting sets how many \
@@ -186,34 +185,10 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
             "checking whether the name is spelled right and this machine can resolve it"
         }
         Kind::DnsTimeout => "again; this machine's name server does not answer",
-        Kind::HttpRequestDenied if error.status() == 407 => {
-            "a user name and a password that the operator of this proxy has given you"
-        }
-        Kind::HttpRequestDenied if error.status() == 429 && error.side() == Side::Client => {
-            return format!("the right password, in {retry_after} s").into();
-        }
-        Kind::HttpRequestDenied if error.status() == 503 && error.retry_after().is_some() => {
-            return format!("again in {retry_after} s").into();
-        }
-        Kind::HttpRequestDenied if error.phase() == Phase::Response => {
-            "another resource; the operator of this proxy has it pass no such content on"
-        }
         Kind::HttpResponseBodySize => {
             "asking the operator of this proxy; --max-response-size sets the limit"
         }
-        Kind::HttpRequestDenied if error.status() == 429 => {
-            return format!("again in {retry_after} s; --limit-requests sets how many").into();
-        }
-        Kind::HttpRequestDenied if error.status() == 503 => {
-            "asking the operator of this proxy; --max-bytes sets how much it relays"
-        }
-        Kind::HttpRequestDenied if written => {
-            "asking the operator of this proxy, whose rule it is ('threadgate explain' tells why)"
-        }
-        Kind::HttpRequestDenied if rule.is_some_and(|rule| rule.is_default()) => {
-            "asking the operator of this proxy, who lets only what is listed through"
-        }
-        Kind::HttpRequestDenied => "asking the operator of this proxy; --open serves every network",
+        Kind::HttpRequestDenied => return of_refusal(error, rule),
         Kind::HttpRequestError => match error.status() {
             414 | 431 => "a shorter request; --max-head-size sets the limit",
             501 => "CONNECT for https; other schemes and codings are not forwarded",
@@ -229,6 +204,35 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
         Kind::ProxyLoopDetected => "the address of the server you want, not the proxy's own",
         Kind::ShuttingDown => "again in a moment; the proxy is shutting down",
         Kind::ClientGone => "again; the proxy's log says more",
+    };
+    advice.into()
+}
+
+/// The same of a refusal.
+fn of_refusal(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
+    let written = rule.is_some_and(|rule| !rule.is_built_in());
+    let is_default = rule.is_some_and(|rule| rule.is_default());
+    let retry_after = error.retry_after().unwrap_or_default();
+    let advice = match (error.status(), error.side(), error.phase()) {
+        (407, ..) => "a user name and a password that the operator of this proxy has given you",
+        (429, Side::Client, _) => return format!("the right password, in {retry_after} s").into(),
+        (503, ..) if error.retry_after().is_some() => {
+            return format!("again in {retry_after} s").into();
+        }
+        (_, _, Phase::Response) => {
+            "another resource; the operator of this proxy has it pass no such content on"
+        }
+        (429, ..) => {
+            return format!("again in {retry_after} s; --limit-requests sets how many").into();
+        }
+        (503, ..) => "asking the operator of this proxy; --max-bytes sets how much it relays",
+        _ if written => {
+            "asking the operator of this proxy, whose rule it is ('threadgate explain' tells why)"
+        }
+        _ if is_default => {
+            "asking the operator of this proxy, who lets only what is listed through"
+        }
+        _ => "asking the operator of this proxy; --open serves every network",
     };
     advice.into()
 }

@@ -106,10 +106,9 @@ pub(super) fn prepare(
                 answer_last_hop(&head, |answer| status = stage(answer, &head, common, turn));
                 return Ok(Wanted::Own(status));
             }
-            turn.buffers.lend(&mut common.up.staged);
             let outgoing = outgoing(&head, authority.text, asker, &common.intent.offer, turn);
-            head.write_upstream(common.up.staged.tail(), &outgoing);
-            common.intent.onward_octets = common.up.staged.len() as u64;
+            common.head.line.keep(head.method_name, head.target.origin_form(head.method));
+            head.write_fields(&mut common.head.fields, &outgoing);
             Ok(Wanted::Forward(head.framing))
         }
     }
@@ -127,7 +126,6 @@ fn outgoing<'o>(
     let via = turn.ctx.via.as_deref();
     let client = asker.address.ip();
     Outgoing {
-        target: head.target.origin_form(head.method),
         host,
         via,
         forwarded: turn.ctx.forwarded_for.then_some(Forwarded { client, by: via }),

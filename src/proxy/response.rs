@@ -87,7 +87,7 @@ impl Response {
     /// Whether the request can go out once more: it went out on a connection that had been kept, and
     /// nothing of an answer has reached the client.
     pub(super) fn may_repeat(&self, common: &Common, turn: &Turn<'_>) -> bool {
-        !self.begun && self.interim == 0 && !common.resend.is_empty() && !turn.ctx.is_draining()
+        !self.begun && self.interim == 0 && common.retries > 0 && !turn.ctx.is_draining()
     }
 
     /// The upstream closed or reset the connection before a response head was complete.

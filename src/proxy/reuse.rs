@@ -61,11 +61,9 @@ pub(super) fn take_pinned(
     Some(kept)
 }
 
-/// The request goes out on a kept connection: what may have to be sent again is remembered.
+/// The request goes out on a kept connection, which may turn out to be dead.
 fn reuses(common: &mut Common, turn: &Turn<'_>) {
-    if common.intent.repeatable {
-        common.resend.extend_from_slice(common.up.staged.unread());
-    }
+    common.retries = u8::from(common.intent.repeatable);
     turn.counters.count(|c| c.upstream_reuses += 1);
 }
 

@@ -57,7 +57,7 @@ fn agreed(head: &ResponseHead<'_, '_>, common: &Common) -> Result<Protocols, Err
 /// The exchange becomes a tunnel, whose 101 is staged.
 pub(super) fn become_tunnel(common: &mut Common, turn: &mut Turn<'_>) {
     // Nothing is sent again or chosen any more, and a tunnel may last for days.
-    common.resend = Vec::new();
+    common.head.trim(0);
     common.intent.offer = None;
     let account = &mut common.account;
     account.is_tunnel = true;

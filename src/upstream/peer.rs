@@ -88,6 +88,7 @@ impl Hop {
 /// One next hop. The memory of its key is used again.
 #[derive(Debug, Default)]
 pub struct Peer {
+    hop: Hop,
     key: String,
 }
 
@@ -98,9 +99,15 @@ pub struct PeerKey<'a>(pub(super) &'a str);
 impl Peer {
     /// The next hop is this server itself.
     pub fn direct(&mut self, to: &Endpoint) {
+        self.hop = Hop::Direct;
         self.key.clear();
-        self.key.push(Hop::Direct.mark());
+        self.key.push(self.hop.mark());
         self.key.push_str(to.authority());
+    }
+
+    /// How it is spoken to.
+    pub fn hop(&self) -> Hop {
+        self.hop
     }
 
     /// What its connections are kept by.

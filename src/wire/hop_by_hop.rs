@@ -294,6 +294,7 @@ mod tests {
     use super::super::field::Slots;
     use super::super::head::HeadLimits;
     use super::super::request::{Outgoing, RequestHead};
+    use super::super::request_line::write_request_line;
     use super::*;
 
     /// Asserts that `head` goes on as `expected`.
@@ -303,17 +304,11 @@ mod tests {
         let read = RequestHead::read(head.as_bytes(), &mut slots, &HeadLimits::default()).unwrap();
         let target = read.target_text.into();
         let (via, max_forwards, upgrade) = (None, None, None);
-        let rest = Outgoing {
-            target,
-            host: "a",
-            via,
-            forwarded: None,
-            max_forwards,
-            upgrade,
-            close: false,
-        };
+        let rest =
+            Outgoing { host: "a", via, forwarded: None, max_forwards, upgrade, close: false };
         let mut out = Vec::new();
-        read.write_upstream(&mut out, &rest);
+        write_request_line(&mut out, read.method_name, target);
+        read.write_fields(&mut out, &rest);
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
 

@@ -1,7 +1,7 @@
 //! A request head as a value, and as it is written for the next hop (RFC 9112 §3).
 //!
 //! [`RequestHead::read`] takes one whole head, as [`find_end`](super::head::find_end) found it,
-//! and looks at each field once. [`RequestHead::write_upstream`] copies what it does not have to
+//! and looks at each field once. [`RequestHead::write_fields`] copies what it does not have to
 //! change.
 //!
 //! Where the request may go, and whether it does, is decided elsewhere.
@@ -17,7 +17,7 @@ use super::framing::{Framing, request_framing};
 use super::head::{HeadError, HeadLimits, Persistence, diagnose};
 use super::hop_by_hop::Survey;
 use super::start_line::{Method, Version};
-use super::target::{Authority, OriginForm, Target, TargetError};
+use super::target::{Authority, Target, TargetError};
 use super::upgrade::{self, Protocols};
 use super::via;
 
@@ -57,8 +57,6 @@ pub struct RequestHead<'h, 'b> {
 /// What the head sent on has that the received one has not.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// The request-target: [`Target::origin_form`] for an origin server.
-    pub target: OriginForm<'a>,
     /// The value of `Host`. Nothing changes if it stands there already; else it replaces the value
     /// in its place, or becomes the first field of a request that had none.
     pub host: &'a str,
@@ -220,25 +218,14 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.lines.marked(self.survey.logins).any(connection_login::binds)
     }
 
-    /// Appends the head to send on: all fields in their order, case and octets, but the
-    /// hop-by-hop ones (RFC 9110 §7.6.1) and what `outgoing` changes. It is always HTTP/1.1.
-    pub fn write_upstream(&self, out: &mut Vec<u8>, outgoing: &Outgoing<'_>) {
+    /// Appends what follows the request line of the head to send on: all fields in their order, case and
+    /// octets, but the hop-by-hop ones (RFC 9110 §7.6.1) and what `outgoing` changes.
+    pub fn write_fields(&self, out: &mut Vec<u8>, outgoing: &Outgoing<'_>) {
         // Room for all that can be added, so that the copies below never move what is there.
         let via = outgoing.via.map_or(0, str::len);
         let forwarded = outgoing.forwarded.as_ref().map_or(0, forwarded::room);
-        out.reserve(
-            self.lines.head.len()
-                + outgoing.target.len()
-                + outgoing.host.len()
-                + via
-                + forwarded
-                + 160,
-        );
+        out.reserve(self.lines.head.len() + outgoing.host.len() + via + forwarded + 160);
 
-        out.extend_from_slice(self.method_name.as_bytes());
-        out.push(b' ');
-        outgoing.target.write(out);
-        out.extend_from_slice(b" HTTP/1.1\r\n");
         let mut marked = self.survey.drop;
         if self.host_at.is_none() {
             write_line(out, "Host", outgoing.host);
@@ -396,6 +383,8 @@ impl<'b> Found<'b> {
 /// A head that is accepted is understood the same by the next hop.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
+    use super::request_line::{RequestLine, write_request_line};
+
     let limits = HeadLimits::default();
     let Some(end) = super::head::fuzz(bytes, &limits) else { return };
     let bytes = bytes.get(..end).unwrap_or_default();
@@ -417,8 +406,9 @@ pub fn fuzz(bytes: &[u8]) {
     let target = head.target.origin_form(head.method);
     let host = head.target.authority().map(|authority| authority.text).or(head.host);
     let offer = head.offer();
+    let mut line = RequestLine::default();
+    line.keep(head.method_name, head.target.origin_form(head.method));
     let outgoing = Outgoing {
-        target,
         host: host.unwrap_or("fallback.example"),
         via: Some("gate-7"),
         forwarded: None,
@@ -427,7 +417,8 @@ pub fn fuzz(bytes: &[u8]) {
         close: end % 2 == 0,
     };
     let mut out = Vec::new();
-    head.write_upstream(&mut out, &outgoing);
+    line.write_for_origin(&mut out);
+    head.write_fields(&mut out, &outgoing);
 
     let roomy = HeadLimits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
     assert_eq!(super::head::find_end(&out, &mut 0, &roomy), Ok(Some(out.len())));
@@ -448,15 +439,14 @@ pub fn fuzz(bytes: &[u8]) {
 
     // What one of us wrote, another passes on as it is.
     let mut twice = Vec::new();
-    again.write_upstream(
-        &mut twice,
-        &Outgoing { target: again.target_text.into(), via: None, ..outgoing },
-    );
+    write_request_line(&mut twice, again.method_name, again.target_text.into());
+    again.write_fields(&mut twice, &Outgoing { via: None, ..outgoing });
     assert_eq!(twice, out);
 
     let ours = Forwarded { client: std::net::Ipv4Addr::LOCALHOST.into(), by: Some("gate-7") };
     let mut out = Vec::new();
-    head.write_upstream(&mut out, &Outgoing { forwarded: Some(ours), ..outgoing });
+    line.write_for_origin(&mut out);
+    head.write_fields(&mut out, &Outgoing { forwarded: Some(ours), ..outgoing });
     let mut slots = Slots::new();
     let Ok(again) = RequestHead::read(&out, &mut slots, &roomy) else {
         panic!("not read: {}", out.escape_ascii())

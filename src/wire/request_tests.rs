@@ -1,6 +1,7 @@
 //! Which request heads are taken, which are refused, and how they go on.
 
 use super::super::framing::FramingError;
+use super::super::request_line::{RequestLine, write_request_line};
 use super::*;
 
 fn read<'h>(
@@ -27,8 +28,9 @@ fn respelt(line: &[u8], expected: Result<&str, HeadError>) {
         let mut out = Vec::new();
         let (via, max_forwards, upgrade, forwarded) = (None, None, None, None);
         let (target, host) = (head.target_text.into(), "a");
-        let rest = Outgoing { target, host, via, forwarded, max_forwards, upgrade, close: false };
-        head.write_upstream(&mut out, &rest);
+        let rest = Outgoing { host, via, forwarded, max_forwards, upgrade, close: false };
+        write_request_line(&mut out, head.method_name, target);
+        head.write_fields(&mut out, &rest);
         let end = out.iter().position(|&octet| octet == b'\r').unwrap();
         assert_eq!(&out[end..], b"\r\nHost: a\r\nA: \xe9\r\n\r\n", "the rest is as it was");
         (String::from_utf8_lossy(&out[..end]).into_owned(), head.version)
@@ -50,12 +52,14 @@ fn sent(head: &'static str, expected: &str) {
     let mut slots = Slots::new();
     let head = read(head, &mut slots).unwrap();
     let host = head.target.authority().map_or("a", |authority| authority.text);
-    let target = head.target.origin_form(head.method);
+    let mut line = RequestLine::default();
+    line.keep(head.method_name, head.target.origin_form(head.method));
     let mut out = Vec::new();
     let (via, max_forwards, upgrade) = (None, None, None);
     let forwarded = None;
-    let rest = Outgoing { target, host, via, forwarded, max_forwards, upgrade, close: false };
-    head.write_upstream(&mut out, &rest);
+    let rest = Outgoing { host, via, forwarded, max_forwards, upgrade, close: false };
+    line.write_for_origin(&mut out);
+    head.write_fields(&mut out, &rest);
     assert_eq!(String::from_utf8_lossy(&out), expected);
 }
 
@@ -348,10 +352,10 @@ fn what_we_add_comes_last() {
     .unwrap();
     assert!(head.via_names("b") && !head.via_names("gate"));
     let mut out = b"kept".to_vec();
-    head.write_upstream(
+    write_request_line(&mut out, head.method_name, head.target_text.into());
+    head.write_fields(
         &mut out,
         &Outgoing {
-            target: head.target_text.into(),
             host: "a",
             via: Some("gate"),
             forwarded: None,

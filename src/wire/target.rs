@@ -203,6 +203,12 @@ impl<'b> OriginForm<'b> {
         self.prefix.len() + self.rest.len()
     }
 
+    /// Appends the target to `text`.
+    pub(super) fn push_to(&self, text: &mut String) {
+        text.push_str(self.prefix);
+        text.push_str(self.rest);
+    }
+
     /// Appends the target to `out`.
     #[inline]
     pub fn write(&self, out: &mut Vec<u8>) {
