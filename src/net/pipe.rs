@@ -1,4 +1,4 @@
-//! Pipes for `splice(2)`, which moves octets from socket to socket without copying them.
+//! Pipes for `splice(2)`: octets that go from socket to socket without being copied.
 //!
 //! A pipe is lent to a flow when it splices and comes back as soon as it is empty; only one that
 //! holds octets, because the sink takes none now, stays with its flow. Their number is bounded, and

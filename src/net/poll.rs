@@ -1,4 +1,4 @@
-//! Readiness: one epoll instance, and a table of who is told about each socket.
+//! Readiness: one epoll instance, and who is to be told about each socket.
 //!
 //! A socket is registered once, edge-triggered, when its session first has to wait for it, and stays
 //! registered until it closes: waiting again costs no system call. An edge is a hint that says "try":

@@ -1,5 +1,4 @@
-//! A connection, TCP or unix, that never waits and remembers whether a receive or a send is worth a
-//! try.
+//! A connection as the engine sees it: one receive, one send, and what is known about readiness.
 //!
 //! Sockets are blocking, TCP or unix. A worker receives and sends with `MSG_DONTWAIT`, so a
 //! step never waits; only [`Stream::receive_patiently`] waits, for as long as the socket's receive
