@@ -19,6 +19,9 @@ use super::buffer::Buffer;
 use super::pipe::Pipe;
 use super::poll::{Edge, Interest, Owner, Poller, Registration};
 
+#[cfg(test)]
+pub(crate) mod double;
+
 /// When a connection on which nothing moves is probed by the kernel: after a minute, every 15 s, and
 /// with the fourth probe unanswered it is over. So a peer that has vanished is found out within two
 /// minutes, and whatever forgets quiet connections on the way is kept from it.
@@ -46,12 +49,26 @@ pub enum Received {
     End,
 }
 
+/// What is spoken on the socket below HTTP: octets as they are, or a layer that codes them.
+///
+/// A layer may hold received octets that are decoded and not taken, and sent ones that are coded and
+/// not out; it may have to receive in order to send, and the other way round. What is known of the
+/// socket's readiness stays below it.
+#[derive(Debug)]
+enum Layer {
+    Plain,
+    /// What a layer may do to whoever uses it.
+    #[cfg(test)]
+    Double(Box<double::Double>),
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Stream {
     // Before the socket, so that its place is free when the descriptor can be used again.
     registration: Option<Registration>,
     socket: Socket,
+    layer: Layer,
     /// Whether a receive may find something. Cleared by a receive that found all there was; set by
     /// an edge. Never cleared without such a receive: an edge comes once.
     readable: bool,
@@ -90,6 +107,7 @@ impl Stream {
         Self {
             registration: None,
             socket: socket.into(),
+            layer: Layer::Plain,
             readable: true,
             writable: true,
             closed: false,
@@ -106,6 +124,7 @@ impl Stream {
         Self {
             registration: None,
             socket: socket.into(),
+            layer: Layer::Plain,
             readable: false,
             writable: false,
             closed: false,
@@ -132,14 +151,56 @@ impl Stream {
         &self.socket
     }
 
-    /// Whether a receive may find something.
+    /// Whether a receive may find something: octets are held, or the socket may have some.
+    #[inline]
     pub fn is_readable(&self) -> bool {
-        self.readable
+        match &self.layer {
+            Layer::Plain => self.readable,
+            #[cfg(test)]
+            Layer::Double(double) => self.readable || double.holds_received(),
+        }
     }
 
-    /// Whether a send may find room.
+    /// Whether a send may find room: nothing waits to go out, and the socket may take something.
+    #[inline]
     pub fn is_writable(&self) -> bool {
-        self.writable
+        match &self.layer {
+            Layer::Plain => self.writable,
+            #[cfg(test)]
+            Layer::Double(double) => self.writable && !double.holds_sent(),
+        }
+    }
+
+    /// Whether octets can go between this connection and a pipe unseen: the system's octets are the ones
+    /// that are meant.
+    #[inline]
+    pub fn is_spliceable(&self) -> bool {
+        matches!(self.layer, Layer::Plain)
+    }
+
+    /// Sends what a layer holds of octets that it took. Answers whether all of it has gone: until then
+    /// nothing that was [sent](Self::send) may be taken for received by the socket.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    #[inline]
+    pub fn flush(&mut self) -> io::Result<bool> {
+        match self.layer {
+            Layer::Plain => Ok(true),
+            #[cfg(test)]
+            Layer::Double(_) => double::flush(self),
+        }
+    }
+
+    /// As [`is_writable`](Self::is_writable), after what is held has gone as far as it can.
+    ///
+    /// # Errors
+    ///
+    /// What the socket reports: the connection is over.
+    #[inline]
+    pub fn makes_room(&mut self) -> io::Result<bool> {
+        Ok(self.flush()? && self.writable)
     }
 
     /// Whether an edge told of the peer's end, or of an error, that was not received yet.
@@ -162,7 +223,11 @@ impl Stream {
     ///
     /// What the socket reports: the connection is over.
     pub fn receive(&mut self, into: &mut Buffer) -> io::Result<Received> {
-        self.receive_with(into, RecvFlags::DONTWAIT)
+        match self.layer {
+            Layer::Plain => self.receive_with(into, RecvFlags::DONTWAIT),
+            #[cfg(test)]
+            Layer::Double(_) => double::receive(self, into, usize::MAX),
+        }
     }
 
     /// As [`receive`](Self::receive), `most` octets at most, which must be some.
@@ -171,6 +236,10 @@ impl Stream {
     ///
     /// What the socket reports: the connection is over.
     pub fn receive_at_most(&mut self, into: &mut Buffer, most: usize) -> io::Result<Received> {
+        #[cfg(test)]
+        if let Layer::Double(_) = self.layer {
+            return double::receive(self, into, most);
+        }
         let tail = into.tail();
         let held = tail.len();
         let most = most.min(tail.capacity() - held);
@@ -182,12 +251,17 @@ impl Stream {
         self.received(received.map(|(count, _)| count), most)
     }
 
-    /// As [`receive`](Self::receive), but waits a few milliseconds for the first octet.
+    /// As [`receive`](Self::receive), but waits a few milliseconds for the first octet, unless a layer
+    /// holds some, or something that has to go out first.
     ///
     /// # Errors
     ///
     /// What the socket reports: the connection is over.
     pub fn receive_patiently(&mut self, into: &mut Buffer) -> io::Result<Received> {
+        #[cfg(test)]
+        if let Layer::Double(_) = self.layer {
+            return double::receive(self, into, usize::MAX);
+        }
         if self.patient == Patient::NonBlocking {
             ioctl_fionbio(&self.socket, false)?;
             self.patient = Patient::Unset;
@@ -247,6 +321,15 @@ impl Stream {
     ///
     /// What the socket reports: the connection is over.
     pub fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self.layer {
+            Layer::Plain => self.send_to_socket(octets),
+            #[cfg(test)]
+            Layer::Double(_) => double::send(self, octets),
+        }
+    }
+
+    #[inline(always)]
+    fn send_to_socket(&mut self, octets: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         self.sent(rustix::net::send(&self.socket, octets, flags), octets.len())
     }
@@ -257,6 +340,10 @@ impl Stream {
     ///
     /// What the socket reports: the connection is over.
     pub fn send_all_of(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Layer::Double(_) = self.layer {
+            return double::send(self, parts.first().map_or(&[], |part| part));
+        }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let total = parts.iter().map(|p| p.len()).sum();
         let mut none = SendAncillaryBuffer::default();
@@ -366,8 +453,13 @@ impl Stream {
         Some(e)
     }
 
-    /// Whether an idle connection has said anything since: it is then no longer fit for use.
-    pub fn is_stale(&self) -> bool {
+    /// Whether an idle connection has said anything since: it is then no longer fit for use. A layer may
+    /// have to receive in order to know: what it says to itself is nothing.
+    pub fn is_stale(&mut self) -> bool {
+        #[cfg(test)]
+        if let Layer::Double(_) = self.layer {
+            return double::is_stale(self);
+        }
         let mut octet = [0_u8; 1];
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
         !matches!(rustix::net::recv(&self.socket, &mut octet, flags), Err(Errno::AGAIN))
@@ -406,13 +498,21 @@ impl Stream {
         self.socket.take_error()?.map_or(Ok(false), Err)
     }
 
-    /// Ends this side: the peer reads the end, and may still send.
+    /// Ends this side: the peer reads the end, and may still send. Answers whether that has been said;
+    /// else what is held has to go out before, and the caller asks again when there is room.
     ///
     /// # Errors
     ///
     /// When the peer has gone already.
-    pub fn finish(&self) -> io::Result<()> {
-        self.socket.shutdown(Shutdown::Write)
+    pub fn finish(&mut self) -> io::Result<bool> {
+        #[cfg(test)]
+        if let Layer::Double(double) = &mut self.layer {
+            double.end();
+        }
+        if !self.flush()? {
+            return Ok(false);
+        }
+        self.socket.shutdown(Shutdown::Write).map(|()| true)
     }
 
     /// Makes the close to come a reset, so that the peer knows the stream is incomplete.

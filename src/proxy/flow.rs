@@ -214,7 +214,7 @@ impl Flow {
                 continue;
             }
             if !out.is_empty() || self.cleared > 0 {
-                if !sink.is_writable() {
+                if !sink.makes_room().map_err(Broken::Sink)? {
                     // Who cannot keep up is not worth a large buffer.
                     self.pace = Pace::Message;
                     return Ok(Step::Blocked);
@@ -224,8 +224,10 @@ impl Flow {
                     continue;
                 }
             }
+            // Nothing waits for more to come: a layer that holds octets has to let them go now.
+            let is_out = sink.flush().map_err(Broken::Sink)?;
             if self.is_taken() {
-                return Ok(Step::Ended);
+                return Ok(if is_out { Step::Ended } else { Step::Blocked });
             }
             if !source.buffer.is_empty()
                 && (source.buffer.len() != held || !self.content.waits_for_line())
@@ -286,6 +288,8 @@ impl Flow {
             && !source.ended
             && source.stream.is_readable()
             && sink.is_writable()
+            && source.stream.is_spliceable()
+            && sink.is_spliceable()
             // The end of the last chunk goes out with the head of the next.
             && out.len() <= CRLF.len()
     }
@@ -471,6 +475,9 @@ impl From<Faulty> for Broken {
     }
 }
 
+#[cfg(test)]
+#[path = "flow_layer_tests.rs"]
+mod layer_tests;
 #[cfg(test)]
 #[path = "flow_tests.rs"]
 mod tests;

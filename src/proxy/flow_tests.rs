@@ -25,7 +25,7 @@ use crate::policy::{self, Policy};
 use crate::upstream::pool;
 use crate::wire;
 
-fn context(pipes: usize) -> Context {
+pub(super) fn context(pipes: usize) -> Context {
     let poller = Arc::new(Poller::new().unwrap());
     let timers = Arc::new(Timers::new(Arc::clone(&poller)));
     Context {
@@ -53,7 +53,7 @@ fn context(pipes: usize) -> Context {
 }
 
 /// A connection as the proxy has it, and its peer.
-fn pair() -> (Half, TcpStream) {
+pub(super) fn pair() -> (Half, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -67,6 +67,18 @@ fn spent_step(
     source: &mut Half,
     sink: &mut Half,
 ) -> Result<Step, Broken> {
+    step(ctx, flow, &mut Buffer::default(), source, sink, TURN_OCTETS)
+}
+
+/// What a flow's step comes to in a turn that has moved so many octets already.
+pub(super) fn step(
+    ctx: &Context,
+    flow: &mut Flow,
+    staged: &mut Buffer,
+    source: &mut Half,
+    sink: &mut Half,
+    moved: usize,
+) -> Result<Step, Broken> {
     let (mut buffers, counters) = (Buffers::default(), Shard::default());
     let policy = ctx.policy.get();
     let mut turn = Turn {
@@ -76,9 +88,9 @@ fn spent_step(
         buffers: &mut buffers,
         counters: &counters,
         now: Instant::now(),
-        moved: TURN_OCTETS,
+        moved,
     };
-    flow.step(source, &mut Buffer::default(), &mut sink.stream, &mut turn)
+    flow.step(source, staged, &mut sink.stream, &mut turn)
 }
 
 /// Both directions of a tunnel get on, however much of each turn one of them takes.

@@ -31,12 +31,12 @@ impl Pinned {
     }
 
     /// Whether the server has closed it meanwhile, or said something that nobody asked for.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_over(&mut self) -> bool {
         self.kept.stream.is_readable() && self.kept.stream.is_stale()
     }
 
     /// The connection, if it leads there and was made by this user, and the server keeps it.
-    pub(super) fn into_kept(self, authority: &str, user: &str, era: u32) -> Option<Kept> {
+    pub(super) fn into_kept(mut self, authority: &str, user: &str, era: u32) -> Option<Kept> {
         let fits = *self.authority == *authority
             && *self.user == *user
             && self.kept.stream.era() == era

@@ -75,7 +75,12 @@ enum State {
     Exchange(Box<Exchange>),
     /// The last reply is sent: what the client still sends is thrown away, so that closing does
     /// not reset the connection before the reply was read.
-    Linger { left: usize },
+    Linger {
+        /// How many octets are thrown away at most.
+        left: usize,
+        /// The client was told that nothing more comes.
+        told: bool,
+    },
 }
 
 const AWAITED: State = State::Request { scanned: 0, skipped: 0, begun: None };
@@ -184,7 +189,7 @@ impl Session {
         {
             habit.waited(since, turn.now);
         }
-        if self.pinned.as_ref().is_some_and(|pinned| pinned.is_over()) {
+        if self.pinned.as_mut().is_some_and(|pinned| pinned.is_over()) {
             self.pinned = None;
         }
         loop {
@@ -297,19 +302,25 @@ impl Session {
     }
 
     fn begin_linger(&mut self, turn: &Turn<'_>) -> Stepped {
-        if self.client.stream.finish().is_err() {
+        let Ok(told) = self.client.stream.finish() else {
             return Stepped::Next(Next::Close);
-        }
+        };
         self.client.buffer.consume(self.client.buffer.len());
         self.pinned = None;
         self.deadline = turn.now + LINGER_TIME;
         self.comes_to(Occupancy::Lingers);
-        self.state = State::Linger { left: LINGER_OCTETS };
+        self.state = State::Linger { left: LINGER_OCTETS, told };
         Stepped::Again
     }
 
     fn linger(&mut self, turn: &mut Turn<'_>) -> Stepped {
-        let State::Linger { left } = &mut self.state else { return Stepped::Again };
+        let State::Linger { left, told } = &mut self.state else { return Stepped::Again };
+        if !*told {
+            match self.client.stream.finish() {
+                Ok(said) => *told = said,
+                Err(_) => return Stepped::Next(Next::Close),
+            }
+        }
         loop {
             if turn.now >= self.deadline {
                 return Stepped::Next(Next::Close);

@@ -88,12 +88,12 @@ impl Leg {
 
     /// Sends staged octets. Answers whether all have gone.
     pub(super) fn flush(&mut self, sink: &mut Stream) -> io::Result<bool> {
-        while !self.staged.is_empty() && sink.is_writable() {
+        while !self.staged.is_empty() && sink.makes_room()? {
             let count = sink.send(self.staged.unread())?;
             self.staged.consume(count);
             self.flow.add_sent(count as u64);
         }
-        Ok(self.staged.is_empty())
+        Ok(sink.flush()? && self.staged.is_empty())
     }
 }
 

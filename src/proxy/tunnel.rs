@@ -160,12 +160,12 @@ fn move_both(
         let was_over = flow.is_over();
         let step = allowance.step(flow, (from, staged, &mut to.stream), way, turn);
         if matches!(step, Ok(Step::Ended)) && !was_over {
-            flow.set_over();
-            // Closing is to come and says the same, once the peer has ended its side too.
-            if !to.ended {
-                // The peer may have gone already, which its own flow will find.
-                let _ = to.stream.finish();
+            // Closing is to come and says the same, once the peer has ended its side too. The peer may have
+            // gone already, which its own flow will find.
+            if !to.ended && matches!(to.stream.finish(), Ok(false)) {
+                return Ok(Step::Blocked);
             }
+            flow.set_over();
         }
         step
     };

@@ -256,7 +256,7 @@ mod tests {
     fn connection(client: u8, since: Instant, says: &[u8]) -> (Arrived, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let stream = Stream::accepted(listener.accept().unwrap().0);
+        let mut stream = Stream::accepted(listener.accept().unwrap().0);
         assert_eq!(peer.write(says).unwrap(), says.len());
         // What was sent over loopback is there.
         assert_eq!(stream.is_stale(), !says.is_empty());

@@ -104,7 +104,7 @@ impl Pool {
         now: Instant,
     ) -> Option<Kept> {
         loop {
-            let Entry { kept, since, .. } = {
+            let Entry { mut kept, since, .. } = {
                 let mut state = self.state.lock();
                 let is_fit = |at| at + self.limits.unrepeatable > now;
                 if !repeatable && !state.idle.latest(peer.text()).is_some_and(is_fit) {
@@ -135,7 +135,13 @@ impl Pool {
 
     /// Keeps a connection between exchanges, unless it is too old. An edge that still reached its
     /// `former` owner is seen to.
-    pub fn put(self: &Arc<Self>, peer: PeerKey<'_>, kept: Kept, former: Former<'_>, now: Instant) {
+    pub fn put(
+        self: &Arc<Self>,
+        peer: PeerKey<'_>,
+        mut kept: Kept,
+        former: Former<'_>,
+        now: Instant,
+    ) {
         let limits = self.limits;
         let Lease { expires, list } = kept.lease;
         let until = expires.min(now + limits.idle);
@@ -238,12 +244,13 @@ impl Wake for Pool {
     fn wake(&self, tag: u32, edge: Edge) -> bool {
         let removed = {
             let mut state = self.state.lock();
-            match state.idle.at(tag) {
-                // Whatever an idle upstream says, it says to nobody. The edge may have been for
-                // the connection that was here before this one: then its new owner is asked next.
-                Some(entry) if edge.readable && entry.kept.stream.is_stale() => state.end(tag),
-                _ => return false,
+            let Some(entry) = state.idle.at(tag).filter(|_| edge.readable) else { return false };
+            // Whatever an idle upstream says, it says to nobody. The edge may have been for the
+            // connection that was here before this one: then its new owner is asked next.
+            if !entry.kept.stream.is_stale() {
+                return false;
             }
+            state.end(tag)
         };
         drop(removed);
         true
