@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod connecting;
 pub mod dial;
+pub mod either;
 pub mod family;
 pub mod hosts;
 pub mod listener;

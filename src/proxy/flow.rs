@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use crate::net::buffer::{Buffer, LARGE, ORDINARY};
-use crate::net::pipe::{PIPE_OCTETS, Pipe};
+use crate::net::pipe::Pipe;
 use crate::net::stream::{Received, Stream};
 use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
 use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing, Irregular, Repairs, Tolerance};
@@ -358,9 +358,9 @@ impl Flow {
         };
         let most = match self.body {
             Body::Length(left) | Body::UntilClose(left) => {
-                usize::try_from(left).unwrap_or(usize::MAX).min(PIPE_OCTETS)
+                usize::try_from(left).unwrap_or(usize::MAX).min(turn.portion)
             }
-            Body::Chunked(_) => PIPE_OCTETS,
+            Body::Chunked(_) => turn.portion,
         };
         let count = match source.splice_allowed(&mut pipe, most) {
             Ok(Received::Octets(count)) => count,

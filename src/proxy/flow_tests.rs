@@ -13,7 +13,7 @@ use super::*;
 use crate::net::buffer::Buffers;
 use crate::net::connecting::Connecting;
 use crate::net::dial::Dialer;
-use crate::net::pipe::Pipes;
+use crate::net::pipe::{PIPE_OCTETS, Pipes};
 use crate::net::poll::{Edge, Poller};
 use crate::net::resolve::{NameOptions, Resolver, System};
 use crate::net::source::Sources;
@@ -79,6 +79,7 @@ fn spent_step(
         counters: &counters,
         now: Instant::now(),
         moved: TURN_OCTETS,
+        portion: PIPE_OCTETS,
     };
     flow.step(source, &mut Buffer::default(), &mut sink.stream, &mut turn)
 }

@@ -21,12 +21,14 @@ pub struct Waiting {
     queued: Option<Instant>,
     /// Its last turn moved as much as only a stream does.
     streams: bool,
+    /// The turn before did.
+    streamed: bool,
 }
 
 impl Waiting {
     /// Of a connection just accepted; its way to the first turn is measured.
     pub fn new() -> Self {
-        Self { parked: None, measure: true, queued: None, streams: false }
+        Self { parked: None, measure: true, queued: None, streams: false, streamed: false }
     }
 
     /// It is about to park, counted until [`resumed`](Self::resumed). If `measure`, its way through
@@ -43,12 +45,17 @@ impl Waiting {
 
     /// Its last turn moved so many octets.
     pub fn moved(&mut self, octets: usize) {
-        self.streams = octets >= STREAM;
+        self.streamed = std::mem::replace(&mut self.streams, octets >= STREAM);
     }
 
     /// Whether it is a stream, by its last turn.
     pub fn is_stream(&self) -> bool {
         self.streams
+    }
+
+    /// Whether it is one, or was by the turn before: a stream may pause for a turn.
+    pub fn is_streaming(&self) -> bool {
+        self.streams || self.streamed
     }
 
     /// It goes into the ready queue.
@@ -130,5 +137,26 @@ mod tests {
         let mut edges = Edges::default();
         edges.add(2, readable);
         assert!(!edges.take(1) && edges.take(2) && !edges.take(2) && !edges.take(3));
+    }
+
+    #[test]
+    fn a_stream_is_one_for_a_turn_longer_than_it_moves_much() {
+        let mut waiting = Waiting::new();
+        assert!(!waiting.is_streaming());
+        for (moved, stream, streaming) in [
+            (STREAM - 1, false, false),
+            (STREAM, true, true),
+            (0, false, true),
+            (STREAM, true, true),
+            (1, false, true),
+            (STREAM - 1, false, false),
+        ] {
+            waiting.moved(moved);
+            assert_eq!(
+                (waiting.is_stream(), waiting.is_streaming()),
+                (stream, streaming),
+                "{moved}"
+            );
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod overview;
 pub mod parking;
 pub mod ready;
 pub mod streams;
+mod turns;
 pub mod workers;
 
 use std::fmt;

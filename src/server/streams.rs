@@ -95,11 +95,34 @@ impl Streams {
         self.running.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// What a worker has may have become a stream, or ceased to be one, since it was taken:
+    /// `lane` is where it stands from now on.
+    pub fn follow(&self, lane: &mut Lane, streams: bool) {
+        match (*lane, streams) {
+            (Lane::Message, true) => {
+                *lane = Lane::Stream;
+                self.running.fetch_add(1, Ordering::SeqCst);
+                self.stream.store(self.micros(), Ordering::Relaxed);
+            }
+            (Lane::Stream, false) => {
+                *lane = Lane::Message;
+                self.stream.store(self.micros(), Ordering::Relaxed);
+                self.left();
+            }
+            _ => {}
+        }
+    }
+
     /// Something else was taken.
     pub fn passed(&self) {
         if self.running.load(Ordering::Relaxed) > 0 {
             self.message.store(self.micros(), Ordering::Relaxed);
         }
+    }
+
+    /// Whether there were messages beside them lately. Reads the clock.
+    pub fn are_beside_messages(&self) -> bool {
+        self.is_recent(&self.message)
     }
 
     /// Whether one runs.
@@ -118,7 +141,7 @@ impl Streams {
     }
 
     fn has_place(&self, running: usize) -> bool {
-        running < self.places || !self.is_recent(&self.message)
+        running < self.places || !self.are_beside_messages()
     }
 
     fn is_recent(&self, moment: &AtomicU64) -> bool {
@@ -166,6 +189,22 @@ mod tests {
         assert!(!streams.run() && streams.ran_lately());
         streams.start = streams.start.checked_sub(LATELY).unwrap();
         assert!(!streams.ran_lately());
+    }
+
+    #[test]
+    fn what_becomes_a_stream_on_its_worker_counts_as_one_for_as_long_as_it_is() {
+        let streams = Streams::new(2);
+        some(&streams, 1);
+        let mut lane = Lane::Message;
+        streams.follow(&mut lane, false);
+        assert!(!streams.run());
+        (0..2).for_each(|_| streams.follow(&mut lane, true));
+        assert!(streams.run() && lane == Lane::Stream);
+        streams.passed();
+        assert!(streams.take().is_none(), "it has the one place there is beside messages");
+        (0..2).for_each(|_| streams.follow(&mut lane, false));
+        assert!(!streams.run() && lane == Lane::Message && streams.ran_lately());
+        assert!(streams.take().is_some());
     }
 
     #[test]

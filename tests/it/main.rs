@@ -67,6 +67,7 @@ mod soak;
 mod soak_access;
 mod soak_mixed;
 mod splice;
+mod streams;
 mod tools;
 mod upgrade;
 mod users;
