@@ -48,12 +48,7 @@ impl Waiting {
         self.streamed = std::mem::replace(&mut self.streams, octets >= STREAM);
     }
 
-    /// Whether it is a stream, by its last turn.
-    pub fn is_stream(&self) -> bool {
-        self.streams
-    }
-
-    /// Whether it is one, or was by the turn before: a stream may pause for a turn.
+    /// Whether it is a stream, by its last turn or the one before: one may pause for a turn.
     pub fn is_streaming(&self) -> bool {
         self.streams || self.streamed
     }
@@ -143,20 +138,16 @@ mod tests {
     fn a_stream_is_one_for_a_turn_longer_than_it_moves_much() {
         let mut waiting = Waiting::new();
         assert!(!waiting.is_streaming());
-        for (moved, stream, streaming) in [
-            (STREAM - 1, false, false),
-            (STREAM, true, true),
-            (0, false, true),
-            (STREAM, true, true),
-            (1, false, true),
-            (STREAM - 1, false, false),
+        for (moved, streaming) in [
+            (STREAM - 1, false),
+            (STREAM, true),
+            (0, true),
+            (STREAM, true),
+            (1, true),
+            (STREAM - 1, false),
         ] {
             waiting.moved(moved);
-            assert_eq!(
-                (waiting.is_stream(), waiting.is_streaming()),
-                (stream, streaming),
-                "{moved}"
-            );
+            assert_eq!(waiting.is_streaming(), streaming, "{moved}");
         }
     }
 }

@@ -88,7 +88,7 @@ impl ReadyQueue {
         let mut sender = &self.sender;
         if let Message::Ready(job) = &mut message {
             job.session.waiting.enqueued();
-            if job.session.waiting.is_stream() {
+            if job.session.waiting.is_streaming() {
                 sender = self.streams.sender();
             }
         }

@@ -104,7 +104,7 @@ struct Worker<'p> {
 /// be one part in a hundred of a request's cost.
 const MEASURED: u8 = 16;
 
-/// What a stream moves at a time beside messages: the more, the longer they wait for its turn to end.
+/// What is moved at a time beside messages, and before it is a stream: the more, the longer they wait for its turn to end.
 const PORTION: usize = PIPE_OCTETS / 2;
 
 /// What to do with a session after a turn.
@@ -188,9 +188,9 @@ impl Worker<'_> {
             overview: *pool,
             now,
             moved: 0,
-            portion: match is_stream && pool.ready.streams().are_beside_messages() {
-                true => PORTION,
-                false => PIPE_OCTETS,
+            portion: match is_stream && !pool.ready.streams().are_beside_messages() {
+                true => PIPE_OCTETS,
+                false => PORTION,
             },
         };
         let measure = parked.wrapping_add(1) % MEASURED == 0;
