@@ -17,7 +17,7 @@ GOPATH = "/usr/share/gocode"
 """Where Debian's packages leave the sources of Go libraries."""
 
 IMPATIENT = "--cfg threadgate_impatient"
-"""The compiler's switch that leaves a worker's patience out (see src/server/workers.rs)."""
+"""The compiler's switch that leaves a worker's patience out (see src/server/turns.rs)."""
 
 
 PLAIN = {

@@ -145,10 +145,15 @@ def pingpong(bench: Bench, proxy: Proxy, tunnels: int) -> Sample:
     }
 
 
-def bulk(bench: Bench, proxy: Proxy, via: str, transfers: int) -> Sample:
+def bulk(
+    bench: Bench, proxy: Proxy, via: str, transfers: int, discard: bool = False
+) -> Sample:
+    """With `discard` the client has the kernel throw the content away: it costs the client nothing."""
     octets = bench.scaled(1 << 30) // transfers
     tunnel = ["--via", "get"] if via == "get" else proxy.tunnel_arguments(to_echo=False)
     before = procs.cpu_seconds(proxy.process.pid)
+    if discard:
+        tunnel = [*tunnel, "--discard"]
     said = bench.client(
         "bulk", proxy, "--clients", str(transfers), "--octets", str(octets), *tunnel
     )

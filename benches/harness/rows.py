@@ -30,6 +30,10 @@ ABSENT = {
     "connect": {"nginx": "no CONNECT"},
     "pingpong": {"nginx": "no CONNECT"},
     "bulk-connect": {"nginx": "no CONNECT"},
+    "discard": dict.fromkeys(
+        ("haproxy", "nginx", "squid", "apache", "goproxy", "privoxy", "tinyproxy"),
+        "about splicing, which HAProxy does best: the others are in `bulk`",
+    ),
     "fairness": {"nginx": "no CONNECT"},
     "idle-tunnels": {"nginx": "no CONNECT"},
     "idle-9000": {
@@ -141,6 +145,22 @@ def bulk_row(via: str, transfers: int) -> Row:
         pinned=False,
         own_origin=True,
         sample_seconds=1.5,
+    )
+
+
+def discard_row(via: str, transfers: int) -> Row:
+    return Row(
+        f"discard-{via}-{transfers}",
+        f"1 GiB by {via.upper()}, {transfers} at once, thrown away by the client's kernel",
+        ("threadgate", "haproxy-splice"),
+        partial(measure.bulk, via=via, transfers=transfers, discard=True),
+        ("cpu_s_per_gb", "mb_per_s"),
+        (Goal("cpu_s_per_gb", 0.8, "haproxy-splice"),),
+        pinned=False,
+        own_origin=True,
+        # One transfer takes less than half a second: its cost hangs on where its threads run.
+        least_runs=5,
+        sample_seconds=1,
     )
 
 
@@ -282,6 +302,10 @@ ROWS: tuple[Row, ...] = (
     bulk_row("get", 16),
     bulk_row("connect", 1),
     bulk_row("connect", 16),
+    discard_row("get", 1),
+    discard_row("get", 16),
+    discard_row("connect", 1),
+    discard_row("connect", 16),
     Row(
         "fairness",
         "16 small tunnels beside 8 bulk flows, 4 workers",

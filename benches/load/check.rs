@@ -147,6 +147,23 @@ impl Check {
         Ok(self.seen - before)
     }
 
+    /// Octets of content that are still to come and come next, if a length says so.
+    pub(crate) fn unseen(&self) -> u64 {
+        match (&self.at, self.framing) {
+            (At::Content, Framing::Length) => self.octets() - self.seen,
+            _ => 0,
+        }
+    }
+
+    /// So many octets of content came, `unseen` at most, and nobody looked at them.
+    pub(crate) fn pass_over(&mut self, octets: u64) -> u64 {
+        self.seen += octets;
+        if self.seen == self.octets() {
+            self.at = At::Done;
+        }
+        octets
+    }
+
     /// The peer closed its side: whether that is the right end.
     pub(crate) fn end(&mut self) -> Result<(), Fault> {
         match (self.expect, &self.at) {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
+use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, Type};
 
 use crate::check::{Check, Expect, Fault};
@@ -59,11 +60,13 @@ pub(crate) struct Plan {
     pub(crate) after: After,
     /// Octets of content read a second at most; the rest waits in the kernel.
     pub(crate) pace: Option<u64>,
+    /// Content is thrown away in the kernel: counted, not looked at.
+    pub(crate) discards: bool,
 }
 
 impl Plan {
     pub(crate) fn new(steps: Vec<Step>, after: After) -> Rc<Self> {
-        Rc::new(Self { steps, after, pace: None })
+        Rc::new(Self { steps, after, pace: None, discards: false })
     }
 }
 
@@ -449,7 +452,12 @@ impl Conn {
     }
 
     fn receive(&mut self, buffer: &mut [u8], tally: &mut Tally) -> Result<Go, Fault> {
-        let received = match (&self.stream).read(buffer) {
+        let unwanted = if self.plan.discards { self.check.unseen() } else { 0 };
+        let outcome = match unwanted {
+            0 => (&self.stream).read(buffer),
+            unwanted => discard(&self.stream, buffer, unwanted),
+        };
+        let received = match outcome {
             Ok(received) => received,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return Ok(Go::On);
@@ -465,6 +473,11 @@ impl Conn {
             (State::Held, 0) => return Err(Fault::EarlyClose),
             (State::AwaitingClose | State::Held, _) => return Err(Fault::ExtraOctets),
             (_, 0) => self.check.end()?,
+            (_, _) if unwanted > 0 => {
+                let content = self.check.pass_over(received as u64);
+                self.octets += content;
+                tally.octets += content;
+            }
             (_, _) => {
                 let content = self.check.feed(&buffer[..received])?;
                 self.octets += content;
@@ -514,6 +527,14 @@ impl Conn {
         tally.done += 1;
         tally.nanos.push(self.began.elapsed().as_nanos() as u64);
     }
+}
+
+/// Receives without copying anything, `most` octets at most: on TCP `MSG_TRUNC` throws them away, and the
+/// buffer only says how many.
+fn discard(stream: &TcpStream, buffer: &mut [u8], most: u64) -> io::Result<usize> {
+    let most = usize::try_from(most).map_or(buffer.len(), |most| most.min(buffer.len()));
+    let (_, received) = rustix::net::recv(stream, &mut buffer[..most], RecvFlags::TRUNC)?;
+    Ok(received)
 }
 
 fn dial(addr: SocketAddr, slow: bool) -> io::Result<TcpStream> {

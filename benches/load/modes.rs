@@ -282,7 +282,7 @@ impl Session<'_> {
             }
             Via::Direct => vec![self.request(&path, false, octets, from)],
         };
-        Plan::new(steps, after)
+        Rc::new(Plan { steps, after, pace: None, discards: self.options.discard })
     }
 
     fn bulk(&mut self) -> io::Result<Value> {
@@ -455,6 +455,7 @@ impl Session<'_> {
             steps: vec![self.request(&target, false, size, 0)],
             after: After::Close,
             pace: Some(options.pace),
+            discards: false,
         });
         let mut slow_errors = Vec::new();
         let mut report = self.beside(|session| {

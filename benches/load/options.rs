@@ -111,6 +111,10 @@ pub(crate) struct Options {
     #[argh(switch)]
     pub(crate) chunked: bool,
 
+    /// content of bulk transfers is thrown away in the kernel and only counted
+    #[argh(switch)]
+    pub(crate) discard: bool,
+
     /// print a line at each step and wait for one on standard input
     #[argh(switch)]
     pub(crate) steps: bool,

@@ -9,6 +9,7 @@
 pub mod address_order;
 pub mod buffer;
 pub mod dial;
+pub mod either;
 pub mod given_names;
 pub mod hosts;
 pub mod listener;

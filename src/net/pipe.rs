@@ -10,10 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
-/// What a pipe is asked to hold, in octets. One that the system leaves smaller serves too.
-pub const PIPE_OCTETS: usize = 256 * 1024;
+/// What a pipe is asked to hold, in octets: the more go at a time, the less often a peer is woken.
+pub const PIPE_OCTETS: usize = 512 * 1024;
+/// So many pipes are that large, 32 MiB in all. The system counts the pages of all pipes of a user, full or not;
+/// past 64 MiB (`fs.pipe-user-pages-soft`) it leaves a new pipe a page or two.
+const LARGE_PIPES: usize = 64;
+/// What the others hold, as the system makes them. A pipe with less would cost more than copying.
+const ORDINARY_OCTETS: usize = 64 * 1024;
 /// How many empty pipes are kept for the next splice.
 const KEPT: usize = 16;
 
@@ -88,16 +93,17 @@ impl Pipes {
         if let Some(pipe) = self.free.lock().pop() {
             return Some(pipe);
         }
-        if self.made.fetch_add(1, Ordering::Relaxed) >= self.most {
+        let before = self.made.fetch_add(1, Ordering::Relaxed);
+        if before >= self.most {
             self.made.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        match open() {
+        match open(if before < LARGE_PIPES { PIPE_OCTETS } else { ORDINARY_OCTETS }) {
             Ok((reader, writer)) => {
                 let made = Arc::clone(&self.made);
                 Some(Box::new(Pipe { reader, writer, held: 0, made }))
             }
-            // No descriptor is left: copying needs none.
+            // No descriptor is left, or no page: copying needs none.
             Err(_) => {
                 self.made.fetch_sub(1, Ordering::Relaxed);
                 None
@@ -120,11 +126,20 @@ impl Pipes {
     }
 }
 
-fn open() -> io::Result<(OwnedFd, OwnedFd)> {
+fn open(octets: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     // Past the user's share (pipe(7)) the usual size has to do.
-    let _ = fcntl_setpipe_size(&writer, PIPE_OCTETS);
+    let holds = match octets > ORDINARY_OCTETS {
+        true => fcntl_setpipe_size(&writer, octets).or_else(|_| fcntl_getpipe_size(&writer)),
+        false => fcntl_getpipe_size(&writer),
+    };
+    enough(holds?)?;
     Ok((reader, writer))
+}
+
+/// Whether a pipe that holds so much is worth having.
+fn enough(octets: usize) -> Result<(), io::ErrorKind> {
+    if octets < ORDINARY_OCTETS { Err(io::ErrorKind::OutOfMemory) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -177,5 +192,27 @@ mod tests {
             }
         });
         assert!(pipes.made() <= 3);
+    }
+
+    #[test]
+    fn only_so_many_are_large_that_all_of_them_keep_within_a_users_share_of_pages() {
+        let pipes = Pipes::new(LARGE_PIPES + 2);
+        let lent: Vec<_> = (0..LARGE_PIPES + 2).map(|_| pipes.lend().unwrap()).collect();
+        let sizes = lent.iter().map(|pipe| fcntl_getpipe_size(pipe.writer()).unwrap());
+        let sizes: Vec<_> = sizes.collect();
+        assert!(sizes[..LARGE_PIPES].iter().all(|size| *size <= PIPE_OCTETS));
+        assert_eq!(sizes[LARGE_PIPES..], [ORDINARY_OCTETS; 2]);
+        // 256 pipes, which are the most by default.
+        let most = LARGE_PIPES * PIPE_OCTETS + (256 - LARGE_PIPES) * ORDINARY_OCTETS;
+        assert!(most <= 48 << 20, "{most}");
+    }
+
+    #[test]
+    fn a_pipe_of_a_page_or_two_is_none() {
+        // The system leaves so little only to users who have many already.
+        for octets in [4096, 8192] {
+            assert_eq!(enough(octets), Err(io::ErrorKind::OutOfMemory));
+        }
+        assert_eq!(enough(ORDINARY_OCTETS), Ok(()));
     }
 }

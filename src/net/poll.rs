@@ -37,6 +37,20 @@ pub struct Edge {
 }
 
 impl Edge {
+    /// What the kernel told.
+    pub(super) fn of(flags: EventFlags) -> Self {
+        let broken = flags.contains(EventFlags::ERR);
+        let over = broken || flags.contains(EventFlags::HUP);
+        let closed = over || flags.contains(EventFlags::RDHUP);
+        Self {
+            readable: closed || flags.contains(EventFlags::IN),
+            writable: over || flags.contains(EventFlags::OUT),
+            closed,
+            urgent: flags.contains(EventFlags::PRI),
+            broken,
+        }
+    }
+
     /// Both at once.
     pub fn add(&mut self, other: Self) {
         self.readable |= other.readable;
@@ -189,20 +203,10 @@ impl Poller {
     pub fn deliver(&self, events: &Events) {
         for event in &events.0 {
             let key = event.data.u64();
-            let flags = event.flags;
             if key == NOTIFIER {
                 continue;
             }
-            let broken = flags.contains(EventFlags::ERR);
-            let over = broken || flags.contains(EventFlags::HUP);
-            let closed = over || flags.contains(EventFlags::RDHUP);
-            let edge = Edge {
-                readable: closed || flags.contains(EventFlags::IN),
-                writable: over || flags.contains(EventFlags::OUT),
-                closed,
-                urgent: flags.contains(EventFlags::PRI),
-                broken,
-            };
+            let edge = Edge::of(event.flags);
             if catch_unwind(AssertUnwindSafe(|| self.deliver_one(key, edge))).is_err() {
                 log::error!("an edge was lost by a defect of ours; the message is above");
             }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::PollFlags;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustix::pipe::{SpliceFlags, splice};
@@ -215,6 +216,19 @@ impl Stream {
         self.closed |= edge.closed;
         self.urgent |= edge.urgent;
         self.broken |= edge.broken;
+    }
+
+    /// What `poll` is to be asked for: what is not known to hold already. `reads` says whether anything is
+    /// to be received.
+    pub(super) fn wants(&self, reads: bool) -> PollFlags {
+        let mut wanted = PollFlags::empty();
+        if reads && !self.readable {
+            wanted |= PollFlags::IN | PollFlags::RDHUP;
+            // Told once: what was noted of it stays.
+            wanted.set(PollFlags::PRI, !self.urgent);
+        }
+        wanted.set(PollFlags::OUT, !self.writable);
+        wanted
     }
 
     /// Receives what is there into the room `into` has; it must have some.

@@ -264,6 +264,10 @@ measures! {
         Counter patient_reads: u64;
         /// Patient reads that got octets.
         Counter patient_reads_paid: u64;
+        /// Waits of a worker that stayed with a stream instead of parking it at once.
+        Counter stream_waits: u64;
+        /// Such waits after which the stream went on.
+        Counter stream_waits_paid: u64;
         /// Turns that panicked; each closed its session.
         Counter panics: u64;
         // No thread counts those that follow: who takes a snapshot sets them.

@@ -93,6 +93,11 @@ impl Counters {
                 "patient reads",
                 format!("{}, {} paid off", self.patient_reads, self.patient_reads_paid),
             ),
+            (
+                "waits with streams",
+                (self.stream_waits > 0)
+                    .then(|| format!("{}, {} paid off", self.stream_waits, self.stream_waits_paid)),
+            ),
             rare("waits for a connection permit", self.accepts_refused_no_permit),
             rare("accept failures", self.accept_failures),
         ]

@@ -168,6 +168,8 @@ pub struct Turn<'w> {
     pub now: Instant,
     /// Octets received and octets sent so far.
     pub moved: usize,
+    /// Octets that go into a pipe at a time, at most.
+    pub portion: usize,
 }
 
 impl Turn<'_> {

@@ -113,6 +113,11 @@ impl Exchange {
         wake_at.iter().copied().chain(allowance.wake_at()).min()
     }
 
+    /// Whether limits have to do with it.
+    pub fn is_limited(&self) -> bool {
+        self.common.allowance.is_limited()
+    }
+
     /// Whether octets go both ways without framing.
     pub fn is_tunnel(&self) -> bool {
         self.common.account.is_tunnel

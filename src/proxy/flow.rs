@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use crate::net::buffer::{Buffer, LARGE, ORDINARY};
-use crate::net::pipe::{PIPE_OCTETS, Pipe};
+use crate::net::pipe::Pipe;
 use crate::net::stream::{Received, Stream};
 use crate::wire::chunked::write_chunk_head;
 use crate::wire::{ChunkError, Framing, Repairs, Tolerance};
@@ -308,7 +308,7 @@ impl Flow {
             return Ok(false);
         };
         let most = self.content.spliceable().unwrap_or_default();
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(PIPE_OCTETS);
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(turn.portion);
         let count = match source.splice_allowed(&mut pipe, most) {
             Ok(Received::Octets(count)) => count,
             Ok(Received::Nothing | Received::End) => {

@@ -1,5 +1,6 @@
 //! Flows over a layer that codes octets, holds them back, has to be flushed and is not ready when its
 //! socket is: what TLS may do.
+#![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its octets")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -46,7 +47,7 @@ const CONTENT: &[u8] = b"0123456789abcdef0123456789ABCDEF some content that is l
 /// What arrives is what was sent, and all of it has left the layer when the flow has ended.
 #[test]
 fn nothing_is_left_in_a_layer_when_a_flow_has_ended() {
-    let chunked = [b"49\r\n", &CONTENT[..], b"\r\n0\r\n\r\n"].concat();
+    let chunked = [b"49\r\n", CONTENT, b"\r\n0\r\n\r\n"].concat();
     let length = Framing::Length(std::num::NonZeroU64::new(CONTENT.len() as u64).unwrap());
     let framed = |framing, coding| Flow::framed(framing, coding);
     let chunk = [b"49\r\n".as_slice(), CONTENT, b"\r\n0\r\n\r\n"].concat();

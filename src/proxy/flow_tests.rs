@@ -13,7 +13,7 @@ use super::*;
 use crate::net::buffer::Buffers;
 use crate::net::dial::Dialer;
 use crate::net::pending_connects::PendingConnects;
-use crate::net::pipe::Pipes;
+use crate::net::pipe::{PIPE_OCTETS, Pipes};
 use crate::net::poll::{Edge, Poller};
 use crate::net::resolve::{NameOptions, Resolver, System};
 use crate::net::source_address::Sources;
@@ -89,6 +89,7 @@ pub(super) fn step(
         counters: &counters,
         now: Instant::now(),
         moved,
+        portion: PIPE_OCTETS,
     };
     flow.step(source, staged, &mut sink.stream, &mut turn)
 }

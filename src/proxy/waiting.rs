@@ -21,12 +21,14 @@ pub struct Waiting {
     queued: Option<Instant>,
     /// Its last turn moved as much as only a stream does.
     streams: bool,
+    /// The turn before did.
+    streamed: bool,
 }
 
 impl Waiting {
     /// Of a connection just accepted; its way to the first turn is measured.
     pub fn new() -> Self {
-        Self { parked: None, measure: true, queued: None, streams: false }
+        Self { parked: None, measure: true, queued: None, streams: false, streamed: false }
     }
 
     /// It is about to park, counted until [`resumed`](Self::resumed). If `measure`, its way through
@@ -43,12 +45,12 @@ impl Waiting {
 
     /// Its last turn moved so many octets.
     pub fn moved(&mut self, octets: usize) {
-        self.streams = octets >= STREAM;
+        self.streamed = std::mem::replace(&mut self.streams, octets >= STREAM);
     }
 
-    /// Whether it is a stream, by its last turn.
-    pub fn is_stream(&self) -> bool {
-        self.streams
+    /// Whether it is a stream, by its last turn or the one before: one may pause for a turn.
+    pub fn is_streaming(&self) -> bool {
+        self.streams || self.streamed
     }
 
     /// It goes into the ready queue.
@@ -113,5 +115,22 @@ mod tests {
         let mut edges = Edges::default();
         edges.add(2, readable);
         assert!(!edges.take(1) && edges.take(2) && !edges.take(2) && !edges.take(3));
+    }
+
+    #[test]
+    fn a_stream_is_one_for_a_turn_longer_than_it_moves_much() {
+        let mut waiting = Waiting::new();
+        assert!(!waiting.is_streaming());
+        for (moved, streaming) in [
+            (STREAM - 1, false),
+            (STREAM, true),
+            (0, true),
+            (STREAM, true),
+            (1, true),
+            (STREAM - 1, false),
+        ] {
+            waiting.moved(moved);
+            assert_eq!(waiting.is_streaming(), streaming, "{moved}");
+        }
     }
 }

@@ -24,9 +24,9 @@ use crate::proxy::session::Session;
 
 use super::anteroom::{Anteroom, Arrived};
 use super::batch::Batch;
+use super::message::Message;
 use super::parking::{Job, Slot};
-use super::ready::Message;
-use super::workers::Pool;
+use super::worker_pool::WorkerPool;
 
 /// How long to wait for a descriptor to come free before trying again.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ pub struct Acceptor {
     /// Its number among those of its kind.
     pub number: u16,
     /// Whose workers serve.
-    pub pool: Arc<Pool>,
+    pub pool: Arc<WorkerPool>,
     /// Places for connections, shared by all listeners.
     pub permits: Arc<Permits>,
     /// Set before the listener is shut down.

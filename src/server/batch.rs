@@ -22,7 +22,7 @@ impl Batch {
 
     /// Leaves it while streams run, and takes it up again when they have ended. Called by the thread
     /// that entered.
-    pub fn follow(&mut self, streams: &Streams) {
+    pub fn follow<J>(&mut self, streams: &Streams<J>) {
         if self.is_in {
             if streams.run() {
                 self.is_in = false;

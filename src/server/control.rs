@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::net::hosts::WrongHosts;
 use crate::policy::{Access, Policy};
 
-use super::workers::Pool;
+use super::worker_pool::WorkerPool;
 
 /// How long workers may take to see that there is another policy: a turn is over in a millisecond.
 const LET_GO: Duration = Duration::from_millis(200);
@@ -19,12 +19,12 @@ const LET_GO: Duration = Duration::from_millis(200);
 /// proxy is gone it changes nothing any more.
 #[derive(Clone)]
 pub struct Control {
-    pool: Arc<Pool>,
+    pool: Arc<WorkerPool>,
     addresses: Vec<SocketAddr>,
 }
 
 impl Control {
-    pub(super) fn new(pool: Arc<Pool>, addresses: Vec<SocketAddr>) -> Self {
+    pub(super) fn new(pool: Arc<WorkerPool>, addresses: Vec<SocketAddr>) -> Self {
         Self { pool, addresses }
     }
 

@@ -11,11 +11,14 @@ pub mod anteroom;
 pub mod batch;
 pub mod control;
 mod defaults;
-pub mod overview;
+pub mod message;
+mod overview;
 pub mod parking;
 pub mod ready;
 pub mod streams;
-pub mod workers;
+mod turns;
+pub mod worker_pool;
+mod workers;
 
 use std::fmt;
 use std::io;
@@ -55,10 +58,10 @@ pub use defaults::raise_open_files;
 use acceptor::Acceptor;
 use control::Control;
 use defaults::{default_connections, default_pipes, default_threads, draw_pseudonym};
-use overview::Birth;
+use message::Message;
 use parking::{Parking, Stage};
-use ready::{Message, ReadyQueue};
-use workers::Pool;
+use ready::ReadyQueue;
+use worker_pool::{Birth, WorkerPool};
 
 /// What a request gets as `Via`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -71,6 +74,16 @@ pub enum Via {
     Named(String),
     /// Nothing is added, to requests or responses; loops are found by address only.
     Off,
+}
+
+impl Via {
+    fn pseudonym(self) -> Option<String> {
+        match self {
+            Self::Drawn => Some(draw_pseudonym()),
+            Self::Named(name) => Some(name),
+            Self::Off => None,
+        }
+    }
 }
 
 /// What a proxy needs to run. `Default` is a proxy for this machine on a free port of loopback.
@@ -212,7 +225,7 @@ pub struct Server {
     stopping: Arc<AtomicBool>,
     permits: Arc<Permits>,
     places: usize,
-    pool: Arc<Pool>,
+    pool: Arc<WorkerPool>,
     acceptors: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
     parking: Option<JoinHandle<()>>,
@@ -240,26 +253,8 @@ impl Server {
     pub fn start(options: Options) -> Result<Self, StartError> {
         options.sources.check().map_err(|(ip, e)| StartError::Source(ip, e))?;
         let resolver = Resolver::new(options.resolver, options.names).map_err(StartError::Hosts)?;
-        let mut listeners = Vec::with_capacity(options.listen.len());
-        let mut addresses = Vec::with_capacity(options.listen.len());
-        for &address in &options.listen {
-            let beside = |o: &SocketAddr| {
-                o.ip() == Ipv4Addr::UNSPECIFIED && o.port() == address.port() && o.port() != 0
-            };
-            let both = options.listen.iter().any(beside);
-            let listener =
-                Listener::bind_tcp(address, both).map_err(|e| StartError::Bind(address, e))?;
-            addresses.extend(tcp(&listener));
-            listeners.push(Arc::new(listener));
-        }
-        let admin = match &options.admin {
-            Some(place) => {
-                let bound =
-                    Listener::bind(place).map_err(|e| StartError::Admin(place.clone(), e))?;
-                Some(Admin::new(bound))
-            }
-            None => None,
-        };
+        let (listeners, addresses) = bind(&options.listen)?;
+        let admin = options.admin.as_ref().map(bind_admin).transpose()?;
         let threads = options.threads.map_or_else(default_threads, NonZeroUsize::get);
         let places = options.max_connections.map_or_else(default_connections, NonZeroUsize::get);
         let access_log = match options.access_log {
@@ -281,11 +276,7 @@ impl Server {
             failures: Arc::default(),
             verifier: Verifier::default(),
             learnt: options.learnt,
-            via: match options.via {
-                Via::Drawn => Some(draw_pseudonym()),
-                Via::Named(name) => Some(name),
-                Via::Off => None,
-            },
+            via: options.via.pseudonym(),
             forwarded_for: options.forwarded_for,
             leniency: if options.strict_responses { Leniency::Strict } else { Leniency::Mend },
             own: OwnAddresses::new({
@@ -309,7 +300,7 @@ impl Server {
             quota: options.after.map(|(count, then)| Quota::new(count, then)),
             draining: OnceLock::new(),
         };
-        let pool = Arc::new(Pool {
+        let pool = Arc::new(WorkerPool {
             ctx: Arc::new(ctx),
             parking: Arc::new(Parking::new(poller, timers)),
             stats: Arc::new(Stats::new(threads)),
@@ -543,6 +534,28 @@ impl Admin {
             let _ = acceptor.join();
         }
     }
+}
+
+/// Listens on these addresses. Answers also which they are, those with port 0 among them.
+fn bind(listen: &[SocketAddr]) -> Result<(Vec<Arc<Listener>>, Vec<SocketAddr>), StartError> {
+    let mut listeners = Vec::with_capacity(listen.len());
+    let mut addresses = Vec::with_capacity(listen.len());
+    for &address in listen {
+        let beside = |o: &SocketAddr| {
+            o.ip() == Ipv4Addr::UNSPECIFIED && o.port() == address.port() && o.port() != 0
+        };
+        let both = listen.iter().any(beside);
+        let listener =
+            Listener::bind_tcp(address, both).map_err(|e| StartError::Bind(address, e))?;
+        addresses.extend(tcp(&listener));
+        listeners.push(Arc::new(listener));
+    }
+    Ok((listeners, addresses))
+}
+
+fn bind_admin(place: &ListenPlace) -> Result<Admin, StartError> {
+    let bound = Listener::bind(place).map_err(|e| StartError::Admin(place.clone(), e))?;
+    Ok(Admin::new(bound))
 }
 
 /// Where a listener is, if not at a file.

@@ -1,7 +1,6 @@
 //! How the proxy is doing, gathered when somebody asks.
 
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
 
 use crate::observe::gauges::Gauges;
 use crate::observe::report::{Life, Report};
@@ -9,20 +8,9 @@ use crate::observe::rule_hits::RuleHits;
 use crate::observe::stats::Snapshot;
 use crate::proxy::admin::Overview;
 
-use super::workers::Pool;
+use super::worker_pool::WorkerPool;
 
-/// What does not change while it runs.
-#[derive(Debug)]
-pub struct Birth {
-    /// When it started, by the clock on the wall.
-    pub time: SystemTime,
-    /// When it started.
-    pub moment: Instant,
-    /// Client connections there may be at once.
-    pub places: usize,
-}
-
-impl Pool {
+impl WorkerPool {
     /// What was counted so far.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.stats.snapshot();
@@ -38,7 +26,7 @@ impl Pool {
     }
 }
 
-impl Overview for Pool {
+impl Overview for WorkerPool {
     fn life(&self) -> Life {
         if self.ctx.is_draining() {
             Life::Draining

@@ -19,7 +19,8 @@ use crate::proxy::session::Session;
 use crate::proxy::waiting::Edges;
 
 use super::batch::Batch;
-use super::ready::{Message, ReadyQueue};
+use super::message::{Message, Queued};
+use super::ready::ReadyQueue;
 
 /// A session on its way to a worker.
 pub struct Job {
@@ -27,6 +28,16 @@ pub struct Job {
     pub session: Box<Session>,
     /// Its slot.
     pub slot: Arc<Slot>,
+}
+
+impl Queued for Job {
+    fn enqueued(&mut self) {
+        self.session.waiting.enqueued();
+    }
+
+    fn is_streaming(&self) -> bool {
+        self.session.waiting.is_streaming()
+    }
 }
 
 /// How far the proxy is in shutting down.
@@ -44,7 +55,7 @@ pub enum Stage {
 /// Where a session waits.
 pub struct Slot {
     state: Mutex<SlotState>,
-    ready: Arc<ReadyQueue>,
+    ready: Arc<ReadyQueue<Job>>,
 }
 
 struct SlotState {
@@ -63,7 +74,7 @@ struct SlotState {
 
 impl Slot {
     /// An empty slot of a session that will be sent to `ready` when it is woken.
-    pub fn new(ready: Arc<ReadyQueue>) -> Arc<Self> {
+    pub fn new(ready: Arc<ReadyQueue<Job>>) -> Arc<Self> {
         let until = Instant::now();
         let edges = Edges::default();
         let state = SlotState { parked: None, edges, until, filed: None, over: false };
@@ -228,7 +239,7 @@ impl Parking {
     }
 
     /// Watches until the parking thread is told to end by [`stop`](Self::stop).
-    pub fn watch(&self, ready: &ReadyQueue) {
+    pub fn watch(&self, ready: &ReadyQueue<Job>) {
         let mut batch = Batch::enter();
         let mut events = Events::default();
         while self.stage.load(Ordering::SeqCst) != STOPPED {

@@ -15,23 +15,15 @@ use std::thread::{self, Thread};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use super::parking::Job;
+use super::message::{Message, Queued};
 use super::streams::{Lane, Streams};
-
-/// What goes through the ready queue.
-pub enum Message {
-    /// A session that can go on.
-    Ready(Job),
-    /// The worker that takes it ends.
-    Stop,
-}
 
 /// The queue. Unbounded only in name: a session is in it at most once, and permits bound the
 /// sessions; no table is sized by that bound.
-pub struct ReadyQueue {
-    sender: Sender<Message>,
-    receiver: Receiver<Message>,
-    streams: Streams,
+pub struct ReadyQueue<J> {
+    sender: Sender<Message<J>>,
+    receiver: Receiver<Message<J>>,
+    streams: Streams<J>,
     /// Sleeping workers by index, the latest last.
     asleep: Mutex<Vec<usize>>,
     /// How many sleep; decremented before a woken one looks for work.
@@ -48,12 +40,15 @@ pub struct ReadyQueue {
 
 /// A worker's leave to wait with its session; it ends when this drops.
 #[must_use]
-pub struct Patience<'q>(&'q ReadyQueue);
+pub struct Patience<'q> {
+    awake: &'q AtomicUsize,
+    patient: &'q AtomicUsize,
+}
 
 impl Drop for Patience<'_> {
     fn drop(&mut self) {
-        self.0.awake.fetch_add(1, Ordering::SeqCst);
-        self.0.patient.fetch_sub(1, Ordering::SeqCst);
+        self.awake.fetch_add(1, Ordering::SeqCst);
+        self.patient.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -63,7 +58,7 @@ struct Bed {
     woken: AtomicBool,
 }
 
-impl ReadyQueue {
+impl<J: Queued> ReadyQueue<J> {
     /// An empty queue for so many workers.
     pub fn new(workers: usize) -> Self {
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -84,11 +79,11 @@ impl ReadyQueue {
     }
 
     /// Queues a message and sees to it that somebody takes it.
-    pub fn push(&self, mut message: Message) {
+    pub fn push(&self, mut message: Message<J>) {
         let mut sender = &self.sender;
         if let Message::Ready(job) = &mut message {
-            job.session.waiting.enqueued();
-            if job.session.waiting.is_stream() {
+            job.enqueued();
+            if job.is_streaming() {
                 sender = self.streams.sender();
             }
         }
@@ -116,7 +111,7 @@ impl ReadyQueue {
     }
 
     /// The streams among them.
-    pub fn streams(&self) -> &Streams {
+    pub fn streams(&self) -> &Streams<J> {
         &self.streams
     }
 
@@ -134,7 +129,7 @@ impl ReadyQueue {
         }
         let before = self.patient.fetch_add(1, Ordering::SeqCst);
         self.awake.fetch_sub(1, Ordering::SeqCst);
-        let patience = Patience(self);
+        let patience = Patience { awake: &self.awake, patient: &self.patient };
         // Whoever queued something before this worker ceased to count as awake may have left it to
         // this worker.
         (before < self.processors && self.is_empty()).then_some(patience)
@@ -171,7 +166,7 @@ impl ReadyQueue {
     /// Takes the next message, sleeping until there is one. Called by worker `worker` only, which
     /// is done with what it took before; `lane` is where that stood, and will be where this did. `look` is
     /// called before it sleeps and when it was woken: it sees what [`rouse`](Self::rouse) is called for.
-    pub fn take(&self, worker: usize, lane: &mut Lane, mut look: impl FnMut()) -> Message {
+    pub fn take(&self, worker: usize, lane: &mut Lane, mut look: impl FnMut()) -> Message<J> {
         self.done(lane);
         let mut searching = false;
         loop {
@@ -205,7 +200,7 @@ impl ReadyQueue {
         }
     }
 
-    fn try_take(&self, lane: &mut Lane) -> Option<Message> {
+    fn try_take(&self, lane: &mut Lane) -> Option<Message<J>> {
         if let Ok(message) = self.receiver.try_recv() {
             self.streams.passed();
             return Some(message);
@@ -222,7 +217,7 @@ impl ReadyQueue {
     }
 
     /// What is left when the workers have ended.
-    pub fn drain(&self) -> impl Iterator<Item = Message> {
+    pub fn drain(&self) -> impl Iterator<Item = Message<J>> {
         self.receiver.try_iter().chain(self.streams.drain())
     }
 
@@ -268,12 +263,23 @@ mod tests {
 
     use super::*;
 
+    /// What these tests queue: only stops.
+    struct Nothing;
+
+    impl Queued for Nothing {
+        fn enqueued(&mut self) {}
+
+        fn is_streaming(&self) -> bool {
+            false
+        }
+    }
+
     /// Every message is taken, however pushes and sleeps fall together.
     #[test]
     fn no_message_is_left_lying() {
         const WORKERS: usize = 4;
         const EACH: usize = 20_000;
-        let queue = Arc::new(ReadyQueue::new(WORKERS));
+        let queue = Arc::new(ReadyQueue::<Nothing>::new(WORKERS));
         let taken = Arc::new(AtomicUsize::new(0));
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::ready::Message;
+use super::message::Message;
 
 /// How long after the last message streams still leave one processor free, and how long after the
 /// last stream threads still wake at once.
@@ -27,9 +27,9 @@ pub enum Lane {
 }
 
 /// The line of the streams.
-pub struct Streams {
-    sender: Sender<Message>,
-    receiver: Receiver<Message>,
+pub struct Streams<J> {
+    sender: Sender<Message<J>>,
+    receiver: Receiver<Message<J>>,
     /// Workers that serve one.
     running: AtomicUsize,
     /// How many may while there are messages, too.
@@ -41,7 +41,7 @@ pub struct Streams {
     stream: AtomicU64,
 }
 
-impl Streams {
+impl<J> Streams<J> {
     /// An empty line, for so many processors.
     pub fn new(processors: usize) -> Self {
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -57,7 +57,7 @@ impl Streams {
     }
 
     /// Where it is queued.
-    pub fn sender(&self) -> &Sender<Message> {
+    pub fn sender(&self) -> &Sender<Message<J>> {
         &self.sender
     }
 
@@ -77,7 +77,7 @@ impl Streams {
     }
 
     /// Takes one, if there is one and a place for it. Who got one says so by [`left`](Self::left).
-    pub fn take(&self) -> Option<Message> {
+    pub fn take(&self) -> Option<Message<J>> {
         if self.is_empty() {
             return None;
         }
@@ -95,11 +95,34 @@ impl Streams {
         self.running.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// What a worker has may have become a stream, or ceased to be one, since it was taken:
+    /// `lane` is where it stands from now on.
+    pub fn follow(&self, lane: &mut Lane, streams: bool) {
+        match (*lane, streams) {
+            (Lane::Message, true) => {
+                *lane = Lane::Stream;
+                self.running.fetch_add(1, Ordering::SeqCst);
+                self.stream.store(self.micros(), Ordering::Relaxed);
+            }
+            (Lane::Stream, false) => {
+                *lane = Lane::Message;
+                self.stream.store(self.micros(), Ordering::Relaxed);
+                self.left();
+            }
+            _ => {}
+        }
+    }
+
     /// Something else was taken.
     pub fn passed(&self) {
         if self.running.load(Ordering::Relaxed) > 0 {
             self.message.store(self.micros(), Ordering::Relaxed);
         }
+    }
+
+    /// Whether there were messages beside them lately. Reads the clock.
+    pub fn are_beside_messages(&self) -> bool {
+        self.is_recent(&self.message)
     }
 
     /// Whether one runs.
@@ -113,12 +136,12 @@ impl Streams {
     }
 
     /// What is left when the workers have ended.
-    pub fn drain(&self) -> impl Iterator<Item = Message> {
+    pub fn drain(&self) -> impl Iterator<Item = Message<J>> {
         self.receiver.try_iter()
     }
 
     fn has_place(&self, running: usize) -> bool {
-        running < self.places || !self.is_recent(&self.message)
+        running < self.places || !self.are_beside_messages()
     }
 
     fn is_recent(&self, moment: &AtomicU64) -> bool {
@@ -135,7 +158,7 @@ impl Streams {
 mod tests {
     use super::*;
 
-    fn some(streams: &Streams, count: usize) {
+    fn some(streams: &Streams<()>, count: usize) {
         for _ in 0..count {
             streams.sender().send(Message::Stop).unwrap();
         }
@@ -143,7 +166,7 @@ mod tests {
 
     #[test]
     fn beside_messages_streams_leave_one_processor() {
-        let streams = Streams::new(3);
+        let streams = Streams::<()>::new(3);
         some(&streams, 4);
         assert!(streams.take().is_some() && streams.run());
         streams.passed();
@@ -155,7 +178,7 @@ mod tests {
 
     #[test]
     fn without_messages_streams_have_all_processors() {
-        let mut streams = Streams::new(2);
+        let mut streams = Streams::<()>::new(2);
         some(&streams, 3);
         assert!(streams.take().is_some());
         streams.passed();
@@ -169,8 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_a_stream_on_its_worker_counts_as_one_for_as_long_as_it_is() {
+        let streams = Streams::<()>::new(2);
+        some(&streams, 1);
+        let mut lane = Lane::Message;
+        streams.follow(&mut lane, false);
+        assert!(!streams.run());
+        (0..2).for_each(|_| streams.follow(&mut lane, true));
+        assert!(streams.run() && lane == Lane::Stream);
+        streams.passed();
+        assert!(streams.take().is_none(), "it has the one place there is beside messages");
+        (0..2).for_each(|_| streams.follow(&mut lane, false));
+        assert!(!streams.run() && lane == Lane::Message && streams.ran_lately());
+        assert!(streams.take().is_some());
+    }
+
+    #[test]
     fn one_processor_is_for_both() {
-        let streams = Streams::new(1);
+        let streams = Streams::<()>::new(1);
         some(&streams, 2);
         assert!(streams.take().is_some());
         streams.passed();

@@ -1,59 +1,33 @@
 //! The fixed pool of workers: each takes sessions from the ready queue and gives them turns.
-//!
-//! With nothing else to do a worker may be *patient*: it stays with its session for a few
-//! milliseconds, in a blocking read of the one socket that can make it go on. That is allowed only
-//! while another worker is free to take what comes, so the last free worker never sits still. (A build
-//! with `--cfg threadgate_impatient` leaves it out, for the benchmarks to compare with.)
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crate::error::Kind;
 use crate::net::buffer::Buffers;
+use crate::net::pipe::PIPE_OCTETS;
 use crate::net::poll::Events;
-use crate::observe::stats::{Counters, Stats, Wait};
+use crate::observe::stats::{Counters, Wait};
 use crate::policy::Followed;
+use crate::proxy::Turn;
 use crate::proxy::front::Front;
-use crate::proxy::recycle::{SharedSpares, Spares};
-use crate::proxy::session::Next;
-use crate::proxy::{Context, Turn};
+use crate::proxy::recycle::Spares;
 
 use super::batch::Batch;
-use super::overview::Birth;
-use super::parking::{Job, Parking, Stage};
-use super::ready::{Message, ReadyQueue};
+use super::message::Message;
+use super::parking::Job;
 use super::streams::Lane;
-
-/// What the workers share.
-pub struct Pool {
-    /// What all sessions share.
-    pub ctx: Arc<Context>,
-    /// Where sessions wait.
-    pub parking: Arc<Parking>,
-    /// Counters, a shard a worker.
-    pub stats: Arc<Stats>,
-    /// Sessions that can go on.
-    pub ready: Arc<ReadyQueue>,
-    /// Finished exchanges that some worker has too many of.
-    pub spares: Arc<SharedSpares>,
-    /// When it all began.
-    pub birth: Birth,
-    /// Set when all listeners accept.
-    pub serves: AtomicBool,
-    /// Reloads that were taken, and that were refused.
-    pub reloads: [AtomicU64; 2],
-}
+use super::turns::{Came, Turns, Untold};
+use super::worker_pool::WorkerPool;
 
 /// Starts `count` workers named `worker-0`, `worker-1`, … They end on [`Message::Stop`].
 ///
 /// # Errors
 ///
 /// When the system refuses a thread.
-pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> {
+pub(super) fn spawn(count: usize, pool: &Arc<WorkerPool>) -> io::Result<Vec<JoinHandle<()>>> {
     let spawned: io::Result<Vec<_>> = (0..count)
         .map(|index| {
             let pool = Arc::clone(pool);
@@ -88,7 +62,7 @@ pub fn spawn(count: usize, pool: &Arc<Pool>) -> io::Result<Vec<JoinHandle<()>>> 
 }
 
 struct Worker<'p> {
-    pool: &'p Pool,
+    pool: &'p WorkerPool,
     index: usize,
     buffers: Buffers,
     events: Events,
@@ -106,12 +80,12 @@ struct Worker<'p> {
     policy: Followed,
 }
 
-/// A session may stay with its patient worker for hours: after so many turns they are counted.
-const TELL: u64 = 64;
-
 /// One parking in so many is measured on its way through the queue: reading the clock for each would
 /// be one part in a hundred of a request's cost.
 const MEASURED: u8 = 16;
+
+/// What is moved at a time beside messages, and before it is a stream: the more, the longer they wait for its turn to end.
+const PORTION: usize = PIPE_OCTETS / 2;
 
 /// What to do with a session after a turn.
 enum After {
@@ -181,9 +155,9 @@ impl Worker<'_> {
         let Some(job) = held else { return After::Gone };
         self.was = job.session.waiting.resumed();
         self.front = job.session.asker().front;
+        let is_stream = job.session.waiting.is_streaming();
         self.policy.refresh(&self.pool.ctx.policy);
-        let Self { pool, index, buffers, spares, was, parked, policy, .. } = self;
-        let ready = &pool.ready;
+        let Self { pool, index, buffers, spares, was, parked, lane, policy, .. } = self;
         let stage = pool.parking.stage();
         let mut turn = Turn {
             ctx: &pool.ctx,
@@ -193,84 +167,23 @@ impl Worker<'_> {
             overview: *pool,
             now,
             moved: 0,
+            portion: match is_stream && !pool.ready.streams().are_beside_messages() {
+                true => PIPE_OCTETS,
+                false => PORTION,
+            },
         };
-        if stage == Stage::Cutting {
-            job.session.cut(Kind::ShuttingDown, "the proxy is shutting down", &mut turn);
-            self.close(held);
-            return After::Gone;
-        }
-        let (mut patient, mut paid) = (0, 0);
-        let (until, tag) = loop {
-            match job.session.turn(&mut turn, spares) {
-                Next::Close => {
-                    turn.counters.count(|c| {
-                        c.count_resume(was.take());
-                        c.turns += 1 + paid;
-                        c.patient_reads += patient;
-                        c.patient_reads_paid += paid;
-                    });
-                    self.close(held);
-                    return After::Gone;
-                }
-                Next::Yield => {
-                    job.session.waiting.moved(turn.moved);
-                    turn.counters.count(|c| {
-                        c.count_resume(was.take());
-                        c.turns += 1;
-                    });
-                    return After::Again;
-                }
-                Next::Park(until, tag) => {
-                    let Some(expected) = tag else { break (until, tag) };
-                    if !cfg!(threadgate_impatient)
-                        && pool.parking.stage() == Stage::Running
-                        && ready.is_empty()
-                        && job.session.would_be_patient(expected)
-                        && let Some(_place) = ready.be_patient()
-                    {
-                        patient += 1;
-                        if job.session.be_patient(expected, &mut turn) {
-                            paid += 1;
-                            turn.moved = 0;
-                            let stale = policy.is_stale(&pool.ctx.policy);
-                            if stale || paid == TELL {
-                                turn.counters.count(|c| {
-                                    c.count_resume(was.take());
-                                    c.turns += paid;
-                                    c.patient_reads += patient;
-                                    c.patient_reads_paid += paid;
-                                });
-                                (patient, paid) = (0, 0);
-                            }
-                            if stale {
-                                // What has come is for the policy that is in force by now.
-                                return After::Again;
-                            }
-                            continue;
-                        }
-                    }
-                    break (until, tag);
-                }
+        let measure = parked.wrapping_add(1) % MEASURED == 0;
+        let untold = Untold::default();
+        let turns = Turns { pool, policy, stage, lane, was, measure, untold };
+        let until = match turns.take(&mut job.session, &mut turn, spares) {
+            Came::Close => {
+                self.close(held);
+                return After::Gone;
             }
+            Came::Again => return After::Again,
+            Came::Park(until) => until,
         };
         *parked = parked.wrapping_add(1);
-        let wait = job.session.wait();
-        job.session.waiting.moved(turn.moved);
-        job.session.waiting.parks(wait, *parked % MEASURED == 0);
-        turn.counters.count(|c| {
-            c.count_resume(was.take());
-            c.turns += 1 + paid;
-            c.count_park(wait);
-            c.patient_reads += patient;
-            c.patient_reads_paid += paid;
-        });
-        if let Err(e) = job.session.prepare_to_park(tag, &mut turn) {
-            log::warn!("{}: closed, since it cannot be watched: {e}", job.session.asker());
-            let reason = "the proxy cannot watch another socket";
-            job.session.cut(Kind::ConnectionLimitReached, reason, &mut turn);
-            self.close(held);
-            return After::Gone;
-        }
         *held = held.take().and_then(|job| pool.parking.park(job, until, stage));
         match held {
             Some(job) => {

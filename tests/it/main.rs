@@ -69,6 +69,7 @@ mod soak;
 mod soak_access;
 mod soak_mixed;
 mod splice;
+mod streams;
 mod tools;
 mod upgrade;
 mod users;

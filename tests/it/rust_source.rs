@@ -327,6 +327,21 @@ fn item_end(tokens: &[Token], at: usize) -> usize {
     tokens.len() - 1
 }
 
+/// The last token of the variant or arm that begins at `at`: its comma, or its closing brace.
+fn part_end(tokens: &[Token], at: usize) -> usize {
+    let mut depth = 0;
+    for (n, token) in tokens.iter().enumerate().skip(at) {
+        match &token.text[..] {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" if depth == 0 => return n - 1,
+            ")" | "]" | "}" => depth -= 1,
+            "," if depth == 0 => return n,
+            _ => {}
+        }
+    }
+    tokens.len() - 1
+}
+
 /// Without what stands behind `#[cfg(test)]`.
 fn without_tests(tokens: &[Token]) -> Vec<Token> {
     const FOR_TESTS: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
@@ -339,7 +354,10 @@ fn without_tests(tokens: &[Token]) -> Vec<Token> {
             while tokens[item].text == "#" {
                 item += tokens[item..].iter().position(|t| t.text == "]").unwrap() + 1;
             }
-            at = item_end(tokens, item) + 1;
+            // A variant or the arm of a match begins with a name, every item and statement with a word
+            // of the language.
+            let is_part = tokens[item].text.starts_with(|c: char| c.is_uppercase());
+            at = if is_part { part_end(tokens, item) } else { item_end(tokens, item) } + 1;
         } else {
             left.push(tokens[at].clone());
             at += 1;
@@ -463,6 +481,11 @@ fn comments_texts_and_tests_use_nothing() {
     check_uses("", "#[cfg(test)]\nmod tests { use super::super::c::X; }", &[]);
     check_uses("", "#[cfg(test)]\n#[path = \"t.rs\"]\nmod tests; use super::d::X;", &["a::d"]);
     check_uses("", "#[cfg(test)]\npub(super) fn f() -> [u8; 2] { super::c::f() }", &[]);
+    let arm =
+        "fn f() { match x { A => 1, #[cfg(test)] B::C(d) => super::c::f(d), } super::d::f() }";
+    check_uses("", arm, &["a::d"]);
+    let last = "enum A { B, #[cfg(test)] C(super::c::X) } use super::d::X;";
+    check_uses("", last, &["a::d"]);
     check_uses("", "use std::fmt; fn f(self) { self.c::<X>() } pub(super) struct S;", &[]);
 }
 

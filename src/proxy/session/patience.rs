@@ -1,7 +1,8 @@
 //! Whether a worker waits with a session for a few milliseconds, and what comes of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::net::either::wait_for_either;
 use crate::proxy::context::Turn;
 use crate::proxy::sides::UPSTREAM;
 
@@ -11,6 +12,9 @@ use super::{Session, State};
 const PING_PONG: u8 = 8;
 /// Patient receives in a row that paid off before edges are switched off.
 const STEADY: u8 = 4;
+
+/// How long a worker stays with a stream that has stopped.
+const STAY: Duration = Duration::from_millis(4);
 
 impl Session {
     /// Whether waiting on the worker for the socket `tag` is likely to be worth it.
@@ -58,5 +62,38 @@ impl Session {
             exchange.add_received(count);
         }
         went_on
+    }
+
+    /// Whether it is a stream: the worker that moves it had better look for more than be told of it.
+    /// One that is slowed down has somebody else to wait for.
+    pub fn is_worth_staying(&self) -> bool {
+        self.waiting.is_streaming()
+            && matches!(&self.state, State::Exchange(exchange) if !exchange.is_limited())
+    }
+
+    /// Switches edges off while a worker moves the stream: each would wake the parking thread for what the
+    /// worker finds by itself.
+    pub fn hush(&mut self) {
+        let State::Exchange(exchange) = &mut self.state else { return };
+        let Some(upstream) = exchange.upstream_half() else { return };
+        upstream.stream.unwatch();
+        self.client.stream.unwatch();
+    }
+
+    /// Waits on the worker, a few milliseconds at most and not past `until`, for either socket of a stream.
+    /// Their edges are off from now on, until the session parks. Answers whether the session can go on.
+    pub fn stay_with_stream(&mut self, until: Instant, turn: &Turn<'_>) -> bool {
+        let State::Exchange(exchange) = &mut self.state else { return false };
+        let Some(upstream) = exchange.upstream_half() else { return false };
+        let client = &mut self.client;
+        // Whoever takes nothing now needs nothing brought.
+        let reads = [
+            !client.ended && upstream.stream.is_writable(),
+            !upstream.ended && client.stream.is_writable(),
+        ];
+        let most = until.saturating_duration_since(turn.now).min(STAY);
+        let [of_client, of_upstream] = reads;
+        let ends = [(&mut client.stream, of_client), (&mut upstream.stream, of_upstream)];
+        wait_for_either(ends, most)
     }
 }

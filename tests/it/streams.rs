@@ -1,0 +1,291 @@
+//! A worker that moves a stream stays with it for a moment when it stops, with the edges of both sockets
+//! off. Nobody can tell but by the counters: what comes is never late, and never lost.
+
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
+
+use threadgate::Server;
+use threadgate::config::access::AccessOptions;
+use threadgate::config::limits::LimitOptions;
+use threadgate::observe::stats::Wait;
+use threadgate::server::Options;
+
+use crate::peers::{Moment, Peer, comes_true, eventually, pattern};
+use crate::proxies::{OK, get_request, proxy_with};
+use crate::servers::Origin;
+
+/// What a stream sends before it pauses: far more than a turn moves.
+const PART: usize = 1 << 20;
+/// How often it does.
+const PARTS: usize = 12;
+
+/// Runs `test` where a worker is never free to stay, and where others are.
+#[track_caller]
+fn at_one_and_at_eight(change: impl Fn(&mut Options), test: impl Fn(&Server, usize)) {
+    for workers in [1, 8] {
+        let proxy = proxy_with(|options| {
+            options.threads = NonZeroUsize::new(workers);
+            change(options);
+        });
+        test(&proxy, workers);
+    }
+}
+
+fn tunnel(proxy: &Server, origin: &Origin) -> Peer {
+    let mut client = Peer::connect(proxy.addr());
+    client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    client
+}
+
+fn content(proxy: &Server, origin: &Origin) -> Peer {
+    let mut client = Peer::connect(proxy.addr());
+    client.send(get_request(origin.addr, "/"));
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    client
+}
+
+fn begin_content(peer: &mut Peer, octets: usize) {
+    peer.read_head();
+    peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {octets}\r\n\r\n"));
+}
+
+fn is_parked(proxy: &Server, wait: Wait) -> bool {
+    proxy.stats().parked()[wait as usize] == 1
+}
+
+/// It goes on whether a worker is still with it or it was parked: every other pause lasts until it is.
+#[test]
+fn a_stream_that_pauses_goes_on_whoever_waits_for_it() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, _| {
+            for wait in [Wait::Transfer, Wait::Tunnel] {
+                let next = Moment::new();
+                let come = next.clone();
+                let origin = Origin::script(1, move |peer| {
+                    if wait == Wait::Transfer {
+                        begin_content(peer, PARTS * PART);
+                    }
+                    for _ in 0..PARTS {
+                        come.wait();
+                        peer.send(pattern(PART));
+                    }
+                });
+                let mut client = match wait {
+                    Wait::Transfer => content(proxy, &origin),
+                    _ => tunnel(proxy, &origin),
+                };
+                for part in 0..PARTS {
+                    if part % 2 == 0 {
+                        eventually(|| is_parked(proxy, wait));
+                    }
+                    next.has_come();
+                    assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+                }
+                drop(client);
+                origin.join();
+            }
+        },
+    );
+}
+
+/// The same for a receiver that pauses: room is waited for as octets are.
+#[test]
+fn a_receiver_that_pauses_gets_the_rest() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, _| {
+            let origin = Origin::script(1, |peer| {
+                begin_content(peer, PARTS * PART);
+                (0..PARTS).for_each(|_| peer.send(pattern(PART)));
+            });
+            let mut client = content(proxy, &origin);
+            // The buffers on the way hold less than all of it.
+            eventually(|| is_parked(proxy, Wait::Transfer));
+            for _ in 0..PARTS {
+                assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+            }
+            drop(client);
+            origin.join();
+        },
+    );
+}
+
+#[test]
+fn a_worker_stays_with_a_stream_while_another_is_free_and_the_last_one_never_does() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, workers| {
+            const ROUNDS: usize = 400;
+            let origin = Origin::script(1, |peer| {
+                while peer.fill().is_ok_and(|count| count > 0) {
+                    peer.discard();
+                    if peer.try_send(pattern(PART / 4)).is_err() {
+                        return;
+                    }
+                }
+            });
+            let mut client = tunnel(proxy, &origin);
+            let mut stayed = || {
+                client.send("more");
+                assert!(client.read_exact(PART / 4) == pattern(PART / 4), "octets differ");
+                proxy.stats().stream_waits_paid > 0
+            };
+            let stayed = (0..ROUNDS).any(|_| stayed());
+            // A busy machine makes one wait too long, and not all of them.
+            assert_eq!(stayed, workers > 1, "{}", proxy.stats());
+            if workers == 1 {
+                assert_eq!(proxy.stats().stream_waits, 0);
+            }
+            drop(client);
+            origin.join();
+        },
+    );
+}
+
+/// One side that has ended says so for ever: nobody may look at it again and again.
+#[test]
+fn a_half_close_in_the_middle_of_a_stream_ends_that_half_and_costs_nothing_more() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, _| {
+            let (ended, next) = (Moment::new(), Moment::new());
+            let (tell, come) = (ended.clone(), next.clone());
+            let origin = Origin::script(1, move |peer| {
+                peer.send(pattern(PART));
+                assert_eq!(peer.read_to_end(), b"last words", "what came before the end");
+                tell.has_come();
+                for _ in 1..PARTS {
+                    come.wait();
+                    peer.send(pattern(PART));
+                }
+            });
+            let mut client = tunnel(proxy, &origin);
+            assert!(client.read_exact(PART / 2) == pattern(PART)[..PART / 2], "octets differ");
+            client.send("last words");
+            client.half_close();
+            ended.wait();
+            assert!(client.read_exact(PART / 2) == pattern(PART)[PART / 2..], "octets differ");
+            for _ in 1..PARTS {
+                eventually(|| is_parked(proxy, Wait::Tunnel));
+                let before = proxy.stats().stream_waits;
+                next.has_come();
+                assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+                let waits = proxy.stats().stream_waits - before;
+                // One for each time the origin's octets ran out, at a packet or more a time.
+                assert!(waits <= (PART / 1024) as u64, "{waits} waits for one part");
+            }
+            assert!(client.read_to_end().is_empty());
+            origin.join();
+            eventually(|| proxy.stats().active_tunnels() == 0);
+        },
+    );
+}
+
+#[test]
+fn streams_and_clients_that_ask_little_get_all_of_theirs_side_by_side() {
+    const STREAMS: usize = 4;
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 150;
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, _| {
+            let long = Origin::script_at_once(STREAMS, |peer| {
+                begin_content(peer, PARTS * PART);
+                (0..PARTS).for_each(|_| peer.send(pattern(PART)));
+            });
+            let short = Origin::script_at_once(CLIENTS, |peer| {
+                while peer.try_read_head().is_some() {
+                    if peer.try_send(OK).is_err() {
+                        return;
+                    }
+                }
+            });
+            thread::scope(|scope| {
+                for _ in 0..STREAMS {
+                    scope.spawn(|| {
+                        let mut client = content(proxy, &long);
+                        for _ in 0..PARTS {
+                            assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+                        }
+                    });
+                }
+                for _ in 0..CLIENTS {
+                    scope.spawn(|| {
+                        let mut client = Peer::connect(proxy.addr());
+                        for _ in 0..REQUESTS {
+                            client.send(get_request(short.addr, "/"));
+                            assert_eq!(client.read_response().text(), "ok");
+                        }
+                    });
+                }
+            });
+            assert_eq!(proxy.stats().panics, 0);
+        },
+    );
+}
+
+/// It waits for its allowance, and not for its sockets.
+#[test]
+fn a_stream_that_is_slowed_down_is_never_stayed_with() {
+    let limit = vec!["down=1GB/s".to_owned()];
+    let limits = LimitOptions { limit, ..LimitOptions::default() };
+    let access = AccessOptions { limits, ..AccessOptions::default() }.build(None).unwrap();
+    at_one_and_at_eight(
+        |options| options.access = access.clone(),
+        |proxy, _| {
+            let origin = Origin::script(1, |peer| {
+                begin_content(peer, PARTS * PART);
+                (0..PARTS).for_each(|_| peer.send(pattern(PART)));
+            });
+            let mut client = content(proxy, &origin);
+            for _ in 0..PARTS {
+                assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+            }
+            assert_eq!(proxy.stats().stream_waits, 0);
+            drop(client);
+            origin.join();
+        },
+    );
+}
+
+#[test]
+fn a_shutdown_reaches_a_stream_that_never_pauses() {
+    for workers in [1, 8] {
+        let proxy = proxy_with(|options| options.threads = NonZeroUsize::new(workers));
+        let origin = Origin::script(1, |peer| while peer.try_send(pattern(PART)).is_ok() {});
+        let mut client = tunnel(&proxy, &origin);
+        let reads = thread::spawn(move || {
+            while client.fill().is_ok_and(|count| count > 0) {
+                client.discard();
+            }
+        });
+        eventually(|| proxy.stats().octets_spliced > 4 * PART as u64);
+        assert_eq!(proxy.shutdown(Duration::ZERO), 1);
+        reads.join().unwrap();
+        origin.join();
+    }
+}
+
+#[test]
+fn a_stream_that_stops_for_good_ends_when_its_time_is_up() {
+    at_one_and_at_eight(
+        |options| options.timeouts.response = Duration::from_millis(300),
+        |proxy, _| {
+            let origin = Origin::script(1, |peer| {
+                begin_content(peer, PARTS * PART);
+                peer.send(pattern(PART));
+                peer.read_to_any_end();
+            });
+            let mut client = content(proxy, &origin);
+            assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+            client.read_to_any_end();
+            assert!(
+                comes_true(Duration::from_secs(5), &mut || proxy.stats().connections_closed == 1)
+            );
+            origin.join();
+        },
+    );
+}
