@@ -88,8 +88,8 @@ pub struct Stream {
     lost: Option<Errno>,
     /// Whether the socket waits in a receive, and for how long, as dialing left it.
     patient: Patient,
-    /// In which era of the pool of idle connections its address was looked up.
-    era: u32,
+    /// In which epoch of names its address was looked up: the next one begins when names lead elsewhere.
+    epoch: u32,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -116,7 +116,7 @@ impl Stream {
             broken: false,
             lost: None,
             patient: Patient::Unset,
-            era: 0,
+            epoch: 0,
         }
     }
 
@@ -133,18 +133,18 @@ impl Stream {
             broken: false,
             lost: None,
             patient: Patient::NonBlocking,
-            era: 0,
+            epoch: 0,
         }
     }
 
-    /// In which era of the pool of idle connections its address was looked up.
-    pub fn era(&self) -> u32 {
-        self.era
+    /// In which epoch of names its address was looked up: the next one begins when names lead elsewhere.
+    pub fn names_epoch(&self) -> u32 {
+        self.epoch
     }
 
-    /// Sets the era.
-    pub fn set_era(&mut self, era: u32) {
-        self.era = era;
+    /// Sets the epoch.
+    pub fn set_names_epoch(&mut self, epoch: u32) {
+        self.epoch = epoch;
     }
 
     /// The socket, for its options and addresses. Never to be duplicated.

@@ -35,7 +35,7 @@ pub use super::verdict::{Decision, Mode, Verdict};
 
 /// Which addresses a request may be connected to. Its memory is used again.
 #[derive(Debug, Default)]
-pub struct Reach {
+pub struct AddressRules {
     /// Those that judge addresses, if some do. (Not all of [`Rules`]: a tunnel keeps this for hours, and
     /// long lists must go when others take their place.)
     rules: Option<(Arc<Ruleset>, Mode, Scope)>,
@@ -162,17 +162,17 @@ impl Rules {
     pub fn decide_for_anybody(
         self: &Arc<Self>,
         request: &Request<'_>,
-        reach: &mut Reach,
+        addresses: &mut AddressRules,
     ) -> Decision {
-        reach.clear();
+        addresses.clear();
         let by_client = self.decide_client(request.client);
         if let Verdict::Deny(_) = by_client.verdict {
             return by_client;
         }
-        let (_, otherwise) = self.acl(request, false, reach, &mut ());
+        let (_, otherwise) = self.acl(request, false, addresses, &mut ());
         match otherwise {
             Otherwise::Deny(rule, reason)
-                if !reach.may_allow()
+                if !addresses.may_allow()
                     && (self.bounds.refuse(request).is_some()
                         || !self.rules.depends_on_user(request)) =>
             {
@@ -186,32 +186,36 @@ impl Rules {
     pub fn decide_unproven<T: Trace>(
         self: &Arc<Self>,
         request: &Request<'_>,
-        reach: &mut Reach,
+        addresses: &mut AddressRules,
         trace: &mut T,
     ) -> Decision {
-        let decision = self.decide_for_anybody(request, reach);
+        let decision = self.decide_for_anybody(request, addresses);
         if let Verdict::Deny(_) = decision.verdict {
-            return self.decide_traced(request, reach, trace);
+            return self.decide_traced(request, addresses, trace);
         }
         trace.note(|| self.told_of_client(request, self.decide_client(request.client)));
         self.auth.iter().for_each(|auth| trace.note(|| told_of_user(auth, request.user)));
         deny(if request.user.is_some() { WRONG } else { UNPROVEN }, RuleId::AUTH)
     }
 
-    /// What is to become of a request; `reach` then says what addresses it may be connected to. Where
+    /// What is to become of a request; `addresses` then says what addresses it may be connected to. Where
     /// there are users one of them has proven to ask.
-    pub fn decide(self: &Arc<Self>, request: &Request<'_>, reach: &mut Reach) -> Decision {
-        self.decide_traced(request, reach, &mut ())
+    pub fn decide(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        addresses: &mut AddressRules,
+    ) -> Decision {
+        self.decide_traced(request, addresses, &mut ())
     }
 
     /// The same, with each step told to `trace`.
     pub fn decide_traced<T: Trace>(
         self: &Arc<Self>,
         request: &Request<'_>,
-        reach: &mut Reach,
+        addresses: &mut AddressRules,
         trace: &mut T,
     ) -> Decision {
-        reach.clear();
+        addresses.clear();
         let by_client = self.decide_client(request.client);
         trace.note(|| self.told_of_client(request, by_client));
         let unserved = match (by_client.verdict, by_client.rule) {
@@ -220,13 +224,13 @@ impl Rules {
             (Verdict::Deny(_), _) => return by_client,
             (Verdict::Allow, _) => false,
         };
-        let (rule, otherwise) = self.acl(request, unserved, reach, trace);
-        reach.otherwise = otherwise;
-        let decision = match reach.otherwise {
-            Otherwise::Deny(rule, reason) if !reach.may_allow() => deny(reason, rule),
-            Otherwise::Report(rule, reason, _) if !reach.may_allow() => {
+        let (rule, otherwise) = self.acl(request, unserved, addresses, trace);
+        addresses.otherwise = otherwise;
+        let decision = match addresses.otherwise {
+            Otherwise::Deny(rule, reason) if !addresses.may_allow() => deny(reason, rule),
+            Otherwise::Report(rule, reason, _) if !addresses.may_allow() => {
                 // Enforced, it would not get as far as an address.
-                reach.rules = None;
+                addresses.rules = None;
                 would_deny(reason, rule)
             }
             // Its address decides.
@@ -239,8 +243,8 @@ impl Rules {
                 return deny(UNPROVEN, RuleId::AUTH);
             }
         }
-        reach.learns = self.mode == Mode::Learn;
-        reach.settles = reach.rules.is_some() || reach.learns;
+        addresses.learns = self.mode == Mode::Learn;
+        addresses.settles = addresses.rules.is_some() || addresses.learns;
         decision
     }
 
@@ -249,7 +253,7 @@ impl Rules {
         self: &Arc<Self>,
         request: &Request<'_>,
         unserved: bool,
-        reach: &mut Reach,
+        addresses: &mut AddressRules,
         trace: &mut T,
     ) -> (Option<RuleId>, Otherwise) {
         let refuse = |rule, reason| match self.mode {
@@ -265,18 +269,18 @@ impl Rules {
         if !self.bounds.are_none() {
             trace.note(|| goes(DecisionStep::Acl, self.bounds.describe(request)));
         }
-        let by_url = match self.judge_url(request, reach, refuse, trace) {
+        let by_url = match self.judge_url(request, addresses, refuse, trace) {
             Ok(by_url) => by_url,
             Err(refused) => return (None, refused),
         };
         let found = self.rules.find(request, unserved);
         let until = found.map_or(u32::MAX, |(number, _)| number);
         if self.rules.judge_addresses(until) {
-            self.rules.except(request, unserved, until, &mut reach.except);
-            reach.until = until;
-            reach.rules = Some((Arc::clone(&self.rules), self.mode, self.scope));
+            self.rules.except(request, unserved, until, &mut addresses.except);
+            addresses.until = until;
+            addresses.rules = Some((Arc::clone(&self.rules), self.mode, self.scope));
             trace.note(|| {
-                let count = self.rules.by_address(until, &reach.except).count();
+                let count = self.rules.by_address(until, &addresses.except).count();
                 goes(DecisionStep::Acl, said::by_address(count))
             });
         }
@@ -307,11 +311,11 @@ impl Rules {
     fn judge_url<T: Trace>(
         &self,
         request: &Request<'_>,
-        reach: &mut Reach,
+        addresses: &mut AddressRules,
         refuse: impl Fn(RuleId, &'static str) -> Otherwise,
         trace: &mut T,
     ) -> Result<UrlVerdict, Otherwise> {
-        let by_url = self.urls.decide(request, &mut reach.look);
+        let by_url = self.urls.decide(request, &mut addresses.look);
         // Also of a host that a rule allows: it is about a part of it.
         match &by_url {
             UrlVerdict::Denies(rule, url) => {
@@ -331,10 +335,10 @@ impl Rules {
                 });
                 return Err(otherwise);
             }
-            UrlVerdict::NotYet(None) => reach.unfinished = true,
+            UrlVerdict::NotYet(None) => addresses.unfinished = true,
             UrlVerdict::NotYet(Some(rule)) | UrlVerdict::TooHard(Some(rule)) => {
                 let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
-                reach.unfinished = matches!(by_url, UrlVerdict::NotYet(_));
+                addresses.unfinished = matches!(by_url, UrlVerdict::NotYet(_));
                 trace.note(|| told(DecisionStep::Filter, otherwise, None, normal(request)));
                 return Err(otherwise);
             }
@@ -405,7 +409,7 @@ impl Rules {
     }
 }
 
-impl Reach {
+impl AddressRules {
     /// Whether a connection to this address may be used, and why.
     pub fn judge(&self, ip: IpAddr, port: u16) -> Decision {
         self.judge_traced(ip, port, &mut ())

@@ -49,7 +49,7 @@ fn request(host: &str) -> Request<'_> {
 
 /// What is said before a connection, and of this address: `allow`, `deny`, with the rule's line.
 fn said(rules: &Arc<Rules>, request: &Request<'_>, address: &str) -> String {
-    let mut reach = Reach::default();
+    let mut addresses = AddressRules::default();
     let word = |d: Decision| {
         let line = d.rule.map_or("-".into(), |rule| match rule {
             RuleId::PROTECTED => "protected".into(),
@@ -62,11 +62,11 @@ fn said(rules: &Arc<Rules>, request: &Request<'_>, address: &str) -> String {
             Verdict::Deny(_) => format!("deny {line}"),
         }
     };
-    let first = rules.decide(request, &mut reach);
+    let first = rules.decide(request, &mut addresses);
     match first.verdict {
         Verdict::Deny(_) => word(first),
         Verdict::Allow => {
-            let then = reach.judge(address.parse().unwrap(), request.port);
+            let then = addresses.judge(address.parse().unwrap(), request.port);
             format!("{}, {}", word(first), word(then))
         }
     }
@@ -338,11 +338,11 @@ fn a_bound_comes_before_what_allows_and_is_reported_like_a_rule() {
 
 #[test]
 fn reach_forgets_the_request_before() {
-    let mut reach = Reach::default();
+    let mut addresses = AddressRules::default();
     let all = rules(Mode::Open, Scope::Protected, "allow to 10.0.0.0/8");
-    let _ = all.decide(&request("a.example"), &mut reach);
-    reach.clear();
-    let verdict = reach.judge("10.0.0.1".parse().unwrap(), 80).verdict;
+    let _ = all.decide(&request("a.example"), &mut addresses);
+    addresses.clear();
+    let verdict = addresses.judge("10.0.0.1".parse().unwrap(), 80).verdict;
     assert!(matches!(verdict, Verdict::Deny(_)));
 }
 
@@ -429,7 +429,7 @@ fn what_a_list_says_is_explained() {
         ("a.test", "goes on: none of 3 names in lists has a.test"),
     ] {
         let mut notes = Vec::new();
-        let _ = all.decide_traced(&request(host), &mut Reach::default(), &mut notes);
+        let _ = all.decide_traced(&request(host), &mut AddressRules::default(), &mut notes);
         let note = notes.iter().find(|note| note.step == DecisionStep::Filter).unwrap();
         assert_eq!(format!("{}: {}", note.outcome.word(), note.said), expected);
     }

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::decide::{Reach, Rules};
+use super::decide::{AddressRules, Rules};
 use super::rules::Request;
 use super::verdict::{Decision, Mode, Verdict, against, allow, deny};
 
@@ -90,10 +90,10 @@ impl Rules {
 
     /// What is to become of a request on a connection that is there, as if it had asked for that.
     fn decide_name(self: &Arc<Self>, named: &Request<'_>, address: Option<SocketAddr>) -> Decision {
-        let mut reach = Reach::default();
-        let decision = self.decide(named, &mut reach);
+        let mut addresses = AddressRules::default();
+        let decision = self.decide(named, &mut addresses);
         let decision = match (decision.verdict, address) {
-            (Verdict::Allow, Some(to)) => reach.judge(to.ip(), to.port()),
+            (Verdict::Allow, Some(to)) => addresses.judge(to.ip(), to.port()),
             _ => decision,
         };
         match (decision.verdict, decision.rule) {

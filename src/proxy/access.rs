@@ -52,10 +52,10 @@ pub(super) fn pass(
     if rules.urls.is_empty() {
         return judge(rules, asked, caller, ruling, turn);
     }
-    ruling.terms.reach.look = caller.proof.look.take();
+    ruling.terms.addresses.look = caller.proof.look.take();
     let judged = judge(rules, asked, caller, ruling, turn);
     // What is known of a URL is for this request only, and it does not go to waste while that waits.
-    let look = ruling.terms.reach.look.take();
+    let look = ruling.terms.addresses.look.take();
     caller.proof.look = look.filter(|_| matches!(judged, Ok(Some(_))));
     judged
 }
@@ -74,13 +74,13 @@ fn judge(
         {
             return Ok(Some(until));
         }
-        ruling.terms.reach.plain(rules.scope);
+        ruling.terms.addresses.plain(rules.scope);
         follow(decision, ruling, turn)?;
         return admit(asked, caller.asker, ruling, turn);
     }
     if rules.auth.is_some() {
-        let decision = rules.decide_for_anybody(&asked.request(""), &mut ruling.terms.reach);
-        if ruling.terms.reach.is_unfinished() {
+        let decision = rules.decide_for_anybody(&asked.request(""), &mut ruling.terms.addresses);
+        if ruling.terms.addresses.is_unfinished() {
             return Ok(Some(turn.now));
         }
         if decision.verdict != Verdict::Allow {
@@ -90,9 +90,9 @@ fn judge(
             return Ok(Some(until));
         }
     }
-    let Terms { user, reach, .. } = &mut *ruling.terms;
-    let decision = rules.decide(&asked.request(user), reach);
-    if reach.is_unfinished() {
+    let Terms { user, addresses, .. } = &mut *ruling.terms;
+    let decision = rules.decide(&asked.request(user), addresses);
+    if addresses.is_unfinished() {
         return Ok(Some(turn.now));
     }
     ruling.terms.reads_hello = asked.way == Way::Connect && rules.read_hellos();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::policy::decide::{Decision, Reach, Verdict};
+use crate::policy::decide::{AddressRules, Decision, Verdict};
 use crate::policy::deny_with::DenyWith;
 use crate::policy::response_rules::Judge;
 use crate::upstream::peer::{Hop, Peer};
@@ -25,7 +25,7 @@ pub(super) struct Terms {
     /// Who asks; empty if nobody has to say.
     pub(super) user: String,
     /// Which addresses it may be connected to.
-    pub(super) reach: Reach,
+    pub(super) addresses: AddressRules,
     /// Whoever judges the response, if it is judged.
     pub(super) judge: Option<Arc<Judge>>,
     /// What the client sends into its tunnel first is judged.
@@ -35,7 +35,7 @@ pub(super) struct Terms {
 impl Terms {
     fn clear(&mut self) {
         self.user.clear();
-        self.reach.clear();
+        self.addresses.clear();
         self.judge = None;
         self.reads_hello = false;
     }
@@ -160,13 +160,13 @@ impl Common {
 
     /// Whether the upstream's connection may be one to this address.
     pub(super) fn may_use(&self, address: SocketAddr) -> bool {
-        self.terms.reach.judge(address.ip(), address.port()).verdict == Verdict::Allow
+        self.terms.addresses.judge(address.ip(), address.port()).verdict == Verdict::Allow
     }
 
     /// The request has been connected to this address: what decided that is noted.
     #[cold]
     pub(super) fn settle(&mut self, address: SocketAddr, turn: &Turn<'_>) {
-        let decision = self.terms.reach.judge(address.ip(), address.port());
+        let decision = self.terms.addresses.judge(address.ip(), address.port());
         self.account.decided(decision, turn);
         let destination = &self.intent.destination;
         self.learn(rule_host(destination), destination.ip(), turn);
@@ -174,7 +174,7 @@ impl Common {
 
     /// This host was reached: that is learnt, where it is to be.
     pub(super) fn learn(&self, host: &str, ip: Option<IpAddr>, turn: &Turn<'_>) {
-        if self.terms.reach.learns() {
+        if self.terms.addresses.learns() {
             let port = self.intent.destination.port();
             turn.ctx.learnt.reach(host, port, ip, SystemTime::now());
         }

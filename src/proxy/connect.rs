@@ -27,8 +27,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// A connection that is being made.
 #[derive(Debug)]
 pub(super) struct Connecting {
-    /// The era of the pool in which this began.
-    era: u32,
+    /// The epoch of names in which this began.
+    epoch: u32,
     by: By,
 }
 
@@ -51,7 +51,7 @@ impl Connecting {
         common.account.reused = false;
         common.wake_at = None;
         common.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-        Self { era: turn.ctx.pool.era(), by }
+        Self { epoch: turn.ctx.pool.names_epoch(), by }
     }
 
     /// Goes as far as it can without waiting. Answers the connection, once there is one.
@@ -82,7 +82,7 @@ impl Connecting {
                     // Idle connections held what this one needs.
                     Tried::Again => *self = Self::new(common, turn),
                     Tried::Connected(mut stream, address) => {
-                        stream.set_era(self.era);
+                        stream.set_names_epoch(self.epoch);
                         return Ok(Some((stream, address)));
                     }
                 },
@@ -188,12 +188,12 @@ fn try_dial(
     client: &ClientSide<'_>,
     turn: &mut Turn<'_>,
 ) -> Result<Tried, Error> {
-    let (reach, met) = (&common.terms.reach, Cell::new(None));
+    let (addresses, met) = (&common.terms.addresses, Cell::new(None));
     let refuse = |to: SocketAddr| {
         if turn.ctx.own.contain(to) {
             return Some(DialFailure::Own);
         }
-        let decision = reach.judge(to.ip(), to.port());
+        let decision = addresses.judge(to.ip(), to.port());
         met.set(Some(decision));
         match decision.verdict {
             Verdict::Allow => None,

@@ -245,7 +245,7 @@ impl Exchange {
         if !account.reused {
             account.times.connect = Some(turn.clock());
         }
-        if common.terms.reach.settles() {
+        if common.terms.addresses.settles() {
             common.settle(address, turn);
         }
         let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));

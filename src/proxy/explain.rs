@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::policy::decide::{Decision, Mode, Reach, Rules, Verdict};
+use crate::policy::decide::{AddressRules, Decision, Mode, Rules, Verdict};
 use crate::policy::limits::{Applied, Limits, Who};
 use crate::policy::response_rules::TypeRule;
 use crate::policy::rule_origin::RuleId;
@@ -46,7 +46,7 @@ pub struct Explained {
     pub port: u16,
     /// What limits it.
     pub limits: Vec<Applied>,
-    reach: Reach,
+    addresses: AddressRules,
     rules: Arc<Rules>,
     client: IpAddr,
     user: Option<String>,
@@ -79,16 +79,16 @@ pub fn explain(
     let user = asking.user.filter(|_| rules.auth.is_some());
     let asked = Asked::by_http(&head, way, asking.client, &destination);
     let request = asked.request(user.unwrap_or_default());
-    let (mut notes, mut reach) = (Vec::<Note>::new(), Reach::default());
+    let (mut notes, mut addresses) = (Vec::<Note>::new(), AddressRules::default());
     let decision = loop {
         notes.clear();
         let decision = match &rules.auth {
             Some(auth) if !user.is_some_and(|user| auth.has_user(user)) => {
-                rules.decide_unproven(&request, &mut reach, &mut notes)
+                rules.decide_unproven(&request, &mut addresses, &mut notes)
             }
-            _ => rules.decide_traced(&request, &mut reach, &mut notes),
+            _ => rules.decide_traced(&request, &mut addresses, &mut notes),
         };
-        if !reach.is_unfinished() {
+        if !addresses.is_unfinished() {
             break decision;
         }
     };
@@ -110,7 +110,7 @@ pub fn explain(
         ip,
         port,
         limits,
-        reach,
+        addresses,
         rules: Arc::clone(rules),
         client: asking.client,
         user: user.map(str::to_owned),
@@ -120,7 +120,7 @@ pub fn explain(
 impl Explained {
     /// Whether it may be connected to this address.
     pub fn judge(&mut self, ip: IpAddr) -> Decision {
-        self.reach.judge_traced(ip, self.port, &mut self.notes)
+        self.addresses.judge_traced(ip, self.port, &mut self.notes)
     }
 
     /// Notes what will be looked at once the request has been connected.
@@ -167,7 +167,7 @@ impl Explained {
 
     /// Whether it may be connected to this address, without a note.
     pub fn allows(&self, ip: IpAddr) -> bool {
-        self.reach.judge(ip, self.port).verdict == Verdict::Allow
+        self.addresses.judge(ip, self.port).verdict == Verdict::Allow
     }
 
     /// Whether there are users.

@@ -11,7 +11,7 @@ use super::greeting::{self, Foreign};
 use super::local_replies;
 use super::reply::{self, About, Connection, Reply};
 
-/// What a listener is for.
+/// What a listener speaks with its clients, and what for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Front {
     /// A forward proxy.

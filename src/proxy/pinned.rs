@@ -36,10 +36,10 @@ impl Pinned {
     }
 
     /// The connection, if it leads there and was made by this user, and the server keeps it.
-    pub(super) fn into_kept(mut self, authority: &str, user: &str, era: u32) -> Option<Kept> {
+    pub(super) fn into_kept(mut self, authority: &str, user: &str, epoch: u32) -> Option<Kept> {
         let fits = *self.authority == *authority
             && *self.user == *user
-            && self.kept.stream.era() == era
+            && self.kept.stream.names_epoch() == epoch
             // Asked whatever the request: a login is worth a look.
             && !self.kept.stream.is_stale();
         fits.then_some(self.kept)

@@ -52,7 +52,7 @@ pub(super) fn take_pinned(
 ) -> Option<Kept> {
     let pinned = client.pinned.take()?;
     let (authority, user) = (common.intent.destination.authority(), &common.terms.user);
-    let kept = pinned.into_kept(authority, user, turn.ctx.pool.era())?;
+    let kept = pinned.into_kept(authority, user, turn.ctx.pool.names_epoch())?;
     if !common.may_use(kept.address) {
         return None;
     }

@@ -71,7 +71,7 @@ impl Control {
         let given = self.pool.ctx.resolver.given();
         given.have_files().then(|| {
             let count = given.reread()?;
-            self.pool.ctx.pool.begin_era();
+            self.pool.ctx.pool.begin_names_epoch();
             Ok(count)
         })
     }

@@ -69,8 +69,8 @@ pub struct Lease {
 pub struct Pool {
     state: Mutex<State>,
     limits: PoolLimits,
-    /// Goes up when names lead elsewhere: a connection of an earlier era is not kept.
-    era: AtomicU32,
+    /// Goes up when names lead elsewhere: a connection of an earlier epoch is not kept.
+    epoch: AtomicU32,
     timers: Arc<Timers>,
     poller: Arc<Poller>,
     began: Instant,
@@ -88,8 +88,8 @@ impl Pool {
     /// An empty pool.
     pub fn new(limits: PoolLimits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
         let state = Mutex::default();
-        let era = AtomicU32::new(0);
-        Arc::new(Self { state, limits, era, timers, poller, began: Instant::now() })
+        let epoch = AtomicU32::new(0);
+        Arc::new(Self { state, limits, epoch, timers, poller, began: Instant::now() })
     }
 
     /// Takes a connection to `peer` that is fit for use, and gives its edges to `owner`. One
@@ -147,7 +147,7 @@ impl Pool {
         let until = expires.min(now + limits.idle);
         let mut state = self.state.lock();
         // Under the lock, so that it is either found to be old here or cleared.
-        let outdated = expires <= now || kept.stream.era() != self.era();
+        let outdated = expires <= now || kept.stream.names_epoch() != self.names_epoch();
         if outdated || until <= now {
             return state.count(if outdated { Retired::Age } else { Retired::Idle });
         }
@@ -178,15 +178,15 @@ impl Pool {
         }
     }
 
-    /// The present era. Who looks a name up asks beforehand, and tells the connection.
-    pub fn era(&self) -> u32 {
-        self.era.load(Ordering::SeqCst)
+    /// The present epoch. Who looks a name up asks beforehand, and tells the connection.
+    pub fn names_epoch(&self) -> u32 {
+        self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Begins another era, since names lead elsewhere: closes every idle connection, and keeps none
+    /// Begins another epoch, since names lead elsewhere: closes every idle connection, and keeps none
     /// of those in use when they are given back.
-    pub fn begin_era(&self) {
-        self.era.fetch_add(1, Ordering::SeqCst);
+    pub fn begin_names_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
         self.clear();
     }
 

@@ -74,6 +74,40 @@ fn no_two_types_share_a_name() {
     assert!(places.is_empty(), "{places:#?}");
 }
 
+/// A struct that everybody writes into wants stages: in `proxy` none has more than 25 fields.
+#[test]
+fn no_struct_of_the_proxy_is_a_bag() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy");
+    let (mut found, mut large) = (0, Vec::new());
+    for file in rust_files(&dir) {
+        let text = fs::read_to_string(&file).unwrap();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let words: Vec<_> = line.split([' ', '<', '{']).collect();
+            let Some(at) = words.iter().position(|word| *word == "struct") else { continue };
+            if !line.ends_with('{') || line.trim_start().starts_with("//") {
+                continue;
+            }
+            let body = lines.by_ref().take_while(|line| line.trim() != "}");
+            let fields = body
+                .map(|line| line.trim_start().trim_start_matches("pub(super) "))
+                .map(|line| line.trim_start_matches("pub "))
+                .filter(|line| {
+                    line.split(':')
+                        .next()
+                        .is_some_and(|name| name.chars().all(|c| c.is_lowercase() || c == '_'))
+                })
+                .count();
+            found += fields;
+            if fields > 25 {
+                large.push(format!("{}: {fields} fields", words[at + 1]));
+            }
+        }
+    }
+    assert!(found > 150, "{found}");
+    assert!(large.is_empty(), "{large:#?}");
+}
+
 /// From `fn` to the closing brace, a function fits on a screen or little more.
 #[test]
 fn no_function_is_longer_than_two_screens() {
