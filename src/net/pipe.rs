@@ -7,7 +7,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
@@ -64,6 +65,9 @@ impl Drop for Pipe {
     }
 }
 
+/// How long no pipe is made after one could not be.
+const SHORT_MILLIS: u64 = 1000;
+
 /// All pipes of a proxy.
 #[derive(Debug)]
 pub struct Pipes {
@@ -72,12 +76,25 @@ pub struct Pipes {
     free: Mutex<Vec<Box<Pipe>>>,
     made: Arc<AtomicUsize>,
     most: usize,
+    start: Instant,
+    /// Until when none is made, since the last one could not be; in milliseconds since `start`.
+    short_until: AtomicU64,
 }
 
 impl Pipes {
     /// At most so many at once, each two descriptors; with none, all octets are copied.
     pub fn new(most: usize) -> Self {
-        Self { free: Mutex::default(), made: Arc::default(), most }
+        let (start, short_until) = (Instant::now(), AtomicU64::new(0));
+        Self { free: Mutex::default(), made: Arc::default(), most, start, short_until }
+    }
+
+    /// Whether none could be made a moment ago: each try would cost five calls.
+    fn is_short(&self) -> bool {
+        self.millis() < self.short_until.load(Ordering::Relaxed)
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - SHORT_MILLIS)
     }
 
     /// How many there are, lent and free.
@@ -93,6 +110,9 @@ impl Pipes {
         if let Some(pipe) = self.free.lock().pop() {
             return Some(pipe);
         }
+        if self.is_short() {
+            return None;
+        }
         let before = self.made.fetch_add(1, Ordering::Relaxed);
         if before >= self.most {
             self.made.fetch_sub(1, Ordering::Relaxed);
@@ -106,6 +126,7 @@ impl Pipes {
             // No descriptor is left, or no page: copying needs none.
             Err(_) => {
                 self.made.fetch_sub(1, Ordering::Relaxed);
+                self.short_until.store(self.millis() + SHORT_MILLIS, Ordering::Relaxed);
                 None
             }
         }
@@ -168,6 +189,19 @@ mod tests {
         pipe.add(6);
         pipes.put(pipe);
         assert_eq!((pipes.made(), pipes.clear()), (0, 0));
+    }
+
+    #[test]
+    fn after_one_could_not_be_made_none_is_tried_for_a_while() {
+        let pipes = Pipes::new(2);
+        let made = pipes.lend().unwrap();
+        pipes.put(made);
+        pipes.short_until.store(pipes.millis() + 60_000, Ordering::Relaxed);
+        let kept = pipes.lend().expect("one that there is");
+        assert!(pipes.lend().is_none());
+        pipes.short_until.store(pipes.millis(), Ordering::Relaxed);
+        assert!(pipes.lend().is_some());
+        drop(kept);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use super::intent::{Intent, rule_host};
 use super::limits::Allowance;
 use super::sides::Leg;
 
+/// Up to so many octets of text are kept for the next request.
+pub(super) const KEPT: usize = 4096;
+
 /// What was decided of a request, for as long as it lasts.
 #[derive(Debug, Default)]
 pub(super) struct Terms {
@@ -78,7 +81,7 @@ pub(super) struct Common {
     pub(super) peer: Peer,
     /// What is told at the end.
     pub(super) account: Account,
-    /// To the upstream: the head, as `request` writes it, and the request's content.
+    /// To the upstream: the head, once the next hop is known, and the request's content.
     pub(super) up: Leg,
     /// To the client: heads and replies, and the response's content.
     pub(super) down: Leg,
@@ -117,7 +120,6 @@ impl Common {
 
     /// Gives back what should not be kept for the next request.
     pub(super) fn trim(&mut self, turn: &mut Turn<'_>) {
-        const KEPT: usize = 4096;
         for leg in [&mut self.up, &mut self.down] {
             turn.buffers.discard(&mut leg.staged);
             leg.flow.drop_pipe();

@@ -30,7 +30,7 @@ use crate::wire::{Framing, Method};
 
 use super::account::Account;
 use super::blame::{client_gone, client_is_stuck, lookup_expired, response_expired, tunnel_reset};
-use super::common::Common;
+use super::common::{Common, KEPT};
 use super::connect::Connecting;
 use super::context::Turn;
 use super::flow::{Coding, Flow};
@@ -185,7 +185,7 @@ impl Exchange {
         self.common.account.failure.as_ref()
     }
 
-    /// The request is decided and stands in `up` (but for a CONNECT): finds a connection.
+    /// The request is decided, and what goes on of its head is kept: finds a connection.
     pub fn begin(&mut self, framing: Framing, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
         let common = &mut self.common;
         common.account.times.head = Some(turn.clock());
@@ -247,6 +247,10 @@ impl Exchange {
         }
         if common.terms.addresses.settles() {
             common.settle(address, turn);
+        }
+        if common.retries == 0 {
+            // Nobody asks for the head again, and an upload may last.
+            common.head.trim(KEPT);
         }
         let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
         let mut half = Half::new(stream);

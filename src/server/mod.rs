@@ -419,7 +419,7 @@ impl Server {
     }
 
     /// Writes what the access log holds, and waits so long for that, after the server itself is gone
-    /// or while it drains; for a process that is about to exit. FairQueue that come later are dropped.
+    /// or while it drains; for a process that is about to exit. Lines that come later are dropped.
     pub fn log_finisher(&self) -> impl Fn(Duration) + Send + 'static {
         let pool = Arc::clone(&self.pool);
         move |within| {

@@ -120,6 +120,11 @@ impl<J: Queued> ReadyQueue<J> {
         !self.receiver.is_empty() || self.streams.has_work()
     }
 
+    /// Whether a worker sleeps.
+    pub fn has_free_worker(&self) -> bool {
+        self.free.load(Ordering::SeqCst) > 0
+    }
+
     /// Leave for a worker to wait with its session: another one must be free to take what comes.
     /// Only as many as there are processors may, since each such wait that ends is a thread to
     /// switch to, while a burst of events is served by one.

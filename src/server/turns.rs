@@ -93,7 +93,8 @@ impl Turns<'_> {
                     return Came::Close;
                 }
                 Next::Yield => {
-                    if self.is_worth_staying(session) {
+                    // Else nobody could stay with it, and edges would have to be switched on again.
+                    if self.is_worth_staying(session) && self.may_stay() {
                         session.hush();
                     }
                     self.tell(turn, |_| {});
@@ -118,6 +119,11 @@ impl Turns<'_> {
         !cfg!(threadgate_impatient)
             && session.is_worth_staying()
             && !self.pool.ready.streams().are_beside_messages()
+    }
+
+    /// Whether patience is allowed at all now, as far as that can be told beforehand.
+    fn may_stay(&self) -> bool {
+        self.pool.ready.has_free_worker() && self.pool.parking.stage() == Stage::Running
     }
 
     /// Waits on the worker, if that is allowed and likely to be worth it.

@@ -27,7 +27,7 @@ impl RequestLine {
         write_request_line(out, method, target.into());
     }
 
-    /// Forgets the request, and gives memory back that an ordinary one does not need.
+    /// Gives memory back that an ordinary request does not need.
     pub fn trim(&mut self, most: usize) {
         if self.text.capacity() > most {
             *self = Self::default();

@@ -80,8 +80,8 @@ impl Session {
         self.client.stream.unwatch();
     }
 
-    /// Waits on the worker, a few milliseconds at most and not past `until`, for either socket of a stream.
-    /// Their edges are off from now on, until the session parks. Answers whether the session can go on.
+    /// Waits on the worker, a few milliseconds at most and not past `until`, for either socket of a
+    /// [hushed](Self::hush) stream. Answers whether the session can go on.
     pub fn stay_with_stream(&mut self, until: Instant, turn: &Turn<'_>) -> bool {
         let State::Exchange(exchange) = &mut self.state else { return false };
         let Some(upstream) = exchange.upstream_half() else { return false };
