@@ -37,7 +37,7 @@ test: ## unit and doc tests, then the integration suite at 1 and at 8 worker thr
 		THREADGATE_TEST_THREADS=$$threads cargo test --locked --test it; \
 	done
 
-check: $(CHECKS) ## everything CI runs, about eight minutes on two cores
+check: $(CHECKS) ## everything CI runs, about a quarter of an hour on two cores
 
 fmt: ## format the sources in place
 	cargo fmt
