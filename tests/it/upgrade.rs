@@ -132,6 +132,36 @@ fn octets_behind_a_101_arrive_wherever_its_octets_are_cut() {
     }
 }
 
+/// More interim responses than are passed on where responses are judged strictly are no fault of the 101
+/// behind them. What had to be mended is.
+#[test]
+fn a_101_behind_many_interim_responses_counts_and_one_behind_a_mended_one_does_not() {
+    for (interim, expected) in [
+        ("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(40), 101),
+        ("HTTP/1.1 103 Early Hints\r\nLink : </a>\r\n\r\n".to_owned(), 502),
+    ] {
+        let said = format!("{interim}{SWITCH}hello");
+        let origin = Origin::script(1, move |peer| {
+            peer.read_head();
+            peer.send(&said);
+            peer.read_to_any_end();
+        });
+        let proxy = proxy();
+        let mut client = Peer::connect(proxy.addr());
+        client.send(offer(&origin, "websocket"));
+        let mut last = 103;
+        while last == 103 {
+            last = status(&client.read_head());
+        }
+        assert_eq!(last, expected);
+        if expected == 101 {
+            assert_eq!(client.read_text(5), "hello");
+        }
+        drop(client);
+        origin.join();
+    }
+}
+
 #[test]
 fn octets_behind_the_request_wait_for_the_101() {
     // More than a buffer, and more than all of them.
