@@ -4,9 +4,10 @@
 use threadgate::Server;
 use threadgate::wire::Repair;
 
-use crate::peers::{Moment, Peer, eventually_eq};
-use crate::proxies::{Binary, OK, get_request, proxy_with};
+use crate::peers::{Moment, Peer, eventually_eq, status};
+use crate::proxies::{Binary, OK, get_request, proxy, proxy_with};
 use crate::servers::Origin;
+use crate::upgrade::{SWITCH, offer};
 
 /// What a server sends, what the client gets of it, and what was mended.
 type Row = (&'static str, &'static str, Repair);
@@ -398,4 +399,34 @@ fn an_interim_response_makes_the_wait_begin_again_for_a_client_that_gets_it() {
     assert_eq!(client.read_response().text(), "ok");
     eventually_eq(|| proxy.stats().exchanges_finished, 1);
     origin.join();
+}
+
+/// More interim responses than are passed on where responses are judged strictly are no fault of the 101
+/// behind them. What had to be mended is.
+#[test]
+fn a_101_behind_many_interim_responses_counts_and_one_behind_a_mended_one_does_not() {
+    for (interim, expected) in [
+        ("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(40), 101),
+        ("HTTP/1.1 103 Early Hints\r\nLink : </a>\r\n\r\n".to_owned(), 502),
+    ] {
+        let said = format!("{interim}{SWITCH}hello");
+        let origin = Origin::script(1, move |peer| {
+            peer.read_head();
+            peer.send(&said);
+            peer.read_to_any_end();
+        });
+        let proxy = proxy();
+        let mut client = Peer::connect(proxy.addr());
+        client.send(offer(&origin, "websocket"));
+        let mut last = 103;
+        while last == 103 {
+            last = status(&client.read_head());
+        }
+        assert_eq!(last, expected);
+        if expected == 101 {
+            assert_eq!(client.read_text(5), "hello");
+        }
+        drop(client);
+        origin.join();
+    }
 }
