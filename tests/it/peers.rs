@@ -97,7 +97,7 @@ impl Peer {
     pub(crate) fn read_until(&mut self, mark: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = memchr::memmem::find(&self.held, mark) {
-                return self.held.drain(..at + mark.len()).collect();
+                return self.take_first(at + mark.len());
             }
             self.fill_for(&format!("{:?}", String::from_utf8_lossy(mark)));
         }
@@ -122,7 +122,13 @@ impl Peer {
         while self.held.len() < octets {
             self.fill_for(&format!("octet {octets}"));
         }
-        self.held.drain(..octets).collect()
+        self.take_first(octets)
+    }
+
+    /// A copy as a whole: `drain` without optimization goes octet by octet.
+    fn take_first(&mut self, octets: usize) -> Vec<u8> {
+        let rest = self.held.split_off(octets);
+        std::mem::replace(&mut self.held, rest)
     }
 
     #[track_caller]

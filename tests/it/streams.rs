@@ -2,6 +2,7 @@
 //! off. Nobody can tell but by the counters: what comes is never late, and never lost.
 
 use std::num::NonZeroUsize;
+use std::sync::{Barrier, LazyLock};
 use std::thread;
 use std::time::Duration;
 
@@ -20,15 +21,24 @@ const PART: usize = 1 << 20;
 /// How often it does.
 const PARTS: usize = 12;
 
-/// Runs `test` where a worker is never free to stay, and where others are.
+/// One part. All are the same one, which takes a while to make.
+fn part() -> &'static [u8] {
+    static PART_ONCE: LazyLock<Vec<u8>> = LazyLock::new(|| pattern(PART));
+    &PART_ONCE
+}
+
+/// Runs `test` where a worker is never free to stay, and where others are. What it gives back outlives
+/// the proxy: origins whose connections only that ends.
 #[track_caller]
-fn at_one_and_at_eight(change: impl Fn(&mut Options), test: impl Fn(&Server, usize)) {
+fn at_one_and_at_eight<T>(change: impl Fn(&mut Options), test: impl Fn(&Server, usize) -> T) {
     for workers in [1, 8] {
         let proxy = proxy_with(|options| {
             options.threads = NonZeroUsize::new(workers);
             change(options);
         });
-        test(&proxy, workers);
+        let outlives = test(&proxy, workers);
+        drop(proxy);
+        drop(outlives);
     }
 }
 
@@ -70,19 +80,19 @@ fn a_stream_that_pauses_goes_on_whoever_waits_for_it() {
                     }
                     for _ in 0..PARTS {
                         come.wait();
-                        peer.send(pattern(PART));
+                        peer.send(part());
                     }
                 });
                 let mut client = match wait {
                     Wait::Transfer => content(proxy, &origin),
                     _ => tunnel(proxy, &origin),
                 };
-                for part in 0..PARTS {
-                    if part % 2 == 0 {
+                for nth in 0..PARTS {
+                    if nth % 2 == 0 {
                         eventually(|| is_parked(proxy, wait));
                     }
                     next.has_come();
-                    assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+                    assert!(client.read_exact(PART) == part(), "octets differ");
                 }
                 drop(client);
                 origin.join();
@@ -99,13 +109,13 @@ fn a_receiver_that_pauses_gets_the_rest() {
         |proxy, _| {
             let origin = Origin::script(1, |peer| {
                 begin_content(peer, PARTS * PART);
-                (0..PARTS).for_each(|_| peer.send(pattern(PART)));
+                (0..PARTS).for_each(|_| peer.send(part()));
             });
             let mut client = content(proxy, &origin);
             // The buffers on the way hold less than all of it.
             eventually(|| is_parked(proxy, Wait::Transfer));
             for _ in 0..PARTS {
-                assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+                assert!(client.read_exact(PART) == part(), "octets differ");
             }
             drop(client);
             origin.join();
@@ -154,25 +164,25 @@ fn a_half_close_in_the_middle_of_a_stream_ends_that_half_and_costs_nothing_more(
             let (ended, next) = (Moment::new(), Moment::new());
             let (tell, come) = (ended.clone(), next.clone());
             let origin = Origin::script(1, move |peer| {
-                peer.send(pattern(PART));
+                peer.send(part());
                 assert_eq!(peer.read_to_end(), b"last words", "what came before the end");
                 tell.has_come();
                 for _ in 1..PARTS {
                     come.wait();
-                    peer.send(pattern(PART));
+                    peer.send(part());
                 }
             });
             let mut client = tunnel(proxy, &origin);
-            assert!(client.read_exact(PART / 2) == pattern(PART)[..PART / 2], "octets differ");
+            assert!(client.read_exact(PART / 2) == part()[..PART / 2], "octets differ");
             client.send("last words");
             client.half_close();
             ended.wait();
-            assert!(client.read_exact(PART / 2) == pattern(PART)[PART / 2..], "octets differ");
+            assert!(client.read_exact(PART / 2) == part()[PART / 2..], "octets differ");
             for _ in 1..PARTS {
                 eventually(|| is_parked(proxy, Wait::Tunnel));
                 let before = proxy.stats().stream_waits;
                 next.has_come();
-                assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+                assert!(client.read_exact(PART) == part(), "octets differ");
                 let waits = proxy.stats().stream_waits - before;
                 // One for each time the origin's octets ran out, at a packet or more a time.
                 assert!(waits <= (PART / 1024) as u64, "{waits} waits for one part");
@@ -194,13 +204,15 @@ fn streams_and_clients_that_ask_little_get_all_of_theirs_side_by_side() {
         |proxy, _| {
             let long = Origin::script_at_once(STREAMS, |peer| {
                 begin_content(peer, PARTS * PART);
-                (0..PARTS).for_each(|_| peer.send(pattern(PART)));
+                (0..PARTS).for_each(|_| peer.send(part()));
             });
-            let short = Origin::script_at_once(CLIENTS, |peer| {
-                while peer.try_read_head().is_some() {
-                    if peer.try_send(OK).is_err() {
-                        return;
-                    }
+            // The first answers wait for each other, so that each client has its own connection:
+            // one that is done before another begins would leave it its kept one.
+            let all_asked = Barrier::new(CLIENTS);
+            let short = Origin::script_at_once(CLIENTS, move |peer| {
+                if peer.try_read_head().is_some() {
+                    all_asked.wait();
+                    while peer.try_send(OK).is_ok() && peer.try_read_head().is_some() {}
                 }
             });
             thread::scope(|scope| {
@@ -208,7 +220,7 @@ fn streams_and_clients_that_ask_little_get_all_of_theirs_side_by_side() {
                     scope.spawn(|| {
                         let mut client = content(proxy, &long);
                         for _ in 0..PARTS {
-                            assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+                            assert!(client.read_exact(PART) == part(), "octets differ");
                         }
                     });
                 }
@@ -223,6 +235,7 @@ fn streams_and_clients_that_ask_little_get_all_of_theirs_side_by_side() {
                 }
             });
             assert_eq!(proxy.stats().panics, 0);
+            short
         },
     );
 }
@@ -238,11 +251,11 @@ fn a_stream_that_is_slowed_down_is_never_stayed_with() {
         |proxy, _| {
             let origin = Origin::script(1, |peer| {
                 begin_content(peer, PARTS * PART);
-                (0..PARTS).for_each(|_| peer.send(pattern(PART)));
+                (0..PARTS).for_each(|_| peer.send(part()));
             });
             let mut client = content(proxy, &origin);
             for _ in 0..PARTS {
-                assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+                assert!(client.read_exact(PART) == part(), "octets differ");
             }
             assert_eq!(proxy.stats().stream_waits, 0);
             drop(client);
@@ -255,7 +268,7 @@ fn a_stream_that_is_slowed_down_is_never_stayed_with() {
 fn a_shutdown_reaches_a_stream_that_never_pauses() {
     for workers in [1, 8] {
         let proxy = proxy_with(|options| options.threads = NonZeroUsize::new(workers));
-        let origin = Origin::script(1, |peer| while peer.try_send(pattern(PART)).is_ok() {});
+        let origin = Origin::script(1, |peer| while peer.try_send(part()).is_ok() {});
         let mut client = tunnel(&proxy, &origin);
         let reads = thread::spawn(move || {
             while client.fill().is_ok_and(|count| count > 0) {
@@ -276,11 +289,11 @@ fn a_stream_that_stops_for_good_ends_when_its_time_is_up() {
         |proxy, _| {
             let origin = Origin::script(1, |peer| {
                 begin_content(peer, PARTS * PART);
-                peer.send(pattern(PART));
+                peer.send(part());
                 peer.read_to_any_end();
             });
             let mut client = content(proxy, &origin);
-            assert!(client.read_exact(PART) == pattern(PART), "octets differ");
+            assert!(client.read_exact(PART) == part(), "octets differ");
             client.read_to_any_end();
             assert!(
                 comes_true(Duration::from_secs(5), &mut || proxy.stats().connections_closed == 1)
