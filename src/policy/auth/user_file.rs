@@ -103,6 +103,9 @@ pub fn check_name(name: &str) -> Result<(), String> {
         _ if name.starts_with('#') => "begins with '#'",
         _ if name.contains(':') => "has a ':' in it",
         _ if name.chars().any(char::is_control) => "has a control character in it",
+        // It begins a file that was appended to another. At the beginning of ours it would be no part of
+        // the name.
+        _ if name.contains('\u{feff}') => "has a byte order mark (U+FEFF) in it",
         _ => return Ok(()),
     };
     Err(format!(
@@ -208,6 +211,9 @@ mod tests {
             ("a:@\n\na:%", 3, "'a' stands in line 1 already"),
             (":@", 1, "name is empty"),
             ("a\u{7}:@", 1, "control character"),
+            ("a:@\n\u{feff}b:%\n", 2, "byte order mark"),
+            ("\u{feff}\u{feff}a:@\n", 1, "byte order mark"),
+            (" \u{feff}a:@\n\u{feff}# :%\n", 1, "byte order mark"),
             ("a:threadgate:secret", 1, "htdigest"),
             (&long, 1, "longer than 4096"),
         ] {
