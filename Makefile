@@ -43,8 +43,9 @@ fmt: ## format the sources in place
 	cargo fmt
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
-doc: ## API documentation; a warning is an error
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+doc: ## API documentation, for users and of everything; a warning is an error
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --features internals
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --lib
 
 bench: ## compare with other proxies, half an hour; ROW=name for one row, QUICK=1 for a smoke test
 	.ci/tools packages bench-packages
@@ -73,8 +74,9 @@ fmt-check: ## whether everything is formatted
 	cargo fmt --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 
-clippy: ## lints; a warning is an error
+clippy: ## lints, of what ships as well as with the tests; a warning is an error
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --lib --bins -- -D warnings
 
 bench-check: ## the benchmarks' own tests; whether docs/performance.md shows its figures
 	python3 -B -m unittest discover -q -s benches/tests -t benches

@@ -16,9 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use threadgate::net::resolve::Resolve;
-use threadgate::server::Via;
-use threadgate::{Options, Server};
+use threadgate::{Options, Resolve, Server, Via};
 
 /// Every name under `.test` is this machine; there are no others.
 struct OnlyTest;

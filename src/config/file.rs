@@ -425,6 +425,7 @@ fn expected(known: &KnownOption, value: &DeValue<'_>) -> String {
 }
 
 /// What the fuzz target runs: a text is read without a panic, all of it or with lines that exist.
+#[cfg(feature = "internals")]
 pub fn fuzz(octets: &[u8]) {
     const KNOWN: [KnownOption; 5] = [
         KnownOption { name: "listen", kind: OptionKind::Repeated, value: "ADDR" },

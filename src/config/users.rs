@@ -31,7 +31,7 @@ pub struct UserOptions {
     pub env: Vec<String>,
     /// Files of users with hashes.
     pub files: Vec<PathBuf>,
-    /// What the users are asked for in the name of; [`REALM`] by default.
+    /// What the users are asked for in the name of; `threadgate` by default.
     pub realm: Option<String>,
 }
 

@@ -96,6 +96,7 @@ impl Hosts {
     }
 
     /// Whether there is none.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }

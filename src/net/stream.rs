@@ -548,6 +548,7 @@ impl Stream {
     }
 
     /// The peer's address, if it has one.
+    #[cfg(feature = "internals")]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.socket.peer_addr().ok()?.as_socket()
     }

@@ -150,11 +150,13 @@ impl Timers {
     }
 
     /// Entries filed; for tests and stats.
+    #[cfg(feature = "internals")]
     pub fn len(&self) -> usize {
         self.heap.lock().entries.len()
     }
 
     /// Whether nothing is filed.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

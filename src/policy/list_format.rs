@@ -446,6 +446,7 @@ impl Domain {
 }
 
 /// For fuzz targets: whatever a list says, what is taken from it are names, and pieces of it say the same.
+#[cfg(feature = "internals")]
 pub fn fuzz(format: ListFormat, octets: &[u8]) {
     use super::domains::{Draft, NameKey};
 

@@ -163,6 +163,7 @@ impl Shaper {
     }
 
     /// Octets relayed so far, as far as they are counted.
+    #[cfg(feature = "internals")]
     pub fn relayed(&self) -> u64 {
         self.volume.lock().octets
     }

@@ -40,7 +40,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The same, none longer than [`LONGEST`].
+    /// The same, none longer than a year.
     pub fn clamped(self) -> Self {
         Self {
             head: self.head.min(LONGEST),

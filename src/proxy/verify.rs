@@ -158,6 +158,7 @@ impl Verifier {
     }
 
     /// Threads there are.
+    #[cfg(feature = "internals")]
     pub fn threads(&self) -> usize {
         self.threads.lock().started
     }

@@ -56,7 +56,7 @@ use crate::wire::{self, Leniency};
 pub use defaults::raise_open_files;
 
 use acceptor::Acceptor;
-use control::Control;
+pub use control::Control;
 use defaults::{default_connections, default_pipes, default_threads, draw_pseudonym};
 use message::Message;
 use parking::{Parking, Stage};

@@ -203,6 +203,7 @@ impl Pool {
     }
 
     /// Whether no connection is idle.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -34,7 +34,7 @@ impl Default for PoolLimits {
 }
 
 impl PoolLimits {
-    /// The same, no time longer than [`LONGEST`].
+    /// The same, no time longer than a year.
     pub fn clamped(self) -> Self {
         let [idle, age, unrepeatable] =
             [self.idle, self.age, self.unrepeatable].map(|time| time.min(LONGEST));

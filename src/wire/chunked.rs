@@ -323,6 +323,7 @@ impl Chunked {
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// What follows a chunk's data.
+#[cfg(feature = "internals")]
 pub const CHUNK_END: &[u8] = b"\r\n";
 
 /// Appends the line that stands before `len` octets of data. `len` is not 0: that would end the
@@ -339,6 +340,7 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
 
 /// What a whole body came to.
 #[derive(Debug, Eq, PartialEq)]
+#[cfg(feature = "internals")]
 struct Relayed {
     /// Octets consumed up to the end of the body.
     used: Result<usize, ChunkError>,
@@ -349,6 +351,7 @@ struct Relayed {
 }
 
 /// Relays a body that comes in these pieces, as a flow does: passed on as long as it is in the strict form.
+#[cfg(feature = "internals")]
 fn relay<'b>(
     pieces: impl Iterator<Item = &'b [u8]>,
     limits: ChunkLimits,
@@ -401,6 +404,7 @@ fn relay<'b>(
 }
 
 /// The data of a body, however it is judged.
+#[cfg(feature = "internals")]
 fn data_of(
     body: &[u8],
     limits: ChunkLimits,
@@ -422,6 +426,7 @@ fn data_of(
 /// The end, the data and the refusal do not depend on how the octets come, and what goes on is in the strict
 /// form, with the same data. The first octets choose the cuts.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let (cuts, body) = bytes.split_at_checked(4).unwrap_or((&[], bytes));
     let limits = ChunkLimits::default();
@@ -445,6 +450,7 @@ pub fn fuzz(bytes: &[u8]) {
 }
 
 /// Asserts that what was relayed of `body` is in the strict form and has the same data.
+#[cfg(feature = "internals")]
 fn check_relayed(body: &[u8], relayed: &Relayed, limits: ChunkLimits, tolerance: Tolerance) {
     let roomy =
         ChunkLimits { max_trailer_octets: u32::MAX, max_trailer_fields: u32::MAX, ..limits };
@@ -470,6 +476,7 @@ fn check_relayed(body: &[u8], relayed: &Relayed, limits: ChunkLimits, tolerance:
 }
 
 /// Asserts, for fuzzing, that data in chunks of our own is the same data.
+#[cfg(feature = "internals")]
 fn check_written_again(data: &[u8]) {
     let mut written = Vec::new();
     for chunk in data.chunks(17) {

@@ -85,6 +85,7 @@ pub struct Hello<'a> {
 
 impl<'a> Hello<'a> {
     /// The protocols it would speak, in its order (RFC 7301 §3.1).
+    #[cfg(feature = "internals")]
     pub fn alpn(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = Octets(self.alpn);
         // The list was read once already.
@@ -114,6 +115,7 @@ pub enum HelloError {
 
 impl HelloError {
     /// All of them.
+    #[cfg(feature = "internals")]
     pub const ALL: [Self; 7] = [
         Self::BadName,
         Self::BadRecord,
@@ -382,6 +384,7 @@ impl<'a> Octets<'a> {
 /// More octets never change an answer, it does not depend on how octets and records are cut, and it
 /// comes within the bounds.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let answer = Reader::default().read(bytes).to_owned();
     assert!(answer != Said::Incomplete || bytes.len() < MAX_OCTETS, "no answer");
@@ -409,6 +412,7 @@ pub fn fuzz(bytes: &[u8]) {
 
 /// An answer that keeps what it says.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[cfg(feature = "internals")]
 enum Said {
     Incomplete,
     NotTls,
@@ -417,6 +421,7 @@ enum Said {
 }
 
 impl Reading<'_> {
+    #[cfg(feature = "internals")]
     fn to_owned(self) -> Said {
         match self {
             Self::Incomplete => Said::Incomplete,
@@ -433,6 +438,7 @@ impl Reading<'_> {
 }
 
 /// The hello in the records of `bytes`, its first `cut` octets in a record of their own.
+#[cfg(feature = "internals")]
 fn in_records(bytes: &[u8], cut: usize) -> Vec<u8> {
     let mut message = Vec::new();
     let mut rest = bytes;

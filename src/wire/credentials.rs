@@ -134,6 +134,7 @@ pub fn encode_old(user: &str, password: &str) -> Option<String> {
 
 /// A token that is understood is the one for its user and password, in one of two codings.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let lines = || bytes.split(|octet| *octet == b'\n');
     match Credentials::of(lines()) {

@@ -56,6 +56,7 @@ pub fn cannot_be_response(prefix: &[u8]) -> bool {
 
 /// More octets never change an answer.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let mut answer = None;
     let mut hopeless = false;

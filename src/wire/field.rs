@@ -141,6 +141,7 @@ pub(super) struct LineSet(u128);
 
 impl LineSet {
     /// Whether no line is in it.
+    #[cfg(feature = "internals")]
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }

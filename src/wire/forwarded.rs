@@ -147,6 +147,7 @@ fn after_quotes(mut text: &[u8]) -> Option<&[u8]> {
 
 /// Asserts, for fuzzing, that `sent` ends in what we know, whatever came.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub(super) fn assert_appended(
     received: FieldLines<'_, '_>,
     sent: FieldLines<'_, '_>,
@@ -180,6 +181,7 @@ pub(super) fn assert_appended(
 }
 
 /// The values of the two lines that [`ForwardedLines::write`] writes.
+#[cfg(feature = "internals")]
 fn split_lines(written: &[u8]) -> (&[u8], &[u8]) {
     let text = written.strip_prefix(b"Forwarded: ").unwrap_or_default();
     let at = memchr::memmem::find(text, b"\r\nX-Forwarded-For: ").unwrap_or(0);

@@ -356,6 +356,7 @@ fn bad_request_line(first: &[u8]) -> HeadError {
 
 /// Finds the same end however the octets come, if there is one.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8], limits: &HeadLimits) -> Option<usize> {
     let strict = fuzz_as(bytes, limits, Leniency::Strict);
     let mended = fuzz_as(bytes, limits, Leniency::Mend);
@@ -364,6 +365,7 @@ pub fn fuzz(bytes: &[u8], limits: &HeadLimits) -> Option<usize> {
 }
 
 /// The same for a response that is judged so.
+#[cfg(feature = "internals")]
 pub(super) fn fuzz_as(bytes: &[u8], limits: &HeadLimits, leniency: Leniency) -> Option<usize> {
     let whole = find_response_end(bytes, &mut HeadScan::default(), limits, leniency);
     let mut scan = HeadScan::default();

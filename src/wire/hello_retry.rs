@@ -133,6 +133,7 @@ impl Records {
 
 /// Neither depends on how octets come, and each comes to an end.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let whole = answer(bytes);
     assert!(whole != RetryAnswer::Incomplete || bytes.len() < MAX_ANSWER, "no answer");

@@ -224,6 +224,7 @@ fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Asserts, for fuzzing, that fields a hop sent on have nothing hop-by-hop but what it put there.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) {
     let (mut codings, mut lengths, mut upgrades, mut supports) = (0, 0, (0, 0), (0, 0));
     for field in fields {
@@ -265,6 +266,7 @@ pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) 
 
 /// Asserts, for fuzzing, that all end-to-end fields were sent on, in their order, and no others.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn assert_kept<'a, 'b>(
     received: impl Iterator<Item = Field<'a>> + Clone,
     sent: impl Iterator<Item = Field<'b>>,

@@ -61,6 +61,7 @@ pub use upgrade::Protocols;
 /// Fields that are accepted as framing are sent on as one line that says the same, and a naive
 /// reader who looks at the first or at the last of them only would agree.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz_framing(bytes: &[u8]) {
     let head = [b"POST / HTTP/1.1\r\nHost: a\r\n", bytes, b"\r\n\r\n"].concat();
     request::fuzz(&head);
@@ -89,6 +90,7 @@ pub fn fuzz_framing(bytes: &[u8]) {
 }
 
 /// The octets a framing announces, for fuzzing.
+#[cfg(feature = "internals")]
 fn content_octets(framing: Framing) -> u64 {
     match framing {
         Framing::Empty => 0,

@@ -186,6 +186,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     /// The head as it was read: as received, or in the strict spelling.
+    #[cfg(feature = "internals")]
     pub fn as_read(&self) -> &'b [u8] {
         self.lines.head
     }
@@ -382,6 +383,7 @@ impl<'b> Found<'b> {
 
 /// A head that is accepted is understood the same by the next hop.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     use super::request_line::{RequestLine, write_request_line};
 

@@ -198,6 +198,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 
     /// Octets of the head as received.
+    #[cfg(feature = "internals")]
     pub fn octets(&self) -> usize {
         self.lines.head.len()
     }
@@ -322,6 +323,7 @@ fn runs<'b>(all: &[Header<'b>]) -> Vec<Header<'b>> {
 
 /// A head that is accepted is understood the same by the client, and in one way only.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let limits = HeadLimits::default();
     super::head::fuzz(bytes, &limits);
@@ -353,6 +355,7 @@ pub fn fuzz(bytes: &[u8]) {
 }
 
 /// Asserts, for fuzzing, that the head a client gets says what the received one said.
+#[cfg(feature = "internals")]
 fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
     let upgrade = head.protocols().and_then(|protocols| protocols.forwardable());

@@ -198,8 +198,7 @@ impl<'b> OriginForm<'b> {
     }
 
     /// How many octets [`write`](Self::write) adds.
-    #[expect(clippy::len_without_is_empty, reason = "a request-target is never empty")]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.prefix.len() + self.rest.len()
     }
 
@@ -360,6 +359,7 @@ fn parse_port(digits: &str) -> Result<Option<u16>, TargetError> {
 
 /// An accepted target means the same when it is written and read again.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for method in [Method::Connect, Method::Get, Method::Options] {

@@ -102,6 +102,7 @@ fn is_forwardable(protocol: &str) -> bool {
 }
 
 /// Asserts, for fuzzing, that a field value sent on is a list that may be.
+#[cfg(feature = "internals")]
 pub(super) fn assert_sent_on(value: &[u8]) {
     let protocols = Protocols::read([value].into_iter());
     let Some(protocols) = protocols else { panic!("{} was sent on", value.escape_ascii()) };

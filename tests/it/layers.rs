@@ -37,6 +37,24 @@ fn no_module_imports_from_a_layer_above_its_own() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The features of a test are on when an example is built, so that it would find the layers, too.
+#[test]
+fn what_users_are_shown_needs_no_layer() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut shown = rust_files(&root.join("examples"));
+    shown.extend(["README.md", "src/lib.rs", "src/main.rs"].map(|name| root.join(name)));
+    let mut wrong = Vec::new();
+    for file in shown {
+        let text = fs::read_to_string(&file).unwrap();
+        for layer in LAYERS {
+            if text.contains(&format!("threadgate::{layer}::")) {
+                wrong.push(format!("{} uses {layer}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// Within a layer, too, imports go one way. A module is a file, and `x/mod.rs` is one beside the files
 /// of `x/`. It uses another one if it imports something that is written down there, or names it by a
 /// path. What the other only passes on (`mod`, `pub use`) is a use of the module that it comes from,
@@ -140,7 +158,9 @@ fn the_architecture_names_each_crate() {
             table = title.trim_end_matches(']');
         } else if ["dependencies", "dev-dependencies"].contains(&table) {
             names.extend(
-                line.split_once(" = ").map(|(name, _)| name).filter(|n| !n.starts_with('#')),
+                line.split_once(" = ")
+                    .map(|(name, _)| name)
+                    .filter(|n| !n.starts_with('#') && *n != "threadgate"),
             );
         }
     }

@@ -152,6 +152,7 @@ pub fn edit(octets: &[u8], name: &str, hash: Option<&str>) -> Option<Vec<u8>> {
 
 /// What is read can be edited, and then read again.
 #[doc(hidden)]
+#[cfg(feature = "internals")]
 pub fn fuzz(octets: &[u8]) {
     const HASH: &str = "$5$abcdefgh$PMzeX.3Tb43iNPh8ENNzPM9M7q/BLyRKM1Djd5s4Nu8";
     let users = match parse(octets) {

@@ -55,16 +55,19 @@ impl DraftPart {
     }
 
     /// The names, in their order.
+    #[cfg(feature = "internals")]
     pub fn each(&self) -> impl Iterator<Item = (&[u8], Listed)> {
         self.entries.iter().map(|entry| (name_at(&self.names, entry.at), entry.value.listed()))
     }
 
     /// How many names there are.
+    #[cfg(feature = "internals")]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether there is none.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -113,6 +116,7 @@ impl Draft {
     }
 
     /// Whether there is none.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
