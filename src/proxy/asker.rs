@@ -25,7 +25,7 @@ pub struct Asker {
 /// As messages name it.
 impl fmt::Display for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.front == Front::Admin {
+        if self.front.is_admin() {
             f.write_str("admin: ")?;
         }
         match self.address.ip().is_unspecified() {

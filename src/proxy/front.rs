@@ -1,17 +1,19 @@
-//! What clients of a listener speak, and how they are answered.
+//! What a client speaks, and how it is answered.
 //!
-//! A front says what the first octets of a connection mean, how a connected tunnel is said, how a refusal is
-//! said, and what a request that names no server is for. What is asked leaves it in no protocol's words.
+//! A connection begins with the front of its listener; its first octets may choose another one. The front
+//! finds where a request ends, and says a connected tunnel, a refusal, and what a request that is for the
+//! listener itself gets. What is asked leaves it in no protocol's words.
 
 use crate::error::Error;
-use crate::wire::{Method, RequestHead};
+use crate::wire::head::find_end;
+use crate::wire::{HeadError, HeadLimits, Method, RequestHead};
 
 use super::admin::{self, Overview};
 use super::greeting::{self, Foreign};
 use super::local_replies;
 use super::reply::{self, About, Connection, Reply};
 
-/// What a listener speaks with its clients, and what for.
+/// What is spoken on a connection, and what for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Front {
     /// A forward proxy.
@@ -21,11 +23,43 @@ pub enum Front {
     Admin,
 }
 
+/// What the first octets of a connection came to.
+pub(super) enum Greeted {
+    /// This is spoken from now on.
+    Speaks(Front),
+    /// Something that is not spoken here.
+    Foreign(Foreign),
+}
+
 impl Front {
-    /// What the first octets of a connection say, if that is not what is spoken here.
-    pub(super) fn greet(self, held: &[u8]) -> Option<Foreign> {
+    /// Whether it tells how the proxy does, and carries nothing for anybody.
+    pub fn is_admin(self) -> bool {
+        self == Self::Admin
+    }
+
+    /// What the first octets of a connection mean.
+    pub(super) fn greet(self, held: &[u8]) -> Greeted {
+        match greeting::foreign(held) {
+            Some(foreign) => Greeted::Foreign(foreign),
+            None => Greeted::Speaks(self),
+        }
+    }
+
+    /// Finds where the request ends that begins `held`: how many octets it has, nothing while it is not
+    /// whole. `scanned` is how much was looked at before.
+    ///
+    /// # Errors
+    ///
+    /// It will never be one.
+    #[inline]
+    pub(super) fn find(
+        self,
+        held: &[u8],
+        scanned: &mut usize,
+        limits: &HeadLimits,
+    ) -> Result<Option<usize>, HeadError> {
         match self {
-            Self::Forward | Self::Admin => greeting::foreign(held),
+            Self::Forward | Self::Admin => find_end(held, scanned, limits),
         }
     }
 
@@ -53,7 +87,8 @@ impl Front {
         }
     }
 
-    /// Gives `write` the answer to a request that names no server: it is for the listener itself.
+    /// Gives `write` the answer to a request that is for the listener itself: it names no server, or came to
+    /// the admin listener.
     pub(super) fn answer_itself(
         self,
         head: &RequestHead<'_, '_>,

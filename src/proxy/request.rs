@@ -20,7 +20,7 @@ use super::auth::{Caller, Proof};
 use super::blame::{denied, looped, refused};
 use super::common::Common;
 use super::context::Turn;
-use super::front::{Front, answer_last_hop};
+use super::front::answer_last_hop;
 use super::intent::Asked;
 use super::reply::{Connection, Reply};
 
@@ -69,7 +69,7 @@ pub(super) fn prepare(
     if let Some(log) = &turn.ctx.access_log {
         common.account.note.note(&head, log.shows_fields());
     }
-    if asker.front == Front::Admin {
+    if asker.front.is_admin() {
         if !asker.scope.serves(asker.address.ip()) {
             return Err(denied("this proxy serves private networks only"));
         }
@@ -248,7 +248,7 @@ fn stage(
     common.close = !head.persistent()
         || head.framing != Framing::Empty
         || turn.ctx.is_draining()
-        || common.intent.front == Front::Admin;
+        || common.intent.front.is_admin();
     turn.buffers.lend(&mut common.down.staged);
     let connection = connection(common.close, head.version);
     reply.write(common.down.staged.tail(), connection, head.method == Method::Head);

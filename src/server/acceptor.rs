@@ -69,17 +69,17 @@ impl Acceptor {
                 Some(permit) => permit,
                 None => {
                     self.count(|c| c.accepts_refused_no_permit += 1);
-                    full.begins(|| match self.front {
-                        Front::Forward => log::warn!(
+                    full.begins(|| match self.front.is_admin() {
+                        false => log::warn!(
                             "all connections of --max-connections are in use: new ones wait"
                         ),
-                        Front::Admin => log::warn!(
+                        true => log::warn!(
                             "all connections of the admin listener are in use: new ones wait"
                         ),
                     });
-                    let permit = match self.front {
-                        Front::Forward => self.permits.take(),
-                        Front::Admin => self.wait_in(&mut anteroom, &mut short),
+                    let permit = match self.front.is_admin() {
+                        false => self.permits.take(),
+                        true => self.wait_in(&mut anteroom, &mut short),
                     };
                     match permit {
                         Some(permit) => permit,
@@ -87,17 +87,17 @@ impl Acceptor {
                     }
                 }
             };
-            full.may_end(self.permits.left() > 0, || match self.front {
-                Front::Forward => log::info!("connections are free again"),
-                Front::Admin => log::info!("connections of the admin listener are free again"),
+            full.may_end(self.permits.left() > 0, || match self.front.is_admin() {
+                false => log::info!("connections are free again"),
+                true => log::info!("connections of the admin listener are free again"),
             });
             match self.listener.accept() {
                 Ok((socket, address)) => {
                     short.may_end(true, || log::info!("connections are accepted again"));
                     let waiting = arrived(socket, address);
-                    match self.front {
-                        Front::Forward => self.serve(waiting, permit),
-                        Front::Admin => self.seat(waiting, permit, &mut anteroom),
+                    match self.front.is_admin() {
+                        false => self.serve(waiting, permit),
+                        true => self.seat(waiting, permit, &mut anteroom),
                     }
                 }
                 Err(e) => {
@@ -230,7 +230,7 @@ fn arrived(socket: Socket, address: Option<SocketAddr>) -> Arrived {
 impl Acceptor {
     /// Counts what is counted of the proxy's listeners only.
     fn count(&self, f: impl FnOnce(&mut Counters)) {
-        if self.front == Front::Forward {
+        if !self.front.is_admin() {
             self.pool.stats.other().count(f);
         }
     }

@@ -212,9 +212,9 @@ impl Worker<'_> {
         let (was, front) = (self.was.take(), self.front);
         self.count(|c| {
             c.count_resume(was);
-            match front {
-                Front::Forward => c.connections_closed += 1,
-                Front::Admin => c.admin_connections_closed += 1,
+            match front.is_admin() {
+                false => c.connections_closed += 1,
+                true => c.admin_connections_closed += 1,
             }
             c.panics += u64::from(panicked);
         });

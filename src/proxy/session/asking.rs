@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Phase, Side};
-use crate::wire::head::{find_end, leading_empty_lines};
+use crate::wire::head::leading_empty_lines;
 use crate::wire::{Framing, HeadError};
 
 use crate::proxy::blame::refused;
 use crate::proxy::context::Turn;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::front::Front;
+use crate::proxy::front::Greeted;
 use crate::proxy::greeting::Foreign;
 use crate::proxy::limits::Allowance;
 use crate::proxy::recycle::Spares;
@@ -34,8 +34,9 @@ impl Session {
             let empty = leading_empty_lines(held);
             let said = held.get(empty..).unwrap_or_default();
             if !said.is_empty() || empty > MAX_EMPTY_OCTETS {
-                if let Some(foreign) = self.asker.front.greet(said) {
-                    return self.refuse_foreign(&foreign, turn);
+                match self.asker.front.greet(said) {
+                    Greeted::Speaks(front) => self.asker.front = front,
+                    Greeted::Foreign(foreign) => return self.refuse_foreign(&foreign, turn),
                 }
                 self.state = AWAITED;
                 return Stepped::Again;
@@ -74,7 +75,7 @@ impl Session {
                     self.deadline = turn.now + turn.ctx.timeouts.head;
                 }
                 let began = *begun.get_or_insert_with(|| turn.clock());
-                let found = match find_end(held, scanned, &turn.ctx.limits) {
+                let found = match self.asker.front.find(held, scanned, &turn.ctx.limits) {
                     _ if flooded => Err(HeadError::BadRequestLine),
                     found => found,
                 };
@@ -104,12 +105,9 @@ impl Session {
             return Some(Stepped::Next(Next::Close));
         }
         let deadline = match turn.ctx.draining.get().filter(|_| begun.is_none()) {
-            // It has said nothing yet.
-            Some(&since) if self.served == 0 => match self.asker.front {
-                Front::Forward => self.deadline.min(since + LATE_FIRST),
-                // Who comes to the admin listener meanwhile wants to know just that.
-                Front::Admin => self.deadline,
-            },
+            // It has said nothing yet. Who comes to the admin listener meanwhile wants to know just that.
+            Some(_) if self.served == 0 && self.asker.front.is_admin() => self.deadline,
+            Some(&since) if self.served == 0 => self.deadline.min(since + LATE_FIRST),
             Some(_) => turn.now,
             None => self.deadline,
         };
@@ -130,7 +128,7 @@ impl Session {
         }
         turn.buffers.lend(&mut self.client.buffer);
         if self.client.buffer.room() == 0 {
-            // `find_end` has refused a head past the limit.
+            // A head past the limit has been refused.
             self.client.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
         }
         match self.client.receive() {
@@ -179,10 +177,11 @@ impl Session {
         }
         self.comes_to(Occupancy::IsAnswered);
         self.served = self.served.saturating_add(1);
-        self.open = self.asker.front == Front::Forward;
-        turn.counters.count(|c| match self.asker.front {
-            Front::Forward => c.exchanges_begun += 1,
-            Front::Admin => c.admin_requests += 1,
+        let is_admin = self.asker.front.is_admin();
+        self.open = !is_admin;
+        turn.counters.count(|c| match is_admin {
+            false => c.exchanges_begun += 1,
+            true => c.admin_requests += 1,
         });
         self.answer(wanted, exchange, turn, spares)
     }
@@ -215,8 +214,7 @@ impl Session {
                 common.account.times.head = Some(turn.clock());
                 // What follows a head that could not be read is perhaps content, perhaps a request:
                 // nobody can tell. One that is refused by a rule was understood.
-                common.close =
-                    e.kind() != Kind::HttpRequestDenied || self.asker.front == Front::Admin;
+                common.close = e.kind() != Kind::HttpRequestDenied || self.asker.front.is_admin();
                 // What is here already costs nothing to pass over.
                 if let Some(length) = common.up.flow.length_left()
                     && let held = self.client.buffer.len()
@@ -248,7 +246,7 @@ impl Session {
     /// The client speaks something else: it is told so in its own protocol, as far as that goes.
     fn refuse_foreign(&mut self, foreign: &Foreign, turn: &Turn<'_>) -> Stepped {
         log::debug!("{}: {}", self.asker, foreign.reason);
-        if self.asker.front == Front::Forward {
+        if !self.asker.front.is_admin() {
             turn.counters.count(|c| c.count_failure(Side::Client, Kind::HttpRequestError));
         }
         // Nothing more can be done for a client that does not take these few octets.

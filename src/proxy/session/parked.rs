@@ -7,7 +7,6 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Edge, Owner};
 use crate::observe::stats::{Shard, Wait};
 use crate::proxy::context::Turn;
-use crate::proxy::front::Front;
 use crate::proxy::sides::{CLIENT, ClientSide, UPSTREAM};
 use crate::proxy::waiting::Edges;
 use crate::wire::Method;
@@ -44,7 +43,7 @@ impl Session {
     /// What it waits for, when it parks.
     pub fn wait(&self) -> Wait {
         match &self.state {
-            _ if self.asker.front == Front::Admin => Wait::Admin,
+            _ if self.asker.front.is_admin() => Wait::Admin,
             State::Request { begun: None, .. } if self.served > 0 => Wait::Idle,
             State::Greeting | State::Request { .. } => Wait::Head,
             State::Exchange(exchange) => exchange.wait(),
