@@ -9,14 +9,15 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::policy::decide::{AddressRules, Decision, Verdict};
 use crate::policy::deny_with::DenyWith;
 use crate::policy::response_rules::Judge;
-use crate::upstream::peer::{Hop, Peer};
-use crate::wire::{Framing, Method, RequestLine};
+use crate::upstream::peer::{Endpoint, Peer};
+use crate::wire::{Framing, Method};
 
 use super::account::{Account, Totals};
 use super::context::Turn;
 use super::flow::{Coding, Flow};
 use super::intent::{Intent, rule_host};
 use super::limits::Allowance;
+use super::onward_head::OnwardHead;
 use super::sides::Leg;
 
 /// Up to so many octets of text are kept for the next request.
@@ -41,32 +42,6 @@ impl Terms {
         self.addresses.clear();
         self.judge = None;
         self.reads_hello = false;
-    }
-}
-
-/// A request's head as it goes on, in two parts: what depends on the next hop is written when that is
-/// known.
-#[derive(Debug, Default)]
-pub(super) struct OnwardHead {
-    pub(super) line: RequestLine,
-    /// The fields, and the line that ends them.
-    pub(super) fields: Vec<u8>,
-}
-
-impl OnwardHead {
-    fn write(&self, peer: &Peer, out: &mut Vec<u8>) {
-        match peer.hop() {
-            Hop::Direct => self.line.write_for_origin(out),
-        }
-        out.extend_from_slice(&self.fields);
-    }
-
-    /// Gives memory back that an ordinary request does not need.
-    pub(super) fn trim(&mut self, most: usize) {
-        self.line.trim(most);
-        if self.fields.capacity() > most {
-            self.fields = Vec::new();
-        }
     }
 }
 
@@ -131,6 +106,11 @@ impl Common {
         self.account.note.trim();
     }
 
+    /// What to connect to.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        self.peer.endpoint(&self.intent.destination)
+    }
+
     /// The head for the next hop, which is known now, goes out first.
     pub(super) fn stage_head(&mut self, turn: &mut Turn<'_>) {
         let staged = &mut self.up.staged;
@@ -142,7 +122,7 @@ impl Common {
 
     /// Content in this framing belongs to the request, and nobody will take it.
     pub(super) fn leave_content(&mut self, framing: Framing) {
-        self.up.flow = Flow::framed(framing, Coding::Keep);
+        self.up.goes_on_with(Flow::framed(framing, Coding::Keep));
     }
 
     /// How many octets went each way.

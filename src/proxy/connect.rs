@@ -43,9 +43,9 @@ enum By {
 impl Connecting {
     /// Begins to connect to the destination.
     pub(super) fn new(common: &mut Common, turn: &Turn<'_>) -> Self {
-        let destination = &common.intent.destination;
-        let by = match destination.ip() {
-            Some(ip) => By::Dial(Box::new(Dial::new(Addresses::One(ip), destination.port()))),
+        let endpoint = common.endpoint();
+        let by = match endpoint.ip() {
+            Some(ip) => By::Dial(Box::new(Dial::new(Addresses::One(ip), endpoint.port()))),
             None => By::Lookup(None),
         };
         common.account.reused = false;
@@ -73,7 +73,7 @@ impl Connecting {
                         common.account.times.lookup = Some(turn.clock());
                         common.wake_at = None;
                         common.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-                        let port = common.intent.destination.port();
+                        let port = common.endpoint().port();
                         self.by = By::Dial(Box::new(Dial::new(Addresses::Found(ips), port)));
                     }
                 },
@@ -121,8 +121,8 @@ fn look_up(
     client: &ClientSide<'_>,
     turn: &mut Turn<'_>,
 ) -> Result<Option<Arc<[IpAddr]>>, Error> {
-    let destination = &common.intent.destination;
-    let (host, port) = (destination.host(), destination.port());
+    let endpoint = common.peer.endpoint(&common.intent.destination);
+    let (host, port) = (endpoint.host(), endpoint.port());
     let resolver = &turn.ctx.resolver;
     let answer = match asked {
         Some(asked) => match asked.answer() {
@@ -209,9 +209,9 @@ fn try_dial(
             {
                 return Err(looped());
             }
-            let destination = &common.intent.destination;
-            if destination.ip().is_none() {
-                let (host, port) = (destination.host(), destination.port());
+            let endpoint = common.endpoint();
+            if endpoint.ip().is_none() {
+                let (host, port) = (endpoint.host(), endpoint.port());
                 turn.ctx.resolver.note(host, port, dial.addresses(), address.ip(), turn.now);
             }
             stream.hand_to(client.owner(UPSTREAM));

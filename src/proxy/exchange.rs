@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Error, Phase, Side};
+use crate::error::{Error, Side};
 use crate::net::poll::{Edge, Wake};
 use crate::net::stream::Stream;
 use crate::observe::stats::Wait;
@@ -29,12 +29,11 @@ use crate::upstream::pool::Lease;
 use crate::wire::{Framing, Method};
 
 use super::account::Account;
-use super::blame::{client_gone, client_is_stuck, lookup_expired, response_expired, tunnel_reset};
+use super::blame::{client_gone, client_is_stuck, lookup_expired, tunnel_reset};
 use super::common::{Common, KEPT};
 use super::connect::Connecting;
 use super::context::Turn;
 use super::flow::{Coding, Flow};
-use super::front::Front;
 use super::half::Half;
 use super::hello_gate::HelloGate;
 use super::log_note::heads_octets;
@@ -189,10 +188,10 @@ impl Exchange {
     pub fn begin(&mut self, framing: Framing, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
         let common = &mut self.common;
         common.account.times.head = Some(turn.clock());
-        common.up.flow = match common.intent.method {
+        common.up.goes_on_with(match common.intent.method {
             Method::Connect => Flow::until_close(Coding::Keep),
             _ => Flow::framed(framing, Coding::Keep),
-        };
+        });
         common.deadline = Some(turn.now + turn.ctx.timeouts.connect);
         if common.allowance.counts_octets() {
             client.half.limit();
@@ -387,8 +386,7 @@ impl Exchange {
             Stage::Connecting(connecting) => connecting.expired(),
             Stage::Relay(relay) => relay.expired(&self.common, client.half),
             Stage::Tunnel(tunnel) => tunnel.expired(),
-            Stage::Reply if !client.half.stream.is_writable() => client_is_stuck(),
-            Stage::Reply => response_expired(Phase::Transfer),
+            Stage::Reply => client_is_stuck(),
         }
     }
 
@@ -468,7 +466,7 @@ impl Exchange {
             Account::tell_repairs(intent, repairs, turn);
         }
         let totals = common.totals();
-        if intent.front == Front::Forward {
+        if !intent.front.is_admin() {
             turn.counters.count(|c| account.count(intent, totals, now, c));
             if turn.ctx.access_log.is_some() {
                 account.tell(&common.terms.user, totals, (address, now), turn);
@@ -483,7 +481,7 @@ impl Exchange {
             }
             _ => None,
         };
-        if self.common.intent.front == Front::Forward
+        if !self.common.intent.front.is_admin()
             && let Some(quota) = &turn.ctx.quota
         {
             quota.spend();
@@ -567,7 +565,7 @@ fn open_tunnel(
 ) -> Tunnel {
     common.account.is_tunnel = true;
     common.account.status = 200;
-    common.down.flow = Flow::until_close(Coding::Keep);
+    common.down.goes_on_with(Flow::until_close(Coding::Keep));
     let staged = &mut common.down.staged;
     turn.buffers.lend(staged);
     staged.tail().extend_from_slice(client.asker.front.established());

@@ -236,6 +236,9 @@ impl HelloGate {
                 Held::Clear if was_first => {
                     common.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
                     self.send_cleared(upstream, common, client, turn);
+                    if common.up.is_broken {
+                        return Ok(Gated::Over);
+                    }
                     // The server is not to answer before somebody listens.
                     return Ok(Gated::Waits(Step::Spent));
                 }

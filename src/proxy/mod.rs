@@ -29,6 +29,7 @@ mod intent;
 mod limits;
 pub mod local_replies;
 pub mod log_note;
+mod onward_head;
 pub mod own_addresses;
 pub mod pinned;
 pub mod recycle;

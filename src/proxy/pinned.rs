@@ -13,6 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::net::poll::{Edge, Owner, Poller};
+use crate::upstream::peer::Peer;
 use crate::upstream::pool::Kept;
 
 /// The connection, between two requests of its client.
@@ -20,14 +21,14 @@ use crate::upstream::pool::Kept;
 pub struct Pinned {
     kept: Kept,
     /// Where it leads.
-    authority: Box<str>,
+    peer: Peer,
     /// Who of the proxy's users made it; empty if nobody has to say.
     user: Box<str>,
 }
 
 impl Pinned {
-    pub(super) fn new(kept: Kept, authority: &str, user: &str) -> Box<Self> {
-        Box::new(Self { kept, authority: authority.into(), user: user.into() })
+    pub(super) fn new(kept: Kept, peer: &Peer, user: &str) -> Box<Self> {
+        Box::new(Self { kept, peer: peer.clone(), user: user.into() })
     }
 
     /// Whether the server has closed it meanwhile, or said something that nobody asked for.
@@ -36,8 +37,8 @@ impl Pinned {
     }
 
     /// The connection, if it leads there and was made by this user, and the server keeps it.
-    pub(super) fn into_kept(mut self, authority: &str, user: &str, epoch: u32) -> Option<Kept> {
-        let fits = *self.authority == *authority
+    pub(super) fn into_kept(mut self, peer: &Peer, user: &str, epoch: u32) -> Option<Kept> {
+        let fits = self.peer.key() == peer.key()
             && *self.user == *user
             && self.kept.stream.names_epoch() == epoch
             // Asked whatever the request: a login is worth a look.

@@ -51,8 +51,8 @@ pub(super) fn take_pinned(
     turn: &mut Turn<'_>,
 ) -> Option<Kept> {
     let pinned = client.pinned.take()?;
-    let (authority, user) = (common.intent.destination.authority(), &common.terms.user);
-    let kept = pinned.into_kept(authority, user, turn.ctx.pool.names_epoch())?;
+    let epoch = turn.ctx.pool.names_epoch();
+    let kept = pinned.into_kept(&common.peer, &common.terms.user, epoch)?;
     if !common.may_use(kept.address) {
         return None;
     }
@@ -87,8 +87,7 @@ pub(super) fn keep(
     }
     let kept = Kept { stream: half.stream, address, lease };
     if common.pins {
-        let to = common.intent.destination.authority();
-        return Some(Pinned::new(kept, to, &common.terms.user));
+        return Some(Pinned::new(kept, &common.peer, &common.terms.user));
     }
     turn.ctx.pool.put(common.peer.key(), kept, former(waker), turn.now);
     None

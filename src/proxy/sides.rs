@@ -55,7 +55,7 @@ pub(super) struct Upstream {
 pub(super) struct Leg {
     /// What flows, and how far it is.
     pub(super) flow: Flow,
-    /// Octets of ours that go before it: heads, replies.
+    /// What goes before it: heads and replies, and what was read of a tunnel before it was judged.
     pub(super) staged: Buffer,
     /// The sink takes no more; what comes the other way is still passed on.
     pub(super) is_broken: bool,

@@ -4,7 +4,7 @@
 //! A session never moves there. It asks, parks, and is woken when the hash is computed, as with a
 //! name's addresses. Who asks for the same credentials at the same time waits for the same answer.
 //! There are at most two threads, begun when they are first needed, and before them a
-//! line for each client (`lines`): one that has many keeps nobody else from theirs. The threads are
+//! line for each client (`fair_queue`): one that has many keeps nobody else from theirs. The threads are
 //! never waited for: at the end of the process they end with it.
 
 use std::collections::HashMap;

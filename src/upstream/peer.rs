@@ -86,7 +86,7 @@ impl Hop {
 }
 
 /// One next hop. The memory of its key is used again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Peer {
     hop: Hop,
     key: String,
@@ -103,6 +103,13 @@ impl Peer {
         self.key.clear();
         self.key.push(self.hop.mark());
         self.key.push_str(to.authority());
+    }
+
+    /// What to connect to, for a request to this server.
+    pub fn endpoint<'a>(&'a self, destination: &'a Endpoint) -> &'a Endpoint {
+        match self.hop {
+            Hop::Direct => destination,
+        }
     }
 
     /// How it is spoken to.
