@@ -25,16 +25,20 @@ pub struct LogNote {
 impl LogNote {
     /// Keeps what `head` says; with `fields` also who referred to the target and what asks.
     pub fn note(&mut self, head: &RequestHead<'_, '_>, fields: bool) {
-        self.octets.extend_from_slice(head.method_name.as_bytes());
-        self.method = self.octets.len();
-        self.octets.extend_from_slice(head.target_text.as_bytes());
-        self.target = self.octets.len();
-        self.version = Some(head.version);
+        self.note_line(head.method_name, head.target_text, Some(head.version));
         if fields {
             self.note_fields(head);
-        } else {
-            self.referer = self.target;
         }
+    }
+
+    /// Keeps what is asked for, and in which version of HTTP.
+    pub fn note_line(&mut self, method: &str, target: &str, version: Option<Version>) {
+        self.octets.extend_from_slice(method.as_bytes());
+        self.method = self.octets.len();
+        self.octets.extend_from_slice(target.as_bytes());
+        self.target = self.octets.len();
+        self.referer = self.target;
+        self.version = version;
     }
 
     /// The first line of each name: others are an attempt to be shown as somebody else.
