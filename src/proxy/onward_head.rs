@@ -1,7 +1,7 @@
 //! The head of a request as it goes on to the next hop.
 
 use crate::upstream::peer::{Hop, Peer};
-use crate::wire::RequestLine;
+use crate::wire::{RequestLine, write_request_line};
 
 /// A request's head as it goes on, in two parts: what depends on the next hop is written when that is
 /// known.
@@ -13,9 +13,11 @@ pub(super) struct OnwardHead {
 }
 
 impl OnwardHead {
+    /// Appends it, as this next hop gets it.
     pub(super) fn write(&self, peer: &Peer, out: &mut Vec<u8>) {
+        let (method, target) = self.line.parts();
         match peer.hop() {
-            Hop::Direct => self.line.write_for_origin(out),
+            Hop::Direct => write_request_line(out, method, target),
         }
         out.extend_from_slice(&self.fields);
     }

@@ -52,7 +52,7 @@ pub use framing::{Framing, FramingError, ResponseFraming};
 pub use head::{HeadError, HeadLimits, Persistence};
 pub use leniency::{Leniency, Repair, Repairs};
 pub use request::{Outgoing, RequestHead};
-pub use request_line::RequestLine;
+pub use request_line::{RequestLine, write_request_line};
 pub use response::{Recode, ResponseHead, ResponseOutgoing};
 pub use start_line::{Method, Version};
 pub use target::{Authority, OriginForm, Scheme, Target, TargetError};

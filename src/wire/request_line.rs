@@ -20,11 +20,11 @@ impl RequestLine {
         target.push_to(&mut self.text);
     }
 
-    /// Appends the line for the origin server itself, which is always HTTP/1.1: it has the path only
-    /// (RFC 9112 §3.2.1).
-    pub fn write_for_origin(&self, out: &mut Vec<u8>) {
+    /// The method, and the target in origin-form (RFC 9112 §3.2.1).
+    #[inline]
+    pub fn parts(&self) -> (&str, OriginForm<'_>) {
         let (method, target) = self.text.split_at_checked(self.method).unwrap_or_default();
-        write_request_line(out, method, target.into());
+        (method, target.into())
     }
 
     /// Gives memory back that an ordinary request does not need.
@@ -35,9 +35,9 @@ impl RequestLine {
     }
 }
 
-/// Appends a request line.
+/// Appends a request line, which is always HTTP/1.1.
 #[inline]
-pub(super) fn write_request_line(out: &mut Vec<u8>, method: &str, target: OriginForm<'_>) {
+pub fn write_request_line(out: &mut Vec<u8>, method: &str, target: OriginForm<'_>) {
     out.reserve(method.len() + target.len() + 11);
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
