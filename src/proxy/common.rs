@@ -13,8 +13,8 @@ use crate::upstream::peer::{Endpoint, Peer};
 use crate::wire::{Framing, Method};
 
 use super::account::{Account, Totals};
+use super::content::Content;
 use super::context::Turn;
-use super::flow::{Coding, Flow};
 use super::intent::{Intent, rule_host};
 use super::limits::Allowance;
 use super::onward_head::OnwardHead;
@@ -122,7 +122,7 @@ impl Common {
 
     /// Content in this framing belongs to the request, and nobody will take it.
     pub(super) fn leave_content(&mut self, framing: Framing) {
-        self.up.goes_on_with(Flow::framed(framing, Coding::Keep));
+        self.up.goes_on_with(Content::of_request(framing));
     }
 
     /// How many octets went each way.

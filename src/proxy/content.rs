@@ -21,7 +21,7 @@ enum Body {
 
 /// What is done to the coding on the way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Coding {
+pub(super) enum Coding {
     /// Octet for octet.
     Keep,
     /// Content until close becomes chunked.
@@ -67,6 +67,11 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Of a request in this framing, octet for octet.
+    pub(super) fn of_request(framing: Framing) -> Self {
+        Self::framed(framing, Coding::Keep, Tolerance::Literal)
+    }
+
     /// In this framing, whose chunks are judged so.
     pub(super) fn framed(framing: Framing, coding: Coding, tolerance: Tolerance) -> Self {
         let body = match framing {

@@ -32,8 +32,8 @@ use super::account::Account;
 use super::blame::{client_gone, client_is_stuck, lookup_expired, tunnel_reset};
 use super::common::{Common, KEPT};
 use super::connect::Connecting;
+use super::content::{Coding, Content};
 use super::context::Turn;
-use super::flow::{Coding, Flow};
 use super::half::Half;
 use super::hello_gate::HelloGate;
 use super::log_note::heads_octets;
@@ -189,8 +189,8 @@ impl Exchange {
         let common = &mut self.common;
         common.account.times.head = Some(turn.clock());
         common.up.goes_on_with(match common.intent.method {
-            Method::Connect => Flow::until_close(Coding::Keep),
-            _ => Flow::framed(framing, Coding::Keep),
+            Method::Connect => Content::until_close(Coding::Keep),
+            _ => Content::of_request(framing),
         });
         common.deadline = Some(turn.now + turn.ctx.timeouts.connect);
         if common.allowance.counts_octets() {
@@ -273,7 +273,7 @@ impl Exchange {
         }
         self.stage = Stage::Reply;
         let common = &mut self.common;
-        common.down.goes_on_with(Flow::empty());
+        common.down.goes_on_with(Content::empty());
         let heads = heads_octets(common.down.staged.unread()) as u64;
         common.account.heads = common.down.flow.sent() + heads;
         common.account.status = status;
@@ -565,7 +565,7 @@ fn open_tunnel(
 ) -> Tunnel {
     common.account.is_tunnel = true;
     common.account.status = 200;
-    common.down.goes_on_with(Flow::until_close(Coding::Keep));
+    common.down.goes_on_with(Content::until_close(Coding::Keep));
     let staged = &mut common.down.staged;
     turn.buffers.lend(staged);
     staged.tail().extend_from_slice(client.asker.front.established());

@@ -13,9 +13,8 @@ use crate::net::buffer::{Buffer, LARGE, ORDINARY};
 use crate::net::pipe::Pipe;
 use crate::net::stream::{Received, Stream};
 use crate::wire::chunked::write_chunk_head;
-use crate::wire::{ChunkError, Framing, Repairs, Tolerance};
+use crate::wire::{ChunkError, Repairs};
 
-pub use super::content::Coding;
 use super::content::{CHUNK_FRAME, CRLF, Content, Faulty};
 use super::context::Turn;
 use super::half::Half;
@@ -92,38 +91,13 @@ const STALL: Duration = Duration::from_millis(50);
 
 impl Default for Flow {
     fn default() -> Self {
-        Self::empty()
+        Self::new(Content::empty())
     }
 }
 
 impl Flow {
-    /// Content in this framing; chunks are judged as in a request.
-    pub fn framed(framing: Framing, coding: Coding) -> Self {
-        Self::framed_as(framing, coding, Tolerance::Literal)
-    }
-
-    /// Content in this framing, whose chunks are judged so.
-    pub fn framed_as(framing: Framing, coding: Coding, tolerance: Tolerance) -> Self {
-        Self::new(Content::framed(framing, coding, tolerance))
-    }
-
-    /// Nothing but what is staged in `out`.
-    pub fn empty() -> Self {
-        Self::new(Content::empty())
-    }
-
-    /// Everything until the source ends.
-    pub fn until_close(coding: Coding) -> Self {
-        Self::new(Content::until_close(coding))
-    }
-
-    /// Breaks with more content than `most`, of which none has come yet. One with a length says
-    /// beforehand how much it has.
-    pub fn limit(&mut self, most: u64) {
-        self.content.limit(most);
-    }
-
-    fn new(content: Content) -> Self {
+    /// Of this content, of which nothing has come yet.
+    pub(super) fn new(content: Content) -> Self {
         Self {
             content,
             cleared: 0,

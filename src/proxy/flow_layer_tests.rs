@@ -13,6 +13,7 @@ use super::*;
 use crate::net::buffer::Buffers;
 use crate::net::poll::Edge;
 use crate::net::stream::double::{CODED_END, CODED_TICKET, coded};
+use crate::wire::{Framing, Tolerance};
 
 /// A connection under a layer that moves `piece` octets at a time, and its peer.
 fn doubled(piece: usize) -> (Half, TcpStream) {
@@ -49,14 +50,14 @@ const CONTENT: &[u8] = b"0123456789abcdef0123456789ABCDEF some content that is l
 fn nothing_is_left_in_a_layer_when_a_flow_has_ended() {
     let chunked = [b"49\r\n", CONTENT, b"\r\n0\r\n\r\n"].concat();
     let length = Framing::Length(std::num::NonZeroU64::new(CONTENT.len() as u64).unwrap());
-    let framed = |framing, coding| Flow::framed(framing, coding);
+    let framed = |framing, coding| Flow::new(Content::framed(framing, coding, Tolerance::Literal));
     let chunk = [b"49\r\n".as_slice(), CONTENT, b"\r\n0\r\n\r\n"].concat();
     type Make<'f> = &'f dyn Fn() -> Flow;
     let cases: [(&str, Make<'_>, &[u8], &[u8]); 4] = [
         ("length", &|| framed(length, Coding::Keep), CONTENT, CONTENT),
         ("chunked", &|| framed(Framing::Chunked, Coding::Keep), &chunked, &chunk),
         ("dechunked", &|| framed(Framing::Chunked, Coding::Dechunk), &chunked, CONTENT),
-        ("until close", &|| Flow::until_close(Coding::Keep), CONTENT, CONTENT),
+        ("until close", &|| Flow::new(Content::until_close(Coding::Keep)), CONTENT, CONTENT),
     ];
     assert_eq!(CONTENT.len(), 0x49);
     for piece in [1, 2, 7, 1000] {
@@ -85,7 +86,7 @@ fn what_a_layer_codes_is_not_spliced() {
     for (first, second) in [(true, false), (false, true)] {
         let of = |is_doubled| if is_doubled { doubled(100_000) } else { pair() };
         let ((mut source, mut from), (mut sink, mut to)) = (of(first), of(second));
-        let mut flow = Flow::until_close(Coding::Keep);
+        let mut flow = Flow::new(Content::until_close(Coding::Keep));
         flow.pace = Pace::Splice;
         let content = vec![b'x'; 20_000];
         from.write_all(if first { coded(&content) } else { content.clone() }.as_slice()).unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::super::admin::tests::At;
+use super::super::content::Coding;
 use super::super::context::TURN_OCTETS;
 use super::super::{Context, OwnAddresses, Timeouts};
 use super::*;
@@ -102,7 +103,7 @@ fn a_step_receives_once_even_if_the_turn_is_spent() {
     {
         let ctx = context(pipes);
         let ((mut source, mut from), (mut sink, mut to)) = (pair(), pair());
-        let mut flow = Flow::until_close(Coding::Keep);
+        let mut flow = Flow::new(Content::until_close(Coding::Keep));
         flow.pace = pace;
         for round in 0..3 {
             assert_eq!(from.write(&[b'x'; 1000]).unwrap(), 1000);
@@ -120,7 +121,7 @@ fn a_step_receives_once_even_if_the_turn_is_spent() {
 fn urgent_data_in_front_keeps_no_flow_from_receiving_in_a_spent_turn() {
     let ctx = context(4);
     let ((mut source, mut from), (mut sink, mut to)) = (pair(), pair());
-    let mut flow = Flow::until_close(Coding::Keep);
+    let mut flow = Flow::new(Content::until_close(Coding::Keep));
     flow.pace = Pace::Splice;
     socket2::SockRef::from(&from).send_out_of_band(b"!").unwrap();
     assert_eq!(from.write(&[b'x'; 1000]).unwrap(), 1000);
@@ -138,7 +139,7 @@ fn a_reset_that_a_send_was_told_of_is_what_receives_find_at_the_end() {
     for patient in [false, true] {
         let ctx = context(4);
         let ((mut source, from), (mut sink, _to)) = (pair(), pair());
-        let mut flow = Flow::until_close(Coding::Keep);
+        let mut flow = Flow::new(Content::until_close(Coding::Keep));
         socket2::SockRef::from(&from).set_linger(Some(Duration::ZERO)).unwrap();
         drop(from);
         // Until the reset has come; the send that meets it says so.

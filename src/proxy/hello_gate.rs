@@ -29,8 +29,9 @@ use crate::wire::hello_retry::{NextRecord, Records, RetryAnswer, answer};
 
 use super::blame::tunnel_reset;
 use super::common::Common;
+use super::content::Content;
 use super::context::Turn;
-use super::flow::{Flow, Step};
+use super::flow::Step;
 use super::half::Half;
 use super::sides::Upstream;
 
@@ -463,7 +464,7 @@ fn part_with(upstream: Option<Upstream>, alert: Alert, common: &mut Common, turn
         turn.buffers.discard(&mut upstream.half.buffer);
     }
     let down = &mut common.down;
-    down.goes_on_with(Flow::empty());
+    down.goes_on_with(Content::empty());
     turn.buffers.lend(&mut down.staged);
     // A fatal one, in a record that every version understands.
     let alert = [0x15, 3, 3, 0, 2, 2, alert as u8];

@@ -16,8 +16,8 @@ use super::access::judge_response;
 use super::account::Times;
 use super::blame::malformed;
 use super::common::Common;
+use super::content::{Coding, Content};
 use super::context::Turn;
-use super::flow::{Coding, Flow};
 use super::half::Half;
 use super::upgrade;
 
@@ -200,7 +200,7 @@ impl Response {
         // A response that has no date gets the time it came (RFC 9110 §6.6.1).
         let date = (turn.ctx.via.is_some() && !head.has_date)
             .then(|| httpdate::fmt_http_date(SystemTime::now()));
-        let (flow, mut outgoing) = self.go_on_as(head, common, client, turn)?;
+        let (mut content, mut outgoing) = self.go_on_as(head, common, client, turn)?;
         outgoing.date = date.as_deref();
         let upgrade = upgrade::wanted_instead(head, common.intent.version);
         outgoing.upgrade = upgrade.as_ref();
@@ -214,11 +214,11 @@ impl Response {
             && !head.is_silent_on_content(common.intent.method);
         self.withholds = head.withholds_content(common.intent.method);
         common.pins |= head.binds_connection();
-        common.down.goes_on_with(flow);
         let most = common.terms.judge.as_ref().and_then(|judge| judge.most_content());
         if let Some((most, _)) = most {
-            common.down.flow.limit(most.get());
+            content.limit(most.get());
         }
+        common.down.goes_on_with(content);
         self.begun = true;
         Ok(judged)
     }
@@ -230,26 +230,26 @@ impl Response {
         common: &Common,
         client: &Half,
         turn: &Turn<'t>,
-    ) -> Result<(Flow, ResponseOutgoing<'t>), Error> {
+    ) -> Result<(Content, ResponseOutgoing<'t>), Error> {
         let old = common.intent.version < Version::Http11;
         let tolerance = match turn.ctx.leniency {
             Leniency::Mend => Tolerance::Mend,
             Leniency::Strict => Tolerance::Strict,
         };
-        let (flow, coding, ends) = match head.framing {
+        let (content, coding, ends) = match head.framing {
             ResponseFraming::Framed(Framing::Chunked) if old => {
-                let flow = Flow::framed_as(Framing::Chunked, Coding::Dechunk, tolerance);
-                (flow, Recode::Dechunk, true)
+                let content = Content::framed(Framing::Chunked, Coding::Dechunk, tolerance);
+                (content, Recode::Dechunk, true)
             }
             ResponseFraming::Framed(framing) => {
-                (Flow::framed_as(framing, Coding::Keep, tolerance), Recode::Keep, false)
+                (Content::framed(framing, Coding::Keep, tolerance), Recode::Keep, false)
             }
             ResponseFraming::UntilClose if old => {
-                (Flow::until_close(Coding::Keep), Recode::Keep, true)
+                (Content::until_close(Coding::Keep), Recode::Keep, true)
             }
             ResponseFraming::UntilClose => {
                 let ends = is_asked_again(head.status);
-                (Flow::until_close(Coding::Chunk), Recode::Chunk, ends)
+                (Content::until_close(Coding::Chunk), Recode::Chunk, ends)
             }
             ResponseFraming::Tunnel => {
                 return Err(malformed("the upstream opened a tunnel nobody asked for"));
@@ -271,7 +271,7 @@ impl Response {
             coding,
             ..ResponseOutgoing::default()
         };
-        Ok((flow, outgoing))
+        Ok((content, outgoing))
     }
 
     /// Whether a client has to be told that an early answer is the last on its connection: it would

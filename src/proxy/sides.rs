@@ -10,6 +10,7 @@ use crate::net::stream::Stream;
 use crate::upstream::pool::Lease;
 
 use super::asker::Asker;
+use super::content::Content;
 use super::flow::Flow;
 use super::half::Half;
 use super::pinned::Pinned;
@@ -64,14 +65,14 @@ pub(super) struct Leg {
 impl Leg {
     /// Ready for another exchange; the memory stays.
     pub(super) fn reset(&mut self) {
-        self.flow = Flow::empty();
+        self.flow = Flow::default();
         self.is_broken = false;
     }
 
-    /// Another flow follows, in the same direction.
-    pub(super) fn goes_on_with(&mut self, flow: Flow) {
+    /// This content comes next, in the same direction.
+    pub(super) fn goes_on_with(&mut self, content: Content) {
         let sent = self.flow.sent();
-        self.flow = flow;
+        self.flow = Flow::new(content);
         self.flow.add_sent(sent);
     }
 

@@ -11,8 +11,8 @@ use crate::wire::{Protocols, Repair, ResponseHead, ResponseOutgoing, Version};
 
 use super::blame::malformed;
 use super::common::Common;
+use super::content::{Coding, Content};
 use super::context::Turn;
-use super::flow::{Coding, Flow};
 
 /// Stages a 101 for the client: what follows it, on both sides, is octets.
 ///
@@ -65,7 +65,7 @@ pub(super) fn become_tunnel(common: &mut Common, turn: &mut Turn<'_>) {
     account.heads = common.down.sent_and_staged();
     account.times.response = Some(turn.clock());
     for leg in [&mut common.up, &mut common.down] {
-        leg.goes_on_with(Flow::until_close(Coding::Keep));
+        leg.goes_on_with(Content::until_close(Coding::Keep));
     }
     turn.counters.count(|c| {
         c.tunnels_opened += 1;
