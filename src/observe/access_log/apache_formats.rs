@@ -103,7 +103,7 @@ mod tests {
 
     use super::super::LineFormat;
     use super::super::format::Scratch;
-    use super::super::record::{Phases, RecordKind};
+    use super::super::record::RecordKind;
     use super::*;
     use crate::wire::Version;
 
@@ -111,25 +111,14 @@ mod tests {
         Record {
             // The line of Apache's manual.
             started: UNIX_EPOCH + Duration::from_millis(971_186_136_999),
-            client: ([127, 0, 0, 1], 50112).into(),
-            kind: RecordKind::Exchange,
-            method: "GET",
             target: b"/apache_pb.gif",
             version: Some(Version::Http10),
             referer: b"http://www.example.com/start.html",
             user_agent: b"Mozilla/4.08 [en] (Win98; I ;Nav)",
-            user: "",
-            status: 200,
             octets_from_client: 100,
             octets_to_client: 2526,
             content_to_client: 2326,
-            upstream: None,
-            reused: false,
-            phases: Phases::default(),
-            sni: None,
-            rule: None,
-            would_deny: false,
-            failure: None,
+            ..Record::bare()
         }
     }
 

@@ -7,20 +7,11 @@ use serde_json::Value;
 use super::*;
 use crate::error::{Kind, Phase, Side};
 use crate::observe::access_log::{LoggedFailure, Phases, RecordKind};
-use crate::wire::Version;
 
 fn plain() -> Record<'static> {
     Record {
         started: UNIX_EPOCH + Duration::from_millis(1_795_291_200_123),
-        client: ([127, 0, 0, 1], 50112).into(),
-        kind: RecordKind::Exchange,
-        method: "GET",
         target: b"http://example.com/",
-        version: Some(Version::Http11),
-        referer: b"",
-        user_agent: b"",
-        user: "",
-        status: 200,
         octets_from_client: 120,
         octets_to_client: 1270,
         content_to_client: 1024,
@@ -33,10 +24,7 @@ fn plain() -> Record<'static> {
             transfer: Duration::from_micros(180),
             ..Phases::default()
         },
-        sni: None,
-        rule: None,
-        would_deny: false,
-        failure: None,
+        ..Record::bare()
     }
 }
 
@@ -47,9 +35,6 @@ fn failed() -> Record<'static> {
         status: 502,
         upstream: None,
         phases: Phases { connect: Duration::from_nanos(1_999), ..Phases::default() },
-        sni: None,
-        rule: None,
-        would_deny: false,
         failure: Some(LoggedFailure {
             side: Side::Upstream,
             phase: Phase::Connect,

@@ -55,6 +55,35 @@ pub struct Record<'a> {
     pub failure: Option<LoggedFailure<'a>>,
 }
 
+#[cfg(test)]
+impl Record<'static> {
+    /// A request of which nothing more is known than that there was one: tests say what they are about.
+    pub(super) fn bare() -> Self {
+        Self {
+            started: SystemTime::UNIX_EPOCH,
+            client: ([127, 0, 0, 1], 50112).into(),
+            kind: RecordKind::Exchange,
+            method: "GET",
+            target: b"",
+            version: Some(Version::Http11),
+            referer: b"",
+            user_agent: b"",
+            user: "",
+            status: 200,
+            octets_from_client: 0,
+            octets_to_client: 0,
+            content_to_client: 0,
+            upstream: None,
+            reused: false,
+            phases: Phases::default(),
+            sni: None,
+            rule: None,
+            would_deny: false,
+            failure: None,
+        }
+    }
+}
+
 /// Whether messages or plain octets were relayed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RecordKind {

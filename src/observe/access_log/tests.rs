@@ -7,32 +7,20 @@ use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use super::*;
-use crate::wire::Version;
 
 const SOON: Duration = Duration::from_secs(5);
 
 fn record(target: &[u8]) -> Record<'_> {
     Record {
         started: SystemTime::now(),
-        client: ([127, 0, 0, 1], 50112).into(),
-        kind: RecordKind::Exchange,
-        method: "GET",
         target,
-        version: Some(Version::Http11),
-        referer: b"",
-        user_agent: b"",
-        user: "",
-        status: 200,
         octets_from_client: 120,
         octets_to_client: 1270,
         content_to_client: 1024,
         upstream: Some(([93, 184, 216, 34], 80).into()),
         reused: true,
         phases: Phases { wait: Duration::from_micros(345), ..Phases::default() },
-        sni: None,
-        rule: None,
-        would_deny: false,
-        failure: None,
+        ..Record::bare()
     }
 }
 
