@@ -20,12 +20,12 @@
 //! `User-Agent` no field is logged.
 
 mod apache_formats;
-mod columns;
 mod format;
 mod output;
 mod record;
 mod target;
 mod terminal;
+mod values;
 
 use std::cell::RefCell;
 use std::path::PathBuf;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Owner, Wake};
-use crate::policy::auth::guessers::{DelayedPlace, Gate};
+use crate::policy::auth::guessers::{Admission, DelayedPlace};
 use crate::policy::auth::token_tag::Tag;
 use crate::policy::auth::{Auth, KnownBy, TokenLook};
 use crate::policy::decide::{UNPROVEN, WRONG};
@@ -205,14 +205,14 @@ fn delayed(
 ) -> Result<Option<Instant>, Error> {
     match caller.proof.pending.as_ref().map(|pending| &pending.delayed) {
         None => match turn.ctx.failures.gate(client, tag, turn.now) {
-            Gate::Open => Ok(None),
-            Gate::Delayed(place, until) => {
+            Admission::Open => Ok(None),
+            Admission::Delayed(place, until) => {
                 turn.counters.count(|c| c.auth_delays += 1);
                 let delayed = Some((place, until));
                 caller.proof.pending = Some(Box::new(Pending { delayed, ..Pending::default() }));
                 Ok(Some(until))
             }
-            Gate::Full => Err(too_many("too many wrong credentials came from this address")),
+            Admission::Full => Err(too_many("too many wrong credentials came from this address")),
         },
         Some(Some((_, until))) if turn.now < *until => Ok(Some(*until)),
         Some(_) => Ok(None),

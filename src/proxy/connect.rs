@@ -22,7 +22,7 @@ use super::context::Turn;
 use super::sides::{ClientSide, SECOND, UPSTREAM};
 
 /// How often whoever waits for a lookup sees to it that slow ones count less.
-const LOOK: Duration = Duration::from_millis(250);
+const SLOW_CHECK: Duration = Duration::from_millis(250);
 
 /// A connection that is being made.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ fn look_up(
                 }
                 if common.wake_at.is_none_or(|at| at <= turn.now) {
                     resolver.pass_slow_ones(turn.now);
-                    common.wake_at = Some(turn.now + LOOK);
+                    common.wake_at = Some(turn.now + SLOW_CHECK);
                 }
                 return Ok(None);
             }
@@ -154,7 +154,7 @@ fn look_up(
                 Lookup::Asked(question) => {
                     *asked = Some(Box::new(question));
                     turn.counters.count(|c| c.lookups += 1);
-                    common.wake_at = Some(turn.now + LOOK);
+                    common.wake_at = Some(turn.now + SLOW_CHECK);
                     return Ok(None);
                 }
                 Lookup::Refused => {

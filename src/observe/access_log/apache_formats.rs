@@ -2,9 +2,9 @@
 //!
 //! `common` is `%h %l %u %t "%r" %>s %b`, `combined` has `"%{Referer}i" "%{User-Agent}i"` behind it.
 
-use super::columns::{Clock, Stamp, decimal, ip};
 use super::record::Record;
 use super::target::{self, MAX_TARGET_OCTETS};
+use super::values::{Clock, Stamp, decimal, ip};
 
 /// What stands for a status where the client got none. The format wants a number there, and this
 /// is the one nginx writes for a client that left: tools know it.

@@ -3,10 +3,10 @@
 //! Runs on workers, once an exchange: a warm [`Scratch`] allocates nothing, and the wall-clock
 //! second is formatted once.
 
-use super::columns::{
+use super::record::Record;
+use super::values::{
     Clock, Stamp, address, decimal, method_or_dash, microseconds, milliseconds, quoted,
 };
-use super::record::Record;
 use super::{apache_formats, target, terminal};
 
 /// The layout of a line. Always a record is one line, its own newline the only one in it.

@@ -7,9 +7,9 @@
 //! Time of day (UTC), status, method, total time, octets to the client, the client, the target, and
 //! for a failure its sentence. The target comes after what is aligned, since it may be long.
 
-use super::columns::{Clock, Stamp, address, decimal, method_or_dash, milliseconds, quoted};
 use super::record::{LoggedFailure, Record};
 use super::target;
+use super::values::{Clock, Stamp, address, decimal, method_or_dash, milliseconds, quoted};
 
 const DIM: &[u8] = b"\x1b[2m";
 const RED: &[u8] = b"\x1b[31m";

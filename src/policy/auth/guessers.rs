@@ -65,7 +65,7 @@ struct Client {
 
 /// What becomes of a request with credentials.
 #[derive(Debug)]
-pub enum Gate {
+pub enum Admission {
     /// They are looked at.
     Open,
     /// They are looked at then.
@@ -88,33 +88,33 @@ pub struct Guessing(pub u32);
 impl Failures {
     /// Whether credentials with this tag from this client are looked at.
     #[inline]
-    pub fn gate(self: &Arc<Self>, client: IpAddr, tag: Tag, now: Instant) -> Gate {
+    pub fn gate(self: &Arc<Self>, client: IpAddr, tag: Tag, now: Instant) -> Admission {
         // It costs this much where nobody guesses. Who does is seen a moment later.
         match self.clients.load(Ordering::Relaxed) {
-            0 => Gate::Open,
+            0 => Admission::Open,
             _ => self.delay(client, tag, now),
         }
     }
 
     #[cold]
-    fn delay(self: &Arc<Self>, client: IpAddr, tag: Tag, now: Instant) -> Gate {
+    fn delay(self: &Arc<Self>, client: IpAddr, tag: Tag, now: Instant) -> Admission {
         let client = client_key(client);
         let mut table = self.table.lock();
         self.sweep(&mut table, now);
-        let Some(known) = table.clients.get_mut(&client) else { return Gate::Open };
+        let Some(known) = table.clients.get_mut(&client) else { return Admission::Open };
         known.forget(now);
         let Some(over) = known.wrong.checked_sub(FREE) else {
-            return Gate::Open;
+            return Admission::Open;
         };
         if self.proven.contains(client, tag) {
-            return Gate::Open;
+            return Admission::Open;
         }
         if known.delayed >= MOST_DELAYED {
-            return Gate::Full;
+            return Admission::Full;
         }
         known.delayed += 1;
         let until = now + (FIRST_DELAY * 2_u32.pow(over.min(8))).min(LONGEST_DELAY);
-        Gate::Delayed(DelayedPlace { of: Arc::clone(self), client }, until)
+        Admission::Delayed(DelayedPlace { of: Arc::clone(self), client }, until)
     }
 
     /// Whether credentials with this tag would have to wait now.
@@ -243,9 +243,9 @@ mod tests {
     /// How long a request of this client would wait; `None` if it would not be looked at.
     fn delay(failures: &Arc<Failures>, client: &str, tag: Tag, now: Instant) -> Option<Duration> {
         match failures.gate(ip(client), tag, now) {
-            Gate::Open => Some(Duration::ZERO),
-            Gate::Delayed(_, until) => Some(until - now),
-            Gate::Full => None,
+            Admission::Open => Some(Duration::ZERO),
+            Admission::Delayed(_, until) => Some(until - now),
+            Admission::Full => None,
         }
     }
 
@@ -313,12 +313,12 @@ mod tests {
         for tag in &tags {
             failures.wrong(client, *tag, now, now);
         }
-        let mut waiting: Vec<Gate> =
+        let mut waiting: Vec<Admission> =
             (0..MOST_DELAYED).map(|_| failures.gate(client, tags[0], now)).collect();
-        assert!(waiting.iter().all(|gate| matches!(gate, Gate::Delayed(..))));
-        assert!(matches!(failures.gate(client, tags[0], now), Gate::Full));
+        assert!(waiting.iter().all(|gate| matches!(gate, Admission::Delayed(..))));
+        assert!(matches!(failures.gate(client, tags[0], now), Admission::Full));
         waiting.pop();
-        assert!(matches!(failures.gate(client, tags[0], now), Gate::Delayed(..)));
+        assert!(matches!(failures.gate(client, tags[0], now), Admission::Delayed(..)));
     }
 
     #[test]
@@ -328,11 +328,11 @@ mod tests {
         for tag in &tags[1..] {
             failures.wrong(client, *tag, now, now);
         }
-        assert!(matches!(failures.gate(client, tags[0], now), Gate::Delayed(..)));
+        assert!(matches!(failures.gate(client, tags[0], now), Admission::Delayed(..)));
         failures.right(client, tags[0]);
-        assert!(matches!(failures.gate(client, tags[0], now), Gate::Open));
-        assert!(matches!(failures.gate(client, tags[1], now), Gate::Delayed(..)));
-        assert!(matches!(failures.gate(ip("192.0.2.9"), tags[1], now), Gate::Open));
+        assert!(matches!(failures.gate(client, tags[0], now), Admission::Open));
+        assert!(matches!(failures.gate(client, tags[1], now), Admission::Delayed(..)));
+        assert!(matches!(failures.gate(ip("192.0.2.9"), tags[1], now), Admission::Open));
     }
 
     #[test]
@@ -345,21 +345,21 @@ mod tests {
         for tag in guesses {
             failures.wrong(client, *tag, now, now);
         }
-        let waiting: Vec<Gate> =
+        let waiting: Vec<Admission> =
             guesses.iter().map(|tag| failures.gate(client, *tag, now)).collect();
-        assert!(matches!(waiting.last(), Some(Gate::Full)));
+        assert!(matches!(waiting.last(), Some(Admission::Full)));
         for (n, tag) in users.iter().enumerate() {
-            assert!(matches!(failures.gate(client, *tag, now), Gate::Open), "user {n}");
+            assert!(matches!(failures.gate(client, *tag, now), Admission::Open), "user {n}");
         }
         // It was known there only.
         failures.wrong(ip("192.0.2.2"), users[0], now, now);
         for tag in guesses {
             failures.wrong(ip("192.0.2.2"), *tag, now, now);
         }
-        assert!(matches!(failures.gate(ip("192.0.2.2"), users[1], now), Gate::Delayed(..)));
+        assert!(matches!(failures.gate(ip("192.0.2.2"), users[1], now), Admission::Delayed(..)));
         // A password that is not right any more is as good as any other guess.
         failures.wrong(client, users[0], now, now);
-        assert!(matches!(failures.gate(client, users[0], now), Gate::Full));
+        assert!(matches!(failures.gate(client, users[0], now), Admission::Full));
     }
 
     #[test]
