@@ -82,9 +82,8 @@ bench-check: ## the benchmarks' own tests; whether docs/performance.md shows its
 	python3 -B -m unittest discover -q -s benches/tests -t benches
 	python3 -B benches/bench.py --check-docs
 
-examples: ## build the examples, and run the one that ends by itself
-	cargo build --locked --examples
-	cargo run --locked --quiet --example test_through_proxy
+examples: ## build and run the examples, and test what is exported, as users of the library do
+	.ci/as-a-user
 
 no-async: ## that no async runtime is in the tree that ships
 	tree=$$(cargo tree --locked --edges normal --target all --all-features --prefix none) && \

@@ -1,32 +1,55 @@
-//! An HTTP proxy on a fixed pool of blocking threads.
+//! An HTTP forward proxy on a fixed pool of blocking threads, to be used inside another program.
 //!
-//! The binary is a thin user of this library: [`Server::start`] with [`Options`] is a whole proxy.
+//! Start a proxy on a free port with a rule, use it, and stop it:
 //!
 //! ```
 //! use std::time::Duration;
-//! use threadgate::{Options, Server};
+//! use threadgate::{AccessOptions, Options, Server};
 //!
-//! // By default: a free port of loopback, no access log.
-//! let proxy = Server::start(Options::default())?;
-//! println!("proxy at {}", proxy.addr());
+//! let rules = AccessOptions {
+//!     deny: vec!["*.ads.example".to_owned()],
+//!     ..AccessOptions::default()
+//! };
+//! let proxy = Server::start(Options { access: rules.build(None)?, ..Options::default() })?;
+//!
+//! println!("proxy at http://{}", proxy.addr());
 //! // … send requests through it …
+//! println!("{}", proxy.stats());
+//!
+//! // Connections have so long to finish.
 //! proxy.shutdown(Duration::from_secs(10));
-//! # Ok::<(), threadgate::StartError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Options`] says what the proxy does, with values that are exported beside it; [`AccessOptions`]
-//! reads rules, lists and limits as the command line writes them. [`Server`] has the counters, its
-//! [`Control`] changes what can change while it runs. `examples/` has a whole program, and a test
-//! through a proxy.
+//! [`Options::default`] listens on a free port of loopback, takes no more than the machine has, and
+//! writes no access log. Fields are added to the option structs with new versions, so end a value with
+//! `..Options::default()`, as above.
 //!
-//! The layers underneath are nobody's interface: `docs/architecture.md` has them in reading order.
-//! The feature `internals` opens them to the project's own tests, fuzzing and benches, and whatever
-//! they show may change with any version.
+//! | to | use |
+//! |---|---|
+//! | listen elsewhere, set timeouts and bounds, write an access log | [`Options`], [`Timeouts`], [`PoolLimits`], [`LogDestination`] |
+//! | allow and deny by destination, client, list, URL or media type | [`AccessOptions`]; [`WrittenRule`] for several of these together |
+//! | ask clients for a password | [`UserOptions`], [`Password`] |
+//! | limit rates, requests and connections | [`LimitOptions`] |
+//! | lead names to addresses of your own | [`Resolve`], [`SystemResolver`], [`GivenName`] |
+//! | give a listener rules of its own | [`OwnListener`] |
+//! | change rules while the proxy runs, rotate the access log | [`Server::control`], [`Control`] |
+//! | count, and look | [`Server::stats`], [`Server::report`], [`metrics`]; [`Options::admin`] over HTTP |
+//! | serve as many connections as the system allows | [`raise_open_files`] |
+//!
+//! `examples/` has whole programs: `embed.rs`, `rules_and_reload.rs`, and `test_through_proxy.rs`, a test
+//! that sees its program behind a proxy.
+//!
+//! Everything else is private. `docs/architecture.md` has it in reading order. The feature `internals`
+//! opens it to the project's own tests, fuzzing and benches, and whatever it shows may change with any
+//! version.
 #![cfg_attr(
     not(feature = "internals"),
     // With the feature, and so in a test, both look at every item again.
     allow(unreachable_pub, unused_imports, reason = "public for the project's own tests")
 )]
+// With the feature every layer can be named; without it a private type in a public place is a slip.
+#![cfg_attr(not(feature = "internals"), warn(unnameable_types))]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
@@ -72,24 +95,41 @@ pub mod upstream;
 #[cfg(feature = "internals")]
 pub mod wire;
 
-#[doc(hidden)]
-pub use cli::run;
-pub use config::access::{AccessOptions, Hellos, Unusable};
+pub use config::access::{AccessOptions, Hellos, OwnListener, Unusable};
 pub use config::limits::LimitOptions;
-pub use config::users::UserOptions;
-pub use error::Side;
+pub use config::rules::WrittenRule;
+pub use config::users::{Password, UserOptions};
 pub use net::given_names::GivenName;
 pub use net::hosts::WrongHosts;
 pub use net::listener::ListenPlace;
-pub use net::resolve::{NameOptions, Resolve};
+pub use net::resolve::{NameOptions, Resolve, System as SystemResolver};
 pub use net::source_address::Sources;
 pub use observe::access_log::{LineFormat, LogDestination};
-pub use observe::report::Report;
-pub use observe::stats::Snapshot;
-pub use policy::Access;
-pub use policy::deny_with::DenyWith;
-pub use policy::learn::Learnt;
+pub use policy::deny_with::{DenyWith, Redirect};
+pub use policy::learn::{Learnt, NotOurs as NotLearnt};
+pub use policy::rule_origin::OptionPlace;
 pub use policy::verdict::Mode;
+pub use policy::{Access, Policy};
 pub use proxy::Timeouts;
-pub use server::{Control, Options, Server, StartError, Via};
+pub use server::{Control, Options, Server, StartError, Via, raise_open_files};
 pub use upstream::pool::PoolLimits;
+
+/// Numbers of a running proxy: counts since its start, gauges, and how long things took.
+///
+/// [`Server::stats`] gives a [`Snapshot`](metrics::Snapshot) of the counts, [`Server::report`] a
+/// [`Report`](metrics::Report) of everything. `docs/metrics.md` explains each number.
+pub mod metrics {
+    pub use crate::error::{Kind as FailureKind, Side};
+    pub use crate::observe::counters::{Counters as Snapshot, Wait};
+    pub use crate::observe::gauges::Gauges;
+    pub use crate::observe::histogram::Histogram;
+    pub use crate::observe::measure::{Measure, NumberKind, Sample};
+    pub use crate::observe::report::{Life, Report};
+    pub use crate::observe::rule_hits::RuleHits;
+}
+
+/// The command line of the binary: the arguments, the program's name first, give an exit status.
+#[doc(hidden)]
+pub fn run(args: impl Iterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
+    cli::run(args).code().into()
+}

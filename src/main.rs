@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    threadgate::run(std::env::args_os()).into()
+    threadgate::run(std::env::args_os())
 }

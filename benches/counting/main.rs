@@ -95,7 +95,7 @@ fn main() -> ExitCode {
         eprintln!("counting: no thread: {e}");
         return ExitCode::FAILURE;
     }
-    threadgate::cli::run(std::env::args_os()).into()
+    threadgate::cli::run(std::env::args_os()).code().into()
 }
 
 fn answer() -> io::Result<()> {

@@ -132,7 +132,7 @@ struct Load {
 fn measure(options: &Options, file: &Path) -> Result<(), String> {
     let (mut loads, access) = load(options.loads, file)?;
     let (hits, misses) = asked(options, file).map_err(|e| wrong(file, &e))?;
-    let filter = access.filter.as_ref().ok_or("no list was read")?;
+    let filter = access.filter().ok_or("no list was read")?;
     let (hit, found) = look_up(filter, &hits);
     let (miss, wrongly) = look_up(filter, &misses);
     if found != hits.len() || wrongly * 100 > misses.len() {

@@ -7,7 +7,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::process::ExitCode;
 
 use crate::config::access::Unusable;
 use crate::config::settings::{self, WrongSetting};
@@ -45,12 +44,6 @@ impl Exit {
             Self::NoPermission => 77,
             Self::Configuration => 78,
         }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        exit.code().into()
     }
 }
 

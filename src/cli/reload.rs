@@ -203,9 +203,9 @@ impl Reload {
                 message: format!("{sentence}, and start again"),
             });
         }
-        let origins = self.control.policy().origins.clone();
-        let mut access = config.access(Some(&origins)).map_err(|e| new.unusable(e))?;
-        access.keep_users(&self.control.policy());
+        let before = self.control.policy();
+        let access = config.access(Some(&before)).map_err(|e| new.unusable(e))?;
+        drop(before);
         self.refuse_empty(&new)?;
         if let Some(read) = self.control.reread_hosts() {
             match read {

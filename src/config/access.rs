@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use crate::config::rules::WrittenRule;
 use crate::config::users::UserOptions;
-use crate::policy::Access;
 use crate::policy::auth::Auth;
 use crate::policy::decide::Mode;
 use crate::policy::deny_with::{DenyWith, Redirect};
@@ -23,61 +22,95 @@ use crate::policy::rule_origin::{OptionPlace, Origins, RuleId, RuleSource};
 use crate::policy::rules::{Action, Rule};
 use crate::policy::sni::Sni;
 use crate::policy::url_rules::Urls;
-use crate::wire::Authority;
+use crate::policy::{Access, Own, Policy};
 
 use super::limits::LimitOptions;
 use super::lists;
 use super::methods::{parse_method, parse_scheme};
+use super::rules;
 use super::size;
 
 pub use super::unusable_file::Unusable;
 
-/// What was written about access; every value is checked, the files are not read yet.
+/// Rules, lists, limits and users, as people write them: each field has the values of the option
+/// that is named.
+///
+/// [`check`](Self::check) looks at the values, [`build`](Self::build) reads the files that they name,
+/// too, and makes the [`Access`] that a proxy is started with.
+///
+/// ```
+/// use threadgate::{AccessOptions, Mode, Options};
+///
+/// let access = AccessOptions {
+///     allow: vec!["*.example.com:443".to_owned(), "10.0.0.0/8".to_owned()],
+///     policy: Mode::Enforce,
+///     ..AccessOptions::default()
+/// };
+/// let options = Options { access: access.build(None)?, ..Options::default() };
+/// # Ok::<(), threadgate::Unusable>(())
+/// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AccessOptions {
-    /// Networks of clients that are refused.
+    /// `--deny-client`: networks of clients that are refused, such as `192.0.2.0/24`.
     pub deny_client: Vec<String>,
-    /// Networks of clients that are served; no other is, if there are any.
+    /// `--allow-client`: networks of clients that are served; no other is, if there are any.
     pub allow_client: Vec<String>,
-    /// Destinations that are allowed, also where protected mode would refuse them.
+    /// `--allow`: destinations that are allowed, also where protected mode would refuse them: a name,
+    /// `*.example.com`, an address or a network, each with a port behind a colon if only that is meant.
     pub allow: Vec<String>,
-    /// Destinations that are refused.
+    /// `--deny`: destinations that are refused, written in the same way.
     pub deny: Vec<String>,
-    /// Ports that CONNECT may go to, separated by commas.
+    /// `--connect-ports`: ports that CONNECT may go to, separated by commas: `443,8000-8999`.
     pub connect_ports: Option<String>,
-    /// Methods that requests may have.
+    /// `--methods`: methods that requests may have, separated by commas: `GET,HEAD`.
     pub methods: Option<String>,
-    /// How requests may go: `http`, `ws`, `connect`.
+    /// `--schemes`: how requests may go, separated by commas: `http`, `ws`, `connect`.
     pub schemes: Option<String>,
-    /// Files with destinations that are refused.
+    /// `--block-list`: files with destinations that are refused: hosts files, lists of domains, adblock
+    /// rules.
     pub block_list: Vec<String>,
-    /// Files with destinations that are let through though they are in one of those.
+    /// `--allow-list`: files with destinations that are let through though they are in one of those.
     pub allow_list: Vec<String>,
-    /// What is done with a request that nothing speaks of.
+    /// `--policy`: what is done with a request that no rule names.
     pub policy: Mode,
-    /// What a client gets whose request is refused.
+    /// `--deny-with`: what a client gets whose request is refused.
     pub deny_with: DenyWith,
-    /// What is made of the name in a tunnel's ClientHello.
+    /// `--sni`: what is made of the name in a tunnel's ClientHello.
     pub sni: Hellos,
-    /// Patterns of URLs that are allowed.
+    /// `--allow-url`: regular expressions; the URLs of plain requests in which one is found are allowed.
     pub allow_url: Vec<String>,
-    /// Patterns of URLs that are refused.
+    /// `--deny-url`: the same for URLs that are refused.
     pub deny_url: Vec<String>,
-    /// Media types of responses that are refused.
+    /// `--deny-type`: media types of responses that are refused: `video/*`.
     pub deny_type: Vec<String>,
-    /// Octets of a response's content at most.
+    /// `--max-response-size`: bytes of a response's content at most.
     pub max_response_octets: Option<NonZeroU64>,
     /// How much, and how fast.
     pub limits: LimitOptions,
-    /// Who proves by what to be whom.
+    /// Who has to prove by what to be whom.
     pub users: UserOptions,
-    /// Rules of the configuration file: they come before all others.
+    /// Rules on several things at once. They come before all others, and the first of them that a request
+    /// meets decides.
     pub rules: Vec<WrittenRule>,
-    /// Where the options above were said, if not on the command line.
+    /// Where the options above were said, for rules to be named by: in logs, in replies and in counts. A
+    /// rule of an option that is not among them is named by the option: `--deny:2`.
     pub said: Vec<OptionPlace>,
 }
 
-/// What `--sni` says.
+/// One listener with access options of its own: see [`AccessOptions::build_with`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnListener {
+    /// Its number in [`Options::listen`](crate::Options::listen), from 0. A number without a listener is
+    /// no error, and says nothing.
+    pub number: u16,
+    /// Whether it serves everybody and connects everywhere though it is beyond loopback: what
+    /// [`Options::open`](crate::Options::open) says of the others.
+    pub open: bool,
+    /// All that it goes by. Nothing is added to it from elsewhere.
+    pub access: AccessOptions,
+}
+
+/// What is made of the name in the ClientHello of a tunnel (`--sni`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Hellos {
     /// They are not looked at.
@@ -91,19 +124,19 @@ pub enum Hellos {
 
 /// What listeners share that say the same of it: it is read once, and counts together.
 #[derive(Clone, Debug)]
-pub(super) struct Shared {
+struct Shared {
     filter: Option<Arc<Filter>>,
     auth: Option<Arc<Auth>>,
 }
 
 impl Shared {
-    pub(super) fn of(access: &Access) -> Self {
+    fn of(access: &Access) -> Self {
         Self { filter: access.filter.clone(), auth: access.auth.clone() }
     }
 }
 
 impl AccessOptions {
-    /// Whether all values can be understood, without a look at the files they name.
+    /// Whether all values can be understood, without a look at the files and variables they name.
     ///
     /// # Errors
     ///
@@ -121,24 +154,54 @@ impl AccessOptions {
         self.limits.build(&mut origins).map(drop)
     }
 
-    /// The files that are read.
+    /// The files that [`build`](Self::build) reads: the lists, and the files of users.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         let lists = self.block_list.iter().chain(&self.allow_list).map(PathBuf::from);
         lists.chain(self.users.files.iter().cloned())
     }
 
-    /// Reads the files and makes rules of it all; sources that `before` has keep their numbers and
-    /// counts.
+    /// Reads the files, and makes what a proxy is started with, or goes on with.
+    ///
+    /// To change the rules of a running proxy, give the policy in force
+    /// ([`Control::policy`](crate::Control::policy)) as `before`: rules that are still there keep their
+    /// hits, and users who are still the same need not be verified again. It takes as long as reading the
+    /// files does, and changes nothing by itself.
     ///
     /// # Errors
     ///
-    /// What is wrong with a file, or a value.
-    pub fn build(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
-        self.build_beside(before, &[])
+    /// What is wrong with a value, a file or a variable.
+    pub fn build(&self, before: Option<&Policy>) -> Result<Access, Unusable> {
+        self.build_with(&[], before)
     }
 
-    /// The same beside what was just made of others, with whom it shares the lists that are the same.
-    pub(super) fn build_beside(
+    /// The same with listeners that have access options of their own.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a value, a file or a variable, of one or the other.
+    pub fn build_with(
+        &self,
+        listeners: &[OwnListener],
+        before: Option<&Policy>,
+    ) -> Result<Access, Unusable> {
+        let origins = before.map(|before| before.origins.again());
+        let mut access = self.build_beside(origins.as_ref(), &[])?;
+        let mut others = vec![(self, Shared::of(&access))];
+        for own in listeners {
+            let built = own.access.build_beside(Some(&access.origins), &others)?;
+            others.push((&own.access, Shared::of(&built)));
+            access.origins = built.origins.clone();
+            let shares_limits = own.access.limits == self.limits;
+            access.own.push((own.number, Own { open: own.open, shares_limits, access: built }));
+        }
+        if let Some(before) = before {
+            access.keep_users(before);
+        }
+        Ok(access)
+    }
+
+    /// Beside what was just made of others, with whom it shares the lists that are the same.
+    fn build_beside(
         &self,
         before: Option<&Origins>,
         others: &[(&Self, Shared)],
@@ -215,6 +278,7 @@ impl AccessOptions {
 
     /// What is written in options and in the configuration file itself.
     fn rules(&self, origins: &mut Origins) -> Result<Vec<Rule>, String> {
+        rules::check_names(&self.rules)?;
         let written = self.rules.iter().map(|rule| rule.rule(origins));
         let mut rules = written.collect::<Result<Vec<_>, _>>()?;
         clients(&mut rules, origins, "--deny-client", Action::Deny, &self.deny_client)?;
@@ -309,6 +373,37 @@ fn each(
     Ok(())
 }
 
+impl DenyWith {
+    /// Sends clients to `url`: `http://` or `https://`, a host, and what may follow, in printable
+    /// ASCII. A refused request to the host and port of the URL itself gets a 403, for it would go
+    /// round in circles.
+    ///
+    /// ```
+    /// use threadgate::{AccessOptions, DenyWith};
+    ///
+    /// let access = AccessOptions {
+    ///     deny: vec!["ads.example".to_owned()],
+    ///     deny_with: DenyWith::redirect("http://intranet.example/blocked")?,
+    ///     ..AccessOptions::default()
+    /// };
+    /// access.check()?;
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why `url` cannot be used.
+    pub fn redirect(url: &str) -> Result<Self, String> {
+        match Redirect::parse(url) {
+            Some(to) => Ok(Self::Elsewhere(to)),
+            None => Err(format!(
+                "'{url}' is no URL to send clients to; give one such as \
+                 http://intranet.example/blocked"
+            )),
+        }
+    }
+}
+
 /// Reads what a client gets whose request is refused: `403`, `204`, or a URL.
 ///
 /// # Errors
@@ -320,27 +415,11 @@ pub fn parse_deny_with(text: &str) -> Result<DenyWith, String> {
             "'{text}' is not an answer; give 403, 204, or a URL such as http://intranet.example/blocked"
         )
     };
-    let (rest, default_port) = match text {
-        "403" => return Ok(DenyWith::Refusal),
-        "204" => return Ok(DenyWith::Nothing),
-        url => match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
-            (Some(rest), _) => (rest, 80),
-            (_, Some(rest)) => (rest, 443),
-            (None, None) => return Err(wrong()),
-        },
-    };
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(wrong());
+    match text {
+        "403" => Ok(DenyWith::Refusal),
+        "204" => Ok(DenyWith::Nothing),
+        url => Redirect::parse(url).map(DenyWith::Elsewhere).ok_or_else(wrong),
     }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let authority = Authority::parse(authority).map_err(|_| wrong())?;
-    let host = match authority.ip {
-        Some(ip) if ip.is_ipv6() => format!("[{ip}]"),
-        _ => authority.host.to_ascii_lowercase(),
-    };
-    let port = authority.port.unwrap_or(default_port);
-    let authority = format!("{host}:{port}").into();
-    Ok(DenyWith::Elsewhere(Redirect { url: text.into(), authority }))
 }
 
 /// Reads what is done with a request that nothing speaks of.

@@ -27,18 +27,33 @@ const LEAST_VOLUME: u64 = 1_000;
 /// The most requests, or connections, taken for a limit.
 const MOST_COUNT: usize = 1_000_000;
 
-/// What was written about limits; the values are checked by [`build`](Self::build).
+/// How much, and how fast: each field has the values of the option that is named.
+///
+/// ```
+/// use threadgate::{AccessOptions, LimitOptions};
+///
+/// let limits = LimitOptions {
+///     limit: vec!["client:down=10mbit".to_owned()],
+///     limit_requests: Some("10/s".to_owned()),
+///     ..LimitOptions::default()
+/// };
+/// let access = AccessOptions { limits, ..AccessOptions::default() };
+/// access.check()?;
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LimitOptions {
-    /// Rates.
+    /// `--limit`: rates, `[WHO:][up=|down=]RATE`. A rate is `500kbit`, `10mbit` or `1gbit` a second, or
+    /// `1000B/s`, `64KiB/s` or `1MB/s`. WHO is `connection`, `client`, `user`, `destination` or `total`;
+    /// `client=NETWORK`, `user=NAME` and `destination=DESTINATION` mean these only.
     pub limit: Vec<String>,
-    /// Who shares a rate that does not say.
+    /// `--limit-per`: who shares a rate that does not say it; `total` by default.
     pub limit_per: Option<String>,
-    /// Requests of a client.
+    /// `--limit-requests`: requests of a client, by the second or minute: `10/s`, `300/m`.
     pub limit_requests: Option<String>,
-    /// Connections of a client, and of a user.
+    /// `--limit-connections`: connections of a client, and of a user, at one time.
     pub limit_connections: Option<String>,
-    /// Octets of the run.
+    /// `--max-bytes`: bytes of the whole run, such as `5GB`; then everything is refused.
     pub max_bytes: Option<String>,
 }
 
@@ -48,7 +63,7 @@ impl LimitOptions {
     /// # Errors
     ///
     /// A sentence that begins with the name of the option.
-    pub fn build(&self, origins: &mut Origins) -> Result<Limits, String> {
+    pub(crate) fn build(&self, origins: &mut Origins) -> Result<Limits, String> {
         let named = |option: &'static str| move |e: String| format!("{option}: {e}");
         let per = self.limit_per.as_deref().map(parse_per).transpose();
         let per = per.map_err(named("--limit-per"))?;
@@ -337,6 +352,24 @@ mod tests {
             let error = limits(texts, per).unwrap_err();
             assert!(error.contains(says), "{texts:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_limits_a_request_can_be_asked() {
+        use crate::policy::limits::Who;
+        let limit = ["client:10mbit", "user=ann:up=1mbit"].map(str::to_owned).into();
+        let mut origins = Origins::default();
+        let options = LimitOptions { limit, ..LimitOptions::default() };
+        let limits = options.build(&mut origins).unwrap();
+        let client = [192, 0, 2, 1].into();
+        let who = Who { client, user: Some("ann"), host: "a.example", ip: None, port: 80 };
+        let said = limits.describe(&who).into_iter();
+        let said: Vec<_> = said.map(|a| format!("{}: {}", origins.name(a.id), a.text)).collect();
+        let expected = [
+            "--limit:1: 10mbit up, and the same down, for client 192.0.2.1",
+            "--limit:2: 1mbit up for user ann",
+        ];
+        assert_eq!(said, expected);
     }
 
     #[test]

@@ -28,19 +28,20 @@ mod toml_source;
 pub mod unusable_file;
 pub mod users;
 
+pub use access::OwnListener;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use access::{AccessOptions, Shared, Unusable};
+use access::{AccessOptions, Unusable};
 
 use crate::net::listener::ListenPlace;
 use crate::net::resolve::NameOptions;
 use crate::net::source_address::Sources;
 use crate::observe::access_log::{LineFormat, LogDestination};
-use crate::policy::rule_origin::Origins;
-use crate::policy::{Access, Own};
+use crate::policy::{Access, Policy};
 use crate::proxy::Timeouts;
 use crate::server::{MAX_CONNECTING, Options, Via};
 use crate::upstream::pool;
@@ -173,35 +174,15 @@ impl Config {
 }
 
 impl Config {
-    /// Reads the files that rules are in, and makes what a policy is made of; sources that `before`
-    /// has keep their numbers and counts.
+    /// Reads the files that rules are in, and makes what a policy is made of; what is the same in the
+    /// policy `before` keeps its numbers and counts.
     ///
     /// # Errors
     ///
     /// What is wrong with a file.
-    pub fn access(&self, before: Option<&Origins>) -> Result<Access, Unusable> {
-        let mut access = self.access.build(before.map(Origins::again).as_ref())?;
-        let mut others = vec![(&self.access, Shared::of(&access))];
-        for own in &self.own {
-            let built = own.access.build_beside(Some(&access.origins), &others)?;
-            others.push((&own.access, Shared::of(&built)));
-            access.origins = built.origins.clone();
-            let shares_limits = own.access.limits == self.access.limits;
-            access.own.push((own.number, Own { open: own.open, shares_limits, access: built }));
-        }
-        Ok(access)
+    pub fn access(&self, before: Option<&Policy>) -> Result<Access, Unusable> {
+        self.access.build_with(&self.own, before)
     }
-}
-
-/// What a listener has of its own: all that it goes by, inherited or not.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct OwnListener {
-    /// Its number among [`Config::listen`].
-    pub number: u16,
-    /// See [`Config::open`].
-    pub open: bool,
-    /// See [`Config::access`].
-    pub access: AccessOptions,
 }
 
 impl Default for Config {

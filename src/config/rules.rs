@@ -12,6 +12,7 @@
 //! | `schemes` | `"http"`, `"ws"`, `"connect"` | any |
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -29,17 +30,107 @@ use crate::policy::rules::{Action, Rule};
 const KEYS: [&str; 8] =
     ["action", "name", "clients", "destinations", "methods", "ports", "schemes", "users"];
 
-/// A rule as it is written; each value is checked.
+/// A rule on clients, users and destinations together, as `[[rules]]` of the configuration file has
+/// them: it allows or denies the requests that meet all of its lists.
+///
+/// A list that is not given is met by every request, and one that is given needs a value. The values
+/// are checked by [`AccessOptions::check`](crate::AccessOptions::check).
+///
+/// ```
+/// use threadgate::{AccessOptions, WrittenRule};
+///
+/// let access = AccessOptions {
+///     rules: vec![
+///         WrittenRule::allow("lab").clients(["10.0.0.0/8"]).users(["alice", "bob"]),
+///         WrittenRule::deny("no-uploads").destinations(["*.example.com"]).methods(["PUT", "POST"]),
+///     ],
+///     ..AccessOptions::default()
+/// };
+/// access.check()?;
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WrittenRule {
     /// Its name, if it has one.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Where it stands.
-    pub place: WrittenAt,
+    pub(crate) place: WrittenAt,
     /// Whether it allows.
-    pub allows: bool,
+    pub(crate) allows: bool,
     /// What it is about: lists by the names of their keys, in the order of the alphabet.
-    pub lists: Vec<(&'static str, Vec<String>)>,
+    pub(crate) lists: Vec<(&'static str, Vec<String>)>,
+}
+
+/// Lists of a rule that is not of a file.
+impl WrittenRule {
+    /// A rule that allows, also where protected mode would refuse a destination that it has. Logs,
+    /// replies and counts name it by `name`: up to 64 letters, digits, `-`, `_` and `.`; each rule has
+    /// another one.
+    pub fn allow(name: impl Into<String>) -> Self {
+        Self::new(name.into(), true)
+    }
+
+    /// A rule that denies; the name is as with [`allow`](Self::allow).
+    pub fn deny(name: impl Into<String>) -> Self {
+        Self::new(name.into(), false)
+    }
+
+    fn new(name: String, allows: bool) -> Self {
+        Self { name: Some(name), place: WrittenAt::Flag, allows, lists: Vec::new() }
+    }
+
+    /// Clients in these networks: `10.0.0.0/8`, `::1`.
+    #[must_use]
+    pub fn clients<T: Into<String>>(self, networks: impl IntoIterator<Item = T>) -> Self {
+        self.with("clients", networks)
+    }
+
+    /// Clients that have proven to be one of these users.
+    #[must_use]
+    pub fn users<T: Into<String>>(self, names: impl IntoIterator<Item = T>) -> Self {
+        self.with("users", names)
+    }
+
+    /// These destinations, written as in [`AccessOptions::allow`](crate::AccessOptions::allow).
+    #[must_use]
+    pub fn destinations<T: Into<String>>(self, patterns: impl IntoIterator<Item = T>) -> Self {
+        self.with("destinations", patterns)
+    }
+
+    /// These ports of the destination: `443`, `8000-8999`.
+    #[must_use]
+    pub fn ports<T: Into<String>>(self, ports: impl IntoIterator<Item = T>) -> Self {
+        self.with("ports", ports)
+    }
+
+    /// Requests with these methods: `GET`.
+    #[must_use]
+    pub fn methods<T: Into<String>>(self, methods: impl IntoIterator<Item = T>) -> Self {
+        self.with("methods", methods)
+    }
+
+    /// Requests that go these ways: `http`, `ws`, `connect`.
+    #[must_use]
+    pub fn schemes<T: Into<String>>(self, schemes: impl IntoIterator<Item = T>) -> Self {
+        self.with("schemes", schemes)
+    }
+
+    /// With more texts in the list of this key.
+    fn with<T: Into<String>>(
+        mut self,
+        key: &'static str,
+        texts: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let texts = texts.into_iter().map(Into::into);
+        match self.lists.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, list)) => list.extend(texts),
+            None => {
+                let place = self.lists.partition_point(|(known, _)| *known < key);
+                self.lists.insert(place, (key, texts.collect()));
+            }
+        }
+        self
+    }
 }
 
 impl WrittenRule {
@@ -48,7 +139,7 @@ impl WrittenRule {
     /// # Errors
     ///
     /// A value that is none.
-    pub fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
+    pub(super) fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
         let (source, line) = match (&self.name, &self.place) {
             (Some(name), _) => (rule_origin::RuleSource::Named(name.clone()), 0),
             (None, WrittenAt::File(path, line)) => {
@@ -59,13 +150,35 @@ impl WrittenRule {
         let action = if self.allows { Action::Allow } else { Action::Deny };
         let mut rule = Rule::new(RuleId { source: origins.add(source), line }, action);
         for (key, texts) in &self.lists {
+            let id = rule.id;
+            let wrong = |why: String| format!("rule '{}': {key}: {why}", origins.name(id));
+            if texts.is_empty() {
+                return Err(wrong(format!("is empty; {OR_ALL}")));
+            }
             for text in texts {
-                add(&mut rule, key, text)?;
+                add(&mut rule, key, text).map_err(wrong)?;
             }
         }
         Ok(rule)
     }
 }
+
+/// Whether each name of rules that are decided together is one, and none is that of two.
+///
+/// # Errors
+///
+/// A sentence about the first that is wrong.
+pub(super) fn check_names(rules: &[WrittenRule]) -> Result<(), String> {
+    let mut names = HashSet::new();
+    for name in rules.iter().filter_map(|rule| rule.name.as_deref()) {
+        check_name(name, |name| names.contains(name)).map_err(|why| format!("rule: {why}"))?;
+        names.insert(name);
+    }
+    Ok(())
+}
+
+/// What to do about an empty list.
+const OR_ALL: &str = "leave it out if all are meant";
 
 /// Adds what one text of a list says.
 fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
@@ -132,10 +245,16 @@ pub(super) fn read(
 }
 
 fn checked_name(value: &Spanned<DeValue<'_>>, names: &[String]) -> Result<String, String> {
-    const LONGEST: usize = 64;
     let Some(text) = value.get_ref().as_str() else {
         return Err(format!("{} is no text; write name = \"no-ads\"", kind(value.get_ref())));
     };
+    check_name(text, |text| names.iter().any(|name| name == text))?;
+    Ok(text.to_owned())
+}
+
+/// Whether a rule may be named so; `is_taken` says whether another one is.
+fn check_name(text: &str, is_taken: impl Fn(&str) -> bool) -> Result<(), String> {
+    const LONGEST: usize = 64;
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.len() > LONGEST || !text.chars().all(allowed) {
         let text: String = text.chars().take(LONGEST).collect();
@@ -143,13 +262,13 @@ fn checked_name(value: &Spanned<DeValue<'_>>, names: &[String]) -> Result<String
             "'{text}' is no name; give up to {LONGEST} letters, digits, '-', '_' and '.'"
         ));
     }
-    if names.iter().any(|name| name == text) {
+    if is_taken(text) {
         return Err(format!("'{text}' is the name of another rule; give another one"));
     }
     if Origins::ALWAYS.contains(&text) {
         return Err(format!("'{text}' is the name of a rule that is always there; give another"));
     }
-    Ok(text.to_owned())
+    Ok(())
 }
 
 fn list(

@@ -21,23 +21,52 @@ pub const REALM: &str = "threadgate";
 /// How often a file that changes meanwhile is read.
 const ATTEMPTS: usize = 3;
 
-/// Who proves by what to be whom; every value of the command line is checked, the variables and files
-/// are not read yet.
+/// Users, and by what they prove to be who they are. Without any, nobody is asked.
+///
+/// ```
+/// use threadgate::{AccessOptions, Password, UserOptions};
+///
+/// let users = UserOptions {
+///     auth: vec![Password::new("alice", "correct horse")?],
+///     realm: Some("the lab".to_owned()),
+///     ..UserOptions::default()
+/// };
+/// let access = AccessOptions { users, ..AccessOptions::default() };
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct UserOptions {
-    /// `USER:PASS`, each.
+    /// `--auth`: users with their passwords.
     pub auth: Vec<Password>,
-    /// Variables that hold such lines.
+    /// `--auth-env`: names of environment variables that hold lines of `USER:PASS`.
     pub env: Vec<String>,
-    /// Files of users with hashes.
+    /// `--auth-file`: files with lines of `USER:HASH`, the hashes by bcrypt, Argon2 or SHA-crypt.
     pub files: Vec<PathBuf>,
-    /// What the users are asked for in the name of; `threadgate` by default.
+    /// `--auth-realm`: what clients show when they ask for a password, 1 to 128 characters of printable
+    /// ASCII; `threadgate` by default.
     pub realm: Option<String>,
 }
 
-/// A user with its password, which does not show.
+/// A user with its password, which `Debug` does not show.
 #[derive(Clone, Default, Eq, PartialEq)]
-pub struct Password(pub String);
+pub struct Password(pub(crate) String);
+
+impl Password {
+    /// The user `name` with this password: at most 1024 bytes each, without a control character. A
+    /// name has no colon in it, for clients send `NAME:PASSWORD`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong. The password is not in it.
+    pub fn new(name: &str, password: &str) -> Result<Self, String> {
+        if name.contains(':') {
+            return Err("a user's name has no ':' in it, for the password comes behind it".into());
+        }
+        let text = format!("{name}:{password}");
+        parse(&text)?;
+        Ok(Self(text))
+    }
+}
 
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,7 +170,7 @@ impl UserOptions {
     /// # Errors
     ///
     /// What is wrong with a variable, a file, or a value.
-    pub fn build(&self) -> Result<Option<Arc<Auth>>, Unusable> {
+    pub(crate) fn build(&self) -> Result<Option<Arc<Auth>>, Unusable> {
         if !self.are_given() {
             return Ok(None);
         }

@@ -25,6 +25,23 @@ pub struct GivenName {
     pub ip: IpAddr,
 }
 
+impl GivenName {
+    /// Leads connections to `host` to `ip` without a lookup: those to this port, or all that no entry
+    /// with a port is for. Upper case and a dot at the end make no other name.
+    ///
+    /// ```
+    /// use threadgate::{GivenName, NameOptions};
+    ///
+    /// let shop = GivenName::new("Shop.example.", Some(443), [127, 0, 0, 1].into());
+    /// assert_eq!(&*shop.host, "shop.example");
+    /// let names = NameOptions { given: vec![shop], ..NameOptions::default() };
+    /// ```
+    pub fn new(host: &str, port: Option<u16>, ip: IpAddr) -> Self {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        Self { host: host.to_ascii_lowercase().into(), port, ip }
+    }
+}
+
 type ByPort = Vec<(Option<u16>, Arc<[IpAddr]>)>;
 
 /// All names with given addresses.

@@ -39,7 +39,24 @@ pub trait Resolve: Send + Sync {
     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The system's resolver: hosts file, DNS, whatever `nsswitch.conf` says.
+/// The system's resolver: hosts file, DNS, whatever `nsswitch.conf` says. A resolver of your own may
+/// fall back on it:
+///
+/// ```
+/// use std::{io, net::IpAddr};
+/// use threadgate::{Resolve, SystemResolver};
+///
+/// struct Staging;
+///
+/// impl Resolve for Staging {
+///     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+///         match host {
+///             "shop.example" => Ok(vec![IpAddr::from([127, 0, 0, 1])]),
+///             other => SystemResolver.resolve(other),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 

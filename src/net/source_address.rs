@@ -28,7 +28,7 @@ pub enum SourceAddress {
 
 impl Sources {
     /// For a connection to `to`.
-    pub fn of(&self, to: IpAddr) -> SourceAddress {
+    pub(crate) fn of(&self, to: IpAddr) -> SourceAddress {
         let wanted = if to.is_ipv6() { self.v6 } else { self.v4 };
         match wanted {
             Some(ip) => SourceAddress::Bound(ip),

@@ -56,8 +56,9 @@ const GATHER: Duration = Duration::from_millis(20);
 /// What a buffer keeps of its room while nothing happens.
 const IDLE_OCTETS: usize = 64 * 1024;
 
-/// Where the lines go.
+/// Where the lines of the access log go.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum LogDestination {
     /// Standard output.
     Stdout,

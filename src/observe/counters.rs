@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::wire::{Method, Repair};
 
 use super::histogram::Histogram;
-use super::measure::measures;
+use super::measure::{Sample, measures};
 
 /// Words of the classes of status codes; an exchange whose client was gone has none, and `other` are
 /// those from 600 on.
@@ -21,6 +21,7 @@ pub const PHASES: [&str; 6] = ["request", "lookup", "connect", "send", "wait", "
 
 /// What a session waits for while it is parked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Wait {
     /// The next request, on a connection that has had one.
     Idle,
@@ -160,8 +161,14 @@ impl Retired {
 }
 
 measures! {
-    /// What is counted, in one thread's shard or summed over all of them.
+    /// What a proxy has counted since its start. Each number is exact as of some moment while the snapshot
+    /// was taken; two numbers may be a few events apart.
+    ///
+    /// An array is a row of numbers that belong together; [`count_in`](Self::count_in) finds one of a row by
+    /// its word. `Display` writes a summary for people. [`measures`](Self::measures) has every number with
+    /// its name and its help text.
     #[derive(Clone, Debug, Default, Eq, PartialEq)]
+    #[non_exhaustive]
     pub struct Counters {
         /// Client connections accepted.
         Counter connections_accepted: u64;
@@ -285,7 +292,7 @@ measures! {
 impl Counters {
     /// Counts a finished exchange's status code in its class; 0, or a code of no class, counts as
     /// none.
-    pub fn count_status(&mut self, status: u16) {
+    pub(crate) fn count_status(&mut self, status: u16) {
         let class = match status / 100 {
             0 => 0,
             class @ 1..=5 => usize::from(class),
@@ -297,7 +304,7 @@ impl Counters {
     }
 
     /// Counts a finished exchange's method.
-    pub fn count_method(&mut self, method: Method) {
+    pub(crate) fn count_method(&mut self, method: Method) {
         if let Some(n) = self.exchanges_by_method.get_mut(method as usize) {
             *n += 1;
         }
@@ -305,7 +312,7 @@ impl Counters {
 
     /// Counts how long a phase took.
     #[inline]
-    pub fn record_phase(&mut self, phase: Phase, nanos: u64) {
+    pub(crate) fn record_phase(&mut self, phase: Phase, nanos: u64) {
         if let Some(sum) = self.phase_seconds.get_mut(phase as usize) {
             sum.record_nanos(nanos);
         }
@@ -313,7 +320,7 @@ impl Counters {
 
     /// Counts an exchange, or a tunnel, that went without its end.
     #[cold]
-    pub fn count_lost(&mut self, tunnel: bool, method: Method) {
+    pub(crate) fn count_lost(&mut self, tunnel: bool, method: Method) {
         self.exchanges_finished += 1;
         self.tunnels_closed += u64::from(tunnel);
         self.count_status(0);
@@ -321,7 +328,7 @@ impl Counters {
     }
 
     /// Counts a failure.
-    pub fn count_failure(&mut self, side: Side, kind: Kind) {
+    pub(crate) fn count_failure(&mut self, side: Side, kind: Kind) {
         if let Some(n) = self.failures.get_mut(side as usize) {
             *n += 1;
         }
@@ -331,40 +338,40 @@ impl Counters {
     }
 
     /// Counts a request that a rule is against.
-    pub fn count_denial(&mut self, denial: Denial) {
+    pub(crate) fn count_denial(&mut self, denial: Denial) {
         if let Some(n) = self.denials.get_mut(denial as usize) {
             *n += 1;
         }
     }
 
     /// Counts what `error` says.
-    pub fn count_error(&mut self, error: &Error) {
+    pub(crate) fn count_error(&mut self, error: &Error) {
         self.count_failure(error.side(), error.kind());
     }
 
     /// Counts a response in which something of this kind was mended.
-    pub fn count_repair(&mut self, repair: Repair) {
+    pub(crate) fn count_repair(&mut self, repair: Repair) {
         if let Some(n) = self.response_repairs.get_mut(repair as usize) {
             *n += 1;
         }
     }
 
     /// Counts what was refused for a limit.
-    pub fn count_limited(&mut self, refused: Refused) {
+    pub(crate) fn count_limited(&mut self, refused: Refused) {
         if let Some(n) = self.limited.get_mut(refused as usize) {
             *n += 1;
         }
     }
 
     /// Counts a session that parks.
-    pub fn count_park(&mut self, wait: Wait) {
+    pub(crate) fn count_park(&mut self, wait: Wait) {
         if let Some(n) = self.parks.get_mut(wait as usize) {
             *n += 1;
         }
     }
 
     /// Counts a session that no longer is parked, if it was.
-    pub fn count_resume(&mut self, was: Option<Wait>) {
+    pub(crate) fn count_resume(&mut self, was: Option<Wait>) {
         if let Some(n) = was.and_then(|wait| self.resumes.get_mut(wait as usize)) {
             *n += 1;
         }
@@ -385,7 +392,7 @@ impl Counters {
         self.tunnels_opened.saturating_sub(self.tunnels_closed)
     }
 
-    /// Sessions parked now, by what they wait for.
+    /// Sessions parked now, by what they wait for: `parked()[Wait::Tunnel as usize]`.
     pub fn parked(&self) -> [u64; Wait::ALL.len()] {
         let mut parked = self.parks;
         parked.iter_mut().zip(self.resumes).for_each(|(n, gone)| *n = n.saturating_sub(gone));
@@ -395,6 +402,22 @@ impl Counters {
     /// Failures that were this side's doing.
     pub fn failures_of(&self, side: Side) -> u64 {
         self.failures.get(side as usize).copied().unwrap_or(0)
+    }
+
+    /// Failures of this kind.
+    pub fn failures_by(&self, kind: Kind) -> u64 {
+        self.failures_by_kind.get(kind as usize).copied().unwrap_or(0)
+    }
+
+    /// The number in a row that this word stands for, such as `"2xx"` in `"exchanges_by_status"`; the rows
+    /// and their words are those of `/stats.json`. `None` if there is no such row of counts, or no such word.
+    pub fn count_in(&self, row: &str, word: &str) -> Option<u64> {
+        let measure = self.measures().into_iter().find(|measure| measure.field == row)?;
+        let found = measure.samples().into_iter().find(|(known, _)| *known == Some(word))?;
+        match found.1 {
+            Sample::Count(n) => Some(n),
+            Sample::Fraction(_) | Sample::Histogram(_) => None,
+        }
     }
 
     /// Turns that ended with the session parked.
@@ -407,7 +430,6 @@ impl Counters {
 mod tests {
     use super::*;
     use crate::observe::access_log::Phases;
-    use crate::observe::measure::Sample;
 
     #[test]
     fn statuses_are_counted_by_class() {
@@ -443,6 +465,27 @@ mod tests {
             }
         }
         assert_eq!(PHASES, Phases::default().named().map(|(word, _)| word));
+    }
+
+    #[test]
+    fn one_number_of_a_row_is_found_by_its_word() {
+        let mut c = Counters::default();
+        c.count_status(204);
+        c.count_failure(Side::Upstream, Kind::DnsError);
+        c.count_park(Wait::Tunnel);
+        for (row, word, expected) in [
+            ("exchanges_by_status", "2xx", Some(1)),
+            ("exchanges_by_status", "4xx", Some(0)),
+            ("failures_by_kind", "dns_error", Some(1)),
+            ("parks", "tunnel", Some(1)),
+            ("parks", "tunnels", None),
+            ("turns", "tunnel", None),
+            ("phase_seconds", "wait", None),
+            ("nothing", "2xx", None),
+        ] {
+            assert_eq!(c.count_in(row, word), expected, "{row} {word}");
+        }
+        assert_eq!((c.failures_by(Kind::DnsError), c.failures_by(Kind::DnsTimeout)), (1, 0));
     }
 
     #[test]

@@ -13,8 +13,9 @@ use super::measure::measures;
 pub const WORKER_STATES: [&str; 3] = ["busy", "patient", "asleep"];
 
 measures! {
-    /// How things are now.
+    /// How things were when the report was made.
     #[derive(Clone, Debug, Default, PartialEq)]
+    #[non_exhaustive]
     pub struct Gauges {
         /// The version that runs; always 1.
         Gauge build_info: [u64; 1], by "version" in [env!("CARGO_PKG_VERSION")];
@@ -59,7 +60,7 @@ measures! {
 
 impl Gauges {
     /// Only what is asked of the system: about this process.
-    pub fn of_process(started: SystemTime) -> Self {
+    pub(crate) fn of_process(started: SystemTime) -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         // Pages: all, and resident ones (proc_pid_statm(5)).
         let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();

@@ -59,7 +59,7 @@ pub struct Histogram {
 
 impl Histogram {
     /// Counts one.
-    pub fn record(&mut self, took: Duration) {
+    pub(crate) fn record(&mut self, took: Duration) {
         // 584 years fit.
         let nanos = took.as_secs().saturating_mul(1_000_000_000);
         self.record_nanos(nanos.saturating_add(took.subsec_nanos().into()));
@@ -67,7 +67,7 @@ impl Histogram {
 
     /// Counts one of so many nanoseconds.
     #[inline]
-    pub fn record_nanos(&mut self, nanos: u64) {
+    pub(crate) fn record_nanos(&mut self, nanos: u64) {
         // Most steps begin and end in one turn.
         if nanos == 0 {
             self.buckets[0] += 1;
@@ -90,7 +90,7 @@ impl Histogram {
     }
 
     /// Adds what another one has counted.
-    pub fn add(&mut self, more: &Self) {
+    pub(crate) fn add(&mut self, more: &Self) {
         for (sum, n) in self.buckets.iter_mut().zip(more.buckets) {
             *sum = sum.wrapping_add(n);
         }

@@ -8,6 +8,7 @@ use super::histogram::Histogram;
 
 /// Whether a number only rises.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum NumberKind {
     /// Events, or octets, since the start.
     Counter,
@@ -18,10 +19,12 @@ pub enum NumberKind {
 }
 
 /// One number, or a row of them, with what is said about it.
+#[non_exhaustive]
 pub struct Measure<'a> {
     /// The field's name, which is the key in JSON.
     pub field: &'static str,
-    /// The name in Prometheus, without prefix and suffix, if it is not the field's.
+    /// The name in Prometheus, without prefix and suffix, if it is not the field's;
+    /// [`metric`](Self::metric) is the whole of it.
     pub name: Option<&'static str>,
     /// What it counts.
     pub help: &'static str,
@@ -29,8 +32,8 @@ pub struct Measure<'a> {
     pub kind: NumberKind,
     /// What tells the numbers of a row apart, and the word for each.
     pub label: Option<(&'static str, Vec<&'static str>)>,
-    /// The number.
-    pub value: &'a dyn MeasuredValue,
+    /// The number, or the row.
+    pub(crate) value: &'a dyn MeasuredValue,
 }
 
 impl Measure<'_> {
@@ -54,6 +57,7 @@ impl Measure<'_> {
 
 /// One number as it is shown.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Sample<'a> {
     /// A count.
     Count(u64),
@@ -140,7 +144,8 @@ macro_rules! measures {
 
         impl $owner {
             /// Adds each of `more`'s numbers to its own.
-            pub fn add(&mut self, more: &Self) {
+            #[allow(dead_code, reason = "no two proxies have gauges in common")]
+            pub(crate) fn add(&mut self, more: &Self) {
                 $($crate::observe::measure::MeasuredValue::add(&mut self.$field, &more.$field);)*
             }
 

@@ -11,6 +11,7 @@ use super::rule_hits::RuleHits;
 
 /// How far the proxy is in its life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Life {
     /// Not all of its listeners accept yet.
     Starting,
@@ -31,9 +32,11 @@ impl Life {
     }
 }
 
-/// All numbers at one time. Each is exact as of some moment while it was made; two may be a few
+/// All numbers at one time, as the admin listener tells them; [`prometheus`](Self::prometheus) and
+/// [`json`](Self::json) write them. Each is exact as of some moment while it was made; two may be a few
 /// events apart.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// How far the proxy is.
     pub life: Life,

@@ -37,7 +37,7 @@ pub struct RuleHits {
 
 impl RuleHits {
     /// As they are now.
-    pub fn of(origins: &Origins) -> Self {
+    pub(crate) fn of(origins: &Origins) -> Self {
         let mut all: Vec<(String, u64)> = Vec::new();
         for (source, hits) in origins.hits() {
             let name = source.to_string();

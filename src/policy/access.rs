@@ -13,45 +13,63 @@ use super::rules::Rule;
 use super::url_rules::Urls;
 use super::verdict::Mode;
 
-/// What a policy is made of, as it is configured.
+/// The rules, lists, limits and users of a proxy, ready to be put in force.
+///
+/// It is an opaque value. `AccessOptions::build` makes one out of rules as people write them; the
+/// default has no rule, no limit and no users. [`Options::access`](crate::Options::access) takes it at
+/// the start, and [`Control::set_access`](crate::Control::set_access) while the proxy runs.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// Where the rules are written.
-    pub origins: Origins,
+    pub(crate) origins: Origins,
     /// What is allowed at all.
-    pub bounds: Bounds,
+    pub(crate) bounds: Bounds,
     /// In the order in which they are looked at: the first that has a request decides.
-    pub rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
     /// The lists, if there are any.
-    pub filter: Option<Arc<Filter>>,
+    pub(crate) filter: Option<Arc<Filter>>,
     /// What is done with a request that neither has.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// What a client gets whose request is refused.
-    pub deny_with: DenyWith,
+    pub(crate) deny_with: DenyWith,
     /// What is made of the name in a tunnel's ClientHello.
-    pub sni: Sni,
+    pub(crate) sni: Sni,
     /// Rules on URLs.
-    pub urls: Urls,
+    pub(crate) urls: Urls,
     /// Rules on responses.
-    pub responses: Responses,
+    pub(crate) responses: Responses,
     /// How much, and how fast.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Whose requests are taken; everybody's without it.
-    pub auth: Option<Arc<Auth>>,
+    pub(crate) auth: Option<Arc<Auth>>,
     /// What holds for single listeners instead, by their number.
-    pub own: Vec<(u16, Own)>,
+    pub(crate) own: Vec<(u16, Own)>,
 }
 
 /// What holds for one listener.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
     /// Whether it is not protected.
-    pub open: bool,
+    pub(crate) open: bool,
     /// Its limits are those of all, counted with them; else it has its own counts.
-    pub shares_limits: bool,
+    pub(crate) shares_limits: bool,
     /// Its access: all of it, nothing is added from elsewhere. Its `origins` and `own` are not looked
     /// at: the sources of its rules are numbered among those of the whole.
-    pub access: Access,
+    pub(crate) access: Access,
+}
+
+/// What the project's own tests and benches need to see and to set.
+#[cfg(feature = "internals")]
+impl Access {
+    /// The lists, if there are any.
+    pub fn filter(&self) -> Option<&Arc<Filter>> {
+        self.filter.as_ref()
+    }
+
+    /// From now on these users have to prove who they are, or nobody.
+    pub fn set_auth(&mut self, auth: Option<Arc<Auth>>) {
+        self.auth = auth;
+    }
 }
 
 /// What is made of the name in a ClientHello.

@@ -125,11 +125,6 @@ impl Rules {
         }
     }
 
-    /// Rules of a listener where none is written.
-    pub fn plain(scope: Scope) -> Self {
-        Self::new(scope, Arc::default(), &Access::default())
-    }
-
     /// Whether only the scope decides: then nothing of a request needs to be looked at.
     pub fn are_plain(&self) -> bool {
         self.plain

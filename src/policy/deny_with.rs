@@ -1,22 +1,25 @@
 //! What a client gets when a rule refuses its request (`--deny-with`).
 
-/// What stands in the place of what was asked for. CONNECT always gets a 403: nothing else is understood
-/// there (RFC 9110 §9.3.6).
+use crate::wire::Authority;
+
+/// The answer to a request that a rule refuses. CONNECT always gets a 403, because clients understand
+/// nothing else there (RFC 9110 §9.3.6).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum DenyWith {
     /// 403, which names the rule.
     #[default]
     Refusal,
     /// 204: nothing, which pages take without complaint.
     Nothing,
-    /// 302 to another URL.
+    /// 302 to another URL: see [`DenyWith::redirect`].
     Elsewhere(Redirect),
 }
 
 impl DenyWith {
     /// What a request to this host and port gets in place of a 403, if anything: a status, and where it
     /// is sent.
-    pub fn instead(&self, is_connect: bool, authority: &str) -> Option<(u16, Option<&str>)> {
+    pub(crate) fn instead(&self, is_connect: bool, authority: &str) -> Option<(u16, Option<&str>)> {
         match self {
             Self::Refusal => None,
             _ if is_connect => None,
@@ -28,11 +31,39 @@ impl DenyWith {
     }
 }
 
-/// Where to.
+/// A URL that clients are sent to; [`DenyWith::redirect`] makes one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Redirect {
     /// The URL, as it is sent.
-    pub url: Box<str>,
+    url: Box<str>,
     /// Its host and port: requests there are not sent there once more.
-    pub authority: Box<str>,
+    authority: Box<str>,
+}
+
+impl Redirect {
+    /// Reads the URL; `None` if it is none.
+    pub(crate) fn parse(url: &str) -> Option<Self> {
+        let (rest, default_port) = match (url.strip_prefix("http://"), url.strip_prefix("https://"))
+        {
+            (Some(rest), _) => (rest, 80),
+            (_, Some(rest)) => (rest, 443),
+            (None, None) => return None,
+        };
+        if !url.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let authority = Authority::parse(authority).ok()?;
+        let host = match authority.ip {
+            Some(ip) if ip.is_ipv6() => format!("[{ip}]"),
+            _ => authority.host.to_ascii_lowercase(),
+        };
+        let port = authority.port.unwrap_or(default_port);
+        Some(Self { url: url.into(), authority: format!("{host}:{port}").into() })
+    }
+
+    /// The URL, as it is sent.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
 }

@@ -196,6 +196,7 @@ impl Domains {
     }
 
     /// Whether there is none.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

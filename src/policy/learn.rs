@@ -26,7 +26,9 @@ const MOST_NAMES: usize = 8;
 /// What a file that we wrote begins with.
 const MARK: &str = "# threadgate learnt this";
 
-/// What was reached so far.
+/// What was reached so far, with [`Mode::Learn`](super::verdict::Mode::Learn): give the same value to
+/// [`Options::learnt`](crate::Options::learnt) and keep a clone. `Display` writes a list that allows it,
+/// to be read back by [`read`](Self::read) or named in `AccessOptions::allow_list`.
 #[derive(Debug, Default)]
 pub struct Learnt(Mutex<Table>);
 
@@ -49,7 +51,7 @@ struct Reached {
 
 impl Learnt {
     /// A request was connected: to a host, which is a name in lower case or an address, at a port.
-    pub fn reach(&self, host: &str, port: u16, ip: Option<IpAddr>, now: SystemTime) {
+    pub(crate) fn reach(&self, host: &str, port: u16, ip: Option<IpAddr>, now: SystemTime) {
         let domain = group(host, ip);
         let mut table = self.0.lock();
         let Some(reached) = table.entry(&domain) else {
@@ -114,9 +116,17 @@ impl Learnt {
     }
 }
 
-/// A file has something else in it than what was learnt.
+/// A text is something else than what a policy has learnt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotOurs;
+
+impl fmt::Display for NotOurs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the text is not a list of what was learnt: it does not begin with '{MARK}'")
+    }
+}
+
+impl std::error::Error for NotOurs {}
 
 /// Before what a list cannot say.
 const ALLOW_IT: &str = "# give --allow ";

@@ -35,6 +35,7 @@ impl Filter {
     }
 
     /// What is said of a host: a name in lower case without a dot at its end, from wherever it is known.
+    #[cfg(any(test, feature = "internals"))]
     pub fn find(&self, host: &str) -> Option<(Action, RuleId)> {
         self.look_up(host, None).map(|found| (found.action, found.rule))
     }
@@ -54,6 +55,7 @@ impl Filter {
     }
 
     /// Whether there is none.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.domains.is_empty()
     }

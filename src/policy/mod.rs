@@ -64,7 +64,7 @@ pub use access::{Access, Own};
 
 impl Access {
     /// Users who are the same as before stay the ones they are: what was verified of them holds on.
-    pub fn keep_users(&mut self, before: &Policy) {
+    pub(crate) fn keep_users(&mut self, before: &Policy) {
         let own = self.own.iter_mut().map(|(_, own)| &mut own.access.auth);
         for auth in own.chain([&mut self.auth]).flatten() {
             let mut known = before.listeners.iter().filter_map(|rules| rules.auth.as_ref());
@@ -76,7 +76,7 @@ impl Access {
 
     /// The policy for listeners at these addresses. With `open` they are not protected, unless what
     /// they have of their own says otherwise.
-    pub fn policy(&self, listen: &[SocketAddr], open: bool) -> Policy {
+    pub(crate) fn policy(&self, listen: &[SocketAddr], open: bool) -> Policy {
         let rules = Arc::new(Ruleset::new(self.rules.clone()));
         let listeners = (0..).zip(listen).map(|(number, address): (u16, _)| {
             match self.own.iter().find(|(of, _)| *of == number) {
@@ -108,25 +108,28 @@ impl Access {
     }
 }
 
-/// All that is decided by, for all listeners.
+/// The policy in force: all that is decided by, for all listeners.
+///
+/// It is an opaque value. `AccessOptions::build` takes it, so that rules that are still there keep
+/// their hits, and users who are still the same need not be verified again.
 #[derive(Debug, Default)]
 pub struct Policy {
     /// Where the rules are written.
-    pub origins: Origins,
+    pub(crate) origins: Origins,
     /// The rules of each listener, by its number.
-    pub listeners: Vec<Arc<Rules>>,
+    pub(crate) listeners: Vec<Arc<Rules>>,
     /// The limits of each listener, by its number; nothing is limited where there are none.
-    pub limits: Vec<Option<Arc<Limits>>>,
+    pub(crate) limits: Vec<Option<Arc<Limits>>>,
 }
 
 impl Policy {
     /// The rules of a listener.
-    pub fn of(&self, listener: u16) -> Option<&Arc<Rules>> {
+    pub(crate) fn of(&self, listener: u16) -> Option<&Arc<Rules>> {
         self.listeners.get(usize::from(listener))
     }
 
     /// The limits of a listener, if it has any.
-    pub fn limits(&self, listener: u16) -> Option<&Arc<Limits>> {
+    pub(crate) fn limits(&self, listener: u16) -> Option<&Arc<Limits>> {
         self.limits.get(usize::from(listener))?.as_ref()
     }
 }
@@ -240,6 +243,24 @@ mod tests {
         let mut nobody = Access::default();
         nobody.keep_users(&old);
         assert!(nobody.auth.is_none());
+    }
+
+    #[test]
+    fn users_from_anywhere_may_come_where_users_have_to_prove_it() {
+        use super::verdict::Verdict;
+        // A documentation address stands for one of the wide world.
+        let address = "203.0.113.9".parse().unwrap();
+        let rules = |auth| {
+            let access = Access { auth, ..Access::default() };
+            let policy = access.policy(&["0.0.0.0:1".parse().unwrap()], false);
+            Arc::clone(policy.of(0).unwrap())
+        };
+        assert!(matches!(rules(None).decide_client(address).verdict, Verdict::Deny(_)));
+        let secret = auth::Secret::Plain(auth::Plain("b".into()));
+        let lifted = rules(Some(Arc::new(Auth::new([("a".into(), secret)], "test"))));
+        assert_eq!(lifted.decide_client(address).verdict, Verdict::Allow);
+        // Where to stays guarded.
+        assert!(lifted.scope.forbids("10.0.0.1".parse().unwrap()).is_some());
     }
 
     #[test]

@@ -18,10 +18,6 @@ pub enum DecisionStep {
     Auth,
     /// Lists.
     Filter,
-    /// What is changed.
-    Rewrite,
-    /// Which server is next.
-    Route,
     /// How fast.
     Shape,
     /// The address that would be connected to.
@@ -39,8 +35,6 @@ impl DecisionStep {
             Self::Acl => "acl",
             Self::Auth => "auth",
             Self::Filter => "filter",
-            Self::Rewrite => "rewrite",
-            Self::Route => "route",
             Self::Shape => "shape",
             Self::Address => "address",
             Self::Hello => "hello",

@@ -29,8 +29,19 @@ impl Control {
     }
 
     /// Puts another policy in force: requests that come from now on are decided by it, and what was
-    /// decided stays. Made of what [`policy`](Self::policy) has as origins, rules keep their numbers
-    /// and hits.
+    /// decided stays. If `access` was built with the policy in force as `before`, rules keep their hits:
+    ///
+    /// ```
+    /// # use threadgate::{AccessOptions, Options, Server};
+    /// # let proxy = Server::start(Options::default())?;
+    /// let rules = AccessOptions { deny: vec!["ads.example".to_owned()], ..AccessOptions::default() };
+    /// let control = proxy.control();
+    /// control.set_access(&rules.build(Some(&control.policy()))?, false);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// `open` is what [`Options::open`](crate::Options::open) says. It may take 0.2 s, until the workers have let
+    /// the old policy go.
     pub fn set_access(&self, access: &Access, open: bool) {
         let old = self.pool.ctx.policy.set(access.policy(&self.addresses, open));
         self.pool.ready.rouse();
@@ -41,7 +52,7 @@ impl Control {
         }
     }
 
-    /// The policy in force.
+    /// The policy in force, for [`AccessOptions::build`](crate::AccessOptions::build).
     pub fn policy(&self) -> Arc<Policy> {
         self.pool.ctx.policy.get()
     }

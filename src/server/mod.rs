@@ -110,7 +110,7 @@ pub struct Options {
     pub pool: pool::PoolLimits,
     /// How long each wait may last.
     pub timeouts: Timeouts,
-    /// Octets of a request or response head at most.
+    /// Bytes of a request or response head at most.
     pub max_head_octets: usize,
     /// What `Via` says.
     pub via: Via,
@@ -122,11 +122,12 @@ pub struct Options {
     pub strict_responses: bool,
     /// Listeners beyond loopback serve everybody and connect everywhere.
     pub open: bool,
-    /// Who may do what.
+    /// Who may do what: [`AccessOptions::build`](crate::AccessOptions::build) makes it. By default there is
+    /// no rule.
     pub access: Access,
-    /// What was reached, for a policy that learns.
+    /// Gets what was reached, if the policy is [`Mode::Learn`](crate::Mode::Learn).
     pub learnt: Arc<Learnt>,
-    /// Where finished exchanges are told.
+    /// Where a line for each finished exchange goes, and its format; nowhere by default.
     pub access_log: Option<(LogDestination, LineFormat)>,
     /// Called once, when so many exchanges and tunnels are over, failed ones included; by a worker,
     /// so it must not wait.
@@ -175,6 +176,7 @@ impl Default for Options {
 
 /// Why a proxy could not start.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
     /// A listener could not be bound.
     Bind(SocketAddr, io::Error),

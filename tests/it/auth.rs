@@ -9,14 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
-use threadgate::Server;
-use threadgate::policy::Access;
 use threadgate::policy::auth::password_hash::Hash;
 use threadgate::policy::auth::{Auth, Plain, Secret};
-use threadgate::policy::destination::DestinationPattern;
-use threadgate::policy::rule_origin::{Origins, RuleId, RuleSource};
-use threadgate::policy::rules::{Action, Rule};
 use threadgate::wire::credentials::encode;
+use threadgate::{AccessOptions, Password, Server, UserOptions, WrittenRule};
 
 use crate::lifecycle::run;
 use crate::peers::{Peer, Response, eventually};
@@ -94,7 +90,7 @@ pub(crate) fn plain(users: &[(&str, &str)]) -> Option<Arc<Auth>> {
 }
 
 pub(crate) fn with(auth: Option<Arc<Auth>>) -> Server {
-    proxy_with(|options| options.access.auth = auth)
+    proxy_with(|options| options.access.set_auth(auth))
 }
 
 #[test]
@@ -246,37 +242,30 @@ fn rules_that_need_no_user_come_before_the_question_who_it_is() {
 #[test]
 fn rules_may_be_for_some_users() {
     let (_origin, url) = origin();
-    let mut origins = Origins::default();
-    let source = origins.add(RuleSource::Named("house".to_owned()));
-    let rule = |line, action, users: &[&str], destinations: &[&str]| {
-        let mut rule = Rule::new(RuleId { source, line }, action);
-        rule.users = users.iter().map(|user| (*user).into()).collect();
-        let parse = |text: &&str| DestinationPattern::parse(text).unwrap();
-        rule.destinations = destinations.iter().map(parse).collect();
-        rule
-    };
     let rules = vec![
-        rule(1, Action::Deny, &[], &["never.example"]),
-        rule(2, Action::Allow, &["alice", "carol"], &["127.0.0.0/8"]),
-        rule(3, Action::Deny, &["bob"], &[]),
-        rule(4, Action::Deny, &[], &["127.0.0.0/8"]),
+        WrittenRule::deny("one").destinations(["never.example"]),
+        WrittenRule::allow("two").users(["alice", "carol"]).destinations(["127.0.0.0/8"]),
+        WrittenRule::deny("three").users(["bob"]),
+        WrittenRule::deny("four").destinations(["127.0.0.0/8"]),
     ];
-    let auth = plain(&[("alice", "a"), ("bob", "b"), ("carol", "c"), ("dave", "d")]);
-    let access = Access { origins, rules, auth, ..Access::default() };
+    let users = [("alice", "a"), ("bob", "b"), ("carol", "c"), ("dave", "d")];
+    let auth = users.map(|(user, password)| Password::new(user, password).unwrap()).into();
+    let users = UserOptions { auth, ..UserOptions::default() };
+    let access = AccessOptions { rules, users, ..AccessOptions::default() }.build(None).unwrap();
     let proxy = proxy_with(|options| options.access = access);
     for (user, status, decided) in [
         ("alice", 200, None),
-        ("bob", 403, Some("house:3")),
+        ("bob", 403, Some("three")),
         ("carol", 200, None),
-        ("dave", 403, Some("house:4")),
+        ("dave", 403, Some("four")),
     ] {
         let answer = once(proxy.addr(), &url, &proof(user, &user[..1]));
         assert_eq!((answer.status, answer.rule()), (status, decided), "{user}");
     }
-    // Rules 2 and 3 need a user, so the question comes first; rule 1 does not.
+    // The second and the third rule need a user, so the question comes first; the first one does not.
     assert_eq!(once(proxy.addr(), &url, "").status, 407);
     let never = once(proxy.addr(), "http://never.example/", "");
-    assert_eq!((never.status, never.rule()), (403, Some("house:1")));
+    assert_eq!((never.status, never.rule()), (403, Some("one")));
 }
 
 #[test]
@@ -305,7 +294,7 @@ fn a_password_is_verified_beside_the_worker() {
         let slow = Secret::Hashed(Hash::parse(&hash(13)).unwrap());
         let quick = Secret::Plain(Plain("x".into()));
         let users = [("slow".into(), slow), ("quick".into(), quick)];
-        options.access.auth = Some(Arc::new(Auth::new(users, "test")));
+        options.access.set_auth(Some(Arc::new(Auth::new(users, "test"))));
     });
     let mut slow = Peer::connect(proxy.addr());
     let request = |line: &str| format!("GET {url} HTTP/1.1\r\nHost: a.example\r\n{line}\r\n");
@@ -343,7 +332,7 @@ fn a_name_that_is_nobodys_costs_a_hash_like_a_wrong_password() {
 fn who_guesses_is_slowed_and_nobody_else() {
     let (_origin, url) = origin();
     let proxy = proxy_with_one_worker(|options| {
-        options.access.auth = plain(&[("alice", "secret"), ("bob", "secret")]);
+        options.access.set_auth(plain(&[("alice", "secret"), ("bob", "secret")]));
     });
     let addr = proxy.addr();
     let mut guess = 0;
@@ -452,23 +441,6 @@ fn a_hundred_guesses_at_once_are_a_few_hashes_and_the_threads_are_two() {
     assert!((1..=2).contains(&threads), "{threads}");
     proxy.signal(Signal::TERM);
     assert!(proxy.wait().success());
-}
-
-#[test]
-fn users_from_anywhere_may_come_where_users_have_to_prove_it() {
-    // A documentation address stands for one of the wide world.
-    let address = "203.0.113.9".parse().unwrap();
-    let rules = |auth| {
-        let access = Access { auth, ..Access::default() };
-        let policy = access.policy(&["0.0.0.0:1".parse().unwrap()], false);
-        Arc::clone(policy.of(0).unwrap())
-    };
-    use threadgate::policy::decide::Verdict;
-    assert!(matches!(rules(None).decide_client(address).verdict, Verdict::Deny(_)));
-    let lifted = rules(plain(&[("a", "b")]));
-    assert_eq!(lifted.decide_client(address).verdict, Verdict::Allow);
-    // Where to stays guarded.
-    assert!(lifted.scope.forbids("10.0.0.1".parse().unwrap()).is_some());
 }
 
 /// Everything is read again, and that is over.

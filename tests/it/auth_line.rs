@@ -32,7 +32,7 @@ fn a_request_that_waited_for_its_password_leaves_no_connection_counted() {
         let limits = LimitOptions { limit_connections: Some("3".into()), ..Default::default() };
         options.threads = NonZeroUsize::new(4);
         options.access = AccessOptions { limits, ..Default::default() }.build(None).unwrap();
-        options.access.auth = hashed(&users);
+        options.access.set_auth(hashed(&users));
     });
     for three in names.chunks(3) {
         let mut clients: Vec<Peer> = three.iter().map(|_| Peer::connect(proxy.addr())).collect();

@@ -8,16 +8,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
-use threadgate::Server;
 use threadgate::config::access::AccessOptions;
 use threadgate::config::address_options::parse_given;
 use threadgate::net::resolve::Resolve;
 use threadgate::policy::Access;
-use threadgate::policy::destination::DestinationPattern;
-use threadgate::policy::network::Network;
-use threadgate::policy::rule_origin::{RuleId, RuleSource};
-use threadgate::policy::rules::{Action, Rule};
 use threadgate::server::Options;
+use threadgate::{Server, WrittenRule};
 
 use crate::peers::{Peer, Response, eventually_eq};
 use crate::proxies::{OK, proxy_with};
@@ -239,6 +235,10 @@ fn client_from(ip: [u8; 4], proxy: SocketAddr) -> Peer {
     Peer::new(TcpStream::from(socket))
 }
 
+fn with_rule(rule: WrittenRule) -> AccessOptions {
+    AccessOptions { rules: vec![rule], ..AccessOptions::default() }
+}
+
 /// The connection that one client was allowed to make waits in the pool when another asks for the same.
 #[test]
 fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
@@ -250,9 +250,8 @@ fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
     let host = format!("name.example:{}", origin.addr.port());
     let (proxy, addr) = guarded(|options| {
         options.resolver = Answers::new(&[&["127.0.0.1"]]);
-        let mut access = access(&["127.0.0.1"], &[]);
-        access.rules[0].clients.push(Network::parse("127.0.0.3").unwrap());
-        options.access = access;
+        let rule = WrittenRule::allow("first").clients(["127.0.0.3"]).destinations(["127.0.0.1"]);
+        options.access = with_rule(rule).build(None).unwrap();
     });
     let mut allowed = client_from([127, 0, 0, 3], addr);
     let mut other = client_from([127, 0, 0, 4], addr);
@@ -263,14 +262,10 @@ fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
         assert_eq!((refused.status, refused.rule()), (403, Some("protected-mode")));
     }
     // Another policy is put in force: it holds for what is kept, too.
-    let mut access =
-        Access { origins: proxy.control().policy().origins.clone(), ..Access::default() };
-    let source = access.origins.add(RuleSource::Named("later".to_owned()));
-    let mut rule = Rule::new(RuleId { source, line: 0 }, Action::Allow);
-    rule.clients.push(Network::parse("127.0.0.4").unwrap());
-    rule.destinations.push(DestinationPattern::parse("name.example").unwrap());
-    access.rules.push(rule);
-    proxy.set_access(&access, false);
+    let rule = WrittenRule::allow("later").clients(["127.0.0.4"]).destinations(["name.example"]);
+    let before = proxy.control().policy();
+    proxy.set_access(&with_rule(rule).build(Some(&before)).unwrap(), false);
+    drop(before);
     assert_eq!(ask(&mut other, &host).status, 200);
     eventually_eq(|| proxy.report().gauges.upstream_idle, 1);
     assert_eq!(ask(&mut allowed, &host).rule(), Some("protected-mode"));

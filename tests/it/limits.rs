@@ -5,11 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+use threadgate::Server;
 use threadgate::config::access::AccessOptions;
 use threadgate::config::limits::LimitOptions;
 use threadgate::observe::stats::Wait;
 use threadgate::policy::Access;
-use threadgate::{Server, policy::limits::Who};
 
 use crate::peers::{Peer, Response, eventually, eventually_eq, pattern};
 use crate::proxies::{Binary, OK, get_request, proxy_with, proxy_with_one_worker};
@@ -568,23 +568,4 @@ fn users_have_rates_and_connections_of_their_own() {
     let response = ask(&mut others[1], ANN, 1);
     refused(&response, 429, "--limit-connections");
     assert!(response.text().contains("this user has too many connections"), "{response:?}");
-}
-
-#[test]
-fn what_limits_a_request_can_be_asked() {
-    let access = rates(&["client:10mbit", "user=ann:up=1mbit"]);
-    let who = Who {
-        client: [192, 0, 2, 1].into(),
-        user: Some("ann"),
-        host: "a.example",
-        ip: None,
-        port: 80,
-    };
-    let said = access.limits.describe(&who).into_iter();
-    let said: Vec<_> = said.map(|a| format!("{}: {}", access.origins.name(a.id), a.text)).collect();
-    let expected = [
-        "--limit:1: 10mbit up, and the same down, for client 192.0.2.1",
-        "--limit:2: 1mbit up for user ann",
-    ];
-    assert_eq!(said, expected);
 }

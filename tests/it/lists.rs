@@ -223,7 +223,7 @@ fn lists_that_were_replaced_are_let_go_by_sleepers_and_tunnels() {
         peer.send("end");
     });
     let first = access(&["127.0.0.0/8"]);
-    let kept = Arc::downgrade(first.filter.as_ref().unwrap());
+    let kept = Arc::downgrade(first.filter().unwrap());
     let proxy = proxy_with(|options| {
         options.access = first;
         options.threads = NonZeroUsize::new(8);

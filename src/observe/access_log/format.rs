@@ -15,6 +15,7 @@ use super::{apache_formats, target, terminal};
 /// as `\xNN` (in JSON the `\` is then doubled; the NCSA formats have the escapes of Apache);
 /// userinfo is `***@`; a target longer than 8 KiB is cut and ends in `...`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum LineFormat {
     /// Columns parted by single spaces, `-` for what is missing; those after the status are named:
     ///
