@@ -55,6 +55,29 @@ fn what_users_are_shown_needs_no_layer() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Numbers that users get are for reading: what writes to them is of the crate alone.
+#[test]
+fn users_read_numbers_and_do_not_write_them() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/observe");
+    let files = ["counters", "gauges", "histogram", "measure", "report", "rule_hits"];
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for name in files {
+        let text = fs::read_to_string(dir.join(name).with_extension("rs")).unwrap();
+        let functions: Vec<&str> = text.split("pub fn ").skip(1).collect();
+        seen += functions.len();
+        wrong.extend(
+            functions
+                .into_iter()
+                .filter(|rest| {
+                    rest.split(')').next().is_some_and(|head| head.contains("&mut self"))
+                })
+                .map(|rest| format!("{name}: {}", rest.lines().next().unwrap_or_default())),
+        );
+    }
+    assert!(seen > 15, "{seen}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// Within a layer, too, imports go one way. A module is a file, and `x/mod.rs` is one beside the files
 /// of `x/`. It uses another one if it imports something that is written down there, or names it by a
 /// path. What the other only passes on (`mod`, `pub use`) is a use of the module that it comes from,
