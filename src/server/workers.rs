@@ -156,6 +156,9 @@ impl Worker<'_> {
         self.was = job.session.waiting.resumed();
         self.front = job.session.asker().front;
         let is_stream = job.session.waiting.is_streaming();
+        if job.session.waiting.is_to_look(now) {
+            job.session.look();
+        }
         self.policy.refresh(&self.pool.ctx.policy);
         let Self { pool, index, buffers, spares, was, parked, lane, policy, .. } = self;
         let stage = pool.parking.stage();
@@ -180,7 +183,10 @@ impl Worker<'_> {
                 self.close(held);
                 return After::Gone;
             }
-            Came::Again => return After::Again,
+            Came::Again => {
+                job.session.waiting.goes_on();
+                return After::Again;
+            }
             Came::Park(until) => until,
         };
         *parked = parked.wrapping_add(1);

@@ -1,18 +1,23 @@
 //! A worker that moves a stream stays with it for a moment when it stops, with the edges of both sockets
 //! off. Nobody can tell but by the counters: what comes is never late, and never lost.
 
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Barrier, LazyLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::unbounded;
+use rustix::net::{RecvFlags, recv};
 use threadgate::Server;
 use threadgate::config::access::AccessOptions;
 use threadgate::config::limits::LimitOptions;
 use threadgate::observe::stats::Wait;
 use threadgate::server::Options;
 
-use crate::peers::{Moment, Peer, comes_true, eventually, pattern};
+use crate::peers::{Moment, Peer, comes_true, eventually, is_timeout, pattern};
 use crate::proxies::{OK, get_request, proxy_with};
 use crate::servers::Origin;
 
@@ -260,6 +265,125 @@ fn a_stream_that_is_slowed_down_is_never_stayed_with() {
             assert_eq!(proxy.stats().stream_waits, 0);
             drop(client);
             origin.join();
+        },
+    );
+}
+
+/// As many as keep the workers busy for good: by its next turn each has been sent more than a turn moves.
+const FLOODS: usize = 12;
+
+/// Sends without end.
+fn flood(mut stream: &TcpStream) {
+    while stream.write_all(part()).is_ok() {}
+}
+
+/// Receives whatever comes and throws it away unseen, which costs next to nothing.
+fn drain(stream: &TcpStream) {
+    let mut room = vec![0; PART];
+    while recv(stream, room.as_mut_slice(), RecvFlags::TRUNC).is_ok_and(|(_, count)| count > 0) {}
+}
+
+/// Tells of what comes, how much at a time, until it has told of the end: 0.
+fn hear(peer: &mut Peer, tell: impl Fn(usize)) {
+    loop {
+        match peer.fill() {
+            Ok(0) => return tell(0),
+            Ok(count) => tell(count),
+            // Most of them are never spoken to.
+            Err(e) if is_timeout(&e) => {}
+            Err(_) => return,
+        }
+        peer.discard();
+    }
+}
+
+/// Has each of these connections used by a thread of its own while `test` runs, which ends them however it
+/// ends.
+fn beside(streams: &[TcpStream], use_it: impl Fn(&TcpStream) + Sync, test: impl FnOnce()) {
+    thread::scope(|scope| {
+        for stream in streams {
+            scope.spawn(|| use_it(stream));
+        }
+        let passed = catch_unwind(AssertUnwindSafe(test));
+        streams.iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        passed.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+fn clones(peers: &[Peer]) -> Vec<TcpStream> {
+    peers.iter().map(|peer| peer.stream().try_clone().unwrap()).collect()
+}
+
+/// How long a few octets may be on their way beside a direction that never pauses.
+const SOON: Duration = Duration::from_secs(2);
+
+/// One direction can always go on, and the worker never has to wait: the other one is seen to all the same.
+#[test]
+fn a_few_octets_and_the_end_arrive_against_a_stream_that_never_pauses() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, _| {
+            let (heard, heard_one) = unbounded();
+            let origin = Origin::script_at_once(FLOODS, move |peer| {
+                let stream = peer.stream().try_clone().unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| flood(&{ stream }));
+                    hear(peer, |count| _ = heard.send(count));
+                });
+            });
+            let mut clients: Vec<_> = (0..FLOODS).map(|_| tunnel(proxy, &origin)).collect();
+            beside(&clones(&clients), drain, || {
+                eventually(|| proxy.stats().octets_spliced > (FLOODS * PART) as u64);
+                let speaker = &mut clients[0];
+                for _ in 0..20 {
+                    speaker.send("ping");
+                    assert_eq!(heard_one.recv_timeout(SOON), Ok(4), "{}", proxy.stats());
+                }
+                speaker.half_close();
+                assert_eq!(heard_one.recv_timeout(SOON), Ok(0), "{}", proxy.stats());
+            });
+            origin
+        },
+    );
+}
+
+#[test]
+fn an_answer_that_comes_early_arrives_against_content_that_never_pauses() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, _| {
+            let answer = Moment::new();
+            let comes = answer.clone();
+            let origin = Origin::script_at_once(FLOODS, move |peer| {
+                peer.read_head();
+                let stream = peer.stream().try_clone().unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| drain(&stream));
+                    comes.wait();
+                    // The rest of it does not come.
+                    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nearly");
+                });
+            });
+            let head = format!(
+                "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: {1}\r\n\r\n",
+                origin.addr,
+                u64::MAX / 2
+            );
+            let mut clients: Vec<_> = (0..FLOODS).map(|_| Peer::connect(proxy.addr())).collect();
+            clients.iter_mut().for_each(|client| client.send(&head));
+            beside(&clones(&clients), flood, || {
+                eventually(|| proxy.stats().octets_spliced > (FLOODS * PART) as u64);
+                (0..FLOODS).for_each(|_| answer.has_come());
+                let late = Instant::now() + SOON;
+                for client in &mut clients {
+                    let left = late.saturating_duration_since(Instant::now());
+                    let left = left.max(Duration::from_millis(1));
+                    assert!(client.has_something_within(left), "{}", proxy.stats());
+                    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+                    assert_eq!(client.read_text(5), "early");
+                }
+            });
+            origin
         },
     );
 }

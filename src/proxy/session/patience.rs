@@ -83,6 +83,17 @@ impl Session {
     /// Waits on the worker, a few milliseconds at most and not past `until`, for either socket of a
     /// [hushed](Self::hush) stream. Answers whether the session can go on.
     pub fn stay_with_stream(&mut self, until: Instant, turn: &Turn<'_>) -> bool {
+        let most = until.saturating_duration_since(turn.now).min(STAY);
+        self.look_both_ways(most)
+    }
+
+    /// Looks at both sockets, without waiting. Edges are noted when a session parks: one that goes on and on,
+    /// for one direction of it never stops, would not hear of the other.
+    pub fn look(&mut self) {
+        self.look_both_ways(Duration::ZERO);
+    }
+
+    fn look_both_ways(&mut self, most: Duration) -> bool {
         let State::Exchange(exchange) = &mut self.state else { return false };
         let Some(upstream) = exchange.upstream_half() else { return false };
         let client = &mut self.client;
@@ -91,7 +102,6 @@ impl Session {
             !client.ended && upstream.stream.is_writable(),
             !upstream.ended && client.stream.is_writable(),
         ];
-        let most = until.saturating_duration_since(turn.now).min(STAY);
         let [of_client, of_upstream] = reads;
         let ends = [(&mut client.stream, of_client), (&mut upstream.stream, of_upstream)];
         wait_for_either(ends, most)
