@@ -115,7 +115,7 @@ impl Turns<'_> {
 
     /// Whether a worker does well to stay with the session. Messages come first: beside them streams are woken
     /// for as ever, and leave them a processor.
-    fn is_worth_staying(&self, session: &Session) -> bool {
+    fn is_worth_staying(&self, session: &mut Session) -> bool {
         !cfg!(threadgate_impatient)
             && session.is_worth_staying()
             && !self.pool.ready.streams().are_beside_messages()

@@ -64,11 +64,11 @@ impl Session {
         went_on
     }
 
-    /// Whether it is a stream: the worker that moves it had better look for more than be told of it.
-    /// One that is slowed down has somebody else to wait for.
-    pub fn is_worth_staying(&self) -> bool {
-        self.waiting.is_streaming()
-            && matches!(&self.state, State::Exchange(exchange) if !exchange.is_limited())
+    /// Whether it is a stream between two ends: the worker that moves it had better look for more than be
+    /// told of it. One that is slowed down has somebody else to wait for.
+    pub fn is_worth_staying(&mut self) -> bool {
+        let State::Exchange(exchange) = &mut self.state else { return false };
+        self.waiting.is_streaming() && !exchange.is_limited() && exchange.upstream_half().is_some()
     }
 
     /// Switches edges off while a worker moves the stream: each would wake the parking thread for what the
