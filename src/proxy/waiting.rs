@@ -1,6 +1,6 @@
 //! What a session waits for, as the counters name it, and what has arrived for it meanwhile.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::poll::Edge;
 use crate::observe::stats::Wait;
@@ -9,6 +9,8 @@ use super::sides::SOCKETS;
 
 /// Who moves so many octets in a turn is a stream.
 const STREAM: usize = 64 * 1024;
+/// How often one that goes on and on is looked at for what it does not wait for.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// How a session is counted while no worker has it.
 #[derive(Debug)]
@@ -23,12 +25,24 @@ pub struct Waiting {
     streams: bool,
     /// The turn before did.
     streamed: bool,
+    /// It goes on without having waited since its last turn.
+    goes_on: bool,
+    /// When it was looked at last, if it ever was.
+    looked: Option<Instant>,
 }
 
 impl Waiting {
     /// Of a connection just accepted; its way to the first turn is measured.
     pub fn new() -> Self {
-        Self { parked: None, measure: true, queued: None, streams: false, streamed: false }
+        Self {
+            parked: None,
+            measure: true,
+            queued: None,
+            streams: false,
+            streamed: false,
+            goes_on: false,
+            looked: None,
+        }
     }
 
     /// It is about to park, counted until [`resumed`](Self::resumed). If `measure`, its way through
@@ -51,6 +65,22 @@ impl Waiting {
     /// Whether it is a stream, by its last turn or the one before: one may pause for a turn.
     pub fn is_streaming(&self) -> bool {
         self.streams || self.streamed
+    }
+
+    /// It takes another turn without having waited for anything.
+    pub fn goes_on(&mut self) {
+        self.goes_on = true;
+    }
+
+    /// Whether it did so and it is time to look for what nobody has told it: asked before a turn, and true
+    /// once a millisecond at most.
+    pub fn is_to_look(&mut self, now: Instant) -> bool {
+        let looks = std::mem::take(&mut self.goes_on)
+            && self.looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK);
+        if looks {
+            self.looked = Some(now);
+        }
+        looks
     }
 
     /// It goes into the ready queue.
@@ -115,6 +145,19 @@ mod tests {
         let mut edges = Edges::default();
         edges.add(2, readable);
         assert!(!edges.take(1) && edges.take(2) && !edges.take(2) && !edges.take(3));
+    }
+
+    #[test]
+    fn only_one_that_goes_on_looks_and_once_a_millisecond() {
+        let mut waiting = Waiting::new();
+        let begun = Instant::now();
+        assert!(!waiting.is_to_look(begun));
+        for (after, looks) in [(0, true), (999, false), (1000, true), (1999, false), (2500, true)] {
+            waiting.goes_on();
+            let now = begun + Duration::from_micros(after);
+            assert_eq!(waiting.is_to_look(now), looks, "{after}");
+            assert!(!waiting.is_to_look(now + LOOK), "it has waited since");
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Turns<'_> {
                 Next::Yield => {
                     // Else nobody could stay with it, and edges would have to be switched on again.
                     if self.is_worth_staying(session) && self.may_stay() {
-                        session.hush();
+                        self.hush(session);
                     }
                     self.tell(turn, |_| {});
                     return Came::Again;
@@ -115,7 +115,7 @@ impl Turns<'_> {
 
     /// Whether a worker does well to stay with the session. Messages come first: beside them streams are woken
     /// for as ever, and leave them a processor.
-    fn is_worth_staying(&self, session: &Session) -> bool {
+    fn is_worth_staying(&self, session: &mut Session) -> bool {
         !cfg!(threadgate_impatient)
             && session.is_worth_staying()
             && !self.pool.ready.streams().are_beside_messages()
@@ -124,6 +124,12 @@ impl Turns<'_> {
     /// Whether patience is allowed at all now, as far as that can be told beforehand.
     fn may_stay(&self) -> bool {
         self.pool.ready.has_free_worker() && self.pool.parking.stage() == Stage::Running
+    }
+
+    fn hush(&self, session: &mut Session) {
+        session.hush();
+        // No edge of the stream will tell it that a stream runs.
+        self.pool.parking.see_streams();
     }
 
     /// Waits on the worker, if that is allowed and likely to be worth it.
@@ -146,7 +152,8 @@ impl Turns<'_> {
         let Some(_place) = ready.be_patient() else { return Patience::Ended };
         if stays {
             self.untold.waits += 1;
-            session.hush();
+            self.hush(session);
+            let _rest = ready.streams().rest();
             if !session.stay_with_stream(until, turn) {
                 return Patience::Ended;
             }

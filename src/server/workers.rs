@@ -138,7 +138,7 @@ impl Worker<'_> {
                 After::Gone => return,
                 After::Again => {
                     now = Instant::now();
-                    if self.others_wait(now) {
+                    if self.others_wait(now) || self.is_in_the_way() {
                         self.pool.stats.shard(self.index).count(|c| c.yields += 1);
                         if let Some(job) = held {
                             self.pool.ready.push(Message::Ready(job));
@@ -156,6 +156,9 @@ impl Worker<'_> {
         self.was = job.session.waiting.resumed();
         self.front = job.session.asker().front;
         let is_stream = job.session.waiting.is_streaming();
+        if job.session.waiting.is_to_look(now) {
+            job.session.look();
+        }
         self.policy.refresh(&self.pool.ctx.policy);
         let Self { pool, index, buffers, spares, was, parked, lane, policy, .. } = self;
         let stage = pool.parking.stage();
@@ -180,7 +183,10 @@ impl Worker<'_> {
                 self.close(held);
                 return After::Gone;
             }
-            Came::Again => return After::Again,
+            Came::Again => {
+                job.session.waiting.goes_on();
+                return After::Again;
+            }
             Came::Park(until) => until,
         };
         *parked = parked.wrapping_add(1);
@@ -198,6 +204,11 @@ impl Worker<'_> {
     fn others_wait(&mut self, now: Instant) -> bool {
         self.pool.parking.glance(&mut self.events, now);
         !self.pool.ready.is_empty()
+    }
+
+    /// Whether its session is a stream too many beside messages.
+    fn is_in_the_way(&self) -> bool {
+        self.lane == Lane::Stream && self.pool.ready.streams().are_too_many()
     }
 
     fn close(&mut self, held: &mut Option<Job>) {

@@ -1,18 +1,25 @@
 //! A worker that moves a stream stays with it for a moment when it stops, with the edges of both sockets
 //! off. Nobody can tell but by the counters: what comes is never late, and never lost.
 
+use std::io::Write;
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::num::NonZeroUsize;
-use std::sync::{Barrier, LazyLock};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Barrier, LazyLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::unbounded;
+use rustix::net::{RecvFlags, recv};
 use threadgate::Server;
 use threadgate::config::access::AccessOptions;
 use threadgate::config::limits::LimitOptions;
 use threadgate::observe::stats::Wait;
+use threadgate::policy::Access;
 use threadgate::server::Options;
 
-use crate::peers::{Moment, Peer, comes_true, eventually, pattern};
+use crate::hostile::HangingResolver;
+use crate::peers::{Moment, Peer, STEP, comes_true, eventually, is_timeout, pattern};
 use crate::proxies::{OK, get_request, proxy_with};
 use crate::servers::Origin;
 
@@ -129,14 +136,7 @@ fn a_worker_stays_with_a_stream_while_another_is_free_and_the_last_one_never_doe
         |_| {},
         |proxy, workers| {
             const ROUNDS: usize = 400;
-            let origin = Origin::script(1, |peer| {
-                while peer.fill().is_ok_and(|count| count > 0) {
-                    peer.discard();
-                    if peer.try_send(pattern(PART / 4)).is_err() {
-                        return;
-                    }
-                }
-            });
+            let origin = Origin::script(1, sends_parts);
             let mut client = tunnel(proxy, &origin);
             let mut stayed = || {
                 client.send("more");
@@ -151,6 +151,165 @@ fn a_worker_stays_with_a_stream_while_another_is_free_and_the_last_one_never_doe
             }
             drop(client);
             origin.join();
+        },
+    );
+}
+
+/// Moves a part at a time until `enough`: a busy machine makes some waits too long.
+fn move_parts(client: &mut Peer, mut enough: impl FnMut() -> bool) {
+    let moved = |_: usize| {
+        client.send("more");
+        assert!(client.read_exact(PART / 4) == part()[..PART / 4], "octets differ");
+        enough()
+    };
+    assert!((0..4000).any(moved), "not so for a thousand megabytes");
+}
+
+/// Answers whatever comes with a part of a part.
+fn sends_parts(peer: &mut Peer) {
+    while peer.fill().is_ok_and(|count| count > 0) {
+        peer.discard();
+        if peer.try_send(&part()[..PART / 4]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_stream_on_its_connection_and_is_none_is_not_counted_as_a_wait_with_one() {
+    const CLIENTS: usize = 10;
+    /// One turn moves all of it, and it makes a stream.
+    const SOME: usize = 48 << 10;
+    let (resolver, gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
+    let proxy = proxy_with(|options| {
+        options.threads = NonZeroUsize::new(8);
+        options.resolver = Arc::new(resolver);
+    });
+    let origin = Origin::script(1, |peer| {
+        while let Some(head) = peer.try_read_head() {
+            let length = match head.starts_with("GET /little ") {
+                true => 1,
+                false if head.starts_with("GET /some ") => SOME,
+                false => PART / 4,
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            peer.send([head.as_bytes(), &part()[..length]].concat());
+        }
+    });
+    let is_uncounted = |nth: usize| {
+        let mut client = Peer::connect(proxy.addr());
+        let before = proxy.stats().stream_waits;
+        let mut much = || {
+            client.send(get_request(origin.addr, "/much"));
+            assert_eq!(client.read_response().content.len(), PART / 4);
+            proxy.stats().stream_waits > before
+        };
+        // Workers stay with streams, as far as there are any.
+        assert!((0..4000).any(|_| much()), "{}", proxy.stats());
+        client.send(get_request(origin.addr, "/little"));
+        assert_eq!(client.read_response().content.len(), 1);
+        eventually(|| is_parked(&proxy, Wait::Idle));
+        let before = proxy.stats().stream_waits;
+        let hang = format!("GET http://hang-{nth}.example/ HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.send(get_request(origin.addr, "/some") + &hang);
+        assert_eq!(client.read_response().content.len(), SOME);
+        eventually(|| is_parked(&proxy, Wait::Lookup));
+        let is_uncounted = proxy.stats().stream_waits == before;
+        client.reset();
+        eventually(|| proxy.stats().connections_closed == nth as u64 + 1);
+        is_uncounted
+    };
+    // What comes in several parts is waited for.
+    assert!((0..CLIENTS).any(is_uncounted), "each wait for a name was counted");
+    drop((proxy, gate));
+}
+
+/// What is in force when the stream goes on holds for it, and not what was when the wait began.
+#[test]
+fn a_limit_that_comes_while_a_worker_waits_holds_for_what_comes_next() {
+    const ROUNDS: usize = 3;
+    let origin = Origin::script(ROUNDS, sends_parts);
+    let proxy = proxy_with(|options| options.threads = NonZeroUsize::new(8));
+    for _ in 0..ROUNDS {
+        let mut client = tunnel(&proxy, &origin);
+        // A worker has just begun to wait, or is about to.
+        let before = proxy.stats().stream_waits;
+        move_parts(&mut client, || proxy.stats().stream_waits > before);
+        proxy.set_access(&limited(), false);
+        // The wait that went on is over with the next part, and is counted.
+        move_parts(&mut client, || true);
+        eventually(|| is_parked(&proxy, Wait::Tunnel));
+        let limited_from = proxy.stats().stream_waits;
+        let mut parts = 0..20;
+        move_parts(&mut client, || parts.next().is_none());
+        assert_eq!(proxy.stats().stream_waits, limited_from, "a limited stream is not stayed with");
+        proxy.set_access(&AccessOptions::default().build(None).unwrap(), false);
+    }
+    origin.join();
+}
+
+/// The deadline comes in the middle of the wait, which then ends: it is no reason to wait again.
+#[test]
+fn a_deadline_that_comes_while_a_worker_waits_with_a_stream_is_met() {
+    const ROUNDS: usize = 50;
+    const SHORT: Duration = Duration::from_millis(2);
+    at_one_and_at_eight(
+        |options| options.timeouts.tunnel = SHORT,
+        |proxy, _| {
+            let origin = Origin::script(ROUNDS, sends_parts);
+            let mut soonest = STEP;
+            for _ in 0..ROUNDS {
+                let mut client = tunnel(proxy, &origin);
+                client.send("more");
+                let mut last = Instant::now();
+                while client.fill().is_ok_and(|count| count > 0) {
+                    last = Instant::now();
+                }
+                soonest = soonest.min(last.elapsed());
+            }
+            assert!(
+                soonest < SHORT + Duration::from_millis(20),
+                "{soonest:?} after the last octet"
+            );
+            eventually(|| proxy.stats().connections_closed == ROUNDS as u64);
+            assert!(proxy.stats().stream_waits < 20 * ROUNDS as u64, "{}", proxy.stats());
+            origin.join();
+        },
+    );
+}
+
+/// Two tunnels: a stream that a worker waits with, and one whose messages are small.
+#[test]
+fn small_messages_are_answered_while_a_worker_waits_with_a_stream() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, workers| {
+            let long = Origin::script(1, sends_parts);
+            let short = Origin::script(1, |peer| {
+                while peer.fill().is_ok_and(|count| count > 0) {
+                    let said = peer.take();
+                    peer.send(said);
+                }
+            });
+            let mut stream = tunnel(proxy, &long);
+            let mut pings = tunnel(proxy, &short);
+            for round in 0..5 {
+                let before = proxy.stats().stream_waits;
+                let mut parts = 0..20;
+                move_parts(&mut stream, || match workers {
+                    1 => parts.next().is_none(),
+                    _ => proxy.stats().stream_waits > before,
+                });
+                for ping in 0..20 {
+                    let said = format!("{round}-{ping:02}");
+                    pings.send(&said);
+                    assert!(pings.has_something_within(SOON), "{}", proxy.stats());
+                    assert_eq!(pings.read_text(said.len()), said);
+                }
+            }
+            drop((stream, pings));
+            long.join();
+            short.join();
         },
     );
 }
@@ -240,12 +399,17 @@ fn streams_and_clients_that_ask_little_get_all_of_theirs_side_by_side() {
     );
 }
 
+/// A rate that slows nothing down.
+fn limited() -> Access {
+    let limit = vec!["down=1GB/s".to_owned()];
+    let limits = LimitOptions { limit, ..LimitOptions::default() };
+    AccessOptions { limits, ..AccessOptions::default() }.build(None).unwrap()
+}
+
 /// It waits for its allowance, and not for its sockets.
 #[test]
 fn a_stream_that_is_slowed_down_is_never_stayed_with() {
-    let limit = vec!["down=1GB/s".to_owned()];
-    let limits = LimitOptions { limit, ..LimitOptions::default() };
-    let access = AccessOptions { limits, ..AccessOptions::default() }.build(None).unwrap();
+    let access = limited();
     at_one_and_at_eight(
         |options| options.access = access.clone(),
         |proxy, _| {
@@ -260,6 +424,125 @@ fn a_stream_that_is_slowed_down_is_never_stayed_with() {
             assert_eq!(proxy.stats().stream_waits, 0);
             drop(client);
             origin.join();
+        },
+    );
+}
+
+/// As many as keep the workers busy for good: by its next turn each has been sent more than a turn moves.
+const FLOODS: usize = 12;
+
+/// Sends without end.
+fn flood(mut stream: &TcpStream) {
+    while stream.write_all(part()).is_ok() {}
+}
+
+/// Receives whatever comes and throws it away unseen, which costs next to nothing.
+fn drain(stream: &TcpStream) {
+    let mut room = vec![0; PART];
+    while recv(stream, room.as_mut_slice(), RecvFlags::TRUNC).is_ok_and(|(_, count)| count > 0) {}
+}
+
+/// Tells of what comes, how much at a time, until it has told of the end: 0.
+fn hear(peer: &mut Peer, tell: impl Fn(usize)) {
+    loop {
+        match peer.fill() {
+            Ok(0) => return tell(0),
+            Ok(count) => tell(count),
+            // Most of them are never spoken to.
+            Err(e) if is_timeout(&e) => {}
+            Err(_) => return,
+        }
+        peer.discard();
+    }
+}
+
+/// Has each of these connections used by a thread of its own while `test` runs, which ends them however it
+/// ends.
+fn beside(streams: &[TcpStream], use_it: impl Fn(&TcpStream) + Sync, test: impl FnOnce()) {
+    thread::scope(|scope| {
+        for stream in streams {
+            scope.spawn(|| use_it(stream));
+        }
+        let passed = catch_unwind(AssertUnwindSafe(test));
+        streams.iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        passed.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+fn clones(peers: &[Peer]) -> Vec<TcpStream> {
+    peers.iter().map(|peer| peer.stream().try_clone().unwrap()).collect()
+}
+
+/// How long a few octets may be on their way beside a direction that never pauses.
+const SOON: Duration = Duration::from_secs(2);
+
+/// One direction can always go on, and the worker never has to wait: the other one is seen to all the same.
+#[test]
+fn a_few_octets_and_the_end_arrive_against_a_stream_that_never_pauses() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, _| {
+            let (heard, heard_one) = unbounded();
+            let origin = Origin::script_at_once(FLOODS, move |peer| {
+                let stream = peer.stream().try_clone().unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| flood(&{ stream }));
+                    hear(peer, |count| _ = heard.send(count));
+                });
+            });
+            let mut clients: Vec<_> = (0..FLOODS).map(|_| tunnel(proxy, &origin)).collect();
+            beside(&clones(&clients), drain, || {
+                eventually(|| proxy.stats().octets_spliced > (FLOODS * PART) as u64);
+                let speaker = &mut clients[0];
+                for _ in 0..20 {
+                    speaker.send("ping");
+                    assert_eq!(heard_one.recv_timeout(SOON), Ok(4), "{}", proxy.stats());
+                }
+                speaker.half_close();
+                assert_eq!(heard_one.recv_timeout(SOON), Ok(0), "{}", proxy.stats());
+            });
+            origin
+        },
+    );
+}
+
+#[test]
+fn an_answer_that_comes_early_arrives_against_content_that_never_pauses() {
+    at_one_and_at_eight(
+        |_| {},
+        |proxy, _| {
+            let answer = Moment::new();
+            let comes = answer.clone();
+            let origin = Origin::script_at_once(FLOODS, move |peer| {
+                peer.read_head();
+                let stream = peer.stream().try_clone().unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| drain(&stream));
+                    comes.wait();
+                    // The rest of it does not come.
+                    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nearly");
+                });
+            });
+            let head = format!(
+                "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: {1}\r\n\r\n",
+                origin.addr,
+                u64::MAX / 2
+            );
+            let mut clients: Vec<_> = (0..FLOODS).map(|_| Peer::connect(proxy.addr())).collect();
+            clients.iter_mut().for_each(|client| client.send(&head));
+            beside(&clones(&clients), flood, || {
+                eventually(|| proxy.stats().octets_spliced > (FLOODS * PART) as u64);
+                (0..FLOODS).for_each(|_| answer.has_come());
+                let late = Instant::now() + SOON;
+                for client in &mut clients {
+                    let left = late.saturating_duration_since(Instant::now());
+                    let left = left.max(Duration::from_millis(1));
+                    assert!(client.has_something_within(left), "{}", proxy.stats());
+                    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+                    assert_eq!(client.read_text(5), "early");
+                }
+            });
+            origin
         },
     );
 }

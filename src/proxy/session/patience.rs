@@ -64,11 +64,11 @@ impl Session {
         went_on
     }
 
-    /// Whether it is a stream: the worker that moves it had better look for more than be told of it.
-    /// One that is slowed down has somebody else to wait for.
-    pub fn is_worth_staying(&self) -> bool {
-        self.waiting.is_streaming()
-            && matches!(&self.state, State::Exchange(exchange) if !exchange.is_limited())
+    /// Whether it is a stream between two ends: the worker that moves it had better look for more than be
+    /// told of it. One that is slowed down has somebody else to wait for.
+    pub fn is_worth_staying(&mut self) -> bool {
+        let State::Exchange(exchange) = &mut self.state else { return false };
+        self.waiting.is_streaming() && !exchange.is_limited() && exchange.upstream_half().is_some()
     }
 
     /// Switches edges off while a worker moves the stream: each would wake the parking thread for what the
@@ -83,6 +83,17 @@ impl Session {
     /// Waits on the worker, a few milliseconds at most and not past `until`, for either socket of a
     /// [hushed](Self::hush) stream. Answers whether the session can go on.
     pub fn stay_with_stream(&mut self, until: Instant, turn: &Turn<'_>) -> bool {
+        let most = until.saturating_duration_since(turn.now).min(STAY);
+        self.look_both_ways(most)
+    }
+
+    /// Looks at both sockets, without waiting. Edges are noted when a session parks: one that goes on and on,
+    /// for one direction of it never stops, would not hear of the other.
+    pub fn look(&mut self) {
+        self.look_both_ways(Duration::ZERO);
+    }
+
+    fn look_both_ways(&mut self, most: Duration) -> bool {
         let State::Exchange(exchange) = &mut self.state else { return false };
         let Some(upstream) = exchange.upstream_half() else { return false };
         let client = &mut self.client;
@@ -91,7 +102,6 @@ impl Session {
             !client.ended && upstream.stream.is_writable(),
             !upstream.ended && client.stream.is_writable(),
         ];
-        let most = until.saturating_duration_since(turn.now).min(STAY);
         let [of_client, of_upstream] = reads;
         let ends = [(&mut client.stream, of_client), (&mut upstream.stream, of_upstream)];
         wait_for_either(ends, most)
