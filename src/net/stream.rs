@@ -6,22 +6,20 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::PollFlags;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use rustix::pipe::{SpliceFlags, splice};
 use socket2::{Socket, TcpKeepalive};
 
 use super::buffer::Buffer;
-use super::pipe::Pipe;
-use super::poll::{Edge, Interest, Owner, Poller, Registration};
+use super::poll::{Edge, Registration};
 
 #[cfg(test)]
 pub(crate) mod double;
+mod splicing;
+mod watching;
 
 /// When a connection on which nothing moves is probed by the kernel: after a minute, every 15 s, and
 /// with the fourth probe unanswered it is over. So a peer that has vanished is found out within two
@@ -52,9 +50,17 @@ pub enum Received {
 
 /// What is spoken on the socket below HTTP: octets as they are, or a layer that codes them.
 ///
-/// A layer may hold received octets that are decoded and not taken, and sent ones that are coded and
-/// not out; it may have to receive in order to send, and the other way round. What is known of the
-/// socket's readiness stays below it.
+/// A layer may hold octets that it has decoded and nobody has taken, and octets that it has coded and
+/// not sent; it may have to receive in order to send, and the other way round. What is known of the
+/// socket's readiness stays below it. So each layer keeps these rules:
+///
+/// - An end or an error that it holds makes the stream readable until a receive has told it.
+/// - A socket that ends before the layer has ended is an error, [`io::ErrorKind::UnexpectedEof`]:
+///   somebody may have cut the stream.
+/// - A receive may bring nothing although the socket had something: what the layer says to itself.
+/// - It may have something to send that nobody gave it. Whoever has the stream flushes it before
+///   waiting for it.
+/// - What it could not send is lost with the connection, and each later flush or send tells so.
 #[derive(Debug)]
 enum Layer {
     Plain,
@@ -152,13 +158,16 @@ impl Stream {
         &self.socket
     }
 
-    /// Whether a receive may find something: octets are held, or the socket may have some.
+    /// Whether a receive may find something: a layer holds octets, or an end or an error that was not told
+    /// yet, or the socket may have some.
     #[inline]
     pub fn is_readable(&self) -> bool {
         match &self.layer {
             Layer::Plain => self.readable,
             #[cfg(test)]
-            Layer::Double(double) => self.readable || double.holds_received(),
+            Layer::Double(double) => {
+                double.holds_received() || (self.readable && double.reads_on())
+            }
         }
     }
 
@@ -177,6 +186,22 @@ impl Stream {
     #[inline]
     pub fn is_spliceable(&self) -> bool {
         matches!(self.layer, Layer::Plain)
+    }
+
+    /// Whether there is a layer. Then the end of the stream is more than the end of its socket.
+    #[inline]
+    pub fn has_layer(&self) -> bool {
+        !matches!(self.layer, Layer::Plain)
+    }
+
+    /// Whether a layer holds nothing that is to go out.
+    #[inline]
+    pub fn is_flushed(&self) -> bool {
+        match &self.layer {
+            Layer::Plain => true,
+            #[cfg(test)]
+            Layer::Double(double) => !double.holds_sent(),
+        }
     }
 
     /// Sends what a layer holds of octets that it took. Answers whether all of it has gone: until then
@@ -204,8 +229,12 @@ impl Stream {
         Ok(self.flush()? && self.writable)
     }
 
-    /// Whether an edge told of the peer's end, or of an error, that was not received yet.
+    /// Whether an edge told of the peer's end, or of an error, that was not received yet, or a layer holds one.
     pub fn is_ending(&self) -> bool {
+        #[cfg(test)]
+        if let Layer::Double(double) = &self.layer {
+            return self.closed || self.broken || double.holds_end();
+        }
         self.closed || self.broken
     }
 
@@ -218,29 +247,17 @@ impl Stream {
         self.broken |= edge.broken;
     }
 
-    /// What `poll` is to be asked for: what is not known to hold already. `reads` says whether anything is
-    /// to be received.
-    pub(super) fn wants(&self, reads: bool) -> PollFlags {
-        let mut wanted = PollFlags::empty();
-        if reads && !self.readable {
-            wanted |= PollFlags::IN | PollFlags::RDHUP;
-            // Told once: what was noted of it stays.
-            wanted.set(PollFlags::PRI, !self.urgent);
-        }
-        wanted.set(PollFlags::OUT, !self.writable);
-        wanted
-    }
-
     /// Receives what is there into the room `into` has; it must have some.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// What the socket reports: the connection is over. [`io::ErrorKind::UnexpectedEof`] if it ended, and a
+    /// layer was not told so.
     pub fn receive(&mut self, into: &mut Buffer) -> io::Result<Received> {
         match self.layer {
             Layer::Plain => self.receive_with(into, RecvFlags::DONTWAIT),
             #[cfg(test)]
-            Layer::Double(_) => double::receive(self, into, usize::MAX),
+            Layer::Double(_) => double::receive(self, into, usize::MAX, RecvFlags::DONTWAIT),
         }
     }
 
@@ -252,7 +269,7 @@ impl Stream {
     pub fn receive_at_most(&mut self, into: &mut Buffer, most: usize) -> io::Result<Received> {
         #[cfg(test)]
         if let Layer::Double(_) = self.layer {
-            return double::receive(self, into, most);
+            return double::receive(self, into, most, RecvFlags::DONTWAIT);
         }
         let tail = into.tail();
         let held = tail.len();
@@ -272,9 +289,8 @@ impl Stream {
     ///
     /// What the socket reports: the connection is over.
     pub fn receive_patiently(&mut self, into: &mut Buffer) -> io::Result<Received> {
-        #[cfg(test)]
-        if let Layer::Double(_) = self.layer {
-            return double::receive(self, into, usize::MAX);
+        if self.has_layer() && (self.is_readable() || !self.flush()?) {
+            return self.receive(into);
         }
         if self.patient == Patient::NonBlocking {
             ioctl_fionbio(&self.socket, false)?;
@@ -283,6 +299,10 @@ impl Stream {
         if self.patient == Patient::Unset {
             self.socket.set_read_timeout(Some(PATIENCE))?;
             self.patient = Patient::Set;
+        }
+        #[cfg(test)]
+        if let Layer::Double(_) = self.layer {
+            return double::receive(self, into, usize::MAX, RecvFlags::empty());
         }
         self.receive_with(into, RecvFlags::empty())
     }
@@ -364,61 +384,6 @@ impl Stream {
         self.sent(rustix::net::sendmsg(&self.socket, parts, &mut none, flags), total)
     }
 
-    /// Receives what is there into an empty `pipe`, `most` octets at most, without copying it.
-    ///
-    /// `Nothing` means that the pipe got none, not that there is none, nor that the stream goes on:
-    /// it is also the answer in front of urgent data, which is received but not spliced, and at the
-    /// end. [`receive`](Self::receive) tells which.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` where the system cannot splice from this socket; else what the socket
-    /// reports, and the connection is over.
-    pub fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<Received> {
-        self.make_non_blocking()?;
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        loop {
-            return match splice(&self.socket, None, pipe.writer(), None, most, flags) {
-                // The end, or urgent data in front of what is still to come: a receive tells.
-                Ok(0) | Err(Errno::AGAIN) => Ok(Received::Nothing),
-                // The pipe may have been full before the socket was empty: still readable.
-                Ok(count) => {
-                    pipe.add(count);
-                    Ok(Received::Octets(count))
-                }
-                Err(Errno::INTR) => continue,
-                Err(e) => Err(e.into()),
-            };
-        }
-    }
-
-    /// Sends what the socket takes of the octets in `pipe`, 0 when it takes none now.
-    ///
-    /// # Errors
-    ///
-    /// What the socket reports: the connection is over.
-    pub fn splice_from(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
-        let held = pipe.held();
-        if held == 0 {
-            return Ok(0);
-        }
-        self.make_non_blocking()?;
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        let outcome = splice(pipe.reader(), None, &self.socket, None, held, flags);
-        let count = self.sent(outcome, held)?;
-        pipe.take(count);
-        Ok(count)
-    }
-
-    /// `splice(2)` heeds `O_NONBLOCK` of the socket and nothing else. A patient receive undoes it.
-    fn make_non_blocking(&mut self) -> io::Result<()> {
-        if self.patient != Patient::NonBlocking {
-            ioctl_fionbio(&self.socket, true)?;
-            self.patient = Patient::NonBlocking;
-        }
-        Ok(())
-    }
-
     fn sent(&mut self, outcome: rustix::io::Result<usize>, asked: usize) -> io::Result<usize> {
         match outcome {
             Ok(count) => {
@@ -467,8 +432,10 @@ impl Stream {
         Some(e)
     }
 
-    /// Whether an idle connection has said anything since: it is then no longer fit for use. A layer may
-    /// have to receive in order to know: what it says to itself is nothing.
+    /// Whether an idle connection has said anything since: it is then no longer fit for use. A layer has to
+    /// receive in order to know, whatever was told of its socket: what it says to itself is nothing. It looks a
+    /// bounded number of times; a peer that says more is no longer fit either. What it wants to send goes out
+    /// as far as the socket takes it.
     pub fn is_stale(&mut self) -> bool {
         #[cfg(test)]
         if let Layer::Double(_) = self.layer {
@@ -480,12 +447,16 @@ impl Stream {
     }
 
     /// What is there, as far as it fits, left to be received: how many octets, `None` if there are none
-    /// now, 0 at the end.
+    /// now, 0 at the end. A layer decodes it, and holds it.
     ///
     /// # Errors
     ///
     /// What the socket reports: the connection is over.
-    pub fn peek(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+    pub fn peek(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        #[cfg(test)]
+        if let Layer::Double(_) = self.layer {
+            return Ok(double::peek(self, into));
+        }
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
         match rustix::net::recv(&self.socket, into, flags) {
             Ok((count, _)) => Ok(Some(count)),
@@ -529,6 +500,14 @@ impl Stream {
         self.socket.shutdown(Shutdown::Write).map(|()| true)
     }
 
+    /// Closes the connection in order. A layer says its end first, as far as the socket takes it now.
+    pub fn part(mut self) {
+        if self.has_layer() {
+            // Nobody waits for it: a peer that takes nothing finds the connection ended.
+            let _ = self.finish();
+        }
+    }
+
     /// Makes the close to come a reset, so that the peer knows the stream is incomplete.
     pub fn reset_on_close(&self) {
         // A socket that refuses is closed the ordinary way: nothing better is left.
@@ -551,47 +530,5 @@ impl Stream {
     #[cfg(feature = "internals")]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.socket.peer_addr().ok()?.as_socket()
-    }
-
-    /// Sees to it that edges reach `owner`: reading ones, and writing ones if `write`.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel cannot watch another socket.
-    pub fn watch(&mut self, poller: &Arc<Poller>, owner: &Owner, write: bool) -> io::Result<()> {
-        let wanted = if write { Interest::ReadWrite } else { Interest::Read };
-        match &mut self.registration {
-            None => {
-                let registration = poller.register(&self.socket, owner.clone(), wanted)?;
-                self.registration = Some(registration);
-                Ok(())
-            }
-            // Once writability was asked for it stays so: an edge more is cheaper than a call.
-            Some(r) if r.interest() == wanted || r.interest() == Interest::ReadWrite => Ok(()),
-            Some(r) => r.ask(&self.socket, wanted),
-        }
-    }
-
-    /// Stops edges while a worker reads the socket patiently: each would wake the parking thread
-    /// for nothing. [`watch`](Self::watch) starts them again.
-    pub fn unwatch(&mut self) {
-        if let Some(r) = &mut self.registration
-            && r.interest() != Interest::Nothing
-        {
-            // It cannot fail for the registered socket; if it did, edges would only go on.
-            let _ = r.ask(&self.socket, Interest::Nothing);
-        }
-    }
-
-    /// Whether edges of reading reach the owner.
-    pub fn is_watched(&self) -> bool {
-        self.registration.as_ref().is_some_and(|r| r.interest() != Interest::Nothing)
-    }
-
-    /// Gives later edges to `owner`.
-    pub fn hand_to(&self, owner: Owner) {
-        if let Some(r) = &self.registration {
-            r.hand_to(owner);
-        }
     }
 }

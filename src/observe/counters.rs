@@ -141,7 +141,8 @@ pub enum Retired {
     Idle,
     /// It was made too long ago, or before names began to lead elsewhere.
     Age,
-    /// There was no room for it beside others, or it was closed for a request that must not be repeated.
+    /// There was no room for it beside others, descriptors were short, or it was closed for a request that
+    /// must not be repeated.
     Full,
 }
 
@@ -238,7 +239,7 @@ measures! {
         /// Exchanges that began on an idle upstream connection.
         Counter upstream_reuses: u64;
         // The pool counts these: who takes a snapshot sets them.
-        /// Idle upstream connections not kept any longer, by why: the upstream ended them, idle or in use for too long, no room (or closed for a request that must not be repeated).
+        /// Idle upstream connections not kept any longer, by why: the upstream ended them, idle or in use for too long, no room (or closed because descriptors were short, or for a request that must not be repeated).
         Counter upstream_retired: [u64; Retired::ALL.len()],
             by "reason" in Retired::ALL.map(Retired::word);
         /// Requests sent again because a reused upstream connection died before it answered.

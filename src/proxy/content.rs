@@ -137,6 +137,16 @@ impl Content {
         }
     }
 
+    /// Whether all is here only when the source has ended.
+    pub(super) fn ends_with_source(&self) -> bool {
+        matches!(self.body, Body::UntilClose(_))
+    }
+
+    /// Whether each octet has to be looked at, in order to find the end.
+    pub(super) fn is_looked_at(&self) -> bool {
+        matches!(self.body, Body::Chunked(_))
+    }
+
     /// Whether octets in hand may be the beginning of a line that is not passed on before it is whole.
     pub(super) fn waits_for_line(&self) -> bool {
         self.coding == Coding::Keep && matches!(self.body, Body::Chunked(_))

@@ -12,6 +12,7 @@ use crate::net::poll::Poller;
 use crate::net::resolve::Resolver;
 use crate::net::timers::LONGEST;
 use crate::observe::access_log::AccessLog;
+use crate::observe::counters::Retired;
 use crate::observe::stats::Shard;
 use crate::policy::auth::guessers::Failures;
 use crate::policy::learn::Learnt;
@@ -117,7 +118,7 @@ impl Context {
     /// Closes what is only kept to be used again, since descriptors are short: idle upstream
     /// connections and empty pipes. Answers how many there were.
     pub fn free_descriptors(&self) -> usize {
-        self.pool.clear() + self.pipes.clear()
+        self.pool.clear(Retired::Full) + self.pipes.clear()
     }
 
     /// The name in `Proxy-Status`: the pseudonym, or just what we are.

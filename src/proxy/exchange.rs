@@ -92,6 +92,10 @@ impl Exchange {
     /// Gives back what should not be kept for the next request.
     pub fn trim(&mut self, turn: &mut Turn<'_>) {
         if let Some(half) = self.stage.upstream_half() {
+            if half.stream.has_layer() && !self.common.account.is_aborted {
+                // As far as it goes out now: nobody waits for it.
+                let _ = half.stream.finish();
+            }
             turn.buffers.discard(&mut half.buffer);
         }
         self.stage = Stage::Reply;

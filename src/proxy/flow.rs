@@ -210,6 +210,10 @@ impl Flow {
                 continue;
             }
             if source.ended {
+                if source.is_cut && self.content.ends_with_source() {
+                    // What came before goes out first.
+                    return if is_out { Err(cut()) } else { Ok(Step::Blocked) };
+                }
                 self.end(out, turn)?;
                 continue;
             }
@@ -225,13 +229,23 @@ impl Flow {
             }
             received = true;
             copy = false;
-            self.receive(source, turn)?;
+            self.receive(source, sink, turn)?;
         }
     }
 
-    fn receive(&mut self, source: &mut Half, turn: &mut Turn<'_>) -> Result<(), Broken> {
+    fn receive(
+        &mut self,
+        source: &mut Half,
+        sink: &Stream,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Broken> {
+        let is_large = match self.pace {
+            Pace::Message => false,
+            Pace::Stream => true,
+            Pace::Splice => !self.may_splice(source, sink),
+        };
         // A small portion needs no more than an ordinary one.
-        if self.pace == Pace::Stream && source.allows(LARGE / 2) {
+        if is_large && source.allows(LARGE / 2) {
             turn.buffers.lend_large(&mut source.buffer);
         } else {
             turn.buffers.lend(&mut source.buffer);
@@ -251,6 +265,11 @@ impl Flow {
         Ok(())
     }
 
+    /// Whether octets may go through a pipe at all.
+    fn may_splice(&self, source: &Half, sink: &Stream) -> bool {
+        !self.content.is_looked_at() && source.stream.is_spliceable() && sink.is_spliceable()
+    }
+
     /// Whether what comes next can go through a pipe: nothing has to be looked at or changed, and
     /// nothing that was received before it is still here.
     fn can_splice(&self, source: &Half, out: &Buffer, sink: &Stream) -> bool {
@@ -262,8 +281,7 @@ impl Flow {
             && !source.ended
             && source.stream.is_readable()
             && sink.is_writable()
-            && source.stream.is_spliceable()
-            && sink.is_spliceable()
+            && self.may_splice(source, sink)
             // The end of the last chunk goes out with the head of the next.
             && out.len() <= CRLF.len()
     }
@@ -439,6 +457,12 @@ impl Flow {
     }
 }
 
+/// The source's connection ended, and its content with it, before anybody said that this was all.
+#[cold]
+fn cut() -> Broken {
+    Broken::Source(io::ErrorKind::UnexpectedEof.into())
+}
+
 impl From<Faulty> for Broken {
     fn from(fault: Faulty) -> Self {
         match fault {
@@ -454,4 +478,4 @@ impl From<Faulty> for Broken {
 mod layer_tests;
 #[cfg(test)]
 #[path = "flow_tests.rs"]
-mod tests;
+pub(super) mod tests;

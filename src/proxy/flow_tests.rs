@@ -26,7 +26,7 @@ use crate::policy::{self, Policy};
 use crate::upstream::pool;
 use crate::wire;
 
-pub(super) fn context(pipes: usize) -> Context {
+pub(in crate::proxy) fn context(pipes: usize) -> Context {
     let poller = Arc::new(Poller::new().unwrap());
     let timers = Arc::new(Timers::new(Arc::clone(&poller)));
     Context {
@@ -54,7 +54,7 @@ pub(super) fn context(pipes: usize) -> Context {
 }
 
 /// A connection as the proxy has it, and its peer.
-pub(super) fn pair() -> (Half, TcpStream) {
+pub(in crate::proxy) fn pair() -> (Half, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -130,6 +130,31 @@ fn urgent_data_in_front_keeps_no_flow_from_receiving_in_a_spent_turn() {
         spent_step(&ctx, &mut flow, &mut source, &mut sink).unwrap();
     }
     assert_eq!(to.read(&mut [0; 2000]).expect("the flow moves on"), 1000);
+}
+
+/// What cannot be spliced is received through large buffers for as long as it is a stream.
+#[test]
+fn a_stream_that_is_not_spliced_keeps_its_large_buffers() {
+    type Make = fn() -> Flow;
+    let chunked: Make = || Flow::framed(Framing::Chunked, Coding::Keep);
+    let until_close: Make = || Flow::until_close(Coding::Keep);
+    for (make, layer, room) in
+        [(chunked, false, LARGE), (until_close, true, LARGE), (until_close, false, ORDINARY)]
+    {
+        let ctx = context(4);
+        let ((mut source, mut from), (mut sink, _to)) = (pair(), pair());
+        if layer {
+            source.stream = source.stream.doubled_willingly(1000);
+        }
+        let mut flow = make();
+        flow.pace = Pace::Splice;
+        // It has parked meanwhile: there is no buffer left from before.
+        assert_eq!(from.write(b"4\r\nabcd\r\n").unwrap(), 9);
+        source.stream.note(Edge { readable: true, ..Edge::default() });
+        let mut step = || spent_step(&ctx, &mut flow, &mut source, &mut sink).unwrap();
+        assert!((0..3).any(|_| step() == Step::Blocked));
+        assert_eq!(source.buffer.room(), room, "a layer: {layer}");
+    }
 }
 
 /// The system tells a reset once. Whoever is told, what came before it is received first, and the end

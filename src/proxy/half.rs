@@ -17,6 +17,8 @@ pub struct Half {
     pub buffer: Buffer,
     /// The peer has ended its side.
     pub ended: bool,
+    /// Its connection ended, and the layer on it was not told so: what only the end completes may be cut.
+    pub is_cut: bool,
     /// Octets that flows may take from here; less than nothing is what they took beyond.
     allowed: i64,
     /// An error met outside a step. The system tells it once, so it is kept for the next receive.
@@ -31,7 +33,8 @@ const LIMITED: i64 = i64::MAX / 2;
 impl Half {
     /// A connection nothing was read from yet.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, buffer: Buffer::default(), ended: false, allowed: UNLIMITED, failed: None }
+        let buffer = Buffer::default();
+        Self { stream, buffer, ended: false, is_cut: false, allowed: UNLIMITED, failed: None }
     }
 
     /// From now on flows may take from here what is [allowed](Self::allow) only.
@@ -90,9 +93,8 @@ impl Half {
             return Err(e);
         }
         let most = usize::try_from(left).unwrap_or(0);
-        let received = self.stream.receive_at_most(&mut self.buffer, most)?;
-        self.ended |= received == Received::End;
-        Ok(received)
+        let received = self.stream.receive_at_most(&mut self.buffer, most);
+        self.received(received)
     }
 
     /// Whether so many octets may be received at once.
@@ -118,22 +120,43 @@ impl Half {
         if let Some(e) = self.failed.take() {
             return Err(e);
         }
-        let received = self.stream.receive(&mut self.buffer)?;
-        self.ended |= received == Received::End;
-        Ok(received)
+        let received = self.stream.receive(&mut self.buffer);
+        self.received(received)
+    }
+
+    #[inline]
+    fn received(&mut self, outcome: io::Result<Received>) -> io::Result<Received> {
+        match outcome {
+            Ok(received) => {
+                self.ended |= received == Received::End;
+                Ok(received)
+            }
+            Err(e) => self.is_end(e),
+        }
+    }
+
+    /// An end that a layer was not told of is an end all the same: messages have their own, and between
+    /// them nothing is missing. Who needs it to know that all has come looks at [`is_cut`](Self::is_cut).
+    #[cold]
+    fn is_end(&mut self, e: io::Error) -> io::Result<Received> {
+        if e.kind() != io::ErrorKind::UnexpectedEof {
+            return Err(e);
+        }
+        self.ended = true;
+        self.is_cut = true;
+        Ok(Received::End)
     }
 
     /// Waits a few milliseconds, on the worker, for something to receive. What comes of it, an end
     /// or an error included, is there for the next step. Answers how many octets came, or `None`
-    /// if nothing did.
+    /// if nothing did and nothing may be there.
     pub fn receive_patiently(&mut self) -> Option<usize> {
-        match self.stream.receive_patiently(&mut self.buffer) {
+        let received = self.stream.receive_patiently(&mut self.buffer);
+        match self.received(received) {
             Ok(Received::Octets(count)) => Some(count),
-            Ok(Received::Nothing) => None,
-            Ok(Received::End) => {
-                self.ended = true;
-                Some(0)
-            }
+            // A layer may have received what is no content, and not all there is.
+            Ok(Received::Nothing) => self.stream.is_readable().then_some(0),
+            Ok(Received::End) => Some(0),
             Err(e) => {
                 self.failed = Some(e);
                 self.stream.note(Edge { readable: true, ..Edge::default() });

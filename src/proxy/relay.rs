@@ -89,20 +89,17 @@ impl Relay {
     ) -> Result<Step, Error> {
         let up = &mut common.up;
         let times = &mut common.account.times;
-        if up.is_broken || (up.flow.is_taken() && up.staged.is_empty()) {
-            if times.sent.is_none() {
-                times.sent = Some(turn.clock());
-            }
-            // Content that is taken but still to be sent is in the client's buffer.
-            if up.is_broken || up.flow.is_clear() {
-                return Ok(Step::Ended);
-            }
+        // Content that is taken but still to be sent is in the client's buffer, or held by a layer.
+        let is_clear = up.flow.is_clear() && up.staged.is_empty();
+        if up.is_broken || (is_clear && self.upstream.half.stream.is_flushed()) {
+            times.sent.get_or_insert_with(|| turn.clock());
+            return Ok(Step::Ended);
         }
         let ends = (client, &mut up.staged, &mut self.upstream.half.stream);
         match common.allowance.step(&mut up.flow, ends, Direction::Up, turn) {
             Ok(Step::Ended) => {
                 turn.buffers.reclaim(&mut up.staged);
-                times.sent = Some(turn.clock());
+                times.sent.get_or_insert_with(|| turn.clock());
                 Ok(Step::Ended)
             }
             Ok(step) => Ok(step),
@@ -201,7 +198,8 @@ impl Relay {
     /// Whether nothing more of it comes or goes: its connection may serve another exchange.
     pub(super) fn is_reusable(&self, common: &Common) -> bool {
         let up = &common.up;
-        let is_whole = up.flow.is_clear() && up.staged.is_empty() && !up.is_broken;
+        let is_out = up.staged.is_empty() && self.upstream.half.stream.is_flushed();
+        let is_whole = up.flow.is_clear() && is_out && !up.is_broken;
         is_whole
             && self.response.persists(common.pins)
             && common.down.flow.repairs().is_empty()

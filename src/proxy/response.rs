@@ -135,7 +135,7 @@ impl Response {
         let (mut found, mut judged) = (HeadFound::Head, None);
         match head.status {
             101 => {
-                upgrade::stage(&head, common, turn)?;
+                upgrade::stage(&head, upstream.stream.is_flushed(), common, turn)?;
                 found = HeadFound::Upgrade;
             }
             ..200 => self.pass_interim(&head, common, turn)?,

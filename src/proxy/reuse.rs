@@ -31,16 +31,16 @@ pub(super) fn take_kept(
 ) -> Option<Kept> {
     let owner = client.owner(UPSTREAM);
     let repeatable = common.intent.repeatable;
-    let kept = turn.ctx.pool.take(common.peer.key(), &owner, repeatable, turn.now)?;
+    let taken = turn.ctx.pool.take(common.peer.key(), &owner, repeatable, turn.now)?;
     // Who it was made for may be allowed more than this one.
-    if !common.may_use(kept.address) {
-        // For those who may use it it is as good as before.
+    if !common.may_use(taken.kept.address) {
+        // For those who may use it it is as good as before, and no younger.
         let former = former(client.waker);
-        turn.ctx.pool.put(common.peer.key(), kept, former, turn.now);
+        turn.ctx.pool.put_back(common.peer.key(), taken, former, turn.now);
         return None;
     }
     reuses(common, turn);
-    Some(kept)
+    Some(taken.kept)
 }
 
 /// The connection that the client has logged in on, if it leads there. Else that one is closed.
@@ -83,6 +83,7 @@ pub(super) fn keep(
         && !(half.stream.is_readable() && half.stream.is_stale());
     turn.buffers.discard(&mut half.buffer);
     if !is_clean {
+        half.stream.part();
         return None;
     }
     let kept = Kept { stream: half.stream, address, lease };

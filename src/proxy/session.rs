@@ -20,6 +20,7 @@ mod habit;
 mod parked;
 mod patience;
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,8 @@ enum State {
         left: usize,
         /// The client was told that nothing more comes.
         told: bool,
+        /// Nothing is left but to tell it.
+        closes: bool,
     },
 }
 
@@ -192,6 +195,9 @@ impl Session {
         if self.pinned.as_mut().is_some_and(|pinned| pinned.is_over()) {
             self.pinned = None;
         }
+        // A layer may have something to say that nobody gave it. What fails is met by the next receive or send.
+        let _ = self.flush_layers();
+        let mut has_failed = false;
         loop {
             let stepped = match &self.state {
                 State::Greeting => self.greet(turn, spares),
@@ -199,10 +205,28 @@ impl Session {
                 State::Exchange(_) => self.exchange(turn, spares),
                 State::Linger { .. } => self.linger(turn),
             };
-            if let Stepped::Next(next) = stepped {
-                return next;
+            let Stepped::Next(next) = stepped else { continue };
+            // One that cannot be sent to has something to tell.
+            if let Next::Park(..) = next
+                && self.flush_layers().is_err()
+                && !std::mem::replace(&mut has_failed, true)
+            {
+                continue;
             }
+            return next;
         }
+    }
+
+    /// Sends what layers hold, as far as their sockets take it.
+    #[inline]
+    fn flush_layers(&mut self) -> io::Result<()> {
+        let client = self.client.stream.flush();
+        if let State::Exchange(exchange) = &mut self.state
+            && let Some(upstream) = exchange.upstream_half()
+        {
+            upstream.stream.flush()?;
+        }
+        client.map(|_| ())
     }
 
     fn exchange(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
@@ -284,7 +308,7 @@ impl Session {
         if close {
             let quiet = !unread && self.client.buffer.is_empty();
             return if quiet || self.client.ended {
-                Stepped::Next(Next::Close)
+                self.close(turn)
             } else {
                 self.begin_linger(turn)
             };
@@ -302,6 +326,20 @@ impl Session {
     }
 
     fn begin_linger(&mut self, turn: &Turn<'_>) -> Stepped {
+        self.tell_end(false, turn)
+    }
+
+    /// Ends the connection, of which nothing is missing. A layer says so first; else closing does.
+    #[inline]
+    fn close(&mut self, turn: &Turn<'_>) -> Stepped {
+        match self.client.stream.has_layer() {
+            false => Stepped::Next(Next::Close),
+            true => self.tell_end(true, turn),
+        }
+    }
+
+    /// Tells the client that nothing more comes. If it `closes`, nothing of the client is waited for.
+    fn tell_end(&mut self, closes: bool, turn: &Turn<'_>) -> Stepped {
         let Ok(told) = self.client.stream.finish() else {
             return Stepped::Next(Next::Close);
         };
@@ -309,12 +347,12 @@ impl Session {
         self.pinned = None;
         self.deadline = turn.now + LINGER_TIME;
         self.comes_to(Occupancy::Lingers);
-        self.state = State::Linger { left: LINGER_OCTETS, told };
+        self.state = State::Linger { left: LINGER_OCTETS, told, closes };
         Stepped::Again
     }
 
     fn linger(&mut self, turn: &mut Turn<'_>) -> Stepped {
-        let State::Linger { left, told } = &mut self.state else { return Stepped::Again };
+        let State::Linger { left, told, closes } = &mut self.state else { return Stepped::Again };
         if !*told {
             match self.client.stream.finish() {
                 Ok(said) => *told = said,
@@ -322,10 +360,10 @@ impl Session {
             }
         }
         loop {
-            if turn.now >= self.deadline {
+            if turn.now >= self.deadline || (*told && *closes) {
                 return Stepped::Next(Next::Close);
             }
-            if !self.client.stream.is_readable() {
+            if *closes || !self.client.stream.is_readable() {
                 if self.seat.as_ref().is_some_and(|seat| seat.is_asked_to_leave()) {
                     return Stepped::Next(Next::Close);
                 }
@@ -342,6 +380,7 @@ impl Session {
                     self.client.buffer.consume(count);
                 }
                 Ok(Received::Nothing) => {}
+                Ok(Received::End) => *closes = true,
                 _ => return Stepped::Next(Next::Close),
             }
         }
@@ -377,3 +416,6 @@ fn challenge<'t>(status: u16, asker: Asker, turn: &'t Turn<'_>) -> Option<&'t st
     let rules = turn.policy.of(asker.listener).filter(|_| status == 407)?;
     rules.auth.as_ref().map(|auth| auth.challenge())
 }
+
+#[cfg(test)]
+mod layer_tests;

@@ -160,9 +160,10 @@ fn move_both(
         let was_over = flow.is_over();
         let step = allowance.step(flow, (from, staged, &mut to.stream), way, turn);
         if matches!(step, Ok(Step::Ended)) && !was_over {
-            // Closing is to come and says the same, once the peer has ended its side too. The peer may have
-            // gone already, which its own flow will find.
-            if !to.ended && matches!(to.stream.finish(), Ok(false)) {
+            // Closing is to come and says the same, once the peer has ended its side too; but not for a layer.
+            // The peer may have gone already, which its own flow will find.
+            let says_end = !to.ended || to.stream.has_layer();
+            if says_end && matches!(to.stream.finish(), Ok(false)) {
                 return Ok(Step::Blocked);
             }
             flow.set_over();

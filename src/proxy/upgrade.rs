@@ -14,7 +14,8 @@ use super::common::Common;
 use super::content::{Coding, Content};
 use super::context::Turn;
 
-/// Stages a 101 for the client: what follows it, on both sides, is octets.
+/// Stages a 101 for the client: what follows it, on both sides, is octets. `is_out` says whether all
+/// that was sent to the upstream has left us.
 ///
 /// # Errors
 ///
@@ -22,6 +23,7 @@ use super::context::Turn;
 /// nobody here speaks, so its connection is over.
 pub(super) fn stage(
     head: &ResponseHead<'_, '_>,
+    is_out: bool,
     common: &mut Common,
     turn: &Turn<'_>,
 ) -> Result<(), Error> {
@@ -29,7 +31,7 @@ pub(super) fn stage(
     if common.account.repairs.iter().any(|repair| repair != Repair::ManyInterim) {
         return Err(malformed("the upstream changed the protocol behind a malformed response"));
     }
-    let protocols = agreed(head, common)?;
+    let protocols = agreed(head, is_out, common)?;
     let via = turn.ctx.via.as_deref();
     let upgrade = Some(&protocols);
     let outgoing = ResponseOutgoing { via, upgrade, ..ResponseOutgoing::default() };
@@ -38,7 +40,7 @@ pub(super) fn stage(
 }
 
 /// What a 101 changes to.
-fn agreed(head: &ResponseHead<'_, '_>, common: &Common) -> Result<Protocols, Error> {
+fn agreed(head: &ResponseHead<'_, '_>, is_out: bool, common: &Common) -> Result<Protocols, Error> {
     let offer = common.intent.offer.as_ref();
     let chosen = head.protocols().filter(|_| head.version >= Version::Http11);
     let agreed = chosen.zip(offer).filter(|(chosen, offer)| chosen.are_among(offer));
@@ -48,7 +50,7 @@ fn agreed(head: &ResponseHead<'_, '_>, common: &Common) -> Result<Protocols, Err
     // A client goes on with its message first (RFC 9110 §7.8). Stricter than that: a server that
     // changes before it has the whole message would get content framed as HTTP in between.
     let up = &common.up;
-    if !up.flow.is_clear() || !up.staged.is_empty() || up.is_broken {
+    if !up.flow.is_clear() || !up.staged.is_empty() || !is_out || up.is_broken {
         return Err(malformed("the upstream changed the protocol before the request was whole"));
     }
     Ok(chosen)

@@ -237,6 +237,8 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::net::buffer::{Buffer, Buffers};
+    use crate::net::stream::double::{CODED_END, CODED_TICKET, coded};
 
     const HEAD_TIME: Duration = Duration::from_secs(3);
     const WHOLE: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -322,6 +324,38 @@ mod tests {
         room.make_way(now + HEAD_TIME);
         assert_eq!(says(&room), [Says::Whole; 2]);
         seats.clear();
+    }
+
+    /// What a layer has on the wire is no request, and a request is none on the wire.
+    #[test]
+    fn who_has_a_layer_is_heard_through_it() {
+        let (mut room, now) = room();
+        let wire = [&[CODED_TICKET; 100][..], &coded(WHOLE)].concat();
+        let rows = [
+            (wire, Some(Says::Whole)),
+            (coded(b"GET /"), Some(Says::Part(5))),
+            (vec![CODED_TICKET], Some(Says::Part(0))),
+            (WHOLE.to_vec(), Some(Says::Part(WHOLE.len()))),
+            (vec![CODED_END], None),
+        ];
+        for (wire, says) in rows {
+            let (mut one, _peer) = connection(1, now, &wire);
+            one.stream = one.stream.doubled_willingly(3);
+            room.enter(one);
+            assert_eq!(room.waiting.last().map(|one| one.says), says, "{wire:x?}");
+            // It was left to be received.
+            let Some(mut one) = room.leave_for_a_place().filter(|_| says == Some(Says::Whole))
+            else {
+                room.waiting.clear();
+                continue;
+            };
+            let mut buffer = Buffer::default();
+            Buffers::default().lend(&mut buffer);
+            while one.stream.is_readable() {
+                one.stream.receive(&mut buffer).unwrap();
+            }
+            assert_eq!(buffer.unread(), WHOLE);
+        }
     }
 
     #[test]

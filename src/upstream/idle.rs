@@ -172,6 +172,44 @@ impl<T> Idle<T> {
         self.join(place, NONE);
     }
 
+    /// Puts a thing back that has been here since then, where it was in the order of coming. (It looks for
+    /// its neighbours from the latest on, which is where one stood that was just taken.)
+    pub(super) fn put_back(&mut self, free: Free, kept: T, since: Instant, until: Instant) {
+        let Free { place, list } = free;
+        let places = &self.places;
+        let is_later = |place: u32| {
+            let entry = places.get(place as usize).and_then(Option::as_ref);
+            entry.is_some_and(|entry| entry.since > since)
+        };
+        if let Some(list) = self.lists.get_mut(list as usize) {
+            let later = list.places.iter().rev().take_while(|place| is_later(**place)).count();
+            list.places.insert(list.places.len() - later, place);
+        }
+        let (mut before, mut after) = (self.latest, NONE);
+        while is_later(before) {
+            after = before;
+            let entry = self.places.get(before as usize).and_then(Option::as_ref);
+            before = entry.map_or(NONE, |entry| entry.before);
+        }
+        if let Some(free) = self.places.get_mut(place as usize) {
+            *free = Some(Entry { kept, since, until, list, before, after });
+        }
+        self.count += 1;
+        self.join(before, place);
+        self.join(place, after);
+    }
+
+    /// A place that was to be filled is not.
+    pub(super) fn leave(&mut self, free: Free) {
+        self.free.push(free.place);
+    }
+
+    /// The destination of what is at a place.
+    pub(super) fn destination(&self, place: u32) -> Option<&str> {
+        let entry = self.places.get(place as usize)?.as_ref()?;
+        self.lists.get(entry.list as usize).map(|list| &*list.name)
+    }
+
     /// Removes what is at a place.
     pub(super) fn remove(&mut self, place: u32) -> Option<Entry<T>> {
         let entry = self.vacate(place)?;

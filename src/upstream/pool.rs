@@ -6,14 +6,15 @@
 //! needed for one that was used a moment ago. Where there is no room for one more, the one that has
 //! been idle for longest goes. The lock is never held while a connection is made, closed, or probed by who takes it.
 //! It is held for one short call where an edge has to be told from its predecessor's: the socket is
-//! asked whether it has ended. And once a second, at most, all places are gone through under it, and those
-//! that nobody watches are registered: most connections are watched, or used again before that. Which
-//! is which is `idle`'s.
+//! asked whether it has ended. A connection with a layer has to receive and decode for that, so it is taken
+//! out, looked at without the lock, and put back. All places are gone through under the lock when a
+//! connection comes due, ten times a second at most, and those that nobody watches are registered: most
+//! connections are watched, or used again before that. Which is which is `idle`'s.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -35,6 +36,9 @@ const YOUNG: Duration = Duration::from_secs(1);
 const UNWATCHED: Duration = Duration::from_secs(1);
 /// Connections that come due within this are seen to together.
 const TOGETHER: Duration = Duration::from_millis(100);
+
+/// How often a connection is looked at whose peer speaks whenever nobody looks.
+const LOOKS: usize = 4;
 
 /// A connection between exchanges.
 #[derive(Debug)]
@@ -65,8 +69,34 @@ pub struct Lease {
     list: ListHint,
 }
 
+/// A connection that was idle, as it was.
+#[derive(Debug)]
+pub struct Taken {
+    /// The connection.
+    pub kept: Kept,
+    stay: Stay,
+}
+
+/// How long a connection is idle.
+#[derive(Clone, Copy, Debug)]
+struct Stay {
+    since: Instant,
+    until: Instant,
+}
+
+/// The owner of a connection that is looked at: whether an edge came meanwhile.
+#[derive(Default)]
+struct Seen(AtomicBool);
+
+/// A connection that has to be looked at without the lock.
+struct Doubtful {
+    kept: Kept,
+    seen: Arc<Seen>,
+}
+
 /// The idle connections of one proxy.
 pub struct Pool {
+    me: Weak<Self>,
     state: Mutex<State>,
     limits: PoolLimits,
     /// Goes up when names lead elsewhere: a connection of an earlier epoch is not kept.
@@ -89,7 +119,10 @@ impl Pool {
     pub fn new(limits: PoolLimits, timers: Arc<Timers>, poller: Arc<Poller>) -> Arc<Self> {
         let state = Mutex::default();
         let epoch = AtomicU32::new(0);
-        Arc::new(Self { state, limits, epoch, timers, poller, began: Instant::now() })
+        Arc::new_cyclic(|me| {
+            let (me, began) = (Weak::clone(me), Instant::now());
+            Self { me, state, limits, epoch, timers, poller, began }
+        })
     }
 
     /// Takes a connection to `peer` that is fit for use, and gives its edges to `owner`. One
@@ -102,9 +135,9 @@ impl Pool {
         owner: &Owner,
         repeatable: bool,
         now: Instant,
-    ) -> Option<Kept> {
+    ) -> Option<Taken> {
         loop {
-            let Entry { mut kept, since, .. } = {
+            let Entry { mut kept, since, until, .. } = {
                 let mut state = self.state.lock();
                 let is_fit = |at| at + self.limits.unrepeatable > now;
                 if !repeatable && !state.idle.latest(peer.text()).is_some_and(is_fit) {
@@ -114,7 +147,7 @@ impl Pool {
                     }
                     // Closing takes a while, and the lock is everybody's.
                     drop(state);
-                    drop(gone);
+                    gone.into_iter().for_each(part);
                     return None;
                 }
                 let mut entry = state.idle.take(peer.text())?;
@@ -127,44 +160,86 @@ impl Pool {
             let trusted = young && repeatable && kept.stream.is_watched();
             if !trusted && kept.stream.is_stale() {
                 self.state.lock().count(Retired::Ended);
+                kept.stream.part();
                 continue;
             }
-            return Some(kept);
+            return Some(Taken { kept, stay: Stay { since, until } });
         }
     }
 
     /// Keeps a connection between exchanges, unless it is too old. An edge that still reached its
     /// `former` owner is seen to.
-    pub fn put(
+    pub fn put(self: &Arc<Self>, peer: PeerKey<'_>, kept: Kept, former: Former<'_>, now: Instant) {
+        let until = kept.lease.expires.min(now + self.limits.idle);
+        let stay = Stay { since: now, until };
+        if let Some(doubtful) = self.place(peer.text(), kept, former, stay, now) {
+            self.look(peer.text(), doubtful, stay, now);
+        }
+    }
+
+    /// Keeps a connection that was [taken](Self::take) and not used: it has been idle since it came.
+    pub fn put_back(
         self: &Arc<Self>,
         peer: PeerKey<'_>,
-        mut kept: Kept,
+        taken: Taken,
         former: Former<'_>,
         now: Instant,
     ) {
+        let Taken { kept, stay } = taken;
+        if let Some(doubtful) = self.place(peer.text(), kept, former, stay, now) {
+            self.look(peer.text(), doubtful, stay, now);
+        }
+    }
+
+    /// Gives a connection a place, unless it is too old. Answers one that has a layer and may have said
+    /// something: whether it has takes more than a short call to find out.
+    fn place(
+        self: &Arc<Self>,
+        peer: &str,
+        mut kept: Kept,
+        former: Former<'_>,
+        stay: Stay,
+        now: Instant,
+    ) -> Option<Doubtful> {
         let limits = self.limits;
         let Lease { expires, list } = kept.lease;
-        let until = expires.min(now + limits.idle);
+        let Stay { since, until } = stay;
         let mut state = self.state.lock();
         // Under the lock, so that it is either found to be old here or cleared.
         let outdated = expires <= now || kept.stream.names_epoch() != self.names_epoch();
-        if outdated || until <= now {
-            return state.count(if outdated { Retired::Age } else { Retired::Idle });
-        }
-        if limits.total == 0 || limits.per_destination == 0 {
-            return state.count(Retired::Full);
+        let refused = match () {
+            () if outdated => Some(Retired::Age),
+            () if until <= now => Some(Retired::Idle),
+            () if limits.total == 0 || limits.per_destination == 0 => Some(Retired::Full),
+            () => None,
+        };
+        if let Some(why) = refused {
+            state.count(why);
+            drop(state);
+            kept.stream.part();
+            return None;
         }
         let (free, evicted) =
-            state.idle.make_room(peer.text(), list, limits.per_destination, limits.total);
+            state.idle.make_room(peer, list, limits.per_destination, limits.total);
         if evicted.is_some() {
             state.count(Retired::Full);
         }
         kept.stream.hand_to(Owner { who: Arc::clone(self) as Arc<dyn Wake>, tag: free.place });
         // From here on edges come to the pool. One that came before is perhaps that of the response
         // just read, perhaps the end: the socket tells.
-        let doubtful = former.who.take_edges(former.tags) && kept.stream.is_stale();
-        let due = if kept.stream.is_watched() { until } else { until.min(now + UNWATCHED) };
-        state.idle.fill(free, kept, now, until);
+        let told = former.who.take_edges(former.tags);
+        if told && kept.stream.has_layer() {
+            state.idle.leave(free);
+            drop(state);
+            evicted.into_iter().for_each(part);
+            return Some(Doubtful::new(kept));
+        }
+        let doubtful = told && kept.stream.is_stale();
+        let due = if kept.stream.is_watched() { until } else { until.min(since + UNWATCHED) };
+        match since == now {
+            true => state.idle.fill(free, kept, since, until),
+            false => state.idle.put_back(free, kept, since, until),
+        }
         let ended = if doubtful { state.end(free.place) } else { None };
         let file = !doubtful && state.filed.is_none_or(|filed| filed > due);
         if file {
@@ -172,10 +247,31 @@ impl Pool {
         }
         // Closing takes a while, and the lock is everybody's.
         drop(state);
-        drop((evicted, ended));
+        evicted.into_iter().chain(ended).for_each(part);
         if file {
             self.timers.file(due, Arc::clone(self) as Arc<dyn Expire>);
         }
+        None
+    }
+
+    /// Looks at a connection with a layer, and gives it its place if it has said nothing. Edges that come
+    /// meanwhile are seen to before it has one.
+    #[cold]
+    fn look(self: &Arc<Self>, peer: &str, mut doubtful: Doubtful, stay: Stay, now: Instant) {
+        for _ in 0..LOOKS {
+            let Doubtful { mut kept, seen } = doubtful;
+            if kept.stream.is_stale() {
+                self.state.lock().count(Retired::Ended);
+                return kept.stream.part();
+            }
+            let former = Former { who: &*seen, tags: 0..=0 };
+            match self.place(peer, kept, former, stay, now) {
+                Some(again) => doubtful = again,
+                None => return,
+            }
+        }
+        self.state.lock().count(Retired::Ended);
+        doubtful.kept.stream.part();
     }
 
     /// The present epoch. Who looks a name up asks beforehand, and tells the connection.
@@ -187,14 +283,20 @@ impl Pool {
     /// of those in use when they are given back.
     pub fn begin_names_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.clear();
+        self.clear(Retired::Age);
     }
 
-    /// Closes every idle connection: descriptors are short, or the proxy shuts down. Answers how
-    /// many there were.
-    pub fn clear(&self) -> usize {
-        let closed = self.state.lock().idle.clear();
-        closed.len()
+    /// Closes every idle connection, for this reason. Answers how many there were.
+    pub fn clear(&self, why: Retired) -> usize {
+        let closed = {
+            let mut state = self.state.lock();
+            let closed = state.idle.clear();
+            closed.iter().for_each(|_| state.count(why));
+            closed
+        };
+        let count = closed.len();
+        closed.into_iter().for_each(part);
+        count
     }
 
     /// Idle connections now.
@@ -227,6 +329,30 @@ impl Pool {
     }
 }
 
+/// Closes what is kept no longer.
+fn part(entry: Entry<Kept>) {
+    entry.kept.stream.part();
+}
+
+impl Doubtful {
+    fn new(kept: Kept) -> Self {
+        let seen = Arc::<Seen>::default();
+        kept.stream.hand_to(Owner { who: Arc::clone(&seen) as Arc<dyn Wake>, tag: 0 });
+        Self { kept, seen }
+    }
+}
+
+impl Wake for Seen {
+    fn wake(&self, _: u32, _: Edge) -> bool {
+        self.0.store(true, Ordering::SeqCst);
+        true
+    }
+
+    fn take_edges(&self, _: RangeInclusive<u32>) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
 impl State {
     fn count(&mut self, why: Retired) {
         if let Some(count) = self.retired.get_mut(why as usize) {
@@ -246,6 +372,10 @@ impl Wake for Pool {
         let removed = {
             let mut state = self.state.lock();
             let Some(entry) = state.idle.at(tag).filter(|_| edge.readable) else { return false };
+            if entry.kept.stream.has_layer() {
+                drop(state);
+                return self.look_at(tag);
+            }
             // Whatever an idle upstream says, it says to nobody. The edge may have been for the
             // connection that was here before this one: then its new owner is asked next.
             if !entry.kept.stream.is_stale() {
@@ -254,6 +384,26 @@ impl Wake for Pool {
             state.end(tag)
         };
         drop(removed);
+        true
+    }
+}
+
+impl Pool {
+    /// Looks at a connection with a layer, of which an edge came.
+    #[cold]
+    fn look_at(&self, place: u32) -> bool {
+        let Some(me) = self.me.upgrade() else { return false };
+        let (peer, doubtful, stay) = {
+            let mut state = self.state.lock();
+            let Some(peer) = state.idle.destination(place).map(Box::<str>::from) else {
+                return false;
+            };
+            let Some(mut entry) = state.idle.remove(place) else { return false };
+            entry.kept.lease.list = entry.list();
+            let stay = Stay { since: entry.since, until: entry.until };
+            (peer, Doubtful::new(entry.kept), stay)
+        };
+        me.look(&peer, doubtful, stay, Instant::now());
         true
     }
 }
@@ -292,7 +442,7 @@ impl Expire for Pool {
         let next = next.map(|next| next.max(now + TOGETHER));
         state.filed = next;
         drop(state);
-        drop(closed);
+        closed.into_iter().for_each(part);
         next
     }
 }

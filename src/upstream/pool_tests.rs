@@ -1,10 +1,15 @@
 //! Idle connections: real sockets, and a clock that the tests turn.
+#![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its octets")]
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use super::super::peer::PeerKey;
 use super::*;
+use crate::net::buffer::{Buffer, Buffers};
 use crate::net::poll::Events;
+use crate::net::stream::Received;
+use crate::net::stream::double::{CODED_END, CODED_GARBAGE, CODED_KEY_UPDATE, CODED_TICKET, coded};
 
 const A: PeerKey<'_> = PeerKey("=a:80");
 const B: PeerKey<'_> = PeerKey("=b:80");
@@ -69,7 +74,7 @@ fn the_latest_comes_first_and_only_for_its_destination() {
     pool.put(A, kept(&pool, a, now), bench.former(), now);
     pool.put(A, kept(&pool, b, now), bench.former(), now);
     assert!(pool.take(B, &bench.owner, true, now).is_none());
-    let take = || pool.take(A, &bench.owner, true, now).unwrap();
+    let take = || pool.take(A, &bench.owner, true, now).unwrap().kept;
     assert_eq!(take().stream.local(), port_b);
     assert_eq!(take().stream.local(), port_a);
     assert!(pool.is_empty());
@@ -127,7 +132,7 @@ fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
         if !found {
             peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             assert_eq!(std::io::Read::read(&mut peer, &mut [0]).unwrap(), 0, "it has ended");
-            let kept = pool.take(A, &bench.owner, true, now).unwrap();
+            let kept = pool.take(A, &bench.owner, true, now).unwrap().kept;
             assert_eq!(kept.stream.socket().local_addr().unwrap(), port);
         }
     }
@@ -148,7 +153,7 @@ fn the_one_idle_for_longest_makes_room() {
         (port, pool.len())
     };
     let take = |destination| {
-        let kept = pool.take(destination, &bench.owner, true, now)?;
+        let kept = pool.take(destination, &bench.owner, true, now)?.kept;
         Some(kept.stream.socket().local_addr().unwrap())
     };
     assert_eq!([put(A).1, put(A).1], [1, 2]);
@@ -275,4 +280,161 @@ fn an_edge_that_reached_the_former_owner_is_not_lost() {
     assert_eq!(pool.len(), 1, "a late edge alone is no reason to close");
     pool.put(A, kept(&pool, dead, Instant::now()), former, Instant::now());
     assert_eq!(pool.len(), 1);
+}
+
+/// A connection with a layer, in the pool, and its peer.
+fn put_doubled(bench: &Bench, pool: &Arc<Pool>, now: Instant) -> TcpStream {
+    let (mut stream, peer) = bench.connection();
+    // All there was is known, as after a response.
+    let mut buffer = Buffer::default();
+    Buffers::default().lend(&mut buffer);
+    assert_eq!(stream.receive(&mut buffer).unwrap(), Received::Nothing);
+    pool.put(A, kept(pool, stream.doubled_willingly(100), now), bench.former(), now);
+    peer
+}
+
+/// Has the pool told what the kernel has to tell.
+fn deliver(bench: &Bench) {
+    let mut events = Events::default();
+    bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+    bench.poller.deliver(&events);
+}
+
+#[test]
+fn what_a_layer_says_to_itself_ends_no_idle_connection_and_what_it_says_to_others_does() {
+    let rows: [(Vec<u8>, bool); 7] = [
+        (vec![CODED_TICKET], true),
+        (vec![CODED_TICKET; 200], true),
+        (vec![CODED_END], false),
+        (vec![CODED_TICKET, CODED_END], false),
+        (coded(b"x"), false),
+        (vec![CODED_GARBAGE], false),
+        // Nobody has that much to say to itself.
+        (vec![CODED_TICKET; 100_000], false),
+    ];
+    for (says, stays) in &rows {
+        let what = format!("{} octets, it stays: {stays}", says.len());
+        let bench = Bench::new();
+        let pool = bench.pool(PoolLimits::default());
+        let now = Instant::now();
+        // By an edge.
+        let mut peer = put_doubled(&bench, &pool, now);
+        peer.write_all(says).unwrap();
+        deliver(&bench);
+        assert_eq!(pool.len(), usize::from(*stays), "{what}");
+        assert_eq!(retired(&pool)[0], u64::from(!stays), "{what}");
+        // It is as young, and as old, as before.
+        let taken = pool.take(A, &bench.owner, false, now);
+        assert_eq!(taken.is_some(), *stays, "{what}");
+        // By a probe, as of one that nobody watches.
+        let mut peer = put_doubled(&bench, &pool, now);
+        peer.write_all(says).unwrap();
+        assert_eq!(pool.take(A, &bench.owner, false, now).is_some(), *stays, "{what}, probed");
+        // Where the edge has reached the owner before.
+        struct Late;
+        impl Wake for Late {
+            fn wake(&self, _: u32, _: Edge) -> bool {
+                true
+            }
+            fn take_edges(&self, _: RangeInclusive<u32>) -> bool {
+                true
+            }
+        }
+        let (stream, mut peer) = bench.connection();
+        peer.write_all(says).unwrap();
+        let former = Former { who: &Late, tags: 1..=2 };
+        pool.put(A, kept(&pool, stream.doubled_willingly(100), now), former, now);
+        assert_eq!(pool.len(), usize::from(*stays), "{what}, late");
+    }
+}
+
+/// An edge is told once: none is lost while a connection is looked at, and it is found where it has been
+/// put back.
+#[test]
+fn an_idle_connection_with_a_layer_is_looked_at_at_each_edge() {
+    let bench = Bench::new();
+    let pool = bench.pool(PoolLimits::default());
+    let now = Instant::now();
+    let mut peers = [(); 3].map(|()| put_doubled(&bench, &pool, now));
+    for _ in 0..3 {
+        for peer in &mut peers {
+            peer.write_all(&[CODED_TICKET, CODED_KEY_UPDATE]).unwrap();
+            deliver(&bench);
+            let mut answer = [0];
+            peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            peer.read_exact(&mut answer).unwrap();
+            assert_eq!((answer, pool.len()), ([CODED_KEY_UPDATE], 3), "its layer has answered");
+        }
+    }
+    for (peer, left) in peers.iter_mut().zip([2, 1, 0]) {
+        peer.write_all(&[CODED_END]).unwrap();
+        deliver(&bench);
+        assert_eq!(pool.len(), left);
+        // It is told the end, too.
+        let mut last = Vec::new();
+        peer.read_to_end(&mut last).unwrap();
+        assert_eq!(last, [CODED_END]);
+    }
+}
+
+#[test]
+fn a_connection_that_is_put_back_is_no_younger() {
+    let bench = Bench::new();
+    let limits = PoolLimits::default();
+    for doubled in [false, true] {
+        let pool = bench.pool(limits);
+        let now = Instant::now();
+        let peers = [0, 1].map(|later| {
+            let (stream, peer) = bench.connection();
+            let stream = if doubled { stream.doubled_willingly(100) } else { stream };
+            let at = now + Duration::from_secs(later);
+            pool.put(A, kept(&pool, stream, now), bench.former(), at);
+            peer
+        });
+        // Taken again and again by those who may not use it, it is idle for as long as the other.
+        let ports = peers.each_ref().map(|peer| peer.peer_addr().ok());
+        for second in 2..29 {
+            let at = now + Duration::from_secs(second);
+            let latest = pool.take(A, &bench.owner, true, at).unwrap();
+            assert_eq!(latest.kept.stream.local(), ports[1], "the latest is taken first");
+            let other = pool.take(A, &bench.owner, true, at).unwrap();
+            // Whoever comes back first.
+            let (first, second) = if second % 2 == 0 { (latest, other) } else { (other, latest) };
+            pool.put_back(A, first, bench.former(), at);
+            pool.put_back(A, second, bench.former(), at);
+        }
+        let at = now + Duration::from_secs(29);
+        let moment_ago = now + Duration::from_secs(1) + limits.unrepeatable;
+        assert!(pool.take(A, &bench.owner, false, at).is_none(), "it was not in use just now");
+        assert_eq!((pool.len(), retired(&pool)), (1, [0, 0, 0, 1]), "the oldest went for it");
+        assert!(pool.take(A, &bench.owner, false, moment_ago).is_none());
+        let (stream, _peer) = bench.connection();
+        pool.put(A, kept(&pool, stream, now), bench.former(), now + Duration::from_secs(1));
+        let filed = pool.state.lock().filed.unwrap();
+        Arc::clone(&pool).due(filed, now + Duration::from_secs(1) + limits.idle);
+        assert_eq!(pool.len(), 0, "with a layer: {doubled}");
+    }
+}
+
+#[test]
+fn connections_that_are_closed_together_are_counted_by_why() {
+    let bench = Bench::new();
+    let pool = bench.pool(PoolLimits::default());
+    let now = Instant::now();
+    let put = |doubled: bool| {
+        let (stream, peer) = bench.connection();
+        let stream = if doubled { stream.doubled_willingly(100) } else { stream };
+        pool.put(A, kept(&pool, stream, now), bench.former(), now);
+        peer
+    };
+    let mut peers = [put(true), put(false)];
+    assert_eq!((pool.clear(Retired::Full), retired(&pool)), (2, [0, 0, 0, 2]));
+    for (peer, expected) in peers.iter_mut().zip([&[CODED_END][..], &[]]) {
+        let mut last = Vec::new();
+        peer.read_to_end(&mut last).unwrap();
+        assert_eq!(last, expected, "a layer says the end");
+    }
+    let _peers = [put(true), put(false), put(false)];
+    pool.begin_names_epoch();
+    assert_eq!((pool.len(), retired(&pool)), (0, [0, 0, 3, 2]));
 }

@@ -1,5 +1,12 @@
-//! A layer that does to its users what TLS may do: it codes octets, holds them back, and is not where the
-//! socket is.
+//! A layer for tests that does to its users what TLS may do.
+//!
+//! It codes octets, holds some of them, and is not where the socket is. The peer of a test speaks it on a plain
+//! socket, with [`coded`] and the marks below. The layer
+//!
+//! - holds decoded octets, and an end or an error behind them, of which the socket knows nothing any more;
+//! - tells an end of the socket without [`CODED_END`] as [`io::ErrorKind::UnexpectedEof`];
+//! - receives what is no content ([`CODED_TICKET`]), and answers [`CODED_KEY_UPDATE`] by itself;
+//! - takes octets and holds them until they are flushed.
 
 use std::io;
 
@@ -14,6 +21,24 @@ const KEY: u8 = 0xa5;
 const END: u8 = 0xff;
 /// What the layer says to itself, as a ticket of TLS 1.3: no content.
 const TICKET: u8 = 0xfe;
+/// What has to be answered with the same, as a KeyUpdate.
+const KEY_UPDATE: u8 = 0xfd;
+/// What cannot be decoded.
+const GARBAGE: u8 = 0xfc;
+
+/// How much one receive takes from the socket.
+const WIRE: usize = 64;
+/// How many receives a look at an idle connection takes at most. A peer that says more has said too much.
+const LOOKS: usize = 16;
+
+/// Why nothing more comes from the peer.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    /// The peer has said the end.
+    Ended,
+    /// Its socket has ended without it, or broke, or sent garbage.
+    Failed(io::ErrorKind),
+}
 
 /// The layer's state.
 #[derive(Debug)]
@@ -22,20 +47,35 @@ pub(crate) struct Double {
     received: Vec<u8>,
     /// Coded and not out.
     sent: Vec<u8>,
-    /// The peer has said the end.
-    ended: bool,
+    /// Nothing comes behind what is held.
+    over: Option<Over>,
+    /// Whether a receive told so.
+    told: bool,
     /// The end is said already.
     ends: bool,
+    /// Nothing can be sent any more.
+    failed: Option<io::ErrorKind>,
     /// How much it gives, takes and sends at a time.
     piece: usize,
-    /// Every so many sends it finds no room although there is some.
+    /// Every so many sends it finds no room although there is some; never, if 0.
     reluctance: usize,
     sends: usize,
 }
 
 impl Double {
+    /// Whether a receive has something to tell that is not in the socket.
     pub(super) fn holds_received(&self) -> bool {
-        !self.received.is_empty()
+        !self.received.is_empty() || self.holds_end()
+    }
+
+    /// Whether the end, or an error, is known and was not told yet.
+    pub(super) fn holds_end(&self) -> bool {
+        self.over.is_some() && !self.told
+    }
+
+    /// Whether more may come from the socket.
+    pub(super) fn reads_on(&self) -> bool {
+        self.over.is_none()
     }
 
     pub(super) fn holds_sent(&self) -> bool {
@@ -48,25 +88,62 @@ impl Double {
             self.sent.push(END ^ KEY);
         }
     }
+
+    fn decode(&mut self, wire: &[u8]) {
+        for octet in wire.iter().map(|octet| octet ^ KEY) {
+            match octet {
+                // What follows is dropped.
+                _ if self.over.is_some() => {}
+                END => self.over = Some(Over::Ended),
+                GARBAGE => self.over = Some(Over::Failed(io::ErrorKind::InvalidData)),
+                TICKET => {}
+                KEY_UPDATE if self.ends => {}
+                KEY_UPDATE => self.sent.push(KEY_UPDATE ^ KEY),
+                octet => self.received.push(octet),
+            }
+        }
+    }
 }
 
 impl Stream {
-    /// The same, under a layer that gives, takes and sends `piece` octets at a time.
-    pub(crate) fn doubled(mut self, piece: usize) -> Self {
+    /// The same, under a layer that gives, takes and sends `piece` octets at a time, and now and then finds no
+    /// room although there is some: no edge will tell of it.
+    pub(crate) fn doubled(self, piece: usize) -> Self {
+        self.under(piece, 3)
+    }
+
+    /// The same, under a layer that has room whenever its socket has.
+    pub(crate) fn doubled_willingly(self, piece: usize) -> Self {
+        self.under(piece, 0)
+    }
+
+    /// The same, under a layer that takes everything and sends nothing.
+    pub(crate) fn doubled_stuck(self) -> Self {
+        self.under(usize::MAX, 1)
+    }
+
+    fn under(mut self, piece: usize, reluctance: usize) -> Self {
         self.layer = Layer::Double(Box::new(Double {
             received: Vec::new(),
             sent: Vec::new(),
-            ended: false,
+            over: None,
+            told: false,
             ends: false,
+            failed: None,
             piece,
-            reluctance: 3,
+            reluctance,
             sends: 0,
         }));
         self
     }
+
+    /// The layer has a ticket to send, as behind a handshake.
+    pub(crate) fn issue_ticket(&mut self) {
+        double(self).sent.push(CODED_TICKET);
+    }
 }
 
-/// Octets (below [`TICKET`]) as they are on the wire.
+/// Octets (below [`GARBAGE`]) as they are on the wire.
 pub(crate) fn coded(octets: &[u8]) -> Vec<u8> {
     octets.iter().map(|octet| octet ^ KEY).collect()
 }
@@ -75,6 +152,10 @@ pub(crate) fn coded(octets: &[u8]) -> Vec<u8> {
 pub(crate) const CODED_END: u8 = END ^ KEY;
 /// What is no content on the wire.
 pub(crate) const CODED_TICKET: u8 = TICKET ^ KEY;
+/// What the layer answers with the same.
+pub(crate) const CODED_KEY_UPDATE: u8 = KEY_UPDATE ^ KEY;
+/// What cannot be decoded.
+pub(crate) const CODED_GARBAGE: u8 = GARBAGE ^ KEY;
 
 fn double(stream: &mut Stream) -> &mut Double {
     match &mut stream.layer {
@@ -83,69 +164,107 @@ fn double(stream: &mut Stream) -> &mut Double {
     }
 }
 
-/// Takes what the socket has, and decodes it.
-fn fill(stream: &mut Stream) -> io::Result<()> {
+/// Takes what the socket has, once, and decodes it. Answers whether the socket had anything, the end included.
+fn fill(stream: &mut Stream, flags: RecvFlags) -> bool {
     let mut wire = Buffer::default();
-    wire.grow(64);
-    let got = stream.receive_with(&mut wire, RecvFlags::DONTWAIT)?;
+    wire.grow(WIRE);
+    let got = stream.receive_with(&mut wire, flags);
     let double = double(stream);
-    double.ended |= got == Received::End;
-    for octet in wire.unread().iter().map(|octet| octet ^ KEY) {
-        match octet {
-            END => double.ended = true,
-            TICKET => {}
-            octet => double.received.push(octet),
-        }
+    match got {
+        Ok(Received::Octets(_)) => double.decode(wire.unread()),
+        Ok(Received::Nothing) => return false,
+        Ok(Received::End) => double.over = Some(Over::Failed(io::ErrorKind::UnexpectedEof)),
+        Err(e) => double.over = Some(Over::Failed(e.kind())),
     }
-    Ok(())
+    true
 }
 
-pub(super) fn receive(stream: &mut Stream, into: &mut Buffer, most: usize) -> io::Result<Received> {
-    if !double(stream).holds_received() {
-        fill(stream)?;
+pub(super) fn receive(
+    stream: &mut Stream,
+    into: &mut Buffer,
+    most: usize,
+    flags: RecvFlags,
+) -> io::Result<Received> {
+    if !double(stream).holds_received() && double(stream).reads_on() {
+        fill(stream, flags);
     }
     let room = into.room();
     let double = double(stream);
     let count = double.received.len().min(double.piece).min(most).min(room);
-    if count == 0 {
-        return Ok(if double.ended { Received::End } else { Received::Nothing });
+    if count > 0 {
+        into.tail().extend(double.received.drain(..count));
+        return Ok(Received::Octets(count));
     }
-    into.tail().extend(double.received.drain(..count));
-    Ok(Received::Octets(count))
+    double.told = double.over.is_some();
+    match double.over {
+        None => Ok(Received::Nothing),
+        Some(Over::Ended) => Ok(Received::End),
+        Some(Over::Failed(kind)) => Err(kind.into()),
+    }
 }
 
 /// Takes some octets, and sends none of them: that is for [`flush`].
 pub(super) fn send(stream: &mut Stream, octets: &[u8]) -> io::Result<usize> {
     let double = double(stream);
     assert!(!double.ends, "sent behind the end");
+    if let Some(kind) = double.failed {
+        return Err(kind.into());
+    }
     let count = octets.len().min(double.piece);
     double.sent.extend(coded(octets.get(..count).unwrap_or_default()));
     Ok(count)
 }
 
 pub(super) fn flush(stream: &mut Stream) -> io::Result<bool> {
+    if let Some(kind) = double(stream).failed {
+        return Err(kind.into());
+    }
     while double(stream).holds_sent() && stream.writable {
         let double = double(stream);
         double.sends += 1;
-        if double.sends.is_multiple_of(double.reluctance) {
+        if double.reluctance > 0 && double.sends.is_multiple_of(double.reluctance) {
             // No room, it says.
             stream.writable = false;
             break;
         }
         let piece = double.piece.min(double.sent.len());
         let out: Vec<u8> = double.sent.get(..piece).unwrap_or_default().to_vec();
-        let count = stream.send_to_socket(&out)?;
-        self::double(stream).sent.drain(..count);
+        match stream.send_to_socket(&out) {
+            Ok(count) => drop(self::double(stream).sent.drain(..count)),
+            Err(e) => {
+                let double = self::double(stream);
+                double.failed = Some(e.kind());
+                double.sent.clear();
+                return Err(e);
+            }
+        }
     }
     Ok(!double(stream).holds_sent())
 }
 
 pub(super) fn is_stale(stream: &mut Stream) -> bool {
-    while stream.readable {
-        if fill(stream).is_err() {
+    for _ in 0..LOOKS {
+        if double(stream).holds_received() || !double(stream).reads_on() {
             return true;
         }
+        if !fill(stream, RecvFlags::DONTWAIT) {
+            return flush(stream).is_err();
+        }
     }
+    true
+}
+
+pub(super) fn peek(stream: &mut Stream, into: &mut [u8]) -> Option<usize> {
+    while double(stream).received.len() < into.len()
+        && double(stream).reads_on()
+        && fill(stream, RecvFlags::DONTWAIT)
+    {}
     let double = double(stream);
-    double.ended || double.holds_received()
+    let count = double.received.len().min(into.len());
+    if count == 0 {
+        return double.over.map(|_| 0);
+    }
+    let held = double.received.get(..count).unwrap_or_default();
+    into.get_mut(..count)?.copy_from_slice(held);
+    Some(count)
 }

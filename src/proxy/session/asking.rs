@@ -102,7 +102,7 @@ impl Session {
     ) -> Option<Stepped> {
         if self.client.ended {
             // Nothing, or half a head and nobody who would finish it.
-            return Some(Stepped::Next(Next::Close));
+            return Some(self.close(turn));
         }
         let deadline = match turn.ctx.draining.get().filter(|_| begun.is_none()) {
             // It has said nothing yet. Who comes to the admin listener meanwhile wants to know just that.
@@ -115,16 +115,16 @@ impl Session {
         // A deadline is held against what has come by then, which may be read only now. Who is idle
         // when the proxy drains is closed all the same.
         if turn.now >= deadline && (waits || begun.is_none() && self.served > 0) {
-            let Some(begun) = begun else { return Some(Stepped::Next(Next::Close)) };
+            let Some(begun) = begun else { return Some(self.close(turn)) };
             let reason = "the request did not come in time";
             let late = Error::new(Side::Client, Phase::Request, Kind::HttpRequestTimeout, reason);
             return Some(self.begin(Err(late), begun, turn, spares));
         }
         if waits {
-            return Some(Stepped::Next(match self.is_asked_to_leave() {
-                true => Next::Close,
-                false => Next::Park(deadline, Some(CLIENT)),
-            }));
+            return Some(match self.is_asked_to_leave() {
+                true => self.close(turn),
+                false => Stepped::Next(Next::Park(deadline, Some(CLIENT))),
+            });
         }
         turn.buffers.lend(&mut self.client.buffer);
         if self.client.buffer.room() == 0 {

@@ -20,6 +20,7 @@ impl Session {
     ///
     /// When the kernel cannot watch another socket: the session has to be closed.
     pub fn prepare_to_park(&mut self, tag: Option<u32>, turn: &mut Turn<'_>) -> io::Result<()> {
+        debug_assert!(!self.could_go_on(), "parked, and nothing would wake it: {:?}", self.state);
         if let Some(tag) = tag {
             self.left = Some((turn.now, tag));
         }
@@ -38,6 +39,32 @@ impl Session {
             exchange.watch(&client, turn)?;
         }
         Ok(())
+    }
+
+    /// Whether it could have gone on instead of parking: something is known to be there for which no edge will
+    /// come. Says no where that is hard to tell.
+    fn could_go_on(&mut self) -> bool {
+        let client = &self.client;
+        let client_speaks = client.stream.is_readable() && !client.ended;
+        let exchange = match &mut self.state {
+            State::Greeting | State::Request { .. } => {
+                return client_speaks && client.buffer.is_empty();
+            }
+            State::Linger { closes, .. } => return client_speaks && !*closes,
+            State::Exchange(exchange) => exchange,
+        };
+        let is_tunnel = exchange.is_tunnel();
+        // What a limit or a ClientHello keeps back goes on by other rules.
+        if exchange.is_limited() || exchange.common.terms.reads_hello {
+            return false;
+        }
+        let Some(upstream) = exchange.upstream_half() else { return false };
+        let upstream_speaks = upstream.stream.is_readable() && !upstream.ended;
+        let upstream_listens = upstream.stream.is_writable();
+        let up = &exchange.common.up;
+        let is_sending = !up.is_broken && (is_tunnel || !up.flow.is_taken());
+        (upstream_speaks && client.stream.is_writable())
+            || (is_sending && client_speaks && upstream_listens)
     }
 
     /// What it waits for, when it parks.
@@ -99,6 +126,10 @@ impl Session {
     /// The session is closed from outside: what it was doing is told as failed.
     pub fn cut(&mut self, kind: Kind, reason: &'static str, turn: &mut Turn<'_>) {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
+            if self.client.stream.has_layer() {
+                // Nothing is cut off, which a client takes only a layer's word for.
+                let _ = self.client.stream.finish();
+            }
             return;
         };
         if exchange.looks_whole_by_its_end() {
