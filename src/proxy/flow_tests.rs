@@ -24,7 +24,7 @@ use crate::observe::stats::Shard;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Policy};
 use crate::upstream::pool;
-use crate::wire;
+use crate::wire::{self, Framing};
 
 pub(in crate::proxy) fn context(pipes: usize) -> Context {
     let poller = Arc::new(Poller::new().unwrap());
@@ -136,8 +136,8 @@ fn urgent_data_in_front_keeps_no_flow_from_receiving_in_a_spent_turn() {
 #[test]
 fn a_stream_that_is_not_spliced_keeps_its_large_buffers() {
     type Make = fn() -> Flow;
-    let chunked: Make = || Flow::framed(Framing::Chunked, Coding::Keep);
-    let until_close: Make = || Flow::until_close(Coding::Keep);
+    let chunked: Make = || Flow::new(Content::of_request(Framing::Chunked));
+    let until_close: Make = || Flow::new(Content::until_close(Coding::Keep));
     for (make, layer, room) in
         [(chunked, false, LARGE), (until_close, true, LARGE), (until_close, false, ORDINARY)]
     {
