@@ -151,15 +151,19 @@ impl Half {
     /// or an error included, is there for the next step. Answers how many octets came, or `None`
     /// if nothing did and nothing may be there.
     pub fn receive_patiently(&mut self) -> Option<usize> {
-        let received = self.stream.receive_patiently(&mut self.buffer);
-        match self.received(received) {
+        match self.stream.receive_patiently(&mut self.buffer) {
             Ok(Received::Octets(count)) => Some(count),
             // A layer may have received what is no content, and not all there is.
             Ok(Received::Nothing) => self.stream.is_readable().then_some(0),
-            Ok(Received::End) => Some(0),
+            Ok(Received::End) => {
+                self.ended = true;
+                Some(0)
+            }
             Err(e) => {
-                self.failed = Some(e);
-                self.stream.note(Edge { readable: true, ..Edge::default() });
+                if let Err(e) = self.is_end(e) {
+                    self.failed = Some(e);
+                    self.stream.note(Edge { readable: true, ..Edge::default() });
+                }
                 Some(0)
             }
         }

@@ -31,16 +31,11 @@ pub(super) fn take_kept(
 ) -> Option<Kept> {
     let owner = client.owner(UPSTREAM);
     let repeatable = common.intent.repeatable;
-    let taken = turn.ctx.pool.take(common.peer.key(), &owner, repeatable, turn.now)?;
     // Who it was made for may be allowed more than this one.
-    if !common.may_use(taken.kept.address) {
-        // For those who may use it it is as good as before, and no younger.
-        let former = former(client.waker);
-        turn.ctx.pool.put_back(common.peer.key(), taken, former, turn.now);
-        return None;
-    }
+    let fits = |address| common.may_use(address);
+    let kept = turn.ctx.pool.take(common.peer.key(), &owner, repeatable, fits, turn.now)?;
     reuses(common, turn);
-    Some(taken.kept)
+    Some(kept)
 }
 
 /// The connection that the client has logged in on, if it leads there. Else that one is closed.

@@ -131,6 +131,8 @@ impl<T> Idle<T> {
 
     /// A free place for one more of a destination, and what had to go for it: if there are
     /// `per_destination` of the same, or `total` of all, the one of them that has waited longest.
+    // Inline where a connection is kept, which is once an exchange.
+    #[inline(always)]
     pub(super) fn make_room(
         &mut self,
         destination: &str,
@@ -158,6 +160,7 @@ impl<T> Idle<T> {
     }
 
     /// Puts a thing at a free place, as the latest of all and of its destination.
+    #[inline(always)]
     pub(super) fn fill(&mut self, free: Free, kept: T, since: Instant, until: Instant) {
         let Free { place, list } = free;
         if let Some(list) = self.lists.get_mut(list as usize) {

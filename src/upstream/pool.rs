@@ -69,14 +69,6 @@ pub struct Lease {
     list: ListHint,
 }
 
-/// A connection that was idle, as it was.
-#[derive(Debug)]
-pub struct Taken {
-    /// The connection.
-    pub kept: Kept,
-    stay: Stay,
-}
-
 /// How long a connection is idle.
 #[derive(Clone, Copy, Debug)]
 struct Stay {
@@ -129,13 +121,17 @@ impl Pool {
     /// that is not watched, or not quite young, or wanted for a request that may not be repeated, is
     /// probed. For such a request there is none but one that was in use a moment ago; if another has
     /// to be made for it, the one idle for longest ends, or each such request would leave one more.
+    ///
+    /// One whose address does not `fit` goes back, and has been idle since it came: who asks may use less
+    /// than those whom it was made for.
     pub fn take(
-        &self,
+        self: &Arc<Self>,
         peer: PeerKey<'_>,
         owner: &Owner,
         repeatable: bool,
+        fits: impl Fn(SocketAddr) -> bool,
         now: Instant,
-    ) -> Option<Taken> {
+    ) -> Option<Kept> {
         loop {
             let Entry { mut kept, since, until, .. } = {
                 let mut state = self.state.lock();
@@ -156,6 +152,10 @@ impl Pool {
                 entry.kept.stream.hand_to(owner.clone());
                 entry
             };
+            if !fits(kept.address) {
+                self.put_back(peer, kept, owner, Stay { since, until }, now);
+                return None;
+            }
             let young = now.saturating_duration_since(since) < YOUNG;
             let trusted = young && repeatable && kept.stream.is_watched();
             if !trusted && kept.stream.is_stale() {
@@ -163,7 +163,7 @@ impl Pool {
                 kept.stream.part();
                 continue;
             }
-            return Some(Taken { kept, stay: Stay { since, until } });
+            return Some(kept);
         }
     }
 
@@ -177,22 +177,10 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection that was [taken](Self::take) and not used: it has been idle since it came.
-    pub fn put_back(
-        self: &Arc<Self>,
-        peer: PeerKey<'_>,
-        taken: Taken,
-        former: Former<'_>,
-        now: Instant,
-    ) {
-        let Taken { kept, stay } = taken;
-        if let Some(doubtful) = self.place(peer.text(), kept, former, stay, now) {
-            self.look(peer.text(), doubtful, stay, now);
-        }
-    }
-
     /// Gives a connection a place, unless it is too old. Answers one that has a layer and may have said
     /// something: whether it has takes more than a short call to find out.
+    // Inline in the one place where it is usually called: a connection is a large value to hand on.
+    #[inline(always)]
     fn place(
         self: &Arc<Self>,
         peer: &str,
@@ -254,6 +242,34 @@ impl Pool {
         None
     }
 
+    /// Gives a connection its place again that was taken by this owner.
+    #[cold]
+    fn put_back(
+        self: &Arc<Self>,
+        peer: PeerKey<'_>,
+        kept: Kept,
+        owner: &Owner,
+        stay: Stay,
+        now: Instant,
+    ) {
+        let former = Former { who: &*owner.who, tags: owner.tag..=owner.tag };
+        if let Some(doubtful) = self.place_again(peer.text(), kept, former, stay, now) {
+            self.look(peer.text(), doubtful, stay, now);
+        }
+    }
+
+    #[cold]
+    fn place_again(
+        self: &Arc<Self>,
+        peer: &str,
+        kept: Kept,
+        former: Former<'_>,
+        stay: Stay,
+        now: Instant,
+    ) -> Option<Doubtful> {
+        self.place(peer, kept, former, stay, now)
+    }
+
     /// Looks at a connection with a layer, and gives it its place if it has said nothing. Edges that come
     /// meanwhile are seen to before it has one.
     #[cold]
@@ -265,7 +281,7 @@ impl Pool {
                 return kept.stream.part();
             }
             let former = Former { who: &*seen, tags: 0..=0 };
-            match self.place(peer, kept, former, stay, now) {
+            match self.place_again(peer, kept, former, stay, now) {
                 Some(again) => doubtful = again,
                 None => return,
             }

@@ -73,8 +73,8 @@ fn the_latest_comes_first_and_only_for_its_destination() {
     let (port_a, port_b) = (a.local(), b.local());
     pool.put(A, kept(&pool, a, now), bench.former(), now);
     pool.put(A, kept(&pool, b, now), bench.former(), now);
-    assert!(pool.take(B, &bench.owner, true, now).is_none());
-    let take = || pool.take(A, &bench.owner, true, now).unwrap().kept;
+    assert!(pool.take(B, &bench.owner, true, |_| true, now).is_none());
+    let take = || pool.take(A, &bench.owner, true, |_| true, now).unwrap();
     assert_eq!(take().stream.local(), port_b);
     assert_eq!(take().stream.local(), port_a);
     assert!(pool.is_empty());
@@ -103,7 +103,7 @@ fn one_that_is_not_young_or_not_for_a_repeatable_request_is_probed() {
         peer.shutdown(std::net::Shutdown::Both).unwrap();
         pool.put(A, kept(&pool, stream, now), bench.former(), now);
         let at = now + Duration::from_secs(later);
-        let taken = pool.take(A, &bench.owner, repeatable, at);
+        let taken = pool.take(A, &bench.owner, repeatable, |_| true, at);
         assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later} s later");
     }
 }
@@ -125,14 +125,14 @@ fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
         let port = second.socket().local_addr().unwrap();
         pool.put(A, kept(&pool, first, now), bench.former(), now);
         pool.put(A, kept(&pool, second, now), bench.former(), now);
-        assert!(pool.take(B, &bench.owner, repeatable, now + later).is_none());
-        let taken = pool.take(A, &bench.owner, repeatable, now + later);
+        assert!(pool.take(B, &bench.owner, repeatable, |_| true, now + later).is_none());
+        let taken = pool.take(A, &bench.owner, repeatable, |_| true, now + later);
         assert_eq!(taken.is_some(), found, "repeatable {repeatable}, {later:?} later");
         assert_eq!((pool.len(), retired(&pool)[3]), (left, u64::from(!found)));
         if !found {
             peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             assert_eq!(std::io::Read::read(&mut peer, &mut [0]).unwrap(), 0, "it has ended");
-            let kept = pool.take(A, &bench.owner, true, now).unwrap().kept;
+            let kept = pool.take(A, &bench.owner, true, |_| true, now).unwrap();
             assert_eq!(kept.stream.socket().local_addr().unwrap(), port);
         }
     }
@@ -153,7 +153,7 @@ fn the_one_idle_for_longest_makes_room() {
         (port, pool.len())
     };
     let take = |destination| {
-        let kept = pool.take(destination, &bench.owner, true, now)?.kept;
+        let kept = pool.take(destination, &bench.owner, true, |_| true, now)?;
         Some(kept.stream.socket().local_addr().unwrap())
     };
     assert_eq!([put(A).1, put(A).1], [1, 2]);
@@ -237,7 +237,7 @@ fn one_that_is_not_watched_is_probed_and_soon_watched() {
     let (stream, peer) = unwatched();
     peer.shutdown(std::net::Shutdown::Both).unwrap();
     pool.put(A, kept(&pool, stream, now), bench.former(), now);
-    assert!(pool.take(A, &bench.owner, true, now).is_none(), "a probe finds the end");
+    assert!(pool.take(A, &bench.owner, true, |_| true, now).is_none(), "a probe finds the end");
 
     let (stream, peer) = unwatched();
     pool.put(A, kept(&pool, stream, now), bench.former(), now);
@@ -324,12 +324,16 @@ fn what_a_layer_says_to_itself_ends_no_idle_connection_and_what_it_says_to_other
         assert_eq!(pool.len(), usize::from(*stays), "{what}");
         assert_eq!(retired(&pool)[0], u64::from(!stays), "{what}");
         // It is as young, and as old, as before.
-        let taken = pool.take(A, &bench.owner, false, now);
+        let taken = pool.take(A, &bench.owner, false, |_| true, now);
         assert_eq!(taken.is_some(), *stays, "{what}");
         // By a probe, as of one that nobody watches.
         let mut peer = put_doubled(&bench, &pool, now);
         peer.write_all(says).unwrap();
-        assert_eq!(pool.take(A, &bench.owner, false, now).is_some(), *stays, "{what}, probed");
+        assert_eq!(
+            pool.take(A, &bench.owner, false, |_| true, now).is_some(),
+            *stays,
+            "{what}, probed"
+        );
         // Where the edge has reached the owner before.
         struct Late;
         impl Wake for Late {
@@ -395,19 +399,21 @@ fn a_connection_that_is_put_back_is_no_younger() {
         let ports = peers.each_ref().map(|peer| peer.peer_addr().ok());
         for second in 2..29 {
             let at = now + Duration::from_secs(second);
-            let latest = pool.take(A, &bench.owner, true, at).unwrap();
-            assert_eq!(latest.kept.stream.local(), ports[1], "the latest is taken first");
-            let other = pool.take(A, &bench.owner, true, at).unwrap();
-            // Whoever comes back first.
-            let (first, second) = if second % 2 == 0 { (latest, other) } else { (other, latest) };
-            pool.put_back(A, first, bench.former(), at);
-            pool.put_back(A, second, bench.former(), at);
+            assert!(pool.take(A, &bench.owner, true, |_| false, at).is_none());
+            assert_eq!(pool.len(), 2, "it went back");
         }
+        let latest = pool.take(A, &bench.owner, true, |_| true, now).unwrap();
+        assert_eq!(latest.stream.local(), ports[1], "the latest is taken first");
+        let since = now + Duration::from_secs(1);
+        pool.put(A, latest, bench.former(), since);
         let at = now + Duration::from_secs(29);
         let moment_ago = now + Duration::from_secs(1) + limits.unrepeatable;
-        assert!(pool.take(A, &bench.owner, false, at).is_none(), "it was not in use just now");
+        assert!(
+            pool.take(A, &bench.owner, false, |_| true, at).is_none(),
+            "it was not in use just now"
+        );
         assert_eq!((pool.len(), retired(&pool)), (1, [0, 0, 0, 1]), "the oldest went for it");
-        assert!(pool.take(A, &bench.owner, false, moment_ago).is_none());
+        assert!(pool.take(A, &bench.owner, false, |_| true, moment_ago).is_none());
         let (stream, _peer) = bench.connection();
         pool.put(A, kept(&pool, stream, now), bench.former(), now + Duration::from_secs(1));
         let filed = pool.state.lock().filed.unwrap();
