@@ -21,7 +21,7 @@ impl Session {
     ///
     /// When the kernel cannot watch another socket: the session has to be closed.
     pub fn prepare_to_park(&mut self, tag: Option<u32>, turn: &mut Turn<'_>) -> io::Result<()> {
-        debug_assert!(!self.could_go_on(), "parked, and nothing would wake it: {:?}", self.state);
+        debug_assert!(!self.could_go_on());
         if let Some(tag) = tag {
             self.left = Some((turn.now, tag));
         }
