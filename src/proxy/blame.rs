@@ -50,7 +50,8 @@ pub(super) fn tunnel_reset(side: Side, e: io::Error) -> Error {
     let reason = match e.kind() {
         // Keepalive probes, or octets sent again and again, had no answer.
         io::ErrorKind::TimedOut => "a peer of the tunnel has vanished",
-        io::ErrorKind::UnexpectedEof => "a peer of the tunnel vanished without ending it",
+        // So has one whose connection ended, and the layer on it was not told so.
+        io::ErrorKind::UnexpectedEof => "a peer of the tunnel has vanished",
         _ => "a peer reset the tunnel",
     };
     Error::new(side, Phase::Transfer, Kind::ConnectionTerminated, reason).with_source(e)
