@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Edge, Owner};
 use crate::observe::stats::{Shard, Wait};
 use crate::proxy::context::Turn;
+use crate::proxy::front::Front;
 use crate::proxy::sides::{CLIENT, ClientSide, UPSTREAM};
 use crate::proxy::waiting::Edges;
 use crate::wire::Method;
@@ -20,8 +21,7 @@ impl Session {
     ///
     /// When the kernel cannot watch another socket: the session has to be closed.
     pub fn prepare_to_park(&mut self, tag: Option<u32>, turn: &mut Turn<'_>) -> io::Result<()> {
-        // Nothing would wake it.
-        debug_assert!(!self.could_go_on(), "{:?}", self.state);
+        debug_assert!(!self.could_go_on());
         if let Some(tag) = tag {
             self.left = Some((turn.now, tag));
         }
@@ -71,7 +71,7 @@ impl Session {
     /// What it waits for, when it parks.
     pub fn wait(&self) -> Wait {
         match &self.state {
-            _ if self.asker.front.is_admin() => Wait::Admin,
+            _ if self.asker.front == Front::Admin => Wait::Admin,
             State::Request { begun: None, .. } if self.served > 0 => Wait::Idle,
             State::Greeting | State::Request { .. } => Wait::Head,
             State::Exchange(exchange) => exchange.wait(),
