@@ -456,7 +456,7 @@ impl Exchange {
 
     /// The end: counters and log are told, and the connection goes back to the pool if it can. Answers
     /// one that is its client's alone instead.
-    pub fn finish(
+    pub fn conclude(
         &mut self,
         address: SocketAddr,
         waker: &Arc<dyn Wake>,

@@ -16,18 +16,19 @@
 //! a queue and a worker have no timer that watches.
 
 mod asking;
+mod ending;
 mod habit;
 mod parked;
 mod patience;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Error, Kind, Side};
 use crate::net::permits::Permit;
 use crate::net::poll::Wake;
-use crate::net::stream::{Received, Stream};
+use crate::net::stream::Stream;
 use crate::policy::tally::ConnectionTally;
 use crate::wire::Method;
 
@@ -46,11 +47,6 @@ use super::sides::{ClientSide, Progress};
 use super::waiting::Waiting;
 
 use habit::Habit;
-
-/// How long a client that may still be sending is read from after a last reply.
-const LINGER_TIME: Duration = Duration::from_secs(2);
-/// How many octets of it are thrown away at most.
-const LINGER_OCTETS: usize = 1024 * 1024;
 
 /// What becomes of a session when its turn ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -244,7 +240,7 @@ impl Session {
                 Stepped::Next(Next::Park(until, expected))
             }
             Ok(Progress::Spent) => Stepped::Next(Next::Yield),
-            Ok(Progress::Finished) => self.finish(turn, spares),
+            Ok(Progress::Finished) => self.end_exchange(turn, spares),
             Err(e) => self.fail(e, turn, spares),
         }
     }
@@ -265,7 +261,7 @@ impl Session {
                 self.client.stream.reset_on_close();
             }
             exchange.abort(error);
-            return self.finish(turn, spares);
+            return self.end_exchange(turn, spares);
         }
         let common = &mut exchange.common;
         common.close |= !common.intent.persistent
@@ -279,111 +275,6 @@ impl Session {
         let error = refuse(error, self.asker, common, turn);
         exchange.reply_only(error.status(), Some(error), turn);
         Stepped::Again
-    }
-
-    /// The exchange is over, one way or another.
-    fn finish(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
-        let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
-            return Stepped::Next(Next::Close);
-        };
-        let gone = exchange.is_aborted() || exchange.is_tunnel();
-        let unread = !exchange.request_is_clear() || exchange.failure().is_some();
-        // The last that a gone upstream said may still be on its way.
-        let upstream_gone = exchange.failure().is_some_and(|e| e.side() == Side::Upstream);
-        let last_words = (exchange.is_one_way() && upstream_gone) || exchange.has_parted();
-        let lingers = last_words && !self.client.ended;
-        // The rest of a request is never read as another one.
-        let close = exchange.common.close || !exchange.request_is_clear() || turn.ctx.is_draining();
-        self.open = false;
-        let pinned = exchange.finish(self.asker.address, &self.waker, turn);
-        exchange.trim(turn);
-        spares.give(exchange);
-        self.client.lift_limit();
-        if lingers {
-            return self.begin_linger(turn);
-        }
-        if gone {
-            return Stepped::Next(Next::Close);
-        }
-        if close {
-            let quiet = !unread && self.client.buffer.is_empty();
-            return if quiet || self.client.ended {
-                self.close(turn)
-            } else {
-                self.begin_linger(turn)
-            };
-        }
-        // Kept across a reply of ours, which went out on no connection.
-        if pinned.is_some() {
-            self.pinned = pinned;
-        }
-        self.deadline = turn.now + turn.ctx.timeouts.idle;
-        // One exchange a turn.
-        if !self.client.buffer.is_empty() {
-            return Stepped::Next(Next::Yield);
-        }
-        Stepped::Again
-    }
-
-    fn begin_linger(&mut self, turn: &Turn<'_>) -> Stepped {
-        self.tell_end(false, turn)
-    }
-
-    /// Ends the connection, of which nothing is missing. A layer says so first; else closing does.
-    #[inline]
-    fn close(&mut self, turn: &Turn<'_>) -> Stepped {
-        match self.client.stream.has_layer() {
-            false => Stepped::Next(Next::Close),
-            true => self.tell_end(true, turn),
-        }
-    }
-
-    /// Tells the client that nothing more comes. If it `closes`, nothing of the client is waited for.
-    fn tell_end(&mut self, closes: bool, turn: &Turn<'_>) -> Stepped {
-        let Ok(told) = self.client.stream.finish() else {
-            return Stepped::Next(Next::Close);
-        };
-        self.client.buffer.consume(self.client.buffer.len());
-        self.pinned = None;
-        self.deadline = turn.now + LINGER_TIME;
-        self.comes_to(Occupancy::Lingers);
-        self.state = State::Linger { left: LINGER_OCTETS, told, closes };
-        Stepped::Again
-    }
-
-    fn linger(&mut self, turn: &mut Turn<'_>) -> Stepped {
-        let State::Linger { left, told, closes } = &mut self.state else { return Stepped::Again };
-        if !*told {
-            match self.client.stream.finish() {
-                Ok(said) => *told = said,
-                Err(_) => return Stepped::Next(Next::Close),
-            }
-        }
-        loop {
-            if turn.now >= self.deadline || (*told && *closes) {
-                return Stepped::Next(Next::Close);
-            }
-            if *closes || !self.client.stream.is_readable() {
-                if self.seat.as_ref().is_some_and(|seat| seat.is_asked_to_leave()) {
-                    return Stepped::Next(Next::Close);
-                }
-                return Stepped::Next(Next::Park(self.deadline, None));
-            }
-            if turn.is_spent() {
-                return Stepped::Next(Next::Yield);
-            }
-            turn.buffers.lend(&mut self.client.buffer);
-            match self.client.receive() {
-                Ok(Received::Octets(count)) if count < *left => {
-                    *left -= count;
-                    turn.moved += count;
-                    self.client.buffer.consume(count);
-                }
-                Ok(Received::Nothing) => {}
-                Ok(Received::End) => *closes = true,
-                _ => return Stepped::Next(Next::Close),
-            }
-        }
     }
 }
 

@@ -1,18 +1,15 @@
-//! A session between its turns: how it parks, what wakes it, and how it ends there.
+//! A session between its turns: how it parks, and what wakes it.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::error::{Error, Kind, Phase, Side};
 use crate::net::poll::{Edge, Owner};
-use crate::observe::stats::{Shard, Wait};
+use crate::observe::stats::Wait;
 use crate::proxy::context::Turn;
-use crate::proxy::front::Front;
 use crate::proxy::sides::{CLIENT, ClientSide, UPSTREAM};
 use crate::proxy::waiting::Edges;
-use crate::wire::Method;
 
-use super::{AWAITED, Session, State};
+use super::{Session, State};
 
 impl Session {
     /// Gets ready to be parked: buffers go back, and edges are asked for.
@@ -71,7 +68,7 @@ impl Session {
     /// What it waits for, when it parks.
     pub fn wait(&self) -> Wait {
         match &self.state {
-            _ if self.asker.front == Front::Admin => Wait::Admin,
+            _ if self.asker.front.is_admin() => Wait::Admin,
             State::Request { begun: None, .. } if self.served > 0 => Wait::Idle,
             State::Greeting | State::Request { .. } => Wait::Head,
             State::Exchange(exchange) => exchange.wait(),
@@ -105,40 +102,5 @@ impl Session {
                 _ => {}
             }
         }
-    }
-
-    /// The session is dropped without another turn: what looks whole only by its end must not, and what
-    /// was counted as begun is counted as finished.
-    pub fn abandon(&self, counters: &Shard) {
-        if self.open {
-            let (tunnel, method) = match &self.state {
-                State::Exchange(exchange) => (exchange.is_tunnel(), exchange.common.intent.method),
-                _ => (false, Method::Other),
-            };
-            counters.count(|c| c.count_lost(tunnel, method));
-        }
-        if let State::Exchange(exchange) = &self.state
-            && exchange.looks_whole_by_its_end()
-        {
-            self.client.stream.reset_on_close();
-        }
-    }
-
-    /// The session is closed from outside: what it was doing is told as failed.
-    pub fn cut(&mut self, kind: Kind, reason: &'static str, turn: &mut Turn<'_>) {
-        let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
-            if self.client.stream.has_layer() {
-                // Nothing is cut off, which a client takes only a layer's word for.
-                let _ = self.client.stream.finish();
-            }
-            return;
-        };
-        if exchange.looks_whole_by_its_end() {
-            self.client.stream.reset_on_close();
-        }
-        exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));
-        self.open = false;
-        // The session ends, and with it what was the client's alone.
-        drop(exchange.finish(self.asker.address, &self.waker, turn));
     }
 }
