@@ -260,7 +260,8 @@ fn a_deadline_that_comes_while_a_worker_waits_with_a_stream_is_met() {
             let mut soonest = STEP;
             for _ in 0..ROUNDS {
                 let mut client = tunnel(proxy, &origin);
-                client.send("more");
+                // On a busy machine the time is up before it asks.
+                let _ = client.try_send("more");
                 let mut last = Instant::now();
                 while client.fill().is_ok_and(|count| count > 0) {
                     last = Instant::now();
