@@ -20,11 +20,6 @@ impl Batch {
         Self { is_in: true }
     }
 
-    /// Whether the calling thread is one.
-    pub fn is_in(&self) -> bool {
-        self.is_in
-    }
-
     /// Leaves it while streams run, and takes it up again when they have ended. Called by the thread
     /// that entered.
     pub fn follow<J>(&mut self, streams: &Streams<J>) {

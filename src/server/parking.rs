@@ -8,7 +8,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -173,8 +173,6 @@ pub struct Parking {
     start: Instant,
     /// When somebody looked for edges last, in microseconds since `start`.
     looked: AtomicU64,
-    /// The parking thread does not know yet that streams run.
-    unseen: AtomicBool,
 }
 
 /// How long edges may go unseen because the parking thread waits for a processor.
@@ -184,8 +182,7 @@ impl Parking {
     /// An empty parking.
     pub fn new(poller: Arc<Poller>, timers: Arc<Timers>) -> Self {
         let stage = AtomicU8::new(Stage::Running as u8);
-        let unseen = AtomicBool::new(true);
-        Self { poller, timers, stage, start: Instant::now(), looked: AtomicU64::new(0), unseen }
+        Self { poller, timers, stage, start: Instant::now(), looked: AtomicU64::new(0) }
     }
 
     /// How far the proxy is in shutting down.
@@ -253,7 +250,6 @@ impl Parking {
             self.poller.acknowledge(&events);
             self.poller.deliver(&events);
             batch.follow(ready.streams());
-            self.unseen.store(batch.is_in(), Ordering::Relaxed);
             let now = Instant::now();
             self.note_look(now);
             self.timers.wake(now);
@@ -270,14 +266,6 @@ impl Parking {
         self.note_look(now);
         if self.poller.wait(events, Some(Duration::ZERO)).is_ok() {
             self.poller.deliver(events);
-        }
-    }
-
-    /// A stream runs whose edges are off: the parking thread is told of it once, for it to wake at once when
-    /// a message comes.
-    pub fn see_streams(&self) {
-        if self.unseen.load(Ordering::Relaxed) && self.unseen.swap(false, Ordering::Relaxed) {
-            self.poller.notify();
         }
     }
 

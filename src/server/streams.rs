@@ -30,10 +30,8 @@ pub enum Lane {
 pub struct Streams<J> {
     sender: Sender<Message<J>>,
     receiver: Receiver<Message<J>>,
-    /// Workers that have one, moving it or waiting for it to go on.
+    /// Workers that serve one.
     running: AtomicUsize,
-    /// Those of them that wait for it to go on: they need no processor.
-    resting: AtomicUsize,
     /// How many may while there are messages, too.
     places: usize,
     start: Instant,
@@ -41,16 +39,6 @@ pub struct Streams<J> {
     message: AtomicU64,
     /// When a stream was taken last.
     stream: AtomicU64,
-}
-
-/// A worker's wait for the stream it has.
-#[must_use]
-pub struct Rest<'s>(&'s AtomicUsize);
-
-impl Drop for Rest<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 impl<J> Streams<J> {
@@ -61,7 +49,6 @@ impl<J> Streams<J> {
             sender,
             receiver,
             running: AtomicUsize::new(0),
-            resting: AtomicUsize::new(0),
             places: processors.saturating_sub(1).max(1),
             start: Instant::now(),
             message: AtomicU64::new(0),
@@ -106,21 +93,6 @@ impl<J> Streams<J> {
     /// A worker is done with one.
     pub fn left(&self) {
         self.running.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// A worker waits for the stream it has, until this drops.
-    pub fn rest(&self) -> Rest<'_> {
-        // Long rests in a row are no end of it.
-        self.stream.store(self.micros(), Ordering::Relaxed);
-        self.resting.fetch_add(1, Ordering::SeqCst);
-        Rest(&self.resting)
-    }
-
-    /// Whether more of them move than may beside messages, because one has ended its rest: who has one does
-    /// well to queue it.
-    pub fn are_too_many(&self) -> bool {
-        let running = self.running.load(Ordering::SeqCst);
-        running > self.places && !self.has_place(running - 1)
     }
 
     /// What a worker has may have become a stream, or ceased to be one, since it was taken:
@@ -169,8 +141,7 @@ impl<J> Streams<J> {
     }
 
     fn has_place(&self, running: usize) -> bool {
-        running.saturating_sub(self.resting.load(Ordering::SeqCst)) < self.places
-            || !self.are_beside_messages()
+        running < self.places || !self.are_beside_messages()
     }
 
     fn is_recent(&self, moment: &AtomicU64) -> bool {
@@ -234,22 +205,6 @@ mod tests {
         (0..2).for_each(|_| streams.follow(&mut lane, false));
         assert!(!streams.run() && lane == Lane::Message && streams.ran_lately());
         assert!(streams.take().is_some());
-    }
-
-    #[test]
-    fn one_that_is_waited_for_takes_no_place_until_it_goes_on() {
-        let streams = Streams::<()>::new(2);
-        some(&streams, 2);
-        assert!(streams.take().is_some());
-        let rest = streams.rest();
-        // A message comes meanwhile: it is one beside a stream.
-        streams.passed();
-        assert!(streams.are_beside_messages() && streams.run());
-        assert!(streams.has_work() && streams.take().is_some() && !streams.are_too_many());
-        drop(rest);
-        assert!(streams.are_too_many(), "both move, and there is one place");
-        streams.left();
-        assert!(!streams.are_too_many());
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Turns<'_> {
                 Next::Yield => {
                     // Else nobody could stay with it, and edges would have to be switched on again.
                     if self.is_worth_staying(session) && self.may_stay() {
-                        self.hush(session);
+                        session.hush();
                     }
                     self.tell(turn, |_| {});
                     return Came::Again;
@@ -126,12 +126,6 @@ impl Turns<'_> {
         self.pool.ready.has_free_worker() && self.pool.parking.stage() == Stage::Running
     }
 
-    fn hush(&self, session: &mut Session) {
-        session.hush();
-        // No edge of the stream will tell it that a stream runs.
-        self.pool.parking.see_streams();
-    }
-
     /// Waits on the worker, if that is allowed and likely to be worth it.
     fn be_patient(
         &mut self,
@@ -152,8 +146,7 @@ impl Turns<'_> {
         let Some(_place) = ready.be_patient() else { return Patience::Ended };
         if stays {
             self.untold.waits += 1;
-            self.hush(session);
-            let _rest = ready.streams().rest();
+            session.hush();
             if !session.stay_with_stream(until, turn) {
                 return Patience::Ended;
             }

@@ -138,7 +138,7 @@ impl Worker<'_> {
                 After::Gone => return,
                 After::Again => {
                     now = Instant::now();
-                    if self.others_wait(now) || self.is_in_the_way() {
+                    if self.others_wait(now) {
                         self.pool.stats.shard(self.index).count(|c| c.yields += 1);
                         if let Some(job) = held {
                             self.pool.ready.push(Message::Ready(job));
@@ -204,11 +204,6 @@ impl Worker<'_> {
     fn others_wait(&mut self, now: Instant) -> bool {
         self.pool.parking.glance(&mut self.events, now);
         !self.pool.ready.is_empty()
-    }
-
-    /// Whether its session is a stream too many beside messages.
-    fn is_in_the_way(&self) -> bool {
-        self.lane == Lane::Stream && self.pool.ready.streams().are_too_many()
     }
 
     fn close(&mut self, held: &mut Option<Job>) {
