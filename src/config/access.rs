@@ -101,7 +101,7 @@ pub struct AccessOptions {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnListener {
     /// Its number in [`Options::listen`](crate::Options::listen), from 0. A number without a listener is
-    /// no error, and says nothing.
+    /// no error, and says nothing; two with one number are an error.
     pub number: u16,
     /// Whether it serves everybody and connects everywhere though it is beyond loopback: what
     /// [`Options::open`](crate::Options::open) says of the others.
@@ -188,6 +188,10 @@ impl AccessOptions {
         let mut access = self.build_beside(origins.as_ref(), &[])?;
         let mut others = vec![(self, Shared::of(&access))];
         for own in listeners {
+            if access.own.iter().any(|(number, _)| *number == own.number) {
+                let number = own.number;
+                return Err(format!("two have access options for listener {number}").into());
+            }
             let built = own.access.build_beside(Some(&access.origins), &others)?;
             others.push((&own.access, Shared::of(&built)));
             access.origins = built.origins.clone();

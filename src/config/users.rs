@@ -159,10 +159,7 @@ impl UserOptions {
                     .to_owned(),
             );
         }
-        match realm.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
-            true if (1..=128).contains(&realm.len()) => Ok(()),
-            _ => Err("--auth-realm: give 1 to 128 characters of printable ASCII".to_owned()),
-        }
+        check_realm(realm)
     }
 
     /// Reads variables and files; `None` if nobody has to say who it is.
@@ -191,7 +188,16 @@ impl UserOptions {
             users.add_file(path)?;
         }
         let realm = self.realm.as_deref().unwrap_or(REALM);
+        check_realm(realm)?;
         Ok(Some(Arc::new(Auth::new(users.all, realm))))
+    }
+}
+
+/// It stands in a field of each 407.
+fn check_realm(realm: &str) -> Result<(), String> {
+    match realm.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+        true if (1..=128).contains(&realm.len()) => Ok(()),
+        _ => Err("--auth-realm: give 1 to 128 characters of printable ASCII".to_owned()),
     }
 }
 

@@ -27,7 +27,8 @@ pub struct GivenName {
 
 impl GivenName {
     /// Leads connections to `host` to `ip` without a lookup: those to this port, or all that no entry
-    /// with a port is for. Upper case and a dot at the end make no other name.
+    /// with a port is for. Upper case and a dot at the end make no other name. What is no host name (a pattern, a
+    /// name with its port) leads nothing, since no request names it.
     ///
     /// ```
     /// use threadgate::{GivenName, NameOptions};

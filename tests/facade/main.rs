@@ -126,6 +126,24 @@ fn a_password_is_checked_at_once_and_never_shown() {
 }
 
 #[test]
+fn a_realm_that_would_be_a_field_of_its_own_is_refused() {
+    for realm in
+        ["lab\r\nX-Own: 1".to_owned(), "l\u{e4}b".to_owned(), String::new(), "r".repeat(129)]
+    {
+        let users = UserOptions { realm: Some(realm), ..alice() };
+        let wrong = AccessOptions { users, ..AccessOptions::default() }.build(None).unwrap_err();
+        assert!(wrong.message.contains("--auth-realm: "), "{wrong}");
+    }
+}
+
+#[test]
+fn a_listener_has_one_set_of_rules() {
+    let own = |open| OwnListener { number: 1, open, access: AccessOptions::default() };
+    let wrong = AccessOptions::default().build_with(&[own(true), own(false)], None).unwrap_err();
+    assert!(wrong.message.contains("listener 1"), "{wrong}");
+}
+
+#[test]
 fn a_refused_request_is_sent_elsewhere() {
     let proxy = start(AccessOptions {
         deny: vec!["ads.example".to_owned(), "help.example".to_owned()],

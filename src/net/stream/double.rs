@@ -248,7 +248,8 @@ pub(super) fn is_stale(stream: &mut Stream) -> bool {
             return true;
         }
         if !fill(stream, RecvFlags::DONTWAIT) {
-            return flush(stream).is_err();
+            // What it still holds would keep the next request from going out.
+            return !matches!(flush(stream), Ok(true));
         }
     }
     true

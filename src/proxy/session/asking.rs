@@ -35,7 +35,11 @@ impl Session {
             let said = held.get(empty..).unwrap_or_default();
             if !said.is_empty() || empty > MAX_EMPTY_OCTETS {
                 match self.asker.front.greet(said) {
-                    Greeted::Speaks(front) => self.asker.front = front,
+                    Greeted::Speaks(front) => {
+                        // Permits and counts are those of the listener.
+                        debug_assert_eq!(front.is_admin(), self.asker.front.is_admin());
+                        self.asker.front = front;
+                    }
                     Greeted::Foreign(foreign) => return self.refuse_foreign(&foreign, turn),
                 }
                 self.state = AWAITED;
