@@ -1,4 +1,4 @@
-//! What a client wants: said by its front, decided by the policy, and the same for all stages.
+//! What a client wants: said by its front and decided by the policy. The stages read it, and note how much of it went on.
 
 use std::net::IpAddr;
 

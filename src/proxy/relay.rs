@@ -63,7 +63,7 @@ impl Relay {
         };
         let begun = self.response.has_begun();
         // Until the response begins, a head that comes octet by octet does not buy the upstream time;
-        // for interim responses see `Response::renewed_wait`.
+        // for interim responses see `renewed_wait` in `response`.
         if between > before || (begun && turn.moved > between) {
             common.deadline = Some(turn.now + turn.ctx.timeouts.response);
         }
