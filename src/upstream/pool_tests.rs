@@ -260,17 +260,19 @@ fn the_longest_times_there_are_end_nothing() {
     assert_eq!(pool.len(), 1);
 }
 
+/// Who has got an edge of the connection already.
+struct Late;
+impl Wake for Late {
+    fn wake(&self, _: u32, _: Edge) -> bool {
+        true
+    }
+    fn take_edges(&self, _: RangeInclusive<u32>) -> bool {
+        true
+    }
+}
+
 #[test]
 fn an_edge_that_reached_the_former_owner_is_not_lost() {
-    struct Late;
-    impl Wake for Late {
-        fn wake(&self, _: u32, _: Edge) -> bool {
-            true
-        }
-        fn take_edges(&self, _: RangeInclusive<u32>) -> bool {
-            true
-        }
-    }
     let bench = Bench::new();
     let pool = bench.pool(PoolLimits::default());
     let former = Former { who: &Late, tags: 1..=2 };
@@ -335,15 +337,6 @@ fn what_a_layer_says_to_itself_ends_no_idle_connection_and_what_it_says_to_other
             "{what}, probed"
         );
         // Where the edge has reached the owner before.
-        struct Late;
-        impl Wake for Late {
-            fn wake(&self, _: u32, _: Edge) -> bool {
-                true
-            }
-            fn take_edges(&self, _: RangeInclusive<u32>) -> bool {
-                true
-            }
-        }
         let (stream, mut peer) = bench.connection();
         peer.write_all(says).unwrap();
         let former = Former { who: &Late, tags: 1..=2 };

@@ -367,9 +367,8 @@ fn an_idle_client_with_a_layer_is_told_the_end() {
     assert_eq!((got.last(), end), (Some(&CODED_END), None));
 }
 
-/// The client ends first; the end of the server is still to be said to it.
-#[test]
-fn each_end_of_a_tunnel_is_told_to_a_client_with_a_layer() {
+/// A tunnel whose client has a layer: its session, the client, and the server.
+fn tunnel() -> (Bench, TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (client, mut from) = stream();
@@ -378,7 +377,14 @@ fn each_end_of_a_tunnel_is_told_to_a_client_with_a_layer() {
     from.write_all(&coded(connect.as_bytes())).unwrap();
     let got = bench.heard_coded("the tunnel", &mut from, HEAD_END);
     assert!(coded(&got).starts_with(b"HTTP/1.1 200 "));
-    let mut to = listener.accept().unwrap().0;
+    let to = listener.accept().unwrap().0;
+    (bench, from, to)
+}
+
+/// The client ends first; the end of the server is still to be said to it.
+#[test]
+fn each_end_of_a_tunnel_is_told_to_a_client_with_a_layer() {
+    let (mut bench, mut from, mut to) = tunnel();
     from.write_all(&[&coded(b"ping")[..], &[CODED_END]].concat()).unwrap();
     let (got, end) = bench.heard("the client's end", &mut to, |_| false);
     assert_eq!((got, end), (b"ping".to_vec(), None));
@@ -392,15 +398,7 @@ fn each_end_of_a_tunnel_is_told_to_a_client_with_a_layer() {
 /// Octets without framing have no other end either.
 #[test]
 fn a_tunnel_is_reset_when_the_end_was_not_said() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (client, mut from) = stream();
-    let mut bench = Bench::new(client.doubled_willingly(1000), None);
-    let connect = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-    from.write_all(&coded(connect.as_bytes())).unwrap();
-    let got = bench.heard_coded("the tunnel", &mut from, HEAD_END);
-    assert!(coded(&got).starts_with(b"HTTP/1.1 200 "));
-    let mut to = listener.accept().unwrap().0;
+    let (mut bench, mut from, mut to) = tunnel();
     from.write_all(&coded(b"ping")).unwrap();
     from.shutdown(Shutdown::Write).unwrap();
     let (_, end) = bench.heard("the client's end", &mut to, |_| false);
