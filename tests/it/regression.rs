@@ -229,6 +229,16 @@ fn what_an_upstream_said_before_it_reset_a_tunnel_still_arrives() {
     client.expect_reset();
 }
 
+/// Whether the system still knows this end of a connection.
+fn kernel_has(end: SocketAddr, other: SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let [end, other] = [end, other].map(|address| {
+        let SocketAddr::V4(address) = address else { panic!("IPv4 only") };
+        format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+    });
+    table.contains(&format!("{end} {other}"))
+}
+
 /// All it said is under way when the upstream closes; that it takes no more does not matter then.
 #[test]
 fn a_client_that_sends_to_an_upstream_that_has_closed_loses_nothing_of_what_that_said() {
@@ -241,15 +251,17 @@ fn a_client_that_sends_to_an_upstream_that_has_closed_loses_nothing_of_what_that
     let client = NeverReads::ask(proxy.addr(), &connect);
     let mut upstream = Peer::new(origin.accept().unwrap().0);
     upstream.send(pattern(OCTETS));
+    let from = upstream.stream().peer_addr().unwrap();
     // Closing waits until they are there.
     SockRef::from(upstream.stream()).set_linger(Some(STEP)).unwrap();
     drop(upstream);
+    assert!(kernel_has(to, from), "it has ended one side only");
     let mut client = client.read_after_all();
     client.read_head();
     // To this the upstream's kernel answers with a reset; until that has come and gone the client
     // reads nothing.
     client.send("and another thing");
-    thread::sleep(Duration::from_millis(50));
+    eventually(|| !kernel_has(to, from));
     assert!(client.read_to_end() == pattern(OCTETS), "not all, or not the same");
     eventually(|| proxy.stats().failures_of(Side::Upstream) == 1);
 }
