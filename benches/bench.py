@@ -70,9 +70,9 @@ def main() -> int:
     if any(row.listed for row in rows):
         wanted.add(lists.GENERATOR)
     built = build.build_proxies(wanted, options.binary, missing)
-    # The first octets of the pattern stand in nginx's configuration.
+    # The first bytes of the pattern stand in nginx's configuration.
     content = subprocess.run(
-        [load, "pattern", "--octets", "1024"], check=True, capture_output=True, text=True
+        [load, "pattern", "--bytes", "1024"], check=True, capture_output=True, text=True
     ).stdout
     results = []
     with tempfile.TemporaryDirectory(prefix="threadgate-lists-") as directory:

@@ -45,7 +45,7 @@ pub enum Phase {
     Send,
     /// Waiting for the response head.
     Response,
-    /// Relaying content to the client, or octets through a tunnel.
+    /// Relaying content to the client, or bytes through a tunnel.
     Transfer,
 }
 
@@ -78,7 +78,7 @@ pub enum Kind {
     ConnectionTerminated,
     /// No connection within the connect timeout.
     ConnectionTimeout,
-    /// The upstream took no more octets of the request for too long.
+    /// The upstream took no more bytes of the request for too long.
     ConnectionWriteTimeout,
     /// The destination's address is one that rules forbid.
     DestinationIpProhibited,

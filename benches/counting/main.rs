@@ -4,7 +4,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | `counts` | allocations, reallocations and frees so far, and octets asked for |
+//! | `counts` | allocations, reallocations and frees so far, and bytes asked for |
 //! | `trace` | `tracing`: from now on each allocation's backtrace is kept, which is slow |
 //! | `where` | the backtraces kept, most frequent first, as a JSON list of `{"times", "frames"}` |
 
@@ -30,7 +30,7 @@ static ALLOCATOR: Counting = Counting;
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static REALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static FREES: AtomicU64 = AtomicU64::new(0);
-static OCTETS: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicU64 = AtomicU64::new(0);
 
 static TRACING: AtomicBool = AtomicBool::new(false);
 static TRACES: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
@@ -58,11 +58,11 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.alloc_zeroed(layout) }
     }
 
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, octets: usize) -> *mut u8 {
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         REALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        count(octets);
+        count(bytes);
         // SAFETY: the caller keeps this function's promises about all three.
-        unsafe { System.realloc(block, layout, octets) }
+        unsafe { System.realloc(block, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -72,10 +72,10 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-fn count(octets: usize) {
-    OCTETS.fetch_add(octets as u64, Ordering::Relaxed);
+fn count(bytes: usize) {
+    BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
     if TRACING.load(Ordering::Relaxed) && !LOOKING.replace(true) {
-        let trace = format!("{} octets\n{}", octets, Backtrace::force_capture());
+        let trace = format!("{} bytes\n{}", bytes, Backtrace::force_capture());
         *TRACES.lock().entry(trace).or_default() += 1;
         LOOKING.set(false);
     }
@@ -102,11 +102,11 @@ fn answer() -> io::Result<()> {
     let mut question = String::with_capacity(64);
     while io::stdin().read_line(&mut question)? > 0 {
         // Read before anything is written, which may allocate.
-        let counts = [&ALLOCATIONS, &REALLOCATIONS, &FREES, &OCTETS];
-        let [allocations, reallocations, frees, octets] =
+        let counts = [&ALLOCATIONS, &REALLOCATIONS, &FREES, &BYTES];
+        let [allocations, reallocations, frees, bytes] =
             counts.map(|count| count.load(Ordering::Relaxed));
         match question.trim() {
-            "counts" => println!("{allocations} {reallocations} {frees} {octets}"),
+            "counts" => println!("{allocations} {reallocations} {frees} {bytes}"),
             "trace" => {
                 TRACING.store(true, Ordering::Relaxed);
                 println!("tracing");

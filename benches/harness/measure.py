@@ -53,7 +53,7 @@ class Bench:
 
 
 def verify(bench: Bench, proxy: Proxy) -> None:
-    """Refuses to time a proxy whose responses are not right to the octet."""
+    """Refuses to time a proxy whose responses are not right to the byte."""
     mode = "keepalive" if proxy.persistent else "per-connection"
     said = bench.client(mode, proxy, "--requests", "20", "--clients", "2")
     if said["done"] != 20 or said["errors"]:
@@ -132,7 +132,7 @@ def pingpong(bench: Bench, proxy: Proxy, tunnels: int) -> Sample:
     said = bench.client(
         "pingpong",
         proxy,
-        *("--clients", str(tunnels), "--octets", "64", "--seconds", str(bench.seconds)),
+        *("--clients", str(tunnels), "--bytes", "64", "--seconds", str(bench.seconds)),
         *proxy.tunnel_arguments(to_echo=True),
         steps=lambda _: clock.append(procs.cpu_seconds(proxy.process.pid)),
     )
@@ -149,17 +149,17 @@ def bulk(
     bench: Bench, proxy: Proxy, via: str, transfers: int, discard: bool = False
 ) -> Sample:
     """With `discard` the client has the kernel throw the content away: it costs the client nothing."""
-    octets = bench.scaled(1 << 30) // transfers
+    bytes = bench.scaled(1 << 30) // transfers
     tunnel = ["--via", "get"] if via == "get" else proxy.tunnel_arguments(to_echo=False)
     before = procs.cpu_seconds(proxy.process.pid)
     if discard:
         tunnel = [*tunnel, "--discard"]
     said = bench.client(
-        "bulk", proxy, "--clients", str(transfers), "--octets", str(octets), *tunnel
+        "bulk", proxy, "--clients", str(transfers), "--bytes", str(bytes), *tunnel
     )
     used = procs.cpu_seconds(proxy.process.pid) - before
     return {
-        "cpu_s_per_gb": used * 1e9 / max(1, said["octets"]),
+        "cpu_s_per_gb": used * 1e9 / max(1, said["bytes"]),
         "mb_per_s": said["mb_per_s"],
         "errors": count_errors(said["errors"]) + said["unfinished"],
     }
@@ -169,7 +169,7 @@ def fairness(bench: Bench, proxy: Proxy) -> Sample:
     said = bench.client(
         "fairness",
         proxy,
-        *("--clients", "16", "--readers", "8", "--octets", "64"),
+        *("--clients", "16", "--readers", "8", "--bytes", "64"),
         *("--seconds", str(bench.seconds)),
         *proxy.tunnel_arguments(to_echo=True),
     )
@@ -207,7 +207,7 @@ def idle(bench: Bench, proxy: Proxy) -> Sample:
     def look(step: str) -> None:
         time.sleep(1)
         pid = proxy.process.pid
-        resident[step] = procs.rss_octets(pid)
+        resident[step] = procs.rss_bytes(pid)
         if step == "opened":
             before = procs.switches(pid)
             time.sleep(2 if bench.quick else 10)
@@ -238,12 +238,12 @@ def idle_tunnels(bench: Bench, proxy: Proxy) -> Sample:
 
     def look(step: str) -> None:
         time.sleep(1)
-        resident[step] = procs.rss_octets(proxy.process.pid)
+        resident[step] = procs.rss_bytes(proxy.process.pid)
 
     said = bench.client(
         "idle-tunnels",
         proxy,
-        *("--clients", str(tunnels), "--octets", "64"),
+        *("--clients", str(tunnels), "--bytes", "64"),
         *proxy.tunnel_arguments(to_echo=True),
         steps=look,
     )
@@ -288,9 +288,9 @@ def throttle(bench: Bench, proxy: Proxy, rate: int) -> Sample:
     """One download at a rate, of as much as ten seconds take."""
     # What a rate lets through at once counts for less in a longer time.
     seconds = 4 if bench.quick else 10
-    octets = str(rate * seconds)
+    bytes = str(rate * seconds)
     before = procs.cpu_seconds(proxy.process.pid)
-    said = bench.client("bulk", proxy, "--clients", "1", "--octets", octets, "--via", "get")
+    said = bench.client("bulk", proxy, "--clients", "1", "--bytes", bytes, "--via", "get")
     used = procs.cpu_seconds(proxy.process.pid) - before
     of_rate = said["mb_per_s"] * 1e6 / rate
     return {
@@ -310,10 +310,10 @@ def throttled(bench: Bench, proxy: Proxy) -> Sample:
         *("--authority", f"{THROTTLED}:{bench.setup.origin_port}"),
         *pairs(bench, proxy),
     )
-    share = said["octets_per_s"] / downloads
+    share = said["bytes_per_s"] / downloads
     return {
         **beside(said),
-        "off": abs(said["octets_per_s"] / THROTTLED_RATE - 1),
+        "off": abs(said["bytes_per_s"] / THROTTLED_RATE - 1),
         "fewest_of_share": said["fewest_per_s"] / share,
         "most_of_share": said["most_per_s"] / share,
         "errors": count_errors([said["errors"], said["fast_errors"]]),
@@ -359,7 +359,7 @@ def start(bench: Bench, proxy: Proxy) -> Sample:
     process, took, right = started_again(bench, proxy, bench.origin)
     try:
         time.sleep(0.1)
-        resident = procs.rss_octets(process.pid)
+        resident = procs.rss_bytes(process.pid)
     finally:
         process.stop()
     return {
@@ -411,7 +411,7 @@ def listed(bench: Bench, proxy: Proxy) -> Sample:
     authority = f"{NAMED}:{bench.setup.origin_port}"
     process, took, right = started_again(bench, proxy, authority)
     try:
-        resident = procs.rss_octets(process.pid)
+        resident = procs.rss_bytes(process.pid)
         before = procs.cpu_seconds(process.pid)
         arguments = ("--clients", "8", "--seconds", str(bench.seconds), "--authority", authority)
         said = bench.client("per-connection", proxy, *arguments)

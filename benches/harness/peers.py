@@ -144,10 +144,10 @@ def start_threadgate_denying(setup: Setup, name: str) -> Proxy:
 
 
 RATES = {"10kB": 10_000, "1MB": 1_000_000, "100MB": 100_000_000, "1GB": 1_000_000_000}
-"""Rates that downloads are slowed down to, in octets a second, as they are written."""
+"""Rates that downloads are slowed down to, in bytes a second, as they are written."""
 THROTTLED = "throttled.test"
 THROTTLED_RATE = 10_000_000
-"""A name whose downloads are slowed down to so many octets a second, all together."""
+"""A name whose downloads are slowed down to so many bytes a second, all together."""
 
 
 def start_threadgate_throttling(setup: Setup, name: str) -> Proxy:

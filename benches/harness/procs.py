@@ -202,7 +202,7 @@ def ended_ticks(pid: int) -> int:
     return int(fields[13]) + int(fields[14])
 
 
-def rss_octets(root: int) -> int:
+def rss_bytes(root: int) -> int:
     """Resident memory of a process tree."""
     total = 0
     for pid in tree(root):

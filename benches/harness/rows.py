@@ -284,7 +284,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "pingpong-256",
-        "256 tunnels exchanging messages of 64 octets",
+        "256 tunnels exchanging messages of 64 bytes",
         TUNNELS,
         partial(measure.pingpong, tunnels=256),
         ("cpu_us", "rate", "p99_us"),
@@ -292,7 +292,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "pingpong-1",
-        "one tunnel exchanging messages of 64 octets",
+        "one tunnel exchanging messages of 64 bytes",
         TUNNELS,
         partial(measure.pingpong, tunnels=1),
         ("cpu_us", "rate", "p99_us"),

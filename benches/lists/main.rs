@@ -141,7 +141,7 @@ fn measure(options: &Options, file: &Path) -> Result<(), String> {
     if options.json {
         loads.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
         let median = &loads[loads.len() / 2];
-        let list_mb = filter.octets() as f64 / 1e6;
+        let list_mb = filter.bytes() as f64 / 1e6;
         println!(
             "{}",
             json!({
@@ -157,7 +157,7 @@ fn measure(options: &Options, file: &Path) -> Result<(), String> {
             "load {number}: {seconds:.3} s, resident growth {growth:.1} MB (peak {peak:.1} MB)"
         );
     }
-    println!("names: {}, {:.1} MB", filter.len(), filter.octets() as f64 / 1e6);
+    println!("names: {}, {:.1} MB", filter.len(), filter.bytes() as f64 / 1e6);
     println!("lookup, hit: {hit:.0} ns ({found} of {} found)", hits.len());
     println!("lookup, miss: {miss:.0} ns ({wrongly} of {} found)", misses.len());
     Ok(())

@@ -1,22 +1,22 @@
 //! Says whether what came back is exactly what the origin server sends.
 //!
-//! Takes the octets of one connection as they come and answers with the first [`Fault`]: nothing
+//! Takes the bytes of one connection as they come and answers with the first [`Fault`]: nothing
 //! is repaired, skipped or guessed. It reads no socket; `engine` does.
 
 use crate::pattern;
 
-/// Largest head accepted, in octets.
+/// Largest head accepted, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
 /// What a step must receive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expect {
-    /// A response with this status and content `from..from + octets` of the pattern.
-    Content { status: u16, from: u64, octets: u64 },
+    /// A response with this status and content `from..from + bytes` of the pattern.
+    Content { status: u16, from: u64, bytes: u64 },
     /// Any 2xx to CONNECT, without framing fields (RFC 9110 §9.3.6).
     Connected,
     /// The last message sent, back from an echo server.
-    Echo { octets: u64 },
+    Echo { bytes: u64 },
     /// A refusal or a close; the status is reported, not judged.
     Refusal,
 }
@@ -30,7 +30,7 @@ pub(crate) enum Fault {
     Framing,
     Length,
     Content,
-    ExtraOctets,
+    ExtraBytes,
     EarlyClose,
     Reset,
 }
@@ -44,7 +44,7 @@ impl Fault {
             Self::Framing => "framing".into(),
             Self::Length => "length".into(),
             Self::Content => "content".into(),
-            Self::ExtraOctets => "extra-octets".into(),
+            Self::ExtraBytes => "extra-bytes".into(),
             Self::EarlyClose => "early-close".into(),
             Self::Reset => "reset".into(),
         }
@@ -79,9 +79,9 @@ pub(crate) struct Check {
     expect: Expect,
     at: At,
     framing: Framing,
-    /// Octets of a head, a chunk size or a line end that is not complete yet.
+    /// Bytes of a head, a chunk size or a line end that is not complete yet.
     line: Vec<u8>,
-    /// Octets of content seen; `seen <= octets expected`.
+    /// Bytes of content seen; `seen <= bytes expected`.
     seen: u64,
     /// Where in the pattern the content starts.
     from: u64,
@@ -116,14 +116,14 @@ impl Check {
         matches!(self.at, At::Done)
     }
 
-    fn octets(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         match self.expect {
-            Expect::Content { octets, .. } | Expect::Echo { octets } => octets,
+            Expect::Content { bytes, .. } | Expect::Echo { bytes } => bytes,
             Expect::Connected | Expect::Refusal => 0,
         }
     }
 
-    /// Takes what was received; answers how many octets of it were content.
+    /// Takes what was received; answers how many bytes of it were content.
     pub(crate) fn feed(&mut self, mut input: &[u8]) -> Result<u64, Fault> {
         let before = self.seen;
         while !input.is_empty() {
@@ -141,27 +141,27 @@ impl Check {
                 At::LastChunkEnd => input = self.feed_line_end(input, true)?,
                 // The content of a refusal is the proxy's own.
                 At::Done if matches!(self.expect, Expect::Refusal) => return Ok(0),
-                At::Done => return Err(Fault::ExtraOctets),
+                At::Done => return Err(Fault::ExtraBytes),
             }
         }
         Ok(self.seen - before)
     }
 
-    /// Octets of content that are still to come and come next, if a length says so.
+    /// Bytes of content that are still to come and come next, if a length says so.
     pub(crate) fn unseen(&self) -> u64 {
         match (&self.at, self.framing) {
-            (At::Content, Framing::Length) => self.octets() - self.seen,
+            (At::Content, Framing::Length) => self.bytes() - self.seen,
             _ => 0,
         }
     }
 
-    /// So many octets of content came, `unseen` at most, and nobody looked at them.
-    pub(crate) fn pass_over(&mut self, octets: u64) -> u64 {
-        self.seen += octets;
-        if self.seen == self.octets() {
+    /// So many bytes of content came, `unseen` at most, and nobody looked at them.
+    pub(crate) fn pass_over(&mut self, bytes: u64) -> u64 {
+        self.seen += bytes;
+        if self.seen == self.bytes() {
             self.at = At::Done;
         }
-        octets
+        bytes
     }
 
     /// The peer closed its side: whether that is the right end.
@@ -169,8 +169,8 @@ impl Check {
         match (self.expect, &self.at) {
             (_, At::Done) => {}
             (Expect::Refusal, At::Head) if self.line.is_empty() => {}
-            (Expect::Content { octets, .. }, At::Content)
-                if self.framing == Framing::UntilClose && self.seen == octets => {}
+            (Expect::Content { bytes, .. }, At::Content)
+                if self.framing == Framing::UntilClose && self.seen == bytes => {}
             _ => return Err(Fault::EarlyClose),
         }
         self.at = At::Done;
@@ -215,12 +215,12 @@ impl Check {
                 self.persistent = true;
                 self.at = At::Done;
             }
-            Expect::Content { status: expected, octets, .. } => {
+            Expect::Content { status: expected, bytes, .. } => {
                 if status != expected {
                     return Err(Fault::Status(status));
                 }
                 (self.framing, self.at) = match (fields.length, fields.chunked) {
-                    (Some(length), false) if length != octets => return Err(Fault::Length),
+                    (Some(length), false) if length != bytes => return Err(Fault::Length),
                     (Some(0), false) => (Framing::Length, At::Done),
                     (Some(_), false) => (Framing::Length, At::Content),
                     (None, true) => (Framing::Chunked, At::ChunkSize),
@@ -233,9 +233,9 @@ impl Check {
         Ok(())
     }
 
-    /// Compares at most `limit` octets; answers the rest and how many were taken.
+    /// Compares at most `limit` bytes; answers the rest and how many were taken.
     fn feed_content<'a>(&mut self, input: &'a [u8], limit: u64) -> Result<(&'a [u8], u64), Fault> {
-        let missing = self.octets() - self.seen;
+        let missing = self.bytes() - self.seen;
         let take = limit.min(missing).min(input.len() as u64);
         if take == 0 {
             return Err(Fault::Length);
@@ -245,7 +245,7 @@ impl Check {
             return Err(Fault::Content);
         }
         self.seen += take;
-        if self.seen == self.octets() && self.framing == Framing::Length {
+        if self.seen == self.bytes() && self.framing == Framing::Length {
             self.at = At::Done;
         }
         Ok((rest, take))
@@ -260,7 +260,7 @@ impl Check {
         let digits = str::from_utf8(digits).map_err(|_| Fault::Framing)?;
         let left = u64::from_str_radix(digits, 16).map_err(|_| Fault::Framing)?;
         self.at = match left {
-            0 if self.seen != self.octets() => return Err(Fault::Length),
+            0 if self.seen != self.bytes() => return Err(Fault::Length),
             0 => At::LastChunkEnd,
             left => At::Chunk { left },
         };

@@ -25,9 +25,9 @@ const MAX_FAULTS: u64 = 1000;
 /// What a step sends.
 #[derive(Clone, Debug)]
 pub(crate) enum Send {
-    /// These octets.
+    /// These bytes.
     Head(Rc<[u8]>),
-    /// These octets one at a time, then nothing more: a head that never ends.
+    /// These bytes one at a time, then nothing more: a head that never ends.
     Drip(Rc<[u8]>, Duration),
     /// A message of the pattern that no other round trip or connection sends at the same time.
     Message(usize),
@@ -58,7 +58,7 @@ pub(crate) enum After {
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) after: After,
-    /// Octets of content read a second at most; the rest waits in the kernel.
+    /// Bytes of content read a second at most; the rest waits in the kernel.
     pub(crate) pace: Option<u64>,
     /// Content is thrown away in the kernel: counted, not looked at.
     pub(crate) discards: bool,
@@ -77,8 +77,8 @@ pub(crate) struct Tally {
     pub(crate) done: u64,
     /// How long each took, in nanoseconds.
     pub(crate) nanos: Vec<u64>,
-    /// Octets of content received and found right.
-    pub(crate) octets: u64,
+    /// Bytes of content received and found right.
+    pub(crate) bytes: u64,
     pub(crate) faults: BTreeMap<Fault, u64>,
     /// Statuses of refusals; 0 is a close without one.
     pub(crate) statuses: BTreeMap<u16, u64>,
@@ -116,7 +116,7 @@ pub(crate) struct Conn {
     pub(crate) group: usize,
     plan: Rc<Plan>,
     step: usize,
-    /// `sent <= length of the step's octets`.
+    /// `sent <= length of the step's bytes`.
     sent: usize,
     check: Check,
     /// Where in the pattern the next message starts.
@@ -130,8 +130,8 @@ pub(crate) struct Conn {
     last_tick: Option<Instant>,
     /// Times this connection went through its plan.
     pub(crate) done: u64,
-    /// Octets of content this connection received.
-    pub(crate) octets: u64,
+    /// Bytes of content this connection received.
+    pub(crate) bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -213,7 +213,7 @@ impl Engine {
             timer: None,
             last_tick: None,
             done: 0,
-            octets: 0,
+            bytes: 0,
         };
         conn.expect();
         self.conns[slot] = Some(conn);
@@ -405,7 +405,7 @@ impl Conn {
         match &step.send {
             Send::Head(head) => &head[self.sent..],
             Send::Drip(head, _) => &head[self.sent..(self.sent + 1).min(head.len())],
-            Send::Message(octets) => &pattern::at(self.next_message, *octets)[self.sent..],
+            Send::Message(bytes) => &pattern::at(self.next_message, *bytes)[self.sent..],
         }
     }
 
@@ -471,17 +471,17 @@ impl Conn {
                 return Ok(Go::Reopen);
             }
             (State::Held, 0) => return Err(Fault::EarlyClose),
-            (State::AwaitingClose | State::Held, _) => return Err(Fault::ExtraOctets),
+            (State::AwaitingClose | State::Held, _) => return Err(Fault::ExtraBytes),
             (_, 0) => self.check.end()?,
             (_, _) if unwanted > 0 => {
                 let content = self.check.pass_over(received as u64);
-                self.octets += content;
-                tally.octets += content;
+                self.bytes += content;
+                tally.bytes += content;
             }
             (_, _) => {
                 let content = self.check.feed(&buffer[..received])?;
-                self.octets += content;
-                tally.octets += content;
+                self.bytes += content;
+                tally.bytes += content;
             }
         }
         if self.check.done() { self.step_done(tally) } else { Ok(Go::On) }
@@ -489,8 +489,8 @@ impl Conn {
 
     fn step_done(&mut self, tally: &mut Tally) -> Result<Go, Fault> {
         let step = self.plan.steps.get(self.step);
-        if let Some(Step { send: Send::Message(octets), .. }) = step {
-            self.next_message += *octets as u64;
+        if let Some(Step { send: Send::Message(bytes), .. }) = step {
+            self.next_message += *bytes as u64;
         }
         if let Some(Step { expect: Expect::Refusal, .. }) = step {
             *tally.statuses.entry(self.check.status.unwrap_or(0)).or_default() += 1;
@@ -529,7 +529,7 @@ impl Conn {
     }
 }
 
-/// Receives without copying anything, `most` octets at most: on TCP `MSG_TRUNC` throws them away, and the
+/// Receives without copying anything, `most` bytes at most: on TCP `MSG_TRUNC` throws them away, and the
 /// buffer only says how many.
 fn discard(stream: &TcpStream, buffer: &mut [u8], most: u64) -> io::Result<usize> {
     let most = usize::try_from(most).map_or(buffer.len(), |most| most.min(buffer.len()));

@@ -53,8 +53,8 @@ fn run(options: &Options) -> io::Result<()> {
             Ok(())
         }),
         "pattern" => {
-            for at in (0..options.octets).step_by(pattern::MAX_RUN) {
-                let run = pattern::at(at, (options.octets - at) as usize);
+            for at in (0..options.bytes).step_by(pattern::MAX_RUN) {
+                let run = pattern::at(at, (options.bytes - at) as usize);
                 print!("{}", String::from_utf8_lossy(run));
             }
             Ok(())

@@ -82,32 +82,32 @@ impl Session<'_> {
         self.options.authority.clone().unwrap_or_else(|| self.options.origin.to_string())
     }
 
-    fn request(&self, target: &str, close: bool, octets: u64, from: u64) -> Step {
+    fn request(&self, target: &str, close: bool, bytes: u64, from: u64) -> Step {
         let close = if close { "Connection: close\r\n" } else { "" };
         let (method, length) = match self.options.post {
-            Some(octets) => ("POST", format!("Content-Length: {octets}\r\n")),
+            Some(bytes) => ("POST", format!("Content-Length: {bytes}\r\n")),
             None => ("GET", String::new()),
         };
         let host = self.authority();
         let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{length}{close}\r\n");
         let mut sent = head.into_bytes();
         sent.extend_from_slice(pattern::at(0, self.options.post.unwrap_or(0) as usize));
-        let expect = Expect::Content { status: 200, from, octets };
+        let expect = Expect::Content { status: 200, from, bytes };
         Step { send: Send::Head(sent.into()), expect }
     }
 
     fn path(&self) -> String {
         let framing = if self.options.chunked { "/chunked" } else { "" };
-        format!("{framing}/{}", self.options.octets)
+        format!("{framing}/{}", self.options.bytes)
     }
 
     fn get(&self) -> Step {
         let target = format!("http://{}{}", self.authority(), self.path());
-        self.request(&target, self.options.mode == "per-connection", self.options.octets, 0)
+        self.request(&target, self.options.mode == "per-connection", self.options.bytes, 0)
     }
 
     fn get_direct(&self) -> Step {
-        self.request(&self.path(), false, self.options.octets, 0)
+        self.request(&self.path(), false, self.options.bytes, 0)
     }
 
     fn connect(&self, authority: std::net::SocketAddr) -> Step {
@@ -120,8 +120,8 @@ impl Session<'_> {
     }
 
     fn message(&self) -> Step {
-        let octets = self.options.octets;
-        Step { send: Send::Message(octets as usize), expect: Expect::Echo { octets } }
+        let bytes = self.options.bytes;
+        Step { send: Send::Message(bytes as usize), expect: Expect::Echo { bytes } }
     }
 
     fn tunnel_addr(&self) -> std::net::SocketAddr {
@@ -264,23 +264,23 @@ impl Session<'_> {
         Ok(report)
     }
 
-    fn bulk_plan(&self, index: u64, octets: u64, after: After) -> Rc<Plan> {
+    fn bulk_plan(&self, index: u64, bytes: u64, after: After) -> Rc<Plan> {
         // Each transfer has its own place in the pattern: mixed-up flows do not pass.
         let from = index * 1009;
         let path = match self.options.chunked {
-            true => format!("/chunked/{octets}"),
-            false => format!("/from/{from}/{octets}"),
+            true => format!("/chunked/{bytes}"),
+            false => format!("/from/{from}/{bytes}"),
         };
         let from = if self.options.chunked { 0 } else { from };
         let steps = match self.options.via {
             Via::Get => {
                 let target = format!("http://{}{path}", self.options.origin);
-                vec![self.request(&target, false, octets, from)]
+                vec![self.request(&target, false, bytes, from)]
             }
             Via::Connect => {
-                vec![self.connect(self.options.origin), self.request(&path, false, octets, from)]
+                vec![self.connect(self.options.origin), self.request(&path, false, bytes, from)]
             }
-            Via::Direct => vec![self.request(&path, false, octets, from)],
+            Via::Direct => vec![self.request(&path, false, bytes, from)],
         };
         Rc::new(Plan { steps, after, pace: None, discards: self.options.discard })
     }
@@ -289,24 +289,24 @@ impl Session<'_> {
         let addr = self.tunnel_addr();
         let began = Instant::now();
         for index in 0..self.options.clients as u64 {
-            let plan = self.bulk_plan(index, self.options.octets, After::Close);
+            let plan = self.bulk_plan(index, self.options.bytes, After::Close);
             self.engine.open(addr, MAIN, &plan, 1);
         }
         self.engine.run(PATIENCE, |e| e.live(MAIN) == 0)?;
         let left = self.engine.live(MAIN);
         let elapsed = began.elapsed();
         let tally = self.engine.reset(MAIN);
-        let octets = tally.octets;
+        let bytes = tally.bytes;
         let mut report = summary(tally, elapsed);
-        report["octets"] = json!(octets);
-        report["mb_per_s"] = json!(octets as f64 / 1e6 / elapsed.as_secs_f64());
+        report["bytes"] = json!(bytes);
+        report["mb_per_s"] = json!(bytes as f64 / 1e6 / elapsed.as_secs_f64());
         report["unfinished"] = json!(left);
         Ok(report)
     }
 
     /// Small tunnels in `MAIN`, bulk requests in `READERS`; alone first, then together.
     /// The streams have a thread of their own: what a small message waits for is the proxy, and not
-    /// a client that is busy with octets of theirs.
+    /// a client that is busy with bytes of theirs.
     fn fairness(&mut self) -> io::Result<Value> {
         let options = self.options;
         let (stage, (ready, is_ready)) = (AtomicU8::new(ALONE), mpsc::channel());
@@ -346,7 +346,7 @@ impl Session<'_> {
             let began = Instant::now();
             engine.run(limit, |_| stage.load(Ordering::Relaxed) >= until)?;
             let tally = engine.reset(READERS);
-            let rate = tally.octets as f64 / 1e6 / began.elapsed().as_secs_f64();
+            let rate = tally.bytes as f64 / 1e6 / began.elapsed().as_secs_f64();
             io::Result::Ok((tally, rate))
         };
         // Windows open and buffers fill before anything is counted.
@@ -443,9 +443,9 @@ impl Session<'_> {
     fn drip(&mut self) -> io::Result<Value> {
         let options = self.options;
         let head = format!("GET http://{0}/1024 HTTP/1.1\r\nHost: {0}\r\nX: ", options.origin);
-        let octets = [head.into_bytes(), vec![b'x'; 4096]].concat();
+        let bytes = [head.into_bytes(), vec![b'x'; 4096]].concat();
         let every = Duration::from_millis(250);
-        let dripping = Step { send: Send::Drip(octets.into(), every), expect: Expect::Refusal };
+        let dripping = Step { send: Send::Drip(bytes.into(), every), expect: Expect::Refusal };
         let dripping = Plan::new(vec![dripping], After::Close);
 
         // Longer than socket buffers hide, shorter than the run.
@@ -471,16 +471,16 @@ impl Session<'_> {
         self.engine.open(options.proxy, MAIN, &dripping, options.clients);
         // Readers are watched once their buffers are full; drippers from their start.
         self.engine.run(Duration::from_secs(1), |_| false)?;
-        let read_before = self.reader_octets();
+        let read_before = self.reader_bytes();
         let began = Instant::now();
         let limit = Duration::from_secs_f64(options.head_timeout * 2.0 + 2.0);
         self.engine.run(limit, |e| e.live(MAIN) == 0)?;
         let elapsed = began.elapsed().as_secs_f64();
         let due = options.pace as f64 * elapsed * 0.95;
         let mut paces: Vec<f64> = self
-            .reader_octets()
+            .reader_bytes()
             .iter()
-            .map(|(slot, octets)| (octets - read_before.get(slot).unwrap_or(&0)) as f64 / due)
+            .map(|(slot, bytes)| (bytes - read_before.get(slot).unwrap_or(&0)) as f64 / due)
             .collect();
         paces.sort_by(f64::total_cmp);
         let kept = paces.iter().filter(|pace| **pace >= 1.0).count();
@@ -512,28 +512,28 @@ impl Session<'_> {
         self.engine.reset(READERS);
         self.engine.open(options.proxy, READERS, &reading, options.clients);
         self.engine.run(settle, |_| false)?;
-        let (before, began) = (self.reader_octets(), Instant::now());
+        let (before, began) = (self.reader_bytes(), Instant::now());
         // Each has had its turn several times.
         self.engine.run(self.seconds().max(Duration::from_secs(10)), |_| false)?;
         let elapsed = began.elapsed().as_secs_f64();
-        let after = self.reader_octets();
+        let after = self.reader_bytes();
         let received = after.iter().map(|(slot, now)| now - before.get(slot).unwrap_or(&0));
-        let mut rates: Vec<f64> = received.map(|octets| octets as f64 / elapsed).collect();
+        let mut rates: Vec<f64> = received.map(|bytes| bytes as f64 / elapsed).collect();
         rates.sort_by(f64::total_cmp);
-        report["octets_per_s"] = json!(rates.iter().sum::<f64>());
+        report["bytes_per_s"] = json!(rates.iter().sum::<f64>());
         report["fewest_per_s"] = json!(rates.first());
         report["most_per_s"] = json!(rates.last());
         report["errors"] = errors(&self.engine.reset(READERS));
         Ok(report)
     }
 
-    /// Octets of content each reader has by now, by slot.
-    fn reader_octets(&self) -> BTreeMap<usize, u64> {
+    /// Bytes of content each reader has by now, by slot.
+    fn reader_bytes(&self) -> BTreeMap<usize, u64> {
         let conns = self.engine.conns.iter().enumerate();
         conns
             .filter_map(|(slot, conn)| Some((slot, conn.as_ref()?)))
             .filter(|(_, conn)| conn.group == READERS)
-            .map(|(slot, conn)| (slot, conn.octets))
+            .map(|(slot, conn)| (slot, conn.bytes))
             .collect()
     }
 

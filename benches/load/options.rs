@@ -25,7 +25,7 @@ fn via(value: &str) -> Result<Via, String> {
     }
 }
 
-/// Strict load client of the benchmarks: every status, length and octet is checked.
+/// Strict load client of the benchmarks: every status, length and byte is checked.
 ///
 /// Modes: keepalive, warm, per-connection, connect, tcp-relay, once, pingpong, bulk, fairness,
 /// idle, idle-tunnels, inflight, drip, throttled; origin serves, pattern prints its content.
@@ -71,11 +71,11 @@ pub(crate) struct Options {
     #[argh(option, default = "200")]
     pub(crate) readers: usize,
 
-    /// octets of content of a response, or of a message
+    /// bytes of content of a response, or of a message
     #[argh(option, default = "1024")]
-    pub(crate) octets: u64,
+    pub(crate) bytes: u64,
 
-    /// octets of content of a request, which is POST then
+    /// bytes of content of a request, which is POST then
     #[argh(option)]
     pub(crate) post: Option<u64>,
 
@@ -99,7 +99,7 @@ pub(crate) struct Options {
     #[argh(option, default = "1000")]
     pub(crate) delay: u64,
 
-    /// octets a second a slow reader takes
+    /// bytes a second a slow reader takes
     #[argh(option, default = "65536")]
     pub(crate) pace: u64,
 

@@ -2,7 +2,7 @@
 //!
 //! | request-target | response |
 //! |---|---|
-//! | `/N` | `N` octets of the pattern with Content-Length |
+//! | `/N` | `N` bytes of the pattern with Content-Length |
 //! | `/from/K/N` | the same from position `K` of the pattern |
 //! | `/chunked/N` | the same in chunks |
 //! | `/slow/MS/N` | `/N` after `MS` milliseconds |
@@ -51,7 +51,7 @@ struct Conn {
     doing: Doing,
     /// A request head that is not complete yet.
     head: Vec<u8>,
-    /// Octets that go out before any content; `sent <= out.len()`.
+    /// Bytes that go out before any content; `sent <= out.len()`.
     out: Vec<u8>,
     sent: usize,
     interest: epoll::EventFlags,
@@ -330,23 +330,23 @@ impl Response {
         let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         let mut response =
             Self { at: 0, end: 0, chunked: false, persistent, delay: Duration::ZERO };
-        let octets: u64 = match parts.as_slice() {
-            ["chunked", octets] => {
+        let bytes: u64 = match parts.as_slice() {
+            ["chunked", bytes] => {
                 response.chunked = true;
-                octets.parse().ok()?
+                bytes.parse().ok()?
             }
-            ["slow", millis, octets] => {
+            ["slow", millis, bytes] => {
                 response.delay = Duration::from_millis(millis.parse().ok()?);
-                octets.parse().ok()?
+                bytes.parse().ok()?
             }
-            ["from", from, octets] => {
+            ["from", from, bytes] => {
                 response.at = from.parse().ok()?;
-                octets.parse().ok()?
+                bytes.parse().ok()?
             }
-            [octets] => octets.parse().ok()?,
+            [bytes] => bytes.parse().ok()?,
             _ => return None,
         };
-        response.end = response.at.checked_add(octets)?;
+        response.end = response.at.checked_add(bytes)?;
         Some(response)
     }
 

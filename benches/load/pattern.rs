@@ -1,7 +1,7 @@
-//! The content every origin server of the benchmarks sends: octet `i` is a fixed function of `i`.
+//! The content every origin server of the benchmarks sends: byte `i` is a fixed function of `i`.
 //!
 //! The period is a prime, so content that was shifted, repeated or cut by any power-of-two buffer
-//! does not compare equal. Octets are letters, digits, `+` and `-`: fit for a configuration file.
+//! does not compare equal. Bytes are letters, digits, `+` and `-`: fit for a configuration file.
 
 use std::sync::LazyLock;
 
@@ -26,10 +26,10 @@ static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     period.iter().copied().cycle().take(PERIOD + MAX_RUN).collect()
 });
 
-/// The content from `position`, `octets` of it, at most [`MAX_RUN`].
-pub(crate) fn at(position: u64, octets: usize) -> &'static [u8] {
+/// The content from `position`, `bytes` of it, at most [`MAX_RUN`].
+pub(crate) fn at(position: u64, bytes: usize) -> &'static [u8] {
     let start = (position % PERIOD as u64) as usize;
-    &TABLE[start..start + octets.min(MAX_RUN)]
+    &TABLE[start..start + bytes.min(MAX_RUN)]
 }
 
 /// Whether `seen` is the content from `position`.

@@ -185,7 +185,7 @@ class Rates(unittest.TestCase):
         fast = {f"fast_{kind}": [1.0] for kind in kinds}
         said = self.said(
             **fast,
-            octets_per_s=9_000_000,
+            bytes_per_s=9_000_000,
             fewest_per_s=4_500,
             most_per_s=18_000,
             errors={},

@@ -2,7 +2,7 @@
 //!
 //! The input is what the peers say, and when. `exchange/script.rs` has its notation, in which a
 //! seed reads like a conversation; `exchange/peers.rs` plays it over loopback; `exchange/check.rs`
-//! asserts what must hold whatever they said: nobody got an octet that was not meant for them.
+//! asserts what must hold whatever they said: nobody got a byte that was not meant for them.
 //!
 //! One proxy serves all runs, so after each one nothing of it may be left: no connection on either
 //! side, no exchange. The proxy's time limits never decide: when nothing moves any more the peers

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|octets: &[u8]| threadgate::policy::auth::user_file::fuzz(octets));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| threadgate::policy::auth::user_file::fuzz(bytes));

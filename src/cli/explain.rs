@@ -65,7 +65,7 @@ pub(crate) struct ExplainArgs {
 /// Prints each step of the decision on a request.
 pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failure> {
     let (method, url) = asked(&args.request)?;
-    let (octets, tunnelled) = head(method, url)?;
+    let (bytes, tunnelled) = head(method, url)?;
     let address = |option: &str, text: &str| {
         text.trim_matches(['[', ']']).parse::<IpAddr>().map_err(|_| {
             Failure::usage(format!(
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
         return Err(Failure::usage("--listener: there is none"));
     };
     let asking = Asking { client, user: args.user.as_deref() };
-    let explained = explain(octets.as_bytes(), asking, rules, policy.limits(number))
+    let explained = explain(bytes.as_bytes(), asking, rules, policy.limits(number))
         .map_err(|e| Failure::usage(format!("explain: {}{}", e.reason(), advice(method, url))))?
         .ok_or_else(|| {
             Failure::usage(format!(
@@ -158,7 +158,7 @@ fn advice(method: &str, url: &str) -> &'static str {
     match (method, url.contains("://")) {
         // As a browser shows it; it does not send it so.
         _ if !url.is_ascii() => {
-            "; write a host in its xn-- form, and of others the octets as %XX, as a browser sends them"
+            "; write a host in its xn-- form, and of others the bytes as %XX, as a browser sends them"
         }
         (_, true) if url.contains('#') => "; leave out # and what follows, as a browser does",
         ("CONNECT", true) => "; CONNECT takes HOST:PORT, and GET an https URL",

@@ -229,10 +229,10 @@ Access:
                                     where they did not announce it; not of tunnels
 
 Traffic:
-      --limit LIMIT                 how fast octets go through; may be repeated.
+      --limit LIMIT                 how fast bytes go through; may be repeated.
                                     [WHO:][DIRECTION=]RATE: 10mbit, client:down=1MB/s,
                                     user=ann:500kbit. RATE is bits (kbit, mbit, gbit) or
-                                    octets (B/s, kB/s, KiB/s, ..) a second; DIRECTION is
+                                    bytes (B/s, kB/s, KiB/s, ..) a second; DIRECTION is
                                     down, to clients, or up; without it both have RATE
       --limit-per WHO               who shares a rate that does not say: connection,
                                     client, user, destination or total (default total)
@@ -240,7 +240,7 @@ Traffic:
                                     or one by one; those beyond get a 429
       --limit-connections N         connections of a client, and of a user, at one time;
                                     those beyond get a 429
-      --max-bytes SIZE              stop relaying after so many octets, both directions
+      --max-bytes SIZE              stop relaying after so many bytes, both directions
                                     together: what is under way is cut, requests get a
                                     503
 
@@ -286,7 +286,7 @@ Messages and logs:
   -V, --version                     print the version and exit
 
 A DURATION is a whole number and a unit: 500ms, 10s, 5m, 1h, 2d.
-A SIZE is a number of octets, or one with a unit: 32k, 64KiB (of 1024), 64kB (of 1000).
+A SIZE is a number of bytes, or one with a unit: 32k, 64KiB (of 1024), 64kB (of 1000).
 
 Signals: TERM and INT stop it, HUP and USR1 open the access log again and read the
 configuration and the files it names, USR2 writes counters to stderr.
@@ -403,7 +403,7 @@ mod tests {
             ("--dns-ttl DURATION", duration::ShownDuration(config.names.ttl).to_string()),
             ("--max-connecting N", config.max_connecting.to_string()),
             ("--drain DURATION", duration::ShownDuration(config.drain).to_string()),
-            ("--max-head-size SIZE", size::ShownSize(config.max_head_octets as u64).to_string()),
+            ("--max-head-size SIZE", size::ShownSize(config.max_head_bytes as u64).to_string()),
             ("--sni off|check|match", "check".to_owned()),
             ("--via NAME|off", "threadgate-XXXX".to_owned()),
             ("--forwarded-for on|off", "off".to_owned()),

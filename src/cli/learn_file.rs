@@ -10,8 +10,8 @@ use crate::policy::learn::Learnt;
 
 /// The option.
 const OPTION: &str = "--learn-file";
-/// Octets of a file that is taken up; ten thousand entries have less.
-const MOST_OCTETS: u64 = 32 << 20;
+/// Bytes of a file that is taken up; ten thousand entries have less.
+const MOST_BYTES: u64 = 32 << 20;
 
 /// A file that gets what was learnt.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl LearnFile {
         let learnt = Learnt::default();
         let mut text = String::new();
         let read = status_files::open_regular(path)
-            .and_then(|file| file.take(MOST_OCTETS).read_to_string(&mut text));
+            .and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
         match read {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Failure::file(OPTION, path, "read", &e)),

@@ -96,7 +96,7 @@ fn run_command(words: &Words) -> Result<(), Failure> {
     }
 }
 
-/// A word as text. The options have no use for other octets, file names included: they
+/// A word as text. The options have no use for other bytes, file names included: they
 /// could be neither logged nor put into a configuration file as they are.
 fn text(word: OsString) -> Result<String, Failure> {
     word.into_string().map_err(|word| Failure::usage(format!("{word:?} is not UTF-8")))

@@ -83,7 +83,7 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "N")]
     pool_per_destination: Option<String>,
 
-    /// octets of a head
+    /// bytes of a head
     #[argh(option, arg_name = "SIZE")]
     max_head_size: Option<String>,
 
@@ -239,11 +239,11 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "TYPES")]
     deny_type: Vec<String>,
 
-    /// octets of a response
+    /// bytes of a response
     #[argh(option, arg_name = "SIZE")]
     max_response_size: Option<String>,
 
-    /// how fast octets go through
+    /// how fast bytes go through
     #[argh(option, arg_name = "LIMIT")]
     limit: Vec<String>,
 
@@ -259,7 +259,7 @@ pub(crate) struct ServeArgs {
     #[argh(option, arg_name = "N")]
     limit_connections: Option<String>,
 
-    /// octets relayed before the proxy refuses more
+    /// bytes relayed before the proxy refuses more
     #[argh(option, arg_name = "SIZE")]
     max_bytes: Option<String>,
 
@@ -315,8 +315,8 @@ impl ServeArgs {
             exit_after: read("--exit-after", &self.exit_after, ExitAfter::parse)?,
             timeouts: self.timeouts(usual.timeouts)?,
             drain: read("--drain", &self.drain, duration::parse)?.unwrap_or(usual.drain),
-            max_head_octets: read("--max-head-size", &self.max_head_size, head_octets)?
-                .unwrap_or(usual.max_head_octets),
+            max_head_bytes: read("--max-head-size", &self.max_head_size, head_bytes)?
+                .unwrap_or(usual.max_head_bytes),
             access_log: read("--access-log", &self.access_log, LogTarget::parse)?
                 .unwrap_or(usual.access_log),
             log_format: read("--log-format", &self.log_format, LogFormat::parse)?
@@ -394,7 +394,7 @@ impl ServeArgs {
             allow_url: self.allow_url.clone(),
             deny_url: self.deny_url.clone(),
             deny_type: self.deny_type.clone(),
-            max_response_octets: read(
+            max_response_bytes: read(
                 "--max-response-size",
                 &self.max_response_size,
                 access::parse_response_size,
@@ -534,10 +534,10 @@ fn file_name(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn head_octets(text: &str) -> Result<usize, String> {
-    let (least, most) = (config::LEAST_HEAD_OCTETS, config::MOST_HEAD_OCTETS);
-    let octets = size::parse_within(text, least as u64, most as u64)?;
-    Ok(usize::try_from(octets).unwrap_or(most))
+fn head_bytes(text: &str) -> Result<usize, String> {
+    let (least, most) = (config::LEAST_HEAD_BYTES, config::MOST_HEAD_BYTES);
+    let bytes = size::parse_within(text, least as u64, most as u64)?;
+    Ok(usize::try_from(bytes).unwrap_or(most))
 }
 
 /// How many `-v` there are more than `-q`.

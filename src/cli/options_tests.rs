@@ -84,7 +84,7 @@ fn each_option_sets_its_own_field() {
     field("--timeout-response 4s", |c| c.timeouts.response = seconds(4));
     field("--timeout-tunnel 1h", |c| c.timeouts.tunnel = seconds(3600));
     field("--drain 0", |c| c.drain = Duration::ZERO);
-    field("--max-head-size 64KiB", |c| c.max_head_octets = 64 << 10);
+    field("--max-head-size 64KiB", |c| c.max_head_bytes = 64 << 10);
     field("--access-log -", |c| c.access_log = LogTarget::Stdout);
     field("--log-format json", |c| c.log_format = LogFormat::Json);
     field("--log-format common", |c| c.log_format = LogFormat::Common);
@@ -113,7 +113,7 @@ fn each_option_sets_its_own_field() {
     field("--deny-url ^http:", |c| c.access.deny_url = vec!["^http:".into()]);
     field("--deny-type image/*", |c| c.access.deny_type = vec!["image/*".into()]);
     field("--max-response-size 5MiB", |c| {
-        c.access.max_response_octets = NonZeroU64::new(5 << 20);
+        c.access.max_response_bytes = NonZeroU64::new(5 << 20);
     });
     field("--limit 10mbit --limit user:up=1mbit", |c| {
         c.access.limits.limit = vec!["10mbit".into(), "user:up=1mbit".into()];
@@ -179,7 +179,7 @@ fn a_refused_value_names_its_option() {
         ("--deny-type image", "--deny-type: 'image' is not a media type; give one such as"),
         ("--max-response-size 0", "--max-response-size: '0' is too small; give a size from 1"),
         ("--max-response-size x", "--max-response-size: 'x' is not a size"),
-        ("--limit 10", "--limit: '10' is a size, not a rate: octets, or bits? give bits as in"),
+        ("--limit 10", "--limit: '10' is a size, not a rate: bytes, or bits? give bits as in"),
         ("--limit-per client", "--limit-per: there is no --limit that leaves out who it is for"),
         ("--limit-requests 10", "--limit-requests: '10' is not a number of requests; give"),
         ("--limit-connections 0", "--limit-connections: '0' is less than 1; "),

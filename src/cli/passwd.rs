@@ -20,8 +20,8 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::cli::exit::{Exit, Failure};
 use crate::net::listener::alone_in;
 use crate::policy::auth::password_hash::{self, Algorithm};
-use crate::policy::auth::user_file::{self, MOST_OCTETS, check_name};
-use crate::wire::credentials::MAX_PART_OCTETS;
+use crate::policy::auth::user_file::{self, MOST_BYTES, check_name};
+use crate::wire::credentials::MAX_PART_BYTES;
 
 /// write a user and a hash into a file
 #[derive(ArgsInfo, Debug, FromArgs)]
@@ -85,7 +85,7 @@ pub(crate) fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
     // Of several that edit at once one reads and writes at a time.
     let _alone = alone_in(path.parent());
     let before = read(path)?;
-    let old = before.as_ref().map_or(&[][..], |(_, octets)| octets);
+    let old = before.as_ref().map_or(&[][..], |(_, bytes)| bytes);
     let Some(new) = user_file::edit(old, user, hash.as_deref()) else {
         return Err(refused(format!("{file}: there is no user '{user}' to be taken out")));
     };
@@ -115,19 +115,19 @@ fn log_line(text: &str) {
     let _ = writeln!(io::stderr(), "threadgate: {text}");
 }
 
-/// The file and its octets; `None` if there is none yet.
+/// The file and its bytes; `None` if there is none yet.
 fn read(path: &Path) -> Result<Option<(fs::Metadata, Vec<u8>)>, Failure> {
     let read = || {
         let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
-        let mut octets = Vec::new();
-        File::open(path)?.take(MOST_OCTETS as u64 + 1).read_to_end(&mut octets)?;
-        if octets.len() > MOST_OCTETS {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > MOST_BYTES {
             return Err(io::Error::other("it is larger than 16 MiB, so it is no file of users"));
         }
-        Ok((metadata, octets))
+        Ok((metadata, bytes))
     };
     match read() {
         Ok(read) => Ok(Some(read)),
@@ -139,22 +139,22 @@ fn read(path: &Path) -> Result<Option<(fs::Metadata, Vec<u8>)>, Failure> {
 }
 
 /// Puts another file in the place of this one, with its mode and owner.
-fn write(path: &Path, before: Option<&fs::Metadata>, octets: &[u8]) -> io::Result<()> {
+fn write(path: &Path, before: Option<&fs::Metadata>, bytes: &[u8]) -> io::Result<()> {
     // Behind a link the file is replaced, not the link.
     let path = if before.is_some() { fs::canonicalize(path)? } else { path.to_owned() };
     let mut beside = path.clone().into_os_string();
     beside.push(format!(".{}.new", std::process::id()));
     let mut options = File::options();
     let mut new = options.write(true).create_new(true).mode(MODE).open(&beside)?;
-    let written = fill(&mut new, before, octets).and_then(|()| fs::rename(&beside, &path));
+    let written = fill(&mut new, before, bytes).and_then(|()| fs::rename(&beside, &path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
     written
 }
 
-fn fill(new: &mut File, before: Option<&fs::Metadata>, octets: &[u8]) -> io::Result<()> {
-    let mut rest = octets;
+fn fill(new: &mut File, before: Option<&fs::Metadata>, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
     while !rest.is_empty() {
         let count = new.write(rest)?;
         rest = rest.get(count..).unwrap_or_default();
@@ -189,7 +189,7 @@ fn password(user: &str) -> Result<String, Failure> {
     };
     let wrong = match password.as_str() {
         "" => "there is no password on stdin; pipe a line into it, or type one",
-        _ if password.len() > MAX_PART_OCTETS => "the password is longer than 1024 octets",
+        _ if password.len() > MAX_PART_BYTES => "the password is longer than 1024 bytes",
         _ if password.chars().any(char::is_control) => "the password has a control character in it",
         _ => return Ok(password),
     };
@@ -209,7 +209,7 @@ fn ask(prompt: &str) -> Result<String, Failure> {
 fn line() -> Result<String, Failure> {
     let mut line = String::new();
     // More than a password may have, so that one that is too long is found to be.
-    let most = 2 * MAX_PART_OCTETS as u64;
+    let most = 2 * MAX_PART_BYTES as u64;
     match io::stdin().lock().take(most).read_line(&mut line) {
         Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {

@@ -104,7 +104,7 @@ fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Writes the one octet that has room in every pipe, unless somebody has filled that.
+/// Writes the one byte that has room in every pipe, unless somebody has filled that.
 fn write_line(descriptor: OwnedFd) -> io::Result<()> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     if poll(&mut [PollFd::new(&descriptor, PollFlags::OUT)], Some(&now))? == 0 {

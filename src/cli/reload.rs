@@ -170,7 +170,7 @@ impl Reload {
                 && length(&self.taken, file) > Some(0)
                 // What is no file has no length, either, nor has one that cannot be read.
                 && fs::metadata(file).is_ok_and(|it| it.is_file())
-                && fs::read(file).is_ok_and(|octets| octets.is_empty())
+                && fs::read(file).is_ok_and(|bytes| bytes.is_empty())
         };
         let blank = new.written.is_blank && !self.last.written.is_blank;
         let own = self.given.file.as_ref().filter(|_| blank);

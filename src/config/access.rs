@@ -84,7 +84,7 @@ pub struct AccessOptions {
     /// `--deny-type`: media types of responses that are refused: `video/*`.
     pub deny_type: Vec<String>,
     /// `--max-response-size`: bytes of a response's content at most.
-    pub max_response_octets: Option<NonZeroU64>,
+    pub max_response_bytes: Option<NonZeroU64>,
     /// How much, and how fast.
     pub limits: LimitOptions,
     /// Who has to prove by what to be whom.
@@ -275,7 +275,7 @@ impl AccessOptions {
             let rule = RuleId { line, ..option(origins, "--deny-type") };
             types.extend(TypeRule::parse(text, rule).map_err(|e| format!("--deny-type: {e}"))?);
         }
-        let most = self.max_response_octets;
+        let most = self.max_response_bytes;
         let most = most.map(|most| (most, option(origins, "--max-response-size")));
         Ok(Responses::new(types, most))
     }
@@ -456,6 +456,6 @@ pub fn parse_sni(text: &str) -> Result<Hellos, String> {
 ///
 /// A sentence to print after the name of the option.
 pub fn parse_response_size(text: &str) -> Result<NonZeroU64, String> {
-    let octets = size::parse_within(text, 1, i64::MAX as u64)?;
-    NonZeroU64::new(octets).ok_or_else(|| format!("'{text}' is no size"))
+    let bytes = size::parse_within(text, 1, i64::MAX as u64)?;
+    NonZeroU64::new(bytes).ok_or_else(|| format!("'{text}' is no size"))
 }

@@ -30,8 +30,8 @@ use super::suggestion::nearest;
 use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts};
 use crate::policy::rule_origin::Origins;
 
-/// Octets of a file at most: lists have files of their own.
-const MOST_OCTETS: usize = 1 << 20;
+/// Bytes of a file at most: lists have files of their own.
+const MOST_BYTES: usize = 1 << 20;
 /// So many mistakes are enough to begin with.
 const MOST_WRONG: usize = 20;
 /// How often a file that changes while it is read is read again.
@@ -106,22 +106,22 @@ pub enum Unread {
 ///
 /// It cannot be read, or all that is wrong with it.
 pub fn read(path: &Path, known: &[KnownOption]) -> Result<Written, Unread> {
-    let octets = octets(path).map_err(Unread::File)?;
-    let text = text(path, &octets).map_err(|wrong| Unread::Wrong(vec![wrong]))?;
+    let bytes = bytes(path).map_err(Unread::File)?;
+    let text = text(path, &bytes).map_err(|wrong| Unread::Wrong(vec![wrong]))?;
     let (written, wrong) = parse(text, path, known);
     if wrong.is_empty() { Ok(written) } else { Err(Unread::Wrong(wrong)) }
 }
 
-fn octets(path: &Path) -> io::Result<Vec<u8>> {
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     for _ in 0..TRIES {
         let mut file = File::open(path)?;
         let before = file.metadata()?;
         if before.is_dir() {
             return Err(io::Error::other("it is a directory"));
         }
-        let mut octets = Vec::new();
-        file.by_ref().take(MOST_OCTETS as u64 + 1).read_to_end(&mut octets)?;
-        if octets.len() > MOST_OCTETS {
+        let mut bytes = Vec::new();
+        file.by_ref().take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > MOST_BYTES {
             return Err(io::Error::other(
                 "it has more than 1 MiB; long lists go into files of their own",
             ));
@@ -129,23 +129,23 @@ fn octets(path: &Path) -> io::Result<Vec<u8>> {
         let after = file.metadata()?;
         let same = before.modified()? == after.modified()? && before.len() == after.len();
         if same || !after.is_file() {
-            return Ok(octets);
+            return Ok(bytes);
         }
     }
     Err(io::Error::other("it changes while it is read; write it beside and rename it"))
 }
 
-fn text<'a>(path: &Path, octets: &'a [u8]) -> Result<&'a str, WrongSetting> {
-    let at = |octet: usize, why: &str| {
-        let line = line_of(&starts(octets), octet);
+fn text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, WrongSetting> {
+    let at = |byte: usize, why: &str| {
+        let line = line_of(&starts(bytes), byte);
         let place = WrittenAt::File(path.into(), line);
         WrongSetting { message: format!("{place}: {why}"), place }
     };
-    if octets.starts_with(b"\xff\xfe") || octets.starts_with(b"\xfe\xff") {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(at(0, "the file is UTF-16; save it as UTF-8"));
     }
-    let octets = octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets);
-    std::str::from_utf8(octets)
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    std::str::from_utf8(bytes)
         .map_err(|e| at(e.valid_up_to(), "this line is not UTF-8; save the file as UTF-8"))
 }
 
@@ -426,7 +426,7 @@ fn expected(known: &KnownOption, value: &DeValue<'_>) -> String {
 
 /// What the fuzz target runs: a text is read without a panic, all of it or with lines that exist.
 #[cfg(feature = "internals")]
-pub fn fuzz(octets: &[u8]) {
+pub fn fuzz(bytes: &[u8]) {
     const KNOWN: [KnownOption; 5] = [
         KnownOption { name: "listen", kind: OptionKind::Repeated, value: "ADDR" },
         KnownOption { name: "timeout-head", kind: OptionKind::Once, value: "DURATION" },
@@ -435,7 +435,7 @@ pub fn fuzz(octets: &[u8]) {
         KnownOption { name: "verbose", kind: OptionKind::Counter, value: "" },
     ];
     let path = Path::new("dir/file.toml");
-    let Ok(text) = text(path, octets) else { return };
+    let Ok(text) = text(path, bytes) else { return };
     let (written, wrong) = parse(text, path, &KNOWN);
     let lines = text.split('\n').count();
     for wrong in &wrong {

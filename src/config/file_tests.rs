@@ -206,8 +206,8 @@ action = 'allow'
 }
 
 #[test]
-fn octets_that_are_no_text_are_named_by_their_line() {
-    let says = |octets: &[u8]| text(Path::new("t.toml"), octets).unwrap_err().message;
+fn bytes_that_are_no_text_are_named_by_their_line() {
+    let says = |bytes: &[u8]| text(Path::new("t.toml"), bytes).unwrap_err().message;
     assert!(says(b"a = 1\nb = '\xff'\n").starts_with("t.toml:2: this line is not UTF-8; save"));
     assert!(says(b"\xff\xfea\0").starts_with("t.toml:1: the file is UTF-16; save it as UTF-8"));
     assert_eq!(text(Path::new("t.toml"), b"\xef\xbb\xbfopen = true"), Ok("open = true"));
@@ -269,9 +269,9 @@ fn what_people_and_machines_write_by_mistake_is_refused_in_time() {
 fn every_seed_of_the_fuzz_target_holds() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
     for seed in std::fs::read_dir(corpus).unwrap() {
-        let octets = std::fs::read(seed.unwrap().path()).unwrap();
-        for cut in 0..=octets.len() {
-            fuzz(&octets[..cut]);
+        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        for cut in 0..=bytes.len() {
+            fuzz(&bytes[..cut]);
         }
     }
 }

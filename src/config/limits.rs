@@ -18,11 +18,11 @@ use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 
 use super::{number, size};
 
-/// The lowest rate taken, in octets a second: below it a head would take seconds.
+/// The lowest rate taken, in bytes a second: below it a head would take seconds.
 const LEAST_RATE: u64 = 1_000;
-/// The highest rate taken, in octets a second.
+/// The highest rate taken, in bytes a second.
 const MOST_RATE: u64 = 100_000_000_000;
-/// The smallest volume taken, in octets.
+/// The smallest volume taken, in bytes.
 const LEAST_VOLUME: u64 = 1_000;
 /// The most requests, or connections, taken for a limit.
 const MOST_COUNT: usize = 1_000_000;
@@ -114,8 +114,8 @@ impl LimitOptions {
                 .map_err(named("--limit-connections"))?,
             volume: volume
                 .map(|(id, text)| {
-                    let octets = size::parse_within(&text, LEAST_VOLUME, u64::MAX)?;
-                    Ok(Volume { id, octets, text: text.into() })
+                    let bytes = size::parse_within(&text, LEAST_VOLUME, u64::MAX)?;
+                    Ok(Volume { id, bytes, text: text.into() })
                 })
                 .transpose()
                 .map_err(named("--max-bytes"))?,
@@ -197,13 +197,13 @@ fn is_same(one: &Limit, other: &Limit) -> bool {
         && both.into_iter().any(|d| one.in_direction(d).and(other.in_direction(d)).is_some())
 }
 
-/// Units of rates in octets and, before the slash is taken off, bits.
+/// Units of rates in bytes and, before the slash is taken off, bits.
 const BITS: [(&str, u64); 4] =
     [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
 
-/// Reads a rate, in octets a second.
+/// Reads a rate, in bytes a second.
 fn parse_rate(text: &str) -> Result<u64, String> {
-    let advice = "give bits as in 500kbit, 10mbit or 1gbit, or octets as in 64KiB/s or 1MB/s";
+    let advice = "give bits as in 500kbit, 10mbit or 1gbit, or bytes as in 64KiB/s or 1MB/s";
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     if digits.is_empty() {
@@ -211,26 +211,26 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     }
     let bits = unit.strip_suffix("/s").unwrap_or(unit);
     let bits = BITS.iter().find(|(name, _)| bits.eq_ignore_ascii_case(name));
-    let octets = match (bits, unit.strip_suffix("/s")) {
+    let bytes = match (bits, unit.strip_suffix("/s")) {
         (Some((_, each)), _) => {
             digits.parse::<u64>().ok().and_then(|n| n.checked_mul(*each)).map(|bits| bits / 8)
         }
         (None, Some(unit)) if unit.eq_ignore_ascii_case("b") => digits.parse().ok(),
         (None, Some(unit)) if !unit.is_empty() => match size::parse(&format!("{digits}{unit}")) {
-            Ok(octets) => Some(octets),
+            Ok(bytes) => Some(bytes),
             Err(e) if e.ends_with("too large") => None,
             Err(_) => return Err(format!("'{text}' is not a rate; {advice}")),
         },
         (None, None) if size::parse(text).is_ok() => {
-            return Err(format!("'{text}' is a size, not a rate: octets, or bits? {advice}"));
+            return Err(format!("'{text}' is a size, not a rate: bytes, or bits? {advice}"));
         }
         _ => return Err(format!("'{text}' is not a rate; {advice}")),
     };
-    match octets {
-        Some(octets) if octets < LEAST_RATE => {
+    match bytes {
+        Some(bytes) if bytes < LEAST_RATE => {
             Err(format!("'{text}' is too slow; give 8kbit or more, or 1kB/s"))
         }
-        Some(octets) if octets <= MOST_RATE => Ok(octets),
+        Some(bytes) if bytes <= MOST_RATE => Ok(bytes),
         _ => Err(format!("'{text}' is too fast; give at most 800gbit or 100GB/s, or no limit")),
     }
 }
@@ -266,8 +266,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_in_bits_or_in_octets() {
-        for (text, octets) in [
+    fn a_rate_is_in_bits_or_in_bytes() {
+        for (text, bytes) in [
             ("10mbit", 1_250_000),
             ("500kbit", 62_500),
             ("1Gbit", 125_000_000),
@@ -279,7 +279,7 @@ mod tests {
             ("1000B/s", 1_000),
             ("100GB/s", 100_000_000_000),
         ] {
-            assert_eq!(parse_rate(text), Ok(octets), "{text}");
+            assert_eq!(parse_rate(text), Ok(bytes), "{text}");
         }
     }
 
@@ -288,7 +288,7 @@ mod tests {
         for (text, says) in [
             ("", "'' is not a rate: there is no number; give bits as in 500kbit"),
             ("fast", "there is no number"),
-            ("10", "'10' is a size, not a rate: octets, or bits? give"),
+            ("10", "'10' is a size, not a rate: bytes, or bits? give"),
             ("10MB", "is a size, not a rate"),
             ("10mbps", "'10mbps' is not a rate; give"),
             ("1.5mbit", "is not a rate"),
@@ -386,7 +386,7 @@ mod tests {
         let requests = limits.requests.unwrap();
         assert_eq!((requests.count.get(), requests.period.as_secs()), (300, 60));
         let (connections, volume) = (limits.connections.unwrap(), limits.volume.unwrap());
-        assert_eq!((connections.count.get(), volume.octets), (20, 5_000_000_000));
+        assert_eq!((connections.count.get(), volume.bytes), (20, 5_000_000_000));
         let ids = [requests.id, connections.id, volume.id];
         let names = ids.map(|id| origins.name(id).to_string());
         assert_eq!(names, ["--limit-requests", "--limit-connections", "--max-bytes"]);

@@ -85,14 +85,14 @@ fn parse_place(text: &str) -> Result<ListenPlace, String> {
              give a path (unix:./{path} for a file of that name)"
         ));
     }
-    // The system's bound, without the octet that ends it (unix(7)).
+    // The system's bound, without the byte that ends it (unix(7)).
     const MOST: usize = 107;
     match path.len() {
         0 => Err("'unix:' has no path; write unix:/run/threadgate.sock, for example".to_owned()),
         1..=MOST if !path.contains('\0') => Ok(ListenPlace::Unix(path.into())),
         1..=MOST => Err("the path has a NUL; give one without".to_owned()),
-        octets => Err(format!(
-            "the path '{path}' has {octets} octets, and a unix socket's has {MOST} at most; \
+        bytes => Err(format!(
+            "the path '{path}' has {bytes} bytes, and a unix socket's has {MOST} at most; \
              give a shorter one, or one relative to the directory threadgate is started in"
         )),
     }
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(parse_admin("unix:off"), Ok(Some(ListenPlace::Unix("off".into()))));
         assert!(parse_place(&format!("unix:{}", "x".repeat(107))).is_ok());
         let error = parse_place(&format!("unix:{}", "x".repeat(108))).unwrap_err();
-        assert!(error.contains("108 octets"), "{error}");
+        assert!(error.contains("108 bytes"), "{error}");
     }
 
     #[test]

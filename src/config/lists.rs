@@ -30,7 +30,7 @@ use super::unusable_file::Unusable;
 use pieces::Pieces;
 use progress::ProgressBar;
 
-/// Octets of a piece.
+/// Bytes of a piece.
 const PIECE: usize = 64 << 10;
 /// Memory that is reserved for names beforehand, at most.
 const MOST_RESERVED: u64 = 64 << 20;
@@ -80,7 +80,7 @@ pub(super) fn read(
     log::info!(
         "lists: {} in {} kB, read in {} ms",
         counted(filter.len(), "name"),
-        filter.octets().div_ceil(1000),
+        filter.bytes().div_ceil(1000),
         since.elapsed().as_millis()
     );
     Ok(Some(Arc::new(filter)))
@@ -109,31 +109,31 @@ struct Reading {
     progress: ProgressBar,
     /// Lines of all lists so far.
     lines: u32,
-    /// Octets of all lists so far.
-    octets: u64,
+    /// Bytes of all lists so far.
+    bytes: u64,
 }
 
 impl Reading {
     fn begin(lists: &[List<'_>], now: Instant) -> Result<Self, Unusable> {
         let sizes = lists.iter().filter_map(|list| Some(list.file.metadata().ok()?.len()));
-        let octets: u64 = sizes.sum();
+        let bytes: u64 = sizes.sum();
         let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
         let pool = ThreadPoolBuilder::new().num_threads(threads);
         let pool = pool.thread_name(|number| format!("lists-{number}")).build();
         let pool = pool.map_err(|e| format!("cannot start threads to read lists: {e}"))?;
         let key = NameKey::drawn();
         // A list that is larger grows beyond that when its names are there.
-        let draft = Draft::new(key, octets.min(MOST_RESERVED) as usize);
-        let progress = ProgressBar::new(octets, now);
-        Ok(Self { key, draft, pool, progress, lines: 0, octets: 0 })
+        let draft = Draft::new(key, bytes.min(MOST_RESERVED) as usize);
+        let progress = ProgressBar::new(bytes, now);
+        Ok(Self { key, draft, pool, progress, lines: 0, bytes: 0 })
     }
 
     /// Reads a list, once more if it changes meanwhile.
     fn read(&mut self, list: &List<'_>) -> Result<(), Unusable> {
-        let (mark, octets) = (self.draft.mark(), self.octets);
+        let (mark, bytes) = (self.draft.mark(), self.bytes);
         for _ in 0..ATTEMPTS {
             self.draft.back_to(mark);
-            self.octets = octets;
+            self.bytes = bytes;
             let (file, before) = list.open()?;
             // No more than is there now: it might grow faster than it is read.
             let contents = self.read_file(list, (&file).take(before.len()))?;
@@ -161,7 +161,7 @@ impl Reading {
             while batch.len() < 8 * self.pool.current_num_threads()
                 && let Some(piece) = pieces.next().map_err(|e| list.unread(&e))?
             {
-                self.octets += piece.len() as u64;
+                self.bytes += piece.len() as u64;
                 batch.push(piece);
             }
             let Some(first) = batch.first_mut() else { break };
@@ -188,7 +188,7 @@ impl Reading {
                 skipped.append(more, lines);
                 lines += count;
             }
-            self.progress.at(self.octets, Instant::now());
+            self.progress.at(self.bytes, Instant::now());
         }
         let names = self.draft.len() - names_before;
         Ok(Contents { format: format.unwrap_or(ListFormat::Domains), names, lines, skipped })
@@ -225,29 +225,29 @@ impl<'a> List<'a> {
     }
 
     /// The format of a file that begins so; a mark of UTF-8 is taken off.
-    fn beginning(&self, octets: &mut Vec<u8>) -> Result<ListFormat, Unusable> {
+    fn beginning(&self, bytes: &mut Vec<u8>) -> Result<ListFormat, Unusable> {
         let packed: [(&[u8], &str); 4] = [
             (b"\x1f\x8b", "it is compressed; unpack it with gunzip"),
             (b"\x28\xb5\x2f\xfd", "it is compressed; unpack it with unzstd"),
             (b"\xfd7zXZ\0", "it is compressed; unpack it with unxz"),
             (b"PK\x03\x04", "it is an archive; unpack it with unzip"),
         ];
-        if let Some((_, why)) = packed.iter().find(|(mark, _)| octets.starts_with(mark)) {
+        if let Some((_, why)) = packed.iter().find(|(mark, _)| bytes.starts_with(mark)) {
             return Err(self.wrong(Some(1), why));
         }
-        if octets.starts_with(b"\xff\xfe") || octets.starts_with(b"\xfe\xff") {
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
             return Err(self.wrong(Some(1), "the file is UTF-16; save it as UTF-8"));
         }
-        if octets.starts_with(b"\xef\xbb\xbf") {
-            octets.drain(..3);
+        if bytes.starts_with(b"\xef\xbb\xbf") {
+            bytes.drain(..3);
         }
-        if let Some(at) = memchr::memchr(0, octets) {
-            let before = octets.get(..at).unwrap_or_default();
+        if let Some(at) = memchr::memchr(0, bytes) {
+            let before = bytes.get(..at).unwrap_or_default();
             let line = 1 + memchr::memchr_iter(b'\n', before).count();
             let why = "there is a NUL in it, which no text has; give a list that is one";
             return Err(self.wrong(u32::try_from(line).ok(), why));
         }
-        Ok(ListFormat::of(octets))
+        Ok(ListFormat::of(bytes))
     }
 
     /// Says what was found in it.

@@ -2,12 +2,12 @@
 
 use crate::policy::rules::Way;
 use crate::wire::Method;
-use crate::wire::field::is_token_octet;
+use crate::wire::field::is_token_byte;
 
 /// Reads the name of a method.
 pub(super) fn parse_method(text: &str) -> Result<Box<str>, String> {
     let advice = "give methods such as GET,HEAD,CONNECT";
-    if text.is_empty() || !text.bytes().all(is_token_octet) {
+    if text.is_empty() || !text.bytes().all(is_token_byte) {
         return Err(format!("'{text}' is not a method; {advice}"));
     }
     let usual = text.to_ascii_uppercase();

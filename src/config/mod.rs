@@ -45,7 +45,7 @@ use crate::policy::{Access, Policy};
 use crate::proxy::Timeouts;
 use crate::server::{MAX_CONNECTING, Options, Via};
 use crate::upstream::pool;
-use crate::wire::field::is_token_octet;
+use crate::wire::field::is_token_byte;
 
 /// The most worker threads taken: past it a pool costs more than it serves.
 pub const MOST_THREADS: usize = 1024;
@@ -58,11 +58,11 @@ pub const MOST_PIPES: usize = 65_536;
 /// The most connects to one address taken: past it ports run out.
 pub const MOST_CONNECTING: usize = 65_535;
 
-/// The smallest limit on the octets of a head: below it ordinary requests do not fit.
-pub const LEAST_HEAD_OCTETS: usize = 1024;
+/// The smallest limit on the bytes of a head: below it ordinary requests do not fit.
+pub const LEAST_HEAD_BYTES: usize = 1024;
 
-/// The largest limit on the octets of a head: each connection may hold that much.
-pub const MOST_HEAD_OCTETS: usize = 1024 * 1024;
+/// The largest limit on the bytes of a head: each connection may hold that much.
+pub const MOST_HEAD_BYTES: usize = 1024 * 1024;
 
 /// What a proxy needs to run; every field is already checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -102,8 +102,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How long sessions may go on after the signal to stop; zero closes them at once.
     pub drain: Duration,
-    /// Octets a head may have, [`LEAST_HEAD_OCTETS`] to [`MOST_HEAD_OCTETS`].
-    pub max_head_octets: usize,
+    /// Bytes a head may have, [`LEAST_HEAD_BYTES`] to [`MOST_HEAD_BYTES`].
+    pub max_head_bytes: usize,
     /// Where a line for each exchange goes.
     pub access_log: LogTarget,
     /// How such a line is written.
@@ -157,7 +157,7 @@ impl Config {
             names: self.names.clone(),
             sources: self.sources,
             timeouts: self.timeouts,
-            max_head_octets: self.max_head_octets,
+            max_head_bytes: self.max_head_bytes,
             via: self.via.clone(),
             forwarded_for: self.forwarded_for,
             strict_responses: self.strict_responses,
@@ -204,7 +204,7 @@ impl Default for Config {
             exit_after: None,
             timeouts: Timeouts::default(),
             drain: Duration::from_secs(10),
-            max_head_octets: 32 * 1024,
+            max_head_bytes: 32 * 1024,
             access_log: LogTarget::Off,
             log_format: LogFormat::Text,
             via: Via::Drawn,
@@ -373,7 +373,7 @@ pub fn parse_via(text: &str) -> Result<Via, String> {
     if text.len() > LONGEST {
         return Err(format!("the name has more than {LONGEST} characters; {advice}"));
     }
-    match text.chars().find(|&c| !u8::try_from(c).is_ok_and(is_token_octet)) {
+    match text.chars().find(|&c| !u8::try_from(c).is_ok_and(is_token_byte)) {
         Some(c) => Err(format!("'{text}' has a {c:?}, which a name in Via cannot have; {advice}")),
         None => Ok(Via::Named(text.to_owned())),
     }

@@ -1,11 +1,11 @@
-//! Reads a size in octets: `32k`, `64KiB`, `1MB`, or plain `4096`.
+//! Reads a size in bytes: `32k`, `64KiB`, `1MB`, or plain `4096`.
 //!
 //! `k`, `m`, `g` and `KiB`, `MiB`, `GiB` are powers of 1024 (as in nginx, HAProxy and
 //! curl); `kB`, `MB`, `GB` are powers of 1000. Case does not matter.
 
 use std::fmt;
 
-/// Units with their octets: those of 1024 first, the largest first, then those of 1000.
+/// Units with their bytes: those of 1024 first, the largest first, then those of 1000.
 /// The order is the preference of [`ShownSize`].
 const UNITS: [(&str, u64); 6] = [
     ("GiB", 1 << 30),
@@ -19,7 +19,7 @@ const UNITS: [(&str, u64); 6] = [
 /// Other spellings, in lower case.
 const ALSO: [(&str, u64); 4] = [("", 1), ("k", 1 << 10), ("m", 1 << 20), ("g", 1 << 30)];
 
-/// Reads a count of octets.
+/// Reads a count of bytes.
 ///
 /// # Errors
 ///
@@ -30,7 +30,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
     let named = |(name, _): &&(&str, u64)| name.eq_ignore_ascii_case(unit);
     let Some(&(_, each)) = UNITS.iter().chain(&ALSO).find(named) else {
         return Err(format!(
-            "'{text}' is not a size; give a whole number of octets or one with a unit \
+            "'{text}' is not a size; give a whole number of bytes or one with a unit \
              (k, KiB, MiB, GiB: powers of 1024; kB, MB, GB: powers of 1000), for example 64KiB"
         ));
     };
@@ -41,17 +41,17 @@ pub fn parse(text: &str) -> Result<u64, String> {
     number.and_then(|n| n.checked_mul(each)).ok_or_else(|| format!("'{text}' is too large"))
 }
 
-/// Reads a count of octets from `least` to `most`.
+/// Reads a count of bytes from `least` to `most`.
 ///
 /// # Errors
 ///
 /// As [`parse`], and for a count outside, with the range in the sentence.
 pub fn parse_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
-    let octets = parse(text)?;
-    if (least..=most).contains(&octets) {
-        return Ok(octets);
+    let bytes = parse(text)?;
+    if (least..=most).contains(&bytes) {
+        return Ok(bytes);
     }
-    let side = if octets < least { "small" } else { "large" };
+    let side = if bytes < least { "small" } else { "large" };
     Err(format!(
         "'{text}' is too {side}; give a size from {} to {}",
         ShownSize(least),
@@ -59,16 +59,16 @@ pub fn parse_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     ))
 }
 
-/// A count of octets shown the way [`parse`] reads it, exactly.
+/// A count of bytes shown the way [`parse`] reads it, exactly.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownSize(pub u64);
 
 impl fmt::Display for ShownSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let octets = self.0;
-        match UNITS.iter().find(|(_, each)| octets != 0 && octets.is_multiple_of(*each)) {
-            Some((unit, each)) => write!(f, "{}{unit}", octets / each),
-            None => write!(f, "{octets}"),
+        let bytes = self.0;
+        match UNITS.iter().find(|(_, each)| bytes != 0 && bytes.is_multiple_of(*each)) {
+            Some((unit, each)) => write!(f, "{}{unit}", bytes / each),
+            None => write!(f, "{bytes}"),
         }
     }
 }
@@ -78,10 +78,10 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, octets: u64, shown: &str) {
-        assert_eq!(parse(text), Ok(octets), "{text}");
-        assert_eq!(ShownSize(octets).to_string(), shown, "{text}");
-        assert_eq!(parse(shown), Ok(octets), "what is shown can be read");
+    fn check(text: &str, bytes: u64, shown: &str) {
+        assert_eq!(parse(text), Ok(bytes), "{text}");
+        assert_eq!(ShownSize(bytes).to_string(), shown, "{text}");
+        assert_eq!(parse(shown), Ok(bytes), "what is shown can be read");
     }
 
     #[test]

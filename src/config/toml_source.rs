@@ -52,12 +52,12 @@ impl TomlSource<'_> {
 }
 
 /// Where lines begin.
-pub(super) fn starts(octets: &[u8]) -> Vec<usize> {
-    [0].into_iter().chain(memchr::memchr_iter(b'\n', octets).map(|at| at + 1)).collect()
+pub(super) fn starts(bytes: &[u8]) -> Vec<usize> {
+    [0].into_iter().chain(memchr::memchr_iter(b'\n', bytes).map(|at| at + 1)).collect()
 }
 
-pub(super) fn line_of(starts: &[usize], octet: usize) -> u32 {
-    u32::try_from(starts.partition_point(|start| *start <= octet)).unwrap_or(u32::MAX)
+pub(super) fn line_of(starts: &[usize], byte: usize) -> u32 {
+    u32::try_from(starts.partition_point(|start| *start <= byte)).unwrap_or(u32::MAX)
 }
 
 /// A number as a file may write it, in whatever base.

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::unusable_file::Unusable;
-use crate::policy::auth::user_file::{self, MOST_OCTETS, check_name};
+use crate::policy::auth::user_file::{self, MOST_BYTES, check_name};
 use crate::policy::auth::{Auth, Plain, Secret};
-use crate::wire::credentials::MAX_PART_OCTETS;
+use crate::wire::credentials::MAX_PART_BYTES;
 
 /// The realm, unless another is given.
 pub const REALM: &str = "threadgate";
@@ -117,11 +117,11 @@ impl Users {
 
     fn add_file(&mut self, path: &Path) -> Result<(), Unusable> {
         let shown = path.display();
-        let octets = read(path).map_err(|e| Unusable {
+        let bytes = read(path).map_err(|e| Unusable {
             message: format!("--auth-file {shown}: cannot read it: {e}"),
             denied: e.kind() == io::ErrorKind::PermissionDenied,
         })?;
-        let users = user_file::parse(&octets).map_err(|wrong| match wrong.line {
+        let users = user_file::parse(&bytes).map_err(|wrong| match wrong.line {
             0 => format!("--auth-file {shown}: {}", wrong.message),
             line => format!("--auth-file {shown}:{line}: {}", wrong.message),
         })?;
@@ -195,7 +195,7 @@ impl UserOptions {
 
 /// It stands in a field of each 407.
 fn check_realm(realm: &str) -> Result<(), String> {
-    match realm.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+    match realm.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         true if (1..=128).contains(&realm.len()) => Ok(()),
         _ => Err("--auth-realm: give 1 to 128 characters of printable ASCII".to_owned()),
     }
@@ -209,14 +209,14 @@ fn parse(text: &str) -> Result<(&str, &str), String> {
     check_name(name)?;
     let wrong = match password {
         "" => "there is no password behind the ':'; write USER:PASS",
-        _ if password.len() > MAX_PART_OCTETS => "the password is longer than 1024 octets",
+        _ if password.len() > MAX_PART_BYTES => "the password is longer than 1024 bytes",
         _ if password.chars().any(char::is_control) => "the password has a control character in it",
         _ => return Ok((name, password)),
     };
     Err(wrong.to_owned())
 }
 
-/// The octets of a file, one more than there may be at most.
+/// The bytes of a file, one more than there may be at most.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     for _ in 0..ATTEMPTS {
         // The writer of a FIFO would be waited for.
@@ -227,11 +227,11 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
                 "it is not a regular file; give one, since it is read again",
             ));
         }
-        let mut octets = Vec::new();
-        file.by_ref().take(MOST_OCTETS as u64 + 1).read_to_end(&mut octets)?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
         let after = file.metadata()?;
         if before.len() == after.len() && before.modified()? == after.modified()? {
-            return Ok(octets);
+            return Ok(bytes);
         }
     }
     Err(io::Error::other("it changes while it is read; write it beside and rename it"))

@@ -1,83 +1,83 @@
-//! Buffers for octets between two peers, and the free list from which a worker lends them.
+//! Buffers for bytes between two peers, and the free list from which a worker lends them.
 //!
 //! A session that waits with nothing in hand owns no buffer: an idle client or a quiet tunnel costs
-//! its state only. So buffers are lent for as long as they hold octets and go back to the worker
+//! its state only. So buffers are lent for as long as they hold bytes and go back to the worker
 //! that emptied them.
 
 use std::mem;
 
-/// Capacity of an ordinary buffer, in octets.
+/// Capacity of an ordinary buffer, in bytes.
 pub const ORDINARY: usize = 16 * 1024;
-/// Capacity of a buffer for a stream that keeps filling ordinary ones, in octets.
+/// Capacity of a buffer for a stream that keeps filling ordinary ones, in bytes.
 pub const LARGE: usize = 128 * 1024;
 
 /// How many free buffers of each capacity a worker keeps.
 const KEPT_ORDINARY: usize = 128;
 const KEPT_LARGE: usize = 4;
 
-/// Octets received or written, of which those before `start` are done with.
+/// Bytes received or written, of which those before `start` are done with.
 ///
-/// `0 <= start <= octets.len()`; an empty buffer may own no memory.
+/// `0 <= start <= bytes.len()`; an empty buffer may own no memory.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     start: usize,
 }
 
 impl Buffer {
     /// What is still to be used.
     pub fn unread(&self) -> &[u8] {
-        self.octets.get(self.start..).unwrap_or_default()
+        self.bytes.get(self.start..).unwrap_or_default()
     }
 
-    /// How many octets are still to be used.
+    /// How many bytes are still to be used.
     pub fn len(&self) -> usize {
-        self.octets.len() - self.start
+        self.bytes.len() - self.start
     }
 
     /// Whether nothing is left to be used.
     pub fn is_empty(&self) -> bool {
-        self.start == self.octets.len()
+        self.start == self.bytes.len()
     }
 
     /// Whether the buffer owns memory.
     pub fn is_lent(&self) -> bool {
-        self.octets.capacity() > 0
+        self.bytes.capacity() > 0
     }
 
-    /// Octets that still fit behind those held, once the used ones are moved out of the way.
+    /// Bytes that still fit behind those held, once the used ones are moved out of the way.
     pub fn room(&self) -> usize {
-        self.octets.capacity() - self.len()
+        self.bytes.capacity() - self.len()
     }
 
-    /// Marks `count` octets as used.
+    /// Marks `count` bytes as used.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.octets.len());
-        if self.start == self.octets.len() {
-            self.octets.clear();
+        self.start = (self.start + count).min(self.bytes.len());
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
             self.start = 0;
         }
     }
 
-    /// Drops what is to be used beyond the first `keep` octets.
+    /// Drops what is to be used beyond the first `keep` bytes.
     pub fn truncate(&mut self, keep: usize) {
-        self.octets.truncate(self.start + keep);
+        self.bytes.truncate(self.start + keep);
         self.consume(0);
     }
 
     /// The vector to append to; its spare capacity is what [`room`](Self::room) says.
     pub fn tail(&mut self) -> &mut Vec<u8> {
         if self.start > 0 {
-            self.octets.drain(..self.start);
+            self.bytes.drain(..self.start);
             self.start = 0;
         }
-        &mut self.octets
+        &mut self.bytes
     }
 
-    /// Grows to hold `capacity` octets in all.
+    /// Grows to hold `capacity` bytes in all.
     pub fn grow(&mut self, capacity: usize) {
-        let octets = self.tail();
-        octets.reserve_exact(capacity.saturating_sub(octets.len()));
+        let bytes = self.tail();
+        bytes.reserve_exact(capacity.saturating_sub(bytes.len()));
     }
 }
 
@@ -92,15 +92,15 @@ impl Buffers {
     /// Lends `buffer` memory if it has none.
     pub fn lend(&mut self, buffer: &mut Buffer) {
         if !buffer.is_lent() {
-            buffer.octets = self.ordinary.pop().unwrap_or_else(|| Vec::with_capacity(ORDINARY));
+            buffer.bytes = self.ordinary.pop().unwrap_or_else(|| Vec::with_capacity(ORDINARY));
         }
     }
 
     /// Lends a large buffer in place of an empty ordinary one.
     pub fn lend_large(&mut self, buffer: &mut Buffer) {
-        if buffer.is_empty() && buffer.octets.capacity() < LARGE {
+        if buffer.is_empty() && buffer.bytes.capacity() < LARGE {
             self.reclaim(buffer);
-            buffer.octets = self.large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE));
+            buffer.bytes = self.large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE));
         }
     }
 
@@ -108,22 +108,22 @@ impl Buffers {
     pub fn reclaim(&mut self, buffer: &mut Buffer) {
         if buffer.is_empty() && buffer.is_lent() {
             buffer.start = 0;
-            let mut octets = mem::take(&mut buffer.octets);
-            octets.clear();
-            match octets.capacity() {
-                ORDINARY if self.ordinary.len() < KEPT_ORDINARY => self.ordinary.push(octets),
-                LARGE if self.large.len() < KEPT_LARGE => self.large.push(octets),
+            let mut bytes = mem::take(&mut buffer.bytes);
+            bytes.clear();
+            match bytes.capacity() {
+                ORDINARY if self.ordinary.len() < KEPT_ORDINARY => self.ordinary.push(bytes),
+                LARGE if self.large.len() < KEPT_LARGE => self.large.push(bytes),
                 _ => {}
             }
         }
     }
 
-    /// As [`reclaim`](Self::reclaim); octets that fit an ordinary buffer do not keep a large one.
+    /// As [`reclaim`](Self::reclaim); bytes that fit an ordinary buffer do not keep a large one.
     pub fn settle(&mut self, buffer: &mut Buffer) {
-        if buffer.octets.capacity() == LARGE && (1..=ORDINARY).contains(&buffer.len()) {
+        if buffer.bytes.capacity() == LARGE && (1..=ORDINARY).contains(&buffer.len()) {
             let mut smaller = Buffer::default();
             self.lend(&mut smaller);
-            smaller.octets.extend_from_slice(buffer.unread());
+            smaller.bytes.extend_from_slice(buffer.unread());
             std::mem::swap(buffer, &mut smaller);
             self.discard(&mut smaller);
         }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn used_octets_make_room_and_an_empty_buffer_goes_back() {
+    fn used_bytes_make_room_and_an_empty_buffer_goes_back() {
         let (mut buffers, mut buffer) = (Buffers::default(), Buffer::default());
         assert!(!buffer.is_lent());
         buffers.lend(&mut buffer);
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(buffer.unread(), b"world");
         assert_eq!(buffer.room(), ORDINARY - 5);
         buffers.reclaim(&mut buffer);
-        assert!(buffer.is_lent(), "octets in hand are never taken");
+        assert!(buffer.is_lent(), "bytes in hand are never taken");
         buffer.tail().push(b'!');
         assert_eq!(buffer.unread(), b"world!");
         buffer.consume(6);
@@ -174,16 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn few_octets_do_not_keep_a_large_buffer() {
+    fn few_bytes_do_not_keep_a_large_buffer() {
         let (mut buffers, mut buffer) = (Buffers::default(), Buffer::default());
         buffers.lend_large(&mut buffer);
         buffer.tail().extend_from_slice(&[b'x'; LARGE]);
         buffer.consume(LARGE - ORDINARY - 1);
         buffers.settle(&mut buffer);
-        assert_eq!(buffer.octets.capacity(), LARGE);
+        assert_eq!(buffer.bytes.capacity(), LARGE);
         buffer.consume(1);
         buffers.settle(&mut buffer);
-        assert_eq!((buffer.octets.capacity(), buffer.len()), (ORDINARY, ORDINARY));
+        assert_eq!((buffer.bytes.capacity(), buffer.len()), (ORDINARY, ORDINARY));
         assert_eq!(buffers.large.len(), 1);
     }
 

@@ -15,7 +15,7 @@ use super::poll::Edge;
 use super::stream::Stream;
 
 /// Waits for `most` at most, which is less than a second, and notes what has come. `reads` says whether
-/// octets, or the end, are wanted of a connection; room for octets is wanted where there is none. Answers
+/// bytes, or the end, are wanted of a connection; room for bytes is wanted where there is none. Answers
 /// whether anything came: at once not, if nothing is wanted.
 pub fn wait_for_either(ends: [(&mut Stream, bool); 2], most: Duration) -> bool {
     let [(one, one_reads), (other, other_reads)] = ends;
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(of_b.write(b"x").unwrap(), 1);
         assert!(wait_for_either([(&mut a, true), (&mut b, true)], LONG));
         assert!(!a.is_readable() && b.is_readable());
-        assert_eq!(receive(&mut b), (Received::Octets(1), 1));
+        assert_eq!(receive(&mut b), (Received::Bytes(1), 1));
         let speaks = thread::spawn(move || of_a.write(b"yz").map(|count| (count, of_a)));
         while !wait_for_either([(&mut a, true), (&mut b, true)], LONG) {}
         assert!(a.is_readable() && !b.is_readable());
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(of_a.write(b"x").unwrap(), 1);
         assert!(wait_for_either([(&mut a, true), (&mut b, true)], LONG));
         assert_eq!(wait((&mut a, true), (&mut b, true), LONG), (false, true));
-        assert_eq!(receive(&mut a).0, Received::Octets(1));
+        assert_eq!(receive(&mut a).0, Received::Bytes(1));
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(wait((&mut a, true), (&mut b, true), LONG), (false, true));
         assert_eq!(of_a.write(b"behind").unwrap(), 6);
         assert!(wait_for_either([(&mut a, true), (&mut b, true)], LONG));
-        assert_eq!(receive(&mut a), (Received::Octets(6), 6));
+        assert_eq!(receive(&mut a), (Received::Bytes(6), 6));
     }
 
     fn receive_if_readable(stream: &mut Stream) -> Option<Received> {
@@ -236,7 +236,7 @@ mod tests {
         // And for the end.
         a.unwatch();
         drop(of_a);
-        assert_eq!(receive(&mut a).0, Received::Octets(1));
+        assert_eq!(receive(&mut a).0, Received::Bytes(1));
         while !wait_for_either([(&mut a, true), (&mut pair().0, false)], LONG) {}
         told.0.lock().clear();
         a.watch(&poller, &owner, false).unwrap();

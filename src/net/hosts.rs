@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use crate::wire::Authority;
 
-/// Octets of a file at most: a list of half a million names fits.
-const MOST_OCTETS: u64 = 16 << 20;
+/// Bytes of a file at most: a list of half a million names fits.
+const MOST_BYTES: u64 = 16 << 20;
 /// Addresses of a name at most; nobody waits for more to be tried.
 pub const MOST_ADDRESSES: usize = 64;
 
@@ -73,8 +73,8 @@ impl Hosts {
     pub fn read(files: &[PathBuf]) -> Result<Self, WrongHosts> {
         let mut hosts = Self::default();
         for file in files {
-            let octets = read(file).map_err(|e| WrongHosts::unread(file, &e))?;
-            hosts.add(&octets).map_err(|(line, why)| WrongHosts {
+            let bytes = read(file).map_err(|e| WrongHosts::unread(file, &e))?;
+            hosts.add(&bytes).map_err(|(line, why)| WrongHosts {
                 file: file.clone(),
                 line: Some(line),
                 why,
@@ -102,12 +102,12 @@ impl Hosts {
     }
 
     /// Adds what a file says. In an error, the line and what is wrong with it.
-    fn add(&mut self, octets: &[u8]) -> Result<(), (usize, String)> {
-        if octets.starts_with(b"\xff\xfe") || octets.starts_with(b"\xfe\xff") {
+    fn add(&mut self, bytes: &[u8]) -> Result<(), (usize, String)> {
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
             return Err((1, "the file is UTF-16; save it as UTF-8".to_owned()));
         }
-        let octets = octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets);
-        for (number, line) in (1..).zip(octets.split(|&o| o == b'\n')) {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        for (number, line) in (1..).zip(bytes.split(|&o| o == b'\n')) {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             // A comment may be in any encoding.
             let line = line.split(|&o| o == b'#').next().unwrap_or_default();
@@ -197,12 +197,12 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let mut octets = Vec::new();
-    File::open(file)?.take(MOST_OCTETS + 1).read_to_end(&mut octets)?;
-    if octets.len() as u64 > MOST_OCTETS {
-        return Err(io::Error::other(format!("it has more than {} MiB", MOST_OCTETS >> 20)));
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(io::Error::other(format!("it has more than {} MiB", MOST_BYTES >> 20)));
     }
-    Ok(octets)
+    Ok(bytes)
 }
 
 /// A word of a file for a message: its beginning, with nothing in it that moves a terminal.
@@ -219,9 +219,9 @@ mod tests {
 
     use super::*;
 
-    fn parsed(octets: &[u8]) -> Result<Hosts, (usize, String)> {
+    fn parsed(bytes: &[u8]) -> Result<Hosts, (usize, String)> {
         let mut hosts = Hosts::default();
-        hosts.add(octets).map(|()| hosts)
+        hosts.add(bytes).map(|()| hosts)
     }
 
     #[track_caller]
@@ -291,7 +291,7 @@ mod tests {
         let wrong = Hosts::read(std::slice::from_ref(&missing)).unwrap_err();
         assert!(wrong.to_string().contains("No such file"), "{wrong}");
         let large = path.join("large");
-        File::create(&large).unwrap().set_len(MOST_OCTETS + 1).unwrap();
+        File::create(&large).unwrap().set_len(MOST_BYTES + 1).unwrap();
         let wrong = Hosts::read(&[large]).unwrap_err();
         assert!(wrong.to_string().contains("more than 16 MiB"), "{wrong}");
     }
@@ -314,10 +314,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the octets, there is an answer; what is taken can be found by its name.
+        /// Whatever the bytes, there is an answer; what is taken can be found by its name.
         #[test]
-        fn any_file_is_taken_or_refused(octets in prop::collection::vec(any::<u8>(), 0..200)) {
-            match parsed(&octets) {
+        fn any_file_is_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            match parsed(&bytes) {
                 Ok(hosts) => {
                     for (name, ips) in &hosts.names {
                         prop_assert!(!ips.is_empty() && ips.len() <= MOST_ADDRESSES);
@@ -325,7 +325,7 @@ mod tests {
                     }
                 }
                 Err((line, why)) => {
-                    prop_assert!(line <= octets.split(|&o| o == b'\n').count());
+                    prop_assert!(line <= bytes.split(|&o| o == b'\n').count());
                     prop_assert!(!why.contains(char::is_control));
                 }
             }

@@ -1,7 +1,7 @@
-//! Pipes for `splice(2)`: octets that go from socket to socket without being copied.
+//! Pipes for `splice(2)`: bytes that go from socket to socket without being copied.
 //!
 //! A pipe is lent to a flow when it splices and comes back as soon as it is empty; only one that
-//! holds octets, because the sink takes none now, stays with its flow. Their number is bounded, and
+//! holds bytes, because the sink takes none now, stays with its flow. Their number is bounded, and
 //! whoever gets none copies.
 
 use std::io;
@@ -13,17 +13,17 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
-/// What a pipe is asked to hold, in octets: the more go at a time, the less often a peer is woken.
-pub const PIPE_OCTETS: usize = 512 * 1024;
+/// What a pipe is asked to hold, in bytes: the more go at a time, the less often a peer is woken.
+pub const PIPE_BYTES: usize = 512 * 1024;
 /// So many pipes are that large, 32 MiB in all. The system counts the pages of all pipes of a user, full or not;
 /// past 64 MiB (`fs.pipe-user-pages-soft`) it leaves a new pipe a page or two.
 const LARGE_PIPES: usize = 64;
 /// What the others hold, as the system makes them. A pipe with less would cost more than copying.
-const ORDINARY_OCTETS: usize = 64 * 1024;
+const ORDINARY_BYTES: usize = 64 * 1024;
 /// How many empty pipes are kept for the next splice.
 const KEPT: usize = 16;
 
-/// A pipe, and how many octets are in it.
+/// A pipe, and how many bytes are in it.
 #[derive(Debug)]
 pub struct Pipe {
     reader: OwnedFd,
@@ -33,7 +33,7 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Octets in it. What was never counted in is never asked for.
+    /// Bytes in it. What was never counted in is never asked for.
     pub fn held(&self) -> usize {
         self.held
     }
@@ -48,14 +48,14 @@ impl Pipe {
         &self.writer
     }
 
-    /// Counts octets that were spliced into it.
-    pub(super) fn add(&mut self, octets: usize) {
-        self.held += octets;
+    /// Counts bytes that were spliced into it.
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.held += bytes;
     }
 
-    /// Counts octets that were spliced out of it.
-    pub(super) fn take(&mut self, octets: usize) {
-        self.held = self.held.saturating_sub(octets);
+    /// Counts bytes that were spliced out of it.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes);
     }
 }
 
@@ -82,7 +82,7 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    /// At most so many at once, each two descriptors; with none, all octets are copied.
+    /// At most so many at once, each two descriptors; with none, all bytes are copied.
     pub fn new(most: usize) -> Self {
         let (start, short_until) = (Instant::now(), AtomicU64::new(0));
         Self { free: Mutex::default(), made: Arc::default(), most, start, short_until }
@@ -118,7 +118,7 @@ impl Pipes {
             self.made.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        match open(if before < LARGE_PIPES { PIPE_OCTETS } else { ORDINARY_OCTETS }) {
+        match open(if before < LARGE_PIPES { PIPE_BYTES } else { ORDINARY_BYTES }) {
             Ok((reader, writer)) => {
                 let made = Arc::clone(&self.made);
                 Some(Box::new(Pipe { reader, writer, held: 0, made }))
@@ -132,7 +132,7 @@ impl Pipes {
         }
     }
 
-    /// Takes a pipe back. One that still holds octets is closed: they belong to nobody else.
+    /// Takes a pipe back. One that still holds bytes is closed: they belong to nobody else.
     pub fn put(&self, pipe: Box<Pipe>) {
         let mut free = self.free.lock();
         if pipe.held == 0 && free.len() < KEPT {
@@ -147,11 +147,11 @@ impl Pipes {
     }
 }
 
-fn open(octets: usize) -> io::Result<(OwnedFd, OwnedFd)> {
+fn open(bytes: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     // Past the user's share (pipe(7)) the usual size has to do.
-    let holds = match octets > ORDINARY_OCTETS {
-        true => fcntl_setpipe_size(&writer, octets).or_else(|_| fcntl_getpipe_size(&writer)),
+    let holds = match bytes > ORDINARY_BYTES {
+        true => fcntl_setpipe_size(&writer, bytes).or_else(|_| fcntl_getpipe_size(&writer)),
         false => fcntl_getpipe_size(&writer),
     };
     enough(holds?)?;
@@ -159,8 +159,8 @@ fn open(octets: usize) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Whether a pipe that holds so much is worth having.
-fn enough(octets: usize) -> Result<(), io::ErrorKind> {
-    if octets < ORDINARY_OCTETS { Err(io::ErrorKind::OutOfMemory) } else { Ok(()) }
+fn enough(bytes: usize) -> Result<(), io::ErrorKind> {
+    if bytes < ORDINARY_BYTES { Err(io::ErrorKind::OutOfMemory) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_holds_octets_is_not_lent_again() {
+    fn one_that_holds_bytes_is_not_lent_again() {
         let pipes = Pipes::new(2);
         let mut pipe = pipes.lend().unwrap();
         rustix::io::write(pipe.writer(), b"secret").unwrap();
@@ -234,19 +234,19 @@ mod tests {
         let lent: Vec<_> = (0..LARGE_PIPES + 2).map(|_| pipes.lend().unwrap()).collect();
         let sizes = lent.iter().map(|pipe| fcntl_getpipe_size(pipe.writer()).unwrap());
         let sizes: Vec<_> = sizes.collect();
-        assert!(sizes[..LARGE_PIPES].iter().all(|size| *size <= PIPE_OCTETS));
-        assert_eq!(sizes[LARGE_PIPES..], [ORDINARY_OCTETS; 2]);
+        assert!(sizes[..LARGE_PIPES].iter().all(|size| *size <= PIPE_BYTES));
+        assert_eq!(sizes[LARGE_PIPES..], [ORDINARY_BYTES; 2]);
         // 256 pipes, which are the most by default.
-        let most = LARGE_PIPES * PIPE_OCTETS + (256 - LARGE_PIPES) * ORDINARY_OCTETS;
+        let most = LARGE_PIPES * PIPE_BYTES + (256 - LARGE_PIPES) * ORDINARY_BYTES;
         assert!(most <= 48 << 20, "{most}");
     }
 
     #[test]
     fn a_pipe_of_a_page_or_two_is_none() {
         // The system leaves so little only to users who have many already.
-        for octets in [4096, 8192] {
-            assert_eq!(enough(octets), Err(io::ErrorKind::OutOfMemory));
+        for bytes in [4096, 8192] {
+            assert_eq!(enough(bytes), Err(io::ErrorKind::OutOfMemory));
         }
-        assert_eq!(enough(ORDINARY_OCTETS), Ok(()));
+        assert_eq!(enough(ORDINARY_BYTES), Ok(()));
     }
 }

@@ -24,11 +24,11 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 /// What an edge says about a socket.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Edge {
-    /// Octets, the end, or an error can be read.
+    /// Bytes, the end, or an error can be read.
     pub readable: bool,
-    /// Octets can be written, or a connect has ended.
+    /// Bytes can be written, or a connect has ended.
     pub writable: bool,
-    /// The peer has ended its side: a receive that finds octets has not found all there is.
+    /// The peer has ended its side: a receive that finds bytes has not found all there is.
     pub closed: bool,
     /// There is urgent data (RFC 6093): a receive stops in front of it, whatever is behind.
     pub urgent: bool,

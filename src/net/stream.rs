@@ -40,17 +40,17 @@ const PATIENCE: Duration = Duration::from_millis(4);
 /// What came of a receive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Received {
-    /// So many octets.
-    Octets(usize),
+    /// So many bytes.
+    Bytes(usize),
     /// Nothing now.
     Nothing,
     /// The peer has ended its side.
     End,
 }
 
-/// What is spoken on the socket below HTTP: octets as they are, or a layer that codes them.
+/// What is spoken on the socket below HTTP: bytes as they are, or a layer that codes them.
 ///
-/// A layer may hold octets that it has decoded and nobody has taken, and octets that it has coded and
+/// A layer may hold bytes that it has decoded and nobody has taken, and bytes that it has coded and
 /// not sent; it may have to receive in order to send, and the other way round. What is known of the
 /// socket's readiness stays below it. So each layer keeps these rules:
 ///
@@ -109,7 +109,7 @@ enum Patient {
 }
 
 impl Stream {
-    /// A connection from `accept`: its first octets may already be there.
+    /// A connection from `accept`: its first bytes may already be there.
     pub fn accepted(socket: impl Into<Socket>) -> Self {
         Self {
             registration: None,
@@ -158,7 +158,7 @@ impl Stream {
         &self.socket
     }
 
-    /// Whether a receive may find something: a layer holds octets, or an end or an error that was not told
+    /// Whether a receive may find something: a layer holds bytes, or an end or an error that was not told
     /// yet, or the socket may have some.
     #[inline]
     pub fn is_readable(&self) -> bool {
@@ -181,7 +181,7 @@ impl Stream {
         }
     }
 
-    /// Whether octets can go between this connection and a pipe unseen: the system's octets are the ones
+    /// Whether bytes can go between this connection and a pipe unseen: the system's bytes are the ones
     /// that are meant.
     #[inline]
     pub fn is_spliceable(&self) -> bool {
@@ -204,7 +204,7 @@ impl Stream {
         }
     }
 
-    /// Sends what a layer holds of octets that it took. Answers whether all of it has gone: until then
+    /// Sends what a layer holds of bytes that it took. Answers whether all of it has gone: until then
     /// nothing that was [sent](Self::send) may be taken for received by the socket.
     ///
     /// # Errors
@@ -261,7 +261,7 @@ impl Stream {
         }
     }
 
-    /// As [`receive`](Self::receive), `most` octets at most, which must be some.
+    /// As [`receive`](Self::receive), `most` bytes at most, which must be some.
     ///
     /// # Errors
     ///
@@ -282,7 +282,7 @@ impl Stream {
         self.received(received.map(|(count, _)| count), most)
     }
 
-    /// As [`receive`](Self::receive), but waits a few milliseconds for the first octet, unless a layer
+    /// As [`receive`](Self::receive), but waits a few milliseconds for the first byte, unless a layer
     /// holds some, or something that has to go out first.
     ///
     /// # Errors
@@ -334,10 +334,10 @@ impl Stream {
             }
             Ok(count) => {
                 // Less than asked for is all there was (epoll(7)): more makes a new edge. But
-                // the end, if it came with the octets, makes none, nor does what is behind
+                // the end, if it came with the bytes, makes none, nor does what is behind
                 // urgent data.
                 self.readable = count == asked || self.closed || self.urgent;
-                Ok(Received::Octets(count))
+                Ok(Received::Bytes(count))
             }
             Err(Errno::AGAIN) => {
                 self.readable = false;
@@ -349,23 +349,23 @@ impl Stream {
         }
     }
 
-    /// Sends what the socket takes of `octets`, 0 when it takes none now.
+    /// Sends what the socket takes of `bytes`, 0 when it takes none now.
     ///
     /// # Errors
     ///
     /// What the socket reports: the connection is over.
-    pub fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.layer {
-            Layer::Plain => self.send_to_socket(octets),
+            Layer::Plain => self.send_to_socket(bytes),
             #[cfg(test)]
-            Layer::Double(_) => double::send(self, octets),
+            Layer::Double(_) => double::send(self, bytes),
         }
     }
 
     #[inline(always)]
-    fn send_to_socket(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn send_to_socket(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        self.sent(rustix::net::send(&self.socket, octets, flags), octets.len())
+        self.sent(rustix::net::send(&self.socket, bytes, flags), bytes.len())
     }
 
     /// As [`send`](Self::send), from several places in one call.
@@ -441,12 +441,12 @@ impl Stream {
         if let Layer::Double(_) = self.layer {
             return double::is_stale(self);
         }
-        let mut octet = [0_u8; 1];
+        let mut byte = [0_u8; 1];
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        !matches!(rustix::net::recv(&self.socket, &mut octet, flags), Err(Errno::AGAIN))
+        !matches!(rustix::net::recv(&self.socket, &mut byte, flags), Err(Errno::AGAIN))
     }
 
-    /// What is there, as far as it fits, left to be received: how many octets, `None` if there are none
+    /// What is there, as far as it fits, left to be received: how many bytes, `None` if there are none
     /// now, 0 at the end. A layer decodes it, and holds it.
     ///
     /// # Errors

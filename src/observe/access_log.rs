@@ -44,17 +44,17 @@ pub use self::record::{LoggedFailure, Phases, Record, RecordKind};
 use self::format::Scratch;
 use self::output::{Hurry, Output, Sink, count_lines};
 
-/// Octets that may wait for the writer; a line that does not fit is dropped.
-const MAX_PENDING_OCTETS: usize = 1024 * 1024;
+/// Bytes that may wait for the writer; a line that does not fit is dropped.
+const MAX_PENDING_BYTES: usize = 1024 * 1024;
 
 /// With this much pending the writer stops gathering.
-const ENOUGH_OCTETS: usize = MAX_PENDING_OCTETS / 2;
+const ENOUGH_BYTES: usize = MAX_PENDING_BYTES / 2;
 
 /// How long the writer gathers lines after the first.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// What a buffer keeps of its room while nothing happens.
-const IDLE_OCTETS: usize = 64 * 1024;
+const IDLE_BYTES: usize = 64 * 1024;
 
 /// Where the lines of the access log go.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -194,7 +194,7 @@ struct Shared {
 /// What waits for the writer.
 #[derive(Debug, Default)]
 struct Pending {
-    /// Whole lines; at most [`MAX_PENDING_OCTETS`].
+    /// Whole lines; at most [`MAX_PENDING_BYTES`].
     lines: Vec<u8>,
     /// Lines dropped for want of room since the writer last looked.
     overflowed: u64,
@@ -212,7 +212,7 @@ struct Pending {
 impl Pending {
     /// Whether gathering more lines should end.
     fn urgent(&self) -> bool {
-        self.finish || self.reopen || self.lines.len() >= ENOUGH_OCTETS
+        self.finish || self.reopen || self.lines.len() >= ENOUGH_BYTES
     }
 }
 
@@ -221,7 +221,7 @@ impl Shared {
         let mut pending = self.pending.lock();
         let before = pending.lines.len();
         let after = before + line.len();
-        if after > MAX_PENDING_OCTETS || pending.finish {
+        if after > MAX_PENDING_BYTES || pending.finish {
             pending.overflowed += 1;
             drop(pending);
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -229,7 +229,7 @@ impl Shared {
         }
         pending.lines.extend_from_slice(line);
         let wake =
-            mem::take(&mut pending.asleep) || (before < ENOUGH_OCTETS && after >= ENOUGH_OCTETS);
+            mem::take(&mut pending.asleep) || (before < ENOUGH_BYTES && after >= ENOUGH_BYTES);
         drop(pending);
         if wake {
             self.wake.notify_one();
@@ -291,8 +291,8 @@ impl Writer {
         batch.clear();
         let mut pending = shared.pending.lock();
         while pending.lines.is_empty() && !pending.urgent() {
-            pending.lines.shrink_to(IDLE_OCTETS);
-            batch.shrink_to(IDLE_OCTETS);
+            pending.lines.shrink_to(IDLE_BYTES);
+            batch.shrink_to(IDLE_BYTES);
             pending.asleep = true;
             shared.wake.wait(&mut pending);
         }

@@ -25,7 +25,7 @@ pub const PHASES: [&str; 6] = ["request", "lookup", "connect", "send", "wait", "
 pub enum Wait {
     /// The next request, on a connection that has had one.
     Idle,
-    /// The first octets of a connection, or the rest of a request head.
+    /// The first bytes of a connection, or the rest of a request head.
     Head,
     /// A name's addresses.
     Lookup,
@@ -92,7 +92,7 @@ pub enum Refused {
     Requests,
     /// Connections of a client, or of a user.
     Connections,
-    /// Octets of the run.
+    /// Bytes of the run.
     Volume,
 }
 
@@ -194,7 +194,7 @@ measures! {
         /// Exchanges finished, by the method of the request; other: one not listed, or no request.
         Counter exchanges_by_method: [u64; Method::ALL.len()],
             by "method" in Method::ALL.map(Method::word);
-        /// Seconds from the first octet of a request to the last of its response; not of tunnels.
+        /// Seconds from the first byte of a request to the last of its response; not of tunnels.
         Histogram exchange_seconds: Histogram;
         /// Seconds each phase of an exchange or tunnel took, where it took place; transfer: not of tunnels.
         Histogram phase_seconds: [Histogram; PHASES.len()], by "phase" in PHASES;
@@ -224,14 +224,14 @@ measures! {
         Counter hellos_judged: u64;
         /// Tunnels ended because of what their ClientHello said or was; part of tunnels_closed.
         Counter tunnels_refused: u64;
-        /// Seconds tunnels lasted, from the request's first octet to the end of both directions.
+        /// Seconds tunnels lasted, from the request's first byte to the end of both directions.
         Histogram tunnel_seconds: Histogram;
         /// Bytes received from clients, counted at the end of an exchange or tunnel.
-        Counter octets_from_clients: u64 = "client_received_bytes";
+        Counter bytes_from_clients: u64 = "client_received_bytes";
         /// Bytes sent to clients, counted at the end of an exchange or tunnel.
-        Counter octets_to_clients: u64 = "client_sent_bytes";
+        Counter bytes_to_clients: u64 = "client_sent_bytes";
         /// Bytes that went from socket to socket through a pipe, uncopied; part of the two above.
-        Counter octets_spliced: u64 = "spliced_bytes";
+        Counter bytes_spliced: u64 = "spliced_bytes";
         /// Upstream connections made.
         Counter upstream_connects: u64;
         /// Attempts to connect to an upstream that failed.
@@ -270,7 +270,7 @@ measures! {
         Counter yields: u64;
         /// Reads that waited a little on the worker instead of parking at once.
         Counter patient_reads: u64;
-        /// Patient reads that got octets.
+        /// Patient reads that got bytes.
         Counter patient_reads_paid: u64;
         /// Waits of a worker that stayed with a stream instead of parking it at once.
         Counter stream_waits: u64;

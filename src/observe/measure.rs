@@ -10,7 +10,7 @@ use super::histogram::Histogram;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum NumberKind {
-    /// Events, or octets, since the start.
+    /// Events, or bytes, since the start.
     Counter,
     /// As it is now.
     Gauge,

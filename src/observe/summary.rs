@@ -41,7 +41,7 @@ impl Counters {
         let [requests, connections, volume] = self.limited;
         let limited =
             format!("{requests} by requests, {connections} by connections, {volume} by volume");
-        let (from, to) = (Size(self.octets_from_clients), Size(self.octets_to_clients));
+        let (from, to) = (Size(self.bytes_from_clients), Size(self.bytes_to_clients));
         vec![
             always(
                 "connections",
@@ -57,7 +57,7 @@ impl Counters {
             rare("waits for a rate", self.token_wait_seconds.count()),
             always("tunnels", active(self.active_tunnels(), self.tunnels_opened, "opened")),
             rare("upgrades", self.upgrades),
-            always("octets", format!("{from} from clients, {to} to clients")),
+            always("bytes", format!("{from} from clients, {to} to clients")),
         ]
     }
 
@@ -148,7 +148,7 @@ fn statuses(counters: &Counters) -> String {
     counted.map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")
 }
 
-/// A number of octets, shown with its binary unit.
+/// A number of bytes, shown with its binary unit.
 pub struct Size(pub u64);
 
 impl fmt::Display for Size {
@@ -182,7 +182,7 @@ mod tests {
 connections    0 active, 0 accepted
 exchanges      0 active, 0 finished
 tunnels        0 active, 0 opened
-octets         0 B from clients, 0 B to clients
+bytes         0 B from clients, 0 B to clients
 upstream       0 connects, 0 reuses
 lookups        0 asked, 0 from the cache
 turns          0, 0 parked, 0 yielded
@@ -197,8 +197,8 @@ patient reads  0, 0 paid off";
             connections_closed: 1222,
             exchanges_begun: 5003,
             exchanges_finished: 5000,
-            octets_from_clients: 1_500,
-            octets_to_clients: 5 << 30,
+            bytes_from_clients: 1_500,
+            bytes_to_clients: 5 << 30,
             panics: 1,
             log_lines_dropped: 17,
             ..Counters::default()
@@ -212,7 +212,7 @@ exchanges                 3 active, 5000 finished
 statuses                  1 none, 1 2xx
 failures                  0 client, 0 proxy, 1 upstream
 tunnels                   0 active, 0 opened
-octets                    1.5 KiB from clients, 5.0 GiB to clients
+bytes                    1.5 KiB from clients, 5.0 GiB to clients
 upstream                  0 connects, 0 reuses
 lookups                   0 asked, 0 from the cache
 turns                     0, 0 parked, 0 yielded
@@ -224,14 +224,14 @@ access log lines dropped  17";
 
     #[test]
     fn sizes_carry_the_unit_that_fits() {
-        for (octets, expected) in [
+        for (bytes, expected) in [
             (0, "0 B"),
             (1023, "1023 B"),
             (1024, "1.0 KiB"),
             ((1 << 20) - 1, "1.0 MiB"),
             (u64::MAX, "16.0 EiB"),
         ] {
-            assert_eq!(Size(octets).to_string(), expected);
+            assert_eq!(Size(bytes).to_string(), expected);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A token bucket, kept as time: the moment up to which everything let through is paid for.
 //!
-//! Whoever wants octets *reserves* them: they are paid for at once, which moves the moment on, and may
+//! Whoever wants bytes *reserves* them: they are paid for at once, which moves the moment on, and may
 //! be used from the moment that stood there before. So those who have to wait form a line by
 //! themselves, each with a time of its own: nobody is overtaken, and nobody is woken for nothing. What
 //! was reserved and not used is given back. A bucket that was not asked for a while has credit, but
@@ -17,11 +17,11 @@ const MILLI: Nanos = 1_000_000;
 /// How much of the rate a pause saves up, and how late somebody who waited may come without losing
 /// any of it: a tenth of a second's worth.
 pub const CREDIT: Nanos = 100 * MILLI;
-/// At least so many octets are let through at a time, however low the rate.
+/// At least so many bytes are let through at a time, however low the rate.
 pub const LEAST: u64 = 256;
 /// So many at most, while nobody has to wait.
 const MOST_AT_ONCE: u64 = 256 * 1024;
-/// What one who waits gets at a time: about so many octets, but never so much that the next has to
+/// What one who waits gets at a time: about so many bytes, but never so much that the next has to
 /// wait for longer than the second of these, nor so little that it is woken more often than the first.
 const PORTION: u64 = 64 * 1024;
 const PORTION_TIME: [Nanos; 2] = [5 * MILLI, 100 * MILLI];
@@ -48,19 +48,19 @@ impl Default for Bucket {
     }
 }
 
-/// How long `octets` take at `rate` octets a second.
-fn time(octets: u64, rate: u64) -> Nanos {
-    let nanos = (i128::from(octets) * SECOND).div_euclid(i128::from(rate.max(1)));
+/// How long `bytes` take at `rate` bytes a second.
+fn time(bytes: u64, rate: u64) -> Nanos {
+    let nanos = (i128::from(bytes) * SECOND).div_euclid(i128::from(rate.max(1)));
     Nanos::try_from(nanos).unwrap_or(Nanos::MAX / 4)
 }
 
-/// How many octets so long is at `rate`.
-fn octets(time: Nanos, rate: u64) -> u64 {
+/// How many bytes so long is at `rate`.
+fn bytes(time: Nanos, rate: u64) -> u64 {
     u64::try_from(i128::from(time) * i128::from(rate) / SECOND).unwrap_or(0)
 }
 
 impl Bucket {
-    /// How many octets to reserve at a time at this rate.
+    /// How many bytes to reserve at a time at this rate.
     pub fn portion(&mut self, rate: u64, now: Nanos) -> u64 {
         self.follow(rate, now);
         let line = self.paid.saturating_sub(now);
@@ -70,7 +70,7 @@ impl Bucket {
             let smaller = i128::from(each) * i128::from(LINE) / i128::from(line);
             each = Nanos::try_from(smaller).unwrap_or(each).max(LEAST_TIME);
         }
-        let portion = octets(each, rate).max(LEAST);
+        let portion = bytes(each, rate).max(LEAST);
         if line > 0 { portion } else { portion.min(MOST_AT_ONCE) }
     }
 
@@ -79,35 +79,35 @@ impl Bucket {
         self.paid.saturating_sub(now).max(0)
     }
 
-    /// Takes so many octets; answers from when they may be used.
-    pub fn reserve(&mut self, octets: u64, rate: u64, now: Nanos) -> Nanos {
+    /// Takes so many bytes; answers from when they may be used.
+    pub fn reserve(&mut self, bytes: u64, rate: u64, now: Nanos) -> Nanos {
         self.follow(rate, now);
         let from = self.paid.max(now.saturating_sub(CREDIT));
-        self.paid = from.saturating_add(time(octets, rate));
+        self.paid = from.saturating_add(time(bytes, rate));
         from
     }
 
     /// Gives back what was not used of it.
-    pub fn give_back(&mut self, octets: u64, rate: u64, now: Nanos) {
+    pub fn give_back(&mut self, bytes: u64, rate: u64, now: Nanos) {
         self.follow(rate, now);
-        self.paid = self.paid.saturating_sub(time(octets, rate));
+        self.paid = self.paid.saturating_sub(time(bytes, rate));
     }
 
     /// Gives back what somebody who leaves the line has not used: those behind it may move up.
-    pub fn leave(&mut self, octets: u64, rate: u64, now: Nanos) {
-        self.give_back(octets, rate, now);
+    pub fn leave(&mut self, bytes: u64, rate: u64, now: Nanos) {
+        self.give_back(bytes, rate, now);
         self.moved = Nanos::MAX;
     }
 
-    /// From when octets that are reserved from `at` on could be used, now that others may have given
+    /// From when bytes that are reserved from `at` on could be used, now that others may have given
     /// back theirs. Those who stand behind the end of the line move up, the first that looks to its end,
     /// the next in front of that one: the freed time is used once.
-    pub fn sooner(&mut self, octets: u64, rate: u64, at: Nanos, now: Nanos) -> Nanos {
+    pub fn sooner(&mut self, bytes: u64, rate: u64, at: Nanos, now: Nanos) -> Nanos {
         self.follow(rate, now);
         if self.moved <= now {
             self.moved = Nanos::MAX;
         }
-        let long = time(octets, rate);
+        let long = time(bytes, rate);
         let alone = self.paid.saturating_sub(long) <= now;
         match (alone, at >= self.paid) {
             (true, _) => now,
@@ -117,8 +117,8 @@ impl Bucket {
     }
 
     /// Moves what is reserved already to that moment.
-    pub fn move_up(&mut self, octets: u64, rate: u64, to: Nanos) {
-        self.paid = self.paid.max(to.saturating_add(time(octets, rate)));
+    pub fn move_up(&mut self, bytes: u64, rate: u64, to: Nanos) {
+        self.paid = self.paid.max(to.saturating_add(time(bytes, rate)));
         self.moved = to;
     }
 
@@ -142,7 +142,7 @@ impl Bucket {
         self.paid <= now.saturating_sub(pause)
     }
 
-    /// Octets that wait, wait for less if the rate has become higher.
+    /// Bytes that wait, wait for less if the rate has become higher.
     fn follow(&mut self, rate: u64, now: Nanos) {
         if self.rate == rate {
             return;
@@ -200,15 +200,15 @@ mod tests {
         for rate in [1_000, 10_000, 1_000_000, 100_000_000, 1_000_000_000] {
             for (flows, late) in [(1, 0), (1, MILLI), (1, 20 * MILLI), (2, MILLI), (10, MILLI)] {
                 let (got, wakes, longest) = downloads(rate, flows, late);
-                let row = format!("{rate} octets/s, {flows} flows, {late} ns late: {got:?}");
+                let row = format!("{rate} bytes/s, {flows} flows, {late} ns late: {got:?}");
                 let (all, wanted) = (got.iter().sum::<u64>() as f64, rate as f64 * 10.0);
                 // What is reserved at the end is not got yet.
-                let short = LEAST.max(octets(PORTION_TIME[1], rate)) * flows as u64;
+                let short = LEAST.max(bytes(PORTION_TIME[1], rate)) * flows as u64;
                 assert!((wanted * 0.95 - short as f64..wanted * 1.05).contains(&all), "{row}");
                 let least = *got.iter().min().unwrap() as f64;
                 let most = *got.iter().max().unwrap() as f64;
                 // Who comes first has the credit, and one larger portion.
-                let once = octets(CREDIT, rate).max(2 * LEAST) as f64 * 3.0;
+                let once = bytes(CREDIT, rate).max(2 * LEAST) as f64 * 3.0;
                 assert!(most - least <= wanted / flows as f64 * 0.1 + once, "{row}");
                 assert!(wakes <= 10_000, "{wakes} times: {row}");
                 assert!(longest <= 3 * S, "{longest} ns: {row}");
@@ -228,7 +228,7 @@ mod tests {
     fn a_pause_saves_up_a_tenth_of_a_second() {
         let mut bucket = Bucket::default();
         assert_eq!(bucket.reserve(1_000, 1_000, 100 * S), 100 * S - CREDIT);
-        // 100 octets were credit, 900 are owed.
+        // 100 bytes were credit, 900 are owed.
         assert_eq!(bucket.reserve(1, 1_000, 100 * S), 100 * S + 900 * MILLI);
         assert!(!bucket.is_full(CREDIT, 100 * S) && bucket.is_full(CREDIT, 102 * S));
     }

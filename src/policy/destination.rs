@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `www.example.com` | this name |
 //! | `.example.com` | this name and all below it |
-//! | `*.ads.*`, `ads?.example.com` | a glob over the whole name: `*` any octets, `?` one |
+//! | `*.ads.*`, `ads?.example.com` | a glob over the whole name: `*` any bytes, `?` one |
 //! | `re:^ads[0-9]+\.` | a regular expression, found anywhere in the name |
 //! | `192.0.2.0/24`, `2001:db8::1` | the addresses connected to, whatever the name |
 //!
@@ -66,7 +66,7 @@ impl DestinationPattern {
         if let Some(pattern) = text.strip_prefix("re:") {
             // In all names there are only lower-case letters.
             let mut regex = RegexBuilder::new(pattern);
-            let regex = regex.case_insensitive(true).size_limit(REGEX_OCTETS).build();
+            let regex = regex.case_insensitive(true).size_limit(REGEX_BYTES).build();
             let regex = regex.map_err(|e| wrong(&last_line(&e.to_string())))?;
             let what = What::Matching(Box::new(regex));
             return Ok(Self { what, ports: None, text: text.into() });
@@ -154,7 +154,7 @@ impl DestinationPattern {
     }
 }
 
-/// A name in ASCII, as requests have it. Of a label in another script each octet counts: it cannot be
+/// A name in ASCII, as requests have it. Of a label in another script each byte counts: it cannot be
 /// a pattern.
 fn ascii(name: &str) -> Option<Cow<'_, str>> {
     if name.is_ascii() {
@@ -195,7 +195,7 @@ pub fn is_below(host: &str, suffix: &str) -> bool {
 }
 
 /// The most memory one pattern may take.
-const REGEX_OCTETS: usize = 1 << 20;
+const REGEX_BYTES: usize = 1 << 20;
 
 /// `443`, or `8000-8999`.
 pub fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -217,7 +217,7 @@ fn glob(text: &str) -> Option<Regex> {
         }
     }
     pattern.push('$');
-    RegexBuilder::new(&pattern).size_limit(REGEX_OCTETS).build().ok()
+    RegexBuilder::new(&pattern).size_limit(REGEX_BYTES).build().ok()
 }
 
 fn last_line(text: &str) -> String {

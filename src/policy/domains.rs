@@ -5,9 +5,9 @@
 //! its own rank can decide nothing, and is left out when the set is made. What remains has a simple
 //! order: the longest one found decides.
 //!
-//! A million names take about 28 MB: the names themselves, five octets each for what belongs to them,
-//! and a table with an octet of each hash, which is enough to see that most hosts are not there: that
-//! costs one cache line for each suffix of the host. What is found is compared octet by octet: a hash
+//! A million names take about 28 MB: the names themselves, five bytes each for what belongs to them,
+//! and a table with a byte of each hash, which is enough to see that most hosts are not there: that
+//! costs one cache line for each suffix of the host. What is found is compared byte by byte: a hash
 //! alone decides nothing.
 
 mod draft;
@@ -18,8 +18,8 @@ use std::hash::{BuildHasher, Hasher};
 
 pub use draft::{Draft, DraftPart, MOST_NAMES, Mark};
 
-/// Octets of a name at most (RFC 1035 §2.3.4, as text).
-pub const MOST_OCTETS: usize = 253;
+/// Bytes of a name at most (RFC 1035 §2.3.4, as text).
+pub const MOST_BYTES: usize = 253;
 /// Lines of all lists together at most.
 pub const MOST_LINES: u32 = (1 << LINE_BITS) - 1;
 
@@ -88,12 +88,12 @@ impl NameKey {
     /// it has, and its hash.
     fn each_suffix(self, name: &[u8], mut f: impl FnMut(usize, u32, u64)) {
         let (mut hash, mut labels) = (self.0, 1);
-        for (length, &octet) in name.iter().rev().enumerate() {
-            if octet == b'.' {
+        for (length, &byte) in name.iter().rev().enumerate() {
+            if byte == b'.' {
                 f(length, labels, mixed(hash));
                 labels += 1;
             }
-            hash = (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(5);
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(5);
         }
         f(name.len(), labels, mixed(hash));
     }
@@ -116,7 +116,7 @@ fn bucket(hash: u64, buckets: usize) -> usize {
     ((u128::from(hash) * buckets as u128) >> 64) as usize
 }
 
-/// Where the entries of a bucket begin, and an octet of the hash of each.
+/// Where the entries of a bucket begin, and a byte of the hash of each.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 struct Bucket {
@@ -201,8 +201,8 @@ impl Domains {
         self.count == 0
     }
 
-    /// Octets of memory.
-    pub fn octets(&self) -> usize {
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
         self.entries.len() + size_of_val(&*self.buckets)
     }
 

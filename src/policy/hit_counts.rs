@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::rule_id::RuleId;
 
-/// Rules that are counted one by one, 32 octets each; hits of those that come later count for their source
+/// Rules that are counted one by one, 32 bytes each; hits of those that come later count for their source
 /// alone.
 pub const MOST_RULES: usize = 4096;
 
@@ -27,8 +27,8 @@ pub struct Hits {
 struct Mixed(u64);
 
 impl Hasher for Mixed {
-    fn write(&mut self, octets: &[u8]) {
-        octets.iter().for_each(|octet| self.write_u32((*octet).into()));
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
     }
 
     fn write_u16(&mut self, part: u16) {

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 /// Domains that are remembered; requests to more of them are only counted. An entry takes some 300
-/// octets, and 2.5 KiB if all of its names are as long as can be.
+/// bytes, and 2.5 KiB if all of its names are as long as can be.
 pub const MOST_DOMAINS: usize = 10_000;
 /// Names with ports that are remembered of each.
 const MOST_NAMES: usize = 8;

@@ -12,7 +12,7 @@ use super::destination::DestinationPattern;
 use super::network::Network;
 use super::rule_origin::RuleId;
 
-/// Which octets.
+/// Which bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Direction {
     /// From clients, on to upstreams.
@@ -88,7 +88,7 @@ pub struct Limit {
     pub per: Per,
     /// For whom of them it is.
     pub whose: Whose,
-    /// Octets a second, up and down.
+    /// Bytes a second, up and down.
     pub rates: [Option<NonZeroU64>; 2],
     /// As it was written.
     pub text: Box<str>,
@@ -114,13 +114,13 @@ pub struct Connections {
     pub count: NonZeroU32,
 }
 
-/// How many octets the proxy relays before it stops doing so.
+/// How many bytes the proxy relays before it stops doing so.
 #[derive(Clone, Debug)]
 pub struct Volume {
     /// Where it is written.
     pub id: RuleId,
     /// So many, both directions together.
-    pub octets: u64,
+    pub bytes: u64,
     /// As it was written.
     pub text: Box<str>,
 }
@@ -137,7 +137,7 @@ pub struct Limits {
     pub requests: Option<Requests>,
     /// Connections of a client, and of a user.
     pub connections: Option<Connections>,
-    /// Octets for the run.
+    /// Bytes for the run.
     pub volume: Option<Volume>,
 }
 
@@ -182,8 +182,8 @@ impl Limits {
         (!limits.are_none()).then(|| Arc::new(limits))
     }
 
-    /// Whether octets are: each is then accounted for.
-    pub fn count_octets(&self) -> bool {
+    /// Whether bytes are: each is then accounted for.
+    pub fn count_bytes(&self) -> bool {
         !self.rates.is_empty() || self.volume.is_some()
     }
 
@@ -244,7 +244,7 @@ impl Limits {
 }
 
 impl Limit {
-    /// Octets a second in this direction, if that is limited.
+    /// Bytes a second in this direction, if that is limited.
     pub fn in_direction(&self, direction: Direction) -> Option<NonZeroU64> {
         self.rates.get(direction as usize).copied().flatten()
     }
@@ -372,7 +372,7 @@ mod tests {
                 period: Duration::from_secs(1),
             }),
             connections: Some(Connections { id: id(3), count: NonZeroU32::new(4).unwrap() }),
-            volume: Some(Volume { id: id(4), octets: 5, text: "5GB".into() }),
+            volume: Some(Volume { id: id(4), bytes: 5, text: "5GB".into() }),
             ..Limits::default()
         };
         let applied = limits.describe(&who("2001:db8::1", Some("ann"), "a.example"));

@@ -16,9 +16,9 @@ use std::net::IpAddr;
 
 use memchr::memchr;
 
-use super::domains::{DraftPart, Listed, MOST_OCTETS, Rank};
+use super::domains::{DraftPart, Listed, MOST_BYTES, Rank};
 
-/// Octets of a line at most; none that can be honoured is nearly as long.
+/// Bytes of a line at most; none that can be honoured is nearly as long.
 pub const MOST_LINE: usize = 16 << 10;
 
 /// How a list is written.
@@ -162,13 +162,13 @@ impl SkippedLines {
 
 /// Reads whole lines. Answers how many there are; the last may lack its end.
 pub fn read(
-    octets: &[u8],
+    bytes: &[u8],
     format: ListFormat,
     purpose: Purpose,
     part: &mut DraftPart,
     skipped: &mut SkippedLines,
 ) -> u32 {
-    let (mut rest, mut number) = (octets, 0_u32);
+    let (mut rest, mut number) = (bytes, 0_u32);
     while !rest.is_empty() {
         let end = memchr(b'\n', rest);
         let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
@@ -387,7 +387,7 @@ fn read_options(options: &[u8]) -> Result<bool, Skipped> {
 /// A domain as the set has it: in lower case and ASCII, without dots around it. Or an address, as its
 /// usual text.
 struct Domain {
-    text: [u8; MOST_OCTETS],
+    text: [u8; MOST_BYTES],
     length: usize,
 }
 
@@ -414,7 +414,7 @@ impl Domain {
     }
 
     fn copied(text: &[u8]) -> Option<Self> {
-        let mut domain = Self { text: [0; MOST_OCTETS], length: text.len() };
+        let mut domain = Self { text: [0; MOST_BYTES], length: text.len() };
         domain.text.get_mut(..text.len())?.copy_from_slice(text);
         Some(domain)
     }
@@ -428,8 +428,8 @@ impl Domain {
     fn checked(mut self) -> Option<Self> {
         const MOST_OF_A_LABEL: usize = 63;
         let (mut label, mut number) = (0, true);
-        for octet in self.text.get_mut(..self.length)? {
-            match octet {
+        for byte in self.text.get_mut(..self.length)? {
+            match byte {
                 b'.' if (1..=MOST_OF_A_LABEL).contains(&label) => {
                     (label, number) = (0, true);
                     continue;
@@ -438,7 +438,7 @@ impl Domain {
                 b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' => number = false,
                 _ => return None,
             }
-            octet.make_ascii_lowercase();
+            byte.make_ascii_lowercase();
             label += 1;
         }
         ((1..=MOST_OF_A_LABEL).contains(&label) && !number).then_some(self)
@@ -447,18 +447,18 @@ impl Domain {
 
 /// For fuzz targets: whatever a list says, what is taken from it are names, and pieces of it say the same.
 #[cfg(feature = "internals")]
-pub fn fuzz(format: ListFormat, octets: &[u8]) {
+pub fn fuzz(format: ListFormat, bytes: &[u8]) {
     use super::domains::{Draft, NameKey};
 
     let key = NameKey::drawn();
     for purpose in [Purpose::Block, Purpose::Allow] {
         let (mut whole, mut skipped) = (DraftPart::new(key), SkippedLines::default());
-        let lines = read(octets, format, purpose, &mut whole, &mut skipped);
-        assert_eq!(lines as usize, octets.split_inclusive(|&o| o == b'\n').count());
+        let lines = read(bytes, format, purpose, &mut whole, &mut skipped);
+        assert_eq!(lines as usize, bytes.split_inclusive(|&o| o == b'\n').count());
         let names: Vec<_> = whole.each().map(|(name, value)| (name.to_vec(), value)).collect();
         for (name, listed) in &names {
             let text = std::str::from_utf8(name).unwrap_or("no ASCII");
-            assert!((1..=MOST_OCTETS).contains(&text.len()), "{text:?}");
+            assert!((1..=MOST_BYTES).contains(&text.len()), "{text:?}");
             assert!(!text.contains(|c: char| c.is_ascii_uppercase() || !c.is_ascii_graphic()));
             let is_name = !text.split('.').any(str::is_empty);
             assert!(is_name || text.parse::<IpAddr>().is_ok(), "{text:?}");
@@ -472,8 +472,8 @@ pub fn fuzz(format: ListFormat, octets: &[u8]) {
             let found = set.find(std::str::from_utf8(name).unwrap_or("no ASCII"));
             assert!(found.is_some_and(|found| found.rank >= listed.rank));
         }
-        let cut = octets.split_inclusive(|&o| o == b'\n').next().map_or(0, <[u8]>::len);
-        let (first, rest) = octets.split_at(cut);
+        let cut = bytes.split_inclusive(|&o| o == b'\n').next().map_or(0, <[u8]>::len);
+        let (first, rest) = bytes.split_at(cut);
         let (mut one, mut other) = (DraftPart::new(key), DraftPart::new(key));
         let (mut said, mut more) = (SkippedLines::default(), SkippedLines::default());
         let before = read(first, format, purpose, &mut one, &mut said);

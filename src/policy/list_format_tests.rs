@@ -113,7 +113,7 @@ fn lines_of_a_list_of_domains() {
     );
     assert_eq!(line(ListFormat::Domains, Purpose::Block, b"ads\xff.example"), "Unknown");
     let longest = format!("{}abc", format!("{}.", "a".repeat(49)).repeat(5));
-    assert_eq!(longest.len(), MOST_OCTETS);
+    assert_eq!(longest.len(), MOST_BYTES);
     assert_eq!(line(ListFormat::Domains, Purpose::Block, longest.as_bytes()), longest);
     let longer = format!("a{longest}");
     assert_eq!(line(ListFormat::Domains, Purpose::Block, longer.as_bytes()), "Unknown");
@@ -230,10 +230,10 @@ fn every_seed_keeps_the_invariants() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
         let mut count = 0;
         for seed in fs::read_dir(&corpus).unwrap() {
-            let octets = fs::read(seed.unwrap().path()).unwrap();
-            fuzz(format, &octets);
-            for cut in 0..=octets.len() {
-                fuzz(format, &octets[..cut]);
+            let bytes = fs::read(seed.unwrap().path()).unwrap();
+            fuzz(format, &bytes);
+            for cut in 0..=bytes.len() {
+                fuzz(format, &bytes[..cut]);
             }
             count += 1;
         }

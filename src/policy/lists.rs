@@ -60,9 +60,9 @@ impl Filter {
         self.domains.is_empty()
     }
 
-    /// Octets of memory.
-    pub fn octets(&self) -> usize {
-        self.domains.octets()
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.domains.bytes()
     }
 
     fn found(&self, listed: Listed) -> Found {
@@ -80,7 +80,7 @@ impl Filter {
 
 /// An address as lists have it, IPv4 in IPv6 clothes being IPv4; without an allocation.
 struct Text {
-    octets: [u8; Self::MOST],
+    bytes: [u8; Self::MOST],
     length: usize,
 }
 
@@ -89,22 +89,22 @@ impl Text {
     const MOST: usize = 39;
 
     fn of(ip: IpAddr) -> Self {
-        let mut text = Self { octets: [0; Self::MOST], length: 0 };
+        let mut text = Self { bytes: [0; Self::MOST], length: 0 };
         // There is room for every address.
         let _ = write!(text, "{}", ip.to_canonical());
         text
     }
 
     fn as_str(&self) -> &str {
-        let octets = self.octets.get(..self.length).unwrap_or_default();
-        std::str::from_utf8(octets).unwrap_or_default()
+        let bytes = self.bytes.get(..self.length).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 }
 
 impl fmt::Write for Text {
     fn write_str(&mut self, more: &str) -> fmt::Result {
         let end = self.length + more.len();
-        let room = self.octets.get_mut(self.length..end).ok_or(fmt::Error)?;
+        let room = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
         room.copy_from_slice(more.as_bytes());
         self.length = end;
         Ok(())

@@ -66,16 +66,16 @@ impl Network {
 /// the lengths of RFC 6052. An IPv4-mapped address is IPv4 itself, and has none inside.
 pub fn inside(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
     let IpAddr::V6(v6) = ip.to_canonical() else { return [None; 4].into_iter().flatten() };
-    let octets = v6.octets();
+    let bytes = v6.octets();
     let at = |places: [usize; 4]| {
-        let [a, b, c, d] = places.map(|place| octets.get(place).copied().unwrap_or_default());
+        let [a, b, c, d] = places.map(|place| bytes.get(place).copied().unwrap_or_default());
         Some(Ipv4Addr::new(a, b, c, d))
     };
     let last = at([12, 13, 14, 15]);
     match v6.segments() {
         // NAT64 (RFC 6052).
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => [last, None, None, None],
-        // The octet in between is zero (RFC 6052 §2.2).
+        // The byte in between is zero (RFC 6052 §2.2).
         [0x64, 0xff9b, 1, ..] => [at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), last],
         // 6to4 (RFC 3056).
         [0x2002, ..] => [at([2, 3, 4, 5]), None, None, None],

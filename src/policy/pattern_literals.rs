@@ -2,7 +2,7 @@
 //! cheap pass.
 //!
 //! Most patterns for URLs are such text and nothing else, or have a piece of it (`/banner7[0-9]*\.gif`).
-//! One automaton (Aho and Corasick's) finds all of them in one pass, at a few nanoseconds an octet: it is
+//! One automaton (Aho and Corasick's) finds all of them in one pass, at a few nanoseconds a byte: it is
 //! made beforehand, so that no text is dear. What is more than text is looked for only where its piece
 //! is there. Texts are ASCII, which is why a letter has two cases and no third.
 
@@ -12,22 +12,22 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::search_effort::{Effort, Unfinished};
 
-/// Octets that are looked at between two looks at the clock, and places where something is found.
+/// Bytes that are looked at between two looks at the clock, and places where something is found.
 const STRIDE: usize = 256;
 const MANY: usize = 32;
 /// What every URL begins with tells none from another.
 const EVERYWHERE: &[u8] = b"http://";
 
-/// Octets that follow each other, each with whether its other case will do.
-type Octets = Vec<(u8, bool)>;
+/// Bytes that follow each other, each with whether its other case will do.
+type Bytes = Vec<(u8, bool)>;
 
 /// What is text in a pattern.
 #[derive(Debug)]
 pub(super) enum Literal {
     /// All of it.
-    Whole(Octets),
+    Whole(Bytes),
     /// This piece of it.
-    Piece(Octets),
+    Piece(Bytes),
     /// Nothing that helps.
     None,
 }
@@ -38,7 +38,7 @@ impl Literal {
         pieces.walk(hir);
         pieces.end();
         match pieces.ended.pop() {
-            Some(octets) if pieces.ended.is_empty() && !pieces.has_more => Self::Whole(octets),
+            Some(bytes) if pieces.ended.is_empty() && !pieces.has_more => Self::Whole(bytes),
             last => {
                 let all = pieces.ended.into_iter().chain(last);
                 let telling = all.filter(|piece| piece.len() > 1 && !is_everywhere(piece));
@@ -51,14 +51,14 @@ impl Literal {
 fn is_everywhere(piece: &[(u8, bool)]) -> bool {
     EVERYWHERE
         .windows(piece.len())
-        .any(|part| part.iter().zip(piece).all(|(octet, (other, _))| octet == other))
+        .any(|part| part.iter().zip(piece).all(|(byte, (other, _))| byte == other))
 }
 
 /// The pieces of a pattern that are text and that are always there.
 #[derive(Default)]
 struct Pieces {
-    ended: Vec<Octets>,
-    last: Octets,
+    ended: Vec<Bytes>,
+    last: Bytes,
     /// There is something else than text.
     has_more: bool,
 }
@@ -90,7 +90,7 @@ impl Pieces {
     }
 }
 
-/// A class that is one octet, or both cases of a letter.
+/// A class that is one byte, or both cases of a letter.
 fn letter(class: &Class) -> Option<(u8, bool)> {
     let ascii = |(from, to): (u32, u32)| (from..=to.min(0x7f)).filter_map(|c| u8::try_from(c).ok());
     let some: Vec<u8> = match class {
@@ -104,7 +104,7 @@ fn letter(class: &Class) -> Option<(u8, bool)> {
         }
     };
     match *some {
-        [octet] => Some((octet, false)),
+        [byte] => Some((byte, false)),
         [one, other] if one.eq_ignore_ascii_case(&other) => Some((one.to_ascii_lowercase(), true)),
         _ => None,
     }
@@ -122,7 +122,7 @@ pub(super) struct Literals {
 #[derive(Debug, Default)]
 pub(super) struct Use {
     /// The patterns that are this text, by number, and how they spell it.
-    patterns: Vec<(usize, Octets)>,
+    patterns: Vec<(usize, Bytes)>,
     /// The patterns that may be found then.
     parts: Vec<usize>,
 }
@@ -149,20 +149,20 @@ impl Default for Scan {
 pub(super) struct Gathered(std::collections::HashMap<Vec<u8>, Use>);
 
 impl Gathered {
-    pub(super) fn add_pattern(&mut self, octets: Octets, number: usize) {
-        self.of(&octets).patterns.push((number, octets));
+    pub(super) fn add_pattern(&mut self, bytes: Bytes, number: usize) {
+        self.of(&bytes).patterns.push((number, bytes));
     }
 
     /// What is in this part may be found where this text is.
-    pub(super) fn add_piece(&mut self, octets: &Octets, part: usize) {
-        let parts = &mut self.of(octets).parts;
+    pub(super) fn add_piece(&mut self, bytes: &Bytes, part: usize) {
+        let parts = &mut self.of(bytes).parts;
         if parts.last() != Some(&part) {
             parts.push(part);
         }
     }
 
-    fn of(&mut self, octets: &Octets) -> &mut Use {
-        let text = octets.iter().map(|(octet, _)| octet.to_ascii_lowercase()).collect();
+    fn of(&mut self, bytes: &Bytes) -> &mut Use {
+        let text = bytes.iter().map(|(byte, _)| byte.to_ascii_lowercase()).collect();
         self.0.entry(text).or_default()
     }
 
@@ -181,7 +181,7 @@ impl Gathered {
 }
 
 impl Literals {
-    pub(super) fn octets(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.automaton.memory_usage()
     }
 
@@ -220,11 +220,11 @@ impl Literals {
 
 impl Use {
     fn note(&self, text: &[u8], scan: &mut Scan) {
-        for (number, octets) in &self.patterns {
-            let is_it = |(octet, (wanted, folds)): (&u8, &(u8, bool))| {
-                octet == wanted || *folds && octet.to_ascii_lowercase() == *wanted
+        for (number, bytes) in &self.patterns {
+            let is_it = |(byte, (wanted, folds)): (&u8, &(u8, bool))| {
+                byte == wanted || *folds && byte.to_ascii_lowercase() == *wanted
             };
-            if scan.first.is_none_or(|first| *number < first) && text.iter().zip(octets).all(is_it)
+            if scan.first.is_none_or(|first| *number < first) && text.iter().zip(bytes).all(is_it)
             {
                 scan.first = Some(*number);
             }

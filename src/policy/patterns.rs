@@ -2,9 +2,9 @@
 //!
 //! Literals (`pattern_literals`) tell which patterns can be in a text at all. Those are looked for by
 //! automata that are made state by state, as texts need them (`regex-automata`'s lazy DFA). A state that
-//! is there costs a few nanoseconds an octet, whatever the patterns are. One that is not may cost
-//! thousands of times as much, and a bad pattern needs another one for each octet. So the clock is looked
-//! at every few octets, fewer the larger an automaton is, and a search whose [`Effort`] is used up ends
+//! is there costs a few nanoseconds a byte, whatever the patterns are. One that is not may cost
+//! thousands of times as much, and a bad pattern needs another one for each byte. So the clock is looked
+//! at every few bytes, fewer the larger an automaton is, and a search whose [`Effort`] is used up ends
 //! there. A [`Search`] keeps its place and its states: the next look at the same text goes on from there.
 //!
 //! What making one state costs grows with the automaton. So many patterns are several automata, each
@@ -24,19 +24,19 @@ use super::pattern_literals::{Gathered, Literal, Literals, Scan};
 
 pub use super::search_effort::{Effort, Unfinished};
 
-/// Memory for the states of one automaton, in octets; a large one takes what it needs at least.
-const CACHE_OCTETS: usize = 512 << 10;
+/// Memory for the states of one automaton, in bytes; a large one takes what it needs at least.
+const CACHE_BYTES: usize = 512 << 10;
 /// Memory for states that are kept for the next text, of all automata together.
-const KEPT_OCTETS: usize = 16 << 20;
+const KEPT_BYTES: usize = 16 << 20;
 /// How many searches may keep states of their own while they wait for their next look. More of them
 /// begin again with the automaton at which they were.
 const SUSPENDED: usize = 64;
-/// The size of an automaton of several patterns, in octets.
-const PART_OCTETS: usize = 64 << 10;
-/// Making states for as many octets of a text as go into this times the automaton's size takes a
+/// The size of an automaton of several patterns, in bytes.
+const PART_BYTES: usize = 64 << 10;
+/// Making states for as many bytes of a text as go into this times the automaton's size takes a
 /// tenth of a millisecond.
-const STATES_OCTETS: usize = 256 << 10;
-/// Octets of a text between two looks at the clock, at most.
+const STATES_BYTES: usize = 256 << 10;
+/// Bytes of a text between two looks at the clock, at most.
 const STRIDE: usize = 64;
 
 /// Patterns, by number.
@@ -56,7 +56,7 @@ struct Part {
     numbers: Vec<usize>,
     /// None of them has a literal: they may be found in any text.
     always: bool,
-    /// After how many octets to look at the clock.
+    /// After how many bytes to look at the clock.
     stride: usize,
 }
 
@@ -64,7 +64,7 @@ struct Part {
 #[derive(Debug)]
 struct Kept {
     part: usize,
-    octets: usize,
+    bytes: usize,
     cache: Cache,
 }
 
@@ -117,7 +117,7 @@ fn parsed(pattern: &str) -> Result<Hir, String> {
 }
 
 impl Patterns {
-    /// Makes automata of regular expressions, each of which was compiled before; of so many octets at
+    /// Makes automata of regular expressions, each of which was compiled before; of so many bytes at
     /// most, all together.
     ///
     /// # Errors
@@ -130,24 +130,24 @@ impl Patterns {
         for (number, pattern) in patterns.iter().enumerate() {
             let hir = parsed(pattern)?;
             match Literal::of(&hir) {
-                Literal::Whole(octets) => gathered.add_pattern(octets, number),
-                Literal::Piece(octets) => {
-                    pieces.push(octets);
+                Literal::Whole(bytes) => gathered.add_pattern(bytes, number),
+                Literal::Piece(bytes) => {
+                    pieces.push(bytes);
                     some.push((number, hir));
                 }
                 Literal::None => others.push((number, hir)),
             }
         }
         let mut parts = Vec::new();
-        let mut octets = compile(&some, false, &mut parts)?;
+        let mut bytes = compile(&some, false, &mut parts)?;
         let places =
             parts.iter().enumerate().flat_map(|(part, p)| p.numbers.iter().map(move |_| part));
         places.zip(&pieces).for_each(|(part, piece)| gathered.add_piece(piece, part));
-        octets += compile(&others, true, &mut parts)?;
+        bytes += compile(&others, true, &mut parts)?;
         let literals = if others.len() < patterns.len() { Some(gathered.build()?) } else { None };
-        octets += literals.as_ref().map_or(0, Literals::octets);
-        if octets > most {
-            return Err(format!("{} MiB", octets.div_ceil(1 << 20)));
+        bytes += literals.as_ref().map_or(0, Literals::bytes);
+        if bytes > most {
+            return Err(format!("{} MiB", bytes.div_ceil(1 << 20)));
         }
         Ok(Self { literals, parts, kept: Mutex::default(), suspended: Arc::default() })
     }
@@ -224,11 +224,11 @@ impl Patterns {
     /// Keeps states for the next text, and forgets those that were used the longest time ago.
     fn keep(&self, part: usize, cache: Cache) {
         let mut kept = self.kept.lock();
-        kept.push(Kept { part, octets: cache.memory_usage(), cache });
-        let mut octets: usize = kept.iter().map(|kept| kept.octets).sum();
+        kept.push(Kept { part, bytes: cache.memory_usage(), cache });
+        let mut bytes: usize = kept.iter().map(|kept| kept.bytes).sum();
         let too_many = kept.iter().take_while(|kept| {
-            let is_too_many = octets > KEPT_OCTETS;
-            octets -= kept.octets;
+            let is_too_many = bytes > KEPT_BYTES;
+            bytes -= kept.bytes;
             is_too_many
         });
         let count = too_many.count();
@@ -243,7 +243,7 @@ fn compile(hirs: &[(usize, Hir)], always: bool, parts: &mut Vec<Part>) -> Result
     if hirs.is_empty() {
         return Ok(0);
     }
-    let limit = (hirs.len() > 1).then_some(PART_OCTETS);
+    let limit = (hirs.len() > 1).then_some(PART_BYTES);
     let config = thompson::Config::new()
         .utf8(false)
         .nfa_size_limit(limit)
@@ -251,19 +251,19 @@ fn compile(hirs: &[(usize, Hir)], always: bool, parts: &mut Vec<Part>) -> Result
     let only: Vec<_> = hirs.iter().map(|(_, hir)| hir).collect();
     match thompson::Compiler::new().configure(config).build_many_from_hir(&only) {
         Ok(nfa) => {
-            let octets = nfa.memory_usage();
+            let bytes = nfa.memory_usage();
             let config = DFA::config()
                 .match_kind(MatchKind::All)
-                // It gives up at octets beyond ASCII, of which there are none.
+                // It gives up at bytes beyond ASCII, of which there are none.
                 .unicode_word_boundary(true)
-                .cache_capacity(CACHE_OCTETS)
+                .cache_capacity(CACHE_BYTES)
                 .skip_cache_capacity_check(true);
             let dfa = DFA::builder().configure(config).build_from_nfa(nfa);
             let dfa = dfa.map_err(|e| e.to_string())?;
             let numbers = hirs.iter().map(|(number, _)| *number).collect();
-            let stride = (STATES_OCTETS / octets.max(1)).clamp(1, STRIDE);
+            let stride = (STATES_BYTES / bytes.max(1)).clamp(1, STRIDE);
             parts.push(Part { dfa, numbers, always, stride });
-            Ok(octets)
+            Ok(bytes)
         }
         Err(e) if e.size_limit().is_some() => {
             let (some, others) = hirs.split_at(hirs.len() / 2);
@@ -294,13 +294,13 @@ impl Part {
             }
         };
         while let Some(rest) = text.as_bytes().get(run.at..).filter(|rest| !rest.is_empty()) {
-            let octets = rest.get(..self.stride).unwrap_or(rest);
-            state = self.pass(octets, state, run)?;
+            let bytes = rest.get(..self.stride).unwrap_or(rest);
+            state = self.pass(bytes, state, run)?;
             if state.is_dead() || run.first.is_some() && run.first == self.numbers.first().copied()
             {
                 return Ok(run.first);
             }
-            run.at += octets.len();
+            run.at += bytes.len();
             run.state = Some(state);
             if run.at < text.len() && effort.is_used_up() {
                 return Err(Unfinished);
@@ -313,16 +313,16 @@ impl Part {
         Ok(run.first)
     }
 
-    /// Goes through some octets, and notes what is found.
+    /// Goes through some bytes, and notes what is found.
     fn pass(
         &self,
-        octets: &[u8],
+        bytes: &[u8],
         mut state: LazyStateID,
         run: &mut Run,
     ) -> Result<LazyStateID, Unfinished> {
         let mut last_match = None;
-        for octet in octets {
-            state = self.dfa.next_state(&mut run.cache, state, *octet).map_err(|_| Unfinished)?;
+        for byte in bytes {
+            state = self.dfa.next_state(&mut run.cache, state, *byte).map_err(|_| Unfinished)?;
             if state.is_tagged() {
                 if state.is_dead() {
                     break;
@@ -497,8 +497,8 @@ mod tests {
             patterns.parts[0].dfa.try_search_fwd(&mut cache, &Input::new(&big)).unwrap();
             patterns.keep(part, cache);
         }
-        let octets: usize = patterns.kept.lock().iter().map(|kept| kept.octets).sum();
-        assert!(octets <= KEPT_OCTETS, "{octets}");
+        let bytes: usize = patterns.kept.lock().iter().map(|kept| kept.bytes).sum();
+        assert!(bytes <= KEPT_BYTES, "{bytes}");
     }
 
     #[test]
@@ -536,9 +536,9 @@ mod tests {
             let (mut longest, mut fewest) = (Duration::MAX, usize::MAX);
             for _ in 0..3 {
                 let (mut round, mut most) = (Duration::ZERO, 0);
-                for octets in [100, 200, 1000, 4000] {
+                for bytes in [100, 200, 1000, 4000] {
                     for _ in 0..5 {
-                        let text = format!("http://a/x?token={}", letters(octets, &mut seed));
+                        let text = format!("http://a/x?token={}", letters(bytes, &mut seed));
                         let (_, looks, took) = looked(&patterns, &text, time);
                         (most, round) = (most.max(looks), round.max(took));
                     }

@@ -75,7 +75,7 @@ impl fmt::Display for TypeRule {
 }
 
 impl Responses {
-    /// With these types refused, and no more octets than that.
+    /// With these types refused, and no more bytes than that.
     pub fn new(types: Vec<TypeRule>, most: Option<(NonZeroU64, RuleId)>) -> Self {
         Self { types, most }
     }
@@ -90,7 +90,7 @@ impl Responses {
         &self.types
     }
 
-    /// The most octets of content, with the rule that says so.
+    /// The most bytes of content, with the rule that says so.
     pub fn most(&self) -> Option<(NonZeroU64, RuleId)> {
         self.most
     }

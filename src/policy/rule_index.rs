@@ -223,8 +223,8 @@ impl Table {
             return;
         }
         let mut hash = Name::default();
-        for (at, octet) in name.bytes().enumerate().rev() {
-            hash.take(octet);
+        for (at, byte) in name.bytes().enumerate().rev() {
+            hash.take(byte);
             if at == 0 || name.as_bytes().get(at - 1) == Some(&b'.') {
                 self.0.get(&hash.end()).into_iter().for_each(|numbers| f(numbers));
             }
@@ -287,8 +287,8 @@ impl Default for Name {
 }
 
 impl Name {
-    fn take(&mut self, octet: u8) {
-        self.0 = (self.0 ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3);
+    fn take(&mut self, byte: u8) {
+        self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
 
     fn end(&self) -> u64 {
@@ -298,7 +298,7 @@ impl Name {
 
 fn hash_name(name: &str) -> u64 {
     let mut hash = Name::default();
-    name.bytes().rev().for_each(|octet| hash.take(octet));
+    name.bytes().rev().for_each(|byte| hash.take(byte));
     hash.end()
 }
 
@@ -329,8 +329,8 @@ impl Hasher for Hashed {
         self.0
     }
 
-    fn write(&mut self, octets: &[u8]) {
-        octets.iter().for_each(|octet| self.0 = stir(self.0 ^ u64::from(*octet)));
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = stir(self.0 ^ u64::from(*byte)));
     }
 
     fn write_u64(&mut self, hash: u64) {

@@ -152,9 +152,9 @@ impl Shaper {
         taken.map_err(|wait| TooSoon(Duration::from_nanos(wait.unsigned_abs())))
     }
 
-    /// Whether all octets of the run are used up.
+    /// Whether all bytes of the run are used up.
     pub fn is_used_up(&self, limits: &Limits) -> bool {
-        limits.volume.as_ref().is_some_and(|v| self.volume.lock().octets >= v.octets)
+        limits.volume.as_ref().is_some_and(|v| self.volume.lock().bytes >= v.bytes)
     }
 
     /// Whether this is the first time that somebody asks: what is said once.
@@ -162,10 +162,10 @@ impl Shaper {
         !self.said.swap(true, Ordering::Relaxed)
     }
 
-    /// Octets relayed so far, as far as they are counted.
+    /// Bytes relayed so far, as far as they are counted.
     #[cfg(feature = "internals")]
     pub fn relayed(&self) -> u64 {
-        self.volume.lock().octets
+        self.volume.lock().bytes
     }
 
     /// A request's share in the counts that concern it.

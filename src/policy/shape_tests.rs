@@ -50,8 +50,8 @@ fn downloads(shaper: &Shaper, limits: &Arc<Limits>, clients: &[u8]) -> Vec<u64> 
             return all.into_iter().map(|d| d.got).collect();
         }
         match next.share.ask(Direction::Down, None, now).0 {
-            Grant::Now(octets) => {
-                next.got += octets;
+            Grant::Now(bytes) => {
+                next.got += bytes;
                 next.share.settle(Direction::Down, 0, now);
             }
             Grant::At(at) => next.wakes = at,
@@ -89,15 +89,15 @@ fn a_client_does_not_get_more_by_more_connections() {
 
 #[test]
 fn a_client_does_not_get_more_by_ten_connections() {
-    for octets in [100_000, 1_000_000, 10_000_000, 100_000_000] {
+    for bytes in [100_000, 1_000_000, 10_000_000, 100_000_000] {
         for connections in [2, 5, 10] {
             let mut clients = vec![1; connections];
             clients.push(2);
             let shaper = Shaper::default();
-            let got = downloads(&shaper, &limits(vec![rate(Per::Total, octets)]), &clients);
+            let got = downloads(&shaper, &limits(vec![rate(Per::Total, bytes)]), &clients);
             let all = got.iter().sum::<u64>() as f64;
             let part = *got.last().unwrap() as f64 / all;
-            let row = format!("{octets} octets/s, {connections} and 1: {part} of {all}");
+            let row = format!("{bytes} bytes/s, {connections} and 1: {part} of {all}");
             assert!((0.4..0.6).contains(&part), "{row}");
         }
     }
@@ -105,7 +105,7 @@ fn a_client_does_not_get_more_by_ten_connections() {
 
 #[test]
 fn a_client_does_not_get_more_by_any_number_of_connections() {
-    for (octets, connections) in [
+    for (bytes, connections) in [
         (100_000, 50),
         (1_000_000, 10),
         (1_000_000, 100),
@@ -116,12 +116,12 @@ fn a_client_does_not_get_more_by_any_number_of_connections() {
     ] {
         let mut clients = vec![1; connections];
         clients.push(2);
-        let got = downloads(&Shaper::default(), &limits(vec![rate(Per::Total, octets)]), &clients);
+        let got = downloads(&Shaper::default(), &limits(vec![rate(Per::Total, bytes)]), &clients);
         let all = got.iter().sum::<u64>() as f64;
         let part = *got.last().unwrap() as f64 / all;
-        let row = format!("{octets} octets/s, {connections} and 1: {part} of {all}");
+        let row = format!("{bytes} bytes/s, {connections} and 1: {part} of {all}");
         assert!((0.4..0.65).contains(&part), "{row}");
-        assert!((9.0..10.5).contains(&(all / octets as f64)), "{row}");
+        assert!((9.0..10.5).contains(&(all / bytes as f64)), "{row}");
         let least = *got[..connections].iter().min().unwrap() as f64;
         assert!(least * connections as f64 > all * 0.05, "each gets some: {least}, {row}");
     }
@@ -141,8 +141,8 @@ fn short_exchanges_do_not_wait_for_what_the_others_do_not_use() {
     for _ in 0..100 {
         let mut share = shaper.share(&limits, &who(1), &ConnectionTally::default(), now);
         let (grant, _) = share.ask(Direction::Down, None, now);
-        let Grant::Now(octets) = grant else { panic!("{grant:?}") };
-        share.settle(Direction::Down, i64::try_from(octets).unwrap() - 1_000, now);
+        let Grant::Now(bytes) = grant else { panic!("{grant:?}") };
+        share.settle(Direction::Down, i64::try_from(bytes).unwrap() - 1_000, now);
     }
 }
 
@@ -176,9 +176,9 @@ fn who_leaves_gives_back_what_it_waited_for() {
     assert_eq!(first.ask(Direction::Up, None, now).0, Grant::Now(FIRST), "only one way is limited");
 }
 
-/// From when one that asks now may have so many octets.
-fn waits_until(share: &mut Share, octets: u64, now: Instant) -> Duration {
-    match share.grant(Direction::Down, Some(octets), now).0 {
+/// From when one that asks now may have so many bytes.
+fn waits_until(share: &mut Share, bytes: u64, now: Instant) -> Duration {
+    match share.grant(Direction::Down, Some(bytes), now).0 {
         Grant::At(at) => at - now,
         Grant::Now(_) => Duration::ZERO,
         Grant::Never => unreachable!(),
@@ -188,7 +188,7 @@ fn waits_until(share: &mut Share, octets: u64, now: Instant) -> Duration {
 #[test]
 fn who_is_in_line_comes_sooner_when_others_leave() {
     let ms = Duration::from_millis;
-    // So many of one second each behind one that has its octets, which of them leave, and when the
+    // So many of one second each behind one that has its bytes, which of them leave, and when the
     // others come, from the last on.
     for (all, leave, expected) in [
         (29, 0..28, vec![900]),
@@ -304,9 +304,9 @@ fn rates_that_are_named_have_counts_of_their_own() {
     ] {
         let shaper = Shaper::default();
         let now = shaper.epoch + Duration::from_secs(1);
-        let ask = |who: &Who<'_>, octets| {
+        let ask = |who: &Who<'_>, bytes| {
             let mut share = shaper.share(&limits, who, &ConnectionTally::default(), now);
-            let wait = waits_until(&mut share, octets, now);
+            let wait = waits_until(&mut share, bytes, now);
             share.ways = Default::default();
             wait
         };
@@ -340,7 +340,7 @@ fn another_policy_goes_on_with_the_same_counts() {
 
 #[test]
 fn the_volume_of_the_run_is_never_exceeded() {
-    let volume = Some(Volume { id: ID, octets: 10_000, text: "10kB".into() });
+    let volume = Some(Volume { id: ID, bytes: 10_000, text: "10kB".into() });
     let limits = Arc::new(Limits { volume, ..Limits::default() });
     let shaper = Shaper::default();
     let now = shaper.epoch;

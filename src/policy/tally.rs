@@ -16,7 +16,7 @@ use super::rule_origin::RuleId;
 
 /// Clients, users and destinations that are remembered, of each; beyond it those are forgotten that
 /// nobody uses, the idlest first, and where all are in use those that come share one count. About 220
-/// octets each, and a name.
+/// bytes each, and a name.
 pub const MOST_REMEMBERED: usize = 65_536;
 /// How often a table is looked through at most, if that frees little.
 const SWEEP: Nanos = 1_000_000_000;

@@ -104,8 +104,8 @@ pub(super) mod said {
     use super::*;
 
     /// A URL that is too long to be looked at.
-    pub(crate) fn long_url(octets: usize) -> String {
-        format!("a URL of {octets} octets")
+    pub(crate) fn long_url(bytes: usize) -> String {
+        format!("a URL of {bytes} bytes")
     }
 
     /// Whether a client may come.

@@ -22,11 +22,11 @@ use super::rule_origin::RuleId;
 use super::rules::{self, Action, Request};
 
 /// The most memory one pattern may take, and all of them.
-const REGEX_OCTETS: usize = 1 << 20;
-const SET_OCTETS: usize = 64 << 20;
-/// Octets of a URL that are looked at, at most. RFC 9110 §4.1 recommends to support 8,000.
+const REGEX_BYTES: usize = 1 << 20;
+const SET_BYTES: usize = 64 << 20;
+/// Bytes of a URL that are looked at, at most. RFC 9110 §4.1 recommends to support 8,000.
 pub const MAX_URL: usize = 8 * 1024;
-/// Octets of paths that are written down for its readings.
+/// Bytes of paths that are written down for its readings.
 const MAX_READINGS: usize = 32 * 1024;
 /// How long a look may hold a worker, but for the state that it is at. All readings take up to 0.4 ms to
 /// write down.
@@ -53,7 +53,7 @@ impl Urls {
             return Ok(Self::default());
         }
         let patterns: Vec<_> = rules.iter().map(|(_, _, pattern)| *pattern).collect();
-        let set = Patterns::new(&patterns, SET_OCTETS);
+        let set = Patterns::new(&patterns, SET_BYTES);
         let patterns = Some(Arc::new(
             set.map_err(|e| format!("the patterns are too large together ({e}); use fewer"))?,
         ));
@@ -75,7 +75,7 @@ impl Urls {
         if pattern.trim_start_matches('^').starts_with("ws:") {
             return Err(wrong("has no URL, since that of a WebSocket is compared as http://, too"));
         }
-        let regex: Result<Regex, _> = RegexBuilder::new(pattern).size_limit(REGEX_OCTETS).build();
+        let regex: Result<Regex, _> = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
         regex.map(drop).map_err(|e| wrong(&format!("is none: {}", last_line(&e))))
     }
 
@@ -252,7 +252,7 @@ fn readings(request: &Request<'_>) -> Option<Readings> {
     if !plain.contains(['%', '\\', ';']) && !plain.contains("//") {
         return Some(Readings { paths, query });
     }
-    let mut octets = 0;
+    let mut bytes = 0;
     let mut next = Some(plain);
     for _ in 0..=DECODED {
         let Some(path) = next.take() else { break };
@@ -260,8 +260,8 @@ fn readings(request: &Request<'_>) -> Option<Readings> {
         next = (once_more != path).then_some(once_more);
         for path in lenient(&path).into_iter().chain([path]) {
             for way in Way::all_for(&path) {
-                octets += path.len();
-                if octets > MAX_READINGS {
+                bytes += path.len();
+                if bytes > MAX_READINGS {
                     return None;
                 }
                 let mut url = String::with_capacity(server.len() + path.len() + 1);
@@ -389,30 +389,30 @@ fn parts<'a>(request: &Request<'a>) -> (String, &'a str, Option<&'a str>) {
 }
 
 /// What needs no percent-encoding (RFC 3986 §2.3).
-fn is_unreserved(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
 /// What some servers decode before they look at a path.
-fn is_printable(octet: u8) -> bool {
-    (b' '..=b'~').contains(&octet)
+fn is_printable(byte: u8) -> bool {
+    (b' '..=b'~').contains(&byte)
 }
 
-/// Without the percent-encoding of octets that need none; the others in upper case.
+/// Without the percent-encoding of bytes that need none; the others in upper case.
 fn decoded(text: &str, needs_none: fn(u8) -> bool) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {
         plain.push_str(before);
         let digits = after.get(..2).filter(|d| d.bytes().all(|c| c.is_ascii_hexdigit()));
-        let octet = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        rest = match octet {
-            Some(octet) if needs_none(octet) => {
-                plain.push(octet.into());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        rest = match byte {
+            Some(byte) if needs_none(byte) => {
+                plain.push(byte.into());
                 after.get(2..).unwrap_or_default()
             }
-            Some(octet) => {
-                plain.push_str(&format!("%{octet:02X}"));
+            Some(byte) => {
+                plain.push_str(&format!("%{byte:02X}"));
                 after.get(2..).unwrap_or_default()
             }
             None => {

@@ -204,9 +204,9 @@ fn a_long_query_behind_a_path_with_several_readings_is_looked_at() {
         |path: &str| judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")));
     for path in ["/a;jsessionid=1/b%2fc", "/a;x=1/b;y=2%2f..\\c//d", "/a%20b/c%252fd", "/a//b%3bc"]
     {
-        for octets in [2_100, 8_000 - path.len()] {
-            let query = "q".repeat(octets);
-            assert_eq!(decide(&format!("{path}?{query}")), UrlVerdict::Nothing, "{path}? {octets}");
+        for bytes in [2_100, 8_000 - path.len()] {
+            let query = "q".repeat(bytes);
+            assert_eq!(decide(&format!("{path}?{query}")), UrlVerdict::Nothing, "{path}? {bytes}");
             let refused = decide(&format!("{path}/..;/%2fads%2f?{query}"));
             assert!(matches!(refused, UrlVerdict::Denies(..)), "{path}: {refused:?}");
         }

@@ -50,7 +50,7 @@ pub(super) struct Account {
     pub(super) upstream: Option<SocketAddr>,
     /// What was mended in the heads of responses.
     pub(super) repairs: Repairs,
-    /// Octets to the client up to the end of the final response's head.
+    /// Bytes to the client up to the end of the final response's head.
     pub(super) heads: u64,
     /// Why it failed, if it did.
     pub(super) failure: Option<Error>,
@@ -58,7 +58,7 @@ pub(super) struct Account {
     pub(super) is_aborted: bool,
 }
 
-/// How many octets went each way.
+/// How many bytes went each way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Totals {
     /// The request head, and what went on of what followed it.
@@ -116,8 +116,8 @@ impl Account {
         c.exchanges_finished += 1;
         c.count_status(self.status);
         c.count_method(intent.method);
-        c.octets_to_clients += totals.to_client;
-        c.octets_from_clients += totals.from_client;
+        c.bytes_to_clients += totals.to_client;
+        c.bytes_from_clients += totals.from_client;
         if self.failure.is_some() || self.is_tunnel || self.times.response.is_none() {
             return self.count_otherwise(now, c);
         }
@@ -213,8 +213,8 @@ impl Account {
             target: note.target(),
             version: note.version(),
             status: self.status,
-            octets_from_client: totals.from_client,
-            octets_to_client: totals.to_client,
+            bytes_from_client: totals.from_client,
+            bytes_to_client: totals.to_client,
             content_to_client: totals.to_client.saturating_sub(self.heads),
             upstream: self.upstream,
             reused: self.reused,

@@ -236,11 +236,11 @@ fn write_totals(html: &mut String, report: &Report) {
             format!("{} open, {} opened", grouped(g.tunnels_open), grouped(c.tunnels_opened)),
         ),
         (
-            "octets",
+            "bytes",
             format!(
                 "{} from clients, {} to clients",
-                Size(c.octets_from_clients),
-                Size(c.octets_to_clients)
+                Size(c.bytes_from_clients),
+                Size(c.bytes_to_clients)
             ),
         ),
         (

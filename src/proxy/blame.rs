@@ -48,7 +48,7 @@ pub(super) fn client_is_stuck() -> Error {
 /// A peer of a tunnel is gone.
 pub(super) fn tunnel_reset(side: Side, e: io::Error) -> Error {
     let reason = match e.kind() {
-        // Keepalive probes, or octets sent again and again, had no answer; or its socket ended and its
+        // Keepalive probes, or bytes sent again and again, had no answer; or its socket ended and its
         // layer did not.
         io::ErrorKind::TimedOut | io::ErrorKind::UnexpectedEof => {
             "a peer of the tunnel has vanished"

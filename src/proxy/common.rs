@@ -20,7 +20,7 @@ use super::limits::Allowance;
 use super::onward_head::OnwardHead;
 use super::sides::Leg;
 
-/// Up to so many octets of text are kept for the next request.
+/// Up to so many bytes of text are kept for the next request.
 pub(super) const KEPT: usize = 4096;
 
 /// What was decided of a request, for as long as it lasts.
@@ -117,7 +117,7 @@ impl Common {
         turn.buffers.discard(staged);
         turn.buffers.lend(staged);
         self.head.write(&self.peer, staged.tail());
-        self.intent.onward_octets = staged.len() as u64;
+        self.intent.onward_bytes = staged.len() as u64;
     }
 
     /// Content in this framing belongs to the request, and nobody will take it.
@@ -125,11 +125,11 @@ impl Common {
         self.up.goes_on_with(Content::of_request(framing));
     }
 
-    /// How many octets went each way.
+    /// How many bytes went each way.
     pub(super) fn totals(&self) -> Totals {
-        let Intent { head_octets, onward_octets, .. } = self.intent;
-        let content = self.up.flow.sent().saturating_sub(onward_octets);
-        Totals { from_client: head_octets + content, to_client: self.down.flow.sent() }
+        let Intent { head_bytes, onward_bytes, .. } = self.intent;
+        let content = self.up.flow.sent().saturating_sub(onward_bytes);
+        Totals { from_client: head_bytes + content, to_client: self.down.flow.sent() }
     }
 
     /// Waiting for an allowance is nobody's fault: the time for the next step begins after it.

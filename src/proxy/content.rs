@@ -1,6 +1,6 @@
-//! Content on its way through: what of the octets in hand belongs to it, and how it is coded as it goes on.
+//! Content on its way through: what of the bytes in hand belongs to it, and how it is coded as it goes on.
 //!
-//! Decoded and encoded at once where nothing has to change: the octets then go on as they stand, and
+//! Decoded and encoded at once where nothing has to change: the bytes then go on as they stand, and
 //! may be spliced. Where the coding changes each piece is taken out of its coding and written in the
 //! other one.
 
@@ -11,18 +11,18 @@ use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing, Irregular, Repairs,
 /// How the end of content is found.
 #[derive(Debug)]
 enum Body {
-    /// So many octets more.
+    /// So many bytes more.
     Length(u64),
     /// Chunked coding says. Boxed: flows are moved, and most have none.
     Chunked(Box<Chunked>),
-    /// It ends with the connection; so many octets more may come.
+    /// It ends with the connection; so many bytes more may come.
     UntilClose(u64),
 }
 
 /// What is done to the coding on the way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Coding {
-    /// Octet for octet.
+    /// Byte for byte.
     Keep,
     /// Content until close becomes chunked.
     Chunk,
@@ -67,7 +67,7 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Of a request in this framing, octet for octet.
+    /// Of a request in this framing, byte for byte.
     pub(super) fn of_request(framing: Framing) -> Self {
         Self::framed(framing, Coding::Keep, Tolerance::Literal)
     }
@@ -100,7 +100,7 @@ impl Content {
         match &mut self.body {
             Body::Length(_) => {}
             Body::Chunked(chunked) => {
-                let limits = ChunkLimits { max_data_octets: most, ..ChunkLimits::default() };
+                let limits = ChunkLimits { max_data_bytes: most, ..ChunkLimits::default() };
                 **chunked = chunked.with_limits(limits);
             }
             Body::UntilClose(left) => *left = most,
@@ -112,7 +112,7 @@ impl Content {
         self.taken
     }
 
-    /// How many octets of a length that was given are still to be taken.
+    /// How many bytes of a length that was given are still to be taken.
     pub(super) fn length_left(&self) -> Option<u64> {
         match self.body {
             Body::Length(left) if !self.taken => Some(left),
@@ -142,12 +142,12 @@ impl Content {
         matches!(self.body, Body::UntilClose(_))
     }
 
-    /// Whether each octet has to be looked at, in order to find the end.
+    /// Whether each byte has to be looked at, in order to find the end.
     pub(super) fn is_looked_at(&self) -> bool {
         matches!(self.body, Body::Chunked(_))
     }
 
-    /// Whether octets in hand may be the beginning of a line that is not passed on before it is whole.
+    /// Whether bytes in hand may be the beginning of a line that is not passed on before it is whole.
     pub(super) fn waits_for_line(&self) -> bool {
         self.coding == Coding::Keep && matches!(self.body, Body::Chunked(_))
     }
@@ -157,12 +157,12 @@ impl Content {
         self.coding == Coding::Chunk
     }
 
-    /// Whether the coding changes: then octets cannot go on as they stand.
+    /// Whether the coding changes: then bytes cannot go on as they stand.
     pub(super) fn is_recoded(&self) -> bool {
         self.coding != Coding::Keep
     }
 
-    /// How many octets may go on unseen, and without being copied; nothing if it is few.
+    /// How many bytes may go on unseen, and without being copied; nothing if it is few.
     pub(super) fn spliceable(&self) -> Option<u64> {
         match self.body {
             _ if self.taken => None,
@@ -174,15 +174,15 @@ impl Content {
         }
     }
 
-    /// So many octets went on unseen.
-    pub(super) fn spliced(&mut self, octets: usize) {
+    /// So many bytes went on unseen.
+    pub(super) fn spliced(&mut self, bytes: usize) {
         if let Body::Length(left) | Body::UntilClose(left) = &mut self.body {
-            *left = left.saturating_sub(octets as u64);
+            *left = left.saturating_sub(bytes as u64);
         }
         self.taken = matches!(self.body, Body::Length(0));
     }
 
-    /// How many octets at the front of `held` belong here and may go on as they stand. Nothing if they
+    /// How many bytes at the front of `held` belong here and may go on as they stand. Nothing if they
     /// have to be written anew from here on; `is_behind` others that are still to go out before that.
     /// `line_end` is called if the last of those owes a line end.
     pub(super) fn pass(
@@ -220,7 +220,7 @@ impl Content {
         }))
     }
 
-    /// Takes octets at the front of `held` and writes what they stand for in the other coding. Answers how
+    /// Takes bytes at the front of `held` and writes what they stand for in the other coding. Answers how
     /// many it took.
     pub(super) fn recode(&mut self, held: &[u8], out: &mut Vec<u8>) -> Result<usize, Faulty> {
         match &mut self.body {
@@ -253,14 +253,14 @@ impl Content {
     }
 }
 
-/// Writes octets as one chunk.
+/// Writes bytes as one chunk.
 fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
     write_chunk_head(out, data.len());
     out.extend_from_slice(data);
     out.extend_from_slice(CRLF);
 }
 
-/// What is left of a limit behind so many octets.
-fn room_for(left: u64, octets: usize) -> Result<u64, Faulty> {
-    left.checked_sub(octets as u64).ok_or(Faulty::TooMuch)
+/// What is left of a limit behind so many bytes.
+fn room_for(left: u64, bytes: usize) -> Result<u64, Faulty> {
+    left.checked_sub(bytes as u64).ok_or(Faulty::TooMuch)
 }

@@ -28,13 +28,13 @@ use super::verify::Verifier;
 /// How long each wait may last. None of them holds a thread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
-    /// From a request's first octet (on a new connection: from accept) to the end of its head.
+    /// From a request's first byte (on a new connection: from accept) to the end of its head.
     pub head: Duration,
     /// How long a client connection may be idle between exchanges.
     pub idle: Duration,
     /// For a name lookup, and then for connecting, all addresses together.
     pub connect: Duration,
-    /// How long an exchange may stand still: no response head, and no octet moved either way.
+    /// How long an exchange may stand still: no response head, and no byte moved either way.
     pub response: Duration,
     /// How long a tunnel may be quiet.
     pub tunnel: Duration,
@@ -148,8 +148,8 @@ impl Quota {
     }
 }
 
-/// Octets a session may receive and send in one turn. With nobody else waiting the next turn follows at once.
-pub(super) const TURN_OCTETS: usize = 128 * 1024;
+/// Bytes a session may receive and send in one turn. With nobody else waiting the next turn follows at once.
+pub(super) const TURN_BYTES: usize = 128 * 1024;
 /// How long a turn may last.
 const TURN_TIME: Duration = Duration::from_millis(1);
 
@@ -167,9 +167,9 @@ pub struct Turn<'w> {
     pub overview: &'w dyn Overview,
     /// When the turn began.
     pub now: Instant,
-    /// Octets received and octets sent so far.
+    /// Bytes received and bytes sent so far.
     pub moved: usize,
-    /// Octets that go into a pipe at a time, at most.
+    /// Bytes that go into a pipe at a time, at most.
     pub portion: usize,
 }
 
@@ -181,6 +181,6 @@ impl Turn<'_> {
 
     /// Whether the turn should end although the session could go on.
     pub fn is_spent(&self) -> bool {
-        self.moved >= TURN_OCTETS || self.now.elapsed() >= TURN_TIME
+        self.moved >= TURN_BYTES || self.now.elapsed() >= TURN_TIME
     }
 }

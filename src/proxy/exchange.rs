@@ -1,4 +1,4 @@
-//! One exchange, or one tunnel: its stages, from a decided request to its last octet.
+//! One exchange, or one tunnel: its stages, from a decided request to its last byte.
 //!
 //! ```text
 //!           held by a rate      name, addresses          connection
@@ -36,7 +36,7 @@ use super::content::{Coding, Content};
 use super::context::Turn;
 use super::half::Half;
 use super::hello_gate::HelloGate;
-use super::log_note::heads_octets;
+use super::log_note::heads_bytes;
 use super::pinned::Pinned;
 use super::relay::{Relay, RelayStep};
 use super::reuse;
@@ -54,7 +54,7 @@ enum Stage {
     Connecting(Connecting),
     /// Connected: messages go both ways.
     Relay(Relay),
-    /// Connected by CONNECT, or changed to another protocol: octets go both ways.
+    /// Connected by CONNECT, or changed to another protocol: bytes go both ways.
     Tunnel(Tunnel),
     /// Our own reply is on its way; there is no upstream.
     #[default]
@@ -121,7 +121,7 @@ impl Exchange {
         self.common.allowance.is_limited()
     }
 
-    /// Whether octets go both ways without framing.
+    /// Whether bytes go both ways without framing.
     pub fn is_tunnel(&self) -> bool {
         self.common.account.is_tunnel
     }
@@ -197,9 +197,9 @@ impl Exchange {
             _ => Content::of_request(framing),
         });
         common.deadline = Some(turn.now + turn.ctx.timeouts.connect);
-        if common.allowance.counts_octets() {
+        if common.allowance.counts_bytes() {
             client.half.limit();
-            client.half.charge(usize::try_from(common.intent.head_octets).unwrap_or(0));
+            client.half.charge(usize::try_from(common.intent.head_bytes).unwrap_or(0));
             self.stage = Stage::Gate;
             return;
         }
@@ -257,7 +257,7 @@ impl Exchange {
         }
         let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
         let mut half = Half::new(stream);
-        if common.allowance.counts_octets() {
+        if common.allowance.counts_bytes() {
             half.limit();
         }
         let upstream = Upstream { half, address, lease };
@@ -278,7 +278,7 @@ impl Exchange {
         self.stage = Stage::Reply;
         let common = &mut self.common;
         common.down.goes_on_with(Content::empty());
-        let heads = heads_octets(common.down.staged.unread()) as u64;
+        let heads = heads_bytes(common.down.staged.unread()) as u64;
         common.account.heads = common.down.flow.sent() + heads;
         common.account.status = status;
         common.account.failure = failure;
@@ -318,8 +318,8 @@ impl Exchange {
             let common = &mut self.common;
             match &mut self.stage {
                 Stage::Gate => {
-                    let octets = common.intent.head_octets;
-                    match common.allowance.lets_go(octets, client.half, turn) {
+                    let bytes = common.intent.head_bytes;
+                    match common.allowance.lets_go(bytes, client.half, turn) {
                         Ok(go) => {
                             common.wait_on(turn);
                             if !go {
@@ -357,7 +357,7 @@ impl Exchange {
         }
     }
 
-    /// The 101 is staged: what follows it, on both sides, is octets.
+    /// The 101 is staged: what follows it, on both sides, is bytes.
     fn change_protocol(&mut self, turn: &mut Turn<'_>) {
         // Counted as a tunnel before its stage is one: what was begun stays known.
         upgrade::become_tunnel(&mut self.common, turn);
@@ -552,15 +552,15 @@ impl Exchange {
         self.stage.upstream_half()
     }
 
-    /// Octets of the response were received outside a step.
-    pub fn add_received(&mut self, octets: usize) {
+    /// Bytes of the response were received outside a step.
+    pub fn add_received(&mut self, bytes: usize) {
         if let Stage::Relay(relay) = &mut self.stage {
-            relay.response.received(octets);
+            relay.response.received(bytes);
         }
     }
 }
 
-/// A CONNECT is connected: what flows from now on are octets.
+/// A CONNECT is connected: what flows from now on are bytes.
 fn open_tunnel(
     upstream: Upstream,
     common: &mut Common,

@@ -52,21 +52,21 @@ pub struct Explained {
     user: Option<String>,
 }
 
-/// Explains what becomes of the request whose head is `octets`.
+/// Explains what becomes of the request whose head is `bytes`.
 ///
 /// # Errors
 ///
 /// It is none that could be forwarded.
 pub fn explain(
-    octets: &[u8],
+    bytes: &[u8],
     asking: Asking<'_>,
     rules: &Arc<Rules>,
     limits: Option<&Arc<Limits>>,
 ) -> Result<Option<Explained>, Error> {
     let (sizes, mut respelt) = (wire::HeadLimits::default(), Vec::new());
     let mut slots = Slots::new();
-    let head = match RequestHead::read(octets, &mut slots, &sizes) {
-        Err(e) => RequestHead::read_respelt(octets, e, &mut slots, &sizes, &mut respelt),
+    let head = match RequestHead::read(bytes, &mut slots, &sizes) {
+        Err(e) => RequestHead::read_respelt(bytes, e, &mut slots, &sizes, &mut respelt),
         read => read,
     };
     let head = head.map_err(refused)?;
@@ -212,7 +212,7 @@ fn of_responses(rules: &Rules, notes: &mut Vec<Note>) {
         notes.push(later(DecisionStep::Response, types.first().map(TypeRule::id), said));
     }
     if let Some((most, rule)) = rules.responses.rules().most() {
-        let said = format!("a response with more than {most} octets of content {becomes}");
+        let said = format!("a response with more than {most} bytes of content {becomes}");
         notes.push(later(DecisionStep::Response, Some(rule), said));
     }
 }

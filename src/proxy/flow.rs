@@ -1,9 +1,9 @@
-//! Moves octets in one direction, whatever they are, and says why it stopped.
+//! Moves bytes in one direction, whatever they are, and says why it stopped.
 //!
 //! A flow reads from a source under a framing and writes to a sink. Both directions of an exchange,
 //! both of a tunnel, and our own replies are flows. A step goes as far as it can without waiting;
 //! it may answer that it is blocked only after everything already held was offered to the framing
-//! and the sink, so that no octet in hand is ever waited for at a socket. What the framing leaves is the
+//! and the sink, so that no byte in hand is ever waited for at a socket. What the framing leaves is the
 //! beginning of a chunk line, which goes on when it is whole.
 
 use std::io::{self, IoSlice};
@@ -19,7 +19,7 @@ use super::content::{CHUNK_FRAME, CRLF, Content, Faulty};
 use super::context::Turn;
 use super::half::Half;
 
-/// How octets are moved, by how many come at a time.
+/// How bytes are moved, by how many come at a time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Pace {
     /// Through an ordinary buffer.
@@ -34,17 +34,17 @@ enum Pace {
 #[derive(Debug)]
 pub struct Flow {
     content: Content,
-    /// Octets at the front of the source's buffer that belong here and are still to be sent.
+    /// Bytes at the front of the source's buffer that belong here and are still to be sent.
     cleared: usize,
-    /// How octets are moved.
+    /// How bytes are moved.
     pace: Pace,
     /// Splices in a row that moved little.
     small: u8,
     /// The sink was told that nothing more comes.
     over: bool,
-    /// Octets sent to the sink.
+    /// Bytes sent to the sink.
     sent: u64,
-    /// Octets of this flow that are in a pipe, to be sent after `out` and before all others.
+    /// Bytes of this flow that are in a pipe, to be sent after `out` and before all others.
     pipe: Option<Box<Pipe>>,
     /// When the sink took no more from the pipe.
     stalled: Option<Instant>,
@@ -84,9 +84,9 @@ pub enum Broken {
 /// the content are gathered from where they are.
 const COPY: usize = 4096;
 /// Splices that move less than an ordinary buffer holds cost more calls than copying: after so many
-/// in a row the octets are copied again.
+/// in a row the bytes are copied again.
 const SMALL_SPLICES: u8 = 8;
-/// A sink that stands still for this long has no use for a pipe's worth of octets at a time.
+/// A sink that stands still for this long has no use for a pipe's worth of bytes at a time.
 const STALL: Duration = Duration::from_millis(50);
 
 impl Default for Flow {
@@ -110,14 +110,14 @@ impl Flow {
         }
     }
 
-    /// Octets sent to the sink so far, staged ones included.
+    /// Bytes sent to the sink so far, staged ones included.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Counts octets as sent that went out before this flow began.
-    pub fn add_sent(&mut self, octets: u64) {
-        self.sent += octets;
+    /// Counts bytes as sent that went out before this flow began.
+    pub fn add_sent(&mut self, bytes: u64) {
+        self.sent += bytes;
     }
 
     /// Whether nothing of it is to come from the source any more. What is held of it may still be in
@@ -132,7 +132,7 @@ impl Flow {
         self.is_taken() && self.cleared == 0 && self.pipe.is_none()
     }
 
-    /// How many octets of a length that was given are still to be taken.
+    /// How many bytes of a length that was given are still to be taken.
     pub fn length_left(&self) -> Option<u64> {
         self.content.length_left()
     }
@@ -162,7 +162,7 @@ impl Flow {
         self.over = true;
     }
 
-    /// Goes as far as it can. Octets staged in `out` go first.
+    /// Goes as far as it can. Bytes staged in `out` go first.
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl Flow {
                     continue;
                 }
             }
-            // Nothing waits for more to come: a layer that holds octets has to let them go now.
+            // Nothing waits for more to come: a layer that holds bytes has to let them go now.
             let is_out = sink.flush().map_err(Broken::Sink)?;
             if self.is_taken() {
                 return Ok(if is_out { Step::Ended } else { Step::Blocked });
@@ -251,7 +251,7 @@ impl Flow {
             turn.buffers.lend(&mut source.buffer);
         }
         let room = source.buffer.room();
-        if let Received::Octets(count) = source.receive_allowed().map_err(Broken::Source)? {
+        if let Received::Bytes(count) = source.receive_allowed().map_err(Broken::Source)? {
             turn.moved += count;
             // Filling the buffer to the brim is what a stream does.
             if self.pace == Pace::Message && source.stream.is_readable() && count == room {
@@ -265,7 +265,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Whether octets may go through a pipe at all.
+    /// Whether bytes may go through a pipe at all.
     fn may_splice(&self, source: &Half, sink: &Stream) -> bool {
         !self.content.is_looked_at() && source.stream.is_spliceable() && sink.is_spliceable()
     }
@@ -302,7 +302,7 @@ impl Flow {
         let most = self.content.spliceable().unwrap_or_default();
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(turn.portion);
         let count = match source.splice_allowed(&mut pipe, most) {
-            Ok(Received::Octets(count)) => count,
+            Ok(Received::Bytes(count)) => count,
             Ok(Received::Nothing | Received::End) => {
                 turn.ctx.pipes.put(pipe);
                 return Ok(false);
@@ -319,7 +319,7 @@ impl Flow {
         self.pipe = Some(pipe);
         source.charge(count);
         turn.moved += count;
-        turn.counters.count(|c| c.octets_spliced += count as u64);
+        turn.counters.count(|c| c.bytes_spliced += count as u64);
         self.content.spliced(count);
         if self.content.makes_chunks() {
             turn.buffers.lend(out);

@@ -1,6 +1,6 @@
-//! Flows over a layer that codes octets, holds them back, has to be flushed and is not ready when its
+//! Flows over a layer that codes bytes, holds them back, has to be flushed and is not ready when its
 //! socket is: what TLS may do.
-#![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its octets")]
+#![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its bytes")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,7 @@ use crate::net::poll::Edge;
 use crate::net::stream::double::{CODED_END, CODED_TICKET, coded};
 use crate::wire::{Framing, Tolerance};
 
-/// A connection under a layer that moves `piece` octets at a time, and its peer.
+/// A connection under a layer that moves `piece` bytes at a time, and its peer.
 fn doubled(piece: usize) -> (Half, TcpStream) {
     let (Half { stream, .. }, peer) = pair();
     (Half::new(stream.doubled(piece)), peer)
@@ -77,7 +77,7 @@ fn nothing_is_left_in_a_layer_when_a_flow_has_ended() {
     }
 }
 
-/// A layer's octets are not the socket's: they never go through a pipe.
+/// A layer's bytes are not the socket's: they never go through a pipe.
 #[test]
 fn what_a_layer_codes_is_not_spliced() {
     for (first, second) in [(true, false), (false, true)] {
@@ -152,9 +152,9 @@ fn a_ticket_is_not_staleness() {
     }
 }
 
-/// Octets in hand are not waited for at the socket, and a limit counts them decoded.
+/// Bytes in hand are not waited for at the socket, and a limit counts them decoded.
 #[test]
-fn held_octets_make_a_connection_readable_and_count_as_content() {
+fn held_bytes_make_a_connection_readable_and_count_as_content() {
     let (mut half, mut peer) = doubled(2);
     peer.write_all(&coded(b"abcdef")).unwrap();
     Buffers::default().lend(&mut half.buffer);

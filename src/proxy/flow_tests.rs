@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use super::super::admin::tests::At;
 use super::super::content::Coding;
-use super::super::context::TURN_OCTETS;
+use super::super::context::TURN_BYTES;
 use super::super::{Context, OwnAddresses, Timeouts};
 use super::*;
 use crate::net::buffer::Buffers;
 use crate::net::dial::Dialer;
 use crate::net::pending_connects::PendingConnects;
-use crate::net::pipe::{PIPE_OCTETS, Pipes};
+use crate::net::pipe::{PIPE_BYTES, Pipes};
 use crate::net::poll::{Edge, Poller};
 use crate::net::resolve::{NameOptions, Resolver, System};
 use crate::net::source_address::Sources;
@@ -68,10 +68,10 @@ fn spent_step(
     source: &mut Half,
     sink: &mut Half,
 ) -> Result<Step, Broken> {
-    step(ctx, flow, &mut Buffer::default(), source, sink, TURN_OCTETS)
+    step(ctx, flow, &mut Buffer::default(), source, sink, TURN_BYTES)
 }
 
-/// What a flow's step comes to in a turn that has moved so many octets already.
+/// What a flow's step comes to in a turn that has moved so many bytes already.
 pub(super) fn step(
     ctx: &Context,
     flow: &mut Flow,
@@ -90,7 +90,7 @@ pub(super) fn step(
         counters: &counters,
         now: Instant::now(),
         moved,
-        portion: PIPE_OCTETS,
+        portion: PIPE_BYTES,
     };
     flow.step(source, staged, &mut sink.stream, &mut turn)
 }

@@ -1,6 +1,6 @@
 //! What a client speaks, and how it is answered.
 //!
-//! A connection begins with the front of its listener; its first octets may choose another one. The front
+//! A connection begins with the front of its listener; its first bytes may choose another one. The front
 //! finds where a request ends, and says a connected tunnel, a refusal, and what a request that is for the
 //! listener itself gets. What is asked leaves it in no protocol's words.
 
@@ -23,7 +23,7 @@ pub enum Front {
     Admin,
 }
 
-/// What the first octets of a connection came to.
+/// What the first bytes of a connection came to.
 pub(super) enum Greeted {
     /// This is spoken from now on.
     Speaks(Front),
@@ -37,7 +37,7 @@ impl Front {
         self == Self::Admin
     }
 
-    /// What the first octets of a connection mean.
+    /// What the first bytes of a connection mean.
     pub(super) fn greet(self, held: &[u8]) -> Greeted {
         match greeting::foreign(held) {
             Some(foreign) => Greeted::Foreign(foreign),
@@ -45,7 +45,7 @@ impl Front {
         }
     }
 
-    /// Finds where the request ends that begins `held`: how many octets it has, nothing while it is not
+    /// Finds where the request ends that begins `held`: how many bytes it has, nothing while it is not
     /// whole. `scanned` is how much was looked at before.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What a client's first octets mean: HTTP/1, or something else that is answered in its own words.
+//! What a client's first bytes mean: HTTP/1, or something else that is answered in its own words.
 
 use crate::wire::detect::{Protocol, protocol};
 
@@ -10,7 +10,7 @@ pub(super) struct Foreign {
     pub(super) reason: &'static str,
 }
 
-/// Judges a connection by its first octets. Answers nothing if they may be HTTP/1.
+/// Judges a connection by its first bytes. Answers nothing if they may be HTTP/1.
 pub(super) fn foreign(held: &[u8]) -> Option<Foreign> {
     let (answer, reason): (&[u8], _) = match protocol(held)? {
         // A fatal alert, protocol_version (RFC 8446 §6).

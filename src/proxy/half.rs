@@ -1,4 +1,4 @@
-//! One of the two connections of an exchange, with the octets that were read ahead, and how much
+//! One of the two connections of an exchange, with the bytes that were read ahead, and how much
 //! may be taken from it.
 
 use std::io;
@@ -13,19 +13,19 @@ use crate::net::stream::{Received, Stream};
 pub struct Half {
     /// The connection.
     pub stream: Stream,
-    /// Octets read ahead.
+    /// Bytes read ahead.
     pub buffer: Buffer,
     /// The peer has ended its side.
     pub ended: bool,
     /// Its connection ended, and the layer on it was not told so: what only the end completes may be cut.
     pub is_cut: bool,
-    /// Octets that flows may take from here; less than nothing is what they took beyond.
+    /// Bytes that flows may take from here; less than nothing is what they took beyond.
     allowed: i64,
     /// An error met outside a step. The system tells it once, so it is kept for the next receive.
     failed: Option<io::Error>,
 }
 
-/// As many octets as come.
+/// As many bytes as come.
 const UNLIMITED: i64 = i64::MAX;
 /// What is left of it when all that could ever come has.
 const LIMITED: i64 = i64::MAX / 2;
@@ -47,14 +47,14 @@ impl Half {
         self.allowed = UNLIMITED;
     }
 
-    /// Flows may take so many octets more.
-    pub fn allow(&mut self, octets: u64) {
-        self.allowed = self.allowed.saturating_add_unsigned(octets);
+    /// Flows may take so many bytes more.
+    pub fn allow(&mut self, bytes: u64) {
+        self.allowed = self.allowed.saturating_add_unsigned(bytes);
     }
 
-    /// Octets that belong to the flow were taken.
-    pub fn charge(&mut self, octets: usize) {
-        self.allowed -= octets as i64;
+    /// Bytes that belong to the flow were taken.
+    pub fn charge(&mut self, bytes: usize) {
+        self.allowed -= bytes as i64;
     }
 
     /// What was allowed and not taken, less than nothing for what was taken beyond; nothing is
@@ -97,9 +97,9 @@ impl Half {
         self.received(received)
     }
 
-    /// Whether so many octets may be received at once.
-    pub(super) fn allows(&self, octets: usize) -> bool {
-        self.allowed >= octets as i64
+    /// Whether so many bytes may be received at once.
+    pub(super) fn allows(&self, bytes: usize) -> bool {
+        self.allowed >= bytes as i64
     }
 
     /// Receives what is allowed into a pipe, as [`Stream::splice_into`] does.
@@ -148,11 +148,11 @@ impl Half {
     }
 
     /// Waits a few milliseconds, on the worker, for something to receive. What comes of it, an end
-    /// or an error included, is there for the next step. Answers how many octets came, or `None`
+    /// or an error included, is there for the next step. Answers how many bytes came, or `None`
     /// if nothing did and nothing may be there.
     pub fn receive_patiently(&mut self) -> Option<usize> {
         match self.stream.receive_patiently(&mut self.buffer) {
-            Ok(Received::Octets(count)) => Some(count),
+            Ok(Received::Bytes(count)) => Some(count),
             // A layer may have received what is no content, and not all there is.
             Ok(Received::Nothing) => self.stream.is_readable().then_some(0),
             Ok(Received::End) => {

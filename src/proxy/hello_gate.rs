@@ -1,7 +1,7 @@
-//! Holds the first octets of a tunnel until it is known which host they name.
+//! Holds the first bytes of a tunnel until it is known which host they name.
 //!
 //! Only the client's direction waits, and only while what it has sent can still become a ClientHello:
-//! the upstream's octets go on as ever, so that a server that speaks first is heard, and a client
+//! the upstream's bytes go on as ever, so that a server that speaks first is heard, and a client
 //! that says nothing, or no TLS, is not kept. Of a hello that is refused nothing goes to the upstream; the
 //! client gets an alert (RFC 8446 §6) and the end. What is said of the name is `policy::sni`'s.
 //!
@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Phase, Side};
 use crate::net::hosts::without_dot;
 use crate::net::stream::Received;
 use crate::policy::decide::{Decision, Rules, Verdict};
-use crate::wire::client_hello::{Hello, HelloError, MAX_OCTETS, Reader, Reading};
+use crate::wire::client_hello::{Hello, HelloError, MAX_BYTES, Reader, Reading};
 use crate::wire::hello_retry::{NextRecord, Records, RetryAnswer, answer};
 
 use super::blame::tunnel_reset;
@@ -35,9 +35,9 @@ use super::flow::Step;
 use super::half::Half;
 use super::sides::Upstream;
 
-/// Octets of early data that go on before the server has answered; more of it waits for the answer.
+/// Bytes of early data that go on before the server has answered; more of it waits for the answer.
 const EARLY: usize = 64 * 1024;
-/// Octets that may stand between a HelloRetryRequest and the second ClientHello: what was under way.
+/// Bytes that may stand between a HelloRetryRequest and the second ClientHello: what was under way.
 const UNDER_WAY: usize = 16 * 1024 * 1024;
 /// Why a tunnel ends whose client does not send the ClientHello that it was asked for.
 const NO_SECOND: &str =
@@ -45,7 +45,7 @@ const NO_SECOND: &str =
 /// Why one ends whose client is not heard as TLS any more before the server has answered it.
 const NO_TLS: &str = "something else than TLS follows the client's ClientHello";
 
-/// What is known of a tunnel whose client's first octets wait.
+/// What is known of a tunnel whose client's first bytes wait.
 #[derive(Debug)]
 pub(super) struct HelloGate {
     /// Where it came in: its rules are asked when the hello is there. (They are not kept here: a client may
@@ -67,17 +67,17 @@ struct Behind {
     /// What the server has said to it.
     answer: RetryAnswer,
     records: Records,
-    /// Octets at the front of the client's buffer that may go on.
+    /// Bytes at the front of the client's buffer that may go on.
     clear: usize,
-    /// Octets that have passed since the hello, or since the server's answer.
+    /// Bytes that have passed since the hello, or since the server's answer.
     passed: usize,
 }
 
-/// What the octets held turned out to be.
+/// What the bytes held turned out to be.
 enum Held {
     /// Not enough yet.
     Incomplete,
-    /// Some octets may go on, and those behind them are still to be looked at.
+    /// Some bytes may go on, and those behind them are still to be looked at.
     Clear,
     /// Enough went on for now: the server is to answer first.
     Full,
@@ -109,18 +109,18 @@ impl HelloGate {
     /// Why there is none that could be judged: a server that skips what comes here could still take one
     /// behind it.
     fn find_hello(&mut self, client: &Half, until: Instant) -> Result<Option<Held>, &'static str> {
-        let octets = client.buffer.unread();
+        let bytes = client.buffer.unread();
         let Some(behind) = &mut self.behind else {
             // An end without a word is passed on.
             let silent = if client.ended { Held::Over } else { Held::Incomplete };
-            return Ok(octets.is_empty().then_some(silent));
+            return Ok(bytes.is_empty().then_some(silent));
         };
         if behind.answer == RetryAnswer::Settled {
             return Ok(Some(Held::Over));
         }
         let is_retry = behind.answer == RetryAnswer::Retry;
         let room = behind.room();
-        let (clear, next) = behind.records.pass(octets.get(..room).unwrap_or(octets));
+        let (clear, next) = behind.records.pass(bytes.get(..room).unwrap_or(bytes));
         behind.clear = clear;
         behind.passed += clear;
         Ok(Some(match next {
@@ -130,11 +130,11 @@ impl HelloGate {
             }
             NextRecord::Handshake => return Ok(None),
             NextRecord::NotTls => return Err(if is_retry { NO_SECOND } else { NO_TLS }),
-            NextRecord::More if octets.len() > room && is_retry => return Err(NO_SECOND),
-            NextRecord::More if octets.len() > room => Held::Full,
+            NextRecord::More if bytes.len() > room && is_retry => return Err(NO_SECOND),
+            NextRecord::More if bytes.len() > room => Held::Full,
             NextRecord::More if client.ended => Held::Over,
             NextRecord::More => {
-                if !octets.is_empty() {
+                if !bytes.is_empty() {
                     self.until.get_or_insert(until);
                 }
                 Held::Incomplete
@@ -144,7 +144,7 @@ impl HelloGate {
 }
 
 impl Behind {
-    /// How many octets may pass before the client has to wait, or is refused.
+    /// How many bytes may pass before the client has to wait, or is refused.
     fn room(&self) -> usize {
         let most = if self.answer == RetryAnswer::Retry { UNDER_WAY } else { EARLY };
         most.saturating_sub(self.passed)
@@ -259,10 +259,10 @@ impl HelloGate {
             turn.buffers.lend(&mut client.buffer);
             if client.buffer.room() == 0 {
                 // With so many there is an answer.
-                client.buffer.grow(MAX_OCTETS);
+                client.buffer.grow(MAX_BYTES);
             }
             match client.receive() {
-                Ok(Received::Octets(count)) => turn.moved += count,
+                Ok(Received::Bytes(count)) => turn.moved += count,
                 Ok(Received::Nothing | Received::End) => {}
                 Err(e) => return Err(tunnel_reset(Side::Client, e)),
             }
@@ -296,8 +296,8 @@ impl HelloGate {
             }
             turn.buffers.lend(&mut up.staged);
             let count = behind.clear.min(up.staged.room());
-            let octets = client.buffer.unread().get(..count).unwrap_or_default();
-            up.staged.tail().extend_from_slice(octets);
+            let bytes = client.buffer.unread().get(..count).unwrap_or_default();
+            up.staged.tail().extend_from_slice(bytes);
             client.buffer.consume(count);
             client.charge(count);
             behind.clear -= count;
@@ -320,7 +320,7 @@ impl HelloGate {
                 RetryAnswer::Incomplete => {
                     turn.buffers.lend(buffer);
                     match upstream.receive() {
-                        Ok(Received::Octets(count)) => turn.moved += count,
+                        Ok(Received::Bytes(count)) => turn.moved += count,
                         Ok(Received::Nothing | Received::End) => {}
                         Err(e) => return Err(tunnel_reset(Side::Upstream, e)),
                     }
@@ -333,7 +333,7 @@ impl HelloGate {
         Ok(false)
     }
 
-    /// What the octets that have come turned out to be.
+    /// What the bytes that have come turned out to be.
     fn look(
         &mut self,
         upstream: &Upstream,
@@ -368,12 +368,12 @@ impl HelloGate {
             Reading::NotTls => return Held::Over,
             Reading::Malformed(e) => unreadable(e.reason()),
             Reading::Hello(hello) => {
-                let (name, octets) = (named(&hello), hello.octets);
+                let (name, bytes) = (named(&hello), hello.bytes);
                 turn.counters.count(|c| c.hellos_judged += 1);
                 let decision = self.decide(name.as_deref(), upstream, common, rules, turn);
                 return match judged(decision, Alert::UnrecognizedName, common, turn) {
                     Some(refused) => refused,
-                    None => self.go_on_behind(name, octets, upstream, common),
+                    None => self.go_on_behind(name, bytes, upstream, common),
                 };
             }
         };
@@ -408,11 +408,11 @@ impl HelloGate {
         decision
     }
 
-    /// A hello of so many octets may go on. What is behind it?
+    /// A hello of so many bytes may go on. What is behind it?
     fn go_on_behind(
         &mut self,
         name: Option<String>,
-        octets: usize,
+        bytes: usize,
         upstream: &Upstream,
         common: &Common,
     ) -> Held {
@@ -424,8 +424,8 @@ impl HelloGate {
             // There is only one (RFC 8446 §4.1.4).
             Some(Behind { answer: RetryAnswer::Retry, .. }) => return Held::Over,
             Some(behind) => {
-                behind.clear = octets;
-                behind.passed += octets;
+                behind.clear = bytes;
+                behind.passed += bytes;
             }
             // A server that has spoken already has not begun with TLS.
             None if heard => return Held::Over,
@@ -434,7 +434,7 @@ impl HelloGate {
                     name,
                     answer: RetryAnswer::Incomplete,
                     records: Records::default(),
-                    clear: octets,
+                    clear: bytes,
                     passed: 0,
                 });
             }

@@ -33,10 +33,10 @@ pub(super) struct Intent {
     pub(super) offer: Option<Protocols>,
     /// The server that is to answer.
     pub(super) destination: Endpoint,
-    /// Octets of the request head as received.
-    pub(super) head_octets: u64,
-    /// Octets of the request head as it goes on.
-    pub(super) onward_octets: u64,
+    /// Bytes of the request head as received.
+    pub(super) head_bytes: u64,
+    /// Bytes of the request head as it goes on.
+    pub(super) onward_bytes: u64,
 }
 
 impl Default for Intent {
@@ -52,8 +52,8 @@ impl Default for Intent {
             logs_in: false,
             offer: None,
             destination: Endpoint::default(),
-            head_octets: 0,
-            onward_octets: 0,
+            head_bytes: 0,
+            onward_bytes: 0,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Applies limits: who is let in, how much may be received now, and who waits for more.
 //!
-//! Octets are accounted for where a flow takes them from its source: a request's head before it goes
+//! Bytes are accounted for where a flow takes them from its source: a request's head before it goes
 //! anywhere, content and tunnels as they are received, a response's head as part of what is received.
 //! A flow that has used up its allowance is *dry*: its source is left alone, no buffer or pipe is
 //! held for it, and its session is parked until the moment the share was told. What its source says
@@ -102,7 +102,7 @@ impl Limited {
             turn.counters.count(|c| c.token_wait_seconds.record(waited));
         }
         match grant {
-            Grant::Now(octets) => half.allow(octets),
+            Grant::Now(bytes) => half.allow(bytes),
             Grant::At(_) => return Ok(false),
             Grant::Never => {
                 let rule = share.limits().volume.as_ref().map(|volume| volume.id);
@@ -210,7 +210,7 @@ fn find_refusal(
             .with_retry_after(seconds.max(1));
         return Some((rule, Refused::Requests, error));
     }
-    if limits.count_octets() {
+    if limits.count_bytes() {
         limited.share = Some(shaper.share(limits, who, &limited.line, turn.now));
     }
     None
@@ -276,8 +276,8 @@ impl Allowance {
         self.wake_at().is_some()
     }
 
-    /// Whether its octets are accounted for.
-    pub(super) fn counts_octets(&self) -> bool {
+    /// Whether its bytes are accounted for.
+    pub(super) fn counts_bytes(&self) -> bool {
         self.0.as_ref().is_some_and(|limited| limited.share.is_some())
     }
 
@@ -325,7 +325,7 @@ impl Allowance {
     ) {
         let shaper = &turn.ctx.shaper;
         let halves = [Some(client), upstream];
-        let Some(limits) = limits.filter(|l| l.count_octets()) else {
+        let Some(limits) = limits.filter(|l| l.count_bytes()) else {
             if self.0.as_mut().is_some_and(|limited| limited.share.take().is_some()) {
                 halves.into_iter().flatten().for_each(Half::lift_limit);
             }
@@ -352,7 +352,7 @@ impl Allowance {
         }
     }
 
-    /// Whether a request whose head has so many octets may go on now; until then nothing is connected to
+    /// Whether a request whose head has so many bytes may go on now; until then nothing is connected to
     /// for it.
     ///
     /// # Errors
@@ -360,12 +360,12 @@ impl Allowance {
     /// Nobody gets more.
     pub(super) fn lets_go(
         &mut self,
-        head_octets: u64,
+        head_bytes: u64,
         client: &mut Half,
         turn: &Turn<'_>,
     ) -> Result<bool, Error> {
         let Some(limited) = &mut self.0 else { return Ok(true) };
-        limited.refill(Direction::Up, Some(head_octets), client, turn)
+        limited.refill(Direction::Up, Some(head_bytes), client, turn)
     }
 
     /// Whether a response's head may be received now.

@@ -69,7 +69,7 @@ pub fn options() -> Reply<'static> {
 /// for the fields that carry secrets.
 pub fn trace(head: &RequestHead<'_, '_>) -> Vec<u8> {
     let secret = ["authorization", "cookie", "proxy-authorization"];
-    let mut echo = Vec::with_capacity(head.octets());
+    let mut echo = Vec::with_capacity(head.bytes());
     echo.extend_from_slice(head.method_name.as_bytes());
     echo.push(b' ');
     echo.extend_from_slice(head.target_text.as_bytes());

@@ -6,14 +6,14 @@
 use crate::wire::{RequestHead, Version};
 
 /// Up to here the memory is kept for the next request.
-const KEPT_OCTETS: usize = 4096;
+const KEPT_BYTES: usize = 4096;
 
 /// Method, target and perhaps two fields, as received.
 #[derive(Debug, Default)]
 pub struct LogNote {
     /// One behind the other; empty while no head could be read.
-    octets: Vec<u8>,
-    /// Where each but the last ends: method <= target <= referer <= `octets.len()`.
+    bytes: Vec<u8>,
+    /// Where each but the last ends: method <= target <= referer <= `bytes.len()`.
     method: usize,
     target: usize,
     referer: usize,
@@ -33,10 +33,10 @@ impl LogNote {
 
     /// Keeps what is asked for, and in which version of HTTP.
     pub fn note_line(&mut self, method: &str, target: &str, version: Option<Version>) {
-        self.octets.extend_from_slice(method.as_bytes());
-        self.method = self.octets.len();
-        self.octets.extend_from_slice(target.as_bytes());
-        self.target = self.octets.len();
+        self.bytes.extend_from_slice(method.as_bytes());
+        self.method = self.bytes.len();
+        self.bytes.extend_from_slice(target.as_bytes());
+        self.target = self.bytes.len();
         self.referer = self.target;
         self.version = version;
     }
@@ -48,9 +48,9 @@ impl LogNote {
             let mut named = head.fields().filter(|field| field.name.eq_ignore_ascii_case(name));
             named.next().map_or(&b""[..], |field| field.value)
         };
-        self.octets.extend_from_slice(first("referer"));
-        self.referer = self.octets.len();
-        self.octets.extend_from_slice(first("user-agent"));
+        self.bytes.extend_from_slice(first("referer"));
+        self.referer = self.bytes.len();
+        self.bytes.extend_from_slice(first("user-agent"));
     }
 
     /// The method; empty if there was no head.
@@ -75,7 +75,7 @@ impl LogNote {
 
     /// The value of `User-Agent`.
     pub fn user_agent(&self) -> &[u8] {
-        self.part(self.referer, self.octets.len())
+        self.part(self.referer, self.bytes.len())
     }
 
     /// Keeps the name in the ClientHello of a tunnel.
@@ -90,26 +90,26 @@ impl LogNote {
 
     /// Forgets the request; the memory stays.
     pub fn clear(&mut self) {
-        let octets = std::mem::take(&mut self.octets);
-        *self = Self { octets, ..Self::default() };
-        self.octets.clear();
+        let bytes = std::mem::take(&mut self.bytes);
+        *self = Self { bytes, ..Self::default() };
+        self.bytes.clear();
     }
 
     /// Gives memory back that an ordinary request does not need.
     pub fn trim(&mut self) {
-        if self.octets.capacity() > KEPT_OCTETS {
+        if self.bytes.capacity() > KEPT_BYTES {
             *self = Self::default();
         }
     }
 
     fn part(&self, from: usize, to: usize) -> &[u8] {
-        self.octets.get(from..to).unwrap_or_default()
+        self.bytes.get(from..to).unwrap_or_default()
     }
 }
 
-/// How many of these octets to a client stand before the content of the final response, which is a
+/// How many of these bytes to a client stand before the content of the final response, which is a
 /// reply of ours: the heads, or what is unsent of them.
-pub fn heads_octets(staged: &[u8]) -> usize {
+pub fn heads_bytes(staged: &[u8]) -> usize {
     let mut at = 0;
     while let Some(head) = staged.get(at..).filter(|rest| !rest.is_empty()) {
         let Some(end) = memchr::memmem::find(head, b"\r\n\r\n") else { return staged.len() };
@@ -158,7 +158,7 @@ mod tests {
             "GET http://a/ HTTP/1.1\r\nHost: a\r\nReferer: r\r\nUser-Agent: u\r\n\r\n",
             false,
         );
-        assert_eq!(noted.octets, b"GEThttp://a/");
+        assert_eq!(noted.bytes, b"GEThttp://a/");
         assert_eq!((noted.referer(), noted.user_agent()), (&b""[..], &b""[..]));
     }
 
@@ -168,11 +168,11 @@ mod tests {
         note(&mut noted, "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", true);
         noted.clear();
         noted.trim();
-        assert!(noted.octets.capacity() > 0);
-        let long = format!("GET http://a/{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(KEPT_OCTETS));
+        assert!(noted.bytes.capacity() > 0);
+        let long = format!("GET http://a/{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(KEPT_BYTES));
         note(&mut noted, &long, true);
         noted.trim();
-        assert_eq!(noted.octets.capacity(), 0);
+        assert_eq!(noted.bytes.capacity(), 0);
     }
 
     #[test]
@@ -187,8 +187,8 @@ mod tests {
             (&format!("{}{interim}", &interim[20..]), "\r\n\r\n"),
         ] {
             let staged = format!("{before}{reply}{content}");
-            assert_eq!(heads_octets(staged.as_bytes()), before.len() + reply.len(), "{staged}");
+            assert_eq!(heads_bytes(staged.as_bytes()), before.len() + reply.len(), "{staged}");
         }
-        assert_eq!(heads_octets(b""), 0);
+        assert_eq!(heads_bytes(b""), 0);
     }
 }

@@ -1,10 +1,10 @@
-//! A client connection from its first octet to its last: sessions, exchanges, tunnels, replies.
+//! A client connection from its first byte to its last: sessions, exchanges, tunnels, replies.
 //!
 //! In reading order: `asker` and [`front`] (who asks, and in which words), [`session`] (the states and what
 //! a turn may answer), [`request`] (a head becomes an exchange), `intent`, `access`, [`auth`] and `limits`
 //! (what is wanted, and whether it may be), [`exchange`] with `common` (the stages, and what outlives
 //! them), the stages `connect`, `relay` with `response`, `tunnel` with `hello_gate` and `upgrade`, `reuse` of
-//! connections, [`flow`] with `content` (what moves octets), `account` (what is told at the end), and
+//! connections, [`flow`] with `content` (what moves bytes), `account` (what is told at the end), and
 //! [`reply`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
 
 mod access;

@@ -74,8 +74,8 @@ mod tests {
         for _ in 0..10_000 {
             let mut exchange = begins.take();
             // A used one remembers.
-            fresh += usize::from(exchange.common.intent.head_octets == 0);
-            exchange.common.intent.head_octets = 1;
+            fresh += usize::from(exchange.common.intent.head_bytes == 0);
+            exchange.common.intent.head_bytes = 1;
             ends.give(exchange);
         }
         assert!(fresh <= OWN_KEPT + BATCH, "{fresh} were allocated");

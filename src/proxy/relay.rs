@@ -62,7 +62,7 @@ impl Relay {
             Pulled::Flow(step) => step,
         };
         let begun = self.response.has_begun();
-        // Until the response begins, a head that comes octet by octet does not buy the upstream time;
+        // Until the response begins, a head that comes byte by byte does not buy the upstream time;
         // for interim responses see `renewed_wait` in `response`.
         if between > before || (begun && turn.moved > between) {
             common.deadline = Some(turn.now + turn.ctx.timeouts.response);
@@ -177,11 +177,11 @@ impl Relay {
             turn.buffers.lend(&mut half.buffer);
             if half.buffer.room() == 0 {
                 // `find_head` has refused a head past the limit.
-                half.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
+                half.buffer.grow(turn.ctx.limits.max_head_bytes + 1024);
             }
             received = true;
             match half.receive_allowed() {
-                Ok(Received::Octets(count)) => {
+                Ok(Received::Bytes(count)) => {
                     turn.moved += count;
                     self.response.received(count);
                 }

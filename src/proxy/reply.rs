@@ -270,7 +270,7 @@ fn item(name: &str) -> String {
     if token { name.to_owned() } else { format!("\"{}\"", quotable(name)) }
 }
 
-/// `text` as a field value: other octets than printable ASCII become `?`.
+/// `text` as a field value: other bytes than printable ASCII become `?`.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect()
 }

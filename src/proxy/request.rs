@@ -37,14 +37,14 @@ pub(super) enum Wanted {
 
 static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
 
-/// Reads the head that is `octets` and prepares an exchange for it. `waker` is told when
+/// Reads the head that is `bytes` and prepares an exchange for it. `waker` is told when
 /// one that is to be looked at [`Later`](Wanted::Later) can be decided, and `proof` has what it waits for.
 ///
 /// # Errors
 ///
 /// The request is refused: reply, and close unless it was understood.
 pub(super) fn prepare(
-    octets: &[u8],
+    bytes: &[u8],
     asker: Asker,
     waker: &Arc<dyn Wake>,
     proof: &mut Proof,
@@ -52,12 +52,12 @@ pub(super) fn prepare(
     turn: &mut Turn<'_>,
 ) -> Result<Wanted, Error> {
     let intent = &mut common.intent;
-    intent.head_octets = octets.len() as u64;
-    intent.html = HTML.find(octets).is_some();
+    intent.head_bytes = bytes.len() as u64;
+    intent.html = HTML.find(bytes).is_some();
     let (limits, mut respelt) = (&turn.ctx.limits, Vec::new());
     let mut slots = Slots::new();
-    let head = match RequestHead::read(octets, &mut slots, limits) {
-        Err(e) => RequestHead::read_respelt(octets, e, &mut slots, limits, &mut respelt),
+    let head = match RequestHead::read(bytes, &mut slots, limits) {
+        Err(e) => RequestHead::read_respelt(bytes, e, &mut slots, limits, &mut respelt),
         read => read,
     };
     let head = head.map_err(refused)?;

@@ -33,11 +33,11 @@ pub(super) struct Response {
     scanned: HeadScan,
     /// How many interim responses came before it.
     interim: u32,
-    /// Octets of the response received so far.
-    octets: u64,
+    /// Bytes of the response received so far.
+    bytes: u64,
     /// The final response's head was staged.
     begun: bool,
-    /// How many octets to the client there were, sent or staged, before the final response's head. Until
+    /// How many bytes to the client there were, sent or staged, before the final response's head. Until
     /// that has begun to go out, a reply of ours can take its place.
     staged_at: Option<u64>,
     /// The upstream keeps the connection.
@@ -68,14 +68,14 @@ impl Response {
         self.interim > 0
     }
 
-    /// Where the final response begins among the octets to the client, if it has.
+    /// Where the final response begins among the bytes to the client, if it has.
     pub(super) fn staged_at(&self) -> Option<u64> {
         self.staged_at
     }
 
-    /// So many octets were received.
-    pub(super) fn received(&mut self, octets: usize) {
-        self.octets += octets as u64;
+    /// So many bytes were received.
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
     }
 
     /// Whether the upstream's connection can serve another exchange, as far as the head tells. What
@@ -92,7 +92,7 @@ impl Response {
 
     /// The upstream closed or reset the connection before a response head was complete.
     pub(super) fn unanswered(&self, e: Option<io::Error>) -> Error {
-        let reason = if self.octets == 0 {
+        let reason = if self.bytes == 0 {
             "the upstream closed the connection without an answer"
         } else {
             "the upstream closed the connection in the middle of a response head"
@@ -127,9 +127,9 @@ impl Response {
             Err(e) => return Err(malformed(e.reason())),
         };
         let (mut slots, mut more, mut mended) = (Slots::new(), MoreSlots::default(), Vec::new());
-        let octets = held.get(..length).unwrap_or_default();
+        let bytes = held.get(..length).unwrap_or_default();
         let room = (&mut slots, &mut more, &mut mended);
-        let head = read_head(octets, self.scanned.has_bare_lf, room, common.intent.method, turn)?;
+        let head = read_head(bytes, self.scanned.has_bare_lf, room, common.intent.method, turn)?;
         common.account.repairs = common.account.repairs.union(head.repairs);
         turn.buffers.lend(&mut common.down.staged);
         let (mut found, mut judged) = (HeadFound::Head, None);
@@ -279,7 +279,7 @@ impl Response {
     /// one that gets a 417 asks again without `Expect`. Told of a close, curl 7.88 does not: it ends
     /// as if all were well, with nothing sent. Untold, it finds the connection ended and makes one.
     fn must_know(&self, status: u16, common: &Common, client: &Half) -> bool {
-        let waits = self.interim == 0 && common.up.sent_and_staged() <= common.intent.onward_octets;
+        let waits = self.interim == 0 && common.up.sent_and_staged() <= common.intent.onward_bytes;
         let asks_again = (waits && client.buffer.is_empty()) || status == 417;
         !(common.intent.expects && asks_again)
     }
@@ -297,7 +297,7 @@ fn renewed_wait(times: &Times, turn: &Turn<'_>) -> Option<Instant> {
 /// value to hand back.
 #[inline(always)]
 fn read_head<'h, 'b>(
-    octets: &'b [u8],
+    bytes: &'b [u8],
     has_bare_lf: bool,
     (slots, more, mended): (&'h mut Slots<'b>, &'h mut MoreSlots<'b>, &'b mut Vec<u8>),
     method: Method,
@@ -306,7 +306,7 @@ fn read_head<'h, 'b>(
     let limits = &turn.ctx.limits;
     let mut error = HeadError::BareLf;
     if !has_bare_lf {
-        match ResponseHead::read(octets, slots, limits, method) {
+        match ResponseHead::read(bytes, slots, limits, method) {
             Ok(head) => return Ok(head),
             Err(fault) => error = fault,
         }
@@ -314,7 +314,7 @@ fn read_head<'h, 'b>(
     if turn.ctx.leniency == Leniency::Strict {
         return Err(malformed(error.reason()));
     }
-    ResponseHead::read_mended(octets, error, mended, more, limits, method)
+    ResponseHead::read_mended(bytes, error, mended, more, limits, method)
         .map_err(|e| malformed(e.reason()))
 }
 

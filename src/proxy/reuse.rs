@@ -71,7 +71,7 @@ pub(super) fn keep(
     turn: &mut Turn<'_>,
 ) -> Option<Box<Pinned>> {
     let Upstream { mut half, address, lease } = upstream;
-    // Octets past the end of a response would answer the next request.
+    // Bytes past the end of a response would answer the next request.
     // After a receive that filled its buffer only the socket knows whether there are more.
     let is_clean = half.buffer.is_empty()
         && !half.ended

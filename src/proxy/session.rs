@@ -1,7 +1,7 @@
 //! A client connection as a value that moves between workers and the parking thread.
 //!
 //! ```text
-//!               first octets      head complete
+//!               first bytes      head complete
 //! accepted ──▶ Greeting ───▶ Request ────────────────▶ Exchange
 //!                │              ▲  │ ended, idle for too    │ │ │
 //!                │ no HTTP      │  └────────▶ closed ◀──────┘ │ │ failed, nothing to say
@@ -64,7 +64,7 @@ pub enum Next {
 /// What a session is doing.
 #[derive(Debug)]
 enum State {
-    /// The first octets are awaited: they tell what the client speaks.
+    /// The first bytes are awaited: they tell what the client speaks.
     Greeting,
     /// A request head is awaited; it began then, if it has begun.
     Request { scanned: usize, skipped: usize, begun: Option<Instant> },
@@ -73,7 +73,7 @@ enum State {
     /// The last reply is sent: what the client still sends is thrown away, so that closing does
     /// not reset the connection before the reply was read.
     Linger {
-        /// How many octets are thrown away at most.
+        /// How many bytes are thrown away at most.
         left: usize,
         /// The client was told that nothing more comes.
         told: bool,
@@ -268,7 +268,7 @@ impl Session {
             || !common.up.flow.is_clear()
             || error.side() == Side::Client
             // A client may send what is meant for the tunnel without waiting for the answer. Those
-            // octets must not be read as a request (RFC 9931).
+            // bytes must not be read as a request (RFC 9931).
             || common.intent.method == Method::Connect
             || (self.client.ended && self.client.buffer.is_empty())
             || turn.ctx.is_draining();

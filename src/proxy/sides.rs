@@ -76,7 +76,7 @@ impl Leg {
         self.flow.add_sent(sent);
     }
 
-    /// Octets that were sent, and those that are staged.
+    /// Bytes that were sent, and those that are staged.
     pub(super) fn sent_and_staged(&self) -> u64 {
         self.flow.sent() + self.staged.len() as u64
     }
@@ -87,7 +87,7 @@ impl Leg {
         self.flow.drop_pipe();
     }
 
-    /// Sends staged octets. Answers whether all have gone.
+    /// Sends staged bytes. Answers whether all have gone.
     pub(super) fn flush(&mut self, sink: &mut Stream) -> io::Result<bool> {
         while !self.staged.is_empty() && sink.makes_room()? {
             let count = sink.send(self.staged.unread())?;
@@ -105,6 +105,6 @@ pub enum Progress {
     Wait(Option<u32>),
     /// The turn is spent.
     Spent,
-    /// The last octet has gone to the client.
+    /// The last byte has gone to the client.
     Finished,
 }

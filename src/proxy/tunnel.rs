@@ -1,4 +1,4 @@
-//! The stage `Tunnel`: octets both ways, until each direction has ended.
+//! The stage `Tunnel`: bytes both ways, until each direction has ended.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 //! `request` offers the upstream what the client offered us, of which [`wire::upgrade`](crate::wire::upgrade)
 //! leaves what may be changed to through a proxy. Only a 101 that chooses from that offer, and comes
 //! when all of the request has been sent, changes anything; every other answer is HTTP as ever.
-//! Octets the client sent behind its request wait for the decision in its buffer: they are the new
+//! Bytes the client sent behind its request wait for the decision in its buffer: they are the new
 //! protocol's, or the next request, and go nowhere before.
 
 use crate::error::Error;
@@ -14,7 +14,7 @@ use super::common::Common;
 use super::content::{Coding, Content};
 use super::context::Turn;
 
-/// Stages a 101 for the client: what follows it, on both sides, is octets. `is_out` says whether all
+/// Stages a 101 for the client: what follows it, on both sides, is bytes. `is_out` says whether all
 /// that was sent to the upstream has left us.
 ///
 /// # Errors

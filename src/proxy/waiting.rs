@@ -7,7 +7,7 @@ use crate::observe::stats::Wait;
 
 use super::sides::SOCKETS;
 
-/// Who moves so many octets in a turn is a stream.
+/// Who moves so many bytes in a turn is a stream.
 const STREAM: usize = 64 * 1024;
 /// How often one that goes on and on is looked at for what it does not wait for.
 const LOOK: Duration = Duration::from_millis(1);
@@ -57,9 +57,9 @@ impl Waiting {
         self.parked.take()
     }
 
-    /// Its last turn moved so many octets.
-    pub fn moved(&mut self, octets: usize) {
-        self.streamed = std::mem::replace(&mut self.streams, octets >= STREAM);
+    /// Its last turn moved so many bytes.
+    pub fn moved(&mut self, bytes: usize) {
+        self.streamed = std::mem::replace(&mut self.streams, bytes >= STREAM);
     }
 
     /// Whether it is a stream, by its last turn or the one before: one may pause for a turn.

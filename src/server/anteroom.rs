@@ -49,7 +49,7 @@ struct Visitor {
 /// What a connection has said.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Says {
-    /// So many octets, which are no whole request.
+    /// So many bytes, which are no whole request.
     Part(usize),
     /// What can be answered.
     Whole,

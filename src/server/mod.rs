@@ -102,7 +102,7 @@ pub struct Options {
     pub threads: Option<NonZeroUsize>,
     /// Client connections at once; by default what the open-file limit allows.
     pub max_connections: Option<NonZeroUsize>,
-    /// Pipes for streams at once, two descriptors each; 0 copies all octets. By default a quarter
+    /// Pipes for streams at once, two descriptors each; 0 copies all bytes. By default a quarter
     /// of `max_connections`, 256 at most.
     pub max_pipes: Option<usize>,
     /// Which upstream connections are kept between exchanges: never more in all than
@@ -111,7 +111,7 @@ pub struct Options {
     /// How long each wait may last.
     pub timeouts: Timeouts,
     /// Bytes of a request or response head at most.
-    pub max_head_octets: usize,
+    pub max_head_bytes: usize,
     /// What `Via` says.
     pub via: Via,
     /// Requests go on with the client's address, in `Forwarded` (RFC 7239) and `X-Forwarded-For`. Else
@@ -157,7 +157,7 @@ impl Default for Options {
             max_pipes: None,
             pool: pool::PoolLimits::default(),
             timeouts: Timeouts::default(),
-            max_head_octets: wire::HeadLimits::default().max_head_octets,
+            max_head_bytes: wire::HeadLimits::default().max_head_bytes,
             via: Via::default(),
             forwarded_for: false,
             strict_responses: false,
@@ -270,7 +270,7 @@ impl Server {
         let ctx = Context {
             timeouts: options.timeouts.clamped(),
             limits: wire::HeadLimits {
-                max_head_octets: options.max_head_octets,
+                max_head_bytes: options.max_head_bytes,
                 ..wire::HeadLimits::default()
             },
             policy: policy::Current::new(options.access.policy(&addresses, options.open)),

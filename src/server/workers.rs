@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::net::buffer::Buffers;
-use crate::net::pipe::PIPE_OCTETS;
+use crate::net::pipe::PIPE_BYTES;
 use crate::net::poll::Events;
 use crate::observe::stats::{Counters, Wait};
 use crate::policy::Followed;
@@ -85,7 +85,7 @@ struct Worker<'p> {
 const MEASURED: u8 = 16;
 
 /// What is moved at a time beside messages, and before it is a stream: the more, the longer they wait for its turn to end.
-const PORTION: usize = PIPE_OCTETS / 2;
+const PORTION: usize = PIPE_BYTES / 2;
 
 /// What to do with a session after a turn.
 enum After {
@@ -171,7 +171,7 @@ impl Worker<'_> {
             now,
             moved: 0,
             portion: match is_stream && !pool.ready.streams().are_beside_messages() {
-                true => PIPE_OCTETS,
+                true => PIPE_BYTES,
                 false => PORTION,
             },
         };

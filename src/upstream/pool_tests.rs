@@ -1,5 +1,5 @@
 //! Idle connections: real sockets, and a clock that the tests turn.
-#![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its octets")]
+#![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its bytes")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -315,7 +315,7 @@ fn what_a_layer_says_to_itself_ends_no_idle_connection_and_what_it_says_to_other
         (vec![CODED_TICKET; 100_000], false),
     ];
     for (says, stays) in &rows {
-        let what = format!("{} octets, it stays: {stays}", says.len());
+        let what = format!("{} bytes, it stays: {stays}", says.len());
         let bench = Bench::new();
         let pool = bench.pool(PoolLimits::default());
         let now = Instant::now();

@@ -4,26 +4,26 @@
 /// How much of a chunked body may be something else than data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkLimits {
-    /// Octets of one chunk's extensions, from the `;` on.
-    pub max_extension_octets: u32,
-    /// Octets of all extensions of a body.
-    pub max_extensions_octets: u32,
-    /// Octets of the trailer section, its empty line included.
-    pub max_trailer_octets: u32,
+    /// Bytes of one chunk's extensions, from the `;` on.
+    pub max_extension_bytes: u32,
+    /// Bytes of all extensions of a body.
+    pub max_extensions_bytes: u32,
+    /// Bytes of the trailer section, its empty line included.
+    pub max_trailer_bytes: u32,
     /// Field lines of the trailer section.
     pub max_trailer_fields: u32,
-    /// Octets of data; not limited by default.
-    pub max_data_octets: u64,
+    /// Bytes of data; not limited by default.
+    pub max_data_bytes: u64,
 }
 
 impl Default for ChunkLimits {
     fn default() -> Self {
         Self {
-            max_extension_octets: 256,
-            max_extensions_octets: 16 * 1024,
-            max_trailer_octets: 8 * 1024,
+            max_extension_bytes: 256,
+            max_extensions_bytes: 16 * 1024,
+            max_trailer_bytes: 8 * 1024,
             max_trailer_fields: 64,
-            max_data_octets: u64::MAX,
+            max_data_bytes: u64::MAX,
         }
     }
 }

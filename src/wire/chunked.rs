@@ -1,8 +1,8 @@
-//! The chunked transfer coding: where a body ends, which of its octets are data, and which chunks
+//! The chunked transfer coding: where a body ends, which of its bytes are data, and which chunks
 //! may go on as they stand (RFC 9112 §7.1).
 //!
-//! [`Chunked`] is fed octets as they come and keeps none. [`Chunked::pass`] is for relaying a body
-//! octet for octet, as long as it is in the strict form: no white space round a size, no line end but CR LF,
+//! [`Chunked`] is fed bytes as they come and keeps none. [`Chunked::pass`] is for relaying a body
+//! byte for byte, as long as it is in the strict form: no white space round a size, no line end but CR LF,
 //! bounds on everything that is not data. It lets no line go before the line is whole, so that one that is not
 //! in that form has not left yet; [`Chunked::advance`] takes it, if it is taken at all, and gives the data for
 //! new chunks.
@@ -17,20 +17,20 @@
 use std::ops::Range;
 
 use super::chunk_rules::{ChunkError, ChunkLimits, Tolerance};
-use super::field::is_value_octet;
+use super::field::is_value_byte;
 use super::leniency::{Repair, Repairs};
 use super::trailer::Trailer;
 
-/// Where in a chunked body the octets have come to.
+/// Where in a chunked body the bytes have come to.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunked {
     state: State,
-    /// The size read so far, then the data octets to come.
+    /// The size read so far, then the data bytes to come.
     left: u64,
-    /// Octets of this chunk's extensions.
-    extension_octets: u32,
-    /// Octets of all extensions before this chunk's.
-    extensions_octets: u32,
+    /// Bytes of this chunk's extensions.
+    extension_bytes: u32,
+    /// Bytes of all extensions before this chunk's.
+    extensions_bytes: u32,
     trailer: Trailer,
     limits: ChunkLimits,
     tolerance: Tolerance,
@@ -59,7 +59,7 @@ enum State {
 /// A size of more digits can be zeros only.
 const MAX_DIGITS: u8 = 16;
 
-/// Octets of a line with a size in a response that is mended: zeros, white space and extensions.
+/// Bytes of a line with a size in a response that is mended: zeros, white space and extensions.
 const MAX_MENDED_LINE: u32 = 64 * 1024;
 
 /// A line that is longer is not waited for, and not passed on as it stands.
@@ -68,7 +68,7 @@ const MAX_HELD: usize = 512;
 /// What [`Chunked::advance`] made of its input.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Piece {
-    /// Octets of input consumed: framing, then data.
+    /// Bytes of input consumed: framing, then data.
     pub used: usize,
     /// The data among them; may be empty.
     pub data: Range<usize>,
@@ -84,8 +84,8 @@ impl Chunked {
         Self {
             state: State::Size { digits: 0 },
             left: 0,
-            extension_octets: 0,
-            extensions_octets: 0,
+            extension_bytes: 0,
+            extensions_bytes: 0,
             trailer: Trailer::default(),
             limits,
             tolerance,
@@ -111,12 +111,12 @@ impl Chunked {
         mut rest: Option<&mut Vec<u8>>,
     ) -> Result<Piece, ChunkError> {
         let mut used = 0;
-        while let Some(&octet) = input.get(used)
+        while let Some(&byte) = input.get(used)
             && !matches!(self.state, State::Data | State::End)
         {
             let next = match self.state {
                 State::Refused(error) => Err(error),
-                _ => self.step(octet, self.tolerance, &mut rest),
+                _ => self.step(byte, self.tolerance, &mut rest),
             };
             self.state = next.inspect_err(|error| self.state = State::Refused(*error))?;
             used += 1;
@@ -135,14 +135,14 @@ impl Chunked {
         let mut passed = self.data(input.len());
         let mut ahead = *self;
         let mut used = passed;
-        while let Some(&octet) = input.get(used)
+        while let Some(&byte) = input.get(used)
             && ahead.state != State::End
         {
-            if ahead.is_behind_trailer() && !matches!(octet, b' ' | b'\t') {
+            if ahead.is_behind_trailer() && !matches!(byte, b' ' | b'\t') {
                 *self = ahead;
                 passed = used;
             }
-            ahead.state = match ahead.step(octet, Tolerance::Pass, &mut None) {
+            ahead.state = match ahead.step(byte, Tolerance::Pass, &mut None) {
                 Ok(state) => state,
                 Err(_) if passed == 0 => return Err(Irregular),
                 Err(_) => return Ok(passed),
@@ -186,7 +186,7 @@ impl Chunked {
         self.repairs.union(self.trailer.repairs())
     }
 
-    /// Consumes data, of which `available` octets are there.
+    /// Consumes data, of which `available` bytes are there.
     fn data(&mut self, available: usize) -> usize {
         if self.state != State::Data {
             return 0;
@@ -199,31 +199,31 @@ impl Chunked {
         taken
     }
 
-    /// The state after one octet that is not data.
+    /// The state after one byte that is not data.
     #[inline]
     fn step(
         &mut self,
-        octet: u8,
+        byte: u8,
         tolerance: Tolerance,
         rest: &mut Option<&mut Vec<u8>>,
     ) -> Result<State, ChunkError> {
-        match (self.state, octet) {
+        match (self.state, byte) {
             (State::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                self.digit(digits, octet, tolerance)
+                self.digit(digits, byte, tolerance)
             }
             (State::Size { digits: 1.. }, b'\r') => Ok(State::SizeLf),
             (State::Size { digits: 1.. } | State::Padding, b';') => self.extension(tolerance),
             (State::Extension, b'\r') => Ok(State::SizeLf),
-            (State::Extension, _) if is_value_octet(octet) => self.extension(tolerance),
+            (State::Extension, _) if is_value_byte(byte) => self.extension(tolerance),
             (State::SizeLf, b'\n') => self.size_is_known(rest),
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size { digits: 0 }),
             (State::Trailer, _) => {
-                let ended = self.trailer.step(octet, &self.limits, tolerance, rest)?;
+                let ended = self.trailer.step(byte, &self.limits, tolerance, rest)?;
                 Ok(if ended { State::End } else { State::Trailer })
             }
             (state @ (State::Data | State::End | State::Refused(_)), _) => Ok(state),
-            _ if tolerance != Tolerance::Pass => self.irregular(octet, tolerance, rest),
+            _ if tolerance != Tolerance::Pass => self.irregular(byte, tolerance, rest),
             (State::Padding, _) => Err(ChunkError::PaddedSize),
             (State::Size { .. }, _) => Err(ChunkError::BadSize),
             (State::Extension, _) => Err(ChunkError::BadExtension),
@@ -231,16 +231,16 @@ impl Chunked {
         }
     }
 
-    /// The state after an octet that is not in the strict form.
+    /// The state after a byte that is not in the strict form.
     #[cold]
     fn irregular(
         &mut self,
-        octet: u8,
+        byte: u8,
         tolerance: Tolerance,
         rest: &mut Option<&mut Vec<u8>>,
     ) -> Result<State, ChunkError> {
         let mends = tolerance == Tolerance::Mend;
-        let state = match (self.state, octet) {
+        let state = match (self.state, byte) {
             // White space before a `;` is in the grammar; whether one comes is seen then.
             (State::Size { digits: 1.. } | State::Padding, b' ' | b'\t') => {
                 // As much as of extensions, which it takes the place of.
@@ -271,7 +271,7 @@ impl Chunked {
 
     /// One more digit of a size.
     #[inline]
-    fn digit(&mut self, digits: u8, octet: u8, tolerance: Tolerance) -> Result<State, ChunkError> {
+    fn digit(&mut self, digits: u8, byte: u8, tolerance: Tolerance) -> Result<State, ChunkError> {
         if digits >= MAX_DIGITS {
             if tolerance != Tolerance::Mend {
                 return Err(ChunkError::SizeTooLong);
@@ -279,7 +279,7 @@ impl Chunked {
             self.extension(tolerance)?;
             self.repairs.add(Repair::ChunkLine);
         }
-        let digit = if octet <= b'9' { octet - b'0' } else { (octet | 0x20) - b'a' + 10 };
+        let digit = if byte <= b'9' { byte - b'0' } else { (byte | 0x20) - b'a' + 10 };
         // A recipient may count in signed 64 bits.
         if self.left > i64::MAX as u64 >> 4 {
             return Err(ChunkError::BadSize);
@@ -290,8 +290,8 @@ impl Chunked {
 
     /// The line with a chunk's size is whole.
     fn size_is_known(&mut self, rest: &mut Option<&mut Vec<u8>>) -> Result<State, ChunkError> {
-        let octets = std::mem::take(&mut self.extension_octets);
-        self.extensions_octets = self.extensions_octets.saturating_add(octets);
+        let bytes = std::mem::take(&mut self.extension_bytes);
+        self.extensions_bytes = self.extensions_bytes.saturating_add(bytes);
         if self.left == 0 {
             if let Some(rest) = rest {
                 rest.extend_from_slice(b"0\r\n");
@@ -299,21 +299,21 @@ impl Chunked {
             return Ok(State::Trailer);
         }
         // What is left of it, from here on.
-        let limit = self.limits.max_data_octets.checked_sub(self.left);
-        self.limits.max_data_octets = limit.ok_or(ChunkError::TooMuchData)?;
+        let limit = self.limits.max_data_bytes.checked_sub(self.left);
+        self.limits.max_data_bytes = limit.ok_or(ChunkError::TooMuchData)?;
         Ok(State::Data)
     }
 
-    /// Counts one octet of an extension, or of what stands in its place.
+    /// Counts one byte of an extension, or of what stands in its place.
     fn extension(&mut self, tolerance: Tolerance) -> Result<State, ChunkError> {
-        self.extension_octets += 1;
+        self.extension_bytes += 1;
         let is_within = if tolerance == Tolerance::Mend {
             // It goes no further, so only one line of it has a bound: servers pad each of their sizes.
-            self.extension_octets <= MAX_MENDED_LINE
+            self.extension_bytes <= MAX_MENDED_LINE
         } else {
-            self.extension_octets <= self.limits.max_extension_octets
-                && self.extensions_octets.saturating_add(self.extension_octets)
-                    <= self.limits.max_extensions_octets
+            self.extension_bytes <= self.limits.max_extension_bytes
+                && self.extensions_bytes.saturating_add(self.extension_bytes)
+                    <= self.limits.max_extensions_bytes
         };
         if is_within { Ok(State::Extension) } else { Err(ChunkError::ExtensionTooLong) }
     }
@@ -326,7 +326,7 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 #[cfg(feature = "internals")]
 pub const CHUNK_END: &[u8] = b"\r\n";
 
-/// Appends the line that stands before `len` octets of data. `len` is not 0: that would end the
+/// Appends the line that stands before `len` bytes of data. `len` is not 0: that would end the
 /// body, which is what [`LAST_CHUNK`] does.
 pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     debug_assert!(len > 0, "an empty chunk ends the body");
@@ -342,7 +342,7 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
 #[derive(Debug, Eq, PartialEq)]
 #[cfg(feature = "internals")]
 struct Relayed {
-    /// Octets consumed up to the end of the body.
+    /// Bytes consumed up to the end of the body.
     used: Result<usize, ChunkError>,
     ended: bool,
     /// The body as it went on.
@@ -423,8 +423,8 @@ fn data_of(
     }
 }
 
-/// The end, the data and the refusal do not depend on how the octets come, and what goes on is in the strict
-/// form, with the same data. The first octets choose the cuts.
+/// The end, the data and the refusal do not depend on how the bytes come, and what goes on is in the strict
+/// form, with the same data. The first bytes choose the cuts.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -453,7 +453,7 @@ pub fn fuzz(bytes: &[u8]) {
 #[cfg(feature = "internals")]
 fn check_relayed(body: &[u8], relayed: &Relayed, limits: ChunkLimits, tolerance: Tolerance) {
     let roomy =
-        ChunkLimits { max_trailer_octets: u32::MAX, max_trailer_fields: u32::MAX, ..limits };
+        ChunkLimits { max_trailer_bytes: u32::MAX, max_trailer_fields: u32::MAX, ..limits };
     let mut strict = Chunked::new(roomy, Tolerance::Pass);
     let mut read = 0;
     while let Some(rest) = relayed.sent.get(read..)

@@ -4,11 +4,11 @@ use super::super::tests::at_every_split;
 use super::*;
 
 const LIMITS: ChunkLimits = ChunkLimits {
-    max_extension_octets: 8,
-    max_extensions_octets: 12,
-    max_trailer_octets: 25,
+    max_extension_bytes: 8,
+    max_extensions_bytes: 12,
+    max_trailer_bytes: 25,
     max_trailer_fields: 2,
-    max_data_octets: u64::MAX,
+    max_data_bytes: u64::MAX,
 };
 
 /// Asserts that `body` is one whole body with `data`, wherever it is cut and whatever follows, and goes
@@ -53,7 +53,7 @@ fn sent(body: &str, tolerance: Tolerance, expected: &str, repairs: &[Repair]) {
     fuzz(body.as_bytes());
 }
 
-/// Asserts that `body` is refused at its last octet and not before, wherever it is cut.
+/// Asserts that `body` is refused at its last byte and not before, wherever it is cut.
 #[track_caller]
 fn refused_as(body: &str, tolerance: Tolerance, expected: ChunkError) {
     at_every_split(body.as_bytes(), |first, rest| {
@@ -272,7 +272,7 @@ fn a_chunk_head_is_the_length_in_hexadecimal() {
 
 proptest! {
     #[test]
-    fn any_octets_keep_the_invariants(body in "[0-9a-b\r\n;:A ]{0,24}") {
+    fn any_bytes_keep_the_invariants(body in "[0-9a-b\r\n;:A ]{0,24}") {
         fuzz(body.as_bytes());
     }
 

@@ -1,7 +1,7 @@
 //! Reads the ClientHello that opens a TLS connection: which host does the client want to reach?
 //! (RFC 8446 §4.1.2)
 //!
-//! Read out of the first octets of a connection, in as many records as it comes (RFC 8446 §5.1) and
+//! Read out of the first bytes of a connection, in as many records as it comes (RFC 8446 §5.1) and
 //! however those are cut. Lengths are taken literally: each vector fills exactly the room it is
 //! given, and what is there twice is refused, since two servers could take one each.
 //!
@@ -10,7 +10,7 @@
 //! and not who is meant; and browsers send that extension with nothing in it, so that its presence
 //! says nothing.
 //!
-//! The reader takes for TLS whatever some server takes for it. Servers differ in the version octets of
+//! The reader takes for TLS whatever some server takes for it. Servers differ in the version bytes of
 //! the first record: OpenSSL wants a 3 in front, Go anything below 16, Java anything from 3. So a
 //! record of any version is TLS if it holds a ClientHello. A hello in the format of SSL 2
 //! (RFC 5246 §E.2) is recognised, and refused: no client sends one any more.
@@ -20,18 +20,18 @@ use std::str;
 
 use super::target::Authority;
 
-/// Octets of a ClientHello at most, its handshake head included.
+/// Bytes of a ClientHello at most, its handshake head included.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// In how many records it may come.
 const MAX_RECORDS: usize = 64;
-/// Octets of a record before its fragment.
+/// Bytes of a record before its fragment.
 pub(super) const RECORD_HEAD: usize = 5;
-/// Octets of a handshake message before its body.
+/// Bytes of a handshake message before its body.
 const MESSAGE_HEAD: usize = 4;
-/// Octets that are looked at, at most: with so many there is an answer.
-pub const MAX_OCTETS: usize = MAX_MESSAGE + MAX_RECORDS * RECORD_HEAD;
+/// Bytes that are looked at, at most: with so many there is an answer.
+pub const MAX_BYTES: usize = MAX_MESSAGE + MAX_RECORDS * RECORD_HEAD;
 
-/// Octets of a record's fragment at most, encrypted ones included (RFC 5246 §6.2.3).
+/// Bytes of a record's fragment at most, encrypted ones included (RFC 5246 §6.2.3).
 pub(super) const MAX_FRAGMENT: usize = MAX_MESSAGE + 2048;
 
 /// Content types of records (RFC 8446 §B.1, RFC 6520 §3).
@@ -39,12 +39,12 @@ const CHANGE_CIPHER_SPEC: u8 = 0x14;
 pub(super) const ALERT: u8 = 0x15;
 pub(super) const HANDSHAKE: u8 = 0x16;
 pub(super) const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
-/// The bit of the first octet that a record of SSL 2 has, and its shortest ClientHello.
+/// The bit of the first byte that a record of SSL 2 has, and its shortest ClientHello.
 const SSL_2: u8 = 0x80;
 const SSL_2_LEAST: usize = 9;
-/// Higher first octets of a version nobody takes for TLS in a hello of SSL 2.
+/// Higher first bytes of a version nobody takes for TLS in a hello of SSL 2.
 const SSL_2_MAJOR: u8 = 0x0f;
-/// The first octet of every version of TLS (RFC 8446 §4.1.2).
+/// The first byte of every version of TLS (RFC 8446 §4.1.2).
 const MAJOR: u8 = 3;
 /// Handshake type (RFC 8446 §4).
 const CLIENT_HELLO: u8 = 1;
@@ -55,12 +55,12 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 /// Type of a name (RFC 6066 §3).
 const HOST_NAME: u8 = 0;
 
-/// What the first octets of a connection turned out to be.
+/// What the first bytes of a connection turned out to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reading<'a> {
-    /// More octets are needed.
+    /// More bytes are needed.
     Incomplete,
-    /// Not TLS; more octets do not change that.
+    /// Not TLS; more bytes do not change that.
     NotTls,
     /// A whole ClientHello.
     Hello(Hello<'a>),
@@ -77,8 +77,8 @@ pub struct Hello<'a> {
     pub sni: Option<&'a str>,
     /// The extension for Encrypted ClientHello is there, perhaps as GREASE.
     pub ech: bool,
-    /// How many octets it takes, the heads of its records included.
-    pub octets: usize,
+    /// How many bytes it takes, the heads of its records included.
+    pub bytes: usize,
     /// The protocols it would speak, each with its length before it.
     alpn: &'a [u8],
 }
@@ -87,7 +87,7 @@ impl<'a> Hello<'a> {
     /// The protocols it would speak, in its order (RFC 7301 §3.1).
     #[cfg(feature = "internals")]
     pub fn alpn(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut rest = Octets(self.alpn);
+        let mut rest = Bytes(self.alpn);
         // The list was read once already.
         std::iter::from_fn(move || rest.vector8(1).ok())
     }
@@ -107,7 +107,7 @@ pub enum HelloError {
     NotFirst,
     /// The format of SSL 2, which can name no host (RFC 5246 §E.2).
     OldFormat,
-    /// More octets, or more records, than the limit.
+    /// More bytes, or more records, than the limit.
     TooLong,
     /// An extension, or a name, that is there twice (RFC 8446 §4.2, RFC 6066 §3).
     Twice,
@@ -140,10 +140,10 @@ impl HelloError {
     }
 }
 
-/// Reads a ClientHello as it comes, each octet of its records once.
+/// Reads a ClientHello as it comes, each byte of its records once.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
-    /// How many octets of whole records were gathered.
+    /// How many bytes of whole records were gathered.
     walked: usize,
     /// How many records that were, at most [`MAX_RECORDS`].
     records: usize,
@@ -152,10 +152,10 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads on. `octets` is all that has come on the connection, those of the call before first.
-    pub fn read<'a>(&'a mut self, octets: &'a [u8]) -> Reading<'a> {
+    /// Reads on. `bytes` is all that has come on the connection, those of the call before first.
+    pub fn read<'a>(&'a mut self, bytes: &'a [u8]) -> Reading<'a> {
         loop {
-            if let Some(length) = message_octets(&self.message) {
+            if let Some(length) = message_bytes(&self.message) {
                 if length > MAX_MESSAGE {
                     return Reading::Malformed(HelloError::TooLong);
                 }
@@ -163,13 +163,13 @@ impl Reader {
                     return whole(&self.message, length, self.walked);
                 }
             }
-            let rest = octets.get(self.walked..).unwrap_or_default();
+            let rest = bytes.get(self.walked..).unwrap_or_default();
             let fragment = match self.record(rest) {
                 Ok(Some(fragment)) => fragment,
                 Ok(None) => return Reading::Incomplete,
                 Err(reading) => return reading,
             };
-            if let Some(length) = message_octets(fragment)
+            if let Some(length) = message_bytes(fragment)
                 && self.message.is_empty()
                 && fragment.len() >= length
             {
@@ -217,7 +217,7 @@ impl Reader {
                 (ALERT, 0..=2) | (CHANGE_CIPHER_SPEC, 0..=1) => {
                     return malformed(HelloError::NotFirst);
                 }
-                // Also one that is longer than a record may be: Java takes some of 33,088 octets.
+                // Also one that is longer than a record may be: Java takes some of 33,088 bytes.
                 (HANDSHAKE, _) => match rest.first() {
                     Some(&CLIENT_HELLO) => {}
                     Some(_) => return Err(Reading::NotTls),
@@ -240,7 +240,7 @@ impl Reader {
 }
 
 /// What a record in the format of SSL 2 is: a ClientHello, which is refused, or no TLS. `rest` follows its
-/// first octet. The length comes first, so that little else has to wait: telnet begins with 0xff.
+/// first byte. The length comes first, so that little else has to wait: telnet begins with 0xff.
 fn ssl_2<'o>(first: u8, rest: &[u8]) -> Result<Option<&'o [u8]>, Reading<'static>> {
     let [low, rest @ ..] = rest else { return Ok(None) };
     let length = usize::from(u16::from_be_bytes([first & !SSL_2, *low]));
@@ -255,24 +255,24 @@ fn ssl_2<'o>(first: u8, rest: &[u8]) -> Result<Option<&'o [u8]>, Reading<'static
 }
 
 /// How long a message is, its head included, once that has come.
-fn message_octets(message: &[u8]) -> Option<usize> {
+fn message_bytes(message: &[u8]) -> Option<usize> {
     let [_, a, b, c, ..] = *message else { return None };
     Some(u32::from_be_bytes([0, a, b, c]) as usize + MESSAGE_HEAD)
 }
 
-/// Reads a message that is there, and should end with its record. Its records take so many octets.
-fn whole(message: &[u8], length: usize, octets: usize) -> Reading<'_> {
+/// Reads a message that is there, and should end with its record. Its records take so many bytes.
+fn whole(message: &[u8], length: usize, bytes: usize) -> Reading<'_> {
     let body = match message.get(MESSAGE_HEAD..) {
         Some(body) if message.len() == length => body,
         _ => return Reading::Malformed(HelloError::BadLength),
     };
-    match hello(Octets(body)) {
-        Ok(hello) => Reading::Hello(Hello { octets, ..hello }),
+    match hello(Bytes(body)) {
+        Ok(hello) => Reading::Hello(Hello { bytes, ..hello }),
         Err(error) => Reading::Malformed(error),
     }
 }
 
-fn hello(mut body: Octets<'_>) -> Result<Hello<'_>, HelloError> {
+fn hello(mut body: Bytes<'_>) -> Result<Hello<'_>, HelloError> {
     let legacy_version = body.u16()?;
     if legacy_version >> 8 != u16::from(MAJOR) {
         return Err(HelloError::BadLength);
@@ -284,23 +284,23 @@ fn hello(mut body: Octets<'_>) -> Result<Hello<'_>, HelloError> {
         return Err(HelloError::BadLength);
     }
     body.vector8(1)?; // legacy_compression_methods
-    let mut hello = Hello { legacy_version, sni: None, ech: false, octets: 0, alpn: &[] };
+    let mut hello = Hello { legacy_version, sni: None, ech: false, bytes: 0, alpn: &[] };
     // Before TLS 1.3 there may be none (RFC 5246 §7.4.1.2).
     if body.0.is_empty() {
         return Ok(hello);
     }
-    let mut extensions = Octets(body.vector16(0)?);
+    let mut extensions = Bytes(body.vector16(0)?);
     body.end()?;
     let mut has_alpn = false;
     while !extensions.0.is_empty() {
         let (kind, data) = (extensions.u16()?, extensions.vector16(0)?);
         match kind {
             SERVER_NAME if hello.sni.is_some() => return Err(HelloError::Twice),
-            SERVER_NAME => hello.sni = Some(server_name(Octets(data))?),
+            SERVER_NAME => hello.sni = Some(server_name(Bytes(data))?),
             ALPN if has_alpn => return Err(HelloError::Twice),
             ALPN => {
                 has_alpn = true;
-                hello.alpn = protocols(Octets(data))?;
+                hello.alpn = protocols(Bytes(data))?;
             }
             ENCRYPTED_CLIENT_HELLO => hello.ech = true,
             _ => {}
@@ -312,8 +312,8 @@ fn hello(mut body: Octets<'_>) -> Result<Hello<'_>, HelloError> {
 /// Stricter than RFC 6066 §3, which leaves room for other types of names: nobody has defined one, and
 /// what a server makes of it differs. The name has to be a host as a request may name it, without a
 /// port: nginx cuts `:443` off, and then serves what stands before it.
-fn server_name(mut data: Octets<'_>) -> Result<&str, HelloError> {
-    let mut list = Octets(data.vector16(1)?);
+fn server_name(mut data: Bytes<'_>) -> Result<&str, HelloError> {
+    let mut list = Bytes(data.vector16(1)?);
     data.end()?;
     if list.u8()? != HOST_NAME {
         return Err(HelloError::BadName);
@@ -329,20 +329,20 @@ fn server_name(mut data: Octets<'_>) -> Result<&str, HelloError> {
     if is_host { Ok(text) } else { Err(HelloError::BadName) }
 }
 
-fn protocols(mut data: Octets<'_>) -> Result<&[u8], HelloError> {
+fn protocols(mut data: Bytes<'_>) -> Result<&[u8], HelloError> {
     let list = data.vector16(2)?;
     data.end()?;
-    let mut rest = Octets(list);
+    let mut rest = Bytes(list);
     while !rest.0.is_empty() {
         rest.vector8(1)?;
     }
     Ok(list)
 }
 
-/// Octets that are read from the front (RFC 8446 §3).
-struct Octets<'a>(&'a [u8]);
+/// Bytes that are read from the front (RFC 8446 §3).
+struct Bytes<'a>(&'a [u8]);
 
-impl<'a> Octets<'a> {
+impl<'a> Bytes<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], HelloError> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(HelloError::BadLength)?;
         self.0 = rest;
@@ -350,14 +350,14 @@ impl<'a> Octets<'a> {
     }
 
     fn u8(&mut self) -> Result<u8, HelloError> {
-        self.take(1).map(|octets| octets.first().copied().unwrap_or_default())
+        self.take(1).map(|bytes| bytes.first().copied().unwrap_or_default())
     }
 
     fn u16(&mut self) -> Result<u16, HelloError> {
         Ok(u16::from(self.u8()?) << 8 | u16::from(self.u8()?))
     }
 
-    /// A vector of so many octets at least, with its length in one before it.
+    /// A vector of so many bytes at least, with its length in one before it.
     fn vector8(&mut self, least: usize) -> Result<&'a [u8], HelloError> {
         let length = usize::from(self.u8()?);
         self.vector(length, least)
@@ -381,16 +381,16 @@ impl<'a> Octets<'a> {
     }
 }
 
-/// More octets never change an answer, it does not depend on how octets and records are cut, and it
+/// More bytes never change an answer, it does not depend on how bytes and records are cut, and it
 /// comes within the bounds.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let answer = Reader::default().read(bytes).to_owned();
-    assert!(answer != Said::Incomplete || bytes.len() < MAX_OCTETS, "no answer");
+    assert!(answer != Said::Incomplete || bytes.len() < MAX_BYTES, "no answer");
     let mut reader = Reader::default();
     let mut before = Said::Incomplete;
-    // Every octet of what is usual, and some of what is long.
+    // Every byte of what is usual, and some of what is long.
     let step = 1 + bytes.len() / 512;
     for came in (0..bytes.len()).step_by(step).chain([bytes.len()]) {
         let now = reader.read(bytes.get(..came).unwrap_or_default()).to_owned();
@@ -400,8 +400,8 @@ pub fn fuzz(bytes: &[u8]) {
     }
     assert_eq!(before, answer);
     if let Reading::Hello(hello) = Reader::default().read(bytes) {
-        let own = bytes.get(..hello.octets).unwrap_or_default();
-        assert_eq!(Reader::default().read(own).to_owned(), answer, "not its own octets");
+        let own = bytes.get(..hello.bytes).unwrap_or_default();
+        assert_eq!(Reader::default().read(own).to_owned(), answer, "not its own bytes");
         let less = own.split_last().map_or(own, |(_, less)| less);
         assert_eq!(Reader::default().read(less).to_owned(), Said::Incomplete);
         let cut = usize::from(bytes.get(40).copied().unwrap_or(1));
@@ -437,13 +437,13 @@ impl Reading<'_> {
     }
 }
 
-/// The hello in the records of `bytes`, its first `cut` octets in a record of their own.
+/// The hello in the records of `bytes`, its first `cut` bytes in a record of their own.
 #[cfg(feature = "internals")]
 fn in_records(bytes: &[u8], cut: usize) -> Vec<u8> {
     let mut message = Vec::new();
     let mut rest = bytes;
     while let [_, _, _, a, b, after @ ..] = rest
-        && message_octets(&message).is_none_or(|length| message.len() < length)
+        && message_bytes(&message).is_none_or(|length| message.len() < length)
     {
         let (fragment, after) = after.split_at(usize::from(u16::from_be_bytes([*a, *b])));
         message.extend_from_slice(fragment);

@@ -10,28 +10,28 @@ const PYTHON: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/python");
 const NODE: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/node");
 const CHROMIUM: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/chromium");
 
-fn read(octets: &[u8]) -> Said {
-    Reader::default().read(octets).to_owned()
+fn read(bytes: &[u8]) -> Said {
+    Reader::default().read(bytes).to_owned()
 }
 
-/// The answer, which is there with the last octet and not before, however the octets are cut.
+/// The answer, which is there with the last byte and not before, however the bytes are cut.
 #[track_caller]
-fn check_last(octets: &[u8], expected: &Said) {
-    assert_eq!(read(octets), *expected);
-    at_every_split(octets, |first, rest| {
+fn check_last(bytes: &[u8], expected: &Said) {
+    assert_eq!(read(bytes), *expected);
+    at_every_split(bytes, |first, rest| {
         let mut reader = Reader::default();
         let early = reader.read(first).to_owned();
         assert_eq!(early == Said::Incomplete, !rest.is_empty(), "cut at {}", first.len());
-        assert_eq!(reader.read(octets).to_owned(), *expected, "cut at {}", first.len());
-        assert_eq!(reader.read(octets).to_owned(), *expected, "read again");
+        assert_eq!(reader.read(bytes).to_owned(), *expected, "cut at {}", first.len());
+        assert_eq!(reader.read(bytes).to_owned(), *expected, "read again");
     });
-    fuzz(octets);
+    fuzz(bytes);
 }
 
 #[track_caller]
-fn check_refused(octets: &[u8], expected: HelloError) {
-    assert_eq!(read(octets), Said::Malformed(expected));
-    fuzz(octets);
+fn check_refused(bytes: &[u8], expected: HelloError) {
+    assert_eq!(read(bytes), Said::Malformed(expected));
+    fuzz(bytes);
 }
 
 fn hello_to(version: u16, sni: Option<&str>, ech: bool, alpn: &[&str]) -> Said {
@@ -39,9 +39,9 @@ fn hello_to(version: u16, sni: Option<&str>, ech: bool, alpn: &[&str]) -> Said {
     Said::Hello(version, sni.map(str::to_owned), ech, alpn)
 }
 
-/// A length in two octets, and what it is of.
-fn vector(octets: &[u8]) -> Vec<u8> {
-    [&u16::try_from(octets.len()).unwrap().to_be_bytes(), octets].concat()
+/// A length in two bytes, and what it is of.
+fn vector(bytes: &[u8]) -> Vec<u8> {
+    [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
 fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
@@ -170,7 +170,7 @@ fn a_name_is_a_host_as_a_request_may_name_it_and_nothing_more() {
 fn lengths_that_do_not_fit_are_refused() {
     use HelloError::*;
     let good = message(&vector(&sni(b"a.example")));
-    // Every octet more or less, and each length one too many or too few.
+    // Every byte more or less, and each length one too many or too few.
     check_refused(&record(&[&good[..], &[0]].concat()), BadLength);
     check_refused(&record(&message(&[vector(&sni(b"a")), vec![0]].concat())), BadLength);
     check_refused(&record(&message(&[0])), BadLength);
@@ -181,9 +181,9 @@ fn lengths_that_do_not_fit_are_refused() {
     check_refused(&with(&[extension(SERVER_NAME, &[0, 4, 0, 0, 1, b'a', 0])]), BadLength);
     check_refused(&with(&[extension(ALPN, &[0, 3, 3, b'h', b'2'])]), BadLength);
     check_refused(&with(&[extension(ALPN, &[0, 0])]), BadLength);
-    for (at, octet) in [(4, 2), (38, 33), (40, 3), (43, 0)] {
+    for (at, byte) in [(4, 2), (38, 33), (40, 3), (43, 0)] {
         let mut wrong = good.clone();
-        wrong[at] = octet;
+        wrong[at] = byte;
         check_refused(&record(&wrong), BadLength);
     }
 }
@@ -219,11 +219,11 @@ fn a_hello_is_bounded() {
     check_refused(&more[..8005], TooLong);
     // Its head in a record of its own.
     check_refused(&[0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], TooLong);
-    // One octet too few for all of it, in as many records as there may be.
+    // One byte too few for all of it, in as many records as there may be.
     let most = &most[RECORD_HEAD..MAX_MESSAGE + RECORD_HEAD - 1];
     let parts = MAX_MESSAGE / MAX_RECORDS;
     let records: Vec<u8> = most.chunks(parts).flat_map(record).collect();
-    assert_eq!(records.len(), MAX_OCTETS - 1);
+    assert_eq!(records.len(), MAX_BYTES - 1);
     check_refused(&records, TooLong);
     assert_eq!(read(&records[..records.len() - 1]), Said::Incomplete);
     fuzz(&[0x16; 70_000]);
@@ -258,7 +258,7 @@ fn a_record_with_a_client_hello_is_tls_whatever_its_version() {
     }
 }
 
-/// Java takes records of up to 33,088 octets under any version.
+/// Java takes records of up to 33,088 bytes under any version.
 #[test]
 fn a_hello_in_a_record_that_is_too_long_is_refused_under_every_version() {
     for major in [0, 2, MAJOR, 4, 15, 255] {
@@ -287,8 +287,8 @@ fn a_hello_in_the_format_of_ssl_2_is_refused() {
 }
 
 #[test]
-fn what_is_no_tls_is_known_by_its_first_octets() {
-    for octets in [
+fn what_is_no_tls_is_known_by_its_first_bytes() {
+    for bytes in [
         &b"SSH-2.0-"[..],
         b"GET / HTTP/1.1\r\n",
         b"\0",
@@ -302,10 +302,10 @@ fn what_is_no_tls_is_known_by_its_first_octets() {
         b"\x80\x2e\x02",
         b"\x80\x2e\x01\x10",
     ] {
-        assert_eq!(read(octets), Said::NotTls, "{:?}", octets.escape_ascii());
-        fuzz(octets);
+        assert_eq!(read(bytes), Said::NotTls, "{:?}", bytes.escape_ascii());
+        fuzz(bytes);
     }
-    for octets in [
+    for bytes in [
         &b""[..],
         b"\x16",
         b"\x15",
@@ -314,7 +314,7 @@ fn what_is_no_tls_is_known_by_its_first_octets() {
         b"\x16\x02\x00\x81\x40",
         b"\x16\x03\x01\x02",
     ] {
-        assert_eq!(read(octets), Said::Incomplete, "{:?}", octets.escape_ascii());
+        assert_eq!(read(bytes), Said::Incomplete, "{:?}", bytes.escape_ascii());
     }
 }
 

@@ -21,8 +21,8 @@ pub(super) const SUPPORT: &[u8] =
 /// A challenge may stand anywhere in a list, and a comma in a quoted string looks like the end of an
 /// element. That can only find too much: a connection is then kept apart for nothing.
 pub(super) fn binds(value: &[u8]) -> bool {
-    value.split(|&octet| octet == b',').map(trim_ows).any(|element| {
-        let mut words = element.split(|&octet| matches!(octet, b' ' | b'\t' | b'='));
+    value.split(|&byte| byte == b',').map(trim_ows).any(|element| {
+        let mut words = element.split(|&byte| matches!(byte, b' ' | b'\t' | b'='));
         let scheme = words.next().unwrap_or_default();
         SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(scheme))
     })

@@ -2,13 +2,13 @@
 //!
 //! [`Credentials::of`] looks at the field's lines and finds the token without looking at it: whoever has
 //! seen the same token before knows what it is worth. [`decode`] takes it apart. What either answers
-//! has a fixed text and none of the octets, for those are secret.
+//! has a fixed text and none of the bytes, for those are secret.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Octets of a user name, and of a password, at most. Longer ones are nobody's.
-pub const MAX_PART_OCTETS: usize = 1024;
+/// Bytes of a user name, and of a password, at most. Longer ones are nobody's.
+pub const MAX_PART_BYTES: usize = 1024;
 
 /// What the `Proxy-Authorization` lines of a request hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,19 +62,19 @@ impl<'b> Credentials<'b> {
 /// clients that do not look at `charset` still send.
 #[derive(Clone, Eq, PartialEq)]
 pub struct UserPass {
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     colon: usize,
 }
 
 impl UserPass {
     /// The user's name.
     pub fn user(&self) -> &[u8] {
-        self.octets.get(..self.colon).unwrap_or_default()
+        self.bytes.get(..self.colon).unwrap_or_default()
     }
 
     /// The password.
     pub fn password(&self) -> &[u8] {
-        self.octets.get(self.colon + 1..).unwrap_or_default()
+        self.bytes.get(self.colon + 1..).unwrap_or_default()
     }
 }
 
@@ -91,29 +91,29 @@ impl std::fmt::Debug for UserPass {
 ///
 /// What it is not.
 pub fn decode(token: &[u8]) -> Result<UserPass, NoToken> {
-    if token.iter().any(|octet| matches!(octet, b' ' | b'\t' | b',' | b'"')) {
+    if token.iter().any(|byte| matches!(byte, b' ' | b'\t' | b',' | b'"')) {
         return Err(NoToken::Ambiguous);
     }
     take_apart(token).map_err(NoToken::Malformed)
 }
 
 fn take_apart(token: &[u8]) -> Result<UserPass, &'static str> {
-    // Four octets for three, and a colon between the parts.
-    if token.len() > MAX_PART_OCTETS / 3 * 4 * 2 {
+    // Four bytes for three, and a colon between the parts.
+    if token.len() > MAX_PART_BYTES / 3 * 4 * 2 {
         return Err("the credentials are too long");
     }
-    let mut octets = STANDARD.decode(token).map_err(|_| "the credentials are not base64")?;
-    if std::str::from_utf8(&octets).is_err() {
-        octets = octets.iter().map(|octet| char::from(*octet)).collect::<String>().into_bytes();
+    let mut bytes = STANDARD.decode(token).map_err(|_| "the credentials are not base64")?;
+    if std::str::from_utf8(&bytes).is_err() {
+        bytes = bytes.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes();
     }
-    let Some(colon) = memchr::memchr(b':', &octets) else {
+    let Some(colon) = memchr::memchr(b':', &bytes) else {
         return Err("the credentials have no colon behind the user's name");
     };
-    if octets.iter().any(u8::is_ascii_control) {
+    if bytes.iter().any(u8::is_ascii_control) {
         return Err("the credentials have a control character");
     }
-    let read = UserPass { octets, colon };
-    if read.user().len().max(read.password().len()) > MAX_PART_OCTETS {
+    let read = UserPass { bytes, colon };
+    if read.user().len().max(read.password().len()) > MAX_PART_BYTES {
         return Err("the credentials are too long");
     }
     Ok(read)
@@ -127,16 +127,16 @@ pub fn encode(user: &str, password: &str) -> String {
 /// The token that says it in ISO 8859-1, if it can, and if that is another one.
 pub fn encode_old(user: &str, password: &str) -> Option<String> {
     let text = format!("{user}:{password}");
-    let octets: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
-    let octets = octets.filter(|octets| std::str::from_utf8(octets).is_err())?;
-    Some(STANDARD.encode(octets))
+    let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+    let bytes = bytes.filter(|bytes| std::str::from_utf8(bytes).is_err())?;
+    Some(STANDARD.encode(bytes))
 }
 
 /// A token that is understood is the one for its user and password, in one of two codings.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
-    let lines = || bytes.split(|octet| *octet == b'\n');
+    let lines = || bytes.split(|byte| *byte == b'\n');
     match Credentials::of(lines()) {
         Credentials::None => unreachable!("a line at least"),
         Credentials::Repeated => assert!(lines().count() > 1),
@@ -193,7 +193,7 @@ mod tests {
     fn a_token_has_a_user_a_colon_and_a_password() {
         let parts = |token: &str| {
             let read = decode(token.as_bytes())?;
-            let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             Ok::<_, NoToken>((text(read.user()), text(read.password())))
         };
         for (user, password) in
@@ -210,19 +210,19 @@ mod tests {
         assert_eq!(encode_old("test", "123"), None);
         assert_eq!(encode_old("test", "€"), None);
         assert_eq!(encode_old("test", "Â£"), None);
-        let long = encode(&"x".repeat(MAX_PART_OCTETS + 1), "");
+        let long = encode(&"x".repeat(MAX_PART_BYTES + 1), "");
         for (token, says) in [
             ("", "no colon"),
             ("YWI=", "no colon"),
             ("YTpi=", "not base64"),
             ("YTpiYw", "not base64"),
-            // Bits behind the last octet.
+            // Bits behind the last byte.
             ("YTpiYx==", "not base64"),
             ("YTp_", "not base64"),
             ("YTp\u{e9}", "not base64"),
             ("YToKYg==", "control"),
             (&long, "too long"),
-            (&"YTpi".repeat(MAX_PART_OCTETS), "too long"),
+            (&"YTpi".repeat(MAX_PART_BYTES), "too long"),
         ] {
             let Err(NoToken::Malformed(why)) = decode(token.as_bytes()) else { panic!("{token}") };
             assert!(why.contains(says), "{token}: {why}");

@@ -1,12 +1,12 @@
-//! Tells HTTP/1 from other protocols by the first octets of a connection. It answers from as few octets as possible.
+//! Tells HTTP/1 from other protocols by the first bytes of a connection. It answers from as few bytes as possible.
 //!
 //! One listener serves several protocols, and a peer that speaks none of them should hear so at
 //! once instead of at a timeout. Nothing is parsed here.
 
-use super::field::is_token_octet;
+use super::field::is_token_byte;
 use super::head::leading_empty_lines;
 
-/// What a connection speaks, by its first octets.
+/// What a connection speaks, by its first bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -27,7 +27,7 @@ pub enum Protocol {
 /// The start of the HTTP/2 preface, as far as it looks like a request line.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
-/// Which protocol `first` is the start of; `None` when more octets are needed.
+/// Which protocol `first` is the start of; `None` when more bytes are needed.
 ///
 /// Empty lines before a request line are skipped (RFC 9112 §2.2); the caller bounds how many.
 pub fn protocol(first: &[u8]) -> Option<Protocol> {
@@ -39,22 +39,22 @@ pub fn protocol(first: &[u8]) -> Option<Protocol> {
         [0x05, ..] => Protocol::Socks5,
         _ if first.starts_with(HTTP2_PREFACE) => Protocol::Http2Preface,
         _ if HTTP2_PREFACE.starts_with(first) => return None,
-        [octet, ..] if is_token_octet(*octet) => Protocol::Http,
+        [byte, ..] if is_token_byte(*byte) => Protocol::Http,
         _ => Protocol::Unknown,
     })
 }
 
-/// Whether these octets can no longer become a response's status line (RFC 9112 §4), so that an
+/// Whether these bytes can no longer become a response's status line (RFC 9112 §4), so that an
 /// upstream that speaks something else is not waited for. `ICY 200` is what radio streams answer.
 pub fn cannot_be_response(prefix: &[u8]) -> bool {
     let shape: &[u8] = if prefix.first() == Some(&b'I') { b"ICY ddd" } else { b"HTTP/1.d ddd" };
-    prefix.iter().zip(shape).any(|(octet, wanted)| match wanted {
-        b'd' => !octet.is_ascii_digit(),
-        _ => octet != wanted,
+    prefix.iter().zip(shape).any(|(byte, wanted)| match wanted {
+        b'd' => !byte.is_ascii_digit(),
+        _ => byte != wanted,
     })
 }
 
-/// More octets never change an answer.
+/// More bytes never change an answer.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -76,17 +76,17 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(octets: &[u8], expected: Option<Protocol>) {
-        assert_eq!(protocol(octets), expected, "{:?}", octets.escape_ascii());
-        at_every_split(octets, |first, _| {
+    fn check(bytes: &[u8], expected: Option<Protocol>) {
+        assert_eq!(protocol(bytes), expected, "{:?}", bytes.escape_ascii());
+        at_every_split(bytes, |first, _| {
             let early = protocol(first);
             assert!(early.is_none() || early == expected, "cut at {}", first.len());
         });
-        fuzz(octets);
+        fuzz(bytes);
     }
 
     #[test]
-    fn the_first_octets_tell_the_protocol() {
+    fn the_first_bytes_tell_the_protocol() {
         use Protocol::*;
         check(b"G", Some(Http));
         check(b"POST / HTTP/1.1\r\n", Some(Http));
@@ -113,8 +113,8 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_does_not_speak_http_is_known_by_its_first_wrong_octet() {
-        for octets in [
+    fn an_upstream_that_does_not_speak_http_is_known_by_its_first_wrong_byte() {
+        for bytes in [
             &b"-ERR"[..],
             b"SSH-2.0",
             b"\x15\x03",
@@ -127,8 +127,8 @@ mod tests {
             b"ICY OK",
             b"ICY/1.1",
         ] {
-            assert!(cannot_be_response(octets), "{:?}", octets.escape_ascii());
-            fuzz(octets);
+            assert!(cannot_be_response(bytes), "{:?}", bytes.escape_ascii());
+            fuzz(bytes);
         }
         let head = b"HTTP/1.1 200 OK\r\n\r\n";
         at_every_split(head, |first, _| assert!(!cannot_be_response(first)));

@@ -102,7 +102,7 @@ impl KnownField {
 pub struct Field<'b> {
     /// The name as written.
     pub name: &'b str,
-    /// The value without the white space around it; any octet but controls (HTAB is allowed).
+    /// The value without the white space around it; any byte but controls (HTAB is allowed).
     pub value: &'b [u8],
     /// What the name means to the proxy.
     pub known: KnownField,
@@ -185,7 +185,7 @@ impl LineSet {
     }
 }
 
-/// The field lines of one head, with the octets they stand in.
+/// The field lines of one head, with the bytes they stand in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldLines<'h, 'b> {
     /// The whole head, empty line included.
@@ -275,16 +275,16 @@ pub(super) fn write_number(out: &mut Vec<u8>, mut number: u64) {
     out.extend(digits.iter().skip(digits.len() - used));
 }
 
-/// Whether `octet` may stand in a token (RFC 9110 §5.6.2).
+/// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
 #[inline]
-pub(crate) fn is_token_octet(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether `octet` may stand in a field value (RFC 9110 §5.5), obs-text included.
+/// Whether `byte` may stand in a field value (RFC 9110 §5.5), obs-text included.
 #[inline]
-pub(super) fn is_value_octet(octet: u8) -> bool {
-    octet == b'\t' || (octet >= b' ' && octet != 0x7f)
+pub(super) fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// `value` without optional white space around it (RFC 9110 §5.6.3: SP and HTAB, nothing else).

@@ -11,7 +11,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::field::{FieldLines, LineSet, is_token_octet, trim_ows};
+use super::field::{FieldLines, LineSet, is_token_byte, trim_ows};
 
 /// On whose behalf, and by whom.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,7 +71,7 @@ impl ForwardedLines {
     }
 }
 
-/// Octets that can come to a head's, beyond what it came with.
+/// Bytes that can come to a head's, beyond what it came with.
 pub(super) fn room(ours: &Forwarded<'_>) -> usize {
     160 + ours.by.map_or(0, str::len)
 }
@@ -79,8 +79,8 @@ pub(super) fn room(ours: &Forwarded<'_>) -> usize {
 /// Whether a name is `X-Forwarded-For` with `_` for a `-`.
 fn is_misspelt(name: &str) -> bool {
     const NAME: &[u8] = b"x-forwarded-for";
-    let alike = |(octet, ours): (u8, &u8)| {
-        octet.eq_ignore_ascii_case(ours) || (octet == b'_' && *ours == b'-')
+    let alike = |(byte, ours): (u8, &u8)| {
+        byte.eq_ignore_ascii_case(ours) || (byte == b'_' && *ours == b'-')
     };
     name.len() == NAME.len() && name.contains('_') && name.bytes().zip(NAME).all(alike)
 }
@@ -95,7 +95,7 @@ fn write_values<'b>(out: &mut Vec<u8>, values: impl Iterator<Item = &'b [u8]>) {
 
 /// What may follow the `_` of an obfuscated identifier (RFC 7239 §6.3).
 fn is_obfuscated_name(name: &str) -> bool {
-    let may = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'_' | b'-');
+    let may = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !name.is_empty() && name.bytes().all(may)
 }
 
@@ -120,14 +120,14 @@ fn is_well_formed(value: &[u8]) -> bool {
 
 /// What follows the pair at the front, if there is one.
 fn pair(text: &[u8]) -> Option<&[u8]> {
-    let name = text.iter().take_while(|octet| is_token_octet(**octet)).count();
+    let name = text.iter().take_while(|byte| is_token_byte(**byte)).count();
     let (_, value) = text.split_at_checked(name).filter(|(name, _)| !name.is_empty())?;
     let value = value.strip_prefix(b"=")?;
     match value {
         [b'"', quoted @ ..] => after_quotes(quoted),
         _ => {
-            let may = |octet: &u8| is_token_octet(*octet) || matches!(octet, b':' | b'[' | b']');
-            let length = value.iter().take_while(|octet| may(octet)).count();
+            let may = |byte: &u8| is_token_byte(*byte) || matches!(byte, b':' | b'[' | b']');
+            let length = value.iter().take_while(|byte| may(byte)).count();
             value.get(length..).filter(|_| length > 0)
         }
     }

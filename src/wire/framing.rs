@@ -1,6 +1,6 @@
 //! Message framing: where does the content of this message end? (RFC 9112 §6.3)
 //!
-//! Every octet the proxy relays is counted against the answer, so a wrong one is a
+//! Every byte the proxy relays is counted against the answer, so a wrong one is a
 //! request-smuggling hole: a request whose fields two recipients could read two ways is refused here.
 //! Two things are mended in a response: a length beside exactly one `chunked`, and `identity`.
 //! `Evidence` collects what the fields say in the one pass over them; the functions below judge it.
@@ -19,7 +19,7 @@ use super::start_line::{Method, Version};
 pub enum Framing {
     /// No content follows the head.
     Empty,
-    /// Exactly this many octets follow.
+    /// Exactly this many bytes follow.
     Length(NonZeroU64),
     /// Chunked transfer coding; a trailer section may follow the last chunk.
     Chunked,
@@ -42,7 +42,7 @@ pub enum ResponseFraming {
 pub enum FramingError {
     /// `Transfer-Encoding` is empty, or applies chunked twice (RFC 9112 §6.1).
     BadCoding,
-    /// `Content-Length` is not a number of octets (RFC 9110 §8.6).
+    /// `Content-Length` is not a number of bytes (RFC 9110 §8.6).
     BadLength,
     /// A transfer coding in an HTTP/1.0 message (RFC 9112 §6.1).
     CodingInHttp10,
@@ -69,7 +69,7 @@ impl FramingError {
     pub fn reason(self) -> &'static str {
         match self {
             Self::BadCoding => "Transfer-Encoding is empty or applies chunked twice",
-            Self::BadLength => "Content-Length is not a number of octets",
+            Self::BadLength => "Content-Length is not a number of bytes",
             Self::CodingInHttp10 => "HTTP/1.0 has no Transfer-Encoding",
             Self::DifferingLengths => "Content-Length has two different values",
             Self::LengthAndCoding => {
@@ -121,7 +121,7 @@ impl Evidence {
     #[cold]
     fn note_odd_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
         self.length_is_odd = true;
-        for element in value.split(|&octet| octet == b',') {
+        for element in value.split(|&byte| byte == b',') {
             let length = plain_length(trim_ows(element)).ok_or(FramingError::BadLength)?;
             if *self.length.get_or_insert(length) != length {
                 return Err(FramingError::DifferingLengths);
@@ -196,7 +196,7 @@ fn plain_length(digits: &[u8]) -> Option<u64> {
 }
 
 fn wrong_coding(value: &[u8]) -> FramingError {
-    let elements = || value.split(|&octet| octet == b',').map(trim_ows);
+    let elements = || value.split(|&byte| byte == b',').map(trim_ows);
     let chunked = elements().filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count();
     if chunked > 1 || elements().all(<[u8]>::is_empty) {
         FramingError::BadCoding
@@ -260,8 +260,8 @@ mod tests {
         assert_eq!(framing, expected, "{lines:?}");
     }
 
-    fn length(octets: u64) -> Framing {
-        Framing::Length(NonZeroU64::new(octets).unwrap())
+    fn length(bytes: u64) -> Framing {
+        Framing::Length(NonZeroU64::new(bytes).unwrap())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What request and response heads share: where a head ends, its limits, and every way to refuse
 //! one (RFC 9112 §2).
 //!
-//! [`find_end`] looks at octets as they come and answers as soon as the head is complete or can
+//! [`find_end`] looks at bytes as they come and answers as soon as the head is complete or can
 //! no longer become a valid one; [`RequestHead`](super::RequestHead) and
 //! [`ResponseHead`](super::ResponseHead) then read the whole head at once.
 //!
@@ -9,7 +9,7 @@
 
 use memchr::{memchr, memchr_iter, memchr3};
 
-use super::field::is_token_octet;
+use super::field::is_token_byte;
 use super::framing::FramingError;
 use super::leniency::Leniency;
 use super::start_line::Version;
@@ -34,15 +34,15 @@ impl Persistence {
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct HeadLimits {
-    /// Octets of the whole head, empty line included.
-    pub max_head_octets: usize,
+    /// Bytes of the whole head, empty line included.
+    pub max_head_bytes: usize,
     /// Field lines; above 128 is as 128. A response that is mended may have as many as fit.
     pub max_fields: usize,
 }
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { max_head_octets: 32 * 1024, max_fields: 100 }
+        Self { max_head_bytes: 32 * 1024, max_fields: 100 }
     }
 }
 
@@ -81,7 +81,7 @@ pub enum HeadError {
     InvalidHost(TargetError),
     /// HTTP/1.1 without `Host` (RFC 9112 §3.2).
     MissingHost,
-    /// The octets are not exactly one head; a mistake of the caller, not of a peer.
+    /// The bytes are not exactly one head; a mistake of the caller, not of a peer.
     NotOneHead,
     /// A NUL (RFC 9110 §5.5).
     Nul,
@@ -138,8 +138,8 @@ impl HeadError {
             Self::HeadTooLarge => "the head is larger than the limit",
             Self::InvalidHost(_) => "the Host field is not a host name or address with a port",
             Self::MissingHost => "an HTTP/1.1 request must have a Host field",
-            Self::NotOneHead => "the octets are not exactly one head",
-            Self::Nul => "the head has a NUL octet",
+            Self::NotOneHead => "the bytes are not exactly one head",
+            Self::Nul => "the head has a NUL byte",
             Self::ObsFold => "a line of the head starts with white space",
             Self::RepeatedHost => "the request has more than one Host field",
             Self::SpaceBeforeColon => "white space stands between a field name and its colon",
@@ -158,14 +158,14 @@ impl From<FramingError> for HeadError {
     }
 }
 
-/// Looks for the empty line that ends a head; answers how many octets the head has with it.
+/// Looks for the empty line that ends a head; answers how many bytes the head has with it.
 ///
 /// `scanned` is where to go on: 0 for a new head, then as the last call left it, so that a head
-/// that comes octet by octet is looked at once. `buf` always starts with the head.
+/// that comes byte by byte is looked at once. `buf` always starts with the head.
 ///
 /// # Errors
 ///
-/// [`HeadError::BareLf`], [`HeadError::BareCr`] (not while the CR is the last octet), [`HeadError::Nul`],
+/// [`HeadError::BareLf`], [`HeadError::BareCr`] (not while the CR is the last byte), [`HeadError::Nul`],
 /// [`HeadError::HeadTooLarge`], [`HeadError::FirstLineTooLong`]: at once, without the empty line.
 pub fn find_end(
     buf: &[u8],
@@ -215,9 +215,9 @@ fn find_empty_line<const LF_ENDS: bool>(
     scanned: &mut usize,
     limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadError> {
-    // Octets past the limit are not looked at, so that the answer does not depend on how many
+    // Bytes past the limit are not looked at, so that the answer does not depend on how many
     // came with one read.
-    let within = buf.get(..limits.max_head_octets).unwrap_or(buf);
+    let within = buf.get(..limits.max_head_bytes).unwrap_or(buf);
     let mut from = *scanned;
     while let Some(rest) = within.get(from..)
         && let Some(found) = memchr3(b'\r', b'\n', 0, rest)
@@ -255,7 +255,7 @@ fn find_empty_line<const LF_ENDS: bool>(
 
 /// The answer when no end was found: wait, unless the limit is reached.
 fn unfinished(buf: &[u8], within: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HeadError> {
-    if buf.len() < limits.max_head_octets {
+    if buf.len() < limits.max_head_bytes {
         Ok(None)
     } else if memchr(b'\n', within).is_some() {
         Err(HeadError::HeadTooLarge)
@@ -264,7 +264,7 @@ fn unfinished(buf: &[u8], within: &[u8], limits: &HeadLimits) -> Result<Option<u
     }
 }
 
-/// How many octets of empty lines stand before a request line; they are ignored (RFC 9112 §2.2).
+/// How many bytes of empty lines stand before a request line; they are ignored (RFC 9112 §2.2).
 ///
 /// The caller bounds how many it is willing to skip.
 pub fn leading_empty_lines(buf: &[u8]) -> usize {
@@ -274,7 +274,7 @@ pub fn leading_empty_lines(buf: &[u8]) -> usize {
 /// Turns httparse's error into the refusal that names the fault. Not on the hot path.
 #[cold]
 pub(super) fn diagnose(head: &[u8], error: httparse::Error, is_request: bool) -> HeadError {
-    let mut lines = head.split(|&octet| octet == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let mut lines = head.split(|&byte| byte == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
     let first = lines.next().unwrap_or_default();
     match error {
         httparse::Error::HeaderName => {
@@ -307,7 +307,7 @@ fn bad_field_line(line: &[u8]) -> Option<HeadError> {
     let Some(colon) = memchr(b':', line) else { return Some(HeadError::BadFieldName) };
     let name = line.get(..colon).unwrap_or_default();
     let token = name.trim_ascii_end();
-    if token.is_empty() || !token.iter().copied().all(is_token_octet) {
+    if token.is_empty() || !token.iter().copied().all(is_token_byte) {
         Some(HeadError::BadFieldName)
     } else if token.len() < name.len() {
         Some(HeadError::SpaceBeforeColon)
@@ -338,23 +338,23 @@ fn is_http_1(major: u8, minor: u8) -> bool {
 
 /// What is wrong with the method or target of a request line.
 fn bad_request_line(first: &[u8]) -> HeadError {
-    let mut words = first.split(|&octet| octet == b' ');
+    let mut words = first.split(|&byte| byte == b' ');
     let method = words.next().unwrap_or_default();
-    if !method.iter().copied().all(is_token_octet) {
+    if !method.iter().copied().all(is_token_byte) {
         return HeadError::BadMethod;
     }
     match (method, words.next(), words.next(), words.next()) {
         ([_, ..], Some([_, ..] | []), Some(_), None) => {}
         _ => return HeadError::BadRequestLine,
     }
-    if first.iter().all(|octet| (b' '..=b'~').contains(octet)) {
+    if first.iter().all(|byte| (b' '..=b'~').contains(byte)) {
         HeadError::BadRequestLine
     } else {
         HeadError::Target(TargetError::BadCharacter)
     }
 }
 
-/// Finds the same end however the octets come, if there is one.
+/// Finds the same end however the bytes come, if there is one.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8], limits: &HeadLimits) -> Option<usize> {
@@ -378,14 +378,14 @@ pub(super) fn fuzz_as(bytes: &[u8], limits: &HeadLimits, leniency: Leniency) -> 
             break;
         }
     }
-    assert_eq!(last, whole, "the answer depends on how the octets come");
+    assert_eq!(last, whole, "the answer depends on how the bytes come");
     match whole {
         Ok(Some(end)) => {
-            assert!(end <= limits.max_head_octets);
+            assert!(end <= limits.max_head_bytes);
             Some(end)
         }
         Ok(None) => {
-            assert!(bytes.len() < limits.max_head_octets);
+            assert!(bytes.len() < limits.max_head_bytes);
             None
         }
         Err(error) => {

@@ -2,7 +2,7 @@ use super::super::start_line::Method;
 use super::super::tests::at_every_split;
 use super::*;
 
-const SMALL: HeadLimits = HeadLimits { max_head_octets: 32, max_fields: 4 };
+const SMALL: HeadLimits = HeadLimits { max_head_bytes: 32, max_fields: 4 };
 
 /// The answer for `bytes`, wherever they are cut.
 #[track_caller]
@@ -29,7 +29,7 @@ fn a_head_ends_with_an_empty_line() {
 }
 
 #[test]
-fn octets_that_end_lines_only_for_some_are_refused_at_once() {
+fn bytes_that_end_lines_only_for_some_are_refused_at_once() {
     check(b"G\n", Err(HeadError::BareLf));
     check(b"\n", Err(HeadError::BareLf));
     check(b"G\r\n\n", Err(HeadError::BareLf));
@@ -40,7 +40,7 @@ fn octets_that_end_lines_only_for_some_are_refused_at_once() {
 
 #[test]
 fn lines_of_a_response_may_end_with_lf_alone() {
-    for (octets, expected) in [
+    for (bytes, expected) in [
         (&b"HTTP/1.1 200 O\nA: b\n\nx"[..], Ok(Some(21))),
         (b"HTTP/1.1 200 O\r\nA: b\n\r\n", Ok(Some(23))),
         (b"HTTP/1.1 200 O\r\n\n", Ok(Some(17))),
@@ -49,16 +49,16 @@ fn lines_of_a_response_may_end_with_lf_alone() {
         (b"HTTP/1.1 200 O\n\0", Err(HeadError::Nul)),
         (b"\n", Ok(Some(1))),
     ] {
-        at_every_split(octets, |first, _| {
+        at_every_split(bytes, |first, _| {
             let mut scan = HeadScan::default();
             let early = find_response_end(first, &mut scan, &SMALL, Leniency::Mend);
             let answer = match early {
-                Ok(None) => find_response_end(octets, &mut scan, &SMALL, Leniency::Mend),
+                Ok(None) => find_response_end(bytes, &mut scan, &SMALL, Leniency::Mend),
                 early => early,
             };
-            assert_eq!(answer, expected, "{} cut at {}", octets.escape_ascii(), first.len());
+            assert_eq!(answer, expected, "{} cut at {}", bytes.escape_ascii(), first.len());
         });
-        fuzz(octets, &SMALL);
+        fuzz(bytes, &SMALL);
     }
 }
 
@@ -79,17 +79,17 @@ fn a_drip_feed_is_looked_at_once() {
     let head = b"GET / HTTP/1.1\r\nA: b\r\n";
     for came in 0..=head.len() {
         assert_eq!(find_end(&head[..came], &mut scanned, &HeadLimits::default()), Ok(None));
-        // All but a CR, which the next octet decides about.
+        // All but a CR, which the next byte decides about.
         assert!(scanned + 1 >= came, "{scanned} of {came}");
     }
 }
 
 #[test]
 fn empty_lines_before_a_request_line_are_counted_in_pairs() {
-    for (octets, expected) in
+    for (bytes, expected) in
         [(&b""[..], 0), (b"\r", 0), (b"\r\n", 2), (b"\r\n\r\nG", 4), (b"\n\n", 0), (b"G\r\n", 0)]
     {
-        assert_eq!(leading_empty_lines(octets), expected, "{octets:?}");
+        assert_eq!(leading_empty_lines(bytes), expected, "{bytes:?}");
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::client_hello::{ALERT, CONTENT_TYPES, HANDSHAKE, MAX_FRAGMENT, RECORD_HEAD};
 
-/// Octets of a server's answer that are looked at, at most: with so many there is an answer.
+/// Bytes of a server's answer that are looked at, at most: with so many there is an answer.
 pub const MAX_ANSWER: usize = 1024;
 /// Handshake types (RFC 8446 §4; the other one was in drafts of it).
 const SERVER_HELLO: u8 = 2;
@@ -23,15 +23,15 @@ const RETRY: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
     0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
-/// Octets of a ServerHello before its random: head and version.
+/// Bytes of a ServerHello before its random: head and version.
 const BEFORE_RANDOM: usize = 6;
-/// Octets of a ServerHello up to the end of its random.
+/// Bytes of a ServerHello up to the end of its random.
 const LOOKED_AT: usize = BEFORE_RANDOM + RETRY.len();
 
 /// What a server says to a ClientHello.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RetryAnswer {
-    /// More octets are needed.
+    /// More bytes are needed.
     Incomplete,
     /// A HelloRetryRequest: a second ClientHello is to follow.
     Retry,
@@ -39,11 +39,11 @@ pub enum RetryAnswer {
     Settled,
 }
 
-/// Reads the server's first octets after a ClientHello. `octets` is all that has come since.
-pub fn answer(octets: &[u8]) -> RetryAnswer {
-    let looked_at = octets.get(..MAX_ANSWER).unwrap_or(octets);
+/// Reads the server's first bytes after a ClientHello. `bytes` is all that has come since.
+pub fn answer(bytes: &[u8]) -> RetryAnswer {
+    let looked_at = bytes.get(..MAX_ANSWER).unwrap_or(bytes);
     match read_answer(looked_at) {
-        RetryAnswer::Incomplete if octets.len() >= MAX_ANSWER => RetryAnswer::Settled,
+        RetryAnswer::Incomplete if bytes.len() >= MAX_ANSWER => RetryAnswer::Settled,
         answer => answer,
     }
 }
@@ -68,8 +68,8 @@ fn read_answer(mut rest: &[u8]) -> RetryAnswer {
         }
         let fragment = after.get(..length).unwrap_or(after);
         if kind == HANDSHAKE {
-            for (place, octet) in hello.iter_mut().skip(filled).zip(fragment) {
-                *place = *octet;
+            for (place, byte) in hello.iter_mut().skip(filled).zip(fragment) {
+                *place = *byte;
                 filled += 1;
             }
             match hello {
@@ -99,17 +99,17 @@ pub enum NextRecord {
 /// The records that a client sends after its ClientHello.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Records {
-    /// How many octets of a record that has begun are still to come.
+    /// How many bytes of a record that has begun are still to come.
     left: usize,
 }
 
 impl Records {
-    /// How many octets at the front belong to records that are no handshake, and what follows them.
-    /// The next call gets the octets behind those. At most four octets of a record's head are left.
-    pub fn pass(&mut self, octets: &[u8]) -> (usize, NextRecord) {
+    /// How many bytes at the front belong to records that are no handshake, and what follows them.
+    /// The next call gets the bytes behind those. At most four bytes of a record's head are left.
+    pub fn pass(&mut self, bytes: &[u8]) -> (usize, NextRecord) {
         let mut passed = 0;
         loop {
-            let rest = octets.get(passed..).unwrap_or_default();
+            let rest = bytes.get(passed..).unwrap_or_default();
             let part = self.left.min(rest.len());
             passed += part;
             self.left -= part;
@@ -131,7 +131,7 @@ impl Records {
     }
 }
 
-/// Neither depends on how octets come, and each comes to an end.
+/// Neither depends on how bytes come, and each comes to an end.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -177,16 +177,16 @@ mod tests {
     }
 
     /// The first of the records in smaller ones.
-    fn in_records(octets: &[u8], size: usize) -> Vec<u8> {
-        let length = usize::from(u16::from_be_bytes([octets[3], octets[4]]));
-        octets[5..5 + length].chunks(size).flat_map(|part| record(HANDSHAKE, part)).collect()
+    fn in_records(bytes: &[u8], size: usize) -> Vec<u8> {
+        let length = usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
+        bytes[5..5 + length].chunks(size).flat_map(|part| record(HANDSHAKE, part)).collect()
     }
 
     #[test]
     fn a_hello_retry_request_is_told_from_a_server_hello() {
         let warning = record(ALERT, &[WARNING, 112]);
         let warned = |rest: &[u8]| [&warning[..], &warning, rest].concat();
-        for (octets, expected) in [
+        for (bytes, expected) in [
             (HELLO_RETRY.to_vec(), RetryAnswer::Retry),
             (in_records(HELLO_RETRY, 1), RetryAnswer::Retry),
             (in_records(HELLO_RETRY, 37), RetryAnswer::Retry),
@@ -207,15 +207,15 @@ mod tests {
             (HELLO_RETRY[..42].to_vec(), RetryAnswer::Incomplete),
             (vec![], RetryAnswer::Incomplete),
         ] {
-            assert_eq!(answer(&octets), expected, "{octets:?}");
-            at_every_split(&octets, |first, _| {
+            assert_eq!(answer(&bytes), expected, "{bytes:?}");
+            at_every_split(&bytes, |first, _| {
                 let early = answer(first);
                 assert!(
                     early == RetryAnswer::Incomplete || early == expected,
                     "{first:?}: {early:?}"
                 );
             });
-            fuzz(&octets);
+            fuzz(&bytes);
         }
     }
 

@@ -219,7 +219,7 @@ impl Survey {
 
 /// The elements of a `Connection` value (RFC 9110 §5.6.1).
 fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&octet| octet == b',').map(trim_ows)
+    value.split(|&byte| byte == b',').map(trim_ows)
 }
 
 /// Asserts, for fuzzing, that fields a hop sent on have nothing hop-by-hop but what it put there.

@@ -1,4 +1,4 @@
-//! HTTP/1 as octets: parsing and writing, without a socket, a clock or a thread.
+//! HTTP/1 as bytes: parsing and writing, without a socket, a clock or a thread.
 //!
 //! In reading order: [`detect`] tells HTTP from what else may arrive. [`start_line`] knows
 //! methods and versions, [`head`] finds where a head ends, [`request`] and [`response`] turn a
@@ -18,7 +18,7 @@
 //! One rule is above all others: a request that two recipients could read in two ways is
 //! refused, never repaired, and a response goes to the client in the strict form or not at all.
 //! Parsing allocates nothing, but for a ClientHello in several records and a response that is
-//! mended; a value borrows the octets it was read from.
+//! mended; a value borrows the bytes it was read from.
 
 pub mod chunk_rules;
 pub mod chunked;
@@ -78,7 +78,7 @@ pub fn fuzz_framing(bytes: &[u8]) {
                 let text = String::from_utf8_lossy(field.value);
                 for element in text.split(',') {
                     let length = element.trim_matches([' ', '\t']).parse::<u64>();
-                    assert_eq!(length.ok(), Some(content_octets(head.framing)));
+                    assert_eq!(length.ok(), Some(content_bytes(head.framing)));
                 }
                 head.framing
             }
@@ -89,9 +89,9 @@ pub fn fuzz_framing(bytes: &[u8]) {
     assert_eq!(announced.unwrap_or(Framing::Empty), head.framing);
 }
 
-/// The octets a framing announces, for fuzzing.
+/// The bytes a framing announces, for fuzzing.
 #[cfg(feature = "internals")]
-fn content_octets(framing: Framing) -> u64 {
+fn content_bytes(framing: Framing) -> u64 {
     match framing {
         Framing::Empty => 0,
         Framing::Length(length) => length.get(),

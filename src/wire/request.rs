@@ -21,7 +21,7 @@ use super::target::{Authority, Target, TargetError};
 use super::upgrade::{self, Protocols};
 use super::via;
 
-/// A valid request head; it borrows the octets it was read from.
+/// A valid request head; it borrows the bytes it was read from.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'h, 'b> {
     /// The method.
@@ -97,7 +97,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         slots: &'h mut Slots<'b>,
         limits: &HeadLimits,
     ) -> Result<Self, HeadError> {
-        if head.len() > limits.max_head_octets {
+        if head.len() > limits.max_head_bytes {
             return Err(HeadError::HeadTooLarge);
         }
         // httparse skips empty lines, of which `leading_empty_lines` leaves none.
@@ -106,7 +106,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         }
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(head, slots.first(limits.max_fields)) {
-            Ok(Status::Complete(octets)) if octets == head.len() => {}
+            Ok(Status::Complete(bytes)) if bytes == head.len() => {}
             Ok(_) => return Err(HeadError::NotOneHead),
             Err(error) => return Err(diagnose(head, error, true)),
         }
@@ -150,7 +150,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     /// Reads a head that [`read`](Self::read) refused with `error`, if it was refused only for the
-    /// spelling of its first line: an octet above 0x7F in path or query, which curl and Go send to a
+    /// spelling of its first line: a byte above 0x7F in path or query, which curl and Go send to a
     /// proxy as they got it, and HTTP/1.2 to 1.9, which are answered as 1.1 (RFC 9110 §6.2). `anew`
     /// takes the head in the strict spelling, and the value borrows from there: whoever looks at the
     /// target sees what goes on. The server's name is never respelt.
@@ -172,7 +172,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             return Err(error);
         }
         // The head that came was within the limit; this one is at most three times as long.
-        Self::read(anew, slots, &HeadLimits { max_head_octets: usize::MAX, ..*limits })
+        Self::read(anew, slots, &HeadLimits { max_head_bytes: usize::MAX, ..*limits })
     }
 
     /// What to offer to the next hop, if the client offers anything a proxy can step aside for.
@@ -191,8 +191,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.lines.head
     }
 
-    /// Octets of the head as received.
-    pub fn octets(&self) -> usize {
+    /// Bytes of the head as received.
+    pub fn bytes(&self) -> usize {
         self.lines.head.len()
     }
 
@@ -220,7 +220,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 
     /// Appends what follows the request line of the head to send on: all fields in their order, case and
-    /// octets, but the hop-by-hop ones (RFC 9110 §7.6.1) and what `outgoing` changes.
+    /// bytes, but the hop-by-hop ones (RFC 9110 §7.6.1) and what `outgoing` changes.
     pub fn write_fields(&self, out: &mut Vec<u8>, outgoing: &Outgoing<'_>) {
         // Room for all that can be added, so that the copies below never move what is there.
         let via = outgoing.via.map_or(0, str::len);
@@ -295,12 +295,12 @@ fn respell(head: &[u8], anew: &mut Vec<u8>) -> bool {
     anew.reserve(head.len() + 2 * target.len());
     anew.extend_from_slice(method);
     let path = if method == b"CONNECT" { target.len() } else { path_start(target) };
-    for (at, &octet) in target.iter().enumerate() {
-        if at < path || octet.is_ascii() {
-            anew.push(octet);
+    for (at, &byte) in target.iter().enumerate() {
+        if at < path || byte.is_ascii() {
+            anew.push(byte);
         } else {
             let digit = |value: u8| b"0123456789ABCDEF".get(usize::from(value)).copied();
-            anew.extend([Some(b'%'), digit(octet >> 4), digit(octet & 15)].into_iter().flatten());
+            anew.extend([Some(b'%'), digit(byte >> 4), digit(byte & 15)].into_iter().flatten());
         }
     }
     anew.extend_from_slice(match version {
@@ -374,8 +374,8 @@ impl<'b> Found<'b> {
         if !is_number || self.max_forwards_is_repeated {
             return Err(HeadError::BadMaxForwards);
         }
-        let digit = |number: u32, octet: &u8| {
-            number.saturating_mul(10).saturating_add(octet.wrapping_sub(b'0').into())
+        let digit = |number: u32, byte: &u8| {
+            number.saturating_mul(10).saturating_add(byte.wrapping_sub(b'0').into())
         };
         Ok(Some(value.iter().fold(0, digit)))
     }
@@ -423,7 +423,7 @@ pub fn fuzz(bytes: &[u8]) {
     write_request_line(&mut out, method, path);
     head.write_fields(&mut out, &outgoing);
 
-    let roomy = HeadLimits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
+    let roomy = HeadLimits { max_head_bytes: usize::MAX, max_fields: super::field::MAX_FIELDS };
     assert_eq!(super::head::find_end(&out, &mut 0, &roomy), Ok(Some(out.len())));
     let mut slots = Slots::new();
     let again = RequestHead::read(&out, &mut slots, &roomy);

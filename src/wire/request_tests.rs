@@ -31,7 +31,7 @@ fn respelt(line: &[u8], expected: Result<&str, HeadError>) {
         let rest = Outgoing { host, via, forwarded, max_forwards, upgrade, close: false };
         write_request_line(&mut out, head.method_name, target);
         head.write_fields(&mut out, &rest);
-        let end = out.iter().position(|&octet| octet == b'\r').unwrap();
+        let end = out.iter().position(|&byte| byte == b'\r').unwrap();
         assert_eq!(&out[end..], b"\r\nHost: a\r\nA: \xe9\r\n\r\n", "the rest is as it was");
         (String::from_utf8_lossy(&out[..end]).into_owned(), head.version)
     });
@@ -84,7 +84,7 @@ fn a_request_line_has_three_words_and_single_spaces() {
 }
 
 #[test]
-fn octets_above_ascii_in_path_or_query_go_on_percent_encoded() {
+fn bytes_above_ascii_in_path_or_query_go_on_percent_encoded() {
     let bad = Err(HeadError::Target(TargetError::BadCharacter));
     for (line, expected) in [
         ("GET http://a/\u{e9} HTTP/1.1", Ok("GET http://a/%C3%A9 HTTP/1.1")),
@@ -120,7 +120,7 @@ fn octets_above_ascii_in_path_or_query_go_on_percent_encoded() {
     ] {
         respelt(line.as_bytes(), expected);
     }
-    // No UTF-8, each octet by itself.
+    // No UTF-8, each byte by itself.
     respelt(b"GET http://a/\xe9\x80?\xff HTTP/1.1", Ok("GET http://a/%E9%80?%FF HTTP/1.1"));
     respelt(b"GET http://\xe9/ HTTP/1.1", bad);
     respelt(b"CONNECT a\xff:443 HTTP/1.1", bad);
@@ -130,10 +130,10 @@ fn octets_above_ascii_in_path_or_query_go_on_percent_encoded() {
 fn a_respelt_head_may_be_longer_than_the_limit_and_is_bounded_by_it() {
     let line = format!("GET http://a/{} HTTP/1.1\r\nHost: a\r\n\r\n", "\u{e9}".repeat(16_000));
     let limits = HeadLimits::default();
-    for (max_head_octets, expected) in
+    for (max_head_bytes, expected) in
         [(line.len(), Ok(())), (line.len() - 1, Err(HeadError::HeadTooLarge))]
     {
-        let limits = HeadLimits { max_head_octets, ..limits };
+        let limits = HeadLimits { max_head_bytes, ..limits };
         let mut anew = Vec::new();
         let mut slots = Slots::new();
         let read = match RequestHead::read(line.as_bytes(), &mut slots, &limits) {
@@ -203,10 +203,10 @@ fn a_field_line_is_a_token_a_colon_and_a_value() {
 }
 
 #[test]
-fn the_limits_count_octets_and_lines() {
+fn the_limits_count_bytes_and_lines() {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n";
-    let check = |max_head_octets, max_fields| {
-        let limits = HeadLimits { max_head_octets, max_fields };
+    let check = |max_head_bytes, max_fields| {
+        let limits = HeadLimits { max_head_bytes, max_fields };
         RequestHead::read(head, &mut Slots::new(), &limits).map(|head| head.fields().count())
     };
     assert_eq!(check(head.len(), 2), Ok(2));
@@ -321,7 +321,7 @@ fn a_request_says_what_it_expects() {
 }
 
 #[test]
-fn fields_travel_in_order_case_and_octets() {
+fn fields_travel_in_order_case_and_bytes() {
     sent(
         "GET http://a/x?y HTTP/1.1\r\nhOST:a\r\nAccept:  */* \r\nX-Empty:\r\nx-a: 1\r\nX-A: 2\r\n\r\n",
         "GET /x?y HTTP/1.1\r\nhOST:a\r\nAccept:  */* \r\nX-Empty:\r\nx-a: 1\r\nX-A: 2\r\n\r\n",

@@ -17,7 +17,7 @@ use super::start_line::{Method, Version};
 use super::upgrade::{self, Protocols};
 use super::via;
 
-/// A valid response head; it borrows the octets it was read from.
+/// A valid response head; it borrows the bytes it was read from.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseHead<'h, 'b> {
     /// The version the upstream speaks.
@@ -82,7 +82,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         limits: &HeadLimits,
         method: Method,
     ) -> Result<Self, HeadError> {
-        if head.len() > limits.max_head_octets {
+        if head.len() > limits.max_head_bytes {
             return Err(HeadError::HeadTooLarge);
         }
         // httparse skips empty lines; before a status line there are none (RFC 9112 §2.2).
@@ -92,7 +92,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         let mut parsed = httparse::Response::new(&mut []);
         let slots = slots.first(limits.max_fields);
         match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, slots) {
-            Ok(Status::Complete(octets)) if octets == head.len() => {}
+            Ok(Status::Complete(bytes)) if bytes == head.len() => {}
             Ok(_) => return Err(HeadError::NotOneHead),
             Err(error) => return Err(diagnose(head, error, false)),
         }
@@ -115,7 +115,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         limits: &HeadLimits,
         method: Method,
     ) -> Result<Self, HeadError> {
-        if head.len() > limits.max_head_octets || matches!(head, [b'\r' | b'\n', ..]) {
+        if head.len() > limits.max_head_bytes || matches!(head, [b'\r' | b'\n', ..]) {
             return Err(error);
         }
         let mut repairs = mend(head, mended)?;
@@ -124,7 +124,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         slots.all.resize(count, EMPTY_HEADER);
         let mut parsed = httparse::Response::new(&mut slots.all);
         match parsed.parse(head) {
-            Ok(Status::Complete(octets)) if octets == head.len() => {}
+            Ok(Status::Complete(bytes)) if bytes == head.len() => {}
             Ok(_) => return Err(HeadError::NotOneHead),
             Err(error) => return Err(diagnose(head, error, false)),
         }
@@ -197,9 +197,9 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.lines.iter()
     }
 
-    /// Octets of the head as received.
+    /// Bytes of the head as received.
     #[cfg(feature = "internals")]
-    pub fn octets(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.lines.head.len()
     }
 
@@ -249,7 +249,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             && self.repairs.is_empty()
     }
 
-    /// Appends the head to send to the client: all fields in their order, case and octets, but
+    /// Appends the head to send to the client: all fields in their order, case and bytes, but
     /// the hop-by-hop ones (RFC 9110 §7.6.1) and what `outgoing` changes. It is always HTTP/1.1.
     pub fn write_client(&self, out: &mut Vec<u8>, outgoing: &ResponseOutgoing<'_>) {
         out.reserve(self.lines.head.len() + outgoing.via.map_or(0, str::len) + 160);
@@ -371,7 +371,7 @@ fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     let mut out = Vec::new();
     head.write_client(&mut out, &outgoing);
 
-    let roomy = HeadLimits { max_head_octets: usize::MAX, max_fields: super::field::MAX_FIELDS };
+    let roomy = HeadLimits { max_head_bytes: usize::MAX, max_fields: super::field::MAX_FIELDS };
     assert_eq!(super::head::find_end(&out, &mut 0, &roomy), Ok(Some(out.len())));
     let (mut slots, mut more, mut copy) = (Slots::new(), MoreSlots::default(), Vec::new());
     // The strict reader takes all that was written, but for what only a client can judge.

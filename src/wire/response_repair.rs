@@ -12,7 +12,7 @@
 //! [`framing`](super::framing).
 
 use super::detect::cannot_be_response;
-use super::field::{is_token_octet, is_value_octet, trim_ows};
+use super::field::{is_token_byte, is_value_byte, trim_ows};
 use super::head::HeadError;
 use super::leniency::{Repair, Repairs};
 
@@ -124,7 +124,7 @@ fn field_line(
     let colon = memchr::memchr(b':', line).ok_or(HeadError::BadFieldName)?;
     let (name, value) = line.split_at_checked(colon).ok_or(HeadError::BadFieldName)?;
     let token = trim_ows(name);
-    if token.is_empty() || !token.iter().copied().all(is_token_octet) {
+    if token.is_empty() || !token.iter().copied().all(is_token_byte) {
         return Err(HeadError::BadFieldName);
     }
     let was_mended = token.len() < name.len();
@@ -133,7 +133,7 @@ fn field_line(
     }
     let written = Written { start: out.len(), frames: is_framing(token) };
     out.extend_from_slice(token);
-    if written.frames && !value.iter().copied().all(is_value_octet) {
+    if written.frames && !value.iter().copied().all(is_value_byte) {
         return Err(HeadError::ControlInValue);
     }
     push_value(value, out, repairs)?;
@@ -152,7 +152,7 @@ fn unfold(
     let kept = trim_end(out.get(..out.len().saturating_sub(2)).unwrap_or_default()).len();
     out.truncate(kept);
     let line = trim_ows(line);
-    if field.frames && !line.iter().copied().all(is_value_octet) {
+    if field.frames && !line.iter().copied().all(is_value_byte) {
         return Err(HeadError::ControlInValue);
     }
     if !line.is_empty() {
@@ -165,11 +165,11 @@ fn unfold(
 
 /// Writes what may stand in a value, and a space for a control character.
 fn push_value(value: &[u8], out: &mut Vec<u8>, repairs: &mut Repairs) -> Result<(), HeadError> {
-    for &octet in value {
-        match octet {
+    for &byte in value {
+        match byte {
             0 => return Err(HeadError::Nul),
             b'\r' => return Err(HeadError::BareCr),
-            _ if is_value_octet(octet) => out.push(octet),
+            _ if is_value_byte(byte) => out.push(byte),
             _ => {
                 repairs.add(Repair::Control);
                 out.push(b' ');
@@ -207,7 +207,7 @@ fn is_framing(name: &[u8]) -> bool {
 /// The name in a line that was written, and its value.
 fn field_at(out: &[u8], start: usize) -> (&[u8], &[u8]) {
     let line = out.get(start..).unwrap_or_default();
-    let line = line.split(|&octet| octet == b'\n').next().unwrap_or_default();
+    let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let colon = memchr::memchr(b':', line).unwrap_or(line.len());
     let (name, value) = line.split_at_checked(colon).unwrap_or_default();
     let value = value.strip_prefix(b":").unwrap_or_default();

@@ -152,7 +152,7 @@ fn as_many_fields_are_sent_on_as_fit() {
         };
         let head = |lines: &str, last| format!("HTTP/1.1 200 OK\r\n{lines}{last}\r\n\r\n");
         let many = head(&lines(false), "Content-Length: 5\r\nConnection: x-hop\r\nZ: z");
-        if many.len() > HeadLimits::default().max_head_octets {
+        if many.len() > HeadLimits::default().max_head_bytes {
             continue;
         }
         let expected = head(&lines(true), "Content-Length: 5\r\nZ: z");

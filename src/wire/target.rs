@@ -63,7 +63,7 @@ pub struct Authority<'b> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// An octet outside of printable ASCII (RFC 3986 §2).
+    /// A byte outside of printable ASCII (RFC 3986 §2).
     BadCharacter,
     /// None of the four forms (RFC 9112 §3.2), or not the one the method needs.
     BadForm,
@@ -197,7 +197,7 @@ impl<'b> OriginForm<'b> {
         Self { prefix: "", rest: text }
     }
 
-    /// How many octets [`write`](Self::write) adds.
+    /// How many bytes [`write`](Self::write) adds.
     pub(super) fn len(&self) -> usize {
         self.prefix.len() + self.rest.len()
     }
@@ -275,13 +275,13 @@ impl<'b> Authority<'b> {
 #[inline]
 fn check_characters(text: &str) -> Result<(), TargetError> {
     // Without a branch a character, so that it is done many at a time.
-    let wrong = |bad, octet: u8| bad | !(0x21..=0x7e).contains(&octet) | (octet == b'#');
+    let wrong = |bad, byte: u8| bad | !(0x21..=0x7e).contains(&byte) | (byte == b'#');
     if !text.is_empty() && !text.bytes().fold(false, wrong) {
         return Ok(());
     }
     match text {
         "" => Err(TargetError::BadForm),
-        _ if text.bytes().all(|octet| (0x21..=0x7e).contains(&octet)) => Err(TargetError::Fragment),
+        _ if text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) => Err(TargetError::Fragment),
         _ => Err(TargetError::BadCharacter),
     }
 }
@@ -291,14 +291,14 @@ fn check_characters(text: &str) -> Result<(), TargetError> {
 fn name_end(text: &str) -> Result<usize, TargetError> {
     let mut before = b'.';
     let mut end = 0;
-    for octet in text.bytes() {
-        match octet {
+    for byte in text.bytes() {
+        match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
             b'.' if before != b'.' => {}
             b':' => break,
             _ => return Err(TargetError::BadHost),
         }
-        before = octet;
+        before = byte;
         end += 1;
     }
     match end {
@@ -348,7 +348,7 @@ fn parse_port(digits: &str) -> Result<Option<u16>, TargetError> {
     if digits.is_empty() {
         return Ok(None);
     }
-    if digits.len() > 5 || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+    if digits.len() > 5 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(TargetError::BadPort);
     }
     match digits.parse() {

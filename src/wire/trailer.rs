@@ -1,12 +1,12 @@
 //! The trailer section of a chunked body: field lines after the last chunk (RFC 9112 §7.1.2).
 //!
-//! The lines are checked octet by octet and none is kept. A recipient may merge them into the head's fields,
+//! The lines are checked byte by byte and none is kept. A recipient may merge them into the head's fields,
 //! so names that frame, route or authenticate are refused in a request and taken out of a response, and names
 //! by which a proxy says who asks are taken out of both: behind the content a client could say it again. In a
 //! response a line that is no field is taken out, too, and a folded one becomes one line.
 
 use super::chunk_rules::{ChunkError, ChunkLimits, Tolerance};
-use super::field::{is_token_octet, is_value_octet};
+use super::field::{is_token_byte, is_value_byte};
 use super::leniency::{Repair, Repairs};
 
 /// Names that must not stand in a trailer section (RFC 9110 §6.5.1), in lower case.
@@ -55,18 +55,18 @@ const DROPPED: &[&str] = &[
 /// One more than the longest of them: a name that fills it is none of them, but may begin as one.
 const NAME_ROOM: usize = 26;
 
-/// How many more octets of trailers a response may have than a request.
-const MORE_OCTETS: u32 = 8;
+/// How many more bytes of trailers a response may have than a request.
+const MORE_BYTES: u32 = 8;
 
-/// Where in the trailer section the octets have come to.
+/// Where in the trailer section the bytes have come to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Trailer {
     state: State,
-    octets: u32,
+    bytes: u32,
     lines: u32,
-    /// The first octets of the current name.
+    /// The first bytes of the current name.
     name: [u8; NAME_ROOM],
-    name_octets: u8,
+    name_bytes: u8,
     /// The line goes on; it is not taken out.
     kept: bool,
     /// The end of the line before is still to be written: the next one may continue it.
@@ -107,29 +107,29 @@ enum Fate {
 }
 
 impl Trailer {
-    /// Takes one octet; answers whether it was the last of the section. What goes on of the section is
+    /// Takes one byte; answers whether it was the last of the section. What goes on of the section is
     /// appended to `rest`.
     pub(super) fn step(
         &mut self,
-        octet: u8,
+        byte: u8,
         limits: &ChunkLimits,
         tolerance: Tolerance,
         rest: &mut Option<&mut Vec<u8>>,
     ) -> Result<bool, ChunkError> {
         let mends = tolerance == Tolerance::Mend;
         self.count(limits, mends)?;
-        if self.owed && self.state == State::LineStart && !(mends && matches!(octet, b' ' | b'\t'))
+        if self.owed && self.state == State::LineStart && !(mends && matches!(byte, b' ' | b'\t'))
         {
             self.owed = false;
             self.write(b"\r\n", rest);
         }
-        self.state = match (self.state, octet) {
+        self.state = match (self.state, byte) {
             (State::LineStart, b'\r') => State::LastLineEnd,
-            (State::LineStart, _) if is_token_octet(octet) => {
+            (State::LineStart, _) if is_token_byte(byte) => {
                 self.count_line(limits, mends)?;
-                self.name_octets = 0;
+                self.name_bytes = 0;
                 self.kept = true;
-                self.push_name(octet, tolerance, rest)?
+                self.push_name(byte, tolerance, rest)?
             }
             (State::Name, b':') => {
                 self.judge(tolerance)?;
@@ -137,9 +137,9 @@ impl Trailer {
                 self.write(b":", rest);
                 State::Value
             }
-            (State::Name, _) if is_token_octet(octet) => self.push_name(octet, tolerance, rest)?,
-            (State::LongName, _) if is_token_octet(octet) => {
-                self.write(&[octet], rest);
+            (State::Name, _) if is_token_byte(byte) => self.push_name(byte, tolerance, rest)?,
+            (State::LongName, _) if is_token_byte(byte) => {
+                self.write(&[byte], rest);
                 State::LongName
             }
             (State::LongName | State::LongNameEnd, b':') => {
@@ -147,8 +147,8 @@ impl Trailer {
                 State::Value
             }
             (State::Value, b'\r') => State::LineEnd,
-            (State::Value, _) if is_value_octet(octet) => {
-                self.write(&[octet], rest);
+            (State::Value, _) if is_value_byte(byte) => {
+                self.write(&[byte], rest);
                 State::Value
             }
             (State::LineEnd, b'\n') => {
@@ -157,21 +157,21 @@ impl Trailer {
             }
             (State::LastLineEnd, b'\n') => return Ok(self.end(rest)),
             (State::LineEnd | State::LastLineEnd, _) => return Err(ChunkError::BadLineEnd),
-            _ if mends => return self.mend(octet, tolerance, rest),
+            _ if mends => return self.mend(byte, tolerance, rest),
             _ => return Err(ChunkError::BadTrailer),
         };
         Ok(false)
     }
 
-    /// Takes an octet that is not in the strict form.
+    /// Takes a byte that is not in the strict form.
     #[cold]
     fn mend(
         &mut self,
-        octet: u8,
+        byte: u8,
         tolerance: Tolerance,
         rest: &mut Option<&mut Vec<u8>>,
     ) -> Result<bool, ChunkError> {
-        let (state, repair) = match (self.state, octet) {
+        let (state, repair) = match (self.state, byte) {
             (State::LineStart, b'\n') => {
                 self.repairs.add(Repair::ChunkLine);
                 return Ok(self.end(rest));
@@ -205,7 +205,7 @@ impl Trailer {
             (State::LineStart | State::Skipped, 1..) => (State::Skipped, Repair::Trailer),
             (State::Name | State::NameEnd, 1..) => {
                 self.kept = false;
-                let state = if octet == b'\n' { State::LineStart } else { State::Skipped };
+                let state = if byte == b'\n' { State::LineStart } else { State::Skipped };
                 (state, Repair::Trailer)
             }
             (State::Value, 1..) => {
@@ -221,12 +221,12 @@ impl Trailer {
 
     /// Whether nothing of the section has come.
     pub(super) fn is_at_start(&self) -> bool {
-        self.octets == 0
+        self.bytes == 0
     }
 
     /// Whether a line has just ended.
     pub(super) fn is_between_lines(&self) -> bool {
-        self.state == State::LineStart && self.octets > 0
+        self.state == State::LineStart && self.bytes > 0
     }
 
     /// What was mended so far.
@@ -235,11 +235,11 @@ impl Trailer {
     }
 
     fn count(&mut self, limits: &ChunkLimits, mends: bool) -> Result<(), ChunkError> {
-        self.octets += 1;
-        if self.octets <= limits.max_trailer_octets {
+        self.bytes += 1;
+        if self.bytes <= limits.max_trailer_bytes {
             return Ok(());
         }
-        if !mends || self.octets > limits.max_trailer_octets.saturating_mul(MORE_OCTETS) {
+        if !mends || self.bytes > limits.max_trailer_bytes.saturating_mul(MORE_BYTES) {
             return Err(ChunkError::TrailerTooLarge);
         }
         self.repairs.add(Repair::Trailer);
@@ -257,27 +257,27 @@ impl Trailer {
         Ok(())
     }
 
-    /// Keeps an octet of a name until the name can be judged.
+    /// Keeps a byte of a name until the name can be judged.
     fn push_name(
         &mut self,
-        octet: u8,
+        byte: u8,
         tolerance: Tolerance,
         rest: &mut Option<&mut Vec<u8>>,
     ) -> Result<State, ChunkError> {
-        if let Some(slot) = self.name.get_mut(usize::from(self.name_octets)) {
-            *slot = octet;
-            self.name_octets += 1;
+        if let Some(slot) = self.name.get_mut(usize::from(self.name_bytes)) {
+            *slot = byte;
+            self.name_bytes += 1;
             return Ok(State::Name);
         }
         self.judge(tolerance)?;
         self.write_name(rest);
-        self.write(&[octet], rest);
+        self.write(&[byte], rest);
         Ok(State::LongName)
     }
 
     /// Decides what becomes of the line.
     fn judge(&mut self, tolerance: Tolerance) -> Result<(), ChunkError> {
-        match fate(self.name.get(..self.name_octets.into()).unwrap_or_default()) {
+        match fate(self.name.get(..self.name_bytes.into()).unwrap_or_default()) {
             Fate::Kept => return Ok(()),
             // Whoever passes a body on as it stands, or takes nothing out, has to be told of both.
             Fate::Dropped if matches!(tolerance, Tolerance::Pass | Tolerance::Strict) => {
@@ -296,14 +296,14 @@ impl Trailer {
     }
 
     fn write_name(&self, rest: &mut Option<&mut Vec<u8>>) {
-        self.write(self.name.get(..self.name_octets.into()).unwrap_or_default(), rest);
+        self.write(self.name.get(..self.name_bytes.into()).unwrap_or_default(), rest);
     }
 
-    fn write(&self, octets: &[u8], rest: &mut Option<&mut Vec<u8>>) {
+    fn write(&self, bytes: &[u8], rest: &mut Option<&mut Vec<u8>>) {
         if self.kept
             && let Some(rest) = rest
         {
-            rest.extend_from_slice(octets);
+            rest.extend_from_slice(bytes);
         }
     }
 
@@ -318,9 +318,9 @@ impl Trailer {
 /// What `name`, or a name that begins so and is longer than all that are looked for, means. Programs that
 /// get fields as variables see no difference between `-` and `_`.
 fn fate(name: &[u8]) -> Fate {
-    let alike = |octets: &[u8], known: &str| {
-        octets.len() == known.len()
-            && octets
+    let alike = |bytes: &[u8], known: &str| {
+        bytes.len() == known.len()
+            && bytes
                 .iter()
                 .zip(known.bytes())
                 .all(|(&o, k)| o.eq_ignore_ascii_case(&k) || (o == b'_' && k == b'-'))

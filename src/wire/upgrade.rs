@@ -13,7 +13,7 @@
 //! Anybody may ignore `Upgrade`, so a list that is malformed, or too long, is dropped whole and the
 //! request stays what it is: nobody behind us reads it in another way than we did.
 
-use super::field::{Field, KnownField, is_token_octet, trim_ows, write_line};
+use super::field::{Field, KnownField, is_token_byte, trim_ows, write_line};
 
 /// Protocols in one list; a longer one is dropped, so that comparing two stays cheap.
 const MAX_PROTOCOLS: usize = 16;
@@ -33,7 +33,7 @@ impl Protocols {
     /// too many, or are malformed.
     fn read<'b>(values: impl Iterator<Item = &'b [u8]>) -> Option<Self> {
         let mut list = String::new();
-        let elements = values.flat_map(|value| value.split(|&octet| octet == b',')).map(trim_ows);
+        let elements = values.flat_map(|value| value.split(|&byte| byte == b',')).map(trim_ows);
         // Empty elements are none (RFC 9110 §5.6.1.2).
         for (count, protocol) in elements.filter(|element| !element.is_empty()).enumerate() {
             if count >= MAX_PROTOCOLS || !is_protocol(protocol) {
@@ -89,8 +89,8 @@ fn push(list: &mut String, protocol: &str) {
 
 /// A token, or two with a slash between.
 fn is_protocol(element: &[u8]) -> bool {
-    let is_token = |octets: &[u8]| !octets.is_empty() && octets.iter().copied().all(is_token_octet);
-    let mut parts = element.splitn(2, |&octet| octet == b'/');
+    let is_token = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().copied().all(is_token_byte);
+    let mut parts = element.splitn(2, |&byte| byte == b'/');
     parts.all(is_token)
 }
 

@@ -28,12 +28,12 @@ pub(super) fn write(out: &mut Vec<u8>, received: Version, pseudonym: &str) {
 }
 
 /// Cuts the first entry off a list. A comma inside a comment does not end an entry, and a comment
-/// may hold others and quoted octets (RFC 9110 §5.6.5).
+/// may hold others and quoted bytes (RFC 9110 §5.6.5).
 fn split_entry(list: &[u8]) -> (&[u8], &[u8]) {
     let mut depth = 0_u32;
     let mut quoted = false;
-    for (at, &octet) in list.iter().enumerate() {
-        match octet {
+    for (at, &byte) in list.iter().enumerate() {
+        match byte {
             _ if quoted => quoted = false,
             b'\\' if depth > 0 => quoted = true,
             b'(' => depth = depth.saturating_add(1),
@@ -52,7 +52,7 @@ fn split_entry(list: &[u8]) -> (&[u8], &[u8]) {
 
 /// The second word of `received-protocol RWS received-by [ RWS comment ]`.
 fn received_by(entry: &[u8]) -> Option<&[u8]> {
-    let is_space = |octet: &u8| matches!(octet, b' ' | b'\t');
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
     trim_ows(entry).split(is_space).filter(|word| !word.is_empty()).nth(1)
 }
 

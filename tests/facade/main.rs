@@ -30,9 +30,9 @@ fn site() -> SocketAddr {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut head = Vec::new();
-            let mut octet = [0];
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut octet).unwrap_or(0) == 1 {
-                head.push(octet[0]);
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
             }
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
         }

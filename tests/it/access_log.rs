@@ -54,7 +54,7 @@ fn assert_phases_sum(line: &Value) {
 }
 
 #[test]
-fn an_exchange_has_a_line_with_octets_upstream_and_times() {
+fn an_exchange_has_a_line_with_bytes_upstream_and_times() {
     let origin = Origin::script(1, |peer| {
         for _ in 0..2 {
             peer.read_head();
@@ -84,8 +84,8 @@ fn an_exchange_has_a_line_with_octets_upstream_and_times() {
         assert_eq!(line["reused"], reused);
         assert_eq!(line["client"], client.stream().local_addr().unwrap().to_string());
         assert_eq!(line["error"], Value::Null);
-        assert_eq!(line["octets_from_client"], head.len() + 1000, "{line}");
-        let to = line["octets_to_client"].as_u64();
+        assert_eq!(line["bytes_from_client"], head.len() + 1000, "{line}");
+        let to = line["bytes_to_client"].as_u64();
         assert!((10_000..10_200).contains(&to.unwrap()), "{line}");
         for phase in ["request_us", "send_us", "wait_us", "transfer_us"] {
             assert!(line[phase].is_u64(), "{phase}: {line}");
@@ -126,7 +126,7 @@ fn a_kept_connection_that_failed_is_logged_as_reused_and_a_second_attempt_as_fre
 }
 
 #[test]
-fn a_target_with_octets_above_ascii_is_logged_as_it_went_on() {
+fn a_target_with_bytes_above_ascii_is_logged_as_it_went_on() {
     let origin = Origin::answer(OK);
     let logged = Logged::start();
     let mut client = Peer::connect(logged.proxy.addr);
@@ -188,7 +188,7 @@ fn a_tunnel_has_its_line_when_it_ends() {
     assert_eq!((&line["kind"], &line["method"]), (&"tunnel".into(), &"CONNECT".into()));
     assert_eq!(line["target"], line["upstream"]);
     assert_eq!(line["status"], 200);
-    let (from, to) = (line["octets_from_client"].as_u64(), line["octets_to_client"].as_u64());
+    let (from, to) = (line["bytes_from_client"].as_u64(), line["bytes_to_client"].as_u64());
     assert!((1000..1200).contains(&from.unwrap()), "{line}");
     assert!((5000..5200).contains(&to.unwrap()), "{line}");
 }

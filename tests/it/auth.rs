@@ -205,7 +205,7 @@ fn proofs_go_nowhere() {
     let token = encode("alice", "s3cret");
     let mut client = Peer::connect(proxy.addr);
     ask_with(&mut client, &url, &proof("alice", "s3cret"));
-    let sent = String::from_utf8_lossy(&origin.seen()[0].octets).into_owned();
+    let sent = String::from_utf8_lossy(&origin.seen()[0].bytes).into_owned();
     assert!(sent.starts_with("GET / "), "{sent}");
     assert!(!sent.to_ascii_lowercase().contains("proxy-auth"), "{sent}");
     let mut client = Peer::connect(proxy.addr);
@@ -507,7 +507,7 @@ fn what_is_wrong_with_users_ends_the_start() {
         ("--auth-file", dir.path().to_str().unwrap(), 78, "cannot read it: Is a directory"),
         ("--auth-file", &weak, 78, "weak:1: the user 'a': the hash is plain SHA-1 ({SHA})"),
         ("--auth-file", &binary, 78, "binary:1: the line is not UTF-8"),
-        ("--auth-file", &long, 78, "long:1: the line is longer than 4096 octets"),
+        ("--auth-file", &long, 78, "long:1: the line is longer than 4096 bytes"),
     ] {
         let output = run(&[option, value, "--port", "0"]);
         let stderr = String::from_utf8_lossy(&output.stderr);

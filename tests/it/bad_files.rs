@@ -68,7 +68,7 @@ impl Files {
     fn spoil(&self, name: &str, bad: &Bad<'_>) {
         let (path, beside) = (self.path(name), self.path("beside"));
         match bad {
-            Bad::Text(octets) => fs::write(&beside, octets).unwrap(),
+            Bad::Text(bytes) => fs::write(&beside, bytes).unwrap(),
             Bad::File(file) => fs::hard_link(file, &beside).unwrap(),
             Bad::Link(to) => symlink(to, &beside).unwrap(),
             Bad::Socket => drop(UnixListener::bind(&beside).unwrap()),

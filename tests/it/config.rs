@@ -233,8 +233,8 @@ fn a_configuration_that_is_wrong_is_refused_with_all_its_lines() {
 fn a_file_that_cannot_be_used_is_refused_with_what_to_try() {
     let configured = Configured::new("");
     let dir = configured.dir.path();
-    let fails_with = |octets: &[u8], says: &str| {
-        fs::write(&configured.path, octets).unwrap();
+    let fails_with = |bytes: &[u8], says: &str| {
+        fs::write(&configured.path, bytes).unwrap();
         fails(&["-c", configured.name()], 78, &[says]);
     };
     fails_with(b"deny = '\xff'", "threadgate.toml:1: this line is not UTF-8; save the file as");
@@ -250,8 +250,8 @@ fn a_file_that_cannot_be_used_is_refused_with_what_to_try() {
     fails(&["-c", ""], 2, &["--config: '' is not a file"]);
 
     // What is no mistake.
-    for octets in [&b""[..], b"\xef\xbb\xbf# a BOM\r\nopen = true\r\n", b"\n"] {
-        fs::write(&configured.path, octets).unwrap();
+    for bytes in [&b""[..], b"\xef\xbb\xbf# a BOM\r\nopen = true\r\n", b"\n"] {
+        fs::write(&configured.path, bytes).unwrap();
         let output = check(&["-c", configured.name()]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     }

@@ -1,4 +1,4 @@
-//! Tunnels: CONNECT, and octets both ways until both ways have ended.
+//! Tunnels: CONNECT, and bytes both ways until both ways have ended.
 
 use std::sync::Arc;
 use std::thread;
@@ -20,7 +20,7 @@ fn tunnel(proxy: std::net::SocketAddr, authority: impl std::fmt::Display) -> Pee
 }
 
 #[test]
-fn a_tunnel_carries_octets_both_ways_and_its_200_announces_no_content() {
+fn a_tunnel_carries_bytes_both_ways_and_its_200_announces_no_content() {
     let origin = Origin::script(1, |peer| {
         assert_eq!(peer.read_exact(5), b"\x16\x03\0\r\n");
         peer.send(b"\xff\0\r\n\r\n");
@@ -62,10 +62,10 @@ fn a_tunnel_may_be_asked_for_in_1_0_and_by_name_and_in_ipv6() {
 }
 
 #[test]
-fn octets_sent_right_behind_the_head_are_delivered_first() {
+fn bytes_sent_right_behind_the_head_are_delivered_first() {
     for size in [1, 5, 10_000, 200_000] {
         let origin = Origin::script(1, move |peer| {
-            assert!(peer.read_exact(size) == pattern(size), "the first {size} octets differ");
+            assert!(peer.read_exact(size) == pattern(size), "the first {size} bytes differ");
             assert_eq!(peer.read_text(5), "later");
             peer.send("ok");
         });
@@ -113,7 +113,7 @@ fn a_half_close_of_the_client_leaves_the_other_way_open() {
     client.send("question");
     client.half_close();
     assert_eq!(client.read_text(7), "a long ");
-    assert!(client.read_to_end() == pattern(1 << 20), "octets differ");
+    assert!(client.read_to_end() == pattern(1 << 20), "bytes differ");
     origin.join();
 }
 
@@ -122,7 +122,7 @@ fn a_half_close_of_the_upstream_leaves_the_other_way_open() {
     let origin = Origin::script(1, |peer| {
         peer.send("banner");
         peer.half_close();
-        assert!(peer.read_to_end() == pattern(1 << 20), "octets differ");
+        assert!(peer.read_to_end() == pattern(1 << 20), "bytes differ");
     });
     let proxy = proxy();
     let mut client = tunnel(proxy.addr(), origin.addr);
@@ -183,14 +183,14 @@ fn much_in_both_directions_at_once_arrives_whole() {
     let origin = Origin::script(1, |peer| {
         let mut writer = Peer::new(peer.stream().try_clone().unwrap());
         let sending = thread::spawn(move || writer.send(pattern(SIZE)));
-        assert!(peer.read_exact(SIZE) == pattern(SIZE), "octets to the upstream differ");
+        assert!(peer.read_exact(SIZE) == pattern(SIZE), "bytes to the upstream differ");
         sending.join().unwrap();
     });
     let proxy = proxy();
     let mut client = tunnel(proxy.addr(), origin.addr);
     let mut writer = Peer::new(client.stream().try_clone().unwrap());
     let sending = thread::spawn(move || writer.send(pattern(SIZE)));
-    assert!(client.read_exact(SIZE) == pattern(SIZE), "octets to the client differ");
+    assert!(client.read_exact(SIZE) == pattern(SIZE), "bytes to the client differ");
     sending.join().unwrap();
     origin.join();
 }
@@ -371,7 +371,7 @@ fn a_connect_refused_for_the_number_of_requests_ends_its_connection_too() {
 }
 
 #[test]
-fn octets_behind_a_connect_that_nobody_answers_are_not_run_as_a_request() {
+fn bytes_behind_a_connect_that_nobody_answers_are_not_run_as_a_request() {
     let hole = DropsSyns::new();
     let untouched = Untouched::new();
     let proxy = proxy_with(|options| options.timeouts.connect = Duration::from_millis(200));
@@ -398,7 +398,7 @@ fn all_addresses_of_a_name_are_tried() {
 }
 
 #[test]
-fn octets_of_a_tunnel_are_counted_once_each_way() {
+fn bytes_of_a_tunnel_are_counted_once_each_way() {
     let origin = Origin::script(1, |peer| {
         peer.read_exact(1000);
         peer.send(vec![b'x'; 5000]);
@@ -414,11 +414,11 @@ fn octets_of_a_tunnel_are_counted_once_each_way() {
     let after = proxy.stats();
     // The request's and the reply's heads are small, and may be counted with them.
     let (from, to) = (
-        after.octets_from_clients - before.octets_from_clients,
-        after.octets_to_clients - before.octets_to_clients,
+        after.bytes_from_clients - before.bytes_from_clients,
+        after.bytes_to_clients - before.bytes_to_clients,
     );
-    assert!((1000..1200).contains(&from), "{from} octets from the client");
-    assert!((5000..5200).contains(&to), "{to} octets to the client");
+    assert!((1000..1200).contains(&from), "{from} bytes from the client");
+    assert!((5000..5200).contains(&to), "{to} bytes to the client");
 }
 
 #[test]

@@ -25,9 +25,9 @@ fn refusing_types(types: &[&str]) -> Server {
 }
 
 /// Responses have this much content at most.
-fn with_most(octets: u64) -> Server {
-    let max_response_octets = NonZeroU64::new(octets);
-    proxy(&AccessOptions { max_response_octets, ..AccessOptions::default() })
+fn with_most(bytes: u64) -> Server {
+    let max_response_bytes = NonZeroU64::new(bytes);
+    proxy(&AccessOptions { max_response_bytes, ..AccessOptions::default() })
 }
 
 /// Answers each connection's one request with this, and waits for the proxy to end it.
@@ -115,10 +115,10 @@ fn a_url_that_is_too_long_or_too_hard_to_be_judged_is_refused_and_holds_no_worke
         let deny_url = hard_patterns();
         let access = AccessOptions { deny_url, ..AccessOptions::default() };
         options.access = access.build(None).unwrap();
-        options.max_head_octets = 1 << 20;
+        options.max_head_bytes = 1 << 20;
     });
     let mut client = Peer::connect(proxy.addr());
-    // Each octet needs another state of the automaton.
+    // Each byte needs another state of the automaton.
     let hard: String = (0..7_000_u32).map(|i| if i * i % 7 < 3 { 'a' } else { 'b' }).collect();
     for (path, rule) in [
         (format!("/{hard}"), "--deny-url:1"),
@@ -295,7 +295,7 @@ enum Way {
     UntilClose,
 }
 
-/// Sends `parts` parts of `part` octets, each when the one before it has come through.
+/// Sends `parts` parts of `part` bytes, each when the one before it has come through.
 fn in_parts(way: Way, parts: usize, part: usize, come: Moment) -> Origin {
     Origin::script(1, move |peer| {
         peer.read_head();

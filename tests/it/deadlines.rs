@@ -62,11 +62,11 @@ fn half_a_head_gets_a_408_at_the_head_timeout() {
 fn a_dripping_head_gets_its_408_no_later() {
     let proxy = impatient();
     let mut client = Peer::connect(proxy.addr());
-    let octets = [b'x'; 1000];
+    let bytes = [b'x'; 1000];
     client.send("GET / HTTP/1.1\r\nHost: a\r\nA: ");
     in_time(|| {
-        let octets: &'static [u8] = Vec::leak(octets.to_vec());
-        DripFeed { octets, pace: Duration::from_millis(20) }.until_answered(&mut client);
+        let bytes: &'static [u8] = Vec::leak(bytes.to_vec());
+        DripFeed { bytes, pace: Duration::from_millis(20) }.until_answered(&mut client);
     });
     assert_eq!(client.read_response().status, 408);
 }
@@ -111,8 +111,8 @@ fn a_server_that_never_answers_costs_a_504() {
 
 #[test]
 fn a_server_whose_head_drips_costs_a_504_no_later() {
-    let octets: &'static [u8] = Vec::leak(b"HTTP/1.1 200 OK\r\nA: ".repeat(20));
-    let origin = Origin::hostile(1, DripFeed { octets, pace: Duration::from_millis(20) });
+    let bytes: &'static [u8] = Vec::leak(b"HTTP/1.1 200 OK\r\nA: ".repeat(20));
+    let origin = Origin::hostile(1, DripFeed { bytes, pace: Duration::from_millis(20) });
     let proxy = impatient();
     let response = in_time(|| get(proxy.addr(), origin.addr, "/"));
     assert_refused(&response, 504, "http_response_timeout");
@@ -250,7 +250,7 @@ fn a_long_upload_does_not_use_up_the_response_timeout() {
         "PUT http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: 40\r\n\r\n",
         origin.addr
     ));
-    DripFeed { octets: &[b'x'; 40], pace: SHORT / 20 }.until_answered(&mut client);
+    DripFeed { bytes: &[b'x'; 40], pace: SHORT / 20 }.until_answered(&mut client);
     assert_eq!(client.read_response().text(), "ok");
     origin.join();
 }

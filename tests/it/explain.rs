@@ -285,7 +285,7 @@ fn it_says_of_a_client_hello_what_the_proxy_does_with_it() {
         assert_eq!(ended.status.code(), Some(if denied { 3 } else { 0 }), "{what}");
         let rule = if verdict == "would be denied" { "would_deny" } else { "rule" };
         assert_eq!(said["rule"], line[rule], "{what}: {line}");
-        let reached = !server.seen_at_end().iter().all(|seen| seen.octets.is_empty());
+        let reached = !server.seen_at_end().iter().all(|seen| seen.bytes.is_empty());
         assert_eq!(reached, !denied, "{what}");
         if denied {
             assert_eq!((&said["reason"], &said["status"]), (&line["reason"], &line["status"]));
@@ -351,7 +351,7 @@ name                     a.example leads to 192.0.2.7: --address says so
 address  allowed         192.0.2.7: nothing is against it
 response goes on         a response of type video/* or audio/mpeg will be refused  [--deny-type:1]
 response goes on         a response of type image/* will be refused  [--deny-type:2]
-response goes on         a response with more than 1000000 octets of content will be refused  [--max-response-size]
+response goes on         a response with more than 1000000 bytes of content will be refused  [--max-response-size]
 verdict  allowed
 "
     );

@@ -23,10 +23,10 @@ _, address, port = sys.argv
 
 
 def pattern():
-    """The octets of `peers::pattern`: in each block of 64 KiB the same but for one mask."""
+    """The bytes of `peers::pattern`: in each block of 64 KiB the same but for one mask."""
     low = [bytes(i * 31 & 255 ^ high for i in range(256)) for high in range(256)]
     block = b"".join(low)
-    masks = (bytes(octet ^ mask for octet in range(256)) for mask in range(BIG >> 16))
+    masks = (bytes(byte ^ mask for byte in range(256)) for mask in range(BIG >> 16))
     return b"".join(block.translate(mask) for mask in masks)
 
 
@@ -34,15 +34,15 @@ def read_head(connection):
     """Reads no further than the head: content stays where it is, in the kernel."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        octet = connection.recv(1)
-        if not octet:
+        byte = connection.recv(1)
+        if not byte:
             return None
-        head += octet
+        head += byte
     return head.decode()
 
 
-def read_exactly(connection, octets):
-    parts, left = [], octets
+def read_exactly(connection, bytes):
+    parts, left = [], bytes
     while left:
         part = connection.recv(min(left, 1 << 20))
         if not part:

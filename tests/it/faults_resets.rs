@@ -38,10 +38,10 @@ impl Scene {
 
     /// A client that has sent this; `{o}` is the origin server, `{h}` one that drops SYNs.
     #[track_caller]
-    pub(crate) fn client(&self, octets: &str) -> Peer {
+    pub(crate) fn client(&self, bytes: &str) -> Peer {
         let mut client = Peer::connect(self.proxy);
-        let octets = octets.replace("{o}", &self.origin.to_string());
-        client.send(octets.replace("{h}", &self.hole.addr.to_string()));
+        let bytes = bytes.replace("{o}", &self.origin.to_string());
+        client.send(bytes.replace("{h}", &self.hole.addr.to_string()));
         client
     }
 
@@ -148,7 +148,7 @@ const CONNECT: &str = "CONNECT {o} HTTP/1.1\r\nHost: {o}\r\n\r\n";
 type Row = (&'static str, fn(&Scene) -> Held, [Then; 3]);
 
 const TABLE: &[Row] = &[
-    ("before the first octet", |s| Held::new(s.client("")), [Quiet; 3]),
+    ("before the first byte", |s| Held::new(s.client("")), [Quiet; 3]),
     ("in the request line", |s| Held::new(s.client("GET http://{o}/")), [Quiet; 3]),
     ("in the head", |s| Held::new(s.client("GET / HTTP/1.1\r\nHo")), [Quiet; 3]),
     ("lookup", |s| Held::new(s.client(HANGS)), [Freed, NO_LOOKUP, NO_LOOKUP]),
@@ -286,8 +286,8 @@ fn content(scene: &Scene, version: &str, body: Body) -> Held {
     Held { tail, ..held }
 }
 
-fn upload(scene: &Scene, octets: &str, seen: &str) -> Held {
-    let client = scene.client(&format!("PUT http://{{o}}/ HTTP/1.1\r\nHost: {{o}}\r\n{octets}"));
+fn upload(scene: &Scene, bytes: &str, seen: &str) -> Held {
+    let client = scene.client(&format!("PUT http://{{o}}/ HTTP/1.1\r\nHost: {{o}}\r\n{bytes}"));
     let mut upstream = scene.upstream();
     assert_eq!(upstream.read_text(seen.len()), seen);
     Held::new(client).with(upstream)
@@ -399,7 +399,7 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How, is_back: &dyn Fn() -> 
             let line = scene.line_after(before);
             assert_eq!([&line["error"], &line["kind"]], [&Value::Null, &"tunnel".into()], "{line}");
             // Nothing was lost on the way, however much there was.
-            let (told_down, told_up) = (&line["octets_to_client"], &line["octets_from_client"]);
+            let (told_down, told_up) = (&line["bytes_to_client"], &line["bytes_from_client"]);
             assert!(told_down.as_u64().unwrap() >= down.len() as u64, "{line}");
             assert!(told_up.as_u64().unwrap() >= up.len() as u64, "{line}");
         }

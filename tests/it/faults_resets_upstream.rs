@@ -123,11 +123,11 @@ fn used(scene: &Scene, request: &str) -> Held {
 }
 
 /// The upstream has said so much, and the proxy has heard it.
-fn said(scene: &Scene, version: &str, octets: &str) -> Held {
+fn said(scene: &Scene, version: &str, bytes: &str) -> Held {
     let client = scene.client(&format!("{}\r\n", start("GET", version)));
     let mut held = held(client, scene.upstream());
-    held.upstream.send(octets);
-    if octets.ends_with("\r\n\r\n") {
+    held.upstream.send(bytes);
+    if bytes.ends_with("\r\n\r\n") {
         held.client.read_head();
     } else {
         // Half a head shows nowhere: this is the shortest pause that lets it be read.

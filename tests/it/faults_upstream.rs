@@ -1,7 +1,7 @@
 //! An origin server that is stopped, or killed in the middle of what it says.
 //!
 //! It is a process of its own, since only that has a kernel that goes on accepting and taking
-//! octets for it while it stands still, and that ends its connections for it when it is gone.
+//! bytes for it while it stands still, and that ends its connections for it when it is gone.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -17,7 +17,7 @@ use crate::peers::{End, Peer, eventually_eq, is_whole_chunked, pattern};
 use crate::proxies::{Binary, OK, get, get_request};
 use crate::servers::Origin;
 
-/// Octets of `/big`, and of an upload that no buffer on the way holds.
+/// Bytes of `/big`, and of an upload that no buffer on the way holds.
 const BIG: usize = 16 << 20;
 
 /// The process; killed when dropped.

@@ -27,7 +27,7 @@ fn via_names_the_version_the_message_came_in_and_keeps_who_was_there_before() {
 }
 
 /// What a proxy that adds nothing must hand on untouched: order, case, spaces inside values, repeats,
-/// empty values, octets beyond ASCII.
+/// empty values, bytes beyond ASCII.
 const LINES: &[&str] = &[
     "aCCept: */*",
     "X-Twice: 1",
@@ -37,7 +37,7 @@ const LINES: &[&str] = &[
     "X-Empty:",
     "Cookie: a=b; c=\"d\"",
     "Cookie: e=f",
-    "X-Octets: gr\u{fc}\u{df}e \u{20ac}",
+    "X-Bytes: gr\u{fc}\u{df}e \u{20ac}",
     "X-Odd!#$%&'*+-.^_`|~: :;,",
     "Proxy: kept, it is no hop-by-hop field",
     "Forwarded: for=192.0.2.1",
@@ -45,7 +45,7 @@ const LINES: &[&str] = &[
 ];
 
 #[test]
-fn with_via_off_a_request_arrives_octet_for_octet() {
+fn with_via_off_a_request_arrives_byte_for_byte() {
     let lines = LINES.join("\r\n");
     let request = format!("GET http://{{o}}/x HTTP/1.1\r\nHOST: {{o}}\r\n{lines}\r\n\r\n");
     let (seen, _) = exchange(&proxy_without_via(), &request, OK);
@@ -57,7 +57,7 @@ fn with_via_off_a_request_arrives_octet_for_octet() {
 }
 
 #[test]
-fn with_via_off_a_response_arrives_octet_for_octet() {
+fn with_via_off_a_response_arrives_byte_for_byte() {
     let lines = LINES.join("\r\n");
     let response = format!(
         "HTTP/1.1 299 Quite  f\u{ef}ne\r\n{lines}\r\nSet-Cookie: a=b\r\ncontent-LENGTH: 2\r\nSet-Cookie: c=d\r\n\r\n"

@@ -35,7 +35,7 @@ fn the_scheme_is_read_in_any_case_and_the_path_is_left_as_it_is() {
 
 /// As curl and Go send them to a proxy.
 #[test]
-fn octets_above_ascii_in_path_or_query_go_on_percent_encoded() {
+fn bytes_above_ascii_in_path_or_query_go_on_percent_encoded() {
     const ROWS: [(&[u8], &str); 5] = [
         (b"/\xc3\xa9", "/%C3%A9"),
         (b"/?q=\xc3\xbc", "/?q=%C3%BC"),

@@ -180,9 +180,9 @@ fn nginx_takes_the_address_we_say_and_not_the_one_a_client_made_up() {
 fn a_head_at_its_limit_still_gets_its_fields() {
     let proxy = proxy_with(|options| {
         options.forwarded_for = true;
-        options.max_head_octets = 4096;
+        options.max_head_bytes = 4096;
     });
-    // 98 fields and `Host`, one below the limit on their number, and nearly all octets there may be.
+    // 98 fields and `Host`, one below the limit on their number, and nearly all bytes there may be.
     let fields: Vec<String> = (0..98).map(|i| format!("N{i:02}: {}", "x".repeat(33))).collect();
     let head = seen(proxy.addr(), &fields.join("\r\n"));
     assert_eq!(field(&head, "x-forwarded-for"), Some("127.0.0.7"));

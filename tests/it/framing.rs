@@ -20,7 +20,7 @@ fn content_by_length_arrives_whole_in_both_directions() {
         for &size in SIZES {
             let head = peer.read_head();
             assert_eq!(field(&head, "content-length"), Some(&*size.to_string()));
-            assert!(peer.read_exact(size) == pattern(size), "{size} octets of request content");
+            assert!(peer.read_exact(size) == pattern(size), "{size} bytes of request content");
 
             peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"));
             peer.send(pattern(size));
@@ -33,7 +33,7 @@ fn content_by_length_arrives_whole_in_both_directions() {
         client.send(pattern(size));
         let response = client.read_response();
         assert_eq!(response.field("content-length"), Some(&*size.to_string()));
-        assert!(response.content == pattern(size), "{size} octets of response content");
+        assert!(response.content == pattern(size), "{size} bytes of response content");
     }
     origin.join();
 }
@@ -46,7 +46,7 @@ fn chunked_content_and_its_trailers_arrive_in_both_directions() {
             assert_eq!(field(&head, "transfer-encoding"), Some("chunked"));
             assert_eq!(field(&head, "content-length"), None);
             let (content, trailers) = peer.read_chunked();
-            assert!(content == pattern(size), "{size} octets of request content");
+            assert!(content == pattern(size), "{size} bytes of request content");
             assert_eq!(trailers, ["X-Sum: 1", "x-sum: 2"]);
             peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
             peer.send(chunked(&pattern(size), "X-Sum: 3\r\nX-Empty:\r\n"));
@@ -58,7 +58,7 @@ fn chunked_content_and_its_trailers_arrive_in_both_directions() {
         client.send(post(&origin, "Transfer-Encoding: chunked\r\n"));
         client.send(chunked(&pattern(size), "X-Sum: 1\r\nx-sum: 2\r\n"));
         let response = client.read_response();
-        assert!(response.content == pattern(size), "{size} octets of response content");
+        assert!(response.content == pattern(size), "{size} bytes of response content");
         assert_eq!(response.trailers, ["X-Sum: 3", "X-Empty:"]);
     }
     origin.join();
@@ -152,7 +152,7 @@ fn a_response_until_close_becomes_chunked_and_the_client_stays() {
                 client.send(get_request(origin.addr, "/"));
                 let response = client.read_response();
                 assert_eq!(fields(&response.head, "transfer-encoding"), ["chunked"]);
-                assert!(response.content == pattern(size), "{size} octets");
+                assert!(response.content == pattern(size), "{size} bytes");
             }
             origin.join();
         }
@@ -245,7 +245,7 @@ fn a_response_until_close_that_is_reset_under_an_upload_reaches_the_client_cut_s
         origin.addr
     ));
     let mut writer = Peer::new(client.stream().try_clone().unwrap());
-    // Nobody reads it: from some moment on the proxy has octets in hand that it cannot send.
+    // Nobody reads it: from some moment on the proxy has bytes in hand that it cannot send.
     let sending = thread::spawn(move || while writer.try_send([b'x'; 65536]).is_ok() {});
     let content = client.read_until(b"4\r\nhalf\r\n");
     let stuck = || comes_true(Duration::from_millis(100), &mut || sending.is_finished());
@@ -331,7 +331,7 @@ fn an_upload_cut_short_reaches_the_upstream_cut_short() {
                 recorder.addr
             ));
             eventually(|| {
-                recorder.seen().iter().any(|c| String::from_utf8_lossy(&c.octets).contains("half"))
+                recorder.seen().iter().any(|c| String::from_utf8_lossy(&c.bytes).contains("half"))
             });
             if reset {
                 client.reset();
@@ -341,7 +341,7 @@ fn an_upload_cut_short_reaches_the_upstream_cut_short() {
             }
             let seen = recorder.seen_at_end();
             assert_eq!(seen.len(), 1, "{lines}{sent:?}: {seen:?}");
-            let text = String::from_utf8_lossy(&seen[0].octets);
+            let text = String::from_utf8_lossy(&seen[0].bytes);
             let (_, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(
                 body.contains("half") && !is_whole_chunked(body.as_bytes()),

@@ -26,18 +26,18 @@ impl Origin {
     }
 }
 
-/// Sends one octet at a time, with a pause before each.
+/// Sends one byte at a time, with a pause before each.
 pub(crate) struct DripFeed {
-    pub(crate) octets: &'static [u8],
+    pub(crate) bytes: &'static [u8],
     pub(crate) pace: Duration,
 }
 
 impl DripFeed {
-    /// Drips until the other end says something (or the octets run out); how long that took.
+    /// Drips until the other end says something (or the bytes run out); how long that took.
     pub(crate) fn until_answered(&self, peer: &mut Peer) -> Duration {
         let start = Instant::now();
-        for octet in self.octets {
-            if peer.has_something_within(self.pace) || peer.try_send([*octet]).is_err() {
+        for byte in self.bytes {
+            if peer.has_something_within(self.pace) || peer.try_send([*byte]).is_err() {
                 break;
             }
             assert!(start.elapsed() < STEP, "dripped for {STEP:?} without an answer");
@@ -228,7 +228,7 @@ fn a_drip_feed_stops_when_it_is_answered() {
         peer.read_to_any_end();
     });
     let mut client = Peer::connect(origin.addr);
-    let drip = DripFeed { octets: b"abcdefghijklmnopqrstuvwxyz", pace: Duration::from_millis(5) };
+    let drip = DripFeed { bytes: b"abcdefghijklmnopqrstuvwxyz", pace: Duration::from_millis(5) };
     drip.until_answered(&mut client);
     assert_eq!(client.read_text(6), "enough");
 }

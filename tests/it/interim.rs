@@ -238,7 +238,7 @@ fn an_upload_and_its_answer_may_run_side_by_side() {
         if i > 0 {
             client.send(chunk);
         }
-        assert!(client.read_exact(4096) == chunk, "octets differ in block {i}");
+        assert!(client.read_exact(4096) == chunk, "bytes differ in block {i}");
     }
     origin.join();
 }

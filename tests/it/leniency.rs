@@ -136,8 +136,8 @@ fn what_clients_take_arrives_in_the_strict_form() {
 #[test]
 fn how_a_mended_response_comes_changes_nothing() {
     for (sent, expected, _) in MENDED {
-        let octets = sent.chars().map(String::from);
-        let got = received(&lenient(), octets);
+        let bytes = sent.chars().map(String::from);
+        let got = received(&lenient(), bytes);
         // Chunks are written as their data comes.
         let data = |text: &str| text.replace("\r\n1\r\no\r\n1\r\nk\r\n", "\r\n2\r\nok\r\n");
         assert_eq!(data(&got), *expected, "{sent:?}");

@@ -1,4 +1,4 @@
-//! Limits: how fast octets go through, and who is told that it is too much.
+//! Limits: how fast bytes go through, and who is told that it is too much.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -28,7 +28,7 @@ fn limited(limit: &[&str]) -> Server {
     proxy_with(|options| options.access = rates(limit))
 }
 
-/// Sends as many octets as the path of each request says, on each connection there is.
+/// Sends as many bytes as the path of each request says, on each connection there is.
 fn downloads() -> SocketAddr {
     let listener = listen();
     let addr = listener.local_addr().unwrap();
@@ -51,32 +51,32 @@ fn serve_downloads(peer: &mut Peer) {
     }
 }
 
-/// Asks for so many octets; when the head has come.
+/// Asks for so many bytes; when the head has come.
 #[track_caller]
-fn begin(proxy: SocketAddr, origin: SocketAddr, octets: usize) -> Peer {
+fn begin(proxy: SocketAddr, origin: SocketAddr, bytes: usize) -> Peer {
     let mut client = Peer::connect(proxy);
-    client.send(get_request(origin, &format!("/{octets}")));
+    client.send(get_request(origin, &format!("/{bytes}")));
     assert!(client.read_head().starts_with("HTTP/1.1 200"));
     client
 }
 
-/// A download from its head to its last octet, each of which is looked at.
+/// A download from its head to its last byte, each of which is looked at.
 #[track_caller]
-fn download(proxy: SocketAddr, origin: SocketAddr, octets: usize) -> Duration {
-    let expected = pattern(octets);
-    let mut client = begin(proxy, origin, octets);
+fn download(proxy: SocketAddr, origin: SocketAddr, bytes: usize) -> Duration {
+    let expected = pattern(bytes);
+    let mut client = begin(proxy, origin, bytes);
     let started = Instant::now();
-    let received = client.read_exact(octets);
+    let received = client.read_exact(bytes);
     let took = started.elapsed();
-    assert!(received == expected, "other octets came");
+    assert!(received == expected, "other bytes came");
     took
 }
 
-/// `octets` at `rate`; a pause saves up a tenth of a second's worth, and the last portion, of which
+/// `bytes` at `rate`; a pause saves up a tenth of a second's worth, and the last portion, of which
 /// there are ten a second at least, comes when its turn begins.
 #[track_caller]
-fn assert_rate(took: Duration, octets: usize, rate: usize) {
-    let exact = octets as f64 / rate as f64;
+fn assert_rate(took: Duration, bytes: usize, rate: usize) {
+    let exact = bytes as f64 / rate as f64;
     let took = took.as_secs_f64();
     // A busy machine may take longer.
     let right = (exact - 0.2) * 0.97..exact * 1.05 + 0.5;
@@ -90,14 +90,14 @@ fn waits_for_tokens(proxy: &Server) -> u64 {
 #[test]
 fn a_download_has_the_rate_it_may_have() {
     let origin = downloads();
-    for (limit, rate, octets) in [
+    for (limit, rate, bytes) in [
         ("down=20kB/s", 20_000, 30_000),
         ("client:down=800kbit", 100_000, 150_000),
         ("connection:2MB/s", 2_000_000, 2_000_000),
     ] {
         let proxy = limited(&[limit]);
-        let took = download(proxy.addr(), origin, octets);
-        assert_rate(took, octets, rate);
+        let took = download(proxy.addr(), origin, bytes);
+        assert_rate(took, bytes, rate);
         let stats = proxy.stats();
         assert!(stats.token_wait_seconds.count() > 5, "{limit}");
         eventually_eq(|| waits_for_tokens(&proxy), 0);
@@ -108,20 +108,20 @@ fn a_download_has_the_rate_it_may_have() {
 fn a_fast_rate_goes_through_pipes() {
     let origin = downloads();
     let proxy = limited(&["down=10MB/s"]);
-    let octets = 7_000_000;
-    let took = download(proxy.addr(), origin, octets);
+    let bytes = 7_000_000;
+    let took = download(proxy.addr(), origin, bytes);
     // A machine that does other things besides may take longer.
     assert!(took > Duration::from_millis(480), "{took:?}");
     let stats = proxy.stats();
-    assert!(stats.octets_spliced > 4_000_000, "{}", stats.octets_spliced);
+    assert!(stats.bytes_spliced > 4_000_000, "{}", stats.bytes_spliced);
 }
 
 #[test]
 fn an_upload_has_the_rate_it_may_have() {
-    let octets = 150_000;
+    let bytes = 150_000;
     let origin = Origin::script(1, move |peer| {
         peer.read_head();
-        assert!(peer.read_exact(octets) == pattern(octets), "other octets came");
+        assert!(peer.read_exact(bytes) == pattern(bytes), "other bytes came");
         peer.send(OK);
     });
     let proxy = limited(&["client:up=100kB/s", "total:down=8kbit"]);
@@ -129,45 +129,45 @@ fn an_upload_has_the_rate_it_may_have() {
     let to = origin.addr;
     let started = Instant::now();
     client.send(format!(
-        "POST http://{to}/ HTTP/1.1\r\nHost: {to}\r\nContent-Length: {octets}\r\n\r\n"
+        "POST http://{to}/ HTTP/1.1\r\nHost: {to}\r\nContent-Length: {bytes}\r\n\r\n"
     ));
-    client.send(pattern(octets));
+    client.send(pattern(bytes));
     assert_eq!(client.read_response().status, 200);
-    assert_rate(started.elapsed(), octets, 100_000);
+    assert_rate(started.elapsed(), bytes, 100_000);
 }
 
 #[test]
 fn heads_and_small_responses_count_too() {
     let origin = downloads();
-    let get = |client: &mut Peer, filler: usize, octets| {
+    let get = |client: &mut Peer, filler: usize, bytes| {
         let filler = "x".repeat(filler);
         client.send(format!(
-            "GET http://{origin}/{octets} HTTP/1.1\r\nHost: {origin}\r\nA: {filler}\r\n\r\n"
+            "GET http://{origin}/{bytes} HTTP/1.1\r\nHost: {origin}\r\nA: {filler}\r\n\r\n"
         ));
         assert_eq!(client.read_response().status, 200);
     };
-    for (limit, filler, octets) in [("client:up=50kB/s", 5_000, 0), ("down=50kB/s", 0, 5_000)] {
+    for (limit, filler, bytes) in [("client:up=50kB/s", 5_000, 0), ("down=50kB/s", 0, 5_000)] {
         let proxy = limited(&[limit]);
         let started = Instant::now();
         // A connection each, and one for all.
         for _ in 0..5 {
-            get(&mut Peer::connect(proxy.addr()), filler, octets);
+            get(&mut Peer::connect(proxy.addr()), filler, bytes);
         }
         let mut client = Peer::connect(proxy.addr());
-        (0..5).for_each(|_| get(&mut client, filler, octets));
+        (0..5).for_each(|_| get(&mut client, filler, bytes));
         assert_rate(started.elapsed(), 50_000, 50_000);
     }
 }
 
 #[test]
 fn a_head_larger_than_what_is_let_through_at_a_time_comes_whole() {
-    for (octets, limit, rate) in [
+    for (bytes, limit, rate) in [
         (600, "down=2kB/s", 2_000),
         (2_000, "down=10kB/s", 10_000),
         (9_000, "client:down=50kB/s", 50_000),
         (20_000, "connection:down=100kB/s", 100_000),
     ] {
-        let filler = "x".repeat(octets);
+        let filler = "x".repeat(bytes);
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: {filler}\r\n\r\nok");
         let origin = Origin::script(1, move |peer| {
             for _ in 0..3 {
@@ -181,21 +181,21 @@ fn a_head_larger_than_what_is_let_through_at_a_time_comes_whole() {
         for _ in 0..3 {
             client.send(get_request(origin.addr, "/"));
             let response = client.read_response();
-            assert_eq!(response.status, 200, "{octets} {limit}: {}", response.head);
+            assert_eq!(response.status, 200, "{bytes} {limit}: {}", response.head);
             assert_eq!(response.content, b"ok");
         }
-        let least = Duration::from_secs_f64((3 * octets) as f64 / rate as f64 * 0.9 - 0.2);
-        assert!(started.elapsed() >= least, "{octets} {limit}: {:?}", started.elapsed());
+        let least = Duration::from_secs_f64((3 * bytes) as f64 / rate as f64 * 0.9 - 0.2);
+        assert!(started.elapsed() >= least, "{bytes} {limit}: {:?}", started.elapsed());
         origin.join();
     }
 }
 
 #[test]
 fn a_tunnel_has_its_rates_in_both_directions() {
-    let octets = 100_000;
+    let bytes = 100_000;
     let origin = Origin::script(1, move |peer| {
-        peer.send(pattern(octets));
-        assert!(peer.read_exact(octets) == pattern(octets), "other octets came");
+        peer.send(pattern(bytes));
+        assert!(peer.read_exact(bytes) == pattern(bytes), "other bytes came");
         peer.send("done");
     });
     let proxy = limited(&["up=50kB/s", "connection:down=100kB/s"]);
@@ -204,11 +204,11 @@ fn a_tunnel_has_its_rates_in_both_directions() {
     let started = Instant::now();
     client.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
     assert!(client.read_head().starts_with("HTTP/1.1 200"));
-    client.send(pattern(octets));
-    assert!(client.read_exact(octets) == pattern(octets), "other octets came");
-    assert_rate(started.elapsed(), octets, 100_000);
+    client.send(pattern(bytes));
+    assert!(client.read_exact(bytes) == pattern(bytes), "other bytes came");
+    assert_rate(started.elapsed(), bytes, 100_000);
     assert_eq!(client.read_text(4), "done");
-    assert_rate(started.elapsed(), octets, 50_000);
+    assert_rate(started.elapsed(), bytes, 50_000);
     origin.join();
 }
 
@@ -222,14 +222,14 @@ fn two_downloads_share_a_rate_equally() {
             let start = Instant::now() + Duration::from_millis(300);
             let counting = clients.each_mut().map(|client| {
                 scope.spawn(move || {
-                    let (mut octets, mut now) = (0, start);
+                    let (mut bytes, mut now) = (0, start);
                     while now < start + Duration::from_secs(2) {
                         let count = client.fill().unwrap();
                         client.discard();
                         now = Instant::now();
-                        octets += if now < start { 0 } else { count };
+                        bytes += if now < start { 0 } else { count };
                     }
-                    octets
+                    bytes
                 })
             });
             counting.map(|counting| counting.join().unwrap()).into_iter().collect()
@@ -302,13 +302,13 @@ fn what_the_source_of_a_throttled_download_says_meanwhile_wakes_nobody() {
 fn another_rate_holds_at_once_for_what_is_under_way() {
     let origin = downloads();
     let proxy = limited(&["client:down=20kB/s"]);
-    let octets = 1_000_000;
-    let mut client = begin(proxy.addr(), origin, octets);
+    let bytes = 1_000_000;
+    let mut client = begin(proxy.addr(), origin, bytes);
     let started = Instant::now();
     client.read_exact(10_000);
     assert_eq!(proxy.stats().parked()[Wait::Tokens as usize], 1);
     proxy.set_access(&rates(&["client:down=2MB/s"]), false);
-    client.read_exact(octets - 10_000);
+    client.read_exact(bytes - 10_000);
     let took = started.elapsed();
     assert!((0.4..3.0).contains(&took.as_secs_f64()), "{took:?}");
     // None at all, and then one that there was not before.
@@ -541,9 +541,9 @@ fn users_have_rates_and_connections_of_their_own() {
         "--limit=user=bob:down=2MB/s",
         "--limit-connections=3",
     ]);
-    let ask = |client: &mut Peer, user: &str, octets: usize| {
+    let ask = |client: &mut Peer, user: &str, bytes: usize| {
         client.send(format!(
-            "GET http://{origin}/{octets} HTTP/1.1\r\nHost: {origin}\r\n{user}\r\n\r\n"
+            "GET http://{origin}/{bytes} HTTP/1.1\r\nHost: {origin}\r\n{user}\r\n\r\n"
         ));
         client.read_response()
     };

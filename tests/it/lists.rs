@@ -18,8 +18,8 @@ use crate::servers::Origin;
 /// Files of lists, by name.
 fn lists(files: &[(&str, &[u8])]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for (name, octets) in files {
-        fs::write(dir.path().join(name), octets).unwrap();
+    for (name, bytes) in files {
+        fs::write(dir.path().join(name), bytes).unwrap();
     }
     dir
 }
@@ -257,11 +257,11 @@ fn lists_that_were_replaced_are_let_go_by_sleepers_and_tunnels() {
     echo.join();
 }
 
-/// A file of octets that compress badly, without NULs or ends of lines too far apart.
-fn noise(octets: usize) -> Vec<u8> {
+/// A file of bytes that compress badly, without NULs or ends of lines too far apart.
+fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
-    let mut noise = Vec::with_capacity(octets);
-    while noise.len() < octets {
+    let mut noise = Vec::with_capacity(bytes);
+    while noise.len() < bytes {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         noise.push(((state >> 56) as u8).max(1));
     }

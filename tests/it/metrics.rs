@@ -229,10 +229,10 @@ fn the_numbers_are_those_of_what_went_through() {
     let json = stats(admin);
     let counted = proxy.stats();
     assert_eq!(json["exchanges_by_status"]["2xx"], 4);
-    assert_eq!(json["octets_from_clients"], from_clients);
+    assert_eq!(json["bytes_from_clients"], from_clients);
     assert_eq!(json["phase_seconds"]["connect"]["count"], 3);
     assert_eq!(json["failures_by_kind"]["dns_error"], 1);
-    assert_eq!(counted.octets_to_clients, to_clients);
+    assert_eq!(counted.bytes_to_clients, to_clients);
     assert_eq!(counted.failures_of(Side::Upstream), 2);
     assert_eq!(counted.failures_by_kind[Kind::ConnectionRefused as usize], 1);
 }

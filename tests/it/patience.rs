@@ -83,8 +83,8 @@ fn dripping_heads_hold_no_worker() {
         .map(|_| {
             thread::spawn(move || {
                 let mut client = Peer::connect(addr);
-                let octets = b"GET /healthz HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n";
-                DripFeed { octets, pace: Duration::from_millis(10) }.until_answered(&mut client);
+                let bytes = b"GET /healthz HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n";
+                DripFeed { bytes, pace: Duration::from_millis(10) }.until_answered(&mut client);
                 assert_eq!(client.read_response().status, 200);
             })
         })
@@ -170,11 +170,11 @@ fn a_server_that_never_answers_is_left_when_its_client_goes() {
 
 #[test]
 fn dripping_responses_hold_no_worker() {
-    let octets =
+    let bytes =
         b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n0123456789012345678901234567890123456789";
     let origin = Origin::script_at_once(SLOW, move |peer| {
         peer.read_head();
-        DripFeed { octets, pace: Duration::from_millis(10) }.until_answered(peer);
+        DripFeed { bytes, pace: Duration::from_millis(10) }.until_answered(peer);
     });
     let proxy = one_worker();
     let mut slow: Vec<_> = (0..SLOW).map(|_| Peer::connect(proxy.addr())).collect();
@@ -206,7 +206,7 @@ fn dripping_uploads_hold_no_worker() {
             thread::spawn(move || {
                 let mut client = Peer::connect(addr);
                 client.send(head);
-                let drip = DripFeed { octets: &[b'x'; 40], pace: Duration::from_millis(10) };
+                let drip = DripFeed { bytes: &[b'x'; 40], pace: Duration::from_millis(10) };
                 drip.until_answered(&mut client);
                 assert_eq!(client.read_response().text(), "ok");
             })
@@ -344,12 +344,12 @@ fn bulk_flows_do_not_starve_small_exchanges() {
             let stop = Moment::new();
             let stopped = stop.clone();
             let reader = thread::spawn(move || {
-                let mut octets = 0;
+                let mut bytes = 0;
                 while !stopped.has_come_already() {
-                    octets += client.fill().unwrap();
+                    bytes += client.fill().unwrap();
                     client.discard();
                 }
-                octets
+                bytes
             });
             (stop, reader)
         })

@@ -1,4 +1,4 @@
-//! One end of a connection, spoken to in literal octets, and the words to wait with.
+//! One end of a connection, spoken to in literal bytes, and the words to wait with.
 //!
 //! [`Peer`] is a client, or the server's end inside a script of `servers`. Nothing here waits longer
 //! than [`STEP`], so a hang is a failure.
@@ -49,13 +49,13 @@ impl Peer {
     }
 
     #[track_caller]
-    pub(crate) fn send(&mut self, octets: impl AsRef<[u8]>) {
-        self.stream.write_all(octets.as_ref()).expect("sends");
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("sends");
     }
 
     /// Sends what the other end takes; whether it took everything.
-    pub(crate) fn try_send(&mut self, octets: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(octets.as_ref())
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
     }
 
     /// Receives once; 0 at the end.
@@ -118,22 +118,22 @@ impl Peer {
     }
 
     #[track_caller]
-    pub(crate) fn read_exact(&mut self, octets: usize) -> Vec<u8> {
-        while self.held.len() < octets {
-            self.fill_for(&format!("octet {octets}"));
+    pub(crate) fn read_exact(&mut self, bytes: usize) -> Vec<u8> {
+        while self.held.len() < bytes {
+            self.fill_for(&format!("byte {bytes}"));
         }
-        self.take_first(octets)
+        self.take_first(bytes)
     }
 
-    /// A copy as a whole: `drain` without optimization goes octet by octet.
-    fn take_first(&mut self, octets: usize) -> Vec<u8> {
-        let rest = self.held.split_off(octets);
+    /// A copy as a whole: `drain` without optimization goes byte by byte.
+    fn take_first(&mut self, bytes: usize) -> Vec<u8> {
+        let rest = self.held.split_off(bytes);
         std::mem::replace(&mut self.held, rest)
     }
 
     #[track_caller]
-    pub(crate) fn read_text(&mut self, octets: usize) -> String {
-        String::from_utf8(self.read_exact(octets)).expect("UTF-8")
+    pub(crate) fn read_text(&mut self, bytes: usize) -> String {
+        String::from_utf8(self.read_exact(bytes)).expect("UTF-8")
     }
 
     /// Reads a chunked body: its content, and its trailer section's lines.
@@ -239,7 +239,7 @@ impl Peer {
         assert_eq!(end, End::Reset, "after {}", shown(&rest));
     }
 
-    /// Whether something has come, or comes within `limit`: octets, the end, or an error.
+    /// Whether something has come, or comes within `limit`: bytes, the end, or an error.
     pub(crate) fn has_something_within(&mut self, limit: Duration) -> bool {
         if !self.held.is_empty() {
             return true;
@@ -345,13 +345,13 @@ pub(crate) fn is_whole_chunked(body: &[u8]) -> bool {
     }
 }
 
-/// Octets for a person: at most the first 300.
-pub(crate) fn shown(octets: &[u8]) -> String {
-    let first = octets.get(..300).unwrap_or(octets);
-    format!("{} octets {:?}", octets.len(), String::from_utf8_lossy(first))
+/// Bytes for a person: at most the first 300.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    let first = bytes.get(..300).unwrap_or(bytes);
+    format!("{} bytes {:?}", bytes.len(), String::from_utf8_lossy(first))
 }
 
-/// `len` octets that differ from their neighbours, so that a lost or repeated one shows.
+/// `len` bytes that differ from their neighbours, so that a lost or repeated one shows.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i.wrapping_mul(31) ^ (i >> 8) ^ (i >> 16)) as u8).collect()
 }

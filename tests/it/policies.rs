@@ -230,12 +230,12 @@ fn the_name_in_a_client_hello_is_learnt_for_it_will_be_judged() {
     let server = Recorder::answering("");
     let target = server.addr.to_string();
     // How often the server has been sent something.
-    let reached = || server.seen_at_end().iter().filter(|seen| !seen.octets.is_empty()).count();
-    let tunnel = |proxy: &Binary, octets: &[u8]| {
+    let reached = || server.seen_at_end().iter().filter(|seen| !seen.bytes.is_empty()).count();
+    let tunnel = |proxy: &Binary, bytes: &[u8]| {
         let mut tunnel = Peer::connect(proxy.addr);
         tunnel.send(format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(status(&tunnel.read_head()), 200);
-        tunnel.send(octets);
+        tunnel.send(bytes);
         tunnel.half_close();
         tunnel.read_to_any_end();
     };

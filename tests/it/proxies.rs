@@ -55,7 +55,7 @@ pub(crate) fn proxy_with_one_worker(change: impl FnOnce(&mut Options)) -> Server
     })
 }
 
-/// A proxy that adds no Via, so that messages can be compared octet for octet.
+/// A proxy that adds no Via, so that messages can be compared byte for byte.
 pub(crate) fn proxy_without_via() -> Server {
     proxy_with(|options| options.via = Via::Off)
 }

@@ -120,12 +120,12 @@ fn a_shutdown_reaches_a_tunnel_that_never_pauses() {
 /// The rule behind it has a test of its own, beside `src/proxy/flow.rs`: what floods here pauses.
 #[test]
 fn a_flood_one_way_does_not_stop_the_other_way() {
-    const OCTETS: usize = 2 * 1024 * 1024;
+    const BYTES: usize = 2 * 1024 * 1024;
     let origin = Origin::script(1, |peer| {
         let stream = peer.stream().try_clone().unwrap();
         // Takes all that comes, for as long as it comes.
         let drain = thread::spawn(move || std::io::copy(&mut &stream, &mut std::io::sink()));
-        peer.send(pattern(OCTETS));
+        peer.send(pattern(BYTES));
         drain.join().unwrap().unwrap();
     });
     let proxy = proxy();
@@ -134,14 +134,14 @@ fn a_flood_one_way_does_not_stop_the_other_way() {
     assert!(client.read_head().starts_with("HTTP/1.1 200 "));
     let mut flood = client.stream().try_clone().unwrap();
     let flooding = thread::spawn(move || {
-        let octets = vec![b'x'; 256 * 1024];
+        let bytes = vec![b'x'; 256 * 1024];
         let mut sent = 0_u64;
-        while let Ok(n) = flood.write(&octets) {
+        while let Ok(n) = flood.write(&bytes) {
             sent += n as u64;
         }
         sent
     });
-    assert_eq!(client.read_exact(OCTETS), pattern(OCTETS));
+    assert_eq!(client.read_exact(BYTES), pattern(BYTES));
     client.stream().shutdown(std::net::Shutdown::Write).unwrap();
     assert!(flooding.join().unwrap() > 0);
     drop(client);
@@ -151,14 +151,14 @@ fn a_flood_one_way_does_not_stop_the_other_way() {
 /// The client was told to stop, stops, and reads on.
 #[test]
 fn an_early_answer_goes_on_when_the_client_ends_its_upload() {
-    const OCTETS: usize = 300_000;
+    const BYTES: usize = 300_000;
     let (go, went) = crossbeam_channel::bounded::<()>(1);
     let origin = Origin::script(1, move |peer| {
         peer.read_head();
-        peer.send(format!("HTTP/1.1 413 No\r\nContent-Length: {OCTETS}\r\n\r\n"));
-        peer.send(&pattern(OCTETS)[..1000]);
+        peer.send(format!("HTTP/1.1 413 No\r\nContent-Length: {BYTES}\r\n\r\n"));
+        peer.send(&pattern(BYTES)[..1000]);
         went.recv_timeout(Duration::from_secs(5)).unwrap();
-        peer.send(&pattern(OCTETS)[1000..]);
+        peer.send(&pattern(BYTES)[1000..]);
         peer.read_to_any_end();
     });
     let proxy = proxy();
@@ -172,7 +172,7 @@ fn an_early_answer_goes_on_when_the_client_ends_its_upload() {
     client.half_close();
     go.send(()).unwrap();
     let rest = client.read_to_end();
-    assert_eq!([beginning, rest].concat(), pattern(OCTETS));
+    assert_eq!([beginning, rest].concat(), pattern(BYTES));
     origin.join();
 }
 
@@ -187,9 +187,9 @@ fn an_upstream_that_takes_no_more_of_a_request_costs_a_504() {
     });
     let proxy = proxy_with(|options| options.timeouts.response = Duration::from_millis(300));
     let mut client = Peer::connect(proxy.addr());
-    let octets = 64 * 1024 * 1024;
+    let bytes = 64 * 1024 * 1024;
     client.send(format!(
-        "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: {octets}\r\n\r\n",
+        "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: {bytes}\r\n\r\n",
         origin.addr
     ));
     let mut upload = client.stream().try_clone().unwrap();
@@ -243,14 +243,14 @@ fn kernel_has(end: SocketAddr, other: SocketAddr) -> bool {
 #[test]
 fn a_client_that_sends_to_an_upstream_that_has_closed_loses_nothing_of_what_that_said() {
     // So many fit into the buffers on the proxy's side.
-    const OCTETS: usize = 100_000;
+    const BYTES: usize = 100_000;
     let origin = listen();
     let to = origin.local_addr().unwrap();
     let proxy = proxy();
     let connect = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n");
     let client = NeverReads::ask(proxy.addr(), &connect);
     let mut upstream = Peer::new(origin.accept().unwrap().0);
-    upstream.send(pattern(OCTETS));
+    upstream.send(pattern(BYTES));
     let from = upstream.stream().peer_addr().unwrap();
     // Closing waits until they are there.
     SockRef::from(upstream.stream()).set_linger(Some(STEP)).unwrap();
@@ -262,7 +262,7 @@ fn a_client_that_sends_to_an_upstream_that_has_closed_loses_nothing_of_what_that
     // reads nothing.
     client.send("and another thing");
     eventually(|| !kernel_has(to, from));
-    assert!(client.read_to_end() == pattern(OCTETS), "not all, or not the same");
+    assert!(client.read_to_end() == pattern(BYTES), "not all, or not the same");
     eventually(|| proxy.stats().failures_of(Side::Upstream) == 1);
 }
 
@@ -272,7 +272,7 @@ fn urgent_data_in_a_quiet_tunnel_holds_up_nothing_behind_it() {
     let origin = Origin::script(1, |peer| {
         for _ in 0..50 {
             let (mut before, mut behind) = (peer.read_text(1), peer.read_text(1));
-            // What the urgent octet itself becomes is the system's affair.
+            // What the urgent byte itself becomes is the system's affair.
             if behind == "!" {
                 behind = peer.read_text(1);
             }

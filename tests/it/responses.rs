@@ -1,5 +1,5 @@
 //! What upstreams say that is no valid response: the client gets a 502 and none of the garbage, and
-//! octets past the end of a response never answer another request.
+//! bytes past the end of a response never answer another request.
 
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ fn interim_responses_without_end_have_their_time() {
 }
 
 #[test]
-fn octets_past_the_end_of_a_response_never_answer_the_next_request() {
+fn bytes_past_the_end_of_a_response_never_answer_the_next_request() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     for (method, response, content) in [
         ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok"),

@@ -186,10 +186,10 @@ pub(crate) struct Recorder {
     thread: Option<JoinHandle<()>>,
 }
 
-/// One connection's octets so far.
+/// One connection's bytes so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recorded {
-    pub(crate) octets: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) end: Option<End>,
 }
 
@@ -252,7 +252,7 @@ fn record(mut stream: TcpStream, greeting: &str, change: impl Fn(&dyn Fn(&mut Re
     loop {
         match stream.read(&mut buf) {
             Ok(0) => break change(&|c| c.end = Some(End::Closed)),
-            Ok(n) => change(&|c| c.octets.extend_from_slice(&buf[..n])),
+            Ok(n) => change(&|c| c.bytes.extend_from_slice(&buf[..n])),
             Err(_) => break change(&|c| c.end = Some(End::Reset)),
         }
         if !greeted {
@@ -325,7 +325,7 @@ fn a_recorder_takes_down_each_connection_apart() {
         let mut client = Peer::connect(recorder.addr);
         client.send(text);
         assert_eq!(client.read_text(5), "hello");
-        eventually(|| recorder.seen().last().is_some_and(|c| c.octets == text.as_bytes()));
+        eventually(|| recorder.seen().last().is_some_and(|c| c.bytes == text.as_bytes()));
     }
     let ends: Vec<_> = recorder.seen_at_end().iter().map(|c| c.end).collect();
     assert_eq!(ends, [Some(End::Closed); 2]);

@@ -81,7 +81,7 @@ const REFUSED_HEADS: &[(&str, &[u16])] = &[
         "POST http://{o}/ HTTP/1.0\r\nHost: {o}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         &[400],
     ),
-    // Line ends and octets that recipients treat differently.
+    // Line ends and bytes that recipients treat differently.
     ("GET http://{o}/ HTTP/1.1\nHost: {o}\n\n", &[400]),
     ("GET http://{o}/ HTTP/1.1\r\nHost: {o}\nA: 1\r\n\r\n", &[400]),
     ("GET http://{o}/ HTTP/1.1\r\nHost: {o}\r\nA: 1\n\r\n", &[400]),
@@ -215,16 +215,16 @@ fn a_method_target_or_head_beyond_its_limit_is_refused() {
 #[test]
 fn the_limit_of_a_head_is_what_the_options_say() {
     let origin = crate::servers::Origin::answer(crate::proxies::OK);
-    let proxy = proxy_with(|options| options.max_head_octets = 2000);
-    let with = |octets: usize| {
-        let line = format!("A: {}", "x".repeat(octets));
+    let proxy = proxy_with(|options| options.max_head_bytes = 2000);
+    let with = |bytes: usize| {
+        let line = format!("A: {}", "x".repeat(bytes));
         get_request(origin.addr, "/").replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"))
     };
     let mut client = Peer::connect(proxy.addr());
     client.send(with(1800));
     assert_eq!(client.read_response().status, 200);
     client.send(with(2000));
-    refused(&mut client, &[431], "2000 octets and more");
+    refused(&mut client, &[431], "2000 bytes and more");
     drop(proxy);
 }
 
@@ -280,7 +280,7 @@ fn overlong_extensions_and_trailers_are_refused() {
     broken(&format!("5;{long}\r\nhello\r\n0\r\n\r\n"), false);
     broken(&format!("5\r\nhello\r\n0\r\nA: {long}\r\n\r\n"), false);
     broken(&format!("5\r\nhello\r\n0\r\n{}\r\n", "A: 1\r\n".repeat(20_000)), false);
-    // Extensions cost the sender a few octets and the reader a line each: their sum is bounded too.
+    // Extensions cost the sender a few bytes and the reader a line each: their sum is bounded too.
     let many =
         "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(50_000);
     broken(&format!("{many}0\r\n\r\n"), false);
@@ -302,7 +302,7 @@ fn broken(body: &str, together: bool) {
         client.send(head + &rest);
     } else {
         client.send(head);
-        eventually(|| recorder.seen().iter().any(|c| !c.octets.is_empty()));
+        eventually(|| recorder.seen().iter().any(|c| !c.bytes.is_empty()));
         // The proxy may refuse before it has read all.
         let _ = client.try_send(rest);
     }
@@ -312,7 +312,7 @@ fn broken(body: &str, together: bool) {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{what:?}: {answer}");
     assert_eq!(answer.matches("HTTP/1.1 ").count(), answer.len().min(1), "{what:?}: {answer}");
     for connection in recorder.seen_at_end() {
-        let text = String::from_utf8_lossy(&connection.octets);
+        let text = String::from_utf8_lossy(&connection.bytes);
         assert!(!text.contains("/smuggled"), "{what:?}: {text}");
         let (_, content) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         assert!(!is_whole_chunked(content.as_bytes()), "{what:?}: {content:?} has an end");

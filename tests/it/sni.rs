@@ -47,21 +47,21 @@ fn tunnel(proxy: SocketAddr, host: &str, to: SocketAddr) -> Peer {
     client
 }
 
-/// The client has been sent this and an end in order, and no server has had an octet.
+/// The client has been sent this and an end in order, and no server has had a byte.
 #[track_caller]
 fn ends_with(client: &mut Peer, alert: &[u8], server: &Recorder) {
     assert_eq!(client.read_to_any_end(), (alert.to_vec(), End::Closed));
     let seen = server.seen_at_end();
-    assert!(seen.iter().all(|c| c.octets.is_empty()), "{seen:?}");
+    assert!(seen.iter().all(|c| c.bytes.is_empty()), "{seen:?}");
 }
 
-/// The handshake message of a hello in records of so many octets.
-fn in_records(hello: &[u8], octets: usize) -> Vec<u8> {
+/// The handshake message of a hello in records of so many bytes.
+fn in_records(hello: &[u8], bytes: usize) -> Vec<u8> {
     let record = |part: &[u8]| {
         let length = u16::try_from(part.len()).unwrap().to_be_bytes();
         [&[0x16, 3, 1][..], &length, part].concat()
     };
-    hello[5..].chunks(octets).flat_map(record).collect()
+    hello[5..].chunks(bytes).flat_map(record).collect()
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn nothing_of_a_hello_to_a_refused_name_reaches_the_server() {
 }
 
 #[test]
-fn a_hello_that_may_go_on_goes_on_octet_for_octet() {
+fn a_hello_that_may_go_on_goes_on_byte_for_byte() {
     let proxy = proxy(&denying(&["bad.example"]));
     for hello in [HELLO.to_vec(), HELLO_1_2.to_vec(), NAMELESS.to_vec(), in_records(HELLO, 9)] {
         for step in [1, 7, hello.len()] {
@@ -136,23 +136,23 @@ fn a_hello_may_be_longer_than_a_buffer() {
         let passing = proxy(&denying(&["bad.example"]));
         let mut client = tunnel(passing.addr(), "good.example", server.addr);
         client.send(&hello);
-        eventually(|| server.seen().last().is_some_and(|c| c.octets == hello));
+        eventually(|| server.seen().last().is_some_and(|c| c.bytes == hello));
     }
 }
 
 #[test]
-fn a_hello_octet_by_octet_is_refused_with_its_last() {
+fn a_hello_byte_by_byte_is_refused_with_its_last() {
     let server = Recorder::new();
     let proxy = proxy(&denying(&[".example.com"]));
     let mut client = tunnel(proxy.addr(), "good.example", server.addr);
-    for octet in HELLO {
-        client.send([*octet]);
+    for byte in HELLO {
+        client.send([*byte]);
     }
     ends_with(&mut client, REFUSED, &server);
 }
 
 #[test]
-fn octets_right_behind_the_connect_wait_as_well() {
+fn bytes_right_behind_the_connect_wait_as_well() {
     let head = |to: SocketAddr| {
         format!("CONNECT good.example:{0} HTTP/1.1\r\nHost: a:{0}\r\n\r\n", to.port()).into_bytes()
     };
@@ -173,7 +173,7 @@ fn octets_right_behind_the_connect_wait_as_well() {
     let sent = [HELLO, &early].concat();
     let expected = sent.clone();
     let origin = Origin::script(1, move |peer| {
-        assert!(peer.read_exact(expected.len()) == expected, "octets differ");
+        assert!(peer.read_exact(expected.len()) == expected, "bytes differ");
         peer.send("ok");
     });
     let mut client = Peer::connect(passing.addr());
@@ -191,7 +191,7 @@ fn a_server_that_speaks_first_is_heard_and_what_is_no_tls_goes_on() {
         let expected = said.to_vec();
         let origin = Origin::script(1, move |peer| {
             peer.send("SSH-2.0-server\r\n");
-            assert!(peer.read_exact(expected.len()) == expected, "octets differ");
+            assert!(peer.read_exact(expected.len()) == expected, "bytes differ");
             peer.send("more");
             peer.expect_eof();
         });
@@ -238,7 +238,7 @@ fn a_hello_under_another_version_or_format_is_no_way_around_a_rule() {
     ends_with(&mut client, UNREADABLE, &server);
 }
 
-/// A ClientHello that names a host in these octets.
+/// A ClientHello that names a host in these bytes.
 fn hello_naming(name: &[u8]) -> Vec<u8> {
     let be = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
     let host = [&[0][..], &be(name.len()), name].concat();
@@ -280,11 +280,11 @@ fn a_name_that_is_no_host_is_refused_wherever_names_are_judged() {
             assert_eq!(alert.len(), REFUSED.len(), "{rule} {name}");
             assert_eq!((&alert[..6], end), (&REFUSED[..6], End::Closed), "{rule} {name}");
         }
-        assert!(server.seen_at_end().iter().all(|c| c.octets.is_empty()), "{rule}");
+        assert!(server.seen_at_end().iter().all(|c| c.bytes.is_empty()), "{rule}");
         let mut client = tunnel(proxy.addr, "good.example", server.addr);
         let good = hello_naming(b"Good.example.");
         client.send(&good);
-        eventually(|| server.seen().last().is_some_and(|c| c.octets == good));
+        eventually(|| server.seen().last().is_some_and(|c| c.bytes == good));
     }
 }
 
@@ -310,13 +310,13 @@ fn half_a_hello_has_the_time_of_a_head_and_holds_no_worker() {
     assert_eq!(other.read_text(2), "ok", "meanwhile, on the one worker");
     drop(other);
     origin.join();
-    // Each octet moves, and none buys time.
+    // Each byte moves, and none buys time.
     let dripped = std::thread::scope(|scope| {
         let writer = slow.stream().try_clone().unwrap();
         scope.spawn(move || {
             let mut writer = Peer::new(writer);
-            for octet in &HELLO[100..200] {
-                if writer.try_send([*octet]).is_err() {
+            for byte in &HELLO[100..200] {
+                if writer.try_send([*byte]).is_err() {
                     return;
                 }
                 std::thread::sleep(limit / 20);
@@ -327,8 +327,8 @@ fn half_a_hello_has_the_time_of_a_head_and_holds_no_worker() {
     assert_eq!(dripped, b"");
     eventually_eq(|| proxy.stats().tunnels_closed, 2);
     silent.send(HELLO);
-    eventually(|| server.seen().iter().any(|c| c.octets == HELLO));
-    assert!(server.seen().iter().all(|c| c.octets.is_empty() || c.octets == HELLO));
+    eventually(|| server.seen().iter().any(|c| c.bytes == HELLO));
+    assert!(server.seen().iter().all(|c| c.bytes.is_empty() || c.bytes == HELLO));
 }
 
 #[test]
@@ -351,13 +351,13 @@ fn an_end_without_a_word_is_passed_on_and_one_in_a_hello_is_not() {
 }
 
 #[test]
-fn a_peer_that_goes_while_octets_wait_ends_the_tunnel() {
+fn a_peer_that_goes_while_bytes_wait_ends_the_tunnel() {
     let proxy = proxy(&denying(&["bad.example"]));
     let server = Recorder::new();
     let mut client = tunnel(proxy.addr(), "good.example", server.addr);
     client.send(&HELLO[..100]);
     client.reset();
-    assert!(server.seen_at_end().iter().all(|c| c.octets.is_empty()));
+    assert!(server.seen_at_end().iter().all(|c| c.bytes.is_empty()));
     eventually_eq(|| proxy.stats().tunnels_closed, 1);
 
     let gone = Moment::new();
@@ -394,7 +394,7 @@ fn the_name_has_to_be_the_same_if_that_is_asked_for() {
         client.send(hello);
         if passes {
             passed += 1;
-            let whole = || server.seen().iter().filter(|c| !c.octets.is_empty()).count() == passed;
+            let whole = || server.seen().iter().filter(|c| !c.bytes.is_empty()).count() == passed;
             eventually(whole);
         } else {
             assert_eq!(client.read_to_any_end(), (REFUSED.to_vec(), End::Closed), "{host}");
@@ -411,9 +411,9 @@ fn without_a_rule_on_names_nothing_waits() {
         let proxy = proxy(&access);
         let mut client = tunnel(proxy.addr(), "good.example", server.addr);
         client.send(&HELLO[..100]);
-        eventually(|| server.seen().iter().any(|c| c.octets == HELLO[..100]));
+        eventually(|| server.seen().iter().any(|c| c.bytes == HELLO[..100]));
         client.send(&HELLO[100..]);
-        eventually(|| server.seen().iter().any(|c| c.octets == HELLO));
+        eventually(|| server.seen().iter().any(|c| c.bytes == HELLO));
         assert_eq!(proxy.stats().hellos_judged, 0);
     }
 }
@@ -490,7 +490,7 @@ fn what_is_only_reported_goes_on() {
     for hello in [HELLO, &[0x16, 3, 1, 0, 0]] {
         let mut client = tunnel(proxy.addr, "good.example", server.addr);
         client.send(hello);
-        eventually(|| server.seen().last().is_some_and(|c| c.octets == hello));
+        eventually(|| server.seen().last().is_some_and(|c| c.bytes == hello));
     }
     let lines = logged(&proxy, |lines| lines.len() == 2);
     let reported: Vec<_> = lines.iter().map(|line| line["would_deny"].as_str()).collect();

@@ -33,18 +33,18 @@ fn hello_to(name: &str) -> Vec<u8> {
 }
 
 /// A record of what is encrypted; some of it looks like a ClientHello.
-fn encrypted(octets: usize) -> Vec<u8> {
-    let length = u16::try_from(octets).unwrap().to_be_bytes();
-    let content = HELLO.iter().copied().cycle().take(octets).collect();
+fn encrypted(bytes: usize) -> Vec<u8> {
+    let length = u16::try_from(bytes).unwrap().to_be_bytes();
+    let content = HELLO.iter().copied().cycle().take(bytes).collect();
     [vec![0x17, 3, 3], length.to_vec(), content].concat()
 }
 
-fn in_records(hello: &[u8], octets: usize) -> Vec<u8> {
+fn in_records(hello: &[u8], bytes: usize) -> Vec<u8> {
     let record = |part: &[u8]| {
         let length = u16::try_from(part.len()).unwrap().to_be_bytes();
         [&[0x16, 3, 3][..], &length, part].concat()
     };
-    hello[5..].chunks(octets).flat_map(record).collect()
+    hello[5..].chunks(bytes).flat_map(record).collect()
 }
 
 fn denying(name: &str) -> AccessOptions {
@@ -68,7 +68,7 @@ fn tunnel(proxy: SocketAddr, to: SocketAddr) -> Peer {
     client
 }
 
-/// A server that reads a ClientHello, says this, reads so many octets more, and then the end.
+/// A server that reads a ClientHello, says this, reads so many bytes more, and then the end.
 fn server(says: &'static [u8], step: usize, more: usize) -> Origin {
     Origin::script(1, move |peer| {
         assert_eq!(peer.read_exact(HELLO.len()), HELLO);
@@ -125,7 +125,7 @@ fn a_second_hello_that_nobody_asked_for_is_judged_as_well() {
     let twice = [HELLO, HELLO].concat();
     let mut client = tunnel(proxy.addr(), server.addr);
     client.send(&twice);
-    eventually(|| server.seen().last().is_some_and(|c| c.octets == twice));
+    eventually(|| server.seen().last().is_some_and(|c| c.bytes == twice));
 }
 
 #[test]
@@ -190,14 +190,14 @@ fn a_client_that_sends_no_second_hello_for_16_mib_is_refused() {
     origin.join();
 }
 
-/// Sends `sent` one way and the same back, and each arrives octet for octet.
+/// Sends `sent` one way and the same back, and each arrives byte for byte.
 #[track_caller]
 fn goes_on(proxy: &Server, says: &'static [u8], sent: Vec<Vec<u8>>) {
     let expected = sent.concat();
     let origin = Origin::script(1, move |peer| {
         assert_eq!(peer.read_exact(HELLO.len()), HELLO);
         peer.send(says);
-        assert!(peer.read_exact(expected.len()) == expected, "octets differ");
+        assert!(peer.read_exact(expected.len()) == expected, "bytes differ");
         peer.send(&expected);
         peer.expect_eof();
     });
@@ -208,7 +208,7 @@ fn goes_on(proxy: &Server, says: &'static [u8], sent: Vec<Vec<u8>>) {
         client.send(part);
     }
     let sent = sent.concat();
-    assert!(client.read_exact(sent.len()) == sent, "octets differ");
+    assert!(client.read_exact(sent.len()) == sent, "bytes differ");
     client.half_close();
     origin.join();
 }
@@ -233,10 +233,10 @@ fn a_tunnel_is_as_ever_once_no_second_hello_can_come() {
         (RETRY, retried),
         (RETRY, early),
     ] {
-        let before = proxy.stats().octets_spliced;
+        let before = proxy.stats().bytes_spliced;
         goes_on(&proxy, says, sent);
-        let spliced = proxy.stats().octets_spliced - before;
-        assert!(spliced > 1 << 20, "{spliced} octets were spliced");
+        let spliced = proxy.stats().bytes_spliced - before;
+        assert!(spliced > 1 << 20, "{spliced} bytes were spliced");
     }
     assert_eq!(proxy.stats().tunnels_refused, 0);
 }
@@ -249,7 +249,7 @@ fn early_data_goes_on_before_the_server_answers_and_without_end_it_waits() {
     let (first, all) = (early.clone(), more.clone());
     let origin = Origin::script(1, move |peer| {
         assert_eq!(peer.read_exact(HELLO.len()), HELLO);
-        assert!(peer.read_exact(first.len()) == first, "octets differ");
+        assert!(peer.read_exact(first.len()) == first, "bytes differ");
         let held = peer.read_exact(64 * 1024 - first.len());
         assert!(!peer.has_something_within(Duration::from_millis(50)), "more than its share");
         peer.send(SERVER_HELLO);
@@ -296,7 +296,7 @@ fn what_is_only_reported_goes_on_with_its_second_hello() {
     let both = [HELLO, &hello_to("bad.example.com")].concat();
     let mut client = tunnel(proxy.addr, server.addr);
     client.send(&both);
-    eventually(|| server.seen().last().is_some_and(|c| c.octets == both));
+    eventually(|| server.seen().last().is_some_and(|c| c.bytes == both));
     drop(client);
     let lines = logged(&proxy, |lines| lines.len() == 1);
     assert_eq!(lines[0]["would_deny"].as_str(), Some("--sni"), "{}", lines[0]);

@@ -102,10 +102,10 @@ fn stats(admin: SocketAddr) -> Value {
 #[test]
 fn a_thousand_throttled_downloads_hold_no_worker_and_each_is_whole_at_last() {
     const MANY: usize = 1000;
-    const OCTETS: usize = 60_000;
-    let content = pattern(OCTETS);
+    const BYTES: usize = 60_000;
+    let content = pattern(BYTES);
     let response = [
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {OCTETS}\r\n\r\n").into_bytes(),
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n").into_bytes(),
         content.clone(),
     ];
     let response = response.concat();
@@ -235,14 +235,14 @@ fn count(proxy: &Binary, what: &str) -> usize {
 #[test]
 fn files_that_change_ten_times_a_second_fail_no_request_and_drop_no_connection() {
     const TIME: Duration = Duration::from_secs(4);
-    const OCTETS: usize = 1_000_000;
+    const BYTES: usize = 1_000_000;
     let origin = Busy::kind();
     let echo = Busy::start(|peer| {
         loop {
             match peer.fill() {
                 Ok(1..) => {
-                    let octets = peer.take();
-                    if peer.try_send(octets).is_err() {
+                    let bytes = peer.take();
+                    if peer.try_send(bytes).is_err() {
                         return;
                     }
                 }
@@ -250,9 +250,9 @@ fn files_that_change_ten_times_a_second_fail_no_request_and_drop_no_connection()
             }
         }
     });
-    let content = pattern(OCTETS);
+    let content = pattern(BYTES);
     let response = [
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {OCTETS}\r\n\r\n").into_bytes(),
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n").into_bytes(),
         content.clone(),
     ];
     let response = response.concat();
@@ -352,7 +352,7 @@ fn files_that_change_ten_times_a_second_fail_no_request_and_drop_no_connection()
         let took = downloading.join().unwrap();
         drop(stops);
         // A tenth of a second's worth is saved up, and comes once.
-        let exact = OCTETS as f64 / 300_000.0;
+        let exact = BYTES as f64 / 300_000.0;
         assert!(took.as_secs_f64() > (exact - 0.2) * 0.97, "{took:?} for {exact} s");
     });
     let (memory, descriptors) = first.unwrap();
@@ -464,7 +464,7 @@ fn refusals_without_end_are_all_counted_and_leave_nothing() {
         }
     };
     let count = refusals();
-    // Clients are remembered, each once: 200 octets for limits, and 150 for a wrong password.
+    // Clients are remembered, each once: 200 bytes for limits, and 150 for a wrong password.
     let clients = count / 8;
     refuse(count.min(4_000), clients);
     let open = || stats(admin)["connections_open"].as_u64();

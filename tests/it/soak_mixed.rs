@@ -20,7 +20,7 @@ use crate::peers::{Peer, STEP, comes_true, pattern};
 use crate::proxies::{Binary, threads};
 use crate::servers::listen;
 
-/// Octets of a response that is bulk.
+/// Bytes of a response that is bulk.
 const BULK: usize = 4 << 20;
 
 fn duration() -> Duration {
@@ -144,12 +144,12 @@ fn hostile_origin(number: usize, peer: &mut Peer) {
         3 => drop(peer.try_send([0x16, 3, 1, 0, 200, 0xff, 0, 0, 0])),
         4 => {
             // A head that drips, for longer than anybody waits.
-            let drip = |octet| peer.try_send([octet]).is_ok() && !peer.has_something_within(step);
+            let drip = |byte| peer.try_send([byte]).is_ok() && !peer.has_something_within(step);
             let _ = b"HTTP/1.1 200 OK\r\nA: ".iter().cycle().take(500).copied().all(drip);
         }
         5 => drop(peer.try_send(format!("{OK}A: {}\r\n\r\n", "x".repeat(100_000)))),
         6 => while peer.try_send("HTTP/1.1 103 Early Hints\r\n\r\n").is_ok() {},
-        7 => drop(peer.try_send(format!("{OK}Content-Length: 5\r\n\r\nmore than five octets"))),
+        7 => drop(peer.try_send(format!("{OK}Content-Length: 5\r\n\r\nmore than five bytes"))),
         8 => drop(peer.try_send(format!("{OK}Transfer-Encoding: chunked\r\n\r\nxyz\r\n"))),
         9 => {
             let _ = peer.try_send(format!("{OK}\r\n"));
@@ -166,8 +166,8 @@ fn hostile_origin(number: usize, peer: &mut Peer) {
     }
 }
 
-fn reset_later(peer: &mut Peer, octets: &str) {
-    let _ = peer.try_send(octets);
+fn reset_later(peer: &mut Peer, bytes: &str) {
+    let _ = peer.try_send(bytes);
     let _ = SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO));
 }
 
@@ -196,10 +196,10 @@ impl Field {
     }
 
     /// A small response that is checked and timed.
-    fn asks(&self, client: &mut Peer, octets: usize) {
+    fn asks(&self, client: &mut Peer, bytes: usize) {
         let begun = Instant::now();
-        client.send(self.get(self.good, octets));
-        self.gets(client, &self.content[..octets]);
+        client.send(self.get(self.good, bytes));
+        self.gets(client, &self.content[..bytes]);
         let took = begun.elapsed().as_micros().try_into().unwrap();
         self.slowest.fetch_max(took, Ordering::Relaxed);
     }
@@ -208,7 +208,7 @@ impl Field {
         let response = client.read_response();
         assert_eq!(response.status, 200, "{}", response.head);
         // Not `assert_eq`: nobody wants to see megabytes.
-        assert!(response.content == content, "{} octets, spoilt", response.content.len());
+        assert!(response.content == content, "{} bytes, spoilt", response.content.len());
         self.exchanges.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -296,11 +296,11 @@ impl Field {
             // Whatever the hostile server does, its client gets an answer or an end.
             12 => client.try_send(self.connect(self.hostile) + HEALTHZ),
             _ => client.try_send(self.get(self.hostile, 1)).map(|()| {
-                let mut octets = 0;
+                let mut bytes = 0;
                 while let Ok(count @ 1..) = client.fill() {
                     client.discard();
-                    octets += count;
-                    if octets > 1 << 20 {
+                    bytes += count;
+                    if bytes > 1 << 20 {
                         break;
                     }
                 }

@@ -24,13 +24,13 @@ fn with_and_without_pipes(test: impl Fn(&Server, Option<usize>)) {
     }
 }
 
-/// Checks that what should have been spliced was, a good part of `octets` at least.
+/// Checks that what should have been spliced was, a good part of `bytes` at least.
 #[track_caller]
-fn assert_spliced(proxy: &Server, pipes: Option<usize>, octets: usize) {
-    let spliced = proxy.stats().octets_spliced;
+fn assert_spliced(proxy: &Server, pipes: Option<usize>, bytes: usize) {
+    let spliced = proxy.stats().bytes_spliced;
     match pipes {
         Some(0) => assert_eq!(spliced, 0, "without pipes everything is copied"),
-        _ => assert!(spliced >= octets as u64 / 4, "{spliced} of {octets} octets spliced"),
+        _ => assert!(spliced >= bytes as u64 / 4, "{spliced} of {bytes} bytes spliced"),
     }
 }
 
@@ -57,7 +57,7 @@ fn a_long_response_is_spliced_and_both_connections_live_on() {
         for _ in 0..2 {
             client.send(get_request(origin.addr, "/long"));
             let response = client.read_response();
-            assert!(response.content == pattern(LONG), "octets differ");
+            assert!(response.content == pattern(LONG), "bytes differ");
             // Another message on both connections, which have to be what they were.
             client.send(get_request(origin.addr, "/short"));
             assert_eq!(client.read_response().status, 200);
@@ -73,7 +73,7 @@ fn a_long_upload_is_spliced() {
     with_and_without_pipes(|proxy, pipes| {
         let origin = Origin::script(1, |peer| {
             peer.read_head();
-            assert!(peer.read_exact(LONG) == pattern(LONG), "octets differ");
+            assert!(peer.read_exact(LONG) == pattern(LONG), "bytes differ");
             peer.send(OK);
             peer.read_head();
             peer.send(OK);
@@ -104,11 +104,11 @@ fn content_until_close_is_spliced_plain_to_1_0_and_chunked_to_1_1() {
         old.send(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr));
         let head = old.read_head();
         assert_eq!(field(&head, "transfer-encoding"), None);
-        assert!(old.read_to_end() == pattern(LONG), "octets differ");
+        assert!(old.read_to_end() == pattern(LONG), "bytes differ");
         assert_spliced(proxy, pipes, LONG);
         let response = get(proxy.addr(), origin.addr, "/");
         assert_eq!(field(&response.head, "transfer-encoding"), Some("chunked"));
-        assert!(response.content == pattern(LONG), "octets differ");
+        assert!(response.content == pattern(LONG), "bytes differ");
         assert_spliced(proxy, pipes, 2 * LONG);
         origin.join();
     });
@@ -124,7 +124,7 @@ fn a_tunnel_that_turns_into_a_stream_is_spliced_both_ways_at_once() {
                     other.send(pattern(LONG));
                     other.half_close();
                 });
-                assert!(peer.read_to_end() == pattern(LONG), "octets up differ");
+                assert!(peer.read_to_end() == pattern(LONG), "bytes up differ");
             });
         });
         let mut client = tunnel(proxy.addr(), origin.addr);
@@ -134,7 +134,7 @@ fn a_tunnel_that_turns_into_a_stream_is_spliced_both_ways_at_once() {
                 other.send(pattern(LONG));
                 other.half_close();
             });
-            assert!(client.read_to_end() == pattern(LONG), "octets down differ");
+            assert!(client.read_to_end() == pattern(LONG), "bytes down differ");
         });
         assert_spliced(proxy, pipes, 2 * LONG);
         origin.join();
@@ -153,9 +153,9 @@ fn a_stream_that_turns_back_into_messages_is_copied_again_and_none_is_late() {
             }
         });
         let mut client = tunnel(proxy.addr(), origin.addr);
-        assert!(client.read_exact(LONG) == pattern(LONG), "octets differ");
+        assert!(client.read_exact(LONG) == pattern(LONG), "bytes differ");
         assert_spliced(proxy, pipes, LONG);
-        let before = proxy.stats().octets_spliced;
+        let before = proxy.stats().bytes_spliced;
         for round in 0..500 {
             let mut question = String::new();
             write!(question, "{round:064}").unwrap();
@@ -163,8 +163,8 @@ fn a_stream_that_turns_back_into_messages_is_copied_again_and_none_is_late() {
             assert_eq!(client.read_text(64), question);
         }
         // Only the first few small ones find the flow still at the pace of a stream.
-        let small = proxy.stats().octets_spliced - before;
-        assert!(small <= 16 * 64, "{small} octets of small messages spliced");
+        let small = proxy.stats().bytes_spliced - before;
+        assert!(small <= 16 * 64, "{small} bytes of small messages spliced");
         origin.join();
     });
 }
@@ -189,7 +189,7 @@ fn who_takes_nothing_keeps_a_pipe_but_holds_up_nobody_and_gets_everything_later(
                 let mut client = Peer::connect(proxy.addr());
                 client.send(get_request(origin.addr, "/long"));
                 client.read_head();
-                assert!(client.read_exact(LONG) == pattern(LONG), "octets differ");
+                assert!(client.read_exact(LONG) == pattern(LONG), "bytes differ");
                 client
             })
             .collect();
@@ -197,7 +197,7 @@ fn who_takes_nothing_keeps_a_pipe_but_holds_up_nobody_and_gets_everything_later(
         assert_eq!(get(proxy.addr(), origin.addr, "/short").status, 200);
         for client in &mut sleepers {
             for _ in 1..8 {
-                assert!(client.read_exact(LONG) == pattern(LONG), "octets differ");
+                assert!(client.read_exact(LONG) == pattern(LONG), "bytes differ");
             }
         }
         assert_spliced(proxy, pipes, LONG);
@@ -221,7 +221,7 @@ fn a_stream_that_is_cut_short_does_not_look_whole() {
                 peer.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
                 peer.send(pattern(LONG));
                 if reset || fields.is_empty() {
-                    // A reset overtakes octets: only once they were read is it known what it cuts.
+                    // A reset overtakes bytes: only once they were read is it known what it cuts.
                     theirs.wait();
                     SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO)).unwrap();
                 }
@@ -229,7 +229,7 @@ fn a_stream_that_is_cut_short_does_not_look_whole() {
             let mut client = Peer::connect(proxy.addr());
             client.send(get_request(origin.addr, "/length"));
             client.read_head();
-            assert!(client.read_exact(LONG) == pattern(LONG), "octets differ");
+            assert!(client.read_exact(LONG) == pattern(LONG), "bytes differ");
             if reset {
                 read.has_come();
             }
@@ -246,7 +246,7 @@ fn a_stream_that_is_cut_short_does_not_look_whole() {
             let mut old = Peer::connect(proxy.addr());
             old.send(format!("GET http://{}/close HTTP/1.0\r\n\r\n", origin.addr));
             old.read_head();
-            assert!(old.read_exact(LONG) == pattern(LONG), "octets differ");
+            assert!(old.read_exact(LONG) == pattern(LONG), "bytes differ");
             read.has_come();
             assert_eq!(old.read_to_any_end().1, End::Reset);
             origin.join();
@@ -273,7 +273,7 @@ fn a_client_that_leaves_in_the_middle_of_a_stream_frees_the_upstream_and_its_pip
         }
         origin.join();
         assert_spliced(proxy, pipes, 4 * LONG);
-        // Each held octets nobody wanted; with one pipe in all, a leak would show in the second.
+        // Each held bytes nobody wanted; with one pipe in all, a leak would show in the second.
         eventually(|| proxy.stats().connections_closed == 4);
     });
 }
@@ -289,8 +289,8 @@ fn urgent_data_in_a_stream_holds_nothing_up() {
             assert_eq!(peer.read_text(2), "ok");
         });
         let mut client = tunnel(proxy.addr(), origin.addr);
-        assert!(client.read_exact(LONG) == pattern(LONG), "octets differ");
-        // The urgent octet itself is not part of the stream (RFC 6093 §3).
+        assert!(client.read_exact(LONG) == pattern(LONG), "bytes differ");
+        // The urgent byte itself is not part of the stream (RFC 6093 §3).
         assert_eq!(client.read_text(9), "behind it");
         client.send("ok");
         origin.join();
@@ -338,7 +338,7 @@ fn the_end_behind_urgent_data_cuts_nothing_off() {
                 got
             };
             assert_eq!(got.len(), expected.len(), "{version}");
-            assert!(got == expected, "octets differ");
+            assert!(got == expected, "bytes differ");
             client.half_close_if_open();
             origin.join();
         }
@@ -357,7 +357,7 @@ fn many_streams_share_few_pipes() {
         for _ in 0..12 {
             scope.spawn(|| {
                 let response = get(proxy.addr(), origin.addr, "/");
-                assert!(response.content == pattern(LONG), "octets differ");
+                assert!(response.content == pattern(LONG), "bytes differ");
             });
         }
     });

@@ -63,9 +63,9 @@ fn content(proxy: &Server, origin: &Origin) -> Peer {
     client
 }
 
-fn begin_content(peer: &mut Peer, octets: usize) {
+fn begin_content(peer: &mut Peer, bytes: usize) {
     peer.read_head();
-    peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {octets}\r\n\r\n"));
+    peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n"));
 }
 
 fn is_parked(proxy: &Server, wait: Wait) -> bool {
@@ -99,7 +99,7 @@ fn a_stream_that_pauses_goes_on_whoever_waits_for_it() {
                         eventually(|| is_parked(proxy, wait));
                     }
                     next.has_come();
-                    assert!(client.read_exact(PART) == part(), "octets differ");
+                    assert!(client.read_exact(PART) == part(), "bytes differ");
                 }
                 drop(client);
                 origin.join();
@@ -108,7 +108,7 @@ fn a_stream_that_pauses_goes_on_whoever_waits_for_it() {
     );
 }
 
-/// The same for a receiver that pauses: room is waited for as octets are.
+/// The same for a receiver that pauses: room is waited for as bytes are.
 #[test]
 fn a_receiver_that_pauses_gets_the_rest() {
     at_one_and_at_eight(
@@ -122,7 +122,7 @@ fn a_receiver_that_pauses_gets_the_rest() {
             // The buffers on the way hold less than all of it.
             eventually(|| is_parked(proxy, Wait::Transfer));
             for _ in 0..PARTS {
-                assert!(client.read_exact(PART) == part(), "octets differ");
+                assert!(client.read_exact(PART) == part(), "bytes differ");
             }
             drop(client);
             origin.join();
@@ -140,7 +140,7 @@ fn a_worker_stays_with_a_stream_while_another_is_free_and_the_last_one_never_doe
             let mut client = tunnel(proxy, &origin);
             let mut stayed = || {
                 client.send("more");
-                assert!(client.read_exact(PART / 4) == pattern(PART / 4), "octets differ");
+                assert!(client.read_exact(PART / 4) == pattern(PART / 4), "bytes differ");
                 proxy.stats().stream_waits_paid > 0
             };
             let stayed = (0..ROUNDS).any(|_| stayed());
@@ -159,7 +159,7 @@ fn a_worker_stays_with_a_stream_while_another_is_free_and_the_last_one_never_doe
 fn move_parts(client: &mut Peer, mut enough: impl FnMut() -> bool) {
     let moved = |_: usize| {
         client.send("more");
-        assert!(client.read_exact(PART / 4) == part()[..PART / 4], "octets differ");
+        assert!(client.read_exact(PART / 4) == part()[..PART / 4], "bytes differ");
         enough()
     };
     assert!((0..4000).any(moved), "not so for a thousand megabytes");
@@ -270,7 +270,7 @@ fn a_deadline_that_comes_while_a_worker_waits_with_a_stream_is_met() {
             }
             assert!(
                 soonest < SHORT + Duration::from_millis(20),
-                "{soonest:?} after the last octet"
+                "{soonest:?} after the last byte"
             );
             eventually(|| proxy.stats().connections_closed == ROUNDS as u64);
             assert!(proxy.stats().stream_waits < 20 * ROUNDS as u64, "{}", proxy.stats());
@@ -333,18 +333,18 @@ fn a_half_close_in_the_middle_of_a_stream_ends_that_half_and_costs_nothing_more(
                 }
             });
             let mut client = tunnel(proxy, &origin);
-            assert!(client.read_exact(PART / 2) == part()[..PART / 2], "octets differ");
+            assert!(client.read_exact(PART / 2) == part()[..PART / 2], "bytes differ");
             client.send("last words");
             client.half_close();
             ended.wait();
-            assert!(client.read_exact(PART / 2) == part()[PART / 2..], "octets differ");
+            assert!(client.read_exact(PART / 2) == part()[PART / 2..], "bytes differ");
             for _ in 1..PARTS {
                 eventually(|| is_parked(proxy, Wait::Tunnel));
                 let before = proxy.stats().stream_waits;
                 next.has_come();
-                assert!(client.read_exact(PART) == part(), "octets differ");
+                assert!(client.read_exact(PART) == part(), "bytes differ");
                 let waits = proxy.stats().stream_waits - before;
-                // One for each time the origin's octets ran out, at a packet or more a time.
+                // One for each time the origin's bytes ran out, at a packet or more a time.
                 assert!(waits <= (PART / 1024) as u64, "{waits} waits for one part");
             }
             assert!(client.read_to_end().is_empty());
@@ -380,7 +380,7 @@ fn streams_and_clients_that_ask_little_get_all_of_theirs_side_by_side() {
                     scope.spawn(|| {
                         let mut client = content(proxy, &long);
                         for _ in 0..PARTS {
-                            assert!(client.read_exact(PART) == part(), "octets differ");
+                            assert!(client.read_exact(PART) == part(), "bytes differ");
                         }
                     });
                 }
@@ -420,7 +420,7 @@ fn a_stream_that_is_slowed_down_is_never_stayed_with() {
             });
             let mut client = content(proxy, &origin);
             for _ in 0..PARTS {
-                assert!(client.read_exact(PART) == part(), "octets differ");
+                assert!(client.read_exact(PART) == part(), "bytes differ");
             }
             assert_eq!(proxy.stats().stream_waits, 0);
             drop(client);
@@ -474,12 +474,12 @@ fn clones(peers: &[Peer]) -> Vec<TcpStream> {
     peers.iter().map(|peer| peer.stream().try_clone().unwrap()).collect()
 }
 
-/// How long a few octets may be on their way beside a direction that never pauses.
+/// How long a few bytes may be on their way beside a direction that never pauses.
 const SOON: Duration = Duration::from_secs(2);
 
 /// One direction can always go on, and the worker never has to wait: the other one is seen to all the same.
 #[test]
-fn a_few_octets_and_the_end_arrive_against_a_stream_that_never_pauses() {
+fn a_few_bytes_and_the_end_arrive_against_a_stream_that_never_pauses() {
     at_one_and_at_eight(
         |_| {},
         |proxy, _| {
@@ -493,7 +493,7 @@ fn a_few_octets_and_the_end_arrive_against_a_stream_that_never_pauses() {
             });
             let mut clients: Vec<_> = (0..FLOODS).map(|_| tunnel(proxy, &origin)).collect();
             beside(&clones(&clients), drain, || {
-                eventually(|| proxy.stats().octets_spliced > (FLOODS * PART) as u64);
+                eventually(|| proxy.stats().bytes_spliced > (FLOODS * PART) as u64);
                 let speaker = &mut clients[0];
                 for _ in 0..20 {
                     speaker.send("ping");
@@ -532,7 +532,7 @@ fn an_answer_that_comes_early_arrives_against_content_that_never_pauses() {
             let mut clients: Vec<_> = (0..FLOODS).map(|_| Peer::connect(proxy.addr())).collect();
             clients.iter_mut().for_each(|client| client.send(&head));
             beside(&clones(&clients), flood, || {
-                eventually(|| proxy.stats().octets_spliced > (FLOODS * PART) as u64);
+                eventually(|| proxy.stats().bytes_spliced > (FLOODS * PART) as u64);
                 (0..FLOODS).for_each(|_| answer.has_come());
                 let late = Instant::now() + SOON;
                 for client in &mut clients {
@@ -559,7 +559,7 @@ fn a_shutdown_reaches_a_stream_that_never_pauses() {
                 client.discard();
             }
         });
-        eventually(|| proxy.stats().octets_spliced > 4 * PART as u64);
+        eventually(|| proxy.stats().bytes_spliced > 4 * PART as u64);
         assert_eq!(proxy.shutdown(Duration::ZERO), 1);
         reads.join().unwrap();
         origin.join();
@@ -577,7 +577,7 @@ fn a_stream_that_stops_for_good_ends_when_its_time_is_up() {
                 peer.read_to_any_end();
             });
             let mut client = content(proxy, &origin);
-            assert!(client.read_exact(PART) == part(), "octets differ");
+            assert!(client.read_exact(PART) == part(), "bytes differ");
             client.read_to_any_end();
             assert!(
                 comes_true(Duration::from_secs(5), &mut || proxy.stats().connections_closed == 1)

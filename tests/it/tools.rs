@@ -78,7 +78,7 @@ fn curl_uploads_and_waits_for_the_continue_it_expects() {
         assert!(head.starts_with("PUT /up HTTP/1.1\r\n"), "{head}");
         assert_eq!(field(&head, "expect"), Some("100-continue"), "{head}");
         peer.send("HTTP/1.1 100 Continue\r\n\r\n");
-        assert!(peer.read_exact(3 << 20) == pattern(3 << 20), "octets differ");
+        assert!(peer.read_exact(3 << 20) == pattern(3 << 20), "bytes differ");
         peer.send("HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\ndone");
     });
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -96,7 +96,7 @@ fn curl_uploads_what_has_no_length_in_chunks() {
     let origin = Origin::script(1, |peer| {
         let head = peer.read_head();
         assert_eq!(field(&head, "transfer-encoding"), Some("chunked"), "{head}");
-        assert!(peer.read_chunked().0 == pattern(300_000), "octets differ");
+        assert!(peer.read_chunked().0 == pattern(300_000), "bytes differ");
         peer.send("HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\ndone");
     });
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -1,7 +1,7 @@
 //! `Upgrade`: a 101 turns an exchange into a tunnel, any other answer leaves it HTTP (RFC 9110 §7.8).
 //!
 //! What a tunnel does once it is one is shown in `connect`; here is how it comes about, and that
-//! octets sent early on either side reach whom they were meant for.
+//! bytes sent early on either side reach whom they were meant for.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ fn a_ws_url_is_an_http_one_that_asks_for_an_upgrade() {
 }
 
 #[test]
-fn octets_behind_a_101_arrive_wherever_its_octets_are_cut() {
+fn bytes_behind_a_101_arrive_wherever_its_bytes_are_cut() {
     const EARLY: &str = "HTTP/1.1 200 OK\r\n\r\nframes";
     let said = format!("HTTP/1.1 103 Early Hints\r\n\r\n{SWITCH}{EARLY}");
     for cut in 1..=said.len() {
@@ -133,14 +133,14 @@ fn octets_behind_a_101_arrive_wherever_its_octets_are_cut() {
 }
 
 #[test]
-fn octets_behind_the_request_wait_for_the_101() {
+fn bytes_behind_the_request_wait_for_the_101() {
     // More than a buffer, and more than all of them.
     for size in [1, 5_000, 400_000] {
         let origin = Origin::script(1, move |peer| {
             peer.read_head();
             assert!(!peer.has_something_within(Duration::from_millis(50)), "before the 101");
             peer.send(format!("{SWITCH}hello"));
-            assert!(peer.read_exact(size) == pattern(size), "the first {size} octets differ");
+            assert!(peer.read_exact(size) == pattern(size), "the first {size} bytes differ");
             assert_eq!(peer.read_text(5), "later");
         });
         let proxy = proxy();
@@ -421,13 +421,13 @@ fn half_closes_are_passed_on_also_one_from_before_the_101() {
         if early {
             assert_eq!(status(&client.read_head()), 101);
         }
-        assert!(client.read_to_end() == pattern(1 << 20), "octets differ");
+        assert!(client.read_to_end() == pattern(1 << 20), "bytes differ");
         origin.join();
     }
     let origin = switching(|peer| {
         peer.send("banner");
         peer.half_close();
-        assert!(peer.read_to_end() == pattern(1 << 20), "octets differ");
+        assert!(peer.read_to_end() == pattern(1 << 20), "bytes differ");
     });
     let proxy = proxy();
     let mut client = upgraded(proxy.addr(), &origin);
@@ -568,7 +568,7 @@ fn the_access_log_has_one_line_for_all_of_it() {
     assert_eq!((&line["kind"], &line["method"]), (&"tunnel".into(), &"GET".into()), "{line}");
     assert_eq!(line["status"], 101);
     assert_eq!(line["target"], format!("http://{}/ws", origin_of(&line)));
-    let (to, from) = ("octets_to_client", "octets_from_client");
+    let (to, from) = ("bytes_to_client", "bytes_from_client");
     assert!((5000..5300).contains(&line[to].as_u64().unwrap()), "{line}");
     assert!((1000..1300).contains(&line[from].as_u64().unwrap()), "{line}");
 }

@@ -82,7 +82,7 @@ fn passwd_says_what_is_wrong_and_changes_nothing() {
     for (args, stdin, exit, says) in [
         (&[name, "alice"][..], "", 1, "there is no password on stdin"),
         (&[name, "alice"], "a\tb\n", 1, "the password has a control character"),
-        (&[name, "alice"], &"x".repeat(73), 1, "72 octets of a password only, and this one has 73"),
+        (&[name, "alice"], &"x".repeat(73), 1, "72 bytes of a password only, and this one has 73"),
         (&[name, "a:b"], "x", 2, "the user's name has a ':' in it"),
         (&[name, "#a"], "x", 2, "the user's name begins with '#'"),
         (&[name, ""], "x", 2, "the user's name is empty"),

@@ -38,22 +38,22 @@ class Client:
         self.events = []
 
     def flush(self):
-        for octets in self.protocol.data_to_send():
-            if octets:
-                self.socket.sendall(octets)
+        for bytes in self.protocol.data_to_send():
+            if bytes:
+                self.socket.sendall(bytes)
             else:
                 self.socket.shutdown(socket.SHUT_WR)
 
     def receive(self):
         while not self.events:
-            octets = self.socket.recv(65536)
-            if octets:
-                self.protocol.receive_data(octets)
+            bytes = self.socket.recv(65536)
+            if bytes:
+                self.protocol.receive_data(bytes)
             else:
                 self.protocol.receive_eof()
             self.flush()
             self.events += self.protocol.events_received()
-            if not octets and not self.events:
+            if not bytes and not self.events:
                 return None
         return self.events.pop(0)
 
@@ -77,7 +77,7 @@ class Client:
                 answer += frame.data
                 if frame.fin:
                     break
-            assert answer == message, f"{size} octets differ"
+            assert answer == message, f"{size} bytes differ"
         self.protocol.send_close(1000, "done")
         self.flush()
         assert self.receive().opcode is Opcode.CLOSE

@@ -3,7 +3,7 @@
 
     compare.py --threadgate PATH [--write docs/responses.md] [--only WORD] [--check]
 
-An origin server on loopback answers /NAME with the octets of NAME.resp and closes, or keeps the
+An origin server on loopback answers /NAME with the bytes of NAME.resp and closes, or keeps the
 connection open if there is a NAME.hold. Each is fetched by curl directly, by Chromium directly, and by
 curl through Squid, tinyproxy, HAProxy and threadgate. Where there is a NAME.req, that is sent as it stands
 instead, through the proxies only. In both `@O@` stands for the origin server's HOST:PORT, `@P@` for its
@@ -51,10 +51,10 @@ class Message:
         with open(self.path(end), "rb") as file:
             return file.read()
 
-    def filled(self, octets, port):
+    def filled(self, bytes, port):
         for mark, value in ((b"@O@", "127.0.0.1:%d" % port), (b"@P@", str(port)), (b"@M@", self.name)):
-            octets = octets.replace(mark, value.encode())
-        return octets
+            bytes = bytes.replace(mark, value.encode())
+        return bytes
 
 
 def messages(only):
@@ -94,13 +94,13 @@ class Origin:
 
     def answer(self, connection):
         """Answers one request. Whether another may come on the connection."""
-        octets = b""
-        while b"\r\n\r\n" not in octets:
+        bytes = b""
+        while b"\r\n\r\n" not in bytes:
             received = connection.recv(65536)
             if not received:
                 return False
-            octets += received
-        head, _, content = octets.partition(b"\r\n\r\n")
+            bytes += received
+        head, _, content = bytes.partition(b"\r\n\r\n")
         name = re.match(rb"\S+ (?:http://[^/]*)?/([^ ?]*)", head)
         name = name.group(1).decode("latin-1") if name else ""
         if name in ("", "results"):
@@ -195,18 +195,18 @@ def by_curl(message, origin, proxy):
 
 
 def by_hand(message, origin, proxy):
-    octets, wrong = b"", ""
+    bytes, wrong = b"", ""
     try:
         with socket.create_connection(("127.0.0.1", proxy), LIMIT) as client:
             client.settimeout(LIMIT / 2)
             client.sendall(message.filled(message.request, origin.port))
             while received := client.recv(65536):
-                octets += received
+                bytes += received
     except TimeoutError:
-        wrong = "" if octets else "waits"
+        wrong = "" if bytes else "waits"
     except OSError:
         wrong = "ends"
-    head, _, content = octets.decode("latin-1").partition("\r\n\r\n")
+    head, _, content = bytes.decode("latin-1").partition("\r\n\r\n")
     status = re.match(r"HTTP/1\.\d (\d+)", head)
     return cell(message, int(status.group(1)) if status else 0, content, wrong)
 

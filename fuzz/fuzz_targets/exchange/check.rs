@@ -34,7 +34,7 @@ pub fn check(record: &Record) {
     let heard = Heard::read(client, &asked);
     let upgraded = heard.responses.last().is_some_and(|response| response.status == 101);
     if upgraded {
-        // What looked like requests behind it are octets of the tunnel.
+        // What looked like requests behind it are bytes of the tunnel.
         asked.truncate(heard.responses.len());
         rest = Rest::Tunnel(asked.last().expect("it was asked for").end);
     }
@@ -52,7 +52,7 @@ pub fn check(record: &Record) {
     if let Some(tunnel) = tunnel {
         tunnel.check(record, &heard);
     }
-    check_early_octets(record, &asked, &arrived);
+    check_early_bytes(record, &asked, &arrived);
     if upgraded {
         check_upgrade(record, &asked, &arrived, &heard);
     }
@@ -246,7 +246,7 @@ fn check_arrival(record: &Record, asked: &[Request], all: &[Arrived], arrived: &
     if let Some(Answer::Response(before)) = before.map(|b| &b.answer) {
         assert!(
             peer.said_before(asked_at) <= before.end,
-            "a connection was used on which octets waited that nobody asked for"
+            "a connection was used on which bytes waited that nobody asked for"
         );
     }
     let (ended, ended_at) = peer.ended;
@@ -319,7 +319,7 @@ fn check_answer(
 
 /// Behind a request that a server answers with a change of protocol only what the client said behind it
 /// goes to that server, and only after the answer.
-fn check_early_octets(record: &Record, asked: &[Request], arrived: &[Arrived]) {
+fn check_early_bytes(record: &Record, asked: &[Request], arrived: &[Arrived]) {
     for Arrived { request, connection, answer, .. } in arrived {
         let Answer::Response(response) = answer else { continue };
         let (_, peer) = &record.upstream[*connection];
@@ -329,7 +329,7 @@ fn check_early_octets(record: &Record, asked: &[Request], arrived: &[Arrived]) {
         }
         assert!(
             peer.heard_tick(request.end) >= Some(peer.tick_of(response.end)),
-            "octets went to the server before it had changed the protocol"
+            "bytes went to the server before it had changed the protocol"
         );
         assert_eq!(request.content.extent, Extent::Whole, "changed in the middle of a request");
         let mut alike = asked.iter().filter(|a| a.identity == request.identity);
@@ -364,7 +364,7 @@ fn check_upgrade(record: &Record, asked: &[Request], arrived: &[Arrived], heard:
 /// A CONNECT that succeeded.
 struct Tunnel {
     connection: usize,
-    /// Where its octets begin in what the client said.
+    /// Where its bytes begin in what the client said.
     from: usize,
     opened: bool,
 }

@@ -7,7 +7,7 @@ use threadgate::wire::{
     Version,
 };
 
-/// Empty lines the proxy skips before a request line, in octets.
+/// Empty lines the proxy skips before a request line, in bytes.
 const MAX_EMPTY_LINES: usize = 8;
 
 /// How much of a message's content is there.
@@ -30,22 +30,22 @@ pub struct Content {
 }
 
 impl Content {
-    fn read(octets: &[u8], framing: Framing, tolerance: Tolerance) -> Self {
+    fn read(bytes: &[u8], framing: Framing, tolerance: Tolerance) -> Self {
         let mut content = Self { data: Vec::new(), extent: Extent::Cut, is_strict: true, used: 0 };
         match framing {
             Framing::Empty => content.extent = Extent::Whole,
             Framing::Length(length) => {
                 let length = usize::try_from(length.get()).unwrap_or(usize::MAX);
-                content.used = length.min(octets.len());
-                content.data.extend_from_slice(&octets[..content.used]);
+                content.used = length.min(bytes.len());
+                content.data.extend_from_slice(&bytes[..content.used]);
                 if content.used == length {
                     content.extent = Extent::Whole;
                 }
             }
             Framing::Chunked => {
                 let mut chunked = Chunked::new(ChunkLimits::default(), tolerance);
-                while content.used < octets.len() && !chunked.is_at_end() {
-                    let rest = &octets[content.used..];
+                while content.used < bytes.len() && !chunked.is_at_end() {
+                    let rest = &bytes[content.used..];
                     let Ok(piece) = chunked.advance(rest, None) else {
                         content.extent = Extent::Malformed;
                         return content;
@@ -100,26 +100,26 @@ pub enum Rest {
     Cut,
     /// Something that is no head.
     Refused(HeadError),
-    /// A tunnel's octets, from here on.
+    /// A tunnel's bytes, from here on.
     Tunnel(usize),
     /// The content of the last request is malformed or cut: nothing can follow.
     Content,
 }
 
 /// The requests in what one side sent. `lenient` is how the proxy reads: empty lines may precede.
-pub fn requests(octets: &[u8], lenient: bool) -> (Vec<Request>, Rest) {
+pub fn requests(bytes: &[u8], lenient: bool) -> (Vec<Request>, Rest) {
     let limits = HeadLimits::default();
     let mut requests = Vec::new();
     let mut at = 0;
     loop {
         if lenient {
-            let empty = leading_empty_lines(&octets[at..]);
+            let empty = leading_empty_lines(&bytes[at..]);
             if empty > MAX_EMPTY_LINES {
                 return (requests, Rest::Refused(HeadError::BadRequestLine));
             }
             at += empty;
         }
-        let rest = &octets[at..];
+        let rest = &bytes[at..];
         if rest.is_empty() {
             return (requests, Rest::Nothing);
         }
@@ -138,7 +138,7 @@ pub fn requests(octets: &[u8], lenient: bool) -> (Vec<Request>, Rest) {
             Err(e) => return (requests, Rest::Refused(e)),
         };
         at += end;
-        let content = Content::read(&octets[at..], head.framing, Tolerance::Literal);
+        let content = Content::read(&bytes[at..], head.framing, Tolerance::Literal);
         let (used, extent) = (content.used, content.extent);
         requests.push(Request {
             head: head.as_read().to_vec(),
@@ -205,10 +205,10 @@ pub enum Answer {
     Response(Response),
 }
 
-/// The answer to a request with `method` and `offer` in `octets` from `start` on. `ended` tells whether
-/// the octets ended by a close, which ends content without framing.
+/// The answer to a request with `method` and `offer` in `bytes` from `start` on. `ended` tells whether
+/// the bytes ended by a close, which ends content without framing.
 pub fn answer(
-    octets: &[u8],
+    bytes: &[u8],
     start: usize,
     (method, offer): (Method, Option<&Protocols>),
     ended: bool,
@@ -216,7 +216,7 @@ pub fn answer(
     let mut at = start;
     let mut interim = 0;
     loop {
-        let rest = &octets[at..];
+        let rest = &bytes[at..];
         if threadgate::wire::detect::cannot_be_response(rest) {
             return Answer::Invalid("no status line");
         }
@@ -244,13 +244,13 @@ pub fn answer(
         }
         let content = match head.framing {
             ResponseFraming::Framed(framing) => {
-                Content::read(&octets[at..], framing, Tolerance::Mend)
+                Content::read(&bytes[at..], framing, Tolerance::Mend)
             }
             ResponseFraming::UntilClose => Content {
-                data: octets[at..].to_vec(),
+                data: bytes[at..].to_vec(),
                 extent: if ended { Extent::Whole } else { Extent::Cut },
                 is_strict: true,
-                used: octets.len() - at,
+                used: bytes.len() - at,
             },
             ResponseFraming::Tunnel => {
                 Content { data: Vec::new(), extent: Extent::Whole, is_strict: true, used: 0 }
@@ -272,7 +272,7 @@ pub fn answer(
 pub fn assert_request_fields(received: &Request, sent: &Request) {
     let (mut r, mut s) = (Slots::new(), Slots::new());
     // One that was spelt anew may be longer.
-    let limits = HeadLimits { max_head_octets: usize::MAX, ..HeadLimits::default() };
+    let limits = HeadLimits { max_head_bytes: usize::MAX, ..HeadLimits::default() };
     let received = RequestHead::read(&received.head, &mut r, &limits).expect("read before");
     let sent = RequestHead::read(&sent.head, &mut s, &limits).expect("read before");
     assert_eq!(sent.version, Version::Http11);

@@ -87,7 +87,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Whether octets said before it may not have arrived.
+    /// Whether bytes said before it may not have arrived.
     pub fn may_lose(self) -> bool {
         matches!(self, Self::Reset | Self::Left)
     }
@@ -99,7 +99,7 @@ pub struct Peer {
     script: Script,
     /// Turns of the proxy when a pause began.
     pause: Option<(u64, Instant)>,
-    /// Octets, or heads, that an `Await` has seen already.
+    /// Bytes, or heads, that an `Await` has seen already.
     seen: usize,
     scanned: usize,
     pub said: Vec<u8>,
@@ -133,22 +133,22 @@ impl Peer {
         }
     }
 
-    /// Octets said before `tick`.
+    /// Bytes said before `tick`.
     pub fn said_before(&self, tick: u64) -> usize {
-        self.said_at.iter().take_while(|(_, at)| *at < tick).last().map_or(0, |(octets, _)| *octets)
+        self.said_at.iter().take_while(|(_, at)| *at < tick).last().map_or(0, |(bytes, _)| *bytes)
     }
 
-    /// When the octet before `offset` was said.
+    /// When the byte before `offset` was said.
     pub fn tick_of(&self, offset: usize) -> u64 {
         self.said_at
             .iter()
-            .find(|(octets, _)| *octets >= offset)
+            .find(|(bytes, _)| *bytes >= offset)
             .map_or(u64::MAX, |(_, tick)| *tick)
     }
 
-    /// When the octet at `offset` was heard, if it was: after everything said until then.
+    /// When the byte at `offset` was heard, if it was: after everything said until then.
     pub fn heard_tick(&self, offset: usize) -> Option<u64> {
-        self.heard_at.iter().find(|(octets, _)| *octets > offset).map(|(_, tick)| *tick)
+        self.heard_at.iter().find(|(bytes, _)| *bytes > offset).map(|(_, tick)| *tick)
     }
 
     fn is_over(&self) -> bool {
@@ -158,12 +158,12 @@ impl Peer {
     fn hear(&mut self, tick: u64) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         let mut moved = false;
-        let mut octets = [0; 16 * 1024];
+        let mut bytes = [0; 16 * 1024];
         while self.proxy_ended == Ending::Open {
-            match stream.read(&mut octets) {
+            match stream.read(&mut bytes) {
                 Ok(0) => self.proxy_ended = Ending::Ended,
                 Ok(count) => {
-                    self.heard.extend_from_slice(&octets[..count]);
+                    self.heard.extend_from_slice(&bytes[..count]);
                     self.heard_at.push((self.heard.len(), tick));
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
@@ -190,11 +190,11 @@ impl Peer {
                 self.pause = None;
             }
             match self.script.front_mut() {
-                Some(Step::Say(octets)) => match stream.write(octets) {
+                Some(Step::Say(bytes)) => match stream.write(bytes) {
                     Ok(count) => {
-                        self.said.extend(octets.drain(..count));
+                        self.said.extend(bytes.drain(..count));
                         self.said_at.push((self.said.len(), play.tick()));
-                        if !octets.is_empty() {
+                        if !bytes.is_empty() {
                             continue;
                         }
                     }

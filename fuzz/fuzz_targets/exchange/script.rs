@@ -1,11 +1,11 @@
-//! The notation: octets that are said as they stand, and nine that direct the play.
+//! The notation: bytes that are said as they stand, and nine that direct the play.
 //!
-//! | octet | means |
+//! | byte | means |
 //! |---|---|
 //! | `FF` | the script ends; the next one is the next upstream connection's |
 //! | `FE` | a pause, until the proxy has taken a turn |
 //! | `FD`, `FC`, `FB` | the authority of origin server A (an address), B (a name), the proxy itself |
-//! | `FA` | client: a pause until octets came; origin server: until another request head came |
+//! | `FA` | client: a pause until bytes came; origin server: until another request head came |
 //! | `F9` | a reset; what follows is not said |
 //! | `F8` | a serial number, so that two requests can be told apart |
 //! | `F7` | a close of both directions; what follows is not said |
@@ -60,8 +60,8 @@ impl Scripts {
 
 fn read_one(part: &[u8], authorities: &[String; 3], serial: &mut u32) -> Script {
     let mut script = Script::new();
-    for &octet in part {
-        let step = match octet {
+    for &byte in part {
+        let step = match byte {
             0xf7 => Step::Close,
             0xf9 => Step::Reset,
             0xfa => Step::Await,
@@ -70,17 +70,17 @@ fn read_one(part: &[u8], authorities: &[String; 3], serial: &mut u32) -> Script 
                 if !matches!(script.back(), Some(Step::Say(_))) {
                     script.push_back(Step::Say(Vec::new()));
                 }
-                let Some(Step::Say(octets)) = script.back_mut() else { continue };
-                match octet {
+                let Some(Step::Say(bytes)) = script.back_mut() else { continue };
+                match byte {
                     0xf8 => {
                         *serial += 1;
-                        octets.extend_from_slice(serial.to_string().as_bytes());
+                        bytes.extend_from_slice(serial.to_string().as_bytes());
                     }
                     0xfb..=0xfd => {
-                        let authority = &authorities[usize::from(0xfd - octet)];
-                        octets.extend_from_slice(authority.as_bytes());
+                        let authority = &authorities[usize::from(0xfd - byte)];
+                        bytes.extend_from_slice(authority.as_bytes());
                     }
-                    _ => octets.push(octet),
+                    _ => bytes.push(byte),
                 }
                 continue;
             }
@@ -92,7 +92,7 @@ fn read_one(part: &[u8], authorities: &[String; 3], serial: &mut u32) -> Script 
 
 fn said(script: &Script) -> Vec<u8> {
     let said = script.iter().filter_map(|step| match step {
-        Step::Say(octets) => Some(octets.as_slice()),
+        Step::Say(bytes) => Some(bytes.as_slice()),
         _ => None,
     });
     said.collect::<Vec<_>>().concat()

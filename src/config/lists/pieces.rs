@@ -7,11 +7,11 @@ use memchr::{memchr, memrchr};
 
 use crate::policy::list_format::MOST_LINE;
 
-/// Pieces of about this many octets. However long a line is, no piece is more than twice as long: of a
+/// Pieces of about this many bytes. However long a line is, no piece is more than twice as long: of a
 /// line that is longer than lines may be only so much is kept that this can be seen.
 pub(super) struct Pieces<R> {
     from: R,
-    octets: usize,
+    bytes: usize,
     /// The beginning of a line whose end has not been read.
     rest: Vec<u8>,
     /// It is too long; what follows belongs to it, up to its end.
@@ -19,8 +19,8 @@ pub(super) struct Pieces<R> {
 }
 
 impl<R: Read> Pieces<R> {
-    pub(super) fn new(from: R, octets: usize) -> Self {
-        Self { from, octets, rest: Vec::new(), is_cut: false }
+    pub(super) fn new(from: R, bytes: usize) -> Self {
+        Self { from, bytes, rest: Vec::new(), is_cut: false }
     }
 
     /// The next piece; its last line lacks its end only at the end of the file.
@@ -28,7 +28,7 @@ impl<R: Read> Pieces<R> {
         let mut piece = mem::take(&mut self.rest);
         loop {
             let had = piece.len();
-            let got = self.from.by_ref().take(self.octets as u64).read_to_end(&mut piece)?;
+            let got = self.from.by_ref().take(self.bytes as u64).read_to_end(&mut piece)?;
             if got == 0 {
                 return Ok((!piece.is_empty()).then_some(piece));
             }
@@ -62,11 +62,11 @@ mod tests {
         all.split_inclusive(|&o| o == b'\n').map(<[u8]>::to_vec).collect()
     }
 
-    fn read(text: &[u8], octets: usize) -> Vec<Vec<u8>> {
-        let mut pieces = Pieces::new(text, octets);
+    fn read(text: &[u8], bytes: usize) -> Vec<Vec<u8>> {
+        let mut pieces = Pieces::new(text, bytes);
         let mut all = Vec::new();
         while let Some(piece) = pieces.next().unwrap() {
-            assert!(piece.len() <= MOST_LINE + 1 + 2 * octets, "{}", piece.len());
+            assert!(piece.len() <= MOST_LINE + 1 + 2 * bytes, "{}", piece.len());
             all.push(piece);
         }
         for piece in all.iter().rev().skip(1) {
@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn pieces_of_every_size_are_the_same_lines() {
         for text in ["a\nbb\n\nccc", "a\r\nb\n", "", "\n", "\n\n\n", "a", "0123456789\n"] {
-            for octets in 1..=text.len() + 1 {
-                assert_eq!(read(text.as_bytes(), octets).concat(), text.as_bytes(), "{octets}");
+            for bytes in 1..=text.len() + 1 {
+                assert_eq!(read(text.as_bytes(), bytes).concat(), text.as_bytes(), "{bytes}");
             }
         }
     }
@@ -90,13 +90,13 @@ mod tests {
             for end in ["", "\n", "\nb", "\nb\n"] {
                 let long = vec![b'x'; MOST_LINE + over];
                 let text = [b"a\n".as_slice(), &long, end.as_bytes()].concat();
-                for octets in [61, 4096, MOST_LINE - 1, MOST_LINE, MOST_LINE + 3, 1 << 20] {
-                    let all = lines(&read(&text, octets));
+                for bytes in [61, 4096, MOST_LINE - 1, MOST_LINE, MOST_LINE + 3, 1 << 20] {
+                    let all = lines(&read(&text, bytes));
                     let found: Vec<usize> =
                         all.iter().map(|line| line.trim_ascii_end().len()).collect();
                     let is_long = found[1] > MOST_LINE;
-                    assert_eq!(is_long, over > 0, "{over} {octets} {found:?}");
-                    assert_eq!(found.len(), 2 + usize::from(end.contains('b')), "{end:?} {octets}");
+                    assert_eq!(is_long, over > 0, "{over} {bytes} {found:?}");
+                    assert_eq!(found.len(), 2 + usize::from(end.contains('b')), "{end:?} {bytes}");
                     assert_eq!(found[0], 1);
                 }
             }

@@ -19,7 +19,7 @@ pub(super) struct ProgressBar<W: Write = io::Stderr> {
 }
 
 impl ProgressBar {
-    /// For so many octets.
+    /// For so many bytes.
     pub(super) fn new(total: u64, now: Instant) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let to = io::stderr();

@@ -1,12 +1,12 @@
 //! A layer for tests that does to its users what TLS may do.
 //!
-//! It codes octets, holds some of them, and is not where the socket is. The peer of a test speaks it on a plain
+//! It codes bytes, holds some of them, and is not where the socket is. The peer of a test speaks it on a plain
 //! socket, with [`coded`] and the marks below. The layer
 //!
-//! - holds decoded octets, and an end or an error behind them, of which the socket knows nothing any more;
+//! - holds decoded bytes, and an end or an error behind them, of which the socket knows nothing any more;
 //! - tells an end of the socket without [`CODED_END`] as [`io::ErrorKind::UnexpectedEof`];
 //! - receives what is no content ([`CODED_TICKET`]), and answers [`CODED_KEY_UPDATE`] by itself;
-//! - takes octets and holds them until they are flushed.
+//! - takes bytes and holds them until they are flushed.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use rustix::net::RecvFlags;
 use super::{Layer, Received, Stream};
 use crate::net::buffer::Buffer;
 
-/// Every octet is changed on the wire, so that none gets past the layer unnoticed.
+/// Every byte is changed on the wire, so that none gets past the layer unnoticed.
 const KEY: u8 = 0xa5;
 /// What stands for the end, as close_notify does.
 const END: u8 = 0xff;
@@ -90,8 +90,8 @@ impl Double {
     }
 
     fn decode(&mut self, wire: &[u8]) {
-        for octet in wire.iter().map(|octet| octet ^ KEY) {
-            match octet {
+        for byte in wire.iter().map(|byte| byte ^ KEY) {
+            match byte {
                 // What follows is dropped.
                 _ if self.over.is_some() => {}
                 END => self.over = Some(Over::Ended),
@@ -99,14 +99,14 @@ impl Double {
                 TICKET => {}
                 KEY_UPDATE if self.ends => {}
                 KEY_UPDATE => self.sent.push(KEY_UPDATE ^ KEY),
-                octet => self.received.push(octet),
+                byte => self.received.push(byte),
             }
         }
     }
 }
 
 impl Stream {
-    /// The same, under a layer that gives, takes and sends `piece` octets at a time, and now and then finds no
+    /// The same, under a layer that gives, takes and sends `piece` bytes at a time, and now and then finds no
     /// room although there is some: no edge will tell of it.
     pub(crate) fn doubled(self, piece: usize) -> Self {
         self.under(piece, 3)
@@ -143,9 +143,9 @@ impl Stream {
     }
 }
 
-/// Octets (below [`GARBAGE`]) as they are on the wire.
-pub(crate) fn coded(octets: &[u8]) -> Vec<u8> {
-    octets.iter().map(|octet| octet ^ KEY).collect()
+/// Bytes (below [`GARBAGE`]) as they are on the wire.
+pub(crate) fn coded(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().map(|byte| byte ^ KEY).collect()
 }
 
 /// What stands for the end on the wire.
@@ -171,7 +171,7 @@ fn fill(stream: &mut Stream, flags: RecvFlags) -> bool {
     let got = stream.receive_with(&mut wire, flags);
     let double = double(stream);
     match got {
-        Ok(Received::Octets(_)) => double.decode(wire.unread()),
+        Ok(Received::Bytes(_)) => double.decode(wire.unread()),
         Ok(Received::Nothing) => return false,
         Ok(Received::End) => double.over = Some(Over::Failed(io::ErrorKind::UnexpectedEof)),
         Err(e) => double.over = Some(Over::Failed(e.kind())),
@@ -193,7 +193,7 @@ pub(super) fn receive(
     let count = double.received.len().min(double.piece).min(most).min(room);
     if count > 0 {
         into.tail().extend(double.received.drain(..count));
-        return Ok(Received::Octets(count));
+        return Ok(Received::Bytes(count));
     }
     double.told = double.over.is_some();
     match double.over {
@@ -203,15 +203,15 @@ pub(super) fn receive(
     }
 }
 
-/// Takes some octets, and sends none of them: that is for [`flush`].
-pub(super) fn send(stream: &mut Stream, octets: &[u8]) -> io::Result<usize> {
+/// Takes some bytes, and sends none of them: that is for [`flush`].
+pub(super) fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
     let double = double(stream);
     assert!(!double.ends, "sent behind the end");
     if let Some(kind) = double.failed {
         return Err(kind.into());
     }
-    let count = octets.len().min(double.piece);
-    double.sent.extend(coded(octets.get(..count).unwrap_or_default()));
+    let count = bytes.len().min(double.piece);
+    double.sent.extend(coded(bytes.get(..count).unwrap_or_default()));
     Ok(count)
 }
 

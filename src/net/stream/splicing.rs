@@ -1,4 +1,4 @@
-//! Octets of a connection that go through a pipe, without being copied.
+//! Bytes of a connection that go through a pipe, without being copied.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::{Patient, Received, Stream};
 use crate::net::pipe::Pipe;
 
 impl Stream {
-    /// Receives what is there into an empty `pipe`, `most` octets at most, without copying it.
+    /// Receives what is there into an empty `pipe`, `most` bytes at most, without copying it.
     ///
     /// `Nothing` means that the pipe got none, not that there is none, nor that the stream goes on:
     /// it is also the answer in front of urgent data, which is received but not spliced, and at the
@@ -29,7 +29,7 @@ impl Stream {
                 // The pipe may have been full before the socket was empty: still readable.
                 Ok(count) => {
                     pipe.add(count);
-                    Ok(Received::Octets(count))
+                    Ok(Received::Bytes(count))
                 }
                 Err(Errno::INTR) => continue,
                 Err(e) => Err(e.into()),
@@ -37,7 +37,7 @@ impl Stream {
         }
     }
 
-    /// Sends what the socket takes of the octets in `pipe`, 0 when it takes none now.
+    /// Sends what the socket takes of the bytes in `pipe`, 0 when it takes none now.
     ///
     /// # Errors
     ///

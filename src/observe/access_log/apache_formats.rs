@@ -3,7 +3,7 @@
 //! `common` is `%h %l %u %t "%r" %>s %b`, `combined` has `"%{Referer}i" "%{User-Agent}i"` behind it.
 
 use super::record::Record;
-use super::target::{self, MAX_TARGET_OCTETS};
+use super::target::{self, MAX_TARGET_BYTES};
 use super::values::{Clock, Stamp, decimal, ip};
 
 /// What stands for a status where the client got none. The format wants a number there, and this
@@ -36,7 +36,7 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, combin
     out.push(b' ');
     match r.content_to_client {
         0 => out.push(b'-'),
-        octets => decimal(out, octets),
+        bytes => decimal(out, bytes),
     }
     if combined {
         out.extend_from_slice(b" \"");
@@ -54,9 +54,9 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, combin
     }
 }
 
-/// Escapes at most [`MAX_TARGET_OCTETS`] of `value`, and says if that was not all.
+/// Escapes at most [`MAX_TARGET_BYTES`] of `value`, and says if that was not all.
 fn cut(out: &mut Vec<u8>, value: &[u8]) {
-    match value.split_at_checked(MAX_TARGET_OCTETS) {
+    match value.split_at_checked(MAX_TARGET_BYTES) {
         Some((shown, rest)) if !rest.is_empty() => {
             escape(out, shown);
             out.extend_from_slice(b"...");
@@ -76,23 +76,23 @@ fn escape_word(out: &mut Vec<u8>, word: &str) {
 }
 
 /// As Apache does it: quotes and backslashes behind a backslash, white space but the space in the
-/// letters of C, every other octet that is not printable ASCII as `\xhh`.
-fn escape(out: &mut Vec<u8>, octets: &[u8]) {
-    let plain = |octet: &u8| matches!(octet, b' '..=b'~') && !matches!(octet, b'"' | b'\\');
-    if octets.iter().all(plain) {
-        out.extend_from_slice(octets);
+/// letters of C, every other byte that is not printable ASCII as `\xhh`.
+fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if bytes.iter().all(plain) {
+        out.extend_from_slice(bytes);
         return;
     }
-    for octet in octets {
-        match octet {
-            b'"' | b'\\' => out.extend([b'\\', *octet]),
+    for byte in bytes {
+        match byte {
+            b'"' | b'\\' => out.extend([b'\\', *byte]),
             b'\x08' => out.extend_from_slice(b"\\b"),
             b'\t' => out.extend_from_slice(b"\\t"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\x0b' => out.extend_from_slice(b"\\v"),
             b'\r' => out.extend_from_slice(b"\\r"),
-            octet if plain(octet) => out.push(*octet),
-            octet => target::hex(out, *octet),
+            byte if plain(byte) => out.push(*byte),
+            byte => target::hex(out, *byte),
         }
     }
 }
@@ -115,8 +115,8 @@ mod tests {
             version: Some(Version::Http10),
             referer: b"http://www.example.com/start.html",
             user_agent: b"Mozilla/4.08 [en] (Win98; I ;Nav)",
-            octets_from_client: 100,
-            octets_to_client: 2526,
+            bytes_from_client: 100,
+            bytes_to_client: 2526,
             content_to_client: 2326,
             ..Record::bare()
         }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn octets_that_could_end_a_column_are_escaped_as_apache_does() {
+    fn bytes_that_could_end_a_column_are_escaped_as_apache_does() {
         let hostile = b"a\" \"b\\c\x08\t\n\x0b\r\x1b[2J\0\x7f\xff\xc3\xa4";
         check(
             LineFormat::Combined,
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn no_password_is_shown_and_nothing_without_end() {
-        let long = "x".repeat(MAX_TARGET_OCTETS + 1);
+        let long = "x".repeat(MAX_TARGET_BYTES + 1);
         let url = b"http://me:secret@example.com/";
         let record = Record { target: url, referer: url, user_agent: long.as_bytes(), ..apache() };
         let mut scratch = Scratch::new();

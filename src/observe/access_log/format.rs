@@ -11,7 +11,7 @@ use super::{apache_formats, target, terminal};
 
 /// The layout of a line. Always a record is one line, its own newline the only one in it.
 ///
-/// Octets of a target or method that are not printable ASCII, and space, `"` and `\`, are written
+/// Bytes of a target or method that are not printable ASCII, and space, `"` and `\`, are written
 /// as `\xNN` (in JSON the `\` is then doubled; the NCSA formats have the escapes of Apache);
 /// userinfo is `***@`; a target longer than 8 KiB is cut and ends in `...`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,14 +25,14 @@ pub enum LineFormat {
     /// connect=- send=0.020ms wait=12.000ms transfer=0.180ms
     /// ```
     ///
-    /// (one line). `out` and `in` are octets to and from the client; the phases add up to
+    /// (one line). `out` and `in` are bytes to and from the client; the phases add up to
     /// `total` but for rounding. A failed exchange has four more columns, the last quoted:
     ///
     /// ```text
     /// error=connection_refused side=upstream phase=connect reason="the upstream refused the connection"
     /// ```
     Text,
-    /// The same for somebody who watches: status, method, total time, octets to the client, client
+    /// The same for somebody who watches: status, method, total time, bytes to the client, client
     /// and target in columns of equal width, with a failure's sentence; for terminals.
     Terminal {
         /// Colour the status by its class, and failures.
@@ -44,17 +44,17 @@ pub enum LineFormat {
     /// 127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET http://example.com/ HTTP/1.1" 200 2326
     /// ```
     ///
-    /// The octets at the end are content alone, `-` for none. The status is 499 if the client got
+    /// The bytes at the end are content alone, `-` for none. The status is 499 if the client got
     /// none, since the format wants a number.
     Common,
     /// The same with `"%{Referer}i" "%{User-Agent}i"` behind it.
     Combined,
     /// One JSON object a line, always with all keys, in this order: `time`, `client`, `kind`
-    /// (`exchange` or `tunnel`), `method`, `target`, `status`, `octets_to_client`,
-    /// `octets_from_client`, `upstream`, `reused`, `total_us`, `request_us`, `lookup_us`,
+    /// (`exchange` or `tunnel`), `method`, `target`, `status`, `bytes_to_client`,
+    /// `bytes_from_client`, `upstream`, `reused`, `total_us`, `request_us`, `lookup_us`,
     /// `connect_us`, `send_us`, `wait_us`, `transfer_us`, `error`, `side`, `phase`, `reason`.
     ///
-    /// `status`, `octets_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the
+    /// `status`, `bytes_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the
     /// rest strings; what is missing, or did not take place, is `null`. Later versions may add
     /// keys at the end, and change none; `docs/access-log.schema.json` is the JSON Schema.
     Json,
@@ -70,7 +70,7 @@ pub(super) struct Scratch {
 }
 
 /// Buffers larger than this are given back after a line that needed them.
-const KEPT_OCTETS: usize = 16 * 1024;
+const KEPT_BYTES: usize = 16 * 1024;
 
 impl Scratch {
     pub(super) const fn new() -> Self {
@@ -80,8 +80,8 @@ impl Scratch {
     /// The line for `record`, with its newline: the only one in it.
     pub(super) fn line(&mut self, format: LineFormat, record: &Record<'_>) -> &[u8] {
         self.line.clear();
-        self.line.shrink_to(KEPT_OCTETS);
-        self.text.shrink_to(KEPT_OCTETS);
+        self.line.shrink_to(KEPT_BYTES);
+        self.text.shrink_to(KEPT_BYTES);
         match format {
             LineFormat::Text => self.write_text(record),
             LineFormat::Terminal { colour } => {
@@ -120,9 +120,9 @@ impl Scratch {
         out.extend_from_slice(b" kind=");
         out.extend_from_slice(r.kind.word().as_bytes());
         out.extend_from_slice(b" out=");
-        decimal(out, r.octets_to_client);
+        decimal(out, r.bytes_to_client);
         out.extend_from_slice(b" in=");
-        decimal(out, r.octets_from_client);
+        decimal(out, r.bytes_from_client);
         out.extend_from_slice(b" upstream=");
         match r.upstream {
             None => out.extend_from_slice(b"- reused=-"),
@@ -189,10 +189,10 @@ impl Scratch {
             0 => out.extend_from_slice(b"null"),
             status => decimal(out, status.into()),
         }
-        out.extend_from_slice(b",\"octets_to_client\":");
-        decimal(out, r.octets_to_client);
-        out.extend_from_slice(b",\"octets_from_client\":");
-        decimal(out, r.octets_from_client);
+        out.extend_from_slice(b",\"bytes_to_client\":");
+        decimal(out, r.bytes_to_client);
+        out.extend_from_slice(b",\"bytes_from_client\":");
+        decimal(out, r.bytes_from_client);
         out.extend_from_slice(b",\"upstream\":");
         match r.upstream {
             None => out.extend_from_slice(b"null,\"reused\":null"),

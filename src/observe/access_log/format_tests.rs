@@ -12,8 +12,8 @@ fn plain() -> Record<'static> {
     Record {
         started: UNIX_EPOCH + Duration::from_millis(1_795_291_200_123),
         target: b"http://example.com/",
-        octets_from_client: 120,
-        octets_to_client: 1270,
+        bytes_from_client: 120,
+        bytes_to_client: 1270,
         content_to_client: 1024,
         upstream: Some(([93, 184, 216, 34], 80).into()),
         reused: true,
@@ -80,8 +80,8 @@ fn text_lines() {
             method: "",
             target: b"",
             status: 0,
-            octets_from_client: 0,
-            octets_to_client: u64::MAX,
+            bytes_from_client: 0,
+            bytes_to_client: u64::MAX,
             reused: false,
             phases: Phases::default(),
             ..plain()
@@ -97,12 +97,12 @@ fn json_lines() {
     check(
         LineFormat::Json,
         &plain(),
-        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"octets_to_client":1270,"octets_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null,"sni":null,"user":null}"#,
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"bytes_to_client":1270,"bytes_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null,"sni":null,"user":null}"#,
     );
     check(
         LineFormat::Json,
         &Record { status: 0, method: "", target: b"", ..failed() },
-        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"octets_to_client":1270,"octets_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null,"sni":null,"user":null}"#,
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"bytes_to_client":1270,"bytes_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null,"sni":null,"user":null}"#,
     );
 }
 
@@ -296,7 +296,7 @@ fn lines_for_a_terminal_are_aligned_and_name_the_failure() {
     );
     check(
         plain_look,
-        &Record { method: "", target: b"", status: 0, octets_to_client: u64::MAX, ..plain() },
+        &Record { method: "", target: b"", status: 0, bytes_to_client: u64::MAX, ..plain() },
         "20:00:00.123   - -          12.300ms 18446744073709551615 127.0.0.1:50112       -",
     );
 }

@@ -102,7 +102,7 @@ impl<W: Write> Output<W> {
         let (done, result) = write_as_far_as_possible(&mut self.sink, lines);
         result.map_err(|error| {
             let (written, mut rest) = lines.split_at_checked(done).unwrap_or((lines, b""));
-            if written.last().is_some_and(|octet| *octet != b'\n')
+            if written.last().is_some_and(|byte| *byte != b'\n')
                 && let Some(end) = memchr(b'\n', rest)
                 && let Some((torn, after)) = rest.split_at_checked(end + 1)
             {
@@ -118,10 +118,10 @@ pub(super) fn count_lines(lines: &[u8]) -> u64 {
     memchr_iter(b'\n', lines).count() as u64
 }
 
-/// How many octets went, and why not all of them.
-fn write_as_far_as_possible(sink: &mut impl Write, octets: &[u8]) -> (usize, io::Result<()>) {
+/// How many bytes went, and why not all of them.
+fn write_as_far_as_possible(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut done = 0;
-    while let Some(rest) = octets.get(done..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
         match sink.write(rest) {
             Ok(0) => return (done, Err(io::ErrorKind::WriteZero.into())),
             Ok(n) => done += n,
@@ -278,11 +278,11 @@ impl From<&Absence> for io::Error {
 }
 
 impl Write for Sink {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let file = self.file.as_mut().map_err(|absence| io::Error::from(&*absence))?;
         let mut since = None;
         loop {
-            match file.write(octets) {
+            match file.write(bytes) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.hurry.ends_wait(*since.get_or_insert_with(Instant::now)) {
                         return Err(io::Error::other("nobody takes lines from it"));
@@ -315,7 +315,7 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    /// Takes what the script says: at most so many octets, or an error.
+    /// Takes what the script says: at most so many bytes, or an error.
     #[derive(Debug, Default)]
     struct Scripted {
         script: VecDeque<Result<usize, io::ErrorKind>>,
@@ -323,13 +323,13 @@ mod tests {
     }
 
     impl Write for Scripted {
-        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let n = match self.script.pop_front() {
-                None => octets.len(),
-                Some(Ok(n)) => n.min(octets.len()),
+                None => bytes.len(),
+                Some(Ok(n)) => n.min(bytes.len()),
                 Some(Err(kind)) => return Err(kind.into()),
             };
-            self.written.extend_from_slice(&octets[..n]);
+            self.written.extend_from_slice(&bytes[..n]);
             Ok(n)
         }
 

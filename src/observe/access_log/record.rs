@@ -10,32 +10,32 @@ use crate::wire::Version;
 /// One finished exchange or tunnel, borrowed from the session for the call that logs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// When the first octet of the request came.
+    /// When the first byte of the request came.
     pub started: SystemTime,
     /// Who connected to us.
     pub client: SocketAddr,
-    /// Whether messages or plain octets were relayed.
+    /// Whether messages or plain bytes were relayed.
     pub kind: RecordKind,
     /// The request's method; empty if it is not known.
     pub method: &'a str,
-    /// The request-target as the client sent it, any octets; empty if it is not known. The log
+    /// The request-target as the client sent it, any bytes; empty if it is not known. The log
     /// masks credentials in it and escapes what could forge a line.
     pub target: &'a [u8],
     /// The version the request was sent in, if it is known.
     pub version: Option<Version>,
-    /// The request's `Referer`, any octets, empty if there is none; masked and escaped as the
+    /// The request's `Referer`, any bytes, empty if there is none; masked and escaped as the
     /// target is. Shown in [`LineFormat::Combined`](super::LineFormat::Combined) only.
     pub referer: &'a [u8],
-    /// The request's `User-Agent`, any octets; the same.
+    /// The request's `User-Agent`, any bytes; the same.
     pub user_agent: &'a [u8],
     /// Who asked, if that was proven; empty otherwise.
     pub user: &'a str,
     /// Status code of the final response the client got; 0 if none was sent.
     pub status: u16,
-    /// Octets received from the client for this exchange, heads included.
-    pub octets_from_client: u64,
-    /// Octets sent to the client for this exchange, heads included.
-    pub octets_to_client: u64,
+    /// Bytes received from the client for this exchange, heads included.
+    pub bytes_from_client: u64,
+    /// Bytes sent to the client for this exchange, heads included.
+    pub bytes_to_client: u64,
     /// Those of them that are content (RFC 9110 §6.4) with its chunked coding, or a tunnel's.
     pub content_to_client: u64,
     /// The upstream it was connected to, or that was tried last, if it came that far.
@@ -70,8 +70,8 @@ impl Record<'static> {
             user_agent: b"",
             user: "",
             status: 200,
-            octets_from_client: 0,
-            octets_to_client: 0,
+            bytes_from_client: 0,
+            bytes_to_client: 0,
             content_to_client: 0,
             upstream: None,
             reused: false,
@@ -84,7 +84,7 @@ impl Record<'static> {
     }
 }
 
-/// Whether messages or plain octets were relayed.
+/// Whether messages or plain bytes were relayed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RecordKind {
     /// One request and its response.
@@ -107,7 +107,7 @@ impl RecordKind {
 /// did not take place is zero.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Phases {
-    /// Reading the request head, from its first octet.
+    /// Reading the request head, from its first byte.
     pub request: Duration,
     /// Finding the upstream's address.
     pub lookup: Duration,
@@ -117,7 +117,7 @@ pub struct Phases {
     pub send: Duration,
     /// Waiting for the response head.
     pub wait: Duration,
-    /// Relaying the response's content, or a tunnel's octets.
+    /// Relaying the response's content, or a tunnel's bytes.
     pub transfer: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Makes a request-target fit for a log: no credentials, and no octet that could forge a line or
+//! Makes a request-target fit for a log: no credentials, and no byte that could forge a line or
 //! control a terminal.
 //!
 //! The target is what the client sent, possibly in a request that was refused as malformed, so
@@ -6,8 +6,8 @@
 
 use memchr::{memchr, memmem, memrchr};
 
-/// Targets are shown up to this many octets; the rest is cut and `...` says so.
-pub(super) const MAX_TARGET_OCTETS: usize = 8192;
+/// Targets are shown up to this many bytes; the rest is cut and `...` says so.
+pub(super) const MAX_TARGET_BYTES: usize = 8192;
 
 /// Appends `target`, masked, cut and escaped by `escape`, which is that of the format.
 pub(super) fn write(out: &mut Vec<u8>, target: &[u8], escape: fn(&mut Vec<u8>, &[u8])) {
@@ -20,7 +20,7 @@ pub(super) fn write(out: &mut Vec<u8>, target: &[u8], escape: fn(&mut Vec<u8>, &
             (before, after)
         }
     };
-    let room = MAX_TARGET_OCTETS.saturating_sub(before.len());
+    let room = MAX_TARGET_BYTES.saturating_sub(before.len());
     match after.split_at_checked(room) {
         Some((shown, rest)) if !rest.is_empty() => {
             escape(out, shown);
@@ -30,12 +30,12 @@ pub(super) fn write(out: &mut Vec<u8>, target: &[u8], escape: fn(&mut Vec<u8>, &
     }
 }
 
-/// Methods are shown up to this many octets; the longest registered one has 16.
-const MAX_METHOD_OCTETS: usize = 64;
+/// Methods are shown up to this many bytes; the longest registered one has 16.
+const MAX_METHOD_BYTES: usize = 64;
 
 /// Appends `method`, cut and escaped by `escape`.
 pub(super) fn write_method(out: &mut Vec<u8>, method: &[u8], escape: fn(&mut Vec<u8>, &[u8])) {
-    match method.split_at_checked(MAX_METHOD_OCTETS) {
+    match method.split_at_checked(MAX_METHOD_BYTES) {
         Some((shown, rest)) if !rest.is_empty() => {
             escape(out, shown);
             out.extend_from_slice(b"...");
@@ -44,26 +44,26 @@ pub(super) fn write_method(out: &mut Vec<u8>, method: &[u8], escape: fn(&mut Vec
     }
 }
 
-/// Appends `octets` with everything but printable ASCII, and with space, `"` and `\`, as `\xNN`.
-pub(super) fn escape(out: &mut Vec<u8>, octets: &[u8]) {
-    let plain = |octet: &u8| matches!(octet, b'!'..=b'~') && !matches!(octet, b'"' | b'\\');
-    if octets.iter().all(plain) {
-        out.extend_from_slice(octets);
+/// Appends `bytes` with everything but printable ASCII, and with space, `"` and `\`, as `\xNN`.
+pub(super) fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+    let plain = |byte: &u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\');
+    if bytes.iter().all(plain) {
+        out.extend_from_slice(bytes);
         return;
     }
-    for octet in octets {
-        if plain(octet) {
-            out.push(*octet);
+    for byte in bytes {
+        if plain(byte) {
+            out.push(*byte);
         } else {
-            hex(out, *octet);
+            hex(out, *byte);
         }
     }
 }
 
 /// Appends `\xNN`.
-pub(super) fn hex(out: &mut Vec<u8>, octet: u8) {
+pub(super) fn hex(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(b"\\x");
-    for digit in [octet >> 4, octet & 15] {
+    for digit in [byte >> 4, byte & 15] {
         out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
     }
 }
@@ -188,15 +188,15 @@ mod tests {
 
     #[test]
     fn a_long_method_is_cut_and_says_so() {
-        for (octets, expected) in [(64, "M".repeat(64)), (65, format!("{}...", "M".repeat(64)))] {
+        for (bytes, expected) in [(64, "M".repeat(64)), (65, format!("{}...", "M".repeat(64)))] {
             let mut out = Vec::new();
-            write_method(&mut out, "M".repeat(octets).as_bytes(), escape);
+            write_method(&mut out, "M".repeat(bytes).as_bytes(), escape);
             assert_eq!(String::from_utf8(out).expect("ASCII"), expected);
         }
     }
 
     #[test]
-    fn octets_that_could_forge_a_line_are_escaped() {
+    fn bytes_that_could_forge_a_line_are_escaped() {
         check("/a\r\nb", r"/a\x0d\x0ab");
         check("/a b\tc", r"/a\x20b\x09c");
         check(r#"/"\"#, r"/\x22\x5c");
@@ -207,16 +207,16 @@ mod tests {
 
     #[test]
     fn a_long_target_is_cut_and_says_so() {
-        let exact = "x".repeat(MAX_TARGET_OCTETS);
+        let exact = "x".repeat(MAX_TARGET_BYTES);
         check(&exact, &exact);
         check(format!("{exact}yz"), &format!("{exact}..."));
-        let password = "p".repeat(MAX_TARGET_OCTETS * 2);
+        let password = "p".repeat(MAX_TARGET_BYTES * 2);
         check(format!("http://u:{password}@host/"), "http://***@host/");
     }
 
     proptest! {
         #[test]
-        fn any_octets_become_one_printable_word(target: Vec<u8>) {
+        fn any_bytes_become_one_printable_word(target: Vec<u8>) {
             let mut out = Vec::new();
             write(&mut out, &target, escape);
             prop_assert!(out.iter().all(u8::is_ascii_graphic));

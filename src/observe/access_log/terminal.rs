@@ -4,7 +4,7 @@
 //! 21:39:01.559 200 GET         1.092ms        241 127.0.0.1:41636       http://127.0.0.1:8000/hello.txt
 //! ```
 //!
-//! Time of day (UTC), status, method, total time, octets to the client, the client, the target, and
+//! Time of day (UTC), status, method, total time, bytes to the client, the client, the target, and
 //! for a failure its sentence. The target comes after what is aligned, since it may be long.
 
 use super::record::{LoggedFailure, Record};
@@ -31,7 +31,7 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, colour
     out.push(b' ');
     to_the_right(out, 11, |out| milliseconds(out, r.phases.total()));
     out.push(b' ');
-    to_the_right(out, 10, |out| decimal(out, r.octets_to_client));
+    to_the_right(out, 10, |out| decimal(out, r.bytes_to_client));
     out.push(b' ');
     to_the_left(out, 21, |out| address(out, r.client));
     out.push(b' ');

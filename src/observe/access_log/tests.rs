@@ -14,8 +14,8 @@ fn record(target: &[u8]) -> Record<'_> {
     Record {
         started: SystemTime::now(),
         target,
-        octets_from_client: 120,
-        octets_to_client: 1270,
+        bytes_from_client: 120,
+        bytes_to_client: 1270,
         content_to_client: 1024,
         upstream: Some(([93, 184, 216, 34], 80).into()),
         reused: true,
@@ -113,13 +113,13 @@ fn a_destination_that_never_takes_a_line_costs_lines_and_nothing_else() {
     let (log, mut reader) = over_a_pipe();
     let target = vec![b'x'; 1000];
     // More than the pipe, the batch under way and the pending buffer hold together.
-    let sent = 4 * MAX_PENDING_OCTETS / target.len();
+    let sent = 4 * MAX_PENDING_BYTES / target.len();
     for _ in 0..sent {
         log.record(&record(&target));
     }
     let dropped = log.dropped();
     assert!(dropped > 0 && dropped < sent as u64, "{dropped} of {sent}");
-    assert!(log.shared.pending.lock().lines.len() <= MAX_PENDING_OCTETS);
+    assert!(log.shared.pending.lock().lines.len() <= MAX_PENDING_BYTES);
     // Stuck, so shutdown goes on without it.
     assert!(!log.finish(Duration::from_millis(1)));
 
@@ -171,7 +171,7 @@ fn what_a_reader_that_stands_still_did_not_take_is_counted_at_the_end() {
     assert!(log.finish(Duration::from_millis(200)), "the writer gives up by itself");
     let mut text = Vec::new();
     let _ = reader.read_to_end(&mut text);
-    let whole = text.iter().filter(|octet| **octet == b'\n').count() as u64;
+    let whole = text.iter().filter(|byte| **byte == b'\n').count() as u64;
     // One line may have been cut in the middle.
     let missing = 21 - whole - log.dropped();
     assert!(missing <= 1 && log.dropped() > 0, "{whole} whole, {} lost", log.dropped());
@@ -272,9 +272,9 @@ fn a_fifo_without_a_reader_costs_lines_until_somebody_reads() {
         log.record(&record(b"/read"));
         let mut text = String::new();
         eventually(|| {
-            let mut octets = [0; 1024];
-            let n = reader.read(&mut octets).unwrap_or(0);
-            text.push_str(std::str::from_utf8(&octets[..n]).expect("ASCII"));
+            let mut bytes = [0; 1024];
+            let n = reader.read(&mut bytes).unwrap_or(0);
+            text.push_str(std::str::from_utf8(&bytes[..n]).expect("ASCII"));
             text.ends_with('\n')
         });
         assert!(text.contains(" /read ") && text.lines().count() == 1, "{text}");

@@ -90,11 +90,11 @@ pub(super) fn quoted(out: &mut Vec<u8>, text: &str) {
 pub(super) fn ip(out: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(v4) => {
-            for (i, octet) in v4.octets().into_iter().enumerate() {
+            for (i, byte) in v4.octets().into_iter().enumerate() {
                 if i > 0 {
                     out.push(b'.');
                 }
-                decimal(out, octet.into());
+                decimal(out, byte.into());
             }
         }
         IpAddr::V6(v6) => {

@@ -33,7 +33,7 @@ pub const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Requests of one client that wait at a time.
 pub const MOST_DELAYED: u32 = 8;
 /// Clients that are remembered. Beyond it the one whose last wrong answer is longest ago is
-/// forgotten. 130 octets each.
+/// forgotten. 130 bytes each.
 pub const MOST_CLIENTS: usize = 4096;
 /// Between two lines that say that somebody guesses.
 const QUIET: Duration = Duration::from_secs(10);

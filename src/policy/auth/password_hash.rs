@@ -63,8 +63,8 @@ impl Algorithm {
 pub const BCRYPT_COST: u32 = 11;
 /// The rounds of a new `$6$` hash, which take about as long.
 pub const SHA512_ROUNDS: u32 = 200_000;
-/// bcrypt looks at no more octets of a password.
-pub const BCRYPT_OCTETS: usize = 72;
+/// bcrypt looks at no more bytes of a password.
+pub const BCRYPT_BYTES: usize = 72;
 /// The highest cost of bcrypt that is computed: some seconds.
 const MOST_COST: u32 = 15;
 /// The most memory for Argon2, in KiB.
@@ -165,7 +165,7 @@ fn argon2(text: &str) -> Result<Hash, String> {
 fn sha_crypt(text: &str) -> Result<Hash, String> {
     let what = || wrong("SHA-crypt");
     let mut fields = text.split('$').skip(1);
-    let octets = if fields.next() == Some("5") { 43 } else { 86 };
+    let bytes = if fields.next() == Some("5") { 43 } else { 86 };
     let mut next = fields.next().ok_or_else(what)?;
     if let Some(rounds) = next.strip_prefix("rounds=") {
         let rounds: u32 = rounds.parse().map_err(|_| what())?;
@@ -185,7 +185,7 @@ fn sha_crypt(text: &str) -> Result<Hash, String> {
     let whole = next.len() <= 16
         && !next.is_empty()
         && next.bytes().all(is_crypt)
-        && hash.len() == octets
+        && hash.len() == bytes
         && hash.bytes().all(is_crypt)
         && fields.next().is_none();
     if whole { Ok(Hash(Kind::ShaCrypt(text.into()))) } else { Err(what()) }
@@ -201,8 +201,8 @@ pub fn make(algorithm: Algorithm, password: &[u8]) -> Result<String, String> {
     draw(&mut salt);
     let failed = |e: &dyn fmt::Display| format!("the hash could not be computed: {e}");
     match algorithm {
-        Algorithm::Bcrypt if password.len() > BCRYPT_OCTETS => Err(format!(
-            "bcrypt looks at the first {BCRYPT_OCTETS} octets of a password only, and this one has \
+        Algorithm::Bcrypt if password.len() > BCRYPT_BYTES => Err(format!(
+            "bcrypt looks at the first {BCRYPT_BYTES} bytes of a password only, and this one has \
              {}; take a shorter one, or --algorithm argon2",
             password.len()
         )),
@@ -218,7 +218,7 @@ pub fn make(algorithm: Algorithm, password: &[u8]) -> Result<String, String> {
         }
         Algorithm::Sha512 => {
             use sha_crypt::{CustomizedPasswordHasher, Params};
-            // Twelve octets are the sixteen letters that crypt(3) looks at.
+            // Twelve bytes are the sixteen letters that crypt(3) looks at.
             let (salt, _) = salt.split_at(12);
             let params = Params::new(SHA512_ROUNDS).map_err(|e| failed(&e))?;
             ShaCrypt::SHA512
@@ -229,10 +229,10 @@ pub fn make(algorithm: Algorithm, password: &[u8]) -> Result<String, String> {
     }
 }
 
-/// Fills it with octets drawn at random.
-pub(super) fn draw(octets: &mut [u8]) {
+/// Fills it with bytes drawn at random.
+pub(super) fn draw(bytes: &mut [u8]) {
     use rustix::rand::{GetRandomFlags, getrandom};
-    let mut rest = octets;
+    let mut rest = bytes;
     while !rest.is_empty() {
         match getrandom(&mut *rest, GetRandomFlags::empty()) {
             Ok(filled) => rest = rest.get_mut(filled..).unwrap_or_default(),
@@ -286,8 +286,8 @@ mod tests {
             assert!(read.verify(b"x"), "{one}");
             assert!(!read.verify(b"y"), "{one}");
         }
-        let long = [b'x'; BCRYPT_OCTETS + 1];
-        assert!(make(Algorithm::Bcrypt, &long).unwrap_err().contains("72 octets"));
+        let long = [b'x'; BCRYPT_BYTES + 1];
+        assert!(make(Algorithm::Bcrypt, &long).unwrap_err().contains("72 bytes"));
         assert!(make(Algorithm::Bcrypt, &long[1..]).is_ok());
         assert!(make(Algorithm::Sha512, &long).is_ok());
     }

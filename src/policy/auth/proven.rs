@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::token_tag::{Tag, TagKey};
 
-/// Pairs that are remembered, 8 octets each, from the first on. Where four stand already one of them
+/// Pairs that are remembered, 8 bytes each, from the first on. Where four stand already one of them
 /// makes room.
 pub const MOST_PROVEN: usize = 65_536;
 /// Places of a number.

@@ -29,11 +29,11 @@ impl TagKey {
         Self(SipHasher24::new_with_key(&key))
     }
 
-    /// The tag of these octets: SipHash-2-4 with 128 bits, which without the key is as good as drawn
+    /// The tag of these bytes: SipHash-2-4 with 128 bits, which without the key is as good as drawn
     /// at random. How long a comparison of two takes tells nothing about what they stand for.
     #[inline]
-    pub fn tag(&self, octets: &[u8]) -> Tag {
-        Tag(self.0.hash(octets).as_u128())
+    pub fn tag(&self, bytes: &[u8]) -> Tag {
+        Tag(self.0.hash(bytes).as_u128())
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_the_same_for_the_same_octets_under_the_same_key_only() {
+    fn a_tag_is_the_same_for_the_same_bytes_under_the_same_key_only() {
         let (one, two) = (TagKey::draw(), TagKey::draw());
         assert!(one.tag(b"a").is(one.tag(b"a")));
         assert!(!one.tag(b"a").is(one.tag(b"b")));

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 
 use super::password_hash::Hash;
 
-/// Octets of a file at most.
-pub const MOST_OCTETS: usize = 16 << 20;
-/// Octets of a line at most.
+/// Bytes of a file at most.
+pub const MOST_BYTES: usize = 16 << 20;
+/// Bytes of a line at most.
 pub const MOST_LINE: usize = 4096;
-/// Octets of a user's name at most.
+/// Bytes of a user's name at most.
 pub const MOST_NAME: usize = 255;
 
 /// A user as a file has it.
@@ -36,20 +36,20 @@ pub struct WrongUserFile {
     pub message: String,
 }
 
-/// Reads a file's octets.
+/// Reads a file's bytes.
 ///
 /// # Errors
 ///
 /// The first line that is wrong.
-pub fn parse(octets: &[u8]) -> Result<Vec<UserLine>, WrongUserFile> {
-    if octets.len() > MOST_OCTETS {
+pub fn parse(bytes: &[u8]) -> Result<Vec<UserLine>, WrongUserFile> {
+    if bytes.len() > MOST_BYTES {
         let message = "the file is larger than 16 MiB; this is no file of users".to_owned();
         return Err(WrongUserFile { line: 0, message });
     }
     let mut users = Vec::new();
     let mut seen: HashMap<Box<str>, u32> = HashMap::new();
-    for (line, octets) in lines(octets) {
-        let user = read(octets).map_err(|message| WrongUserFile { line, message })?;
+    for (line, bytes) in lines(bytes) {
+        let user = read(bytes).map_err(|message| WrongUserFile { line, message })?;
         let Some((name, hash)) = user else { continue };
         if let Some(before) = seen.insert(name.into(), line) {
             let message = format!("the user '{name}' stands in line {before} already; keep one");
@@ -63,16 +63,16 @@ pub fn parse(octets: &[u8]) -> Result<Vec<UserLine>, WrongUserFile> {
 }
 
 /// The lines with their numbers, without their ends.
-fn lines(octets: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
-    let octets = octets.strip_prefix(b"\xef\xbb\xbf").unwrap_or(octets);
-    let lines = octets.split(|octet| *octet == b'\n');
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let lines = bytes.split(|byte| *byte == b'\n');
     (1..).zip(lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)))
 }
 
 /// Name and hash of a line; `None` of one that has none.
 fn read(line: &[u8]) -> Result<Option<(&str, &str)>, String> {
     if line.len() > MOST_LINE {
-        return Err(format!("the line is longer than {MOST_LINE} octets"));
+        return Err(format!("the line is longer than {MOST_LINE} bytes"));
     }
     let line = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8".to_owned())?;
     if line.trim().is_empty() || line.starts_with('#') {
@@ -99,7 +99,7 @@ fn read(line: &[u8]) -> Result<Option<(&str, &str)>, String> {
 pub fn check_name(name: &str) -> Result<(), String> {
     let wrong = match name {
         "" => "is empty",
-        _ if name.len() > MOST_NAME => "is longer than 255 octets",
+        _ if name.len() > MOST_NAME => "is longer than 255 bytes",
         _ if name.starts_with('#') => "begins with '#'",
         _ if name.contains(':') => "has a ':' in it",
         _ if name.chars().any(char::is_control) => "has a control character in it",
@@ -115,13 +115,13 @@ pub fn check_name(name: &str) -> Result<(), String> {
 
 /// The file with this user's line, in the place where it was or at the end; without `hash` the file
 /// without the user. Everything else stays as it is. `None` if there was nothing to be taken out.
-pub fn edit(octets: &[u8], name: &str, hash: Option<&str>) -> Option<Vec<u8>> {
+pub fn edit(bytes: &[u8], name: &str, hash: Option<&str>) -> Option<Vec<u8>> {
     let is_the_users = |line: &[u8]| {
         line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b':'))
     };
-    let mut edited = Vec::with_capacity(octets.len() + 128);
+    let mut edited = Vec::with_capacity(bytes.len() + 128);
     let mut found = false;
-    for (n, line) in octets.split_inclusive(|octet| *octet == b'\n').enumerate() {
+    for (n, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let mark: &[u8] =
             if n == 0 && line.starts_with(b"\xef\xbb\xbf") { b"\xef\xbb\xbf" } else { b"" };
         let text = line.strip_prefix(mark).unwrap_or(line);
@@ -153,12 +153,12 @@ pub fn edit(octets: &[u8], name: &str, hash: Option<&str>) -> Option<Vec<u8>> {
 /// What is read can be edited, and then read again.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
-pub fn fuzz(octets: &[u8]) {
+pub fn fuzz(bytes: &[u8]) {
     const HASH: &str = "$5$abcdefgh$PMzeX.3Tb43iNPh8ENNzPM9M7q/BLyRKM1Djd5s4Nu8";
-    let users = match parse(octets) {
+    let users = match parse(bytes) {
         Ok(users) => users,
         Err(wrong) => {
-            let text = String::from_utf8_lossy(octets);
+            let text = String::from_utf8_lossy(bytes);
             assert!(wrong.line as usize <= text.lines().count() + 1);
             return;
         }
@@ -167,7 +167,7 @@ pub fn fuzz(octets: &[u8]) {
         if name.starts_with('#') {
             continue;
         }
-        let Some(edited) = edit(octets, name, Some(HASH)) else { panic!("adds one") };
+        let Some(edited) = edit(bytes, name, Some(HASH)) else { panic!("adds one") };
         let there = users.iter().any(|user| &*user.name == name);
         let Ok(again) = parse(&edited) else { panic!("{}", edited.escape_ascii()) };
         assert_eq!(again.len(), users.len() + usize::from(!there));
@@ -224,7 +224,7 @@ mod tests {
             assert!(!wrong.message.contains("secret"), "{}", wrong.message);
         }
         assert!(parse(b"\x00\xff\xfe:\n").unwrap_err().message.contains("UTF-8"));
-        assert_eq!(parse(&vec![b'\n'; MOST_OCTETS + 1]).unwrap_err().line, 0);
+        assert_eq!(parse(&vec![b'\n'; MOST_BYTES + 1]).unwrap_err().line, 0);
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
             let hash = hash.map(|hash| hash.replace('@', HASH));
             let edited = edit(file.as_bytes(), name, hash.as_deref());
             let expected = expected.map(|text| text.replace('@', HASH));
-            assert_eq!(edited.map(|octets| String::from_utf8(octets).unwrap()), expected, "{file}");
+            assert_eq!(edited.map(|bytes| String::from_utf8(bytes).unwrap()), expected, "{file}");
         }
     }
 

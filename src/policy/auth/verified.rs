@@ -12,7 +12,7 @@ pub const KEPT_RIGHT: Duration = Duration::from_secs(15 * 60);
 /// How long a wrong one is refused without it.
 pub const KEPT_WRONG: Duration = Duration::from_secs(60);
 /// Tokens of each sort that are remembered: those that guess cannot push out those that know. 48
-/// octets each.
+/// bytes each.
 pub const MOST_RESULTS: usize = 4096;
 
 /// Both sorts.
@@ -73,9 +73,9 @@ impl Hasher for RecentHalf {
         self.0
     }
 
-    fn write(&mut self, octets: &[u8]) {
-        for octet in octets {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*octet);
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
     }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{Bucket, Domains, HEADER, Labels, Listed, NameKey, Rank, TAGS, Value, bucket};
 
 /// Names of all lists together at most, doubles included: while they are read and put in order a
-/// name takes about 70 octets.
+/// name takes about 70 bytes.
 pub const MOST_NAMES: usize = 10_000_000;
 /// Names in a bucket, in the mean. There is room for twice as many, which all but one bucket of a
 /// hundred are content with.
@@ -23,7 +23,7 @@ const LARGE: usize = (32 << 20) + 1;
 struct Entry {
     hash: u64,
     value: Value,
-    /// Where its name is, an octet with its length before it.
+    /// Where its name is, a byte with its length before it.
     at: u32,
 }
 
@@ -41,7 +41,7 @@ impl DraftPart {
         Self { key, names: Vec::new(), entries: Vec::new() }
     }
 
-    /// Adds a name in lower case, of 1 to `MOST_OCTETS` octets, without a dot at its end. The line is
+    /// Adds a name in lower case, of 1 to `MOST_BYTES` bytes, without a dot at its end. The line is
     /// counted from the beginning of the piece.
     pub fn add(&mut self, name: &[u8], rank: Rank, line: u32) {
         let (Ok(at), Ok(length)) = (u32::try_from(self.names.len()), u8::try_from(name.len()))
@@ -89,9 +89,9 @@ pub struct Mark {
 }
 
 impl Draft {
-    /// Without names, for lists of about so many octets.
-    pub fn new(key: NameKey, octets: usize) -> Self {
-        Self { key, names: roomy(octets), entries: roomy(octets / size_of::<Entry>()) }
+    /// Without names, for lists of about so many bytes.
+    pub fn new(key: NameKey, bytes: usize) -> Self {
+        Self { key, names: roomy(bytes), entries: roomy(bytes / size_of::<Entry>()) }
     }
 
     /// Adds the names of a piece that has so many lines before it, of all lists. Answers `false`, and
@@ -164,7 +164,7 @@ fn name_at(names: &[u8], at: u32) -> &[u8] {
 fn labels(names: &[u8], entries: &[Entry]) -> Labels {
     let dots = |entry: &Entry| {
         let name = name_at(names, entry.at);
-        name.iter().filter(|&&octet| octet == b'.').count() as u32
+        name.iter().filter(|&&byte| byte == b'.').count() as u32
     };
     let bits = entries.par_iter().map(|entry| Labels::bit(dots(entry) + 1));
     Labels(bits.reduce(|| 0, |a, b| a | b))
@@ -211,9 +211,9 @@ fn useful(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<bool> {
 struct Shard<'a> {
     from: &'a [Entry],
     numbers: Range<usize>,
-    /// Where its first octet is among all.
+    /// Where its first byte is among all.
     before: u32,
-    octets: &'a mut [u8],
+    bytes: &'a mut [u8],
     buckets: &'a mut [Bucket],
 }
 
@@ -227,30 +227,30 @@ fn lay_out(key: NameKey, names: &[u8], entries: &[Entry]) -> Domains {
     let sizes = (0..SHARDS).into_par_iter().map(|shard| of(shard).iter().map(size).sum());
     let sizes: Vec<usize> = sizes.collect();
     let total: usize = sizes.iter().sum();
-    let mut octets = roomy(total);
-    octets.resize(total, 0);
+    let mut bytes = roomy(total);
+    bytes.resize(total, 0);
     let end = Bucket { start: total as u32, tags: [0; TAGS] };
     let mut buckets = vec![end; count + 1].into_boxed_slice();
 
-    let (mut octets_left, mut buckets_left) = (&mut *octets, &mut *buckets);
+    let (mut bytes_left, mut buckets_left) = (&mut *bytes, &mut *buckets);
     let (mut shards, mut before) = (Vec::with_capacity(SHARDS), 0);
     for (number, size) in sizes.into_iter().enumerate() {
         let numbers = limit(number)..limit(number + 1);
-        let (octets, rest) = octets_left.split_at_mut(size);
-        octets_left = rest;
+        let (bytes, rest) = bytes_left.split_at_mut(size);
+        bytes_left = rest;
         let (buckets, rest) = buckets_left.split_at_mut(numbers.len());
         buckets_left = rest;
-        shards.push(Shard { from: of(number), numbers, before, octets, buckets });
+        shards.push(Shard { from: of(number), numbers, before, bytes, buckets });
         before += size as u32;
     }
     shards.into_par_iter().for_each(|shard| shard.fill(names, count));
     let labels = labels(names, entries);
-    Domains { key, buckets, entries: octets, labels, count: entries.len() }
+    Domains { key, buckets, entries: bytes, labels, count: entries.len() }
 }
 
 impl Shard<'_> {
     fn fill(self, names: &[u8], count: usize) {
-        let (mut left, mut before) = (self.octets, self.before);
+        let (mut left, mut before) = (self.bytes, self.before);
         let mut entries = self.from.iter().peekable();
         for (number, own) in self.numbers.zip(self.buckets) {
             own.start = before;
@@ -262,8 +262,8 @@ impl Shard<'_> {
                     None => is_full = true,
                 }
                 let name = name_at(names, entry.at);
-                let (octets, rest) = left.split_at_mut(HEADER + name.len());
-                if let [length, v0, v1, v2, v3, text @ ..] = octets {
+                let (bytes, rest) = left.split_at_mut(HEADER + name.len());
+                if let [length, v0, v1, v2, v3, text @ ..] = bytes {
                     *length = name.len() as u8;
                     [*v0, *v1, *v2, *v3] = entry.value.0.to_le_bytes();
                     text.copy_from_slice(name);

@@ -12,7 +12,7 @@ use crate::policy::tally::Tally;
 
 /// What an exchange is allowed first.
 pub(super) const FIRST: u64 = 4 * 1024;
-/// How soon to look again whether octets lent to others came back.
+/// How soon to look again whether bytes lent to others came back.
 pub(super) const AGAIN: Duration = Duration::from_millis(10);
 /// How soon one who waits for longer looks whether its turn comes sooner: others have left, or another
 /// policy holds.
@@ -26,7 +26,7 @@ fn least(rate: u64, portion: u64) -> u64 {
 /// What an exchange may receive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Grant {
-    /// So many octets, now.
+    /// So many bytes, now.
     Now(u64),
     /// Some, then.
     At(Instant),
@@ -48,10 +48,10 @@ pub struct Share {
     pub(super) epoch: Instant,
 }
 
-/// Octets relayed in the run, as far as they are counted.
+/// Bytes relayed in the run, as far as they are counted.
 #[derive(Debug, Default)]
 pub(super) struct Relayed {
-    pub(super) octets: u64,
+    pub(super) bytes: u64,
     /// Allowed, and not known to be used yet.
     lent: u64,
 }
@@ -60,7 +60,7 @@ pub(super) struct Relayed {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) tally: Arc<Tally>,
-    /// Octets a second, up and down; 0 is any.
+    /// Bytes a second, up and down; 0 is any.
     pub(super) rates: [u64; 2],
     /// Clients share it.
     pub(super) shared: bool,
@@ -89,7 +89,7 @@ struct Waits {
     /// Nothing is reserved yet: others of its client are in line.
     rests: bool,
     since: Instant,
-    octets: u64,
+    bytes: u64,
     counted: Option<Counted>,
 }
 
@@ -147,7 +147,7 @@ impl Share {
         self.dry.get(direction as usize).copied().flatten()
     }
 
-    /// How many octets may be received now: `exactly` so many, or as many as is good. The second of the
+    /// How many bytes may be received now: `exactly` so many, or as many as is good. The second of the
     /// answer is how long they were waited for.
     pub fn ask(
         &mut self,
@@ -171,12 +171,12 @@ impl Share {
     ) -> (Grant, Duration) {
         let way = of(&mut self.ways, direction);
         let mut waited = Duration::ZERO;
-        let octets = match way.waits.take() {
+        let bytes = match way.waits.take() {
             Some(mut waits) => {
                 if waits.at > now {
                     waits.at = match waits.rests {
                         true => waits.at.min(self.rests_until(direction, now)),
-                        false => self.look(direction, waits.octets, waits.at, now),
+                        false => self.look(direction, waits.bytes, waits.at, now),
                     };
                 }
                 if waits.at > now {
@@ -188,15 +188,15 @@ impl Share {
                 match waits.rests {
                     true => {
                         drop(waits.counted.take());
-                        let octets = self.portion(direction, now);
-                        let at = self.reserve(direction, octets, now);
+                        let bytes = self.portion(direction, now);
+                        let at = self.reserve(direction, bytes, now);
                         if at > now {
                             let since = waits.since;
-                            return (self.wait(direction, at, since, Some(octets)), Duration::ZERO);
+                            return (self.wait(direction, at, since, Some(bytes)), Duration::ZERO);
                         }
-                        octets
+                        bytes
                     }
-                    false => waits.octets,
+                    false => waits.bytes,
                 }
             }
             None => {
@@ -204,28 +204,28 @@ impl Share {
                 if exactly.is_none() && until > now {
                     return (self.wait(direction, until, now, None), waited);
                 }
-                let octets = exactly.unwrap_or_else(|| self.portion(direction, now));
-                let at = self.reserve(direction, octets, now);
+                let bytes = exactly.unwrap_or_else(|| self.portion(direction, now));
+                let at = self.reserve(direction, bytes, now);
                 if at > now {
-                    return (self.wait(direction, at, now, Some(octets)), waited);
+                    return (self.wait(direction, at, now, Some(bytes)), waited);
                 }
-                octets
+                bytes
             }
         };
-        (self.lend(direction, octets, now), waited)
+        (self.lend(direction, bytes, now), waited)
     }
 
     /// Gives back what was allowed and not used; less than nothing is what was used beyond.
     pub fn settle(&mut self, direction: Direction, left: i64, now: Instant) {
         let now = self.nanos(now);
-        let octets = left.unsigned_abs();
+        let bytes = left.unsigned_abs();
         for part in &self.parts {
             let Some(rate) = part.rate(direction) else { continue };
             part.tally.with(direction, |bucket| {
                 if left > 0 {
-                    bucket.give_back(octets, rate, now);
+                    bucket.give_back(bytes, rate, now);
                 } else if left < 0 {
-                    bucket.reserve(octets, rate, now);
+                    bucket.reserve(bytes, rate, now);
                 }
             });
         }
@@ -237,7 +237,7 @@ impl Share {
             let mut volume = self.volume.lock();
             volume.lent = volume.lent.saturating_sub(way.lent);
             let used = way.lent.saturating_add_signed(left.saturating_neg());
-            volume.octets = volume.octets.saturating_add(used);
+            volume.bytes = volume.bytes.saturating_add(used);
         }
         way.lent = 0;
     }
@@ -246,11 +246,11 @@ impl Share {
         nanos(now.saturating_duration_since(self.epoch))
     }
 
-    /// As many octets as it is good to have at a time.
+    /// As many bytes as it is good to have at a time.
     fn portion(&mut self, direction: Direction, now: Instant) -> u64 {
         let now = self.nanos(now);
         let way = of(&mut self.ways, direction);
-        let mut octets = way.next;
+        let mut bytes = way.next;
         let mates = self.client.as_ref();
         let mates = mates.map_or(0, |c| c.waiting(direction).load(Ordering::Relaxed));
         for part in &self.parts {
@@ -259,20 +259,20 @@ impl Share {
             if part.shared && mates > 0 {
                 portion = (portion / (u64::from(mates) + 1)).max(least(rate, portion));
             }
-            octets = octets.min(portion);
+            bytes = bytes.min(portion);
         }
-        if octets == way.next {
+        if bytes == way.next {
             way.next = way.next.saturating_mul(2).min(1 << 40);
         }
-        octets
+        bytes
     }
 
-    fn reserve(&mut self, direction: Direction, octets: u64, now: Instant) -> Instant {
+    fn reserve(&mut self, direction: Direction, bytes: u64, now: Instant) -> Instant {
         let at = self.nanos(now);
         let mut from = at;
         for part in &self.parts {
             let Some(rate) = part.rate(direction) else { continue };
-            from = from.max(part.tally.with(direction, |b| b.reserve(octets, rate, at)));
+            from = from.max(part.tally.with(direction, |b| b.reserve(bytes, rate, at)));
         }
         later(now, from - at)
     }
@@ -289,8 +289,8 @@ impl Share {
             client.waiting(direction).fetch_add(1, Ordering::Relaxed);
             Counted(Arc::clone(client), direction)
         });
-        let (rests, octets) = (reserved.is_none(), reserved.unwrap_or(0));
-        of(&mut self.ways, direction).waits = Some(Waits { at, rests, since, octets, counted });
+        let (rests, bytes) = (reserved.is_none(), reserved.unwrap_or(0));
+        of(&mut self.ways, direction).waits = Some(Waits { at, rests, since, bytes, counted });
         Grant::At(at)
     }
 
@@ -314,12 +314,12 @@ impl Share {
     }
 
     /// From when what is reserved from `at` on may be used, now that others may have given back theirs.
-    fn look(&self, direction: Direction, octets: u64, at: Instant, now: Instant) -> Instant {
+    fn look(&self, direction: Direction, bytes: u64, at: Instant, now: Instant) -> Instant {
         let (then, start) = (self.nanos(at), self.nanos(now));
         let mut from = start;
         for part in &self.parts {
             let Some(rate) = part.rate(direction) else { continue };
-            from = from.max(part.tally.with(direction, |b| b.sooner(octets, rate, then, start)));
+            from = from.max(part.tally.with(direction, |b| b.sooner(bytes, rate, then, start)));
         }
         if from >= then {
             return at;
@@ -328,8 +328,8 @@ impl Share {
             let Some(rate) = part.rate(direction) else { continue };
             // In each count from where its own line allows: the turn of another one is not its.
             part.tally.with(direction, |b| {
-                let own = b.sooner(octets, rate, then, start);
-                b.move_up(octets, rate, own);
+                let own = b.sooner(bytes, rate, then, start);
+                b.move_up(bytes, rate, own);
             });
         }
         later(now, from - start)
@@ -339,14 +339,14 @@ impl Share {
     /// that are new it is reserved.
     pub(super) fn move_over(&mut self, direction: Direction, before: &[Part], now: Instant) {
         let Some(mut waits) = of(&mut self.ways, direction).waits.take() else { return };
-        let (octets, start, then) = (waits.octets, self.nanos(now), self.nanos(waits.at));
+        let (bytes, start, then) = (waits.bytes, self.nanos(now), self.nanos(waits.at));
         let rate_in = |parts: &[Part], part: &Part| {
             let same = parts.iter().find(|p| Arc::ptr_eq(&p.tally, &part.tally));
             same.and_then(|part| part.rate(direction))
         };
         for part in before.iter().filter(|part| rate_in(&self.parts, part).is_none()) {
             let Some(rate) = part.rate(direction) else { continue };
-            part.tally.with(direction, |b| b.leave(octets, rate, start));
+            part.tally.with(direction, |b| b.leave(bytes, rate, start));
         }
         let mut from = start;
         for part in &self.parts {
@@ -356,28 +356,28 @@ impl Share {
                     let left = i128::from(then - start) * i128::from(before) / i128::from(rate);
                     start.saturating_add(Nanos::try_from(left).unwrap_or(Nanos::MAX / 4))
                 }
-                None => part.tally.with(direction, |b| b.reserve(octets, rate, start)),
+                None => part.tally.with(direction, |b| b.reserve(bytes, rate, start)),
             });
         }
         waits.at = waits.at.min(later(now, from - start));
         of(&mut self.ways, direction).waits = Some(waits);
     }
 
-    /// Takes octets that rates allow out of the volume of the run.
-    fn lend(&mut self, direction: Direction, octets: u64, now: Instant) -> Grant {
-        let Some(most) = self.limits.volume.as_ref().map(|v| v.octets) else {
-            return Grant::Now(octets);
+    /// Takes bytes that rates allow out of the volume of the run.
+    fn lend(&mut self, direction: Direction, bytes: u64, now: Instant) -> Grant {
+        let Some(most) = self.limits.volume.as_ref().map(|v| v.bytes) else {
+            return Grant::Now(bytes);
         };
         let mut volume = self.volume.lock();
-        let left = most.saturating_sub(volume.octets + volume.lent).min(octets);
+        let left = most.saturating_sub(volume.bytes + volume.lent).min(bytes);
         if left > 0 {
             volume.lent += left;
             of(&mut self.ways, direction).lent += left;
         }
         let some_are_lent = volume.lent > 0;
         drop(volume);
-        if left < octets {
-            self.refund(direction, octets - left, now);
+        if left < bytes {
+            self.refund(direction, bytes - left, now);
         }
         match left {
             0 if some_are_lent => Grant::At(now + AGAIN),
@@ -386,19 +386,19 @@ impl Share {
         }
     }
 
-    fn refund(&self, direction: Direction, octets: u64, now: Instant) {
+    fn refund(&self, direction: Direction, bytes: u64, now: Instant) {
         let now = self.nanos(now);
         for part in &self.parts {
             let Some(rate) = part.rate(direction) else { continue };
-            part.tally.with(direction, |bucket| bucket.give_back(octets, rate, now));
+            part.tally.with(direction, |bucket| bucket.give_back(bytes, rate, now));
         }
     }
 
-    fn leave(&self, direction: Direction, octets: u64, now: Instant) {
+    fn leave(&self, direction: Direction, bytes: u64, now: Instant) {
         let now = self.nanos(now);
         for part in &self.parts {
             let Some(rate) = part.rate(direction) else { continue };
-            part.tally.with(direction, |bucket| bucket.leave(octets, rate, now));
+            part.tally.with(direction, |bucket| bucket.leave(bytes, rate, now));
         }
     }
 }
@@ -414,7 +414,7 @@ impl Drop for Share {
                 volume.lent = volume.lent.saturating_sub(lent);
             }
             if let Some(waits) = waits {
-                self.leave(direction, waits.octets, Instant::now());
+                self.leave(direction, waits.bytes, Instant::now());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A client asks: its first octets, a request head as it comes, and the exchange that begins with it.
+//! A client asks: its first bytes, a request head as it comes, and the exchange that begins with it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,20 +20,20 @@ use crate::proxy::sides::{CLIENT, ClientSide};
 
 use super::{AWAITED, Next, Session, State, Stepped};
 
-/// Octets of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
-const MAX_EMPTY_OCTETS: usize = 8;
+/// Bytes of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
+const MAX_EMPTY_BYTES: usize = 8;
 /// How long a connection that has not said anything may still send a first request when the proxy
 /// begins to shut down: it may be on its way.
 const LATE_FIRST: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Looks at the first octets: whoever speaks something else is answered in its own words.
+    /// Looks at the first bytes: whoever speaks something else is answered in its own words.
     pub(super) fn greet(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         loop {
             let held = self.client.buffer.unread();
             let empty = leading_empty_lines(held);
             let said = held.get(empty..).unwrap_or_default();
-            if !said.is_empty() || empty > MAX_EMPTY_OCTETS {
+            if !said.is_empty() || empty > MAX_EMPTY_BYTES {
                 match self.asker.front.greet(said) {
                     Greeted::Speaks(front) => {
                         // Permits and counts are those of the listener.
@@ -67,7 +67,7 @@ impl Session {
                 self.client.buffer.consume(empty);
                 *skipped += empty;
             }
-            let flooded = *skipped > MAX_EMPTY_OCTETS;
+            let flooded = *skipped > MAX_EMPTY_BYTES;
             let held = self.client.buffer.unread();
             if held.is_empty() && begun.is_some() && self.served > 0 {
                 // It was an empty line, not the start of a request.
@@ -133,7 +133,7 @@ impl Session {
         turn.buffers.lend(&mut self.client.buffer);
         if self.client.buffer.room() == 0 {
             // A head past the limit has been refused.
-            self.client.buffer.grow(turn.ctx.limits.max_head_octets + 1024);
+            self.client.buffer.grow(turn.ctx.limits.max_head_bytes + 1024);
         }
         match self.client.receive() {
             Ok(_) => None,
@@ -158,9 +158,9 @@ impl Session {
         }
         let wanted = match head {
             Ok(length) => {
-                let octets = self.client.buffer.unread().get(..length).unwrap_or_default();
+                let bytes = self.client.buffer.unread().get(..length).unwrap_or_default();
                 let wanted =
-                    prepare(octets, self.asker, &self.waker, &mut self.proof, common, turn);
+                    prepare(bytes, self.asker, &self.waker, &mut self.proof, common, turn);
                 if let Ok(Wanted::Later(until)) = wanted {
                     exchange.trim(turn);
                     spares.give(exchange);
@@ -171,7 +171,7 @@ impl Session {
                 wanted
             }
             Err(e) => {
-                common.intent.head_octets = self.client.buffer.len() as u64;
+                common.intent.head_bytes = self.client.buffer.len() as u64;
                 self.client.buffer.consume(self.client.buffer.len());
                 Err(e)
             }
@@ -225,7 +225,7 @@ impl Session {
                     && length <= held as u64
                 {
                     self.client.buffer.consume(length as usize);
-                    common.intent.head_octets += length;
+                    common.intent.head_bytes += length;
                     common.leave_content(Framing::Empty);
                 }
                 Some(e)
@@ -253,7 +253,7 @@ impl Session {
         if !self.asker.front.is_admin() {
             turn.counters.count(|c| c.count_failure(Side::Client, Kind::HttpRequestError));
         }
-        // Nothing more can be done for a client that does not take these few octets.
+        // Nothing more can be done for a client that does not take these few bytes.
         let _ = self.client.stream.send(foreign.answer);
         self.client.buffer.consume(self.client.buffer.len());
         self.begin_linger(turn)

@@ -15,8 +15,8 @@ use super::{AWAITED, Next, Session, State, Stepped};
 
 /// How long a client that may still be sending is read from after a last reply.
 const LINGER_TIME: Duration = Duration::from_secs(2);
-/// How many octets of it are thrown away at most.
-const LINGER_OCTETS: usize = 1024 * 1024;
+/// How many bytes of it are thrown away at most.
+const LINGER_BYTES: usize = 1024 * 1024;
 
 impl Session {
     /// The exchange is over, one way or another.
@@ -85,7 +85,7 @@ impl Session {
         self.pinned = None;
         self.deadline = turn.now + LINGER_TIME;
         self.comes_to(Occupancy::Lingers);
-        self.state = State::Linger { left: LINGER_OCTETS, told, closes };
+        self.state = State::Linger { left: LINGER_BYTES, told, closes };
         Stepped::Again
     }
 
@@ -112,7 +112,7 @@ impl Session {
             }
             turn.buffers.lend(&mut self.client.buffer);
             match self.client.receive() {
-                Ok(Received::Octets(count)) if count < *left => {
+                Ok(Received::Bytes(count)) if count < *left => {
                     *left -= count;
                     turn.moved += count;
                     self.client.buffer.consume(count);

@@ -1,6 +1,6 @@
 //! Whole sessions over connections with a layer below HTTP. Their sockets are watched by a poller: a session
 //! that has parked gets another turn when the kernel tells of an edge, and never else.
-#![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its octets")]
+#![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its bytes")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use socket2::SockRef;
 use super::*;
 use crate::net::buffer::Buffers;
 use crate::net::permits::Permits;
-use crate::net::pipe::PIPE_OCTETS;
+use crate::net::pipe::PIPE_BYTES;
 use crate::net::poll::{Edge, Events};
 use crate::net::stream::double::{CODED_END, CODED_GARBAGE, CODED_KEY_UPDATE, CODED_TICKET, coded};
 use crate::net::timers::Timers;
@@ -108,7 +108,7 @@ impl Bench {
             counters: &self.counters,
             now: Instant::now(),
             moved: 0,
-            portion: PIPE_OCTETS,
+            portion: PIPE_BYTES,
         };
         f(self.session.as_mut().expect("it is closed"), &mut turn, &mut self.spares)
     }
@@ -166,10 +166,10 @@ impl Bench {
         peer.set_nonblocking(true).unwrap();
         let (mut got, mut end, mut over) = (Vec::new(), None, false);
         self.until(what, |_| {
-            let mut octets = [0; 4096];
-            match peer.read(&mut octets) {
+            let mut bytes = [0; 4096];
+            match peer.read(&mut bytes) {
                 Ok(0) => over = true,
-                Ok(count) => got.extend_from_slice(&octets[..count]),
+                Ok(count) => got.extend_from_slice(&bytes[..count]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                 Err(e) => (over, end) = (true, Some(e.kind())),
             }
@@ -251,9 +251,9 @@ fn a_connection_whose_layer_holds_the_request_is_not_changed_and_not_kept() {
     }
 }
 
-/// The octets and the end come in one receive, and the kernel has nothing more to tell.
+/// The bytes and the end come in one receive, and the kernel has nothing more to tell.
 #[test]
-fn an_end_that_came_with_the_last_octets_is_told() {
+fn an_end_that_came_with_the_last_bytes_is_told() {
     for (asked, ends) in [(GET, "5\r\nhello\r\n0\r\n\r\n"), (GET_OLD, "hello")] {
         let ((client, mut from), (upstream, mut to)) = (stream(), stream());
         let mut bench = Bench::new(client, Some(upstream.doubled_willingly(1000)));
@@ -320,7 +320,7 @@ fn an_end_that_was_not_said_is_an_end_between_messages() {
 }
 
 /// Whoever has a layer takes only its word for the end, also where the connection is closed at once, and
-/// also if the last octets do not go out at once.
+/// also if the last bytes do not go out at once.
 #[test]
 fn a_client_with_a_layer_is_told_the_end() {
     for length in [5, 300_000] {
@@ -330,7 +330,7 @@ fn a_client_with_a_layer_is_told_the_end() {
             (GET_OLD, b"HTTP/1.1 200 OK\r\n\r\n", false),
         ] {
             let what =
-                format!("{length} octets, it ends {ends}, {}", String::from_utf8_lossy(asked));
+                format!("{length} bytes, it ends {ends}, {}", String::from_utf8_lossy(asked));
             let ((client, mut from), (upstream, mut to)) = (stream(), stream());
             client.socket().set_send_buffer_size(4096).unwrap();
             let client = client.doubled_willingly(usize::MAX);
@@ -347,8 +347,8 @@ fn a_client_with_a_layer_is_told_the_end() {
             let (got, end) = bench.heard(&what, &mut from, |_| false);
             let _to = answering.join().unwrap().unwrap();
             assert_eq!((got.last(), end), (Some(&CODED_END), None), "{what}");
-            let octets = coded(&got).iter().filter(|octet| **octet == b'x').count();
-            assert_eq!(octets, length, "{what}");
+            let bytes = coded(&got).iter().filter(|byte| **byte == b'x').count();
+            assert_eq!(bytes, length, "{what}");
             assert!(bench.session.is_none(), "{what}");
         }
     }
@@ -395,7 +395,7 @@ fn each_end_of_a_tunnel_is_told_to_a_client_with_a_layer() {
     assert!(bench.session.is_none());
 }
 
-/// Octets without framing have no other end either.
+/// Bytes without framing have no other end either.
 #[test]
 fn a_tunnel_is_reset_when_the_end_was_not_said() {
     let (mut bench, mut from, mut to) = tunnel();
@@ -439,7 +439,7 @@ fn a_patient_receive_that_brought_only_tickets_may_have_left_something() {
     let went_on =
         |bench: &mut Bench| bench.with(|session, turn, _| session.be_patient(CLIENT, turn));
     assert!(went_on(&mut bench), "its socket is known to be readable");
-    assert!(went_on(&mut bench), "an octet came");
+    assert!(went_on(&mut bench), "a byte came");
     assert!(!went_on(&mut bench));
 }
 

@@ -53,7 +53,7 @@ impl Session {
             habit.in_a_row = if went_on { habit.in_a_row.saturating_add(1) } else { 0 };
             self.impatient |= !went_on;
             if habit.in_a_row >= STEADY {
-                // Each octet would wake the parking thread for nothing.
+                // Each byte would wake the parking thread for nothing.
                 end.stream.unwatch();
             }
         }

@@ -198,8 +198,8 @@ fn assert_served_by(origin: SocketAddr, gate: &Binary, nginx: &Nginx, is_kept: b
 
 const PAGE: &str = "a line of it\n";
 
-fn text_of(octets: Option<Vec<u8>>) -> String {
-    String::from_utf8(octets.unwrap()).unwrap()
+fn text_of(bytes: Option<Vec<u8>>) -> String {
+    String::from_utf8(bytes.unwrap()).unwrap()
 }
 
 /// nginx with a page in chunks and a large head, as HAProxy has it too.

@@ -9,7 +9,7 @@ use crate::peers::{STEP, comes_true};
 use crate::programs::{Nginx, Running, in_background, open_dir, tool};
 use crate::proxies::Binary;
 
-/// What both share, in octets a second.
+/// What both share, in bytes a second.
 const RATE: f64 = 1_000_000.0;
 
 /// A download into a file of its directory.
@@ -24,7 +24,7 @@ impl Download {
         Self(in_background(&mut curl, dir))
     }
 
-    fn octets(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         fs::metadata(self.0.dir.path().join("file")).map_or(0, |file| file.len())
     }
 
@@ -55,29 +55,29 @@ fn share(nginx: &Nginx, limit: &str, urls: [&String; 2]) {
     let all = nginx.content.len() as u64;
     let since = Instant::now();
     let downloads = urls.map(|url| Download::begin(tool("curl").unwrap(), &proxy, url));
-    let octets = || downloads.each_ref().map(Download::octets);
+    let bytes = || downloads.each_ref().map(Download::bytes);
     let becomes = |what: &str, is: &dyn Fn([u64; 2]) -> bool| {
-        let is_so = comes_true(STEP * 3, &mut || is(octets()));
+        let is_so = comes_true(STEP * 3, &mut || is(bytes()));
         let said = downloads.each_ref().map(|download| download.0.said());
-        assert!(is_so, "{limit}: not {what}: {:?} {said:?}", octets());
-        (octets(), Instant::now())
+        assert!(is_so, "{limit}: not {what}: {:?} {said:?}", bytes());
+        (bytes(), Instant::now())
     };
     // From when both are under way to when the first is nearly there.
-    let (before, begin) = becomes("under way", &|octets| octets.iter().all(|n| *n > all / 10));
-    let (after, end) = becomes("nearly there", &|octets| octets.iter().any(|n| *n > all * 9 / 10));
+    let (before, begin) = becomes("under way", &|bytes| bytes.iter().all(|n| *n > all / 10));
+    let (after, end) = becomes("nearly there", &|bytes| bytes.iter().any(|n| *n > all * 9 / 10));
     let got = [0, 1].map(|i| (after[i] - before[i]) as f64);
     let (both, took) = (got[0] + got[1], end.duration_since(begin).as_secs_f64());
-    // Octets come in portions of a tenth of a second's worth at most, to each in its turn.
+    // Bytes come in portions of a tenth of a second's worth at most, to each in its turn.
     let portion = RATE / 10.0;
     assert!(both <= (RATE * took + 2.0 * portion) * 1.02, "{limit}: {got:?} in {took} s");
     assert!(both >= (RATE * took - 2.0 * portion) * 0.7, "{limit}: {got:?} in {took} s");
     let uneven = (got[0] - got[1]).abs() / 2.0;
     assert!(uneven <= both / 2.0 * 0.12 + portion, "{limit}: {got:?}");
-    becomes("all there", &|octets| octets.iter().all(|n| *n == all));
+    becomes("all there", &|bytes| bytes.iter().all(|n| *n == all));
     let took = since.elapsed();
     assert!(took >= Duration::from_secs_f64(2.0 * all as f64 / RATE - 0.2), "{limit}: {took:?}");
     for download in &downloads {
-        assert!(download.content() == nginx.content, "{limit}: other octets came");
+        assert!(download.content() == nginx.content, "{limit}: other bytes came");
     }
     eprintln!("{limit}: {got:?} of {both} in {took:?}");
 }

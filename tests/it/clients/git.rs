@@ -186,7 +186,7 @@ fn count(lines: &[serde_json::Value], start: &str, part: &str) -> usize {
     texts.filter(|text| text.starts_with(start) && text.contains(part)).count()
 }
 
-/// Octets that do not get smaller when they are packed.
+/// Bytes that do not get smaller when they are packed.
 fn incompressible(len: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
@@ -195,5 +195,5 @@ fn incompressible(len: usize) -> Vec<u8> {
         state ^= state << 5;
         state
     };
-    pattern(len).iter().map(|octet| octet ^ (next() >> 8) as u8).collect()
+    pattern(len).iter().map(|byte| byte ^ (next() >> 8) as u8).collect()
 }

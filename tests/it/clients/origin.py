@@ -20,8 +20,8 @@ async def echo(request):
     response = web.StreamResponse()
     response.enable_chunked_encoding()
     await response.prepare(request)
-    async for octets in request.content.iter_any():
-        await response.write(octets)
+    async for bytes in request.content.iter_any():
+        await response.write(bytes)
     await response.write_eof()
     return response
 

@@ -34,17 +34,17 @@ def wheels(directory, _):
             f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}".encode(),
             f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         }
-        record = "".join(f"{path},{record_hash(octets)},{len(octets)}\n" for path, octets in files.items())
+        record = "".join(f"{path},{record_hash(bytes)},{len(bytes)}\n" for path, bytes in files.items())
         files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
         with zipfile.ZipFile(page / file, "w") as wheel:
-            for path, octets in files.items():
-                wheel.writestr(path, octets)
+            for path, bytes in files.items():
+                wheel.writestr(path, bytes)
         digest = hashlib.sha256((page / file).read_bytes()).hexdigest()
         (page / "index.html").write_text(f'<!DOCTYPE html><a href="{file}#sha256={digest}">{file}</a>\n')
 
 
-def record_hash(octets):
-    digest = base64.urlsafe_b64encode(hashlib.sha256(octets).digest())
+def record_hash(bytes):
+    digest = base64.urlsafe_b64encode(hashlib.sha256(bytes).digest())
     return "sha256=" + digest.rstrip(b"=").decode()
 
 
@@ -54,11 +54,11 @@ def npm(directory, origin):
         package = {"name": name, "version": "1.0.0", "dependencies": dict.fromkeys(needs, "^1.0.0")}
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-            for path, octets in {"package.json": json.dumps(package).encode(), "data": data(name)}.items():
+            for path, bytes in {"package.json": json.dumps(package).encode(), "data": data(name)}.items():
                 entry = tarfile.TarInfo(f"package/{path}")
-                entry.size = len(octets)
+                entry.size = len(bytes)
                 entry.mode = 0o644
-                archive.addfile(entry, io.BytesIO(octets))
+                archive.addfile(entry, io.BytesIO(bytes))
         (directory / f"{name}-1.0.0.tgz").write_bytes(packed.getvalue())
         digest = base64.b64encode(hashlib.sha512(packed.getvalue()).digest()).decode()
         package["dist"] = {"tarball": f"{origin}/{name}-1.0.0.tgz", "integrity": f"sha512-{digest}"}

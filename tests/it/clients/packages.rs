@@ -19,7 +19,7 @@ fn make(nginx: &Nginx, kind: &str, origin: &str) -> Option<()> {
     Some(())
 }
 
-/// Whether both packages are in `dir`, octet for octet.
+/// Whether both packages are in `dir`, byte for byte.
 #[track_caller]
 fn assert_installed(nginx: &Nginx, dir: &Path) {
     for name in ["upper", "lower"] {

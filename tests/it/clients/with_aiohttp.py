@@ -26,7 +26,7 @@ async def works(session, base, echo):
     copies = await asyncio.gather(*(read(session, f"{base}/file") for _ in range(40)))
     assert all(copy == CONTENT for copy in copies)
     async with session.get(f"{base}/file", proxy=PROXY) as response:
-        streamed = [octets async for octets in response.content.iter_chunked(10_000)]
+        streamed = [bytes async for bytes in response.content.iter_chunked(10_000)]
     assert b"".join(streamed) == CONTENT
     async with session.put(f"{base}/up/whole", data=CONTENT, proxy=PROXY) as response:
         assert response.status in (201, 204)

@@ -16,8 +16,8 @@ const { HttpsProxyAgent } = require("https-proxy-agent");
 const ca = readFileSync(caFile);
 const content = readFileSync(file);
 
-function same(octets) {
-  assert(content.equals(Buffer.from(octets)), "the content differs");
+function same(bytes) {
+  assert(content.equals(Buffer.from(bytes)), "the content differs");
 }
 
 // fetch, with undici's agent: it opens a tunnel for http, too.
