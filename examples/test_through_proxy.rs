@@ -19,6 +19,7 @@ use std::time::Duration;
 use threadgate::{Options, Resolve, Server, Via};
 
 /// Every name under `.test` is this machine; there are no others.
+#[derive(Debug)]
 struct OnlyTest;
 
 impl Resolve for OnlyTest {

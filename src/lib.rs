@@ -111,7 +111,7 @@ pub use policy::rule_origin::OptionPlace;
 pub use policy::verdict::Mode;
 pub use policy::{Access, Policy};
 pub use proxy::Timeouts;
-pub use server::{Control, Options, Server, StartError, Via, raise_open_files};
+pub use server::{After, Control, Options, Server, StartError, Via, raise_open_files};
 pub use upstream::pool::PoolLimits;
 
 /// Numbers of a running proxy: counts since its start, gauges, and how long things took.

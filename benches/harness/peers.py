@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -241,7 +242,7 @@ def start_squid(setup: Setup, name: str) -> Proxy:
 acl listed dstdomain -n "{setup.listed.for_squid()}"
 http_access deny listed'''
     config = fill("squid.conf", setup.directory / f"{name}.conf", values)
-    command = [tool("squid"), "-N", "-f", str(config)]
+    command = [tool("squid"), "-N", "-n", f"bench{os.getpid()}", "-f", str(config)]
     process = Process(command, setup.core, setup.directory)
     process.wait_listening([http], setup.start_seconds)
     return Proxy(name, process, http, refused=refused(setup))

@@ -198,7 +198,7 @@ fn load(times: usize, file: &Path) -> Result<(Vec<Load>, Access), String> {
     let (mut loads, mut kept) = (Vec::new(), None);
     for _ in 0..times {
         let since = Instant::now();
-        let built = options.build(None).map_err(|wrong| wrong.message)?;
+        let built = options.build(None).map_err(|wrong| wrong.to_string())?;
         let seconds = since.elapsed().as_secs_f64();
         kept = Some(built);
         loads.push(Load { seconds, growth: grown(resident()), peak: grown(peak()) });

@@ -7,30 +7,27 @@
 //! - no command at all, which means `serve`;
 //! - `-h`, `--help`, `help`, `-V` and `--version` anywhere an option may stand.
 //!
-//! Some commands take the options of `serve` beside their own ([`BESIDE_SERVE`]): their words are
-//! parted into those that argh reads as the command and those that it reads as `serve`, so that
-//! nothing is listed twice.
+//! Some commands take the options of `serve` beside their own: their words are parted into those that
+//! argh reads as the command and those that it reads as `serve`.
 //!
 //! And what argh would refuse with a bare sentence is refused here with the name of the
 //! option and what to try. The value of an option is the next word, unless that looks like
 //! an option (a dash and a letter, or two dashes): `-t -1` has the value `-1`, and
 //! `--port-file=--odd` is how to name a file `--odd`.
 //!
-//! What the options are is told by argh, so nothing here has to be kept in step with them.
-//! What a value means is not looked at.
+//! argh tells what the options are, so nothing here has to be kept in step with them. What a value means
+//! is not looked at.
 
 use std::vec::IntoIter;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
+use crate::cli::help::{Page, commands};
 use crate::config::listen;
 use crate::config::suggestion::nearest;
 
 /// The command that runs when none is named.
 const DEFAULT_COMMAND: &str = "serve";
-
-/// The commands that take the options of the default command, too: what they tell of is a proxy.
-const BESIDE_SERVE: [&str; 2] = ["check", "explain"];
 
 /// The help command and the option of every command, with its letter.
 const HELP: (&str, &str, char) = ("help", "--help", 'h');
@@ -41,8 +38,8 @@ const VERSION: (&str, char) = ("--version", 'V');
 /// What the words ask for.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Invocation {
-    /// The help text, of the command that was named.
-    Help(Option<String>),
+    /// A page of help.
+    Help(Page),
     /// The name and version of the program.
     Version,
     /// A command.
@@ -75,23 +72,24 @@ pub(crate) fn normalise(
         false => DEFAULT_COMMAND.to_owned(),
     };
     if name == HELP.0 {
-        return match words.next() {
-            Some(topic) if !is_command(&topic, commands) && topic != HELP.0 => {
-                Err(unknown_command(&topic, commands))
-            }
-            topic => Ok(Invocation::Help(topic.filter(|topic| topic != HELP.0))),
-        };
+        let Some(word) = words.next() else { return Ok(Invocation::Help(Page::First)) };
+        if let Some(more) = words.next() {
+            return Err(format!(
+                "unexpected '{more}'; help shows one page: threadgate help {word}"
+            ));
+        }
+        return Page::find(&word).map(Invocation::Help).ok_or_else(|| unknown_page(&word));
     }
     let described = |name: &str| commands.iter().find(|c| c.name == name).map(|c| &c.command);
     let Some(command) = described(&name) else {
         return Err(unknown_command(&name, commands));
     };
-    let beside = BESIDE_SERVE.contains(&command.name);
+    let beside = commands::find(command.name).is_some_and(|it| it.is_about_a_proxy);
     let shared = described(DEFAULT_COMMAND).filter(|_| beside).map_or(&[][..], |c| c.flags);
     let own = vec![name];
     let serve = vec![DEFAULT_COMMAND.to_owned()];
     let out = Words { own, serve };
-    Scan { commands, command, shared, words, named: first_is_a_name, out, given: Vec::new() }.run()
+    Scan { commands, command, shared, words, out, given: Vec::new() }.run()
 }
 
 /// One pass over the words of a command.
@@ -101,8 +99,6 @@ struct Scan<'a> {
     /// Options of the default command that this one takes, too.
     shared: &'a [FlagInfo<'a>],
     words: IntoIter<String>,
-    /// Whether the command was named.
-    named: bool,
     /// What argh will read.
     out: Words,
     /// The options with a value so far, for those that take only one.
@@ -140,9 +136,10 @@ impl<'a> Scan<'a> {
         Ok(Invocation::Run(self.out))
     }
 
-    /// The help was asked for: that of the command, if it was named.
-    fn help(&self) -> Invocation {
-        Invocation::Help(self.named.then(|| self.command.name.to_owned()))
+    /// Help was asked for: that of the command, or for a proxy this page.
+    fn help(&self, of_a_proxy: Page) -> Invocation {
+        let text = commands::find(self.command.name).filter(|it| it.name != DEFAULT_COMMAND);
+        Invocation::Help(text.map_or(of_a_proxy, |it| Page::Command(it.name)))
     }
 
     /// All options there are here, the command's own first.
@@ -159,7 +156,7 @@ impl<'a> Scan<'a> {
             None => (word, None),
         };
         let asks = match name {
-            name if name == HELP.1 => Some(self.help()),
+            name if name == HELP.1 => Some(self.help(Page::Whole)),
             name if name == VERSION.0 => Some(Invocation::Version),
             _ => None,
         };
@@ -187,7 +184,7 @@ impl<'a> Scan<'a> {
         let mut letters = word.trim_start_matches('-').chars();
         while let Some(letter) = letters.next() {
             if letter == HELP.2 {
-                return Ok(Some(self.help()));
+                return Ok(Some(self.help(Page::First)));
             }
             if letter == VERSION.1 {
                 return Ok(Some(Invocation::Version));
@@ -283,6 +280,17 @@ fn did_you_mean(meant: Option<&str>) -> String {
 
 fn is_command(word: &str, commands: &[SubCommandInfo]) -> bool {
     commands.iter().any(|c| c.name == word)
+}
+
+fn unknown_page(word: &str) -> String {
+    let is_option = word.starts_with('-');
+    let bare = word.trim_start_matches('-');
+    let meant = nearest(bare, Page::words()).map(|meant| match is_option {
+        true => format!("--{meant}"),
+        false => meant.to_owned(),
+    });
+    let what = if is_option { "option" } else { "command, topic or option" };
+    format!("help: there is no {what} '{word}'{}", did_you_mean(meant.as_deref()))
 }
 
 fn unknown_command(word: &str, commands: &[SubCommandInfo]) -> String {
@@ -450,20 +458,21 @@ mod tests {
 
     #[test]
     fn help_and_version_are_answered_wherever_an_option_may_stand() {
-        for (typed, topic) in [
-            ("help", None),
-            ("-h", None),
-            ("--help", None),
-            ("-p 1 -vh", None),
-            ("help help", None),
-            ("serve --help", Some("serve")),
-            ("serve -h", Some("serve")),
-            ("help serve", Some("serve")),
-            ("check -v --help", Some("check")),
-            ("help check", Some("check")),
+        for (typed, page) in [
+            ("help", Page::First),
+            ("-h", Page::First),
+            ("--help", Page::Whole),
+            ("-p 1 -vh", Page::First),
+            ("help help", Page::Command("help")),
+            ("serve --help", Page::Whole),
+            ("serve -h", Page::First),
+            ("help serve", Page::Command("serve")),
+            ("check -v --help", Page::Command("check")),
+            ("check -h", Page::Command("check")),
+            ("help check", Page::Command("check")),
+            ("help access", Page::Topic("access")),
         ] {
-            let topic = topic.map(str::to_owned);
-            assert_eq!(request(typed), Ok(Invocation::Help(topic)), "{typed}");
+            assert_eq!(request(typed), Ok(Invocation::Help(page)), "{typed}");
         }
         for typed in ["-V", "--version", "serve -V", "-p1 --version", "-vV"] {
             assert_eq!(request(typed), Ok(Invocation::Version), "{typed}");
@@ -491,7 +500,16 @@ mod tests {
             ("--help=x", "--help: takes no value; write --help alone"),
             ("srve", "unknown command 'srve'; did you mean serve?"),
             ("frobnicate", "unknown command 'frobnicate'"),
-            ("help frobnicate", "unknown command 'frobnicate'"),
+            ("help frobnicate", "help: there is no command, topic or option 'frobnicate'"),
+            (
+                "help acess",
+                "help: there is no command, topic or option 'acess'; did you mean access?",
+            ),
+            ("help --dny", "help: there is no option '--dny'; did you mean --deny?"),
+            (
+                "help check --deny",
+                "unexpected '--deny'; help shows one page: threadgate help check",
+            ),
             ("8080", "unknown command '8080'; did you mean --port 8080?"),
             (":8080", "unknown command ':8080'; did you mean --listen :8080?"),
             (

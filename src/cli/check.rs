@@ -9,13 +9,13 @@ use std::io::{self, IsTerminal, Write as _};
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::effective_options::{Effective, GivenOptions, known};
+use crate::cli::effective_options::{Effective, GivenOptions};
 use crate::cli::exit::Failure;
-use crate::cli::help;
 use crate::cli::learn_file::LearnFile;
 use crate::cli::stdout::print;
+use crate::config::options::{self, FileUse, OptionKind, OptionRow};
 use crate::config::rules::WrittenRule;
-use crate::config::settings::{KnownOption, OptionKind, Settings, WrittenValue};
+use crate::config::settings::{Settings, WrittenValue};
 
 /// validate options and the files they name
 #[derive(ArgsInfo, Debug, FromArgs)]
@@ -57,17 +57,17 @@ fn text(lines: &[Line], aligned: bool) -> String {
 
 fn show(effective: &Effective, lines: &mut Vec<Line>) {
     let settings = &effective.settings;
-    for known in known() {
-        match settings.values(known.name) {
-            Some(values) if known.name == "config" => {
+    for row in options::all() {
+        match settings.values(row.name) {
+            Some(values) if row.file == FileUse::Configuration => {
                 let file = values.iter().map(|value| quoted(&value.text)).collect::<String>();
                 let from = values.first().map(|value| value.place.to_string());
                 lines.push((format!("# config = {file}"), from.unwrap_or_default()));
             }
-            Some(values) => setting(&known, values, lines),
-            None => lines.push(match help::default_of(known.name) {
-                Some(default) => (format!("# {} = {default}", known.name), "default".to_owned()),
-                None => (format!("# {}", known.name), "not set".to_owned()),
+            Some(values) => setting(row, values, lines),
+            None => lines.push(match row.shown_default() {
+                Some(default) => (format!("# {} = {default}", row.name), "default".to_owned()),
+                None => (format!("# {}", row.name), "not set".to_owned()),
             }),
         }
     }
@@ -84,12 +84,12 @@ fn show(effective: &Effective, lines: &mut Vec<Line>) {
         }
         lines.push(("[[listeners]]".to_owned(), String::new()));
         lines.push((format!("address = {}", quoted(&listener.address.text)), from));
-        for (known, values) in listener.settings.iter() {
-            if effective.is_said_above(known.name) {
+        for (row, values) in listener.settings.iter() {
+            if effective.is_said_above(row.name) {
                 let from = "not used: given on the command line or in the environment".to_owned();
-                lines.push((format!("# {}", known.name), from));
+                lines.push((format!("# {}", row.name), from));
             } else {
-                setting(known, values, lines);
+                setting(row, values, lines);
             }
         }
         match &listener.rules {
@@ -100,16 +100,16 @@ fn show(effective: &Effective, lines: &mut Vec<Line>) {
     }
 }
 
-fn setting(known: &KnownOption, values: &[WrittenValue], lines: &mut Vec<Line>) {
-    let name = known.name;
-    let written = |value: &WrittenValue| match known.kind {
+fn setting(row: &OptionRow, values: &[WrittenValue], lines: &mut Vec<Line>) {
+    let name = row.name;
+    let written = |value: &WrittenValue| match row.kind {
         OptionKind::Switch | OptionKind::Counter => value.text.clone(),
-        _ if known.is_secret() => quoted(&masked(&value.text)),
+        _ if row.is_secret => quoted(&masked(&value.text)),
         _ => quoted(&value.text),
     };
     let places: BTreeSet<String> = values.iter().map(|value| value.place.to_string()).collect();
     let place = places.first().cloned().unwrap_or_default();
-    match (known.kind, values) {
+    match (row.kind, values) {
         (OptionKind::Repeated, _) if places.len() > 1 => {
             lines.push((format!("{name} = ["), String::new()));
             let each = |value| (format!("  {},", written(value)), value.place.to_string());
@@ -190,11 +190,10 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let known = KnownOption { name: "auth", kind: OptionKind::Repeated, value: "USER:PASS" };
-        let words = ["--auth", "alice:se:cret", "--auth", "token"].map(str::to_owned);
-        let settings = Settings::of_words(&words, &[known]);
+        let row = options::find("auth").unwrap();
+        let settings = Settings::of_words(&["--auth", "alice:se:cret", "--auth", "token"]);
         let mut lines = Vec::new();
-        setting(&known, settings.values("auth").unwrap(), &mut lines);
+        setting(row, settings.values("auth").unwrap(), &mut lines);
         assert_eq!(text(&lines, false), "auth = [\"alice:***\", \"***\"]  # command line\n");
     }
 

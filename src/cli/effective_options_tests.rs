@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::config::options::OptionKind;
 
 /// Values that some option takes.
 const SAMPLES: [&str; 23] = [
@@ -37,9 +38,9 @@ const BESIDE: [(&str, &str); 3] = [
 ];
 
 fn given(words: &str, variables: &[(&str, &str)]) -> Result<GivenOptions, Failure> {
-    let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    let words = Settings::of_words(&words.split_whitespace().collect::<Vec<_>>());
     let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), Ok((*text).into())));
-    GivenOptions::of(&words, variables)
+    GivenOptions::of(words, variables)
 }
 
 /// What counts with a file of this text; an empty one is none.
@@ -56,42 +57,46 @@ fn effective(words: &str, variables: &[(&str, &str)], text: &str) -> Result<Effe
     result.map_err(|failure| failure.message.replace(&dir, ""))
 }
 
-/// What is meant, wherever it was said.
-fn meant(words: &str, variables: &[(&str, &str)], text: &str) -> Result<Config, String> {
+/// What is meant, wherever it was said, as text that can be compared.
+fn meant(words: &str, variables: &[(&str, &str)], text: &str) -> Result<String, String> {
     let mut config = effective(words, variables, text)?.config;
     config.access.said = Vec::new();
-    Ok(config)
+    Ok(format!("{config:?}"))
+}
+
+fn config(words: &str, variables: &[(&str, &str)], text: &str) -> Config {
+    effective(words, variables, text).unwrap().config
 }
 
 #[test]
 fn each_option_is_a_key_and_a_variable() {
-    let usual = Config::default();
-    for known in known().into_iter().filter(|known| !NOT_IN_A_FILE.contains(&known.name)) {
-        let name = known.name;
+    let usual = format!("{:?}", Config::default());
+    for row in options::all().filter(|row| row.file != FileUse::Configuration) {
+        let name = row.name;
         let beside = BESIDE.iter().find(|(of, _)| *of == name).map_or("", |(_, words)| words);
-        let flag = |value: &str| match known.kind {
+        let flag = |value: &str| match row.kind {
             OptionKind::Switch | OptionKind::Counter => format!("--{name}"),
-            OptionKind::Once | OptionKind::Repeated => format!("{beside} --{name} {value}"),
+            _ => format!("{beside} --{name} {value}"),
         };
         let usual = meant(beside, &[], "").unwrap_or_else(|_| usual.clone());
         let means = |value: &&&str| meant(&flag(value), &[], "").is_ok_and(|it| it != usual);
         let value = SAMPLES.iter().find(means);
         let value = *value.unwrap_or_else(|| panic!("no sample changes anything for --{name}"));
         let expected = meant(&flag(value), &[], "");
-        let (in_variable, in_file) = match known.kind {
+        let (in_variable, in_file) = match row.kind {
             OptionKind::Switch => ("true", "true".to_owned()),
             OptionKind::Counter => ("1", "1".to_owned()),
-            OptionKind::Once => (value, format!("\"{value}\"")),
+            OptionKind::Once | OptionKind::List => (value, format!("\"{value}\"")),
             OptionKind::Repeated => (value, format!("[\"{value}\"]")),
         };
-        let variable = known.variable();
+        let variable = row.variable();
         assert_eq!(meant(beside, &[(&variable, in_variable)], ""), expected, "{variable}");
         // Files are relative to that of the configuration.
-        let in_file = match known.is_file() || value.starts_with("unix:") {
+        let in_file = match row.file_of(value).is_some() {
             true => in_file.replace(value, &format!("/{value}")),
             false => in_file,
         };
-        let expected = match known.is_file() {
+        let expected = match row.file_of(value).is_some() {
             true => meant(&flag(&format!("/{value}")), &[], ""),
             false => expected,
         };
@@ -114,8 +119,8 @@ fn flags_come_before_variables_before_the_file_before_the_defaults() {
         ("--timeout-head 1s", "2s", "", 1),
         ("", "2s", "threads = 1", 2),
     ] {
-        let config = meant(words, &[("THREADGATE_TIMEOUT_HEAD", variable)], text).unwrap();
-        let head = config.timeouts.head.as_secs();
+        let config = config(words, &[("THREADGATE_TIMEOUT_HEAD", variable)], text);
+        let head = config.server.timeouts.head.as_secs();
         assert_eq!(head, seconds, "{words:?} {variable:?} {text:?}");
     }
     // Lists are not added up, and of two ways to say where to listen the upper one counts.
@@ -133,13 +138,14 @@ fn flags_come_before_variables_before_the_file_before_the_defaults() {
         ("--port 1", &[], "listen = ':4'\n[[listeners]]\naddress = ':5'", ":1"),
         ("", &[("THREADGATE_PORT", "2")], "[[listeners]]\naddress = ':5'", ":2"),
     ] {
-        let config = meant(words, variables, text).unwrap();
+        let config = config(words, variables, text);
         let expected: Vec<_> = listen.split(' ').map(|a| listen::parse(a).unwrap()).collect();
-        assert_eq!(config.listen, expected, "{words:?} {variables:?} {text:?}");
+        assert_eq!(config.listen(), expected, "{words:?} {variables:?} {text:?}");
     }
-    assert!(!meant("", &[("THREADGATE_OPEN", "false")], "open = true").unwrap().open);
-    assert!(meant("--open", &[("THREADGATE_OPEN", "false")], "").unwrap().open);
-    assert_eq!(meant("-- --quiet", &[], "verbose = 2").unwrap().verbosity, -1);
+    let off = [("THREADGATE_OPEN", "false")];
+    assert!(!config("", &off, "open = true").server.open);
+    assert!(config("--open", &off, "").server.open);
+    assert_eq!(config("-- --quiet", &[], "verbose = 2").verbosity, -1);
 }
 
 #[test]
@@ -152,7 +158,7 @@ fn the_file_itself_is_named_by_a_flag_or_a_variable() {
     let error = effective("", &[], "config = 'other.toml'").unwrap_err();
     assert!(error.starts_with("t.toml:1: unknown key 'config'"), "{error}");
     let error = given("--config=", &[]).unwrap();
-    assert_eq!(error.file, None, "no word of argh");
+    assert_eq!(error.file, None, "an empty name is no file");
 }
 
 #[test]
@@ -306,7 +312,7 @@ policy = 'closed'
             "",
             &[],
             "port = 1\nlisten = ':2'\n[[listeners]]\naddress = ':3'",
-            "t.toml:1: port: cannot be combined with listen",
+            "t.toml:1: port: cannot be combined with --listen; write --listen 127.0.0.1:1",
             Exit::Configuration,
         ),
         (
@@ -320,8 +326,8 @@ policy = 'closed'
             "--port-file /a",
             &[],
             "pid-file = '/a'",
-            "--port-file: /a is the file of --pid-file",
-            Exit::Usage,
+            "t.toml:1: pid-file: /a is the file of --port-file",
+            Exit::Configuration,
         ),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -409,7 +415,7 @@ fn what_learns_has_a_file_whichever_listener_it_is() {
         effective("", &[], &text).unwrap_or_else(|e| panic!("{text}: {e}"));
     }
     for (text, says) in [
-        (own("learn"), "t.toml:3: policy learn: needs a file"),
+        (own("learn"), "t.toml:3: policy: learn needs a file"),
         (format!("{file}{}", own("enforce")), "t.toml:1: learn-file: only --policy learn"),
     ] {
         let error = effective("", &[], &text).unwrap_err();
@@ -428,6 +434,6 @@ fn a_file_that_only_a_listener_names_is_named_by_its_line() {
     );
     let effective = effective("", &[], &text).unwrap();
     let unusable = effective.config.access(None).unwrap_err();
-    let message = effective.unusable(unusable).message;
+    let message = effective.unusable(&unusable).message;
     assert!(message.contains("t.toml:4: block-list /none.list"), "{message}");
 }

@@ -55,18 +55,33 @@ pub struct Failure {
     /// A sentence for stderr, or a line for each, without `threadgate: ` before it; empty if all is said
     /// elsewhere.
     pub message: String,
+    /// The words behind `threadgate` that print what there is to know, for a wrong command line.
+    help: Option<String>,
 }
 
 impl Failure {
-    /// A command line that cannot be understood.
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, message: message.into() }
+    /// A failure with this status.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), help: None }
     }
 
-    /// A configuration that cannot be used.
-    pub(crate) fn unusable(Unusable { message, denied }: Unusable) -> Self {
-        let exit = if denied { Exit::NoPermission } else { Exit::Configuration };
-        Self { exit, message }
+    /// A command line that cannot be understood.
+    pub fn usage(message: impl Into<String>) -> Self {
+        let help = Some("--help".to_owned());
+        Self { help, ..Self::new(Exit::Usage, message) }
+    }
+
+    /// The same, of this command: its own help is the one to read.
+    pub(crate) fn of_command(self, name: &str) -> Self {
+        let is_general = self.help.as_deref() == Some("--help");
+        let help = self.help.map(|help| if is_general { format!("{name} --help") } else { help });
+        Self { help, ..self }
+    }
+
+    /// A configuration that cannot be used, with the place of what is wrong.
+    pub(crate) fn unusable(unusable: &Unusable, placed: WrongSetting) -> Self {
+        let exit = if unusable.denied { Exit::NoPermission } else { Exit::Configuration };
+        Self::new(exit, placed.message)
     }
 
     /// Rules were against so many requests, which `--fail-on-deny` makes a failure.
@@ -75,20 +90,24 @@ impl Failure {
             "--fail-on-deny: {refused} requests were refused, {reported} would have been; the access \
              log has them (--access-log)"
         );
-        Self { exit: Exit::Denied, message }
+        Self::new(Exit::Denied, message)
     }
 
     /// What is wrong with options, wherever they stand; with the command line, if that is.
     pub(crate) fn wrong(all: &[WrongSetting]) -> Self {
-        let typed = all.iter().any(|wrong| wrong.place == settings::WrittenAt::Flag);
-        let exit = if typed { Exit::Usage } else { Exit::Configuration };
         let lines: Vec<&str> = all.iter().map(|wrong| wrong.message.as_str()).collect();
-        Self { exit, message: lines.join("\n") }
+        let message = lines.join("\n");
+        let mut typed = all.iter().filter(|wrong| wrong.place == settings::WrittenAt::Flag);
+        let Some(first) = typed.next() else { return Self::new(Exit::Configuration, message) };
+        let same = typed.all(|other| other.option == first.option);
+        let help = first.option.filter(|_| same).map(|option| format!("help --{option}"));
+        let usage = Self::usage(message);
+        Self { help: help.or(usage.help), ..usage }
     }
 
     /// What went wrong while it started or ran.
     pub(crate) fn failed(message: String) -> Self {
-        Self { exit: Exit::Failure, message }
+        Self::new(Exit::Failure, message)
     }
 
     /// The file of `option` cannot be had; `doing` is what was to be done with it.
@@ -103,13 +122,13 @@ impl Failure {
             _ => "give a file this user can write",
         };
         let file = file.display();
-        Self { exit, message: format!("{option} {file}: cannot {doing} it: {error}; {advice}") }
+        Self::new(exit, format!("{option} {file}: cannot {doing} it: {error}; {advice}"))
     }
 
     /// A listener that could not be opened at `address`.
     pub fn bind(address: SocketAddr, error: &io::Error) -> Self {
         let (exit, message) = bind_failure(address, error);
-        Self { exit, message }
+        Self::new(exit, message)
     }
 
     /// Upstream connections cannot come from `ip`.
@@ -128,7 +147,7 @@ impl Failure {
             _ => format!("{error}; leave the option out to let the system choose"),
         };
         let message = format!("--source-address: cannot connect from {ip}: {why}");
-        Self { exit: Exit::Unavailable, message }
+        Self::new(Exit::Unavailable, message)
     }
 }
 
@@ -142,7 +161,7 @@ impl Failure {
                 // The advice is the same, the option is another.
                 let message = message.replace("--port or --listen", "--admin");
                 let message = message.replace("--listen", "--admin");
-                return Self { exit, message: format!("--admin: {message}") };
+                return Self::new(exit, format!("--admin: {message}"));
             }
         };
         use io::ErrorKind;
@@ -166,7 +185,7 @@ impl Failure {
             ),
             _ => (Exit::Unavailable, error.to_string()),
         };
-        Self { exit, message: format!("--admin unix:{path}: cannot listen there: {why}") }
+        Self::new(exit, format!("--admin unix:{path}: cannot listen there: {why}"))
     }
 }
 
@@ -177,8 +196,8 @@ impl fmt::Display for Failure {
             let begin = if number == 0 { "" } else { "\n" };
             write!(f, "{begin}threadgate: {line}")?;
         }
-        if self.exit == Exit::Usage {
-            write!(f, "\ntry 'threadgate --help'")?;
+        if let Some(help) = &self.help {
+            write!(f, "\ntry 'threadgate {help}'")?;
         }
         Ok(())
     }
@@ -265,7 +284,9 @@ mod tests {
         let usage = Failure::usage("--port: needs a value");
         let text = "threadgate: --port: needs a value\ntry 'threadgate --help'";
         assert_eq!(usage.to_string(), text);
-        let other = Failure { exit: Exit::Failure, message: "no\nnever".to_owned() };
+        let explain = Failure::usage("no").of_command("explain");
+        assert_eq!(explain.to_string(), "threadgate: no\ntry 'threadgate explain --help'");
+        let other = Failure::new(Exit::Failure, "no\nnever").of_command("explain");
         assert_eq!(other.to_string(), "threadgate: no\nthreadgate: never");
     }
 

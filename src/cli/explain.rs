@@ -85,9 +85,9 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
     let leads_to = leads_to.collect::<Result<Vec<_>, _>>()?;
     let effective = given.effective()?;
     let config = &effective.config;
-    let access = config.access(None).map_err(|e| effective.unusable(e))?;
-    let policy = access.policy(&config.listen, config.open);
-    let number = listener(args.listener.as_deref(), &config.listen)?;
+    let access = config.access(None).map_err(|e| effective.unusable(&e))?;
+    let policy = access.policy(config.listen(), config.server.open);
+    let number = listener(args.listener.as_deref(), config.listen())?;
     let Some(rules) = policy.of(number) else {
         return Err(Failure::usage("--listener: there is none"));
     };
@@ -103,16 +103,16 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
         Told { policy: &policy, explained, addresses: Addresses::default(), looped: false };
     let mut end = told.explained.decision;
     if end.verdict == Verdict::Allow {
-        let names = &config.names;
+        let names = &config.server.names;
         let of = GivenNames::new(&names.given, names.hosts_files.clone());
         let of = of.map_err(|wrong| refused_hosts(&wrong, &effective.settings))?;
-        told.addresses = addresses(&told.explained, leads_to, &of, config.timeouts.connect);
-        let admin = config.admin.iter().filter_map(|place| match place {
+        told.addresses = addresses(&told.explained, leads_to, &of, config.server.timeouts.connect);
+        let admin = config.server.admin.iter().filter_map(|place| match place {
             ListenPlace::Tcp(address) => Some(*address),
             ListenPlace::Unix(_) => None,
         });
         end = told
-            .judge(&OwnAddresses::new(config.listen.iter().copied().chain(admin).collect()), end);
+            .judge(&OwnAddresses::new(config.listen().iter().copied().chain(admin).collect()), end);
         if end.verdict == Verdict::Allow && !told.looped {
             end = told.look_ahead(hello.as_deref(), end);
         }
@@ -128,7 +128,7 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
     match (end.verdict, told.looped) {
         (Verdict::Allow, false) => Ok(()),
         // It has been said.
-        _ => Err(Failure { exit: Exit::Denied, message: String::new() }),
+        _ => Err(Failure::new(Exit::Denied, "")),
     }
 }
 

@@ -1,20 +1,20 @@
 //! The command line: what is typed goes in, an exit status comes out.
 //!
-//! In reading order: `argv` turns what was typed into what argh takes, `options` makes a
-//! `Config` of the options, `effective_options` merges them with the environment and the file.
-//! Commands: `serve`, `check`, `explain`, `passwd`. A running proxy: `run`, `reload`,
-//! `readiness`, `inherited_fd`, `status_files`, `learn_file`. Around them: `help` is the text,
-//! `logging` sets up stderr, `stdout` prints, `exit` decides how the process ends.
+//! In reading order: `argv` turns what was typed into what argh takes, `effective_options` merges it
+//! with the environment and the file. Commands: `serve`, `check`, `explain`, `passwd`, `completions`.
+//! A running proxy: `run`, `reload`, `readiness`, `inherited_fd`, `status_files`, `learn_file`. Around
+//! them: `help` makes the texts, `logging` sets up stderr, `stdout` prints, `exit` decides how the
+//! process ends.
 //!
-//! A new command is an arm of `Command` and one in `answer`, and its text in `help`. One that
-//! takes the options of `serve` beside its own stands in `argv::BESIDE_SERVE`; `config` makes a
-//! configuration of them.
+//! A new option is a row of `config::options` and nothing here. A new command is an arm of `Command` and
+//! one in `run_command`, and its text in `help::commands`.
 //!
 //! stdout is for what was asked for (help, the version, an access log with `-`), stderr for
 //! everything else.
 
 mod argv;
 mod check;
+mod completions;
 mod effective_options;
 mod exit;
 mod explain;
@@ -22,7 +22,6 @@ mod help;
 mod inherited_fd;
 mod learn_file;
 mod logging;
-mod options;
 mod passwd;
 mod readiness;
 mod reload;
@@ -38,15 +37,17 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::argv::{Invocation, Words};
 use crate::cli::check::CheckArgs;
+use crate::cli::completions::CompletionsArgs;
 use crate::cli::effective_options::GivenOptions;
 use crate::cli::explain::ExplainArgs;
-use crate::cli::options::ServeArgs;
 use crate::cli::passwd::PasswdArgs;
+use crate::cli::serve::ServeArgs;
 use crate::cli::stdout::print;
+use crate::config::settings::Settings;
 
 pub use crate::cli::exit::{Exit, Failure, bind_failure};
 
-/// an HTTP proxy on a fixed pool of blocking threads
+/// an HTTP proxy
 #[derive(ArgsInfo, Debug, FromArgs)]
 struct Threadgate {
     #[argh(subcommand)]
@@ -55,12 +56,12 @@ struct Threadgate {
 
 #[derive(ArgsInfo, Debug, FromArgs)]
 #[argh(subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
-    Serve(#[expect(dead_code, reason = "its words are read with all others")] ServeArgs),
+    Serve(ServeArgs),
     Check(CheckArgs),
     Explain(ExplainArgs),
     Passwd(PasswdArgs),
+    Completions(CompletionsArgs),
 }
 
 /// Does what the words of a command line ask for, the program's name being the first of
@@ -80,20 +81,35 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let words = args.map(text).collect::<Result<Vec<_>, _>>()?;
-    match argv::normalise(words, &Threadgate::get_args_info().commands).map_err(Failure::usage)? {
-        Invocation::Help(command) => print(help::of(command.as_deref())),
+    let described = Threadgate::get_args_info().commands;
+    // A mistake in the words of a command is told with the help of that command.
+    let named = words.first().and_then(|word| help::commands::find(word));
+    let named = named.filter(|command| command.name != "serve").map(|command| command.name);
+    let of_command = |failure: Failure| match named {
+        Some(name) => failure.of_command(name),
+        None => failure,
+    };
+    let invocation = argv::normalise(words, &described).map_err(Failure::usage);
+    match invocation.map_err(of_command)? {
+        Invocation::Help(page) => print(&page.text(&described)),
         Invocation::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
-        Invocation::Run(words) => run_command(&words),
+        Invocation::Run(words) => run_command(&words).map_err(of_command),
     }
 }
 
 fn run_command(words: &Words) -> Result<(), Failure> {
+    let given = || GivenOptions::read(Settings::of_words(&strs(&words.serve)));
     match parse(&words.own)? {
-        Command::Serve(_) => serve::serve(GivenOptions::read(&words.serve)?),
-        Command::Check(_) => check::check(&GivenOptions::read(&words.serve)?),
-        Command::Explain(args) => explain::run(&args, &GivenOptions::read(&words.serve)?),
+        Command::Serve(ServeArgs) => serve::serve(given()?),
+        Command::Check(CheckArgs {}) => check::check(&given()?),
+        Command::Explain(args) => explain::run(&args, &given()?),
         Command::Passwd(args) => passwd::passwd(&args),
+        Command::Completions(args) => completions::completions(&args),
     }
+}
+
+fn strs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
 }
 
 /// A word as text. The options have no use for other bytes, file names included: they
@@ -103,8 +119,7 @@ fn text(word: OsString) -> Result<String, Failure> {
 }
 
 fn parse(words: &[String]) -> Result<Command, Failure> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match Threadgate::from_args(&["threadgate"], &words) {
+    match Threadgate::from_args(&["threadgate"], &strs(words)) {
         Ok(program) => Ok(program.command),
         // What argh refuses was refused before it, in better words; this is for the rest.
         Err(early) => Err(Failure::usage(early.output.trim_end())),
@@ -120,22 +135,50 @@ mod tests {
     #[track_caller]
     fn refused(words: impl IntoIterator<Item = OsString>, says: &str) {
         let failure = answer(words.into_iter()).unwrap_err();
-        assert_eq!(failure, Failure::usage(says));
+        assert_eq!(failure.exit, Exit::Usage);
+        assert_eq!(failure.to_string(), format!("threadgate: {says}"));
     }
 
     #[test]
     fn a_word_that_is_not_utf8_is_a_usage_error() {
-        refused([OsString::from_vec(b"--via=\xff".to_vec())], "\"--via=\\xFF\" is not UTF-8");
+        let word = OsString::from_vec(b"--via=\xff".to_vec());
+        refused([word], "\"--via=\\xFF\" is not UTF-8\ntry 'threadgate --help'");
     }
 
     #[test]
-    fn a_wrong_word_and_a_wrong_value_are_usage_errors() {
-        refused(["--threds=1".into()], "unknown option '--threds'; did you mean --threads?");
-        refused(
-            ["--via=".into()],
-            "--via: '' is not a name; give letters, digits and dashes, \
-             for example threadgate-1, or off",
-        );
+    fn a_wrong_command_line_names_the_help_to_read() {
+        for (words, says) in [
+            (
+                "--threds=1",
+                "unknown option '--threds'; did you mean --threads?\ntry 'threadgate --help'",
+            ),
+            (
+                "--via=",
+                "--via: '' is not a name; give letters, digits and dashes, for example threadgate-1, or \
+                 off\ntry 'threadgate help --via'",
+            ),
+            (
+                "passwd --delet",
+                "unknown option '--delet'; did you mean --delete?\ntry 'threadgate passwd --help'",
+            ),
+            (
+                "explain GET",
+                "explain: needs a URL behind the method; write for example GET http://example.com/\n\
+                 try 'threadgate explain --help'",
+            ),
+            (
+                "completions tcsh",
+                "completions: 'tcsh' is not a shell we know; give bash, zsh or fish\n\
+                 try 'threadgate completions --help'",
+            ),
+            (
+                "check -t x",
+                "--threads: 'x' is not a number; give a whole number from 1 to 1024, for example 8\n\
+                 try 'threadgate help --threads'",
+            ),
+        ] {
+            refused(words.split(' ').map(OsString::from), says);
+        }
     }
 
     #[test]

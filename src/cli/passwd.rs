@@ -107,7 +107,7 @@ fn failed(path: &Path, doing: &str, error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => Exit::NoPermission,
         _ => Exit::Failure,
     };
-    Failure { exit, message: format!("{}: cannot {doing} it: {error}", path.display()) }
+    Failure::new(exit, format!("{}: cannot {doing} it: {error}", path.display()))
 }
 
 fn log_line(text: &str) {

@@ -20,18 +20,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use crate::cli::effective_options::{Effective, GivenOptions, NOTHING, files_read, refused_hosts};
+use crate::cli::effective_options::{Effective, GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::options;
 use crate::cli::readiness::Readiness;
-use crate::config::file::OF_A_LISTENER;
+use crate::config::options::{self, Scope};
 use crate::config::settings::{Settings, WrittenValue};
+use crate::config::together::{NOTHING, learning};
 use crate::config::{Config, OwnListener};
 use crate::server::control::Control;
-
-/// Options that are taken while the proxy runs, beside all that a listener can have of its own; the
-/// others need a restart.
-const TAKEN: &[&str] = &["max-bytes", "watch"];
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -179,7 +175,7 @@ impl Reload {
             "{}: it is empty; to take all of it back write a line, if only a comment",
             file.display()
         );
-        Err(Failure { exit: Exit::Configuration, message })
+        Err(Failure::new(Exit::Configuration, message))
     }
 
     /// Reads everything, and then changes what can be changed.
@@ -195,29 +191,26 @@ impl Reload {
         self.loaded.iter_mut().for_each(|(file, print)| {
             *print = known.get(file).copied().unwrap_or(*print);
         });
-        let learns =
-            |of: &Effective| options::learns(&Config { learn_file: None, ..of.config.clone() });
-        if let (Err(sentence), None) = (learns(&new), &self.running.config.learn_file) {
-            return Err(Failure {
-                exit: Exit::Configuration,
-                message: format!("{sentence}, and start again"),
-            });
+        let learns = |of: &Effective| learning(&Config { learn_file: None, ..of.config.clone() });
+        if let (Err(missing), None) = (learns(&new), &self.running.config.learn_file) {
+            let message = format!("{missing}, and start again");
+            return Err(Failure::new(Exit::Configuration, message));
         }
         let before = self.control.policy();
-        let access = config.access(Some(&before)).map_err(|e| new.unusable(e))?;
+        let access = config.access(Some(&before)).map_err(|e| new.unusable(&e))?;
         drop(before);
         self.refuse_empty(&new)?;
         if let Some(read) = self.control.reread_hosts() {
             match read {
                 Ok(count) => log::info!("the hosts files were read again: {count} names"),
                 Err(wrong) => {
-                    let failure = refused_hosts(&wrong, &self.running.settings);
-                    let message = format!("{}; the names read before stay in use", failure.message);
-                    return Err(Failure { message, ..failure });
+                    let mut failure = refused_hosts(&wrong, &self.running.settings);
+                    failure.message.push_str("; the names read before stay in use");
+                    return Err(failure);
                 }
             }
         }
-        self.control.set_access(&access, config.open);
+        self.control.set_access(&access, config.server.open);
         self.own.clone_from(&config.own);
         self.taken.clone_from(&self.loaded);
         if let Some(users) = access.auth.as_ref().filter(|_| !config.access.users.files.is_empty())
@@ -245,7 +238,7 @@ impl Reload {
             let path = path.display();
             let message =
                 format!("{path}: it is not a regular file, which cannot be read again; give one");
-            return Err(Failure { exit: Exit::Configuration, message });
+            return Err(Failure::new(Exit::Configuration, message));
         }
         Ok(())
     }
@@ -257,8 +250,8 @@ fn for_running(running: &Config, own: &[OwnListener], new: &Config) -> Config {
     let mut config = new.clone();
     config.own.clear();
     let mut taken = BTreeSet::new();
-    for (number, address) in (0..).zip(&running.listen) {
-        let there = (0u16..).zip(&new.listen);
+    for (number, address) in (0..).zip(running.listen()) {
+        let there = (0u16..).zip(new.listen());
         let same = there.filter(|(_, it)| *it == address).map(|(number, _)| number);
         let of = |all: &[OwnListener], number| all.iter().find(|own| own.number == number).cloned();
         let own = match same.into_iter().find(|number| !taken.contains(number)) {
@@ -290,7 +283,7 @@ fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Ve
     let options = options.filter(|name| !["listen", "port"].contains(name));
     let mut needing: Vec<String> = options.filter(is_other).map(str::to_owned).collect();
     // Their order tells nothing.
-    let addresses = |of: &Effective| BTreeSet::from_iter(of.config.listen.clone());
+    let addresses = |of: &Effective| of.config.listen().iter().copied().collect::<BTreeSet<_>>();
     let listen = addresses(new);
     if listen != addresses(running) && listen != addresses(last) {
         needing.push("listen".to_owned());
@@ -299,13 +292,12 @@ fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Ve
 }
 
 fn is_taken(name: &str) -> bool {
-    OF_A_LISTENER.contains(&name) || TAKEN.contains(&name)
+    options::find(name).is_some_and(|row| row.scope != Scope::Process)
 }
 
 /// The files that are read.
 fn files(given: &GivenOptions, effective: &Effective) -> Vec<PathBuf> {
-    let read = files_read(&effective.settings, &effective.written).map(|(_, file)| file);
-    given.file.iter().cloned().chain(read).collect()
+    given.file.iter().cloned().chain(effective.files_read()).collect()
 }
 
 fn look(files: &[PathBuf]) -> Prints {
@@ -346,31 +338,21 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::effective_options::{READ, known};
-    use crate::cli::help;
 
-    /// The manual says so of all options in these parts of the help, but for a few that it names.
+    /// The manual says so of all options of these topics, but for a few that it names.
     #[test]
     fn options_of_access_and_traffic_are_taken_and_can_be_a_listeners_own() {
         const NOT_TAKEN: [&str; 2] = ["fail-on-deny", "learn-file"];
         const OF_THE_RUN: [&str; 1] = ["max-bytes"];
-        let mut found = 0;
-        for part in ["Access", "Traffic"] {
-            let part = help::HELP.split_once(&format!("\n{part}:\n")).unwrap().1;
-            let part = part.split("\n\n").next().unwrap();
-            let options = part.lines().filter(|line| line.trim_start().starts_with('-'));
-            for line in options {
-                let name = line.split("--").nth(1).unwrap().split(' ').next().unwrap();
-                found += 1;
-                let (taken, own) = (is_taken(name), OF_A_LISTENER.contains(&name));
-                assert_eq!(taken, !NOT_TAKEN.contains(&name), "taken: {name}");
-                assert_eq!(own, taken && !OF_THE_RUN.contains(&name), "OF_A_LISTENER: {name}");
+        let topics = ["access", "users", "content", "traffic"];
+        for topic in options::TOPICS.iter().filter(|topic| topics.contains(&topic.name)) {
+            for row in topic.rows {
+                let name = row.name;
+                assert_eq!(is_taken(name), !NOT_TAKEN.contains(&name), "taken: {name}");
+                let own = is_taken(name) && !OF_THE_RUN.contains(&name);
+                assert_eq!(row.is_of_a_listener(), own, "of a listener: {name}");
             }
         }
-        assert!(found > 20, "{found}");
-        let known: Vec<&str> = known().iter().map(|known| known.name).collect();
-        let all = TAKEN.iter().chain(&READ).chain(OF_A_LISTENER);
-        assert!(all.clone().all(|name| known.contains(name)), "{all:?}");
     }
 
     #[test]

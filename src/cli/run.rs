@@ -22,7 +22,7 @@ use crate::net::listener::ListenPlace;
 use crate::observe::access_log::LogDestination;
 use crate::observe::report::Report;
 use crate::policy::protected_mode::Scope;
-use crate::server::{self, Server, StartError};
+use crate::server::{self, After, Server, StartError};
 
 /// How long a process that must end now waits for the last lines of its log.
 const LAST_LINES: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failu
     // Until the proxy has started signals do what they do by default. After that, and before
     // anybody is told that it has, they are ours.
     let before = Reloading::before(&given, &effective);
-    let mut options = config.options().map_err(|unusable| effective.unusable(unusable))?;
+    let mut options = config.options().map_err(|unusable| effective.unusable(&unusable))?;
     if let Some((LogDestination::Stdout, format)) = &mut options.access_log {
         *format = logging::on_stdout(config.log_format, config.color).unwrap_or(*format);
     }
@@ -52,7 +52,7 @@ pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failu
     let enough = Arc::new(Enough::default());
     if let Some(ExitAfter::Exchanges(count)) = config.exit_after {
         let enough = Arc::clone(&enough);
-        options.after = Some((count, Arc::new(move || enough.reached())));
+        options.after = Some(After::new(count, move || enough.reached()));
     }
     let server = Server::start(options).map_err(|e| refused(&effective, e))?;
     let mut signals = signals()?;
@@ -73,7 +73,7 @@ pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failu
     }
     announce(&server);
     if let Some(place) = server.admin() {
-        announce_admin(place, config.open);
+        announce_admin(place, config.server.open);
     }
     readiness.lock().ready(&addresses(&server));
 

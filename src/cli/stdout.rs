@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::Failure;
 
 /// Writes to stdout. A reader that went away has seen enough: `threadgate --help | head -1`
 /// is no failure.
@@ -10,7 +10,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure { exit: Exit::Failure, message: format!("cannot write to stdout: {e}") })
+            Err(Failure::failed(format!("cannot write to stdout: {e}")))
         }
         _ => Ok(()),
     }

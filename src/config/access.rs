@@ -30,7 +30,7 @@ use super::methods::{parse_method, parse_scheme};
 use super::rules;
 use super::size;
 
-pub use super::unusable_file::Unusable;
+pub use super::unusable::Unusable;
 
 /// Rules, lists, limits and users, as people write them: each field has the values of the option
 /// that is named.
@@ -140,18 +140,26 @@ impl AccessOptions {
     ///
     /// # Errors
     ///
-    /// A sentence that begins with the name of the option.
-    pub fn check(&self) -> Result<(), String> {
-        lists::check("--block-list", &self.block_list)?;
-        lists::check("--allow-list", &self.allow_list)?;
-        self.users.check()?;
+    /// The first option that is wrong, and why.
+    pub fn check(&self) -> Result<(), Unusable> {
+        self.wrong().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All options that are wrong; of each kind the first.
+    pub(crate) fn wrong(&self) -> Vec<Unusable> {
         let mut origins = Origins::default();
         origins.are_said(&self.said);
-        self.rules(&mut origins)?;
-        self.bounds(&mut origins)?;
-        self.urls(&mut origins)?;
-        self.responses(&mut origins)?;
-        self.limits.build(&mut origins).map(drop)
+        let looked_at = [
+            lists::check("block-list", &self.block_list),
+            lists::check("allow-list", &self.allow_list),
+            self.users.check(),
+            self.rules(&mut origins).map(drop),
+            self.bounds(&mut origins).map(drop),
+            self.urls(&mut origins).map(drop),
+            self.responses(&mut origins).map(drop),
+            self.limits.build(&mut origins).map(drop),
+        ];
+        looked_at.into_iter().filter_map(Result::err).collect()
     }
 
     /// The files that [`build`](Self::build) reads: the lists, and the files of users.
@@ -192,7 +200,8 @@ impl AccessOptions {
                 let number = own.number;
                 return Err(format!("two have access options for listener {number}").into());
             }
-            let built = own.access.build_beside(Some(&access.origins), &others)?;
+            let built = own.access.build_beside(Some(&access.origins), &others);
+            let built = built.map_err(|unusable| unusable.of_listener(own.number))?;
             others.push((&own.access, Shared::of(&built)));
             access.origins = built.origins.clone();
             let shares_limits = own.access.limits == self.limits;
@@ -222,8 +231,8 @@ impl AccessOptions {
             // Nothing depends on names: the option is no rule that could be met.
             _ if self.has_no_rule() => Sni::default(),
             Hellos::Off => Sni::Off,
-            Hellos::Check => Sni::Check(option(&mut origins, "--sni")),
-            Hellos::Match => Sni::Match(option(&mut origins, "--sni")),
+            Hellos::Check => Sni::Check(option(&mut origins, "sni")),
+            Hellos::Match => Sni::Match(option(&mut origins, "sni")),
         };
         let (urls, responses) = (self.urls(&mut origins)?, self.responses(&mut origins)?);
         let limits = self.limits.build(&mut origins)?;
@@ -254,39 +263,40 @@ impl AccessOptions {
         Self { limits, said, ..self.clone() } == Self::default()
     }
 
-    fn urls(&self, origins: &mut Origins) -> Result<Urls, String> {
+    fn urls(&self, origins: &mut Origins) -> Result<Urls, Unusable> {
         let mut rules = Vec::new();
         for (name, action, written) in [
-            ("--allow-url", Action::Allow, &self.allow_url),
-            ("--deny-url", Action::Deny, &self.deny_url),
+            ("allow-url", Action::Allow, &self.allow_url),
+            ("deny-url", Action::Deny, &self.deny_url),
         ] {
-            for (pattern, line) in written.iter().zip(1..) {
-                Urls::check(pattern).map_err(|e| format!("{name}: {e}"))?;
+            for (at, (pattern, line)) in written.iter().zip(1..).enumerate() {
+                Urls::check(pattern).map_err(|e| Unusable::of(name, e).value(at))?;
                 let rule = RuleId { line, ..option(origins, name) };
                 rules.push((action, rule, pattern.as_str()));
             }
         }
-        Urls::new(&rules).map_err(|e| format!("--deny-url: {e}"))
+        Urls::new(&rules).map_err(|e| Unusable::of("deny-url", e).beside("allow-url"))
     }
 
-    fn responses(&self, origins: &mut Origins) -> Result<Responses, String> {
+    fn responses(&self, origins: &mut Origins) -> Result<Responses, Unusable> {
         let mut types = Vec::new();
-        for (text, line) in self.deny_type.iter().zip(1..) {
-            let rule = RuleId { line, ..option(origins, "--deny-type") };
-            types.extend(TypeRule::parse(text, rule).map_err(|e| format!("--deny-type: {e}"))?);
+        for (at, (text, line)) in self.deny_type.iter().zip(1..).enumerate() {
+            let rule = RuleId { line, ..option(origins, "deny-type") };
+            let read = TypeRule::parse(text, rule);
+            types.extend(read.map_err(|e| Unusable::of("deny-type", e).value(at))?);
         }
         let most = self.max_response_bytes;
-        let most = most.map(|most| (most, option(origins, "--max-response-size")));
+        let most = most.map(|most| (most, option(origins, "max-response-size")));
         Ok(Responses::new(types, most))
     }
 
     /// What is written in options and in the configuration file itself.
-    fn rules(&self, origins: &mut Origins) -> Result<Vec<Rule>, String> {
+    fn rules(&self, origins: &mut Origins) -> Result<Vec<Rule>, Unusable> {
         rules::check_names(&self.rules)?;
         let written = self.rules.iter().map(|rule| rule.rule(origins));
         let mut rules = written.collect::<Result<Vec<_>, _>>()?;
-        clients(&mut rules, origins, "--deny-client", Action::Deny, &self.deny_client)?;
-        clients(&mut rules, origins, "--allow-client", Action::Allow, &self.allow_client)?;
+        clients(&mut rules, origins, "deny-client", Action::Deny, &self.deny_client)?;
+        clients(&mut rules, origins, "allow-client", Action::Allow, &self.allow_client)?;
         if !self.allow_client.is_empty() {
             let everybody = ["0.0.0.0/0", "::/0"].map(Network::parse).into_iter();
             let clients = everybody.collect::<Result<_, _>>()?;
@@ -296,16 +306,16 @@ impl AccessOptions {
                 ..Rule::new(RuleId::DEFAULT, Action::Deny)
             });
         }
-        destinations(&mut rules, origins, "--allow", Action::Allow, &self.allow)?;
-        destinations(&mut rules, origins, "--deny", Action::Deny, &self.deny)?;
+        destinations(&mut rules, origins, "allow", Action::Allow, &self.allow)?;
+        destinations(&mut rules, origins, "deny", Action::Deny, &self.deny)?;
         Ok(rules)
     }
 
-    fn bounds(&self, origins: &mut Origins) -> Result<Bounds, String> {
+    fn bounds(&self, origins: &mut Origins) -> Result<Bounds, Unusable> {
         Ok(Bounds {
-            connect_ports: bound(origins, "--connect-ports", &self.connect_ports, parse_ports)?,
-            methods: bound(origins, "--methods", &self.methods, parse_method)?,
-            schemes: bound(origins, "--schemes", &self.schemes, parse_scheme)?,
+            connect_ports: bound(origins, "connect-ports", &self.connect_ports, parse_ports)?,
+            methods: bound(origins, "methods", &self.methods, parse_method)?,
+            schemes: bound(origins, "schemes", &self.schemes, parse_scheme)?,
         })
     }
 }
@@ -313,15 +323,18 @@ impl AccessOptions {
 /// The values of an option that has several, separated by commas; the option is the rule.
 fn bound<T>(
     origins: &mut Origins,
-    option: &'static str,
+    name: &'static str,
     written: &Option<String>,
     parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<(RuleId, Vec<T>)>, String> {
+) -> Result<Option<(RuleId, Vec<T>)>, Unusable> {
     let Some(written) = written else { return Ok(None) };
-    let rule = RuleId { source: origins.add(RuleSource::Option(option)), line: 0 };
-    let values = written.split(',').map(|text| parse(text.trim()));
-    let values = values.collect::<Result<_, _>>().map_err(|e| format!("{option}: {e}"))?;
-    Ok(Some((rule, values)))
+    let values = each_of(written, parse).map_err(|e| Unusable::of(name, e))?;
+    Ok(Some((option(origins, name), values)))
+}
+
+/// The values in a list with commas.
+fn each_of<T>(list: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    list.split(',').map(|text| parse(text.trim())).collect()
 }
 
 /// An option that is one rule.
@@ -335,7 +348,7 @@ fn clients(
     option: &'static str,
     action: Action,
     written: &[String],
-) -> Result<(), String> {
+) -> Result<(), Unusable> {
     each(rules, origins, option, action, written, |rule, text| {
         rule.admission = true;
         rule.clients.push(Network::parse(text)?);
@@ -349,7 +362,7 @@ fn destinations(
     option: &'static str,
     action: Action,
     written: &[String],
-) -> Result<(), String> {
+) -> Result<(), Unusable> {
     each(rules, origins, option, action, written, |rule, text| {
         rule.destinations.push(DestinationPattern::parse(text)?);
         Ok(())
@@ -364,17 +377,52 @@ fn each(
     action: Action,
     written: &[String],
     set: impl Fn(&mut Rule, &str) -> Result<(), String>,
-) -> Result<(), String> {
+) -> Result<(), Unusable> {
     if written.is_empty() {
         return Ok(());
     }
     let source = origins.add(RuleSource::Option(option));
-    for (text, line) in written.iter().zip(1..) {
+    for (at, (text, line)) in written.iter().zip(1..).enumerate() {
         let mut rule = Rule::new(RuleId { source, line }, action);
-        set(&mut rule, text).map_err(|e| format!("{option}: {e}"))?;
+        set(&mut rule, text).map_err(|e| Unusable::of(option, e).value(at))?;
         rules.push(rule);
     }
     Ok(())
+}
+
+/// A destination as it was written, if it is one.
+pub(super) fn checked_destination(text: &str) -> Result<String, String> {
+    DestinationPattern::parse(text).map(|_| text.to_owned())
+}
+
+/// A network of clients.
+pub(super) fn checked_network(text: &str) -> Result<String, String> {
+    Network::parse(text).map(|_| text.to_owned())
+}
+
+/// Ports and ranges of ports, with commas between them.
+pub(super) fn checked_ports(text: &str) -> Result<String, String> {
+    each_of(text, parse_ports).map(|_| text.to_owned())
+}
+
+/// Methods, with commas between them.
+pub(super) fn checked_methods(text: &str) -> Result<String, String> {
+    each_of(text, parse_method).map(|_| text.to_owned())
+}
+
+/// Kinds of requests, with commas between them.
+pub(super) fn checked_schemes(text: &str) -> Result<String, String> {
+    each_of(text, parse_scheme).map(|_| text.to_owned())
+}
+
+/// A regular expression for URLs.
+pub(super) fn checked_url(text: &str) -> Result<String, String> {
+    Urls::check(text).map(|()| text.to_owned())
+}
+
+/// Media types, with commas between them.
+pub(super) fn checked_types(text: &str) -> Result<String, String> {
+    TypeRule::parse(text, RuleId::DEFAULT).map(|_| text.to_owned())
 }
 
 impl DenyWith {
@@ -391,7 +439,7 @@ impl DenyWith {
     ///     ..AccessOptions::default()
     /// };
     /// access.check()?;
-    /// # Ok::<(), String>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

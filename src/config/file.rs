@@ -24,10 +24,11 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::options::{self, FileUse, OptionKind, OptionRow};
 use super::rules::{self, WrittenRule};
-use super::settings::{KnownOption, OptionKind, Settings, WrittenAt, WrittenValue, WrongSetting};
+use super::settings::{Settings, WrittenAt, WrittenValue, WrongSetting};
 use super::suggestion::nearest;
-use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts};
+use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts, unclosed};
 use crate::policy::rule_origin::Origins;
 
 /// Bytes of a file at most: lists have files of their own.
@@ -36,36 +37,6 @@ const MOST_BYTES: usize = 1 << 20;
 const MOST_WRONG: usize = 20;
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 5;
-
-/// What a listener can have of its own. To make another option one of them, its effect has to be a
-/// part of [`OwnListener`](super::OwnListener).
-pub const OF_A_LISTENER: &[&str] = &[
-    "allow",
-    "allow-client",
-    "allow-list",
-    "allow-url",
-    "auth",
-    "auth-env",
-    "auth-file",
-    "auth-realm",
-    "block-list",
-    "connect-ports",
-    "deny",
-    "deny-client",
-    "deny-type",
-    "deny-url",
-    "deny-with",
-    "limit",
-    "limit-connections",
-    "limit-per",
-    "limit-requests",
-    "max-response-size",
-    "methods",
-    "open",
-    "policy",
-    "schemes",
-    "sni",
-];
 
 /// What a configuration file says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -80,6 +51,16 @@ pub struct Written {
     pub is_blank: bool,
 }
 
+impl Written {
+    /// Forgets the values at these places.
+    fn forget(&mut self, places: &[WrittenAt]) {
+        self.settings.retain(|value| !places.contains(&value.place));
+        for listener in &mut self.listeners {
+            listener.settings.retain(|value| !places.contains(&value.place));
+        }
+    }
+}
+
 /// One of `[[listeners]]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WrittenListener {
@@ -91,25 +72,18 @@ pub struct WrittenListener {
     pub rules: Option<Vec<WrittenRule>>,
 }
 
-/// Why nothing was read.
-#[derive(Debug)]
-pub enum Unread {
-    /// The file cannot be read.
-    File(io::Error),
-    /// What is in it is wrong.
-    Wrong(Vec<WrongSetting>),
-}
-
-/// Reads a file. It is read again if it changes meanwhile; blocks as long as the disk does.
+/// Reads a file. It is read again if it changes meanwhile; blocks as long as the disk does. Answers all
+/// that could be read, and all that is wrong.
 ///
 /// # Errors
 ///
-/// It cannot be read, or all that is wrong with it.
-pub fn read(path: &Path, known: &[KnownOption]) -> Result<Written, Unread> {
-    let bytes = bytes(path).map_err(Unread::File)?;
-    let text = text(path, &bytes).map_err(|wrong| Unread::Wrong(vec![wrong]))?;
-    let (written, wrong) = parse(text, path, known);
-    if wrong.is_empty() { Ok(written) } else { Err(Unread::Wrong(wrong)) }
+/// It cannot be read.
+pub fn read(path: &Path) -> io::Result<(Written, Vec<WrongSetting>)> {
+    let bytes = bytes(path)?;
+    Ok(match text(path, &bytes) {
+        Ok(text) => parse(text, path),
+        Err(wrong) => (Written::default(), vec![wrong]),
+    })
 }
 
 fn bytes(path: &Path) -> io::Result<Vec<u8>> {
@@ -139,7 +113,7 @@ fn text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, WrongSetting> {
     let at = |byte: usize, why: &str| {
         let line = line_of(&starts(bytes), byte);
         let place = WrittenAt::File(path.into(), line);
-        WrongSetting { message: format!("{place}: {why}"), place }
+        WrongSetting { message: format!("{place}: {why}"), option: None, place }
     };
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(at(0, "the file is UTF-16; save it as UTF-8"));
@@ -149,20 +123,29 @@ fn text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, WrongSetting> {
         .map_err(|e| at(e.valid_up_to(), "this line is not UTF-8; save the file as UTF-8"))
 }
 
+/// An option that a file can have: all but its own name.
+fn key_of_a_file(name: &str) -> Option<&'static OptionRow> {
+    options::find(name).filter(|row| row.file != FileUse::Configuration)
+}
+
 /// Reads what a file says. Answers all that could be read, and all that is wrong.
-pub fn parse(text: &str, path: &Path, known: &[KnownOption]) -> (Written, Vec<WrongSetting>) {
+pub fn parse(text: &str, path: &Path) -> (Written, Vec<WrongSetting>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let source = TomlSource {
         path: path.into(),
         dir: path.parent().unwrap_or(Path::new("")).to_owned(),
         lines: starts(text.as_bytes()),
-        known,
     };
-    let mut wrong: Vec<WrongSetting> =
-        errors.iter().take(MOST_WRONG).map(|error| source.malformed(text, error)).collect();
+    let mut wrong = source.malformed(text, &errors);
     let mut written = Written { is_blank: text.trim().is_empty(), ..Written::default() };
-    if wrong.is_empty() {
-        source.document(table.get_ref(), &mut written, &mut wrong);
+    if wrong.is_empty() || (wrong.len() < MOST_WRONG && unclosed(text).is_none()) {
+        // A line that cannot be read is told once.
+        let unread: Vec<WrittenAt> = wrong.iter().map(|wrong| wrong.place.clone()).collect();
+        let mut more = Vec::new();
+        source.document(table.get_ref(), &mut written, &mut more);
+        more.retain(|wrong| !unread.contains(&wrong.place));
+        wrong.extend(more);
+        written.forget(&unread);
     }
     wrong.sort_by_key(|wrong| match wrong.place {
         WrittenAt::File(_, line) => line,
@@ -171,13 +154,30 @@ pub fn parse(text: &str, path: &Path, known: &[KnownOption]) -> (Written, Vec<Wr
     if wrong.len() > MOST_WRONG {
         wrong.truncate(MOST_WRONG);
         let message = format!("{}: more is wrong; mend this first", path.display());
-        wrong.push(WrongSetting { place: WrittenAt::File(path.into(), 0), message });
+        let place = WrittenAt::File(path.into(), 0);
+        wrong.push(WrongSetting { place, option: None, message });
     }
     (written, wrong)
 }
 
-impl TomlSource<'_> {
-    fn malformed(&self, text: &str, error: &toml::de::Error) -> WrongSetting {
+impl TomlSource {
+    /// What the parser of TOML refuses. A bracket that is missing makes nonsense of what follows, so it
+    /// is the only mistake told then.
+    fn malformed(&self, text: &str, errors: &[toml::de::Error]) -> Vec<WrongSetting> {
+        let told = |error: &toml::de::Error| self.refused(text, error);
+        match unclosed(text).filter(|_| !errors.is_empty()) {
+            Some((at, closing)) => {
+                let opening = text.get(at..at + closing.len()).unwrap_or_default();
+                let why = format!(
+                    "nothing closes this {opening}; write {closing} behind what belongs into it"
+                );
+                vec![self.wrong(&(at..at), &why)]
+            }
+            None => errors.iter().take(MOST_WRONG).map(told).collect(),
+        }
+    }
+
+    fn refused(&self, text: &str, error: &toml::de::Error) -> WrongSetting {
         let span = error.span().unwrap_or(0..0);
         // What else stands there may be a password, and is not repeated.
         let why = if error.message() == "duplicate key" {
@@ -208,8 +208,8 @@ impl TomlSource<'_> {
                         written.listeners.extend(listener);
                     }
                 }
-                name => match self.known.iter().find(|known| known.name == name) {
-                    Some(known) => self.option(known, value, &mut written.settings, wrong),
+                name => match key_of_a_file(name) {
+                    Some(row) => self.option(row, value, &mut written.settings, wrong),
                     None => wrong.push(self.unknown(key)),
                 },
             }
@@ -218,7 +218,8 @@ impl TomlSource<'_> {
 
     fn unknown(&self, key: &Spanned<std::borrow::Cow<'_, str>>) -> WrongSetting {
         let name = key.get_ref();
-        let all = self.known.iter().map(|known| known.name).chain(["rules", "listeners"]);
+        let all = options::all().map(|row| row.name).filter(|name| key_of_a_file(name).is_some());
+        let all = all.chain(["rules", "listeners"]);
         let advice = match nearest(name, all) {
             Some(meant) => format!("did you mean {meant}?"),
             None => "'threadgate check' lists those there are".to_owned(),
@@ -296,7 +297,7 @@ impl TomlSource<'_> {
         let mut own_rules = None;
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            let option = self.known.iter().find(|known| known.name == name);
+            let option = key_of_a_file(name);
             match (name, option) {
                 ("address", _) => {
                     has_address = true;
@@ -315,8 +316,8 @@ impl TomlSource<'_> {
                     }
                 }
                 ("rules", _) => own_rules = Some(self.rules(key, value, names, wrong)),
-                (_, Some(known)) if OF_A_LISTENER.contains(&name) => {
-                    self.option(known, value, &mut settings, wrong);
+                (_, Some(row)) if row.is_of_a_listener() => {
+                    self.option(row, value, &mut settings, wrong);
                 }
                 (_, Some(_)) => {
                     let why = format!(
@@ -325,7 +326,8 @@ impl TomlSource<'_> {
                     wrong.push(self.wrong(&key.span(), &why));
                 }
                 (_, None) => {
-                    let all = OF_A_LISTENER.iter().copied().chain(["address", "rules"]);
+                    let own = options::all().filter(|row| row.is_of_a_listener());
+                    let all = own.map(|row| row.name).chain(["address", "rules"]);
                     wrong.push(self.unknown_in("listeners", key, all));
                 }
             }
@@ -339,43 +341,42 @@ impl TomlSource<'_> {
 
     fn option(
         &self,
-        known: &KnownOption,
+        row: &'static OptionRow,
         value: &Spanned<DeValue<'_>>,
         settings: &mut Settings,
         wrong: &mut Vec<WrongSetting>,
     ) {
-        let items = match (known.kind, value.get_ref()) {
-            (OptionKind::Repeated, DeValue::Array(items)) => items.iter().collect(),
-            (OptionKind::Once, DeValue::Array(items)) if known.value == "LIST" => {
+        let items = match (row.kind, value.get_ref()) {
+            (OptionKind::Repeated | OptionKind::List, DeValue::Array(items)) => {
                 items.iter().collect()
             }
             _ => vec![value],
         };
-        if known.kind == OptionKind::Once && items.is_empty() {
+        if row.kind == OptionKind::List && items.is_empty() {
             let why = "is empty; leave the key out if all are meant";
-            wrong.push(WrongSetting::value(&self.place(&value.span()), known.name, why));
+            wrong.push(WrongSetting::value(&self.place(&value.span()), row.name, why));
         }
         let mut values: Vec<WrittenValue> = Vec::new();
         for item in items {
             let place = self.place(&item.span());
-            match self.value_of(known, item.get_ref()) {
+            match self.value_of(row, item.get_ref()) {
                 Ok(text) => values.push(WrittenValue { text, place }),
-                Err(why) => wrong.push(WrongSetting::value(&place, known.name, &why)),
+                Err(why) => wrong.push(WrongSetting::value(&place, row.name, &why)),
             }
         }
         // One option with several values in it has them separated by commas.
-        if let (OptionKind::Once, Some(first)) = (known.kind, values.first()) {
+        if let (OptionKind::List, Some(first)) = (row.kind, values.first()) {
             let place = first.place.clone();
             let texts: Vec<String> = values.into_iter().map(|value| value.text).collect();
             values = vec![WrittenValue { text: texts.join(","), place }];
         }
-        settings.set(*known, values);
+        settings.set(row, values);
     }
 
     /// The text of a value that stands for itself.
-    fn value_of(&self, known: &KnownOption, value: &DeValue<'_>) -> Result<String, String> {
-        let name = known.name;
-        match (known.kind, value) {
+    fn value_of(&self, row: &'static OptionRow, value: &DeValue<'_>) -> Result<String, String> {
+        let name = row.name;
+        match (row.kind, value) {
             (OptionKind::Switch, DeValue::Boolean(on)) => Ok(on.to_string()),
             (OptionKind::Switch, other) => {
                 Err(format!("{} is not a switch; write {name} = true", kind(other)))
@@ -388,35 +389,35 @@ impl TomlSource<'_> {
             (OptionKind::Counter, other) => {
                 Err(format!("{} is not a switch; write {name} = true", kind(other)))
             }
-            (_, DeValue::String(text)) => Ok(self.resolved(known, text)),
+            (_, DeValue::String(text)) => Ok(self.resolved(row, text)),
             (_, DeValue::Integer(_)) => match integer(value) {
                 Some(number) => Ok(number.to_string()),
                 None => Err("the number is too large; give a smaller one".to_owned()),
             },
             (_, DeValue::Boolean(on)) => {
                 let word = if *on { "on" } else { "off" };
-                let meant = known.words().find(|it| *it == word);
-                meant.map(str::to_owned).ok_or_else(|| expected(known, value))
+                let meant = row.words().find(|it| *it == word);
+                meant.map(str::to_owned).ok_or_else(|| expected(row, value))
             }
-            (_, _) => Err(expected(known, value)),
+            (_, _) => Err(expected(row, value)),
         }
     }
 
     /// A file's name is relative to the directory of this file.
-    fn resolved(&self, known: &KnownOption, text: &str) -> String {
-        let join = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
-        match text.strip_prefix("unix:") {
-            Some(path) if known.value.contains("unix:PATH") => format!("unix:{}", join(path)),
-            _ if !known.is_file() || text.is_empty() => text.to_owned(),
-            _ if known.words().any(|word| word == text) => text.to_owned(),
-            _ => join(text),
+    fn resolved(&self, row: &OptionRow, text: &str) -> String {
+        match row.file_of(text) {
+            Some(name) => {
+                let before = text.strip_suffix(name).unwrap_or_default();
+                format!("{before}{}", self.dir.join(name).display())
+            }
+            None => text.to_owned(),
         }
     }
 }
 
-fn expected(known: &KnownOption, value: &DeValue<'_>) -> String {
-    let (name, what) = (known.name, known.value);
-    match known.kind {
+fn expected(row: &'static OptionRow, value: &DeValue<'_>) -> String {
+    let (name, what) = (row.name, row.hint);
+    match row.kind {
         OptionKind::Repeated => {
             format!("{} is no text; write {name} = [\"{what}\", ..]", kind(value))
         }
@@ -427,16 +428,9 @@ fn expected(known: &KnownOption, value: &DeValue<'_>) -> String {
 /// What the fuzz target runs: a text is read without a panic, all of it or with lines that exist.
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
-    const KNOWN: [KnownOption; 5] = [
-        KnownOption { name: "listen", kind: OptionKind::Repeated, value: "ADDR" },
-        KnownOption { name: "timeout-head", kind: OptionKind::Once, value: "DURATION" },
-        KnownOption { name: "access-log", kind: OptionKind::Once, value: "FILE|-|off" },
-        KnownOption { name: "open", kind: OptionKind::Switch, value: "" },
-        KnownOption { name: "verbose", kind: OptionKind::Counter, value: "" },
-    ];
     let path = Path::new("dir/file.toml");
     let Ok(text) = text(path, bytes) else { return };
-    let (written, wrong) = parse(text, path, &KNOWN);
+    let (written, wrong) = parse(text, path);
     let lines = text.split('\n').count();
     for wrong in &wrong {
         let WrittenAt::File(_, line) = wrong.place else { panic!("another place") };

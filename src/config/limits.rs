@@ -16,6 +16,7 @@ use crate::policy::limits::{Connections, Direction, Limit, Limits, Per, Requests
 use crate::policy::network::Network;
 use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 
+use super::unusable::Unusable;
 use super::{number, size};
 
 /// The lowest rate taken, in bytes a second: below it a head would take seconds.
@@ -39,7 +40,7 @@ const MOST_COUNT: usize = 1_000_000;
 /// };
 /// let access = AccessOptions { limits, ..AccessOptions::default() };
 /// access.check()?;
-/// # Ok::<(), String>(())
+/// # Ok::<(), threadgate::Unusable>(())
 /// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LimitOptions {
@@ -62,65 +63,101 @@ impl LimitOptions {
     ///
     /// # Errors
     ///
-    /// A sentence that begins with the name of the option.
-    pub(crate) fn build(&self, origins: &mut Origins) -> Result<Limits, String> {
-        let named = |option: &'static str| move |e: String| format!("{option}: {e}");
+    /// The first option that is wrong, and why.
+    pub(crate) fn build(&self, origins: &mut Origins) -> Result<Limits, Unusable> {
+        let named = |option: &'static str| move |e: String| Unusable::of(option, e);
         let per = self.limit_per.as_deref().map(parse_per).transpose();
-        let per = per.map_err(named("--limit-per"))?;
-        let mut rates: Vec<Limit> = Vec::new();
-        let mut defaulted = false;
-        if !self.limit.is_empty() {
-            let source = origins.add(RuleSource::Option("--limit"));
-            for (text, line) in self.limit.iter().zip(1..) {
-                let id = RuleId { source, line };
-                let (limit, says) = parse_limit(text, per, id).map_err(named("--limit"))?;
-                defaulted |= !says;
-                if let Some(other) = rates.iter().find(|other| is_same(other, &limit)) {
-                    return Err(format!(
-                        "--limit: '{text}' limits what '{}' limits already; give one of them",
-                        other.text
-                    ));
-                }
-                rates.push(limit);
-            }
-        }
-        if let (Some(per), false) = (per, defaulted) {
-            return Err(format!(
-                "--limit-per: there is no --limit that leaves out who it is for; \
-                 add one, such as --limit 10mbit, or leave --limit-per {} out",
-                per.word()
-            ));
-        }
+        let per = per.map_err(named("limit-per"))?;
+        let rates = self.rates(per, origins)?;
         let mut once = |option: &'static str, text: &Option<String>| {
             let text = text.clone()?;
             Some((RuleId { source: origins.add(RuleSource::Option(option)), line: 0 }, text))
         };
-        let requests = once("--limit-requests", &self.limit_requests);
-        let connections = once("--limit-connections", &self.limit_connections);
-        let volume = once("--max-bytes", &self.max_bytes);
+        let requests = once("limit-requests", &self.limit_requests);
+        let connections = once("limit-connections", &self.limit_connections);
+        let volume = once("max-bytes", &self.max_bytes);
+        let requests = requests.map(|(id, text)| parse_requests(&text, id)).transpose();
+        let connections = connections
+            .map(|(id, text)| Ok(Connections { id, count: parse_connections(&text)? }))
+            .transpose();
+        let volume = volume
+            .map(|(id, text)| Ok(Volume { id, bytes: parse_volume(&text)?, text: text.into() }))
+            .transpose();
         Ok(Limits {
             group: 0,
             rates,
-            requests: requests
-                .map(|(id, text)| parse_requests(&text, id))
-                .transpose()
-                .map_err(named("--limit-requests"))?,
-            connections: connections
-                .map(|(id, text)| {
-                    let count = parse_count(&text, "--limit-connections 20")?;
-                    Ok(Connections { id, count })
-                })
-                .transpose()
-                .map_err(named("--limit-connections"))?,
-            volume: volume
-                .map(|(id, text)| {
-                    let bytes = size::parse_within(&text, LEAST_VOLUME, u64::MAX)?;
-                    Ok(Volume { id, bytes, text: text.into() })
-                })
-                .transpose()
-                .map_err(named("--max-bytes"))?,
+            requests: requests.map_err(named("limit-requests"))?,
+            connections: connections.map_err(named("limit-connections"))?,
+            volume: volume.map_err(named("max-bytes"))?,
         })
     }
+
+    /// `--limit`, with what `--limit-per` says.
+    fn rates(&self, per: Option<Per>, origins: &mut Origins) -> Result<Vec<Limit>, Unusable> {
+        let mut rates: Vec<Limit> = Vec::new();
+        let mut defaulted = false;
+        if !self.limit.is_empty() {
+            let source = origins.add(RuleSource::Option("limit"));
+            for (at, (text, line)) in self.limit.iter().zip(1..).enumerate() {
+                let wrong = |e: String| Unusable::of("limit", e).value(at);
+                let (limit, says) =
+                    parse_limit(text, per, RuleId { source, line }).map_err(wrong)?;
+                defaulted |= !says;
+                if let Some(other) = rates.iter().find(|other| is_same(other, &limit)) {
+                    let why = format!(
+                        "'{text}' limits what '{}' limits already; give one of them",
+                        other.text
+                    );
+                    return Err(wrong(why).beside("limit-per"));
+                }
+                rates.push(limit);
+            }
+        }
+        match per {
+            Some(per) if !defaulted => {
+                let why = format!(
+                    "there is no --limit that leaves out who it is for; \
+                     add one, such as --limit 10mbit, or leave --limit-per {} out",
+                    per.word()
+                );
+                Err(Unusable::of("limit-per", why).beside("limit"))
+            }
+            _ => Ok(rates),
+        }
+    }
+}
+
+/// A limit as it was written, if it is one.
+pub(super) fn checked_limit(text: &str) -> Result<String, String> {
+    parse_limit(text, None, RuleId::DEFAULT).map(|_| text.to_owned())
+}
+
+/// Who shares a rate.
+pub(super) fn checked_per(text: &str) -> Result<String, String> {
+    parse_per(text).map(|_| text.to_owned())
+}
+
+/// A number of requests in a time.
+pub(super) fn checked_requests(text: &str) -> Result<String, String> {
+    parse_requests(text, RuleId::DEFAULT).map(|_| text.to_owned())
+}
+
+/// A number of connections.
+pub(super) fn checked_connections(text: &str) -> Result<String, String> {
+    parse_connections(text).map(|_| text.to_owned())
+}
+
+/// A number of bytes.
+pub(super) fn checked_volume(text: &str) -> Result<String, String> {
+    parse_volume(text).map(|_| text.to_owned())
+}
+
+fn parse_connections(text: &str) -> Result<NonZeroU32, String> {
+    parse_count(text, "20")
+}
+
+fn parse_volume(text: &str) -> Result<u64, String> {
+    size::parse_within(text, LEAST_VOLUME, u64::MAX)
 }
 
 fn parse_count(text: &str, example: &str) -> Result<NonZeroU32, String> {
@@ -247,7 +284,7 @@ fn parse_requests(text: &str, id: RuleId) -> Result<Requests, String> {
         "m" => Duration::from_secs(60),
         _ => return Err(wrong()),
     };
-    let count = parse_count(count, "--limit-requests 10/s")?;
+    let count = parse_count(count, "10/s")?;
     Ok(Requests { id, count, period })
 }
 
@@ -256,7 +293,7 @@ mod tests {
     use super::*;
 
     fn build(options: &LimitOptions) -> Result<Limits, String> {
-        options.build(&mut Origins::default())
+        options.build(&mut Origins::default()).map_err(|wrong| wrong.to_string())
     }
 
     fn limits(texts: &[&str], per: Option<&str>) -> Result<Vec<Limit>, String> {

@@ -8,7 +8,6 @@
 mod pieces;
 mod progress;
 
-use std::fmt::Write as _;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -26,7 +25,7 @@ use crate::policy::list_format::{self, ListFormat, Purpose, SkippedLines};
 use crate::policy::lists::Filter;
 use crate::policy::rule_origin::{Origins, RuleSource};
 
-use super::unusable_file::Unusable;
+use super::unusable::Unusable;
 use pieces::Pieces;
 use progress::ProgressBar;
 
@@ -44,10 +43,10 @@ const MOST_THREADS: usize = 8;
 /// # Errors
 ///
 /// A sentence that begins with the name of the option.
-pub(super) fn check(option: &str, files: &[String]) -> Result<(), String> {
-    match files.iter().any(String::is_empty) {
-        true => Err(format!("{option}: '' is not a file; give a file name")),
-        false => Ok(()),
+pub(super) fn check(option: &'static str, files: &[String]) -> Result<(), Unusable> {
+    match files.iter().position(String::is_empty) {
+        Some(at) => Err(Unusable::of(option, "'' is not a file; give a file name").value(at)),
+        None => Ok(()),
     }
 }
 
@@ -61,8 +60,14 @@ pub(super) fn read(
     allow: &[String],
     origins: &mut Origins,
 ) -> Result<Option<Arc<Filter>>, Unusable> {
-    let block = block.iter().map(|file| List::new("--block-list", file, Purpose::Block));
-    let allow = allow.iter().map(|file| List::new("--allow-list", file, Purpose::Allow));
+    let block = block
+        .iter()
+        .enumerate()
+        .map(|(at, file)| List::new(("block-list", at), file, Purpose::Block));
+    let allow = allow
+        .iter()
+        .enumerate()
+        .map(|(at, file)| List::new(("allow-list", at), file, Purpose::Allow));
     let lists: Vec<List<'_>> = block.chain(allow).collect();
     if lists.is_empty() {
         return Ok(None);
@@ -89,6 +94,8 @@ pub(super) fn read(
 /// A list, as it is named.
 struct List<'a> {
     option: &'static str,
+    /// Which of the option's files it is.
+    at: usize,
     file: &'a Path,
     purpose: Purpose,
 }
@@ -202,8 +209,8 @@ fn same(one: &Metadata, other: &Metadata) -> bool {
 }
 
 impl<'a> List<'a> {
-    fn new(option: &'static str, file: &'a str, purpose: Purpose) -> Self {
-        Self { option, file: Path::new(file), purpose }
+    fn new((option, at): (&'static str, usize), file: &'a str, purpose: Purpose) -> Self {
+        Self { option, at, file: Path::new(file), purpose }
     }
 
     /// Opens it, if it is a file: the writer of a FIFO would be waited for.
@@ -257,7 +264,7 @@ impl<'a> List<'a> {
         let first = skipped.each().map(|(_, _, first)| first).min_by_key(|first| first.line);
         match first {
             None if *names == 0 => {
-                log::warn!("{} {file}: there is no rule in it; nothing comes of it", self.option);
+                log::warn!("--{} {file}: there is no rule in it; nothing comes of it", self.option);
             }
             None => {}
             Some(first) if *names == 0 => {
@@ -295,12 +302,9 @@ impl<'a> List<'a> {
     }
 
     fn wrong(&self, line: Option<u32>, why: &str) -> Unusable {
-        let mut message = format!("{} {}:", self.option, self.file.display());
-        if let Some(line) = line {
-            // Writing to a String cannot fail.
-            let _ = write!(message, "{line}:");
-        }
-        Unusable { message: format!("{message} {why}"), denied: false }
+        let file = self.file.display();
+        let place = line.map_or_else(|| file.to_string(), |line| format!("{file}:{line}"));
+        Unusable::of(self.option, why).value(self.at).about(place)
     }
 }
 
@@ -372,7 +376,9 @@ mod tests {
             });
             for _ in 0..20 {
                 match block(&[&list]) {
-                    Err(wrong) => assert!(wrong.message.contains("it changes while it is read")),
+                    Err(wrong) => {
+                        assert!(wrong.to_string().contains("it changes while it is read"))
+                    }
                     Ok(filter) => {
                         let filter = filter.unwrap();
                         let one = filter.find("name-19999.example").is_some();
@@ -402,7 +408,7 @@ mod tests {
             stop.store(true, Ordering::Relaxed);
             read.unwrap_err()
         });
-        assert!(wrong.message.ends_with(
+        assert!(wrong.to_string().ends_with(
             "it changes while it is read; write the new one beside it, and rename it when it is whole"
         ));
         assert!(!wrong.denied);

@@ -5,11 +5,11 @@
 //! print after the name of the option, so that a flag and a line of a file are refused in the
 //! same words.
 //!
-//! In reading order: [`settings`] keeps the values given for each option; [`file`](mod@file),
+//! In reading order: [`options`] is the table of options; [`settings`] keeps the values given for each; [`file`](mod@file),
 //! `toml_source` and [`rules`] read the configuration file. [`access`], [`users`], [`limits`],
-//! `lists` and `methods` read what makes a policy, and [`unusable_file`] says why a file cannot
+//! `lists` and `methods` read what makes a policy, and `unusable` says why an option or a file cannot
 //! be read. [`listen`], [`address_options`], [`number`], [`size`] and [`duration`] read one
-//! kind of value each. [`suggestion`] finds the word that was meant.
+//! kind of value each. [`together`] finds what contradicts. [`suggestion`] finds the word that was meant.
 
 pub mod access;
 pub mod address_options;
@@ -20,31 +20,29 @@ pub mod listen;
 mod lists;
 mod methods;
 pub mod number;
+pub mod options;
 pub mod rules;
 pub mod settings;
 pub mod size;
 pub mod suggestion;
+pub mod together;
 mod toml_source;
-pub mod unusable_file;
+mod unusable;
 pub mod users;
 
 pub use access::OwnListener;
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use access::{AccessOptions, Unusable};
+use settings::{Settings, WrongSetting};
 
-use crate::net::listener::ListenPlace;
-use crate::net::resolve::NameOptions;
-use crate::net::source_address::Sources;
 use crate::observe::access_log::{LineFormat, LogDestination};
 use crate::policy::{Access, Policy};
-use crate::proxy::Timeouts;
-use crate::server::{MAX_CONNECTING, Options, Via};
-use crate::upstream::pool;
+use crate::server::{Options, Via};
 use crate::wire::field::is_token_byte;
 
 /// The most worker threads taken: past it a pool costs more than it serves.
@@ -64,75 +62,62 @@ pub const LEAST_HEAD_BYTES: usize = 1024;
 /// The largest limit on the bytes of a head: each connection may hold that much.
 pub const MOST_HEAD_BYTES: usize = 1024 * 1024;
 
-/// What a proxy needs to run; every field is already checked.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// What a proxy needs to run, as the options say it.
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// Addresses to listen on, at least one, none twice; port 0 lets the system choose.
-    pub listen: Vec<SocketAddr>,
-    /// Where to tell how the proxy does, if anywhere.
-    pub admin: Option<ListenPlace>,
-    /// Names that it goes by.
-    pub admin_names: Vec<String>,
-    /// Worker threads, at most [`MOST_THREADS`]; `None` lets the server choose.
-    pub threads: Option<NonZeroUsize>,
-    /// Client connections at one time, at most [`MOST_CONNECTIONS`]; `None` lets the
-    /// server choose by the descriptors it may open.
-    pub max_connections: Option<NonZeroUsize>,
-    /// Pipes for streams at one time, at most [`MOST_PIPES`], 0 to copy everything; `None` lets
-    /// the server choose.
-    pub max_pipes: Option<usize>,
-    /// Which upstream connections are kept between exchanges.
-    pub pool: pool::PoolLimits,
-    /// File that receives the ports, one a line in the order of `listen`, once they are bound;
-    /// behind them the one of `admin`, if it has a port.
+    /// What the server is started with, without what [`options`](Self::options) adds.
+    pub server: Options,
+    /// Who may do what.
+    pub access: AccessOptions,
+    /// What single listeners have of their own.
+    pub own: Vec<OwnListener>,
+    /// Where a line for each exchange goes.
+    pub access_log: LogTarget,
+    /// How such a line is written.
+    pub log_format: LogFormat,
+    /// When messages on stderr, and the access log on a terminal, are in colour.
+    pub color: Color,
+    /// How many levels more (or, below zero, fewer) than usual are logged on stderr.
+    pub verbosity: i8,
+    /// File that receives the ports once they are bound, one a line in the order of the listeners, and
+    /// behind them the port of the admin listener.
     pub port_file: Option<PathBuf>,
-    /// Connects to one address that may be pending, at most [`MOST_CONNECTING`].
-    pub max_connecting: NonZeroUsize,
-    /// Names with given addresses, hosts files, and how long answers are kept.
-    pub names: NameOptions,
-    /// Addresses of this machine that upstream connections come from.
-    pub sources: Sources,
     /// Descriptor that gets a line once the proxy listens; 3 or more.
     pub ready_fd: Option<i32>,
     /// File that has the process number while the proxy runs.
     pub pid_file: Option<PathBuf>,
     /// When the proxy stops by itself.
     pub exit_after: Option<ExitAfter>,
-    /// How long each phase may take.
-    pub timeouts: Timeouts,
     /// How long sessions may go on after the signal to stop; zero closes them at once.
     pub drain: Duration,
-    /// Bytes a head may have, [`LEAST_HEAD_BYTES`] to [`MOST_HEAD_BYTES`].
-    pub max_head_bytes: usize,
-    /// Where a line for each exchange goes.
-    pub access_log: LogTarget,
-    /// How such a line is written.
-    pub log_format: LogFormat,
-    /// Our pseudonym in the `Via` field; a name given is a token.
-    pub via: Via,
-    /// Tell origin servers who asks.
-    pub forwarded_for: bool,
-    /// Refuse responses that are not in the strict form.
-    pub strict_responses: bool,
-    /// Accept clients from any network on listeners beyond loopback.
-    pub open: bool,
-    /// Who may do what.
-    pub access: AccessOptions,
-    /// File that gets what was reached, with a policy that learns.
+    /// File that gets the domains that were reached, with a policy that learns.
     pub learn_file: Option<PathBuf>,
     /// Whether a request that a rule is against makes the exit status 3.
     pub fail_on_deny: bool,
-    /// What single listeners have of their own.
-    pub own: Vec<OwnListener>,
-    /// Read files again when they change.
+    /// Whether files are read again when they change.
     pub watch: bool,
-    /// When messages on stderr, and the access log on a terminal, are in colour.
-    pub color: Color,
-    /// How many times more (or, below zero, less) than usual we say on stderr.
-    pub verbosity: i8,
 }
 
 impl Config {
+    /// Reads all values. Also answers each value that is wrong, with its place; the configuration is as
+    /// if that value had not been given.
+    pub fn read(settings: &Settings) -> (Self, Vec<WrongSetting>) {
+        let mut config = Self::default();
+        let usual = std::mem::take(&mut config.server.listen);
+        let mut wrong = Vec::new();
+        for (row, values) in settings.iter() {
+            for value in values {
+                if let Err(why) = (row.read)(&mut config, &value.text) {
+                    wrong.push(WrongSetting::value(&value.place, row.name, &why));
+                }
+            }
+        }
+        if config.server.listen.is_empty() {
+            config.server.listen = usual;
+        }
+        (config, wrong)
+    }
+
     /// What the server is started with.
     ///
     /// # Errors
@@ -146,34 +131,16 @@ impl Config {
             LogFormat::Combined => LineFormat::Combined,
         };
         Ok(Options {
-            listen: self.listen.clone(),
-            admin: self.admin.clone(),
-            admin_names: self.admin_names.clone(),
-            threads: self.threads,
-            max_connections: self.max_connections,
-            max_pipes: self.max_pipes,
-            pool: self.pool,
-            max_connecting: self.max_connecting,
-            names: self.names.clone(),
-            sources: self.sources,
-            timeouts: self.timeouts,
-            max_head_bytes: self.max_head_bytes,
-            via: self.via.clone(),
-            forwarded_for: self.forwarded_for,
-            strict_responses: self.strict_responses,
-            open: self.open,
             access: self.access(None)?,
             access_log: match &self.access_log {
                 LogTarget::Off => None,
                 LogTarget::Stdout => Some((LogDestination::Stdout, format)),
                 LogTarget::File(path) => Some((LogDestination::File(path.clone()), format)),
             },
-            ..Options::default()
+            ..self.server.clone()
         })
     }
-}
 
-impl Config {
     /// Reads the files that rules are in, and makes what a policy is made of; what is the same in the
     /// policy `before` keeps its numbers and counts.
     ///
@@ -183,42 +150,47 @@ impl Config {
     pub fn access(&self, before: Option<&Policy>) -> Result<Access, Unusable> {
         self.access.build_with(&self.own, before)
     }
+
+    /// The addresses that the proxy listens on.
+    pub fn listen(&self) -> &[SocketAddr] {
+        &self.server.listen
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![listen::loopback(listen::DEFAULT_PORT)],
-            admin: None,
-            admin_names: Vec::new(),
-            threads: None,
-            max_connections: None,
-            max_pipes: None,
-            pool: pool::PoolLimits::default(),
+            server: Options {
+                listen: vec![listen::loopback(listen::DEFAULT_PORT)],
+                ..Options::default()
+            },
+            access: AccessOptions::default(),
+            own: Vec::new(),
+            access_log: LogTarget::Off,
+            log_format: LogFormat::Text,
+            color: Color::Auto,
+            verbosity: 0,
             port_file: None,
-            max_connecting: MAX_CONNECTING,
-            names: NameOptions::default(),
-            sources: Sources::default(),
             ready_fd: None,
             pid_file: None,
             exit_after: None,
-            timeouts: Timeouts::default(),
             drain: Duration::from_secs(10),
-            max_head_bytes: 32 * 1024,
-            access_log: LogTarget::Off,
-            log_format: LogFormat::Text,
-            via: Via::Drawn,
-            forwarded_for: false,
-            strict_responses: false,
-            open: false,
-            access: AccessOptions::default(),
             learn_file: None,
             fail_on_deny: false,
-            own: Vec::new(),
             watch: false,
-            color: Color::Auto,
-            verbosity: 0,
         }
+    }
+}
+
+/// Reads the name of a file.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option, for an empty name.
+pub fn parse_file(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("'' is not a file; give a file name".to_owned()),
+        file => Ok(file.into()),
     }
 }
 
@@ -380,6 +352,10 @@ pub fn parse_via(text: &str) -> Result<Via, String> {
 }
 
 #[cfg(test)]
+#[path = "config_tests.rs"]
+mod config_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -443,6 +419,6 @@ mod tests {
 
     #[test]
     fn the_default_listens_on_loopback_only() {
-        assert!(Config::default().listen.iter().all(|a| a.ip().is_loopback()));
+        assert!(Config::default().listen().iter().all(|a| a.ip().is_loopback()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-/// Reads a whole number from 1 to `most`; `example` is how the option could be written.
+/// Reads a whole number from 1 to `most`; `example` is a number that could be meant.
 ///
 /// # Errors
 ///
@@ -58,16 +58,16 @@ mod tests {
 
     #[test]
     fn a_count_is_a_whole_number_from_one_to_the_most() {
-        assert_eq!(parse_count("1", 8, "-t 4").unwrap().get(), 1);
-        assert_eq!(parse_count("8", 8, "-t 4").unwrap().get(), 8);
-        assert_eq!(parse_count("007", 8, "-t 4").unwrap().get(), 7);
+        assert_eq!(parse_count("1", 8, "4").unwrap().get(), 1);
+        assert_eq!(parse_count("8", 8, "4").unwrap().get(), 8);
+        assert_eq!(parse_count("007", 8, "4").unwrap().get(), 7);
     }
 
     #[test]
     fn a_count_from_zero_may_be_zero() {
-        assert_eq!(parse_from_zero("0", 8, "-t 4"), Ok(0));
-        assert_eq!(parse_from_zero("8", 8, "-t 4"), Ok(8));
-        let error = parse_from_zero("-1", 8, "-t 4").unwrap_err();
+        assert_eq!(parse_from_zero("0", 8, "4"), Ok(0));
+        assert_eq!(parse_from_zero("8", 8, "4"), Ok(8));
+        let error = parse_from_zero("-1", 8, "4").unwrap_err();
         assert!(error.contains("is less than 0; give a whole number from 0 to 8"), "{error}");
     }
 
@@ -84,8 +84,8 @@ mod tests {
             ("+2", "is not a number"),
             ("- 2", "is not a number"),
         ] {
-            let error = parse_count(text, 8, "--threads 4").unwrap_err();
-            let rest = "; give a whole number from 1 to 8, for example --threads 4";
+            let error = parse_count(text, 8, "4").unwrap_err();
+            let rest = "; give a whole number from 1 to 8, for example 4";
             assert_eq!(error, format!("'{text}' {says}{rest}"));
         }
     }

@@ -47,7 +47,7 @@ const KEYS: [&str; 8] =
 ///     ..AccessOptions::default()
 /// };
 /// access.check()?;
-/// # Ok::<(), String>(())
+/// # Ok::<(), threadgate::Unusable>(())
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WrittenRule {
@@ -196,7 +196,7 @@ fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
 
 /// Reads a rule. What is wrong goes to `wrong`; `names` are those of the rules before.
 pub(super) fn read(
-    source: &TomlSource<'_>,
+    source: &TomlSource,
     table: &DeTable<'_>,
     span: &Range<usize>,
     names: &mut Vec<String>,
@@ -272,7 +272,7 @@ fn check_name(text: &str, is_taken: impl Fn(&str) -> bool) -> Result<(), String>
 }
 
 fn list(
-    source: &TomlSource<'_>,
+    source: &TomlSource,
     key: &'static str,
     value: &Spanned<DeValue<'_>>,
     wrong: &mut Vec<WrongSetting>,

@@ -2,66 +2,15 @@
 //!
 //! An option can be given on the command line, as a variable of the environment, and as a key of the
 //! configuration file. Here its values stay text, each with the place it came from, so that a wrong
-//! one is refused in the same words wherever it stood. What options there are is told by the command
-//! line ([`KnownOption`]): nothing here lists them.
+//! one is refused in the same words wherever it stood.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::options::{self, FileUse, OptionKind, OptionRow, PREFIX};
 use super::suggestion::nearest;
-
-/// How the variables begin: `THREADGATE_TIMEOUT_HEAD` is `timeout-head`.
-pub const PREFIX: &str = "THREADGATE_";
-
-/// Options that say the same thing in two ways: who says one of them, says nothing of the other.
-const TOGETHER: [&[&str]; 2] = [&["listen", "port"], &["quiet", "verbose"]];
-
-/// An option there is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct KnownOption {
-    /// Its name, without dashes before it: the key of the file.
-    pub name: &'static str,
-    /// How often and with what it may be given.
-    pub kind: OptionKind,
-    /// What its value is, as the help has it: `FILE|-|off`.
-    pub value: &'static str,
-}
-
-/// How often and with what an option may be given.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum OptionKind {
-    /// On or not.
-    Switch,
-    /// A switch that counts how often it is given.
-    Counter,
-    /// One value.
-    Once,
-    /// Any number of values.
-    Repeated,
-}
-
-impl KnownOption {
-    /// Its variable in the environment.
-    pub fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_ascii_uppercase().replace('-', "_"))
-    }
-
-    /// What may stand for a value besides a value as such: `-` and `off` of `FILE|-|off`.
-    pub fn words(&self) -> impl Iterator<Item = &'static str> {
-        self.value.split('|').filter(|word| !word.contains(|c: char| c.is_ascii_uppercase()))
-    }
-
-    /// Whether its value is a file.
-    pub fn is_file(&self) -> bool {
-        self.value.split('|').any(|word| word == "FILE")
-    }
-
-    /// Whether its value must not be shown.
-    pub fn is_secret(&self) -> bool {
-        self.value.contains("PASS") || self.value.contains("SECRET")
-    }
-}
+use super::unusable::Unusable;
 
 /// Where something was said.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -109,35 +58,62 @@ pub struct WrittenValue {
 pub struct WrongSetting {
     /// Where.
     pub place: WrittenAt,
+    /// The option that is wrong, without dashes, if it is one.
+    pub option: Option<&'static str>,
     /// A sentence that begins with the place.
     pub message: String,
 }
 
 impl WrongSetting {
     /// The value of option `name` that stands at `place` is wrong.
-    pub fn value(place: &WrittenAt, name: &str, why: &str) -> Self {
-        Self { place: place.clone(), message: format!("{}: {why}", place.before(name)) }
+    pub fn value(place: &WrittenAt, name: &'static str, why: &str) -> Self {
+        Self::at(place, name, &format!(": {why}"))
+    }
+
+    /// The same, with what follows the name of the option.
+    fn at(place: &WrittenAt, name: &'static str, rest: &str) -> Self {
+        let message = format!("{}{rest}", place.before(name));
+        Self { place: place.clone(), option: Some(name), message }
+    }
+
+    /// The address of one of `[[listeners]]` is wrong.
+    pub fn of_listener(place: &WrittenAt, why: &str) -> Self {
+        let message = format!("{place}: address: {why}");
+        Self { place: place.clone(), option: None, message }
+    }
+
+    /// What is wrong with an option of these settings. If they do not have it, it is as if it stood on
+    /// the command line.
+    pub fn unusable(unusable: &Unusable, settings: &Settings) -> Self {
+        let Some(option) = unusable.option else {
+            let message = unusable.to_string();
+            return Self { place: WrittenAt::Flag, option: None, message };
+        };
+        let values = settings.values(option).unwrap_or_default();
+        let value = unusable.value.and_then(|at| values.get(at)).or_else(|| values.last());
+        let place = value.map_or(&WrittenAt::Flag, |value| &value.place);
+        Self::at(place, option, &unusable.rest())
     }
 }
 
 /// All that one place, or several together, say of options.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Settings(Vec<(KnownOption, Vec<WrittenValue>)>);
+pub struct Settings(Vec<(&'static OptionRow, Vec<WrittenValue>)>);
 
 impl Settings {
     /// Says `values` of an option; what was said of it before is forgotten.
-    pub fn set(&mut self, known: KnownOption, values: Vec<WrittenValue>) {
-        match self.0.iter_mut().find(|(it, _)| it.name == known.name) {
+    pub fn set(&mut self, row: &'static OptionRow, values: Vec<WrittenValue>) {
+        match self.0.iter_mut().find(|(it, _)| *it == row) {
             Some((_, before)) => *before = values,
-            None => self.0.push((known, values)),
+            None => self.0.push((row, values)),
         }
     }
 
     /// Says one value more.
-    pub fn add(&mut self, known: KnownOption, value: WrittenValue) {
-        match self.0.iter_mut().find(|(it, _)| it.name == known.name) {
+    pub fn add(&mut self, row: &'static OptionRow, value: WrittenValue) {
+        match self.0.iter_mut().find(|(it, _)| *it == row) {
             Some((_, values)) => values.push(value),
-            None => self.0.push((known, vec![value])),
+            None => self.0.push((row, vec![value])),
         }
     }
 
@@ -147,116 +123,109 @@ impl Settings {
         Some(self.0.remove(at).1)
     }
 
+    /// Forgets values.
+    pub fn retain(&mut self, stays: impl Fn(&WrittenValue) -> bool) {
+        self.0.retain_mut(|(_, values)| {
+            // An option can be given without any value: nothing, instead of what others say.
+            let is_empty = values.is_empty();
+            values.retain(&stays);
+            is_empty || !values.is_empty()
+        });
+    }
+
     /// What was said of an option.
     pub fn values(&self, name: &str) -> Option<&[WrittenValue]> {
         self.0.iter().find(|(known, _)| known.name == name).map(|(_, values)| values.as_slice())
     }
 
     /// All of it.
-    pub fn iter(&self) -> impl Iterator<Item = (&KnownOption, &[WrittenValue])> {
-        self.0.iter().map(|(known, values)| (known, values.as_slice()))
+    pub fn iter(&self) -> impl Iterator<Item = (&'static OptionRow, &[WrittenValue])> {
+        self.0.iter().map(|(row, values)| (*row, values.as_slice()))
     }
 
     /// This, and of `below` what this says nothing of.
     #[must_use]
     pub fn over(mut self, below: &Self) -> Self {
-        let said: Vec<&str> = self.0.iter().map(|(known, _)| known.name).collect();
-        for (known, values) in &below.0 {
-            let together = TOGETHER.iter().find(|group| group.contains(&known.name));
-            let is_said = match together {
-                Some(group) => group.iter().any(|name| said.contains(name)),
-                None => said.contains(&known.name),
-            };
-            if !is_said {
-                self.set(*known, values.clone());
+        let group = |row: &OptionRow| row.instead_of.unwrap_or(row.name);
+        let said: Vec<&str> = self.0.iter().map(|(row, _)| group(row)).collect();
+        for (row, values) in &below.0 {
+            if !said.contains(&group(row)) {
+                self.set(row, values.clone());
             }
         }
         self
     }
 
-    /// The words that say the same on a command line.
-    pub fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        for (known, values) in &self.0 {
-            for value in values {
-                let name = format!("--{}", known.name);
-                match known.kind {
-                    OptionKind::Switch if value.text == "true" => words.push(name),
-                    OptionKind::Switch => {}
-                    OptionKind::Counter => {
-                        let times = value.text.parse::<u8>().unwrap_or(0);
-                        words.extend((0..times).map(|_| name.clone()));
-                    }
-                    OptionKind::Once | OptionKind::Repeated => {
-                        words.extend([name, value.text.clone()])
-                    }
-                }
-            }
-        }
-        words
-    }
-
-    /// What the words of a command line say; they are in argh's way.
-    pub fn of_words(words: &[String], known: &[KnownOption]) -> Self {
+    /// What the words of a command line say; they are in argh's way, as `cli::argv` writes them.
+    pub fn of_words(words: &[&str]) -> Self {
         let mut settings = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            let name = word.trim_start_matches("--");
-            let Some(known) = known.iter().find(|known| known.name == name) else { continue };
-            let value = |text: String| WrittenValue { text, place: WrittenAt::Flag };
-            match known.kind {
-                OptionKind::Switch => settings.set(*known, vec![value("true".to_owned())]),
+            let Some(row) = word.strip_prefix("--").and_then(options::find) else { continue };
+            let value = |text: &str| WrittenValue { text: text.to_owned(), place: WrittenAt::Flag };
+            match row.kind {
+                OptionKind::Switch => settings.set(row, vec![value("true")]),
                 OptionKind::Counter => {
-                    let before = settings.values(name).and_then(<[WrittenValue]>::first);
+                    let before = settings.values(row.name).and_then(<[WrittenValue]>::first);
                     let count = before.and_then(|v| v.text.parse::<u8>().ok()).unwrap_or(0);
-                    settings.set(*known, vec![value(count.saturating_add(1).to_string())]);
+                    settings.set(row, vec![value(&count.saturating_add(1).to_string())]);
                 }
-                OptionKind::Once | OptionKind::Repeated => {
-                    settings.add(*known, value(words.next().cloned().unwrap_or_default()));
+                OptionKind::Once | OptionKind::List | OptionKind::Repeated => {
+                    settings.add(row, value(words.next().copied().unwrap_or_default()));
                 }
             }
         }
         settings
     }
 
+    /// The files that options name which use them so.
+    pub fn files(
+        &self,
+        uses: FileUse,
+    ) -> impl Iterator<Item = (&'static OptionRow, &WrittenValue, &Path)> {
+        let rows = self.iter().filter(move |(row, _)| row.file == uses);
+        rows.flat_map(|(row, values)| {
+            values.iter().filter_map(move |v| Some((row, v, Path::new(row.file_of(&v.text)?))))
+        })
+    }
+
     /// What the environment says. An empty variable says nothing. Also answers what is wrong, and the
     /// variables that seem to be meant for us and are not known, with what was probably meant.
     pub fn of_environment(
         variables: impl Iterator<Item = (String, Result<String, String>)>,
-        known: &[KnownOption],
         others: &[&str],
     ) -> (Self, Vec<WrongSetting>, Vec<(String, String)>) {
         let (mut settings, mut wrong, mut unknown) = (Self::default(), Vec::new(), Vec::new());
         for (variable, text) in variables.filter(|(variable, _)| variable.starts_with(PREFIX)) {
             let place = WrittenAt::Variable(variable.clone());
-            let Some(known) = known.iter().find(|known| known.variable() == variable) else {
+            let Some(row) = options::all().find(|row| row.variable() == variable) else {
                 if !others.contains(&variable.as_str()) {
-                    let sentence = unknown_variable(&variable, known);
+                    let sentence = unknown_variable(&variable);
                     unknown.push((variable, sentence));
                 }
                 continue;
             };
             let read = match text {
                 Ok(text) if text.trim().is_empty() => continue,
-                Ok(text) => known.of_variable(&text),
+                Ok(text) => row.of_variable(&text),
                 Err(_) => Err("is not UTF-8".to_owned()),
             };
             match read {
                 Ok(texts) => {
                     let value = |text| WrittenValue { text, place: place.clone() };
-                    settings.set(*known, texts.into_iter().map(value).collect());
+                    settings.set(row, texts.into_iter().map(value).collect());
                 }
-                Err(why) => wrong.push(WrongSetting::value(&place, known.name, &why)),
+                Err(why) => wrong.push(WrongSetting::value(&place, row.name, &why)),
             }
         }
         (settings, wrong, unknown)
     }
 }
 
-impl KnownOption {
+impl OptionRow {
     fn of_variable(&self, text: &str) -> Result<Vec<String>, String> {
         match self.kind {
-            OptionKind::Once => Ok(vec![text.to_owned()]),
+            OptionKind::Once | OptionKind::List => Ok(vec![text.to_owned()]),
             OptionKind::Repeated => Ok(text.split_whitespace().map(str::to_owned).collect()),
             OptionKind::Switch => match text {
                 "true" | "on" | "1" => Ok(vec!["true".to_owned()]),
@@ -271,8 +240,8 @@ impl KnownOption {
     }
 }
 
-fn unknown_variable(variable: &str, known: &[KnownOption]) -> String {
-    let names: Vec<String> = known.iter().map(KnownOption::variable).collect();
+fn unknown_variable(variable: &str) -> String {
+    let names: Vec<String> = options::all().map(OptionRow::variable).collect();
     match nearest(variable, names.iter().map(String::as_str)) {
         Some(meant) => format!("{variable} is no option; did you mean {meant}?"),
         None => format!("{variable} is no option, and is not looked at; unset it, or correct it"),
@@ -283,29 +252,36 @@ fn unknown_variable(variable: &str, known: &[KnownOption]) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [KnownOption; 6] = [
-        KnownOption { name: "listen", kind: OptionKind::Repeated, value: "ADDR" },
-        KnownOption { name: "port", kind: OptionKind::Once, value: "PORT" },
-        KnownOption { name: "access-log", kind: OptionKind::Once, value: "FILE|-|off" },
-        KnownOption { name: "open", kind: OptionKind::Switch, value: "" },
-        KnownOption { name: "verbose", kind: OptionKind::Counter, value: "" },
-        KnownOption { name: "quiet", kind: OptionKind::Counter, value: "" },
-    ];
-
     fn flags(words: &str) -> Settings {
-        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-        Settings::of_words(&words, &ALL)
+        Settings::of_words(&words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// The words that say the same on a command line.
+    fn words(settings: &Settings) -> Vec<String> {
+        let mut words = Vec::new();
+        for (row, value) in settings.iter().flat_map(|(row, v)| v.iter().map(move |v| (row, v))) {
+            match row.kind {
+                OptionKind::Switch if value.text == "false" => {}
+                OptionKind::Switch => words.push(format!("--{}", row.name)),
+                OptionKind::Counter => {
+                    let times = value.text.parse().unwrap();
+                    words.extend((0..times).map(|_| format!("--{}", row.name)));
+                }
+                _ => words.extend([format!("--{}", row.name), value.text.clone()]),
+            }
+        }
+        words
     }
 
     fn environment(set: &[(&str, &str)]) -> (Settings, Vec<WrongSetting>, Vec<(String, String)>) {
         let set = set.iter().map(|(name, text)| ((*name).to_owned(), Ok((*text).to_owned())));
-        Settings::of_environment(set, &ALL, &["THREADGATE_LOG"])
+        Settings::of_environment(set, &["THREADGATE_LOG"])
     }
 
     #[test]
-    fn words_become_settings_and_settings_words() {
-        for words in ["", "--listen a --listen b", "--port 1 --open", "--verbose --verbose"] {
-            assert_eq!(flags(words).words().join(" "), words);
+    fn words_become_settings() {
+        for text in ["", "--listen a --listen b", "--port 1 --open", "--verbose --verbose"] {
+            assert_eq!(words(&flags(text)).join(" "), text);
         }
     }
 
@@ -324,7 +300,7 @@ mod tests {
             ("--open", "--open", "--open"),
         ] {
             let merged = flags(above).over(&flags(below));
-            assert_eq!(merged.words().join(" "), both, "{above:?} over {below:?}");
+            assert_eq!(words(&merged).join(" "), both, "{above:?} over {below:?}");
         }
     }
 
@@ -340,10 +316,10 @@ mod tests {
             ("PATH", "/bin"),
         ]);
         assert_eq!((wrong, unknown), (vec![], vec![]));
-        let words = "--listen|a|--listen|b|--access-log|my log|--open|--verbose|--verbose";
-        assert_eq!(settings.words().join("|"), words);
+        let expected = "--listen|a|--listen|b|--access-log|my log|--open|--verbose|--verbose";
+        assert_eq!(words(&settings).join("|"), expected);
         let (off, ..) = environment(&[("THREADGATE_OPEN", "0")]);
-        assert!(off.words().is_empty() && off.values("open").is_some());
+        assert!(words(&off).is_empty() && off.values("open").is_some());
     }
 
     #[test]
@@ -363,16 +339,5 @@ mod tests {
             let (_, _, unknown) = environment(&[(name, "x")]);
             assert!(unknown[0].1.contains(says), "{unknown:?}");
         }
-    }
-
-    #[test]
-    fn an_option_knows_what_it_takes() {
-        let log = ALL[2];
-        assert!(log.is_file() && !ALL[0].is_file());
-        assert_eq!(log.words().collect::<Vec<_>>(), ["-", "off"]);
-        assert!(
-            KnownOption { name: "auth", kind: OptionKind::Repeated, value: "USER:PASS" }
-                .is_secret()
-        );
     }
 }

@@ -8,19 +8,19 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::settings::{KnownOption, WrittenAt, WrongSetting};
+use super::options;
+use super::settings::{WrittenAt, WrongSetting};
 use super::suggestion::nearest;
 
 /// A file that is being read.
-pub(super) struct TomlSource<'a> {
+pub(super) struct TomlSource {
     pub(super) path: Arc<Path>,
     /// What file names in it are relative to.
     pub(super) dir: PathBuf,
     pub(super) lines: Vec<usize>,
-    pub(super) known: &'a [KnownOption],
 }
 
-impl TomlSource<'_> {
+impl TomlSource {
     pub(super) fn place(&self, span: &Range<usize>) -> WrittenAt {
         WrittenAt::File(Arc::clone(&self.path), line_of(&self.lines, span.start))
     }
@@ -28,7 +28,7 @@ impl TomlSource<'_> {
     /// A mistake at a place, in a sentence.
     pub(super) fn wrong(&self, span: &Range<usize>, why: &str) -> WrongSetting {
         let place = self.place(span);
-        WrongSetting { message: format!("{place}: {why}"), place }
+        WrongSetting { message: format!("{place}: {why}"), option: None, place }
     }
 
     /// The sentence for a key that a table does not have.
@@ -40,10 +40,8 @@ impl TomlSource<'_> {
     ) -> WrongSetting {
         let name = key.get_ref().as_ref();
         let advice = match nearest(name, all.clone()) {
-            _ if self.known.iter().any(|known| known.name == name) => {
-                "options stand above the first [[".to_owned()
-            }
             Some(meant) => format!("did you mean {meant}?"),
+            None if options::find(name).is_some() => "options stand above the first [[".to_owned(),
             None => format!("it has {}", all.collect::<Vec<_>>().join(", ")),
         };
         let why = format!("unknown key '{}' in [[{table}]]; {advice}", shown(name));
@@ -58,6 +56,61 @@ pub(super) fn starts(bytes: &[u8]) -> Vec<usize> {
 
 pub(super) fn line_of(starts: &[usize], byte: usize) -> u32 {
     u32::try_from(starts.partition_point(|start| *start <= byte)).unwrap_or(u32::MAX)
+}
+
+/// The bracket, or the quotes over several lines, that nothing closes: where it stands, and what closes
+/// it. Of several the first, since all others may belong into it.
+pub(super) fn unclosed(text: &str) -> Option<(usize, &'static str)> {
+    let mut open: Vec<(usize, &'static str)> = Vec::new();
+    let mut at = 0;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let long = ["\"\"\"", "'''"].into_iter().find(|quotes| rest.starts_with(quotes));
+        let length = match (rest.as_bytes().first(), long) {
+            (_, Some(quotes)) => match end_of_string(rest, quotes) {
+                Some(end) => end,
+                None => return Some((at, quotes)),
+            },
+            // A string that ends with its line is told as the mistake of that line.
+            (Some(b'"'), _) => end_of_string(rest, "\"").unwrap_or(1),
+            (Some(b'\''), _) => end_of_string(rest, "'").unwrap_or(1),
+            (Some(b'#'), _) => rest.find('\n').unwrap_or(rest.len()),
+            (Some(b'['), _) => {
+                open.push((at, "]"));
+                1
+            }
+            (Some(b'{'), _) => {
+                open.push((at, "}"));
+                1
+            }
+            (Some(b']' | b'}'), _) => {
+                open.pop();
+                1
+            }
+            _ => rest.find(['"', '\'', '#', '[', ']', '{', '}']).unwrap_or(rest.len()),
+        };
+        at += length;
+    }
+    open.first().copied()
+}
+
+/// The length of a string that begins here, with both its quotes.
+fn end_of_string(text: &str, quotes: &str) -> Option<usize> {
+    let is_long = quotes.len() > 1;
+    let mut at = quotes.len();
+    loop {
+        let rest = text.get(at..)?;
+        if rest.starts_with(quotes) {
+            return Some(at + quotes.len());
+        }
+        let c = rest.chars().next()?;
+        if c == '\n' && !is_long {
+            return None;
+        }
+        at += c.len_utf8();
+        if c == '\\' && quotes.starts_with('"') {
+            at += text.get(at..)?.chars().next()?.len_utf8();
+        }
+    }
 }
 
 /// A number as a file may write it, in whatever base.
@@ -82,4 +135,29 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 /// A key as it may be printed.
 pub(super) fn shown(name: &str) -> String {
     name.chars().take(60).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bracket_that_nothing_closes_is_found() {
+        for (text, found) in [
+            ("", None),
+            ("a = [1, [2]]\n[[b]]\nc = {d = 1}", None),
+            ("a = '['\nb = \"[\\\"[\"\n# [\nc = '''[\n['''", None),
+            ("a = [1\nb = [2]\n", Some((4, "]"))),
+            ("a = [1, {b = 2]", Some((4, "]"))),
+            ("a = 1\n[[b]\nc = 1", Some((6, "]"))),
+            ("a = {b = 1\n", Some((4, "}"))),
+            ("a = '''b\nc = 1", Some((4, "'''"))),
+            ("a = \"\"\"b\\\"\"\"\nc", Some((4, "\"\"\""))),
+            // The quotes are what is wrong here.
+            ("a = 'b\nc = [1]", None),
+            ("a = ['ö', ", Some((4, "]"))),
+        ] {
+            assert_eq!(unclosed(text), found, "{text}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::unusable_file::Unusable;
+use crate::config::unusable::Unusable;
 use crate::policy::auth::user_file::{self, MOST_BYTES, check_name};
 use crate::policy::auth::{Auth, Plain, Secret};
 use crate::wire::credentials::MAX_PART_BYTES;
@@ -62,9 +62,13 @@ impl Password {
         if name.contains(':') {
             return Err("a user's name has no ':' in it, for the password comes behind it".into());
         }
-        let text = format!("{name}:{password}");
-        parse(&text)?;
-        Ok(Self(text))
+        Self::parse(&format!("{name}:{password}"))
+    }
+
+    /// Reads `USER:PASS`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        parse(text)?;
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -82,52 +86,79 @@ struct Users {
 }
 
 impl Users {
-    fn add(&mut self, name: Box<str>, secret: Secret, place: String) -> Result<(), String> {
+    fn add(&mut self, name: Box<str>, secret: Secret, place: &Unusable) -> Result<(), Unusable> {
         if let Some(before) = self.places.get(&name) {
-            return Err(format!("{place}: the user '{name}' stands in {before} already; give one"));
+            let why = format!("the user '{name}' is already in {before}; give one of them");
+            return Err(Unusable { why, ..place.clone() });
         }
-        self.places.insert(name.clone(), place);
+        let option = place.option.unwrap_or_default();
+        let shown = match &place.subject {
+            Some(subject) => format!("--{option} {subject}"),
+            None => format!("--{option}"),
+        };
+        self.places.insert(name.clone(), shown);
         self.all.push((name, secret));
         Ok(())
     }
 
     /// A user in plain.
-    fn add_plain(&mut self, text: &str, place: String) -> Result<(), String> {
-        let (name, password) = parse(text).map_err(|e| format!("{place}: {e}"))?;
+    fn add_plain(&mut self, text: &str, place: &Unusable) -> Result<(), Unusable> {
+        let (name, password) = parse(text).map_err(|why| Unusable { why, ..place.clone() })?;
         self.add(name.into(), Secret::Plain(Plain(password.into())), place)
     }
 
-    fn add_given(&mut self, given: &[Password]) -> Result<(), String> {
-        given.iter().try_for_each(|Password(text)| self.add_plain(text, "--auth".to_owned()))
+    fn add_given(&mut self, given: &[Password]) -> Result<(), Unusable> {
+        let mut given = given.iter().enumerate();
+        given.try_for_each(|(at, Password(text))| {
+            self.add_plain(text, &Unusable::of("auth", "").value(at))
+        })
     }
 
-    fn add_variable(&mut self, name: &str, value: &str) -> Result<(), String> {
+    fn add_variable(&mut self, at: usize, name: &str) -> Result<(), Unusable> {
+        let wrong = |why: &str| Unusable::of("auth-env", why).value(at).about(name);
+        let value = std::env::var(name).map_err(|e| match e {
+            std::env::VarError::NotPresent => {
+                wrong("there is no such variable; set it to USER:PASS")
+            }
+            std::env::VarError::NotUnicode(_) => wrong("the variable is not UTF-8"),
+        })?;
+        self.add_lines(&value, &wrong(""))
+    }
+
+    /// The users of a variable.
+    fn add_lines(&mut self, value: &str, place: &Unusable) -> Result<(), Unusable> {
         let before = self.all.len();
+        let name = place.subject.as_deref().unwrap_or_default();
         for (line, n) in value.lines().zip(1..) {
             let line = line.trim_end_matches('\r');
             if !line.is_empty() {
-                self.add_plain(line, format!("--auth-env {name}: line {n}"))?;
+                self.add_plain(line, &place.clone().about(format!("{name}: line {n}")))?;
             }
         }
-        if self.all.len() == before {
-            return Err(format!("--auth-env {name}: the variable is empty; set it to USER:PASS"));
+        match self.all.len() == before {
+            true => {
+                let why = "the variable is empty; set it to USER:PASS".to_owned();
+                Err(Unusable { why, ..place.clone() })
+            }
+            false => Ok(()),
         }
-        Ok(())
     }
 
-    fn add_file(&mut self, path: &Path) -> Result<(), Unusable> {
+    fn add_file(&mut self, at: usize, path: &Path) -> Result<(), Unusable> {
         let shown = path.display();
+        let wrong =
+            |place: String, why: String| Unusable::of("auth-file", why).value(at).about(place);
         let bytes = read(path).map_err(|e| Unusable {
-            message: format!("--auth-file {shown}: cannot read it: {e}"),
             denied: e.kind() == io::ErrorKind::PermissionDenied,
+            ..wrong(shown.to_string(), format!("cannot read it: {e}"))
         })?;
-        let users = user_file::parse(&bytes).map_err(|wrong| match wrong.line {
-            0 => format!("--auth-file {shown}: {}", wrong.message),
-            line => format!("--auth-file {shown}:{line}: {}", wrong.message),
+        let users = user_file::parse(&bytes).map_err(|e| match e.line {
+            0 => wrong(shown.to_string(), e.message),
+            line => wrong(format!("{shown}:{line}"), e.message),
         })?;
         for user in users {
-            let place = format!("--auth-file {shown}:{}", user.line);
-            self.add(user.name, Secret::Hashed(user.hash), place)?;
+            let place = wrong(format!("{shown}:{}", user.line), String::new());
+            self.add(user.name, Secret::Hashed(user.hash), &place)?;
         }
         Ok(())
     }
@@ -143,21 +174,17 @@ impl UserOptions {
     ///
     /// # Errors
     ///
-    /// A sentence that begins with the name of the option.
-    pub fn check(&self) -> Result<(), String> {
+    /// The first option that is wrong, and why.
+    pub fn check(&self) -> Result<(), Unusable> {
         Users::default().add_given(&self.auth)?;
-        if let Some(name) =
-            self.env.iter().find(|name| name.is_empty() || name.contains(['=', '\0']))
-        {
-            return Err(format!("--auth-env: '{name}' is not the name of a variable"));
+        for (at, name) in self.env.iter().enumerate() {
+            checked_variable(name).map_err(|e| Unusable::of("auth-env", e).value(at))?;
         }
         let Some(realm) = &self.realm else { return Ok(()) };
         if !self.are_given() {
-            return Err(
-                "--auth-realm: nobody is asked; give users with --auth-file, --auth-env or \
-                        --auth"
-                    .to_owned(),
-            );
+            let why =
+                "nobody is asked for a password; give users with --auth-file, --auth-env or --auth";
+            return Err(Unusable::of("auth-realm", why).beside("auth"));
         }
         check_realm(realm)
     }
@@ -173,19 +200,11 @@ impl UserOptions {
         }
         let mut users = Users::default();
         users.add_given(&self.auth)?;
-        for name in &self.env {
-            let value = std::env::var(name).map_err(|e| match e {
-                std::env::VarError::NotPresent => {
-                    format!("--auth-env {name}: there is no such variable; set it to USER:PASS")
-                }
-                std::env::VarError::NotUnicode(_) => {
-                    format!("--auth-env {name}: the variable is not UTF-8")
-                }
-            })?;
-            users.add_variable(name, &value)?;
+        for (at, name) in self.env.iter().enumerate() {
+            users.add_variable(at, name)?;
         }
-        for path in &self.files {
-            users.add_file(path)?;
+        for (at, path) in self.files.iter().enumerate() {
+            users.add_file(at, path)?;
         }
         let realm = self.realm.as_deref().unwrap_or(REALM);
         check_realm(realm)?;
@@ -193,12 +212,24 @@ impl UserOptions {
     }
 }
 
-/// It stands in a field of each 407.
-fn check_realm(realm: &str) -> Result<(), String> {
-    match realm.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        true if (1..=128).contains(&realm.len()) => Ok(()),
-        _ => Err("--auth-realm: give 1 to 128 characters of printable ASCII".to_owned()),
+/// The name of a variable with users.
+pub(super) fn checked_variable(name: &str) -> Result<String, String> {
+    match name.is_empty() || name.contains(['=', '\0']) {
+        true => Err(format!("'{name}' is not the name of a variable; give one such as PROXY_USER")),
+        false => Ok(name.to_owned()),
     }
+}
+
+/// A realm, which stands in a field of each 407.
+pub(super) fn checked_realm(realm: &str) -> Result<String, String> {
+    match realm.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        true if (1..=128).contains(&realm.len()) => Ok(realm.to_owned()),
+        _ => Err("give 1 to 128 characters of printable ASCII".to_owned()),
+    }
+}
+
+fn check_realm(realm: &str) -> Result<(), Unusable> {
+    checked_realm(realm).map(drop).map_err(|why| Unusable::of("auth-realm", why))
 }
 
 /// User and password of `USER:PASS`.
@@ -267,39 +298,46 @@ mod tests {
             (&[":secret"], "--auth: the user's name is empty"),
             (&["a:"], "--auth: there is no password"),
             (&["a:secret\n"], "--auth: the password has a control character"),
-            (&["a:secret", "a:secret2"], "--auth: the user 'a' stands in --auth already"),
+            (&["a:secret", "a:secret2"], "--auth: the user 'a' is already in --auth"),
         ] {
             let options = given(users);
-            let error = options.check().unwrap_err();
+            let error = options.check().unwrap_err().to_string();
             assert!(error.starts_with(says), "{error}");
             assert!(!error.contains("secret"), "{error}");
-            assert_eq!(options.build().unwrap_err().message, error);
+            assert_eq!(options.build().unwrap_err().to_string(), error);
             assert!(!format!("{options:?}").contains("secret"));
         }
         let realm = |text: &str| UserOptions { realm: Some(text.to_owned()), ..given(&["a:b"]) };
         assert_eq!(realm("house \"A\"").check(), Ok(()));
         for wrong in ["", "ä", "a\r\nX: y", &"x".repeat(129)] {
-            assert!(realm(wrong).check().unwrap_err().starts_with("--auth-realm: give 1 to 128"));
+            assert!(
+                realm(wrong)
+                    .check()
+                    .unwrap_err()
+                    .to_string()
+                    .starts_with("--auth-realm: give 1 to 128")
+            );
         }
         let alone = UserOptions { realm: Some("x".to_owned()), ..UserOptions::default() };
-        assert!(alone.check().unwrap_err().contains("nobody is asked"));
+        assert!(alone.check().unwrap_err().to_string().contains("nobody is asked"));
         let env = |name: &str| UserOptions { env: vec![name.to_owned()], ..UserOptions::default() };
-        assert!(env("").check().unwrap_err().contains("not the name of a variable"));
+        assert!(env("").check().unwrap_err().to_string().contains("not the name of a variable"));
         let missing = env("NO_SUCH_VARIABLE").build().unwrap_err();
-        assert!(missing.message.contains("there is no such variable"), "{missing:?}");
+        assert!(missing.to_string().contains("there is no such variable"), "{missing:?}");
     }
 
     #[test]
     fn a_variable_may_hold_several_lines() {
         let mut users = Users::default();
-        users.add_variable("V", "a:1\r\n\nb:2:3").unwrap();
+        let place = |name: &str| Unusable::of("auth-env", "").about(name);
+        users.add_lines("a:1\r\n\nb:2:3", &place("V")).unwrap();
         assert_eq!(users.all.len(), 2);
-        let error = users.add_variable("W", "c:1\nsecret").unwrap_err();
+        let error = users.add_lines("c:1\nsecret", &place("W")).unwrap_err().to_string();
         assert_eq!(
             error,
             "--auth-env W: line 2: there is no ':' between user and password; write USER:PASS"
         );
-        assert!(users.add_variable("X", "\n").unwrap_err().contains("is empty"));
+        assert!(users.add_lines("\n", &place("X")).unwrap_err().to_string().contains("is empty"));
     }
 
     #[test]
@@ -313,15 +351,15 @@ mod tests {
         };
         assert_eq!(build(&format!("a:{HASH}\nb:{HASH}\n"), &["c:x"]), Ok(3));
         assert_eq!(build("", &[]), Ok(0), "nobody is let in");
-        let says = |text: &str, others: &[&str]| build(text, others).unwrap_err().message;
+        let says = |text: &str, others: &[&str]| build(text, others).unwrap_err().to_string();
         let line = format!("--auth-file {}:", path.display());
         assert!(says("a:secret", &[]).starts_with(&format!("{line}1: the user 'a': this is not")));
         let twice = says(&format!("a:{HASH}"), &["a:x"]);
-        assert!(twice.ends_with("the user 'a' stands in --auth already; give one"), "{twice}");
+        assert!(twice.ends_with("the user 'a' is already in --auth; give one of them"), "{twice}");
         std::fs::remove_file(&path).unwrap();
         let gone = UserOptions { files: vec![path.clone()], ..given(&[]) }.build().unwrap_err();
-        assert!(gone.message.contains("cannot read it") && !gone.denied, "{gone:?}");
+        assert!(gone.to_string().contains("cannot read it") && !gone.denied, "{gone:?}");
         let dir = UserOptions { files: vec![dir.path().into()], ..given(&[]) }.build();
-        assert!(dir.unwrap_err().message.contains("cannot read it: Is a directory"));
+        assert!(dir.unwrap_err().to_string().contains("cannot read it: Is a directory"));
     }
 }

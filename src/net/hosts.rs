@@ -46,11 +46,22 @@ impl WrongHosts {
 
 impl fmt::Display for WrongHosts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
+        write!(f, "{}: {}", self.place(), self.why)
+    }
+}
+
+impl WrongHosts {
+    /// The file, and the line if it is one: `hosts:3`.
+    pub(crate) fn place(&self) -> String {
+        match self.line {
+            Some(line) => format!("{}:{line}", self.file.display()),
+            None => self.file.display().to_string(),
         }
-        write!(f, " {}", self.why)
+    }
+
+    /// What is wrong, and what to try.
+    pub(crate) fn why(&self) -> &str {
+        &self.why
     }
 }
 

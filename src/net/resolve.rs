@@ -30,7 +30,7 @@ use super::timers::LONGEST;
 use threads::{ThreadLimits, Threads, Ticket};
 
 /// How a name becomes addresses. Called on a resolver thread; may block.
-pub trait Resolve: Send + Sync {
+pub trait Resolve: fmt::Debug + Send + Sync {
     /// The addresses of `host`, best first. Of more than 64 the first count.
     ///
     /// # Errors
@@ -46,6 +46,7 @@ pub trait Resolve: Send + Sync {
 /// use std::{io, net::IpAddr};
 /// use threadgate::{Resolve, SystemResolver};
 ///
+/// #[derive(Debug)]
 /// struct Staging;
 ///
 /// impl Resolve for Staging {

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn sources_beyond_the_bound_are_one_sum_and_none_is_there_twice() {
         let mut origins = Origins::default();
-        let deny = origins.add(RuleSource::Option("--deny"));
+        let deny = origins.add(RuleSource::Option("deny"));
         let file = origins.add(RuleSource::File("--deny".into()));
         for n in 0..300 {
             let source = origins.add(RuleSource::File(format!("list{n}").into()));
@@ -192,8 +192,8 @@ mod tests {
     fn single_rules_are_named_as_logs_name_them_and_all_hits_are_somebodys() {
         let mut origins = Origins::default();
         let [deny, methods, named] = [
-            RuleSource::Option("--deny"),
-            RuleSource::Option("--methods"),
+            RuleSource::Option("deny"),
+            RuleSource::Option("methods"),
             RuleSource::Named("mail".into()),
         ]
         .map(|source| origins.add(source));
@@ -213,10 +213,9 @@ mod tests {
     #[test]
     fn rules_on_one_line_of_a_file_are_one() {
         let mut origins = Origins::default();
-        let said =
-            OptionPlace { option: "--deny".into(), at: "t.toml".into(), lines: [4, 4].into() };
+        let said = OptionPlace { option: "deny".into(), at: "t.toml".into(), lines: [4, 4].into() };
         origins.are_said(&[said]);
-        let source = origins.add(RuleSource::Option("--deny"));
+        let source = origins.add(RuleSource::Option("deny"));
         [1, 2, 2].into_iter().for_each(|line| origins.hit(RuleId { source, line }));
         assert_eq!(RuleHits::of(&origins).shown_busiest(), "3 t.toml:4");
     }

@@ -182,7 +182,7 @@ mod tests {
 connections    0 active, 0 accepted
 exchanges      0 active, 0 finished
 tunnels        0 active, 0 opened
-bytes         0 B from clients, 0 B to clients
+bytes          0 B from clients, 0 B to clients
 upstream       0 connects, 0 reuses
 lookups        0 asked, 0 from the cache
 turns          0, 0 parked, 0 yielded
@@ -212,7 +212,7 @@ exchanges                 3 active, 5000 finished
 statuses                  1 none, 1 2xx
 failures                  0 client, 0 proxy, 1 upstream
 tunnels                   0 active, 0 opened
-bytes                    1.5 KiB from clients, 5.0 GiB to clients
+bytes                     1.5 KiB from clients, 5.0 GiB to clients
 upstream                  0 connects, 0 reuses
 lookups                   0 asked, 0 from the cache
 turns                     0, 0 parked, 0 yielded

@@ -224,8 +224,7 @@ impl Use {
             let is_it = |(byte, (wanted, folds)): (&u8, &(u8, bool))| {
                 byte == wanted || *folds && byte.to_ascii_lowercase() == *wanted
             };
-            if scan.first.is_none_or(|first| *number < first) && text.iter().zip(bytes).all(is_it)
-            {
+            if scan.first.is_none_or(|first| *number < first) && text.iter().zip(bytes).all(is_it) {
                 scan.first = Some(*number);
             }
         }

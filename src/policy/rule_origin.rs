@@ -15,7 +15,7 @@ pub use super::rule_id::RuleId;
 pub enum RuleSource {
     /// Something always there: `protected-mode`, `default`.
     BuiltIn(&'static str),
-    /// An option of the command line: its name, dashes included. The line of a rule is its number
+    /// An option of the command line: its name, without dashes. The line of a rule is its number
     /// among those of this option.
     Option(&'static str),
     /// A file; a rule has its line.
@@ -29,7 +29,7 @@ pub enum RuleSource {
 /// Where an option was said: in a file or a variable.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OptionPlace {
-    /// The option, dashes included.
+    /// The option, without dashes.
     pub option: String,
     /// The file or the variable.
     pub at: String,
@@ -180,7 +180,8 @@ impl fmt::Display for RuleName<'_> {
 impl fmt::Display for RuleSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BuiltIn(name) | Self::Option(name) => f.write_str(name),
+            Self::BuiltIn(name) => f.write_str(name),
+            Self::Option(name) => write!(f, "--{name}"),
             Self::File(path) => path.display().fmt(f),
             Self::Named(name) => f.write_str(name),
             Self::Said(said) => f.write_str(&said.at),
@@ -196,8 +197,8 @@ mod tests {
     fn a_rule_is_named_by_source_and_line() {
         let mut origins = Origins::default();
         let file = origins.add(RuleSource::File("block.txt".into()));
-        let option = origins.add(RuleSource::Option("--deny"));
-        assert_eq!(origins.add(RuleSource::Option("--deny")), option);
+        let option = origins.add(RuleSource::Option("deny"));
+        assert_eq!(origins.add(RuleSource::Option("deny")), option);
         let name = |source, line| origins.name(RuleId { source, line }).to_string();
         assert_eq!(name(file, 12), "block.txt:12");
         assert_eq!(name(option, 2), "--deny:2");
@@ -213,13 +214,13 @@ mod tests {
             lines: lines.into(),
         };
         let mut origins = Origins::default();
-        origins.are_said(&[said("--deny", "t.toml", &[3, 5]), said("--sni", "t.toml", &[9])]);
+        origins.are_said(&[said("deny", "t.toml", &[3, 5]), said("sni", "t.toml", &[9])]);
         let [deny, sni, allow] =
-            ["--deny", "--sni", "--allow"].map(|option| origins.add(RuleSource::Option(option)));
-        origins.are_said(&[said("--deny", "t.toml", &[7])]);
-        let own = origins.add(RuleSource::Option("--deny"));
+            ["deny", "sni", "allow"].map(|option| origins.add(RuleSource::Option(option)));
+        origins.are_said(&[said("deny", "t.toml", &[7])]);
+        let own = origins.add(RuleSource::Option("deny"));
         origins.are_said(&[]);
-        let flag = origins.add(RuleSource::Option("--deny"));
+        let flag = origins.add(RuleSource::Option("deny"));
         for (source, line, name) in [
             (deny, 1, "t.toml:3"),
             (deny, 2, "t.toml:5"),
@@ -236,7 +237,7 @@ mod tests {
     #[test]
     fn options_that_move_in_a_file_are_the_same_sources() {
         let said = |line: u32| OptionPlace {
-            option: "--deny".to_owned(),
+            option: "deny".to_owned(),
             at: "t.toml".to_owned(),
             lines: [line].into(),
         };
@@ -245,7 +246,7 @@ mod tests {
             origins = origins.again();
             let numbers = lines.map(|line| {
                 origins.are_said(&[said(line)]);
-                origins.add(RuleSource::Option("--deny"))
+                origins.add(RuleSource::Option("deny"))
             });
             let named = numbers.map(|source| origins.name(RuleId { source, line: 1 }).to_string());
             assert_eq!(named, lines.map(|line| format!("t.toml:{line}")));
@@ -260,11 +261,11 @@ mod tests {
     #[test]
     fn numbers_and_hits_go_on_after_a_reload() {
         let mut before = Origins::default();
-        let rule = RuleId { source: before.add(RuleSource::Option("--deny")), line: 1 };
+        let rule = RuleId { source: before.add(RuleSource::Option("deny")), line: 1 };
         before.hit(rule);
         let mut after = before.clone();
         let file = after.add(RuleSource::File("a".into()));
-        assert_eq!(after.add(RuleSource::Option("--deny")), rule.source);
+        assert_eq!(after.add(RuleSource::Option("deny")), rule.source);
         after.hit(rule);
         assert_ne!(file, rule.source);
         let hits: Vec<u64> = after.hits().map(|(_, hits)| hits).collect();

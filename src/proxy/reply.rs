@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn what_somebody_has_written_open_does_not_lift() {
         let mut origins = Origins::default();
-        let deny = RuleId { source: origins.add(RuleSource::Option("--deny")), line: 1 };
+        let deny = RuleId { source: origins.add(RuleSource::Option("deny")), line: 1 };
         for (kind, rule, says) in [
             (Kind::HttpRequestDenied, RuleId::PROTECTED, "--open serves every network"),
             (Kind::HttpRequestDenied, RuleId::DEFAULT, "only what is listed"),

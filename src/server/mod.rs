@@ -7,6 +7,7 @@
 //! ```
 
 pub mod acceptor;
+mod after;
 pub mod anteroom;
 pub mod batch;
 pub mod control;
@@ -23,7 +24,7 @@ mod workers;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -56,6 +57,7 @@ use crate::wire::{self, Leniency};
 pub use defaults::raise_open_files;
 
 use acceptor::Acceptor;
+pub use after::After;
 pub use control::Control;
 use defaults::{default_connections, default_pipes, default_threads, draw_pseudonym};
 use message::Message;
@@ -87,7 +89,7 @@ impl Via {
 }
 
 /// What a proxy needs to run. `Default` is a proxy for this machine on a free port of loopback.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Where to listen; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
@@ -131,7 +133,7 @@ pub struct Options {
     pub access_log: Option<(LogDestination, LineFormat)>,
     /// Called once, when so many exchanges and tunnels are over, failed ones included; by a worker,
     /// so it must not wait.
-    pub after: Option<(NonZeroU64, Arc<dyn Fn() + Send + Sync>)>,
+    pub after: Option<After>,
     /// How names become addresses.
     pub resolver: Arc<dyn Resolve>,
     /// What is known about names beforehand, and how long answers are kept.
@@ -299,7 +301,7 @@ impl Server {
                 sources: options.sources,
             },
             access_log,
-            quota: options.after.map(|(count, then)| Quota::new(count, then)),
+            quota: options.after.map(|after| Quota::new(after.exchanges, after.then)),
             draining: OnceLock::new(),
         };
         let pool = Arc::new(WorkerPool {

@@ -452,8 +452,7 @@ pub fn fuzz(bytes: &[u8]) {
 /// Asserts that what was relayed of `body` is in the strict form and has the same data.
 #[cfg(feature = "internals")]
 fn check_relayed(body: &[u8], relayed: &Relayed, limits: ChunkLimits, tolerance: Tolerance) {
-    let roomy =
-        ChunkLimits { max_trailer_bytes: u32::MAX, max_trailer_fields: u32::MAX, ..limits };
+    let roomy = ChunkLimits { max_trailer_bytes: u32::MAX, max_trailer_fields: u32::MAX, ..limits };
     let mut strict = Chunked::new(roomy, Tolerance::Pass);
     let mut read = 0;
     while let Some(rest) = relayed.sent.get(read..)

@@ -118,8 +118,7 @@ impl Trailer {
     ) -> Result<bool, ChunkError> {
         let mends = tolerance == Tolerance::Mend;
         self.count(limits, mends)?;
-        if self.owed && self.state == State::LineStart && !(mends && matches!(byte, b' ' | b'\t'))
-        {
+        if self.owed && self.state == State::LineStart && !(mends && matches!(byte, b' ' | b'\t')) {
             self.owed = false;
             self.write(b"\r\n", rest);
         }

@@ -316,6 +316,7 @@ fn a_panic_costs_one_session_and_no_worker() {
 /// The other way in is a library's user: its code runs on a resolver thread.
 #[test]
 fn a_resolver_that_panics_costs_a_502_and_no_thread() {
+    #[derive(Debug)]
     struct Panics;
     impl Resolve for Panics {
         fn resolve(&self, host: &str) -> std::io::Result<Vec<std::net::IpAddr>> {

@@ -52,6 +52,7 @@ pub(crate) fn tunnel(proxy: SocketAddr, host: &str) -> Response {
 }
 
 /// A resolver that answers each time with the next of its answers, the last of them for ever.
+#[derive(Debug)]
 pub(crate) struct Answers(Mutex<Vec<Vec<IpAddr>>>, pub(crate) AtomicUsize);
 
 impl Answers {

@@ -189,6 +189,7 @@ fn started_connect(addr: SocketAddr) -> Socket {
 }
 
 /// Lookups that do not return while [`Gate`] is held.
+#[derive(Debug)]
 pub(crate) struct HangingResolver {
     gate: Receiver<()>,
     answer: Vec<IpAddr>,

@@ -43,7 +43,7 @@ fn given(host: &str, port: Option<u16>, ip: IpAddr) -> GivenName {
 }
 
 /// Answers every name with loopback, and counts how often it was asked.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 struct Counts(Arc<AtomicUsize>);
 
 impl Counts {
@@ -303,6 +303,7 @@ fn many_who_want_to_know_one_name_are_one_lookup() {
     const ASKERS: usize = 50;
     let (resolver, gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
     let counts = Counts::default();
+    #[derive(Debug)]
     struct Both(HangingResolver, Counts);
     impl Resolve for Both {
         fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {

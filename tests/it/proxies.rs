@@ -66,7 +66,7 @@ pub(crate) fn proxy_with_names() -> Server {
 }
 
 /// Names without a network.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(crate) struct Names {
     known: HashMap<&'static str, Vec<IpAddr>>,
     all_others: Vec<IpAddr>,

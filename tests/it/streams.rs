@@ -268,10 +268,7 @@ fn a_deadline_that_comes_while_a_worker_waits_with_a_stream_is_met() {
                 }
                 soonest = soonest.min(last.elapsed());
             }
-            assert!(
-                soonest < SHORT + Duration::from_millis(20),
-                "{soonest:?} after the last byte"
-            );
+            assert!(soonest < SHORT + Duration::from_millis(20), "{soonest:?} after the last byte");
             eventually(|| proxy.stats().connections_closed == ROUNDS as u64);
             assert!(proxy.stats().stream_waits < 20 * ROUNDS as u64, "{}", proxy.stats());
             origin.join();

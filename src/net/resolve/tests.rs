@@ -16,6 +16,7 @@ impl Wake for Asker {
 }
 
 /// Answers as it is told to, and counts.
+#[derive(Debug)]
 struct Scripted(AtomicUsize, Receiver<io::Result<Vec<IpAddr>>>);
 
 impl Resolve for Scripted {
@@ -26,6 +27,7 @@ impl Resolve for Scripted {
 }
 
 /// Hangs for every name but one that begins with "quick".
+#[derive(Debug)]
 struct Hangs(Receiver<()>, AtomicUsize);
 
 impl Resolve for Hangs {
@@ -293,6 +295,7 @@ impl Drop for Bomb {
     }
 }
 
+#[derive(Debug)]
 struct Explodes(Arc<AtomicUsize>);
 
 impl Resolve for Explodes {
@@ -457,6 +460,7 @@ fn who_waits_on_an_account_is_not_overtaken_when_lookups_there_are_left() {
 }
 
 /// Answers what begins with "good" when it is told to, and the others never.
+#[derive(Debug)]
 struct Good(Receiver<()>, Receiver<()>, AtomicUsize);
 
 impl Resolve for Good {

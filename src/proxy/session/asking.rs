@@ -159,8 +159,7 @@ impl Session {
         let wanted = match head {
             Ok(length) => {
                 let bytes = self.client.buffer.unread().get(..length).unwrap_or_default();
-                let wanted =
-                    prepare(bytes, self.asker, &self.waker, &mut self.proof, common, turn);
+                let wanted = prepare(bytes, self.asker, &self.waker, &mut self.proof, common, turn);
                 if let Ok(Wanted::Later(until)) = wanted {
                     exchange.trim(turn);
                     spares.give(exchange);

@@ -1,18 +1,38 @@
+use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
 
+use super::settings::Settings;
+use super::together::Together;
 use super::*;
 use crate::config::access::Hellos;
+use crate::config::address_options;
+use crate::net::listener::ListenPlace;
 use crate::policy::decide::Mode;
 use crate::server::Via;
 
+/// What the words mean, or the first thing that is wrong.
 fn config(words: &str) -> Result<Config, String> {
     let words: Vec<&str> = words.split_whitespace().map(|w| w.trim_matches('\'')).collect();
-    ServeArgs::from_args(&["threadgate", "serve"], &words).unwrap().into_config()
+    let settings = Settings::of_words(&words);
+    let (config, wrong) = Config::read(&settings);
+    if let Some(wrong) = wrong.into_iter().next() {
+        return Err(wrong.message);
+    }
+    let together = Together { config: &config, settings: &settings, own: &[] };
+    match together.contradictions().into_iter().next() {
+        Some(unusable) => Err(unusable.to_string()),
+        None => Ok(config),
+    }
+}
+
+fn text(config: &Config) -> String {
+    format!("{config:?}")
 }
 
 #[test]
 fn no_option_gives_the_default_configuration() {
-    assert_eq!(config(""), Ok(Config::default()));
+    assert_eq!(text(&config("").unwrap()), text(&Config::default()));
 }
 
 #[test]
@@ -28,7 +48,7 @@ fn no_file_has_two_uses() {
     }
     assert!(config("--pid-file a --port-file b --access-log c --admin unix:d").is_ok());
     assert!(config("--access-log - --pid-file -").is_ok());
-    assert_eq!(config("--admin off"), Ok(Config::default()));
+    assert_eq!(text(&config("--admin off").unwrap()), text(&Config::default()));
 }
 
 #[test]
@@ -36,66 +56,69 @@ fn each_option_sets_its_own_field() {
     fn field(words: &str, set: impl FnOnce(&mut Config)) {
         let mut expected = Config::default();
         set(&mut expected);
-        assert_ne!(expected, Config::default(), "{words}: the row must change something");
-        assert_eq!(config(words), Ok(expected), "{words}");
+        let (found, expected) = (text(&config(words).unwrap()), text(&expected));
+        assert_ne!(expected, text(&Config::default()), "{words}: the row must change something");
+        assert_eq!(found, expected, "{words}");
     }
     let address = |text: &str| text.parse::<SocketAddr>().unwrap();
     let seconds = Duration::from_secs;
 
-    field("--listen 0.0.0.0:8080", |c| c.listen = vec![address("0.0.0.0:8080")]);
-    field("-l :1 -l [::1]:1", |c| c.listen = vec![address("127.0.0.1:1"), address("[::1]:1")]);
-    field("-l :0 -l :0", |c| c.listen = vec![address("127.0.0.1:0"); 2]);
-    field("--port 8080", |c| c.listen = vec![address("127.0.0.1:8080")]);
-    field("-p 0", |c| c.listen = vec![address("127.0.0.1:0")]);
-    field("--admin :9127", |c| c.admin = Some(ListenPlace::Tcp(address("127.0.0.1:9127"))));
-    field("--admin-name a.example --admin-name b", |c| {
-        c.admin_names = vec!["a.example".into(), "b".into()];
+    field("--listen 0.0.0.0:8080", |c| c.server.listen = vec![address("0.0.0.0:8080")]);
+    field("--listen :1 --listen [::1]:1", |c| {
+        c.server.listen = vec![address("127.0.0.1:1"), address("[::1]:1")]
     });
-    field("--admin unix:a", |c| c.admin = Some(ListenPlace::Unix("a".into())));
-    field("--threads 1024", |c| c.threads = NonZeroUsize::new(1024));
-    field("-t 1", |c| c.threads = NonZeroUsize::new(1));
-    field("--max-connections 9", |c| c.max_connections = NonZeroUsize::new(9));
-    field("--max-pipes 0", |c| c.max_pipes = Some(0));
-    field("--pool-per-destination 0", |c| c.pool.per_destination = 0);
-    field("--pool-idle 5s", |c| c.pool.idle = seconds(5));
-    field("--pool-idle 0", |c| c.pool.idle = Duration::ZERO);
-    field("--max-connecting 9", |c| c.max_connecting = NonZeroUsize::new(9).unwrap());
-    field("--dns-ttl 0", |c| c.names.ttl = Duration::ZERO);
+    field("--listen :0 --listen :0", |c| c.server.listen = vec![address("127.0.0.1:0"); 2]);
+    field("--port 8080", |c| c.server.listen = vec![address("127.0.0.1:8080")]);
+    field("--port 0", |c| c.server.listen = vec![address("127.0.0.1:0")]);
+    field("--admin :9127", |c| c.server.admin = Some(ListenPlace::Tcp(address("127.0.0.1:9127"))));
+    field("--admin-name a.example --admin-name b", |c| {
+        c.server.admin_names = vec!["a.example".into(), "b".into()];
+    });
+    field("--admin unix:a", |c| c.server.admin = Some(ListenPlace::Unix("a".into())));
+    field("--threads 1024", |c| c.server.threads = NonZeroUsize::new(1024));
+    field("--threads 1", |c| c.server.threads = NonZeroUsize::new(1));
+    field("--max-connections 9", |c| c.server.max_connections = NonZeroUsize::new(9));
+    field("--max-pipes 0", |c| c.server.max_pipes = Some(0));
+    field("--pool-per-destination 0", |c| c.server.pool.per_destination = 0);
+    field("--pool-idle 5s", |c| c.server.pool.idle = seconds(5));
+    field("--pool-idle 0", |c| c.server.pool.idle = Duration::ZERO);
+    field("--max-connecting 9", |c| c.server.max_connecting = NonZeroUsize::new(9).unwrap());
+    field("--dns-ttl 0", |c| c.server.names.ttl = Duration::ZERO);
     field("--resolve a:1.1.1.1 --resolve b:80:[::1]", |c| {
-        c.names.given = vec![
+        c.server.names.given = vec![
             address_options::parse_given("a:1.1.1.1").unwrap(),
             address_options::parse_given("b:80:[::1]").unwrap(),
         ];
     });
     field("--hosts-file a --hosts-file b", |c| {
-        c.names.hosts_files = vec!["a".into(), "b".into()];
+        c.server.names.hosts_files = vec!["a".into(), "b".into()];
     });
     field("--source-address 127.0.0.1 --source-address ::1", |c| {
-        address_options::add_source(&mut c.sources, "127.0.0.1").unwrap();
-        address_options::add_source(&mut c.sources, "::1").unwrap();
+        address_options::add_source(&mut c.server.sources, "127.0.0.1").unwrap();
+        address_options::add_source(&mut c.server.sources, "::1").unwrap();
     });
     field("--ready-fd 3", |c| c.ready_fd = Some(3));
     field("--pid-file p", |c| c.pid_file = Some("p".into()));
     field("--exit-after 5s", |c| c.exit_after = Some(ExitAfter::Time(seconds(5))));
     field("--port-file p", |c| c.port_file = Some("p".into()));
-    field("--timeout-head 1s", |c| c.timeouts.head = seconds(1));
-    field("--timeout-idle 2s", |c| c.timeouts.idle = seconds(2));
-    field("--timeout-connect 3s", |c| c.timeouts.connect = seconds(3));
-    field("--timeout-response 4s", |c| c.timeouts.response = seconds(4));
-    field("--timeout-tunnel 1h", |c| c.timeouts.tunnel = seconds(3600));
+    field("--timeout-head 1s", |c| c.server.timeouts.head = seconds(1));
+    field("--timeout-idle 2s", |c| c.server.timeouts.idle = seconds(2));
+    field("--timeout-connect 3s", |c| c.server.timeouts.connect = seconds(3));
+    field("--timeout-response 4s", |c| c.server.timeouts.response = seconds(4));
+    field("--timeout-tunnel 1h", |c| c.server.timeouts.tunnel = seconds(3600));
     field("--drain 0", |c| c.drain = Duration::ZERO);
-    field("--max-head-size 64KiB", |c| c.max_head_bytes = 64 << 10);
+    field("--max-head-size 64KiB", |c| c.server.max_head_bytes = 64 << 10);
     field("--access-log -", |c| c.access_log = LogTarget::Stdout);
     field("--log-format json", |c| c.log_format = LogFormat::Json);
     field("--log-format common", |c| c.log_format = LogFormat::Common);
     field("--color never", |c| c.color = Color::Never);
     field("--color always", |c| c.color = Color::Always);
-    field("--via edge", |c| c.via = Via::Named("edge".to_owned()));
-    field("--via off", |c| c.via = Via::Off);
-    field("--forwarded-for on", |c| c.forwarded_for = true);
-    field("--strict-responses", |c| c.strict_responses = true);
+    field("--via edge", |c| c.server.via = Via::Named("edge".to_owned()));
+    field("--via off", |c| c.server.via = Via::Off);
+    field("--forwarded-for on", |c| c.server.forwarded_for = true);
+    field("--strict-responses", |c| c.server.strict_responses = true);
     field("--watch", |c| c.watch = true);
-    field("--open", |c| c.open = true);
+    field("--open", |c| c.server.open = true);
     field("--allow a --allow .b", |c| c.access.allow = vec!["a".into(), ".b".into()]);
     field("--deny re:^ads", |c| c.access.deny = vec!["re:^ads".into()]);
     field("--allow-client 10.0.0.0/8", |c| c.access.allow_client = vec!["10.0.0.0/8".into()]);
@@ -125,8 +148,8 @@ fn each_option_sets_its_own_field() {
     field("--limit-requests 10/s", |c| c.access.limits.limit_requests = Some("10/s".into()));
     field("--limit-connections 9", |c| c.access.limits.limit_connections = Some("9".into()));
     field("--max-bytes 5GB", |c| c.access.limits.max_bytes = Some("5GB".into()));
-    field("-v -v -q", |c| c.verbosity = 1);
-    field("-q --quiet", |c| c.verbosity = -2);
+    field("--verbose --verbose --quiet", |c| c.verbosity = 1);
+    field("--quiet --quiet", |c| c.verbosity = -2);
 }
 
 #[test]
@@ -135,19 +158,22 @@ fn a_refused_value_names_its_option() {
         (
             "--threads abc",
             "--threads: 'abc' is not a number; give a whole number from 1 to 1024, \
-             for example --threads 8",
+             for example 8",
         ),
-        ("-t 0", "--threads: '0' is less than 1; "),
-        ("-t 1025", "--threads: '1025' is more than 1024; "),
+        ("--threads 0", "--threads: '0' is less than 1; "),
+        ("--threads 1025", "--threads: '1025' is more than 1024; "),
         ("--max-connections -1", "--max-connections: '-1' is less than 1; "),
         ("--max-pipes -1", "--max-pipes: '-1' is less than 0; "),
         ("--pool-per-destination x", "--pool-per-destination: 'x' is not a number; "),
         ("--pool-idle 30", "--pool-idle: '30' has no unit; write 30s"),
-        ("-l 8080", "--listen: '8080' is a port without an address; write :8080"),
-        ("-l :80 -l 127.0.0.1:80", "--listen: 127.0.0.1:80 is given twice"),
-        ("-c ''", "--config: '' is not a file"),
-        ("-p 65536", "--port: '65536' is not a port"),
-        ("-p 80 -l :81", "--port: cannot be combined with --listen; write --listen 127.0.0.1:80"),
+        ("--listen 8080", "--listen: '8080' is a port without an address; write :8080"),
+        ("--listen :80 --listen 127.0.0.1:80", "--listen: 127.0.0.1:80 is given twice"),
+        ("--config ''", "--config: '' is not a file"),
+        ("--port 65536", "--port: '65536' is not a port"),
+        (
+            "--port 80 --listen :81",
+            "--port: cannot be combined with --listen; write --listen 127.0.0.1:80",
+        ),
         ("--max-connecting 0", "--max-connecting: '0' is less than 1; "),
         ("--dns-ttl 30", "--dns-ttl: '30' has no unit; write 30s"),
         ("--resolve a", "--resolve: 'a' has no address; give HOST:ADDR or HOST:PORT:ADDR"),
@@ -193,5 +219,7 @@ fn a_refused_value_names_its_option() {
 
 #[test]
 fn verbosity_cannot_overflow() {
-    assert_eq!((verbosity(255, 0), verbosity(0, 255), verbosity(3, 3)), (127, -128, 0));
+    let verbosity = |words: &str| config(words).unwrap().verbosity;
+    assert_eq!(verbosity(&"--verbose ".repeat(300)), i8::MAX);
+    assert!(verbosity(&"--quiet ".repeat(300)) <= -127);
 }

@@ -1,0 +1,61 @@
+//! The table of options: a row says everything there is to say about one.
+//!
+//! The command line, the variables, the keys of the configuration file, every form of help, the man
+//! page, the example file, the shell completions, what a reload takes and which files are read all come
+//! from here. A new option is one row and the code that uses its value: the row's `read` puts the value
+//! where that code looks for it.
+//!
+//! ```text
+//! OptionRow { name: "max-pipes", hint: "N", …, read: |to, text| keep(&mut to.server.max_pipes, …) }
+//! ```
+
+mod access;
+mod limits;
+mod listening;
+mod logs;
+mod row;
+mod traffic;
+
+pub use row::{FileUse, OptionKind, OptionRow, PREFIX, Scope, Usual};
+
+/// Options that belong together, as `threadgate help` shows them.
+#[derive(Debug)]
+pub struct Topic {
+    /// Its name: `threadgate help access`.
+    pub name: &'static str,
+    /// Its heading.
+    pub title: &'static str,
+    /// What it is about, in a few words.
+    pub about: &'static str,
+    /// Its options.
+    pub rows: &'static [OptionRow],
+}
+
+/// All topics, in the order of `--help`.
+pub static TOPICS: [Topic; 11] = [
+    listening::LISTENING,
+    listening::CONFIGURATION,
+    listening::PROCESS,
+    limits::LIMITS,
+    access::ACCESS,
+    access::USERS,
+    access::CONTENT,
+    traffic::TRAFFIC,
+    limits::NAMES,
+    limits::TIMEOUTS,
+    logs::LOGS,
+];
+
+/// All options, in the order of `--help`.
+pub fn all() -> impl Iterator<Item = &'static OptionRow> + Clone {
+    TOPICS.iter().flat_map(|topic| topic.rows)
+}
+
+/// The option of this name, which has no dashes before it.
+pub fn find(name: &str) -> Option<&'static OptionRow> {
+    all().find(|row| row.name == name)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

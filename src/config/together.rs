@@ -1,0 +1,117 @@
+//! What options say together: values that are right by themselves and contradict one another.
+
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::options::{FileUse, OptionRow};
+use super::settings::Settings;
+use super::unusable::Unusable;
+use crate::net::listener::ListenPlace;
+use crate::policy::decide::Mode;
+
+/// A file that can be read and written by many.
+pub const NOTHING: &str = "/dev/null";
+
+/// Options for all listeners, what single listeners have of their own, and what they mean.
+#[derive(Clone, Copy, Debug)]
+pub struct Together<'a> {
+    /// What they mean.
+    pub config: &'a Config,
+    /// What is said for all.
+    pub settings: &'a Settings,
+    /// What single listeners say.
+    pub own: &'a [&'a Settings],
+}
+
+impl Together<'_> {
+    /// All contradictions that are found.
+    pub fn contradictions(&self) -> Vec<Unusable> {
+        let mut found: Vec<Unusable> = [
+            self.port_beside_listen(),
+            self.admin_where_the_proxy_listens(),
+            self.one_file_written_twice(),
+            self.a_file_read_and_written(),
+            learning(self.config).err(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        found.extend(self.config.access.wrong());
+        for own in &self.config.own {
+            let wrong = own.access.wrong().into_iter();
+            found.extend(wrong.map(|unusable| unusable.of_listener(own.number)));
+        }
+        found
+    }
+
+    fn port_beside_listen(&self) -> Option<Unusable> {
+        let port = self.settings.values("port")?.first()?;
+        self.settings.values("listen")?;
+        let why = format!(
+            "cannot be combined with --listen; write --listen 127.0.0.1:{} for that port too",
+            port.text
+        );
+        Some(Unusable::of("port", why).beside("listen"))
+    }
+
+    fn admin_where_the_proxy_listens(&self) -> Option<Unusable> {
+        let Some(ListenPlace::Tcp(address)) = self.config.server.admin else { return None };
+        let taken = address.port() != 0 && self.config.listen().contains(&address);
+        let why = format!("the proxy listens on {address}; give another port, such as :9127");
+        taken.then(|| Unusable::of("admin", why).beside("listen"))
+    }
+
+    /// One option would destroy what the other wrote.
+    fn one_file_written_twice(&self) -> Option<Unusable> {
+        let files: Vec<_> = self.files(FileUse::Written).collect();
+        let twice = files.iter().enumerate().find_map(|(at, (row, path))| {
+            let (other, _) = files.iter().take(at).find(|(_, before)| before == path)?;
+            Some((row, path, other))
+        });
+        let (row, path, other) = twice?;
+        let why = format!("{} is the file of --{}; give another one", path.display(), other.name);
+        Some(Unusable::of(row.name, why).beside(other.name))
+    }
+
+    fn a_file_read_and_written(&self) -> Option<Unusable> {
+        let read: Vec<_> =
+            self.files(FileUse::Configuration).chain(self.files(FileUse::Read)).collect();
+        self.files(FileUse::Written).find_map(|(row, path)| {
+            // What was learnt may hold at once.
+            let learnt = |of: &OptionRow| (of.name, row.name) == ("allow-list", "learn-file");
+            let same = |(of, file): &&(&OptionRow, PathBuf)| {
+                *file == path && path != Path::new(NOTHING) && !learnt(of)
+            };
+            let (of, _) = read.iter().find(same)?;
+            let why = format!("{} is the file of --{}; give another one", path.display(), of.name);
+            Some(Unusable::of(row.name, why).beside(of.name))
+        })
+    }
+
+    fn files(&self, uses: FileUse) -> impl Iterator<Item = (&'static OptionRow, PathBuf)> {
+        let all = [self.settings].into_iter().chain(self.own.iter().copied());
+        all.flat_map(move |settings| settings.files(uses))
+            .filter_map(|(row, _, path)| Some((row, std::path::absolute(path).ok()?)))
+    }
+}
+
+/// Whether a policy that learns has a file to write, and only such a one has.
+///
+/// # Errors
+///
+/// What is missing.
+pub fn learning(config: &Config) -> Result<(), Unusable> {
+    let all = (config.access.policy == Mode::Learn).then_some(None);
+    let own = config.own.iter().find(|own| own.access.policy == Mode::Learn);
+    match (all.or(own.map(|own| Some(own.number))), &config.learn_file) {
+        (Some(listener), None) => {
+            let why = "learn needs a file for the domains that are reached; give --learn-file FILE";
+            Err(Unusable { listener, ..Unusable::of("policy", why).beside("learn-file") })
+        }
+        (None, Some(_)) => {
+            let why = "only --policy learn learns anything; give both";
+            Err(Unusable::of("learn-file", why).beside("policy"))
+        }
+        _ => Ok(()),
+    }
+}

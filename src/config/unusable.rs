@@ -1,0 +1,105 @@
+//! Why an option cannot be used: which one, which of its values, and the reason.
+
+use std::{error, fmt};
+
+/// Why rules, lists, limits or users cannot be used: a value is wrong, or a file that is named.
+///
+/// It is written as a sentence that begins with the option, as the command line has it:
+/// `--deny-url: '(' is none: unclosed group`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Unusable {
+    /// Whether the reason is that the system does not let this process read a file.
+    pub denied: bool,
+    /// The option, without dashes.
+    pub(crate) option: Option<&'static str>,
+    /// Which of its values is meant, from 0.
+    pub(crate) value: Option<usize>,
+    /// The listener that has the option of its own, by its number.
+    pub(crate) listener: Option<u16>,
+    /// What in that value is meant: a file and its line.
+    pub(crate) subject: Option<String>,
+    /// Another option whose value the reason depends on.
+    pub(crate) beside: Option<&'static str>,
+    /// The reason, and what to try.
+    pub(crate) why: String,
+}
+
+impl Unusable {
+    /// An option, for a reason.
+    pub(crate) fn of(option: &'static str, why: impl Into<String>) -> Self {
+        Self { option: Some(option), ..Self::from(why.into()) }
+    }
+
+    /// It is this one of the option's values, from 0.
+    pub(crate) fn value(self, value: usize) -> Self {
+        Self { value: Some(value), ..self }
+    }
+
+    /// It is an option that this listener has of its own.
+    pub(crate) fn of_listener(self, number: u16) -> Self {
+        Self { listener: Some(number), ..self }
+    }
+
+    /// It is this file, or line, or name.
+    pub(crate) fn about(self, subject: impl Into<String>) -> Self {
+        Self { subject: Some(subject.into()), ..self }
+    }
+
+    /// It would be right with another value of that option.
+    pub(crate) fn beside(self, option: &'static str) -> Self {
+        Self { beside: Some(option), ..self }
+    }
+
+    /// The option that is wrong, without dashes, if it is one: `deny-url`.
+    pub fn option(&self) -> Option<&str> {
+        self.option
+    }
+
+    /// What follows the name of the option.
+    pub(crate) fn rest(&self) -> String {
+        match &self.subject {
+            Some(subject) => format!(" {subject}: {}", self.why),
+            None => format!(": {}", self.why),
+        }
+    }
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self {
+            denied: false,
+            option: None,
+            value: None,
+            listener: None,
+            subject: None,
+            beside: None,
+            why,
+        }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.option {
+            Some(option) => write!(f, "--{option}{}", self.rest()),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
+impl error::Error for Unusable {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_a_sentence_that_begins_with_the_option() {
+        let plain = Unusable::of("deny", "'a b' is no destination").value(1).beside("allow");
+        assert_eq!(plain.to_string(), "--deny: 'a b' is no destination");
+        let file = Unusable::of("auth-file", "cannot read it").about("users:3");
+        assert_eq!(file.to_string(), "--auth-file users:3: cannot read it");
+        assert_eq!(Unusable::from("rule: no".to_owned()).to_string(), "rule: no");
+    }
+}
