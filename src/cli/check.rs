@@ -24,12 +24,11 @@ pub(crate) struct CheckArgs {}
 
 /// Reads every file that the options name, and prints what counts.
 pub(crate) fn check(given: &GivenOptions) -> Result<(), Failure> {
-    let effective = given.effective()?;
+    let effective = given.effective_with_files()?;
     for warning in &effective.warnings {
         // With stderr gone there is nobody left to tell.
         let _ = writeln!(io::stderr(), "threadgate: {warning}");
     }
-    effective.read_files()?;
     effective.config.learn_file.as_deref().map(LearnFile::read).transpose()?;
     let mut lines = Vec::new();
     show(&effective, &mut lines);

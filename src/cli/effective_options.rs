@@ -54,37 +54,29 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
-    /// Reads every file that is named and can be wrong.
-    ///
-    /// # Errors
-    ///
-    /// All files that are wrong, a line for each.
-    pub(crate) fn read_files(&self) -> Result<(), Failure> {
+    /// Reads every file that is named and can be wrong; answers each that is, and whether that is because
+    /// this process may not read it.
+    fn wrong_files(&self) -> Vec<(WrongSetting, bool)> {
         let mut wrong = Vec::new();
         for file in &self.config.server.names.hosts_files {
             if let Err(e) = Hosts::read(std::slice::from_ref(file)) {
-                wrong.push(refused_hosts(&e, &self.settings));
+                let unusable = unusable_hosts(&e, &self.settings);
+                wrong.push((WrongSetting::unusable(&unusable, &self.settings), unusable.denied));
             }
         }
         if let Err(unusable) = self.config.access(None) {
-            let each = self.all_settings().flat_map(unusable_alone);
             let before = wrong.len();
-            for failure in each {
-                if !wrong.contains(&failure) {
-                    wrong.push(failure);
+            for one in self.all_settings().flat_map(unusable_alone) {
+                if !wrong.contains(&one) {
+                    wrong.push(one);
                 }
             }
             if wrong.len() == before {
-                wrong.push(self.unusable(&unusable));
+                let placed = placed(&unusable, &self.settings, &self.own);
+                wrong.push((placed, unusable.denied));
             }
         }
-        let mut wrong = wrong.into_iter();
-        let Some(first) = wrong.next() else { return Ok(()) };
-        let add = |mut all: Failure, one: Failure| {
-            all.message = format!("{}\n{}", all.message, one.message);
-            all
-        };
-        Err(wrong.fold(first, add))
+        wrong
     }
 
     /// Why no policy can be made of a value or a file, with the place where that was given.
@@ -109,13 +101,13 @@ fn of_listeners(written: &Written) -> impl Iterator<Item = &Settings> {
 }
 
 /// What is wrong with each file by itself.
-fn unusable_alone(settings: &Settings) -> Vec<Failure> {
+fn unusable_alone(settings: &Settings) -> Vec<(WrongSetting, bool)> {
     let mut wrong = Vec::new();
     for (row, value, _) in settings.files(FileUse::Read) {
         let mut alone = Settings::default();
         alone.set(row, vec![value.clone()]);
         if let Err(unusable) = Config::read(&alone).0.access(None) {
-            wrong.push(Failure::unusable(&unusable, WrongSetting::unusable(&unusable, &alone)));
+            wrong.push((WrongSetting::unusable(&unusable, &alone), unusable.denied));
         }
     }
     wrong
@@ -123,13 +115,17 @@ fn unusable_alone(settings: &Settings) -> Vec<Failure> {
 
 /// A hosts file that is wrong, with the place where it was named.
 pub(crate) fn refused_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> Failure {
+    let unusable = unusable_hosts(wrong, settings);
+    Failure::unusable(&unusable, WrongSetting::unusable(&unusable, settings))
+}
+
+fn unusable_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> Unusable {
     let mut files = settings.files(FileUse::Read).filter(|(row, ..)| row.name == "hosts-file");
     let value = files.position(|(.., path)| path == wrong.file).unwrap_or(0);
-    let unusable = Unusable {
+    Unusable {
         denied: wrong.is_denied(),
         ..Unusable::of("hosts-file", wrong.why()).value(value).about(wrong.place())
-    };
-    Failure::unusable(&unusable, WrongSetting::unusable(&unusable, settings))
+    }
 }
 
 /// The place of what is wrong: where the listener has the option that is meant, or all have it.
@@ -178,6 +174,31 @@ impl GivenOptions {
     ///
     /// All that is wrong, a line for each.
     pub(crate) fn effective(&self) -> Result<Effective, Failure> {
+        let (effective, wrong) = self.look()?;
+        if wrong.is_empty() { Ok(effective) } else { Err(in_order(wrong)) }
+    }
+
+    /// The same, and reads all files that options name.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, a line for each.
+    pub(crate) fn effective_with_files(&self) -> Result<Effective, Failure> {
+        let (effective, mut wrong) = self.look()?;
+        let files = effective.wrong_files();
+        let only_denied = wrong.is_empty() && files.iter().all(|(_, denied)| *denied);
+        let are_files = wrong.is_empty();
+        wrong.extend(files.into_iter().map(|(wrong, _)| wrong));
+        match (wrong.is_empty(), are_files) {
+            (true, _) => Ok(effective),
+            // The command line is right, and a file it names is not.
+            (false, true) => Err(in_order(wrong).of_files(only_denied)),
+            (false, false) => Err(in_order(wrong)),
+        }
+    }
+
+    /// What counts, as far as it can be read, and all that is wrong.
+    fn look(&self) -> Result<(Effective, Vec<WrongSetting>), Failure> {
         let (written, mut wrong) = match &self.file {
             None => (Written::default(), Vec::new()),
             Some(path) => file::read(path).map_err(|e| unreadable(path, &e))?,
@@ -187,17 +208,7 @@ impl GivenOptions {
             wrong.extend(Config::read(layer).1);
         }
         let effective = self.together(written, &mut wrong);
-        if wrong.is_empty() {
-            return Ok(effective);
-        }
-        wrong.sort_by_key(|wrong| match wrong.place {
-            WrittenAt::Flag => (0, 0),
-            WrittenAt::Variable(_) => (1, 0),
-            // The last one says that there are more.
-            WrittenAt::File(_, 0) => (3, 0),
-            WrittenAt::File(_, line) => (2, line),
-        });
-        Err(Failure::wrong(&wrong))
+        Ok((effective, wrong))
     }
 
     /// What all values mean together. What contradicts is added to `wrong`, unless it depends on a value
@@ -321,6 +332,18 @@ fn said(row: &OptionRow, values: &[WrittenValue]) -> Option<OptionPlace> {
         }
     };
     Some(OptionPlace { option: row.name.to_owned(), at, lines })
+}
+
+/// Mistakes in the order of their places.
+fn in_order(mut wrong: Vec<WrongSetting>) -> Failure {
+    wrong.sort_by_key(|wrong| match wrong.place {
+        WrittenAt::Flag => (0, 0),
+        WrittenAt::Variable(_) => (1, 0),
+        // The last one says that there are more.
+        WrittenAt::File(_, 0) => (3, 0),
+        WrittenAt::File(_, line) => (2, line),
+    });
+    Failure::wrong(&wrong)
 }
 
 fn unreadable(path: &Path, e: &io::Error) -> Failure {

@@ -280,7 +280,7 @@ policy = 'closed'
         [
             "t.toml:1: timeout-head: '5' has no unit",
             "t.toml:2: threads: 'many' is not a number",
-            "t.toml:5: deny: 'http://b.example' is no destination",
+            "t.toml:5: deny: 'http://b.example' is not a destination",
             "t.toml:8: address: '8080' is a port without an address",
             "t.toml:9: policy: 'closed' is not a policy",
         ]

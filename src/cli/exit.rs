@@ -105,6 +105,12 @@ impl Failure {
         Self { help: help.or(usage.help), ..usage }
     }
 
+    /// The same, of files that options name: the options themselves are right.
+    pub(crate) fn of_files(self, all_denied: bool) -> Self {
+        let exit = if all_denied { Exit::NoPermission } else { Exit::Configuration };
+        Self::new(exit, self.message)
+    }
+
     /// What went wrong while it started or ran.
     pub(crate) fn failed(message: String) -> Self {
         Self::new(Exit::Failure, message)

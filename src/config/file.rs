@@ -168,9 +168,7 @@ impl TomlSource {
         match unclosed(text).filter(|_| !errors.is_empty()) {
             Some((at, closing)) => {
                 let opening = text.get(at..at + closing.len()).unwrap_or_default();
-                let why = format!(
-                    "nothing closes this {opening}; write {closing} behind what belongs into it"
-                );
+                let why = format!("this {opening} is never closed; write {closing} where it ends");
                 vec![self.wrong(&(at..at), &why)]
             }
             None => errors.iter().take(MOST_WRONG).map(told).collect(),

@@ -169,7 +169,7 @@ fn parse_count(text: &str, example: &str) -> Result<NonZeroU32, String> {
 fn parse_per(text: &str) -> Result<Per, String> {
     Per::ALL.into_iter().find(|per| per.word() == text).ok_or_else(|| {
         format!(
-            "'{text}' is nobody a rate could be for; \
+            "'{text}' cannot share a rate; \
              give connection, client, user, destination or total"
         )
     })
@@ -370,19 +370,19 @@ mod tests {
     #[test]
     fn a_refused_limit_says_why() {
         for (texts, per, says) in [
-            (&["clients:10mbit"][..], None, "--limit: 'clients' is nobody a rate could be for"),
+            (&["clients:10mbit"][..], None, "--limit: 'clients' cannot share a rate"),
             (
                 &["sideways=10mbit"],
                 None,
                 "--limit: 'sideways' in 'sideways=10mbit' is no direction",
             ),
             (&["client=a:10mbit"], None, "--limit: 'a' is not a network"),
-            (&["destination=a b:10mbit"], None, "--limit: 'a b' is no destination"),
+            (&["destination=a b:10mbit"], None, "--limit: 'a b' is not a destination"),
             (&["total=x:10mbit"], None, "--limit: 'total' has no names: 'x' cannot be one"),
             (&["user=:10mbit"], None, "--limit: 'user=' has no name"),
             (&["1mbit", "1MB/s"], None, "--limit: '1MB/s' limits what '1mbit' limits already"),
             (&["user=a:1mbit", "user=a:up=1mbit"], None, "limits what 'user=a:1mbit' limits"),
-            (&["1mbit"], Some("host"), "--limit-per: 'host' is nobody"),
+            (&["1mbit"], Some("host"), "--limit-per: 'host' cannot share"),
             (&[], Some("client"), "--limit-per: there is no --limit that leaves out"),
             (&["total:1mbit"], Some("client"), "--limit-per: there is no --limit that"),
         ] {

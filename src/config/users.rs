@@ -150,7 +150,10 @@ impl Users {
             |place: String, why: String| Unusable::of("auth-file", why).value(at).about(place);
         let bytes = read(path).map_err(|e| Unusable {
             denied: e.kind() == io::ErrorKind::PermissionDenied,
-            ..wrong(shown.to_string(), format!("cannot read it: {e}"))
+            ..wrong(
+                shown.to_string(),
+                format!("cannot read it: {e}; give a file this user can read"),
+            )
         })?;
         let users = user_file::parse(&bytes).map_err(|e| match e.line {
             0 => wrong(shown.to_string(), e.message),
