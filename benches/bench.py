@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-# The source tree stays as it is in git.
+# Keeps compiled files out of the source tree.
 sys.dont_write_bytecode = True
 
 from harness import build, docs, lists, measure, report  # noqa: E402
@@ -70,7 +70,7 @@ def main() -> int:
     if any(row.listed for row in rows):
         wanted.add(lists.GENERATOR)
     built = build.build_proxies(wanted, options.binary, missing)
-    # The first bytes of the pattern stand in nginx's configuration.
+    # nginx's configuration has the first bytes of the pattern.
     content = subprocess.run(
         [load, "pattern", "--bytes", "1024"], check=True, capture_output=True, text=True
     ).stdout
@@ -119,7 +119,7 @@ def parse() -> argparse.Namespace:
 
 
 def missing_peers(options: argparse.Namespace) -> dict[str, str]:
-    """Peers that cannot or shall not take part, and why."""
+    """Peers that cannot or must not take part, and why."""
     missing: dict[str, str] = {}
     if options.peers is not None:
         named = set() if options.peers == "none" else set(options.peers.split(","))
@@ -135,7 +135,7 @@ def missing_peers(options: argparse.Namespace) -> dict[str, str]:
 
 
 def announce(rows: list[Row], runner: Runner, progress: Progress) -> None:
-    """What will be done, before it is."""
+    """Prints what will be done, before it starts."""
     for row in rows:
         names = [name for name in row.proxies if name not in runner.missing]
         runs = runner.runs(row)
@@ -159,7 +159,7 @@ def verdicts(result: Result) -> list[tuple[str, bool | None]]:
 
 
 def finish(results: list[Result], options: argparse.Namespace) -> None:
-    """Keeps what was measured: a smoke test apart from figures, a row over its last figures."""
+    """Keeps the results: a smoke test apart from figures, a row over its last figures."""
     entries = [result.entry() for result in results]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / ("quick.json" if options.quick else "results.json")
@@ -179,7 +179,7 @@ class Runner:
     load: Path
     content: str
     lists: Path
-    """Directory of the block lists, which all rows have in common."""
+    """Directory of the block lists, which all rows share."""
 
     def runs(self, row: Row) -> int:
         if self.options.quick:
@@ -199,7 +199,7 @@ class Runner:
         return 0.5 + len(names) * (0.6 * starts + self.runs(row) * (sample + 0.1))
 
     def run(self, row: Row, progress: Progress) -> Result:
-        """All samples of a row; a proxy that fails is left out and named, the others go on."""
+        """Takes all samples of a row. A proxy that fails is left out and named."""
         samples: dict[str, list[Sample]] = {}
         problems: dict[str, str] = {}
         names = [name for name in row.proxies if name not in self.missing]
@@ -221,7 +221,7 @@ class Runner:
                         samples.setdefault(name, []).append(row.sample(bench, running[name]))
                     except (BenchError, FileNotFoundError) as error:
                         problems[name] = " ".join(str(error).split())
-                    # One sample of a peer that takes minutes has to do: the others wait for it.
+                    # One sample of a peer that takes minutes is enough: the others wait for it.
                     expected = row.sample_seconds or self.seconds()
                     if time.monotonic() - began > max(15, 4 * expected):
                         slow.add(name)
@@ -276,7 +276,7 @@ class Runner:
 
 
 def start(setup: Setup, name: str, stack: contextlib.ExitStack) -> Proxy:
-    # Each start of a fresh proxy has a directory of its own: no leftovers are met.
+    # Each start of a fresh proxy has its own directory, so that it meets no leftovers.
     directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=setup.directory))
     directory.chmod(0o755)
     proxy = STARTERS[name](replace(setup, directory=directory), name)
@@ -285,7 +285,7 @@ def start(setup: Setup, name: str, stack: contextlib.ExitStack) -> Proxy:
 
 
 def machine() -> dict[str, str]:
-    """What the numbers were measured on and with."""
+    """The machine and the programs behind the numbers."""
     cpu = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     said = {
         "cpu": cpu[1].strip() if cpu else platform.machine(),

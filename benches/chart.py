@@ -18,7 +18,7 @@ Entry = dict[str, Any]
 
 WIDTH = 960
 LEFT, RIGHT = 250, 770
-"""Where the scale begins and ends; names stand to the left of it, numbers to the right."""
+"""The ends of the scale. Names are to the left of it, numbers to the right."""
 ROW = 26
 SECTION = 34
 TOP = 104
@@ -30,7 +30,7 @@ SECTIONS = (
     ("Processor time of a gigabyte, HAProxy with splice", "cpu_s_per_gb", "s", "haproxy-splice"),
     ("Memory of an idle client or tunnel", "kib_each", "KiB", "haproxy"),
 )
-"""Heading, number, its unit, and whose number is 1."""
+"""Heading, number, its unit, and the proxy whose number is 1."""
 
 NAMES = {
     "keepalive-1": "GET of 1 KB, 1 client",
@@ -48,10 +48,10 @@ NAMES = {
     "idle-9000": "9,000 idle clients",
     "idle-tunnels": "2,000 idle tunnels",
 }
-"""The rows that are drawn, in their order, and how they are called."""
+"""The rows that are drawn, in order, with their names in the chart."""
 
-# Hues of Okabe and Ito that people with any colour vision tell apart; every mark has a shape of its
-# own beside. First the colour on a light ground, then on a dark one.
+# Hues of Okabe and Ito, which people with any colour vision can tell apart; every mark also has a
+# shape of its own. The first colour is for a light ground, the second for a dark one.
 MARKS = {
     "haproxy": ("plus", "#3d3d3d", "#d0d0d0", "HAProxy without splice"),
     "nginx": ("circle", "#007a5a", "#2ec99b", "nginx"),
@@ -78,7 +78,7 @@ DARK = """
 
 
 def svg(data: Entry) -> str:
-    """The whole picture; figures that are missing are left out."""
+    """The whole picture, without the figures that are missing."""
     sections = [(*section, drawn(data, *section[1::2])) for section in SECTIONS]
     sections = [section for section in sections if section[4]]
     ratios = [r for *_, rows in sections for row in rows for r in row["ratios"].values()]
@@ -226,7 +226,7 @@ def drawn_row(row: Entry, base: str, y: float, x: Any) -> list[str]:
     peers.pop(base, None)
     parts += [mark(name, at, middle + up) for name, at, up in dodged(peers)]
     ratio = f"{row['ratios']['threadgate']:.2f} ×"
-    # To the left of everything, so that nothing stands on it.
+    # To the left of everything, so that no mark covers it.
     goal = x(row["goal"]) if row["goal"] else one
     at = min(own, one, goal, *(at - 3 for at in peers.values())) - 6
     parts.append(f'<text class="text small value end" x="{at:.1f}" y="{middle + 4}">{ratio}</text>')
@@ -237,7 +237,7 @@ def drawn_row(row: Entry, base: str, y: float, x: Any) -> list[str]:
 
 
 def dodged(peers: dict[str, float]) -> list[tuple[str, float, float]]:
-    """Marks from left to right; those that would hide each other go up and down a little."""
+    """Marks from left to right. Marks that would hide each other move up and down a little."""
     placed: list[tuple[str, float, float]] = []
     order = sorted(peers, key=peers.__getitem__)
     for index, name in enumerate(order):
@@ -263,7 +263,7 @@ def short(value: float) -> str:
 
 
 def mark(name: str, x: float, y: float) -> str:
-    """A peer's sign, about ten units wide, with a rim that keeps it apart from what is below it."""
+    """A peer's mark, about ten units wide, with a rim that sets it off from anything below it."""
     shape = MARKS[name][0]
     rim = 'class="rim" fill="none" stroke-width="4"'
     if shape in ("plus", "cross"):

@@ -1,13 +1,12 @@
-//! Why an exchange failed: which side, phase and kind (RFC 9209 §2.3), in which words, and what
-//! that means for the client.
+//! Why an exchange failed: the side, the phase, the kind (RFC 9209 §2.3), the sentence for people, and the
+//! status code for the client.
 //!
-//! One value travels from the step that failed to the one place that turns it into a reply, a
-//! `Proxy-Status` field and a log line, so that all three say the same. The module knows no
-//! sockets; `proxy::reply` writes the reply.
+//! The step that failed makes one value. One place turns it into a reply, a `Proxy-Status` field and a log
+//! line, so that all three say the same. This module knows no sockets; `proxy::reply` writes the reply.
 
 use std::{fmt, io};
 
-/// Whose doing a failure was.
+/// The side that caused a failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Side {
     /// The client sent something wrong, or went away.
@@ -19,7 +18,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// All of them, in order.
+    /// Every side, in order.
     pub const ALL: [Self; 3] = [Self::Client, Self::Proxy, Self::Upstream];
 
     /// The word used in replies and logs.
@@ -32,7 +31,7 @@ impl Side {
     }
 }
 
-/// Which part of an exchange was under way.
+/// The part of an exchange that was under way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
     /// Reading the request head.
@@ -63,14 +62,14 @@ impl Phase {
     }
 }
 
-/// What went wrong: RFC 9209 §2.3's proxy error types, as far as they can happen here, and the
-/// few things that only the log needs to know.
+/// The cause: RFC 9209 §2.3's proxy error types that can happen here, and a few causes that only the log
+/// needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Kind {
     /// The client closed or reset its connection; nobody is left to reply to.
     ClientGone,
-    /// The proxy has no descriptors or memory left for this.
+    /// The proxy has no descriptors or memory left for this connection.
     ConnectionLimitReached,
     /// The upstream's port is closed.
     ConnectionRefused,
@@ -80,7 +79,7 @@ pub enum Kind {
     ConnectionTimeout,
     /// The upstream took no more bytes of the request for too long.
     ConnectionWriteTimeout,
-    /// The destination's address is one that rules forbid.
+    /// The rules forbid the destination's address.
     DestinationIpProhibited,
     /// No route to the destination's address.
     DestinationIpUnroutable,
@@ -88,19 +87,19 @@ pub enum Kind {
     DnsError,
     /// The lookup took too long.
     DnsTimeout,
-    /// A rule said no.
+    /// A rule refused the request.
     HttpRequestDenied,
-    /// A request that is malformed, or that two recipients could read two ways.
+    /// The request is malformed, or two recipients could read it differently.
     HttpRequestError,
     /// The request did not come in time (408).
     HttpRequestTimeout,
-    /// The response has more content than is passed on.
+    /// The response has more content than the limit.
     HttpResponseBodySize,
     /// The response ended before its framing said.
     HttpResponseIncomplete,
     /// No response head within the response timeout.
     HttpResponseTimeout,
-    /// The response is malformed, or could be read two ways.
+    /// The response is malformed, or two recipients could read it differently.
     HttpProtocolError,
     /// The request came back to the proxy that sent it.
     ProxyLoopDetected,
@@ -109,7 +108,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, in order.
+    /// Every kind, in order.
     pub const ALL: [Self; 19] = [
         Self::ClientGone,
         Self::ConnectionLimitReached,
@@ -132,7 +131,7 @@ impl Kind {
         Self::ShuttingDown,
     ];
 
-    /// The word in the counters: as [`token`](Self::token), but no two kinds have the same.
+    /// The word in the counters: [`token`](Self::token), except where two kinds share one.
     pub fn word(self) -> &'static str {
         match self {
             Self::HttpRequestTimeout => "http_request_timeout",
@@ -164,7 +163,7 @@ impl Kind {
         }
     }
 
-    /// The status code that fits, unless the error carries a more exact one.
+    /// The status code for this kind, unless the error carries a more exact one.
     fn status(self) -> u16 {
         match self {
             Self::HttpRequestError | Self::ClientGone => 400,
@@ -200,8 +199,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// A failure whose status code follows from its kind. `reason` is one plain sentence
-    /// without a full stop, fit for a person who sees the reply.
+    /// A failure whose status code follows from its kind. `reason` is one plain sentence without a full
+    /// stop, written for the person who sees the reply.
     pub fn new(side: Side, phase: Phase, kind: Kind, reason: &'static str) -> Self {
         Self { side, phase, kind, status: kind.status(), retry_after: 0, reason, source: None }
     }
@@ -213,51 +212,51 @@ impl Error {
         self
     }
 
-    /// The same failure, which a client may expect to be over in so many seconds.
+    /// The same failure, with the seconds after which the client may try again.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = seconds;
         self
     }
 
-    /// The same failure with what the system said.
+    /// The same failure, with the system's own message.
     #[must_use]
     pub fn with_source(mut self, source: io::Error) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// Whose doing it was.
+    /// The side that caused it.
     pub fn side(&self) -> Side {
         self.side
     }
 
-    /// What was under way.
+    /// The part of the exchange that was under way.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// What went wrong.
+    /// The cause.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Status code of the reply the client gets if no response head was sent yet.
+    /// Status code of the reply, which the client gets if no response head was sent yet.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// In how many seconds it may be worth trying again, if that is known (RFC 9110 §10.2.3).
+    /// Seconds after which another attempt may succeed, if known (RFC 9110 §10.2.3).
     pub fn retry_after(&self) -> Option<u32> {
         Some(self.retry_after).filter(|seconds| *seconds > 0)
     }
 
-    /// What the system said, if it said anything.
+    /// The system's own message, if there is one.
     pub fn said(&self) -> Option<String> {
         self.source.as_ref().map(ToString::to_string)
     }
 
-    /// One plain sentence saying why.
+    /// The reason, as one plain sentence.
     pub fn reason(&self) -> &'static str {
         self.reason
     }
@@ -283,7 +282,7 @@ impl std::error::Error for Error {
 mod tests {
     use super::*;
 
-    /// Counters have a place for each, by its number.
+    /// Counters are indexed by the number of the kind.
     #[test]
     fn all_kinds_are_listed_in_order_and_none_is_left_out() {
         let source = include_str!("error.rs");

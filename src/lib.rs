@@ -16,39 +16,39 @@
 //! // … send requests through it …
 //! println!("{}", proxy.stats());
 //!
-//! // Connections have so long to finish.
+//! // Open connections get this long to finish.
 //! proxy.shutdown(Duration::from_secs(10));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Options::default`] listens on a free port of loopback, takes no more than the machine has, and
-//! writes no access log. Fields are added to the option structs with new versions, so end a value with
+//! [`Options::default`] listens on a free port of loopback, stays within the limits of the machine, and
+//! writes no access log. New versions add fields to the option structs, so end a value with
 //! `..Options::default()`, as above.
 //!
 //! | to | use |
 //! |---|---|
-//! | listen elsewhere, set timeouts and bounds, write an access log | [`Options`], [`Timeouts`], [`PoolLimits`], [`LogDestination`] |
-//! | allow and deny by destination, client, list, URL or media type | [`AccessOptions`]; [`WrittenRule`] for several of these together |
+//! | listen elsewhere, set timeouts and limits, write an access log | [`Options`], [`Timeouts`], [`PoolLimits`], [`LogDestination`] |
+//! | allow and deny by destination, client, list, URL or media type | [`AccessOptions`]; [`WrittenRule`] to combine several of these |
 //! | ask clients for a password | [`UserOptions`], [`Password`] |
 //! | limit rates, requests and connections | [`LimitOptions`] |
-//! | lead names to addresses of your own | [`Resolve`], [`SystemResolver`], [`GivenName`] |
+//! | resolve names to addresses of your own | [`Resolve`], [`SystemResolver`], [`GivenName`] |
 //! | give a listener rules of its own | [`OwnListener`] |
 //! | change rules while the proxy runs, rotate the access log | [`Server::control`], [`Control`] |
-//! | count, and look | [`Server::stats`], [`Server::report`], [`metrics`]; [`Options::admin`] over HTTP |
+//! | read counters and gauges | [`Server::stats`], [`Server::report`], [`metrics`]; [`Options::admin`] over HTTP |
 //! | serve as many connections as the system allows | [`raise_open_files`] |
 //!
 //! `examples/` has whole programs: `embed.rs`, `rules_and_reload.rs`, and `test_through_proxy.rs`, a test
-//! that sees its program behind a proxy.
+//! that runs its program behind a proxy.
 //!
-//! Everything else is private. `docs/architecture.md` has it in reading order. The feature `internals`
-//! opens it to the project's own tests, fuzzing and benches, and whatever it shows may change with any
-//! version.
+//! Everything else is private; `docs/architecture.md` describes it in reading order. The feature
+//! `internals` opens it to the project's own tests, fuzzing and benches. Anything it shows may change with
+//! any version.
 #![cfg_attr(
     not(feature = "internals"),
-    // With the feature, and so in a test, both look at every item again.
+    // With the feature, and so in tests, both lints look at every item again.
     allow(unreachable_pub, unused_imports, reason = "public for the project's own tests")
 )]
-// With the feature every layer can be named; without it a private type in a public place is a slip.
+// With the feature every layer can be named. Without it, a private type in a public place is a mistake.
 #![cfg_attr(not(feature = "internals"), warn(unnameable_types))]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
@@ -114,7 +114,7 @@ pub use proxy::Timeouts;
 pub use server::{After, Control, Options, Server, StartError, Via, raise_open_files};
 pub use upstream::pool::PoolLimits;
 
-/// Numbers of a running proxy: counts since its start, gauges, and how long things took.
+/// Numbers of a running proxy: counts since its start, gauges, and durations.
 ///
 /// [`Server::stats`] gives a [`Snapshot`](metrics::Snapshot) of the counts, [`Server::report`] a
 /// [`Report`](metrics::Report) of everything. `docs/metrics.md` explains each number.
@@ -128,7 +128,8 @@ pub mod metrics {
     pub use crate::observe::rule_hits::RuleHits;
 }
 
-/// The command line of the binary: the arguments, the program's name first, give an exit status.
+/// The command line of the binary: takes the arguments, with the program's name first, and gives an exit
+/// status.
 #[doc(hidden)]
 pub fn run(args: impl Iterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
     cli::run(args).code().into()

@@ -1,4 +1,4 @@
-//! The `threadgate` binary calls `cli::run` and exits with its answer.
+//! The `threadgate` binary: runs the command line and exits with its status.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! threadgate with an allocator that counts: `benches/bench.py` finds allocations an exchange by it.
+//! threadgate with a counting allocator, from which `benches/bench.py` computes allocations an exchange.
 //!
 //! It takes threadgate's command line and answers questions on standard input, a line each:
 //!
@@ -21,7 +21,7 @@ use std::thread;
 use parking_lot::Mutex;
 use serde_json::json;
 
-/// Counts, then does as the system's allocator does.
+/// Counts, then calls the system's allocator.
 struct Counting;
 
 #[global_allocator]
@@ -36,12 +36,12 @@ static TRACING: AtomicBool = AtomicBool::new(false);
 static TRACES: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
 
 thread_local! {
-    /// Taking a backtrace allocates, too: those are not looked at.
+    /// Taking a backtrace allocates, too; those allocations are not looked at.
     static LOOKING: Cell<bool> = const { Cell::new(false) };
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came, and what that answers is
-// answered; the counters are atomics and touch no memory that is handed out.
+// SAFETY: every call goes unchanged to the system's allocator, and its answer is returned unchanged. The
+// counters are atomics and touch no memory that is handed out.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let answering = thread::Builder::new().name("counts".into()).spawn(|| {
-        // Whoever asked has gone: the proxy goes on without.
+        // Fails when the asker has gone; the proxy goes on without it.
         let _ = answer();
     });
     if let Err(e) = answering {
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
 fn answer() -> io::Result<()> {
     let mut question = String::with_capacity(64);
     while io::stdin().read_line(&mut question)? > 0 {
-        // Read before anything is written, which may allocate.
+        // Read before writing the answer, which may allocate.
         let counts = [&ALLOCATIONS, &REALLOCATIONS, &FREES, &BYTES];
         let [allocations, reallocations, frees, bytes] =
             counts.map(|count| count.load(Ordering::Relaxed));

@@ -1,4 +1,4 @@
-"""Builds what is measured and what measures: threadgate, its variants, the load client, goproxy."""
+"""Builds the programs of the bench: threadgate, its variants, the load client, goproxy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from harness.procs import BenchError
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 GOPATH = "/usr/share/gocode"
-"""Where Debian's packages leave the sources of Go libraries."""
+"""Where Debian's packages put the sources of Go libraries."""
 
 IMPATIENT = "--cfg threadgate_impatient"
-"""The compiler's switch that leaves a worker's patience out (see src/server/turns.rs)."""
+"""The compiler's switch that removes a worker's patience (see src/server/turns.rs)."""
 
 
 PLAIN = {
@@ -46,7 +46,7 @@ def build_proxies(
     if GENERATOR in wanted:
         built[GENERATOR] = cargo("--bench", GENERATOR)
     if "threadgate-impatient" in wanted:
-        # A directory of its own, else each kind would make cargo build the other anew.
+        # A separate directory, because otherwise each kind would make cargo rebuild the other.
         target = target_directory() / "impatient"
         flags = f"{os.environ.get('RUSTFLAGS', '')} {IMPATIENT}".strip()
         environment = {"RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(target)}
@@ -63,7 +63,7 @@ def build_proxies(
 
 
 def cargo(kind: str, name: str, environment: dict[str, str] | None = None) -> Path:
-    """Builds a target of the crate and answers where cargo put it."""
+    """Builds a target of the crate and returns the path where cargo put it."""
     command = ["cargo", "build", "--release", "--locked", kind, name]
     command.append("--message-format=json-render-diagnostics")
     done = subprocess.run(
@@ -91,7 +91,7 @@ def target_directory() -> Path:
 
 
 def build_goproxy() -> Path:
-    """Compiles the Go proxy against Debian's copy of the library; nothing is fetched."""
+    """Compiles the Go proxy against Debian's copy of the library; downloads nothing."""
     to = target_directory() / "tools" / "bin" / "goproxy"
     source = ROOT / "benches" / "peers" / "goproxy" / "main.go"
     to.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a request makes the proxy do, counted rather than timed: system calls and allocations."""
+"""Counts the proxy's work for a request, rather than timing it: system calls and allocations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.procs import BenchError
 EVENT = "raw_syscalls:sys_enter"
 
 WARM = 200
-"""Exchanges on each connection before anything is counted: every free list is filled by then."""
+"""Exchanges on each connection before the counting starts: every free list is filled by then."""
 
 
 def syscalls(bench: Bench, proxy: Proxy, clients: int) -> Sample:
-    """System calls a request, counted by the kernel while wrk runs; nothing is stopped for it."""
+    """System calls a request, counted by the kernel while wrk runs, without stopping it."""
     said_to = bench.setup.directory / f"{proxy.name}.perf"
     pids = ",".join(map(str, procs.tree(proxy.process.pid)))
     # With -p and a command, perf counts in the processes while the command runs.
@@ -34,7 +34,7 @@ def syscalls(bench: Bench, proxy: Proxy, clients: int) -> Sample:
 
 
 def read_perf(said: str) -> int:
-    """The count in what `perf stat -x,` writes."""
+    """The count in the output of `perf stat -x,`."""
     found = re.search(rf"^(\d+),.*{EVENT}", said, re.MULTILINE)
     if not found:
         raise BenchError(f"perf counted nothing: {said.strip()}")
@@ -86,7 +86,7 @@ def counted(
 
 
 def read_counts(said: str) -> int:
-    """Allocations and reallocations together, as benches/counting answers them."""
+    """Allocations plus reallocations, from an answer of benches/counting."""
     allocations, reallocations, _, _ = map(int, said.split())
     return allocations + reallocations
 

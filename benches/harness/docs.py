@@ -30,14 +30,14 @@ LABELS = {
     "best": "the best peer",
     "threadgate-impatient": "no patience",
 }
-"""How peers are called in a sentence, where that is not their name."""
+"""Names of peers in a sentence, where they differ from the program's."""
 
 WITHOUT = {
     "threadgate-log": "the log off",
     "threadgate-access": "neither",
     "threadgate-list": "no list",
 }
-"""How threadgate itself is called beside a variant."""
+"""The name of threadgate itself beside a variant."""
 
 HEADINGS = {
     "haproxy": "HAProxy",
@@ -46,7 +46,7 @@ HEADINGS = {
     "squid": "Squid",
     "privoxy": "Privoxy",
 }
-"""How peers are called above a column."""
+"""Names of peers above a column."""
 
 GOALS = {
     "cpu_us": "CPU",
@@ -76,7 +76,7 @@ GOALS = {
     "off": "rate off by",
     "miss_ns": "lookup",
 }
-"""What a goal bounds, in words."""
+"""The quantity that a goal limits, in words."""
 
 SUFFIXES = {
     "cpu_us": " µs",
@@ -100,7 +100,7 @@ SUFFIXES = {
 
 
 def write(data: Entry) -> None:
-    """Takes measured figures over into the documents."""
+    """Writes measured figures into the documents."""
     if not data["rows"]:
         raise BenchError("nothing is measured yet: run `make bench`")
     if quick := [entry["row"] for entry in data["rows"] if entry["quick"]]:
@@ -111,7 +111,7 @@ def write(data: Entry) -> None:
 
 
 def check() -> None:
-    """Whether the tables and the chart are what the figures beside them make."""
+    """Checks that the tables and the chart are the ones the figures make."""
     data = report.read(FIGURES)
     stale = []
     if page_with(PAGE.read_text(), data) != PAGE.read_text():
@@ -126,7 +126,7 @@ def check() -> None:
 
 
 def page_with(text: str, data: Entry) -> str:
-    """The page with what stands between its markers made from the figures."""
+    """The page, with the text between its markers made from the figures."""
     for name, made in (("targets", targets(data)), ("figures", figures(data))):
         begin, end = f"<!-- {name}: made by benches/bench.py -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
@@ -137,12 +137,12 @@ def page_with(text: str, data: Entry) -> str:
 
 
 def page(data: Entry) -> str:
-    """Both tables, as a page of their own."""
+    """Both tables, as a separate page."""
     return targets(data) + "\n" + figures(data)
 
 
 def targets(data: Entry) -> str:
-    """Each row with its goals, what was reached, and how it was measured."""
+    """Each row with its goals, the values reached, and the way it was measured."""
     text = ["| row | work | target | measured |", "|---|---|---|---|"]
     for entry in data["rows"]:
         goals = entry["goals"]
@@ -188,7 +188,7 @@ def outcome(entry: Entry, goal: Entry) -> str:
 
 
 def plain_figures(entry: Entry) -> str:
-    """What a row without goals came to."""
+    """The figures of a row without goals."""
     own = ((metric, values.get(entry["subject"])) for metric, values in entry["values"].items())
     return ", ".join(
         f"{number(value)}{SUFFIXES.get(metric, '')}" for metric, value in own if value is not None
@@ -202,7 +202,7 @@ def label(proxy: str, entry: Entry) -> str:
 
 
 def how(data: Entry) -> str:
-    """When, with what and on what the figures were measured."""
+    """The time, the means and the machine of the measurements."""
     samples: dict[str, list[str]] = {}
     for entry in data["rows"]:
         kind = f"{entry['date']}, commit {entry['commit']}, {entry['runs']} × {entry['seconds']} s"
@@ -227,7 +227,7 @@ def figures(data: Entry) -> str:
     cells = [cell for cell in cells if any(value != "-" for value in cell[2:-drop])]
     text = ["| " + " | ".join(HEADINGS.get(name, name) for name in heading[:-drop]) + " |"]
     text.append("|---|---|" + "--:|" * (len(heading) - drop - 2))
-    # A row's second number is often the same metric with another goal: said once here.
+    # A row's second number is often the same metric with another goal, so it is shown once.
     told = dict.fromkeys(" | ".join([f"`{line[0]}`", *line[1:-drop]]) for line in cells)
     text += [f"| {line} |" for line in told]
     if notes := report.notes(data["rows"]):

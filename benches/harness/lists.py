@@ -1,4 +1,4 @@
-"""A long block list, as each proxy wants it: the names of `benches/lists`, plausible ones."""
+"""Makes a long block list in each proxy's format, from the plausible names of `benches/lists`."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 from harness.procs import BenchError
 
 GENERATOR = "lists"
-"""The program that makes lists: what it is built as."""
+"""The target name of the program that makes lists."""
 NAMED = "www.bench.example.com"
-"""Whom the rows with lists ask for: a plausible name that no list has."""
+"""The name that the rows with lists ask for: plausible, and on no list."""
 
 
 @dataclass(frozen=True)
 class BlockList:
-    """A file of names, one a line, no two of which are the same or below another."""
+    """A file of names, one a line. No two are the same, and none is below another."""
 
     path: Path
     count: int
 
     def some(self) -> tuple[str, ...]:
-        """Names that it says to refuse: its first, one amid and its last, and one below that."""
+        """Names that the list refuses: its first, a middle one and its last, and one below that."""
         names = self.path.read_text().split()
         return names[0], names[len(names) // 2], names[-1], f"www.{names[-1]}"
 
     def for_squid(self) -> Path:
-        """For `dstdomain`: a dot before a name stands for all below it."""
+        """For `dstdomain`: a dot before a name covers all names below it."""
         return self.converted("squid", "", lambda name: f".{name}")
 
     def for_privoxy(self) -> Path:
-        """An actions file: a dot before a pattern stands for all below it."""
+        """An actions file: a dot before a pattern covers all names below it."""
         return self.converted("action", "{+block{listed}}\n", lambda name: f".{name}")
 
     def for_tinyproxy(self) -> Path:
@@ -50,7 +50,7 @@ class BlockList:
 
 
 def make(generator: Path, directory: Path, count: int) -> BlockList:
-    """The list of so many names; made once for all rows."""
+    """The list of `count` names, made once for all rows."""
     path = directory / f"names-{count}.txt"
     if not path.exists():
         run(generator, "--names", str(count), "--plain", "--write", str(path))
@@ -58,7 +58,7 @@ def make(generator: Path, directory: Path, count: int) -> BlockList:
 
 
 def compiled(generator: Path, plain: BlockList) -> dict[str, Any]:
-    """What the same names, written as published lists are, cost in time, memory and lookups."""
+    """The cost in time, memory and lookups of the same names, written as published lists are."""
     path = plain.path.with_suffix(".published")
     if not path.exists():
         run(generator, "--names", str(plain.count), "--write", str(path))

@@ -29,7 +29,7 @@ def run_load(
     arguments: list[str],
     on_step: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """One run of the load client; `on_step` is called at each of its steps, while it waits."""
+    """One run of the load client. `on_step` is called at each step, while the client waits."""
     pinned = ["taskset", "-c", str(core)] if core is not None else []
     command = [*pinned, str(load), *arguments, *(["--steps"] if on_step else [])]
     with subprocess.Popen(
@@ -78,7 +78,7 @@ def run_wrk(
 
 
 def read_wrk(said: str) -> dict[str, Any]:
-    """The numbers in what wrk prints; a ValueError if they are not there."""
+    """The numbers in wrk's output; a ValueError if they are missing."""
     requests = re.search(r"(\d+) requests in", said)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
     p99 = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s|m|h)$", said, re.MULTILINE)

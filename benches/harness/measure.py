@@ -22,21 +22,21 @@ from harness.procs import BenchError, BlackHole, Process
 Sample = dict[str, float]
 
 WORKERS_OF_CORES = 2
-"""Threads or processes of peers where nothing is pinned: one a core of the reference machine."""
+"""Threads or processes of peers without pinning: one for each core of the reference machine."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a row's measurements have in common."""
+    """The parts that the measurements of a row share."""
 
     load: Path
     setup: Setup
     seconds: int
     quick: bool
     subject: str
-    """Whose numbers the goals of the row are about."""
+    """The proxy whose numbers the goals of the row are about."""
     where: Path | None = None
-    """Directory that gets backtraces of allocations, if they are wanted."""
+    """Directory for backtraces of allocations, if they are wanted."""
 
     @property
     def origin(self) -> str:
@@ -63,7 +63,7 @@ def verify(bench: Bench, proxy: Proxy) -> None:
 
 
 def verify_refusals(bench: Bench, proxy: Proxy) -> None:
-    """Refuses to time a proxy that lets through what is on its list, or refuses what is not."""
+    """Refuses to time a proxy that lets a listed name through, or refuses another."""
     port = bench.setup.origin_port
     wanted = {f"{host}:{port}": 403 for host in proxy.refused} | {f"{NAMED}:{port}": 200}
     answered = {host: status(proxy.http_port, host, bench.setup.start_seconds) for host in wanted}
@@ -72,7 +72,7 @@ def verify_refusals(bench: Bench, proxy: Proxy) -> None:
 
 
 def status(port: int, authority: str, within: float) -> int | None:
-    """The status a proxy answers a GET with; `None` if it closes the connection."""
+    """The status of a proxy's answer to a GET; `None` if it closes the connection."""
     head = f"GET http://{authority}/1024 HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", port), timeout=within) as client:
         client.sendall(head)
@@ -87,7 +87,7 @@ def keepalive(
     credentials: str | None = None,
     host: str | None = None,
 ) -> Sample:
-    """`host` is the origin server's name, if it is not asked for by address."""
+    """`host` is the origin server's name, if the client asks by name rather than by address."""
     before = procs.cpu_seconds(proxy.process.pid)
     port = proxy.http_port
     origin = f"{host}:{bench.setup.origin_port}" if host else bench.origin
@@ -106,7 +106,7 @@ def keepalive(
 
 
 def refusals(bench: Bench, proxy: Proxy, clients: int) -> Sample:
-    """Requests that a rule refuses, on kept connections: every other answer is an error."""
+    """Requests that a rule refuses, on kept connections. Every other answer is an error."""
     sample = keepalive(bench, proxy, clients)
     refused = sample["refusals"]
     wrong = sample["errors"] - refused + max(0, sample["done"] - refused)
@@ -114,7 +114,7 @@ def refusals(bench: Bench, proxy: Proxy, clients: int) -> Sample:
 
 
 def requests(bench: Bench, proxy: Proxy, mode: str) -> Sample:
-    """A connection or a tunnel a request."""
+    """Requests with a new connection or tunnel each."""
     arguments = ["--clients", "8", "--seconds", str(bench.seconds)]
     if mode == "connect":
         tunnel = proxy.tunnel_arguments(to_echo=False)
@@ -148,7 +148,7 @@ def pingpong(bench: Bench, proxy: Proxy, tunnels: int) -> Sample:
 def bulk(
     bench: Bench, proxy: Proxy, via: str, transfers: int, discard: bool = False
 ) -> Sample:
-    """With `discard` the client has the kernel throw the content away: it costs the client nothing."""
+    """With `discard` the client's kernel throws the content away, at no cost to the client."""
     bytes = bench.scaled(1 << 30) // transfers
     tunnel = ["--via", "get"] if via == "get" else proxy.tunnel_arguments(to_echo=False)
     before = procs.cpu_seconds(proxy.process.pid)
@@ -184,10 +184,10 @@ def fairness(bench: Bench, proxy: Proxy) -> Sample:
 
 
 def beside(said: dict[str, Any]) -> Sample:
-    """What fast traffic lost: medians over the pairs of measurements without and with."""
+    """The loss of fast traffic: medians over pairs of measurements without and with load."""
     without, with_ = said["fast_p99_us_without"], said["fast_p99_us_with"]
     rates = zip(said["fast_rate_without"], said["fast_rate_with"], strict=True)
-    # At most half more, or a millisecond more, whichever is more.
+    # At most half more, or at most a millisecond more, whichever is larger.
     allowed = [max(1.5 * own, own + 1000) for own in without]
     return {
         "p99_own_ms": statistics.median(without) / 1e3,
@@ -226,7 +226,7 @@ def idle(bench: Bench, proxy: Proxy) -> Sample:
 
 
 def pairs(bench: Bench, proxy: Proxy) -> tuple[str, ...]:
-    """Measurements without and with; peers have no goal here, so fewer do."""
+    """The pairs of measurements without and with. Peers have no goal here, so they have fewer."""
     if bench.quick:
         return ("--pairs", "1", "--seconds", "1")
     return ("--pairs", "5" if proxy.name == bench.subject else "2", "--seconds", "2")
@@ -285,8 +285,8 @@ def drip(bench: Bench, proxy: Proxy) -> Sample:
 
 
 def throttle(bench: Bench, proxy: Proxy, rate: int) -> Sample:
-    """One download at a rate, of as much as ten seconds take."""
-    # What a rate lets through at once counts for less in a longer time.
+    """One download at a rate, of a size that takes ten seconds."""
+    # The burst that a rate lets through at once counts for less in a longer time.
     seconds = 4 if bench.quick else 10
     bytes = str(rate * seconds)
     before = procs.cpu_seconds(proxy.process.pid)
@@ -337,7 +337,7 @@ def named(origin_port: int) -> tuple[str, ...]:
 
 
 def black_hole(bench: Bench, proxy: Proxy) -> Sample:
-    """Requests, all at once, to a name whose first address never answers a SYN."""
+    """Simultaneous requests to a name whose first address never answers a SYN."""
     clients = bench.scaled(200)
     port = bench.setup.origin_port
     with BlackHole(BLACK_HOLE, port):
@@ -355,7 +355,7 @@ def black_hole(bench: Bench, proxy: Proxy) -> Sample:
 
 
 def start(bench: Bench, proxy: Proxy) -> Sample:
-    """From the start of the process to its first response; its memory then; its binary."""
+    """Seconds from the start of the process to its first response, its memory then, its binary."""
     process, took, right = started_again(bench, proxy, bench.origin)
     try:
         time.sleep(0.1)
@@ -371,10 +371,10 @@ def start(bench: Bench, proxy: Proxy) -> Sample:
 
 
 def started_again(bench: Bench, proxy: Proxy, authority: str) -> tuple[Process, float, bool]:
-    """Ends the proxy and starts it anew: seconds to its first response, and whether it is right."""
+    """Restarts the proxy. Returns the seconds to its first response, and whether that is right."""
     command, port, within = proxy.process.command, proxy.http_port, bench.setup.start_seconds
     if "--port-file" in command:
-        # It chose its port by itself; the second one takes the same.
+        # It chose its port by itself; the second start takes the same.
         command = command[: command.index("--port-file")]
         command[command.index("--listen") + 1] = f"127.0.0.1:{port}"
     proxy.process.stop()
@@ -396,7 +396,7 @@ def started_again(bench: Bench, proxy: Proxy, authority: str) -> tuple[Process, 
 
 
 def list_load(bench: Bench, proxy: Proxy) -> Sample:
-    """The start of the proxy and its memory; with a list, what that costs by itself, too."""
+    """The start of the proxy and its memory; with a list, also the list's own cost."""
     setup = bench.setup
     assert setup.listed
     sample = start(bench, proxy)
@@ -407,7 +407,7 @@ def list_load(bench: Bench, proxy: Proxy) -> Sample:
 
 
 def listed(bench: Bench, proxy: Proxy) -> Sample:
-    """With a block list: the start, the memory then, and a connection a request to another name."""
+    """With a block list: the start, its memory, and a connection a request to another name."""
     authority = f"{NAMED}:{bench.setup.origin_port}"
     process, took, right = started_again(bench, proxy, authority)
     try:

@@ -1,4 +1,4 @@
-"""The proxies under test and their origin servers: how each is started and spoken to."""
+"""The proxies under test and their origin servers: how to start each, and how to use it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ APACHE_MODULES = Path("/usr/lib/apache2/modules")
 
 
 def tool(name: str) -> str:
-    """The path of a program, or an error that says which package has it."""
+    """The path of a program, or an error that names its package."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if path is None:
         raise BenchError(
@@ -42,46 +42,46 @@ def tool(name: str) -> str:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a proxy is started with; the same for all proxies of a row."""
+    """The inputs of a proxy's start, the same for all proxies of a row."""
 
     directory: Path
     binaries: dict[str, Path]
-    """What was built here, by the name of the proxy it is."""
+    """The programs built here, by the name of the proxy."""
     origin_port: int
     echo_port: int
     core: int | None = None
     threads: int = 8
     """Workers of threadgate."""
     peer_threads: int = 1
-    """Threads or worker processes of HAProxy and nginx: as many as cores they may use."""
+    """Threads or worker processes of HAProxy and nginx: one for each core they may use."""
     held: int = 512
-    """Exchanges and tunnels under way at once: threads of peers that have one for each."""
+    """Exchanges and tunnels under way at once, and threads of peers with one each."""
     head_timeout: int = 60
     resolve: tuple[str, ...] = ()
-    """Names threadgate gets addresses for: `HOST:PORT:ADDRESS` each, in the order to try."""
+    """Names with given addresses for threadgate: `HOST:PORT:ADDRESS`, in the order of trying."""
     listed: BlockList | None = None
-    """What proxies with a block list have on it."""
+    """The block list, for proxies that have one."""
     start_seconds: float = START_SECONDS
-    """How long a start may take."""
+    """Limit on the time of a start."""
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy and where it takes what."""
+    """A running proxy, and its ports."""
 
     name: str
     process: Process
     http_port: int
     relay_origin_port: int | None = None
-    """Where a TCP relay to the origin server listens, if CONNECT is not spoken."""
+    """The port of a TCP relay to the origin server, if the proxy has no CONNECT."""
     relay_echo_port: int | None = None
     persistent: bool = True
-    """Whether it takes a second request on a connection."""
+    """Whether it accepts a second request on a connection."""
     refused: tuple[str, ...] = ()
-    """Hosts that it must not let anybody reach."""
+    """Hosts that it must refuse to every client."""
 
     def tunnel_arguments(self, to_echo: bool) -> list[str]:
-        """How the load client opens a tunnel through this proxy."""
+        """The load client's arguments for a tunnel through this proxy."""
         port = self.relay_echo_port if to_echo else self.relay_origin_port
         if port is None:
             return ["--via", "connect"]
@@ -89,14 +89,14 @@ class Proxy:
 
 
 def fill(template: str, to: Path, values: dict[str, object]) -> Path:
-    """Writes a configuration from its template; a name without a value is a KeyError."""
+    """Writes a configuration from its template. A name without a value is a KeyError."""
     text = (TEMPLATES / template).read_text()
     to.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: str(values[match[1]]), text))
     return to
 
 
 CREDENTIALS = "bench:of threadgate"
-"""User and password where a row has them."""
+"""User and password, in rows that have them."""
 
 
 def start_threadgate(setup: Setup, name: str, extra: tuple[str, ...] = ()) -> Proxy:
@@ -124,7 +124,7 @@ def threadgate_command(
         *("--timeout-head", f"{setup.head_timeout}s"),
         *("--timeout-idle", "10m"),
         *("--timeout-tunnel", "10m"),
-        # Its own default leaves three descriptors for each client: too few for 9,000 idle ones.
+        # The default would leave three descriptors for each client, too few for 9,000 idle ones.
         *("--max-connections", "9500"),
         *(extra or ("--access-log", "off")),
         *names,
@@ -145,14 +145,14 @@ def start_threadgate_denying(setup: Setup, name: str) -> Proxy:
 
 
 RATES = {"10kB": 10_000, "1MB": 1_000_000, "100MB": 100_000_000, "1GB": 1_000_000_000}
-"""Rates that downloads are slowed down to, in bytes a second, as they are written."""
+"""Rates that downloads are slowed to, in bytes a second, as they are written."""
 THROTTLED = "throttled.test"
 THROTTLED_RATE = 10_000_000
-"""A name whose downloads are slowed down to so many bytes a second, all together."""
+"""A name whose downloads together are slowed to this many bytes a second."""
 
 
 def start_threadgate_throttling(setup: Setup, name: str) -> Proxy:
-    """Slowed down to the rate in the name, or where downloads from one host are."""
+    """Slowed to the rate in the name, or the downloads from one host together."""
     limit = name.removeprefix("threadgate-throttling-")
     rate = f"down={limit}/s" if limit != name else f"destination={THROTTLED}:10MB/s"
     arguments = ("--limit", rate, "--resolve", f"{THROTTLED}:127.0.0.1")
@@ -214,7 +214,7 @@ def start_tinyproxy(setup: Setup, name: str) -> Proxy:
     (http,) = free_ports(1)
     listed = ""
     if setup.listed:
-        # The name it gets no address for is the origin server's.
+        # This proxy takes no address for the name, so the origin server is its upstream for it.
         listed = f'''Filter "{setup.listed.for_tinyproxy()}"
 FilterType ere
 FilterDefaultDeny No
@@ -254,7 +254,7 @@ def start_privoxy(setup: Setup, name: str) -> Proxy:
     values |= {"toggle": 0, "listed": ""}
     if setup.listed:
         values["toggle"] = 1
-        # The name it gets no address for is the origin server's.
+        # This proxy takes no address for the name, so the origin server is its upstream for it.
         values["listed"] = f'''actionsfile {setup.listed.for_privoxy()}
 forward {NAMED} 127.0.0.1:{setup.origin_port}'''
     config = fill("privoxy.conf", setup.directory / f"{name}.conf", values)
@@ -330,10 +330,10 @@ PROGRAMS = {
     "privoxy": "privoxy",
     "tinyproxy": "tinyproxy",
 }
-"""What a peer is started or built with."""
+"""The options that a peer is started or built with."""
 
 COUNTING = ("threadgate-counting", "threadgate-counting-log")
-"""Those with an allocator that counts; they answer on standard output what it counted."""
+"""Variants with a counting allocator, which report its counts on standard output."""
 
 
 def start_nginx_origin(directory: Path, core: int | None, content: str) -> tuple[Process, int]:

@@ -1,4 +1,4 @@
-"""Processes: starting and stopping them, and what they cost as /proc and their CPU clock tell."""
+"""Processes: starts and stops them, and reads their cost from /proc and their CPU clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BenchError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now; all are chosen before any is given back."""
+    """Free ports. All are chosen before any is released."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for sock in sockets:
@@ -60,7 +60,7 @@ class BlackHole:
 
 
 class Process:
-    """A child that is stopped with its `with` block, and the tree below it."""
+    """A child that stops with its `with` block, and the tree below it."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Process:
         environment: dict[str, str] | None = None,
         asked: bool = False,
     ) -> None:
-        """`asked` leaves its standard input and output to `ask`."""
+        """`asked` reserves its standard input and output for `ask`."""
         self.name = Path(command[0]).name
         self.command = command
         self.environment = environment
-        # taskset replaces itself by the command, so the pid is the command's.
+        # taskset replaces itself with the command, so the pid is the command's.
         pinned = ["taskset", "-c", str(core), *command] if core is not None else command
         self.output = cwd / f"{self.name}-{time.monotonic_ns()}.out"
         with self.output.open("wb") as output:
@@ -93,7 +93,7 @@ class Process:
         return self.child.pid
 
     def ask(self, question: str) -> str:
-        """Writes a line to the child and answers the line it answers."""
+        """Writes a line to the child and returns the line it answers."""
         assert self.child.stdin and self.child.stdout
         try:
             self.child.stdin.write(question + "\n")
@@ -107,7 +107,7 @@ class Process:
         return BenchError(f"{self.name} {what}" + (f"; it said: {said}" if said else ""))
 
     def wait_listening(self, ports: Iterable[int], within: float = START_SECONDS) -> None:
-        """Returns when every port takes connections."""
+        """Waits until every port accepts connections."""
         end = time.monotonic() + within
         for port in ports:
             while True:
@@ -133,7 +133,7 @@ class Process:
         raise self.fail(f"did not write {path.name}")
 
     def stop(self) -> None:
-        """Ends the child, and what is left of the tree below it."""
+        """Ends the child, and the rest of the tree below it."""
         below = tree(self.pid)
         # tinyproxy waits for its clients on SIGTERM, so a second signal follows.
         for how in (signal.SIGTERM, signal.SIGKILL):
@@ -152,7 +152,7 @@ class Process:
 
 
 def tree(root: int) -> list[int]:
-    """A process and all below it."""
+    """A process and all processes below it."""
     pids, seen = [root], 0
     while seen < len(pids):
         for task in task_ids(pids[seen]):
@@ -197,7 +197,7 @@ def ended_ticks(pid: int) -> int:
         said = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    # The name may have spaces and parentheses in it; what counts stands behind the last one.
+    # The name may have spaces and parentheses, so the fields are read from behind the last one.
     fields = said.rpartition(")")[2].split()
     return int(fields[13]) + int(fields[14])
 

@@ -1,4 +1,4 @@
-"""What the bench says on standard error while it runs: the plan, then how far it is."""
+"""The bench's messages on standard error while it runs: the plan, then the progress."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Progress:
         self.at("starting")
 
     def at(self, what: str) -> None:
-        """What is being done in the present row."""
+        """The present action within the row."""
         if not self.terminal:
             return
         whole = sum(self.planned.values())
@@ -48,7 +48,7 @@ class Progress:
         print(f"\r\x1b[K{bar} {text[:room]}", end="", file=self.out, flush=True)
 
     def end(self, verdicts: list[tuple[str, bool | None]]) -> None:
-        """The present row is done; `verdicts` say what was reached, and whether that is enough."""
+        """Ends the present row. `verdicts` have the values reached, and whether they are enough."""
         took = time.monotonic() - self.began
         self.done[self.row] = took
         self.clear()

@@ -1,4 +1,4 @@
-"""What was measured, as values: medians, ratios, what is met; as a terminal's table and as JSON."""
+"""The results as values: medians, ratios, goals met; as a table for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.peers import STARTERS
 from harness.rows import Goal, Row, absent
 
 Entry = dict[str, Any]
-"""A row as it stands in the JSON file: all that the documents are made from."""
+"""A row in the form of the JSON file, from which the documents are made."""
 
 HEADINGS = ("row", "number")
 TAIL = ("goal", "reached", "met")
@@ -60,21 +60,21 @@ UNITS = {
     "fewest_of_share": "slowest, of its share",
     "most_of_share": "fastest, of its share",
 }
-"""What each number is, in a table's cell."""
+"""The meaning of each number, for a table's cell."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A row's samples by proxy, and what kept a proxy from having any."""
+    """A row's samples by proxy, and the reasons why a proxy has none."""
 
     row: Row
     samples: dict[str, list[Sample]]
     problems: dict[str, str]
     how: dict[str, Any] = field(default_factory=dict)
-    """How it was measured: date, commit, runs, seconds, whether it was quick."""
+    """The circumstances: date, commit, runs, seconds, whether it was quick."""
 
     def value(self, proxy: str, metric: str) -> float | None:
-        """The median over the samples, or the best where the row says so."""
+        """The median over the samples, or the best if the row wants that."""
         values = [sample[metric] for sample in self.samples.get(proxy, []) if metric in sample]
         if not values:
             return None
@@ -84,7 +84,7 @@ class Result:
         return int(sum(sample["errors"] for sample in self.samples.get(proxy, [])))
 
     def reached(self, goal: Goal) -> float | None:
-        """The number the goal bounds, `None` if the subject or the peer is missing."""
+        """The number that the goal limits; `None` if the subject or the peer is missing."""
         own = self.value(self.row.subject, goal.metric)
         if own is None or goal.peer is None:
             return own
@@ -109,7 +109,7 @@ class Result:
         return right and not self.errors(self.row.subject)
 
     def entry(self) -> Entry:
-        """What the JSON file keeps of it."""
+        """The form of the row in the JSON file."""
         metrics = dict.fromkeys(
             [*(goal.metric for goal in self.row.goals), *self.row.shown]
         )
@@ -157,7 +157,7 @@ class Result:
 
 
 def figure(value: float | None) -> float | None:
-    """Five significant digits: more were never measured."""
+    """Five significant digits, because no more were measured."""
     return None if value is None else float(f"{value:.5g}")
 
 
@@ -173,7 +173,7 @@ OURS = "threadgate"
 
 
 def columns(entries: list[Entry]) -> list[str]:
-    """The proxies of the rows, threadgate's variants under its own name."""
+    """The proxies of the rows, with threadgate's variants under its own name."""
     named = {name for entry in entries for name in entry["proxies"]}
     variants = any(name.startswith(f"{OURS}-") for name in named)
     return [name for name in STARTERS if name in named or (name == OURS and variants)]
@@ -225,7 +225,7 @@ def absences(entries: list[Entry]) -> list[str]:
 
 
 def plain(entries: list[Entry]) -> str:
-    """The table for a terminal, with what went wrong below it."""
+    """The table for a terminal, with the failures below it."""
     cells = lines(entries)
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     numeric = range(len(HEADINGS), len(widths) - len(TAIL))
@@ -251,7 +251,7 @@ def read(path: Path) -> Entry:
 
 
 def merge(data: Entry, machine: dict[str, str], entries: list[Entry], order: list[str]) -> Entry:
-    """New rows take the place of those of the same name; another machine begins anew."""
+    """Replaces rows by new ones of the same name; another machine starts anew."""
     same = all(data["machine"].get(name) == machine.get(name) for name in ("cpu", "cores"))
     rows = {entry["row"]: entry for entry in data["rows"]} if same else {}
     rows |= {entry["row"]: entry for entry in entries}
@@ -260,7 +260,7 @@ def merge(data: Entry, machine: dict[str, str], entries: list[Entry], order: lis
 
 
 def dump(data: Entry) -> str:
-    """JSON with a line a sample: small, and its differences can be read."""
+    """JSON with a line a sample: it is small, and its differences are readable."""
     text = ['{', f'"machine": {compact(data["machine"])},', '"rows": [']
     for index, entry in enumerate(data["rows"]):
         fields = [(name, value) for name, value in entry.items() if name != "samples"]

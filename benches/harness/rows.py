@@ -1,4 +1,4 @@
-"""The rows of the table: what each measures, on whom, and what threadgate must reach.
+"""The rows of the table: the work each measures, the proxies in it, and threadgate's goals.
 
 The goals are those of the design's table of numbers, as ratios to a peer in the same run.
 """
@@ -15,10 +15,10 @@ from harness.measure import Bench, Sample
 from harness.peers import CREDENTIALS, RATES, Proxy
 
 KEPT = ("threadgate", "haproxy", "nginx", "squid", "apache", "goproxy", "privoxy")
-"""Those that take a second request on a connection: not tinyproxy."""
+"""Proxies that take a second request on a connection: all but tinyproxy."""
 FORWARD = (*KEPT, "tinyproxy")
 TUNNELS = ("threadgate", "haproxy", "squid", "apache", "goproxy", "privoxy", "tinyproxy")
-"""Those with tunnels: nginx has no CONNECT. HAProxy has none either, it relays TCP without one."""
+"""Proxies with tunnels: nginx has no CONNECT, and HAProxy relays TCP without one."""
 
 NO_LIST = "no block list of domains"
 ABSENT = {
@@ -55,7 +55,7 @@ ABSENT = {
         "tinyproxy": "names only from the system's resolver",
     },
 }
-"""Why a peer is not in a row, by the row's name or how it begins."""
+"""Why a peer is not in a row, by the row's name or the beginning of it."""
 
 
 @dataclass(frozen=True)
@@ -83,35 +83,35 @@ class Row:
     proxies: tuple[str, ...]
     sample: Callable[[Bench, Proxy], Sample]
     shown: tuple[str, ...]
-    """Numbers that have a line in the table; those with a goal have one anyway."""
+    """Numbers with a line in the table; numbers with a goal always have one."""
     goals: tuple[Goal, ...] = ()
     pinned: bool = True
-    """Load, origin server and proxy share one core, so that CPU a unit repeats."""
+    """Load, origin server and proxy share one core, so that the CPU of a unit repeats."""
     own_origin: bool = False
-    """The load client's origin server in the place of nginx."""
+    """The load client's origin server takes the place of nginx."""
     fresh: bool = False
-    """Each sample has a proxy of its own: memory is not what another sample left."""
+    """Each sample has a proxy of its own, so no memory is left over from another sample."""
     runs: int | None = None
-    """Samples of each proxy, where the number is not the command line's to choose."""
+    """Samples of each proxy, if the command line may not choose the number."""
     least_runs: int = 1
-    """Samples of each proxy at least."""
+    """The least samples of each proxy."""
     sample_seconds: float | None = None
     """About how long a sample takes; by default as long as the command line says."""
     best: bool = False
     """The best sample counts, not the median."""
     threads: int | None = None
-    """threadgate's workers, where the command line has no say."""
+    """threadgate's workers, if the command line may not choose the number."""
     held: int = 512
     """Exchanges and tunnels under way at once."""
     head_timeout: int = 60
     resolve: Callable[[int], tuple[str, ...]] | None = None
-    """What threadgate is told about names, from the origin server's port."""
+    """The names that threadgate is given with addresses, made from the origin server's port."""
     listed: int = 0
-    """Names on the block list, of proxies that have one."""
+    """The number of names on the block list, for proxies that have one."""
     subject: str = field(default="threadgate")
-    """Whose numbers the goals are about."""
+    """The proxy whose numbers the goals are about."""
     verified: bool = True
-    """The load client looks at responses first: only where it gets them without credentials."""
+    """The load client checks responses first; it cannot if they need credentials."""
 
 
 NO_FAILURE = Goal("failed", 0)
@@ -158,7 +158,7 @@ def discard_row(via: str, transfers: int) -> Row:
         (Goal("cpu_s_per_gb", 0.8, "haproxy-splice"),),
         pinned=False,
         own_origin=True,
-        # One transfer takes less than half a second: its cost hangs on where its threads run.
+        # One transfer takes less than half a second, so its cost depends on where its threads run.
         least_runs=5,
         sample_seconds=1,
     )
@@ -168,12 +168,12 @@ def throttle_row(rate: str) -> Row:
     name = f"threadgate-throttling-{rate}"
     return Row(
         f"throttle-{rate}",
-        f"one download at {rate}/s for ten seconds: how far off its rate is",
+        f"one download at {rate}/s for ten seconds, and how far it is from that rate",
         (name,),
         partial(measure.throttle, rate=RATES[rate]),
         ("of_rate", "cpu_share"),
         (Goal("off", 0.05),),
-        # A rate that takes much of the machine is missed when somebody else is at work there.
+        # A rate that takes much of the machine is missed if anything else runs there.
         runs=3 if RATES[rate] >= RATES["1GB"] else 1,
         pinned=False,
         own_origin=True,
@@ -226,7 +226,7 @@ def allocations_row(name: str, subject: str, about: str) -> Row:
 def listed_row(name: str, count: int, peers: tuple[str, ...], sample_seconds: float) -> Row:
     return Row(
         f"listed-{name}",
-        f"a connection a request beside a block list of {count:,} names, 8 clients",
+        f"one connection for each request, a block list of {count:,} names, 8 clients",
         ("threadgate-list", *peers),
         measure.listed,
         ("rate", "start_ms", "rss_mb"),
@@ -268,7 +268,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "per-connection",
-        "a connection a request, 8 clients",
+        "one connection for each request, 8 clients",
         FORWARD,
         partial(measure.requests, mode="per-connection"),
         ("cpu_us", "rate"),
@@ -445,17 +445,17 @@ ROWS: tuple[Row, ...] = (
         (Goal("cpu_us", 1.02, "threadgate"),),
         resolve=measure.named,
         listed=1_000_000,
-        # Two percent are less than two runs differ by.
+        # Two runs differ by more than two percent.
         least_runs=9,
         subject="threadgate-list",
     ),
     Row(
         "list-load",
-        "a block list of a million names: the start with it, its memory, and a look into it",
+        "a block list of a million names: start, memory, and lookup",
         ("threadgate", "threadgate-list"),
         measure.list_load,
-        # A name that is found costs two fetches from memory, the second of which waits for the first:
-        # that measures the machine, 190 ns each for 28 MB on a virtual one with neighbours.
+        # Finding a name costs two fetches from memory, and the second waits for the first. That
+        # measures the machine: 190 ns each for 28 MB on a virtual one with neighbours.
         ("load_s", "list_mb", "hit_ns"),
         (Goal("start_ms", 1000), Goal("rss_mb", 40), Goal("miss_ns", 200)),
         pinned=False,
@@ -496,7 +496,7 @@ ROWS: tuple[Row, ...] = (
 
 
 def select(names: list[str]) -> list[Row]:
-    """Rows of these names; `bulk` stands for all that start with `bulk-`. All without names."""
+    """The rows of these names, or all; `bulk` stands for all that start with `bulk-`."""
     if not names:
         return list(ROWS)
     return [row for row in ROWS if any(belongs(row.name, name) for name in names)]

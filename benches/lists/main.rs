@@ -1,4 +1,4 @@
-//! What a long block list costs: to load, to keep, to look into.
+//! Measures the cost of a long block list: to load, to keep, to search.
 //!
 //! ```text
 //! cargo bench --bench lists                            a million names
@@ -64,7 +64,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let mut value = || words.next().ok_or_else(|| format!("{word}: needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("'{text}' is no number"));
         match word.as_str() {
-            // cargo says so.
+            // cargo passes it.
             "--bench" => {}
             "--names" => options.names = number(value()?)? as usize,
             "--seed" => options.seed = number(value()?)?,
@@ -93,7 +93,7 @@ fn run(options: &Options) -> Result<(), String> {
     let file = dir.join("list.txt");
     let written = write(options, &names, &mut draw, &file).map_err(|e| wrong(&file, &e));
     let measured = written.and_then(|()| elsewhere(&file));
-    // What cannot be removed does not matter.
+    // A directory that cannot be removed does no harm.
     let _ = fs::remove_dir_all(&dir);
     measured
 }
@@ -102,8 +102,8 @@ fn wrong(file: &Path, error: &io::Error) -> String {
     format!("{}: {error}", file.display())
 }
 
-/// Measures in a process that has not made the list: memory that was freed there would be used
-/// again, and the list would seem to take less.
+/// Measures in a process that has not made the list. Memory freed there would be used again, and the list
+/// would seem to take less.
 fn elsewhere(file: &Path) -> Result<(), String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -122,7 +122,7 @@ fn write(options: &Options, names: &[String], draw: &mut Draw, file: &Path) -> i
     to.flush()
 }
 
-/// What one load took, in seconds and MB.
+/// The cost of one load, in seconds and MB.
 struct Load {
     seconds: f64,
     growth: f64,
@@ -163,11 +163,11 @@ fn measure(options: &Options, file: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Names of the list or below one of them, and others.
+/// Names on the list or below it, and others.
 fn asked(options: &Options, file: &Path) -> io::Result<(Vec<String>, Vec<String>)> {
     const ASKED: usize = 65_536;
     let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
-    // As a request has them: in small letters, without a dot at the end.
+    // In the form of a request: lower case, without a dot at the end.
     let is_name = |line: &&str| {
         line.contains('.')
             && line
@@ -178,7 +178,7 @@ fn asked(options: &Options, file: &Path) -> io::Result<(Vec<String>, Vec<String>
     if names.is_empty() {
         return Err(io::Error::other("has no names"));
     }
-    // Other draws than those the list was made from.
+    // Not the draws that the list was made from.
     let mut draw = Draw::new(options.seed + 1);
     let hits = (0..ASKED).map(|_| {
         let name = names[draw.below(names.len())];
@@ -189,7 +189,7 @@ fn asked(options: &Options, file: &Path) -> io::Result<(Vec<String>, Vec<String>
     Ok((hits, misses))
 }
 
-/// Reads the list as a start or a reload does; the one before is dropped behind the new one.
+/// Reads the list as a start or a reload does; the old list is dropped after the new one is read.
 fn load(times: usize, file: &Path) -> Result<(Vec<Load>, Access), String> {
     let text = file.to_str().ok_or("the list's path is not UTF-8")?.to_owned();
     let options = AccessOptions { block_list: vec![text], ..AccessOptions::default() };
@@ -206,8 +206,9 @@ fn load(times: usize, file: &Path) -> Result<(Vec<Load>, Access), String> {
     Ok((loads, kept.ok_or("nothing was loaded")?))
 }
 
-/// Nanoseconds a lookup takes, and how many hosts were found. All hosts are gone through some times,
-/// and of each few the best time counts: turns of others on this processor are not in it.
+/// Nanoseconds of a lookup, and how many hosts were found. All hosts are looked up several times, a few at
+/// a time, and the best time of each few counts, so that turns of other programs on this processor are left
+/// out.
 fn look_up(filter: &Filter, hosts: &[String]) -> (f64, usize) {
     let mut best = vec![Duration::MAX; hosts.len().div_ceil(FEW)];
     let mut found = 0;
@@ -226,7 +227,7 @@ fn look_up(filter: &Filter, hosts: &[String]) -> (f64, usize) {
 
 const FEW: usize = 512;
 
-/// KiB of this process's own memory in use.
+/// KiB of anonymous memory that this process uses.
 fn resident() -> u64 {
     status("RssAnon:")
 }

@@ -1,4 +1,4 @@
-//! Names as lists have them: plausible ones, the same for the same seed.
+//! Plausible names for block lists, the same for the same seed.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -68,7 +68,7 @@ fn label(draw: &mut Draw, name: &mut String) {
     }
 }
 
-/// A name as somebody registers it, most with something before it.
+/// A name as it might be registered, usually with labels in front.
 pub(crate) fn name(draw: &mut Draw) -> String {
     let mut name = String::new();
     if draw.below(10) < 5 {
@@ -88,7 +88,7 @@ pub(crate) fn name(draw: &mut Draw) -> String {
     name
 }
 
-/// So many names, no two of which are the same or below another.
+/// `count` names. No two are the same, and none is below another.
 pub(crate) fn distinct(count: usize, draw: &mut Draw) -> Vec<String> {
     let mut seen = HashSet::with_capacity(count);
     let mut names = Vec::with_capacity(count);
@@ -107,8 +107,8 @@ pub(crate) fn distinct(count: usize, draw: &mut Draw) -> Vec<String> {
     names
 }
 
-/// Writes them as published lists are: with comments, doubles, names below others, and garbage. Each
-/// hundredth line is one of these.
+/// Writes names in the way of published lists: with comments, doubles, names below others, and garbage.
+/// Every hundredth line is one of these.
 pub(crate) fn write_list(names: &[String], draw: &mut Draw, to: &mut impl Write) -> io::Result<()> {
     writeln!(to, "# a list of {} names\r", names.len())?;
     for (number, name) in names.iter().enumerate() {

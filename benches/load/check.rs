@@ -1,14 +1,14 @@
-//! Says whether what came back is exactly what the origin server sends.
+//! Checks that a response is exactly what the origin server sends.
 //!
-//! Takes the bytes of one connection as they come and answers with the first [`Fault`]: nothing
-//! is repaired, skipped or guessed. It reads no socket; `engine` does.
+//! Takes the bytes of one connection as they come and answers with the first [`Fault`]: nothing is
+//! repaired, skipped or guessed. `engine` reads the sockets.
 
 use crate::pattern;
 
 /// Largest head accepted, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// What a step must receive.
+/// The bytes that a step must receive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Expect {
     /// A response with this status and content `from..from + bytes` of the pattern.
@@ -21,7 +21,7 @@ pub(crate) enum Expect {
     Refusal,
 }
 
-/// Why a connection is not as it must be; the names are the keys of the report.
+/// Why a connection is wrong. The names are the keys of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     Connect,
@@ -51,7 +51,7 @@ impl Fault {
     }
 }
 
-/// Where the reading of one step stands.
+/// The position within one step.
 #[derive(Debug)]
 enum At {
     Head,
@@ -63,7 +63,7 @@ enum At {
     Done,
 }
 
-/// A whole line, and what follows it.
+/// A whole line, and the bytes after it.
 type Line<'a> = (Vec<u8>, &'a [u8]);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,20 +79,20 @@ pub(crate) struct Check {
     expect: Expect,
     at: At,
     framing: Framing,
-    /// Bytes of a head, a chunk size or a line end that is not complete yet.
+    /// Bytes of a head, a chunk size or a line end that is still incomplete.
     line: Vec<u8>,
     /// Bytes of content seen; `seen <= bytes expected`.
     seen: u64,
-    /// Where in the pattern the content starts.
+    /// The start of the content in the pattern.
     from: u64,
     /// Whether the peer will take another request on this connection.
     pub(crate) persistent: bool,
-    /// The status of a [`Expect::Refusal`].
+    /// The status of an [`Expect::Refusal`].
     pub(crate) status: Option<u16>,
 }
 
 impl Check {
-    /// `from` is where in the pattern an echoed message starts; other content brings its own.
+    /// `from` is the start of an echoed message in the pattern; other content brings its own.
     pub(crate) fn new(expect: Expect, from: u64) -> Self {
         let (at, from) = match expect {
             Expect::Echo { .. } => (At::Content, from),
@@ -123,7 +123,7 @@ impl Check {
         }
     }
 
-    /// Takes what was received; answers how many bytes of it were content.
+    /// Takes received bytes. Returns how many of them were content.
     pub(crate) fn feed(&mut self, mut input: &[u8]) -> Result<u64, Fault> {
         let before = self.seen;
         while !input.is_empty() {
@@ -147,7 +147,7 @@ impl Check {
         Ok(self.seen - before)
     }
 
-    /// Bytes of content that are still to come and come next, if a length says so.
+    /// How many bytes of content come next, if a length says so.
     pub(crate) fn unseen(&self) -> u64 {
         match (&self.at, self.framing) {
             (At::Content, Framing::Length) => self.bytes() - self.seen,
@@ -155,7 +155,7 @@ impl Check {
         }
     }
 
-    /// So many bytes of content came, `unseen` at most, and nobody looked at them.
+    /// Counts `bytes` of content that came unchecked, at most `unseen`.
     pub(crate) fn pass_over(&mut self, bytes: u64) -> u64 {
         self.seen += bytes;
         if self.seen == self.bytes() {
@@ -164,7 +164,7 @@ impl Check {
         bytes
     }
 
-    /// The peer closed its side: whether that is the right end.
+    /// Handles the peer's close: whether it is the right end.
     pub(crate) fn end(&mut self) -> Result<(), Fault> {
         match (self.expect, &self.at) {
             (_, At::Done) => {}
@@ -181,7 +181,7 @@ impl Check {
     fn feed_head<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], Fault> {
         let held = self.line.len();
         self.line.extend_from_slice(input);
-        // The whole of what is held is parsed again: heads come in one piece but for the drippers.
+        // All held bytes are parsed again; except for the drippers, heads come in one piece.
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Response::new(&mut fields);
         let used = match head.parse(&self.line) {
@@ -233,7 +233,7 @@ impl Check {
         Ok(())
     }
 
-    /// Compares at most `limit` bytes; answers the rest and how many were taken.
+    /// Compares at most `limit` bytes. Returns the rest, and how many were taken.
     fn feed_content<'a>(&mut self, input: &'a [u8], limit: u64) -> Result<(&'a [u8], u64), Fault> {
         let missing = self.bytes() - self.seen;
         let take = limit.min(missing).min(input.len() as u64);
@@ -269,7 +269,7 @@ impl Check {
 
     fn feed_line_end<'a>(&mut self, input: &'a [u8], last: bool) -> Result<&'a [u8], Fault> {
         let Some((line, rest)) = self.take_line(input)? else { return Ok(&[]) };
-        // No trailer section: the origin servers here send none.
+        // No trailer section, because the origin servers here send none.
         if line != b"\r\n" {
             return Err(Fault::Framing);
         }
@@ -277,7 +277,7 @@ impl Check {
         Ok(rest)
     }
 
-    /// A whole line with its end, or `None` when more has to come.
+    /// A whole line with its end, or `None` if more has to come.
     fn take_line<'a>(&mut self, input: &'a [u8]) -> Result<Option<Line<'a>>, Fault> {
         let end = memchr::memchr(b'\n', input).map_or(input.len(), |i| i + 1);
         let (part, rest) = input.split_at(end);
@@ -289,7 +289,7 @@ impl Check {
     }
 }
 
-/// What the field section says about the end of the content and of the connection.
+/// What the fields say about the end of the content and of the connection.
 #[derive(Clone, Copy)]
 struct Fields {
     length: Option<u64>,

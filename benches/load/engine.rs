@@ -1,8 +1,8 @@
-//! Drives many client connections from one thread and counts what they do.
+//! Drives many client connections from one thread and counts the results.
 //!
-//! A connection follows a [`Plan`]: steps of something to send and something to expect, then what
-//! comes [`After`]. A mode opens connections in groups, runs until its own condition holds, and
-//! reads the group's [`Tally`]. What is right is decided by `check`.
+//! A connection follows a [`Plan`]: steps of something to send and something to expect, then the [`After`].
+//! A mode opens connections in groups, runs until its own condition holds, and reads the group's [`Tally`].
+//! `check` decides which bytes are right.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -19,10 +19,10 @@ use socket2::{Domain, Socket, Type};
 use crate::check::{Check, Expect, Fault};
 use crate::pattern;
 
-/// A group whose connections failed this often opens no more: the proxy is gone.
+/// A group with this many failures opens no more connections: the proxy is gone.
 const MAX_FAULTS: u64 = 1000;
 
-/// What a step sends.
+/// The bytes that a step sends.
 #[derive(Clone, Debug)]
 pub(crate) enum Send {
     /// These bytes.
@@ -39,10 +39,10 @@ pub(crate) struct Step {
     pub(crate) expect: Expect,
 }
 
-/// What a connection does when its steps are done.
+/// The action of a connection after its steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum After {
-    /// Starts again, on a new connection only if the peer ends this one.
+    /// Starts again. A new connection is opened only if the peer ends this one.
     Repeat,
     /// Waits for the peer to close, then starts again on a new connection.
     AwaitCloseAndReopen,
@@ -58,9 +58,9 @@ pub(crate) enum After {
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) after: After,
-    /// Bytes of content read a second at most; the rest waits in the kernel.
+    /// Limit on the bytes of content read a second; the rest waits in the kernel.
     pub(crate) pace: Option<u64>,
-    /// Content is thrown away in the kernel: counted, not looked at.
+    /// Whether the kernel throws content away, so that it is counted but not checked.
     pub(crate) discards: bool,
 }
 
@@ -70,12 +70,12 @@ impl Plan {
     }
 }
 
-/// What a group of connections has done.
+/// The results of a group of connections.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Times a plan was gone through.
+    /// How many times a plan was completed.
     pub(crate) done: u64,
-    /// How long each took, in nanoseconds.
+    /// The duration of each, in nanoseconds.
     pub(crate) nanos: Vec<u64>,
     /// Bytes of content received and found right.
     pub(crate) bytes: u64,
@@ -84,7 +84,7 @@ pub(crate) struct Tally {
     pub(crate) statuses: BTreeMap<u16, u64>,
     /// Connections opened.
     pub(crate) opened: u64,
-    /// Plans a group may still begin.
+    /// Plans that the group may still begin.
     pub(crate) budget: Option<u64>,
 }
 
@@ -119,16 +119,16 @@ pub(crate) struct Conn {
     /// `sent <= length of the step's bytes`.
     sent: usize,
     check: Check,
-    /// Where in the pattern the next message starts.
+    /// The start of the next message in the pattern.
     next_message: u64,
     began: Instant,
     state: State,
     interest: epoll::EventFlags,
-    /// When the one live timer of this connection is due.
+    /// When the connection's one live timer is due.
     timer: Option<Instant>,
-    /// When the last one was: a late tick does not shift the ones after it.
+    /// When the last tick was due: a late tick does not delay the later ones.
     last_tick: Option<Instant>,
-    /// Times this connection went through its plan.
+    /// How many times this connection completed its plan.
     pub(crate) done: u64,
     /// Bytes of content this connection received.
     pub(crate) bytes: u64,
@@ -138,7 +138,7 @@ pub(crate) struct Conn {
 enum State {
     Connecting,
     Working,
-    /// The plan is done, only the peer's close is missing.
+    /// The plan is done; only the peer's close is missing.
     AwaitingClose,
     Held,
 }
@@ -250,8 +250,8 @@ impl Engine {
         std::mem::take(&mut self.tallies[group])
     }
 
-    /// Runs until `over` says so, looked at after each batch of events, or until `limit`.
-    /// Answers whether `over` said so.
+    /// Runs until `over` returns true, called after each batch of events, or until `limit`. Returns whether
+    /// `over` did.
     pub(crate) fn run(
         &mut self,
         limit: Duration,
@@ -292,7 +292,8 @@ impl Engine {
         let readable = flags
             .intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR);
         let go = match go {
-            // A paced reader reads on its timer, but a reset must not wait: epoll would repeat it.
+            // A paced reader reads on its timer, but handles a reset at once, because epoll would repeat
+            // it.
             Ok(Go::On)
                 if readable
                     && (conn.plan.pace.is_none() || flags.contains(epoll::EventFlags::ERR)) =>
@@ -308,7 +309,7 @@ impl Engine {
         let now = Instant::now();
         while self.timers.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             let Some(Reverse((at, slot))) = self.timers.pop() else { return };
-            // The slot may have a new connection by now, with a timer of its own.
+            // The slot may have a new connection by now, with its own timer.
             let Some(conn) = self.conns[slot].as_mut().filter(|conn| conn.timer == Some(at)) else {
                 continue;
             };
@@ -444,7 +445,7 @@ impl Conn {
         match (&self.stream).write(self.unsent()) {
             Ok(sent) => self.sent += sent,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            // A refusal may be waiting to be read behind the reset.
+            // A refusal may wait to be read behind the reset.
             Err(_) if self.dripping().is_some() => {}
             Err(_) => return Err(Fault::Reset),
         }
@@ -500,7 +501,7 @@ impl Conn {
             self.expect();
             return self.send();
         }
-        // A close is what counts: tinyproxy does it without announcing it.
+        // Only the close counts: tinyproxy closes without announcing it.
         if self.plan.after == After::AwaitCloseAndReopen {
             self.state = State::AwaitingClose;
             return Ok(Go::On);
@@ -529,8 +530,8 @@ impl Conn {
     }
 }
 
-/// Receives without copying anything, `most` bytes at most: on TCP `MSG_TRUNC` throws them away, and the
-/// buffer only says how many.
+/// Receives at most `most` bytes without copying: on TCP `MSG_TRUNC` throws them away, and the buffer only
+/// gives the number.
 fn discard(stream: &TcpStream, buffer: &mut [u8], most: u64) -> io::Result<usize> {
     let most = usize::try_from(most).map_or(buffer.len(), |most| most.min(buffer.len()));
     let (_, received) = rustix::net::recv(stream, &mut buffer[..most], RecvFlags::TRUNC)?;
@@ -540,7 +541,8 @@ fn discard(stream: &TcpStream, buffer: &mut [u8], most: u64) -> io::Result<usize
 fn dial(addr: SocketAddr, slow: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     if slow {
-        // Else the kernel reads megabytes ahead of each reader, at the cost of what is measured.
+        // Otherwise the kernel reads megabytes ahead of each reader, which would cost the measured
+        // programs.
         socket.set_recv_buffer_size(SLOW_WINDOW)?;
     }
     socket.set_nonblocking(true)?;

@@ -1,7 +1,7 @@
-//! Load client and origin server of the benchmarks: `benches/bench.py` runs it.
+//! Load client and origin server of the benchmarks, run by `benches/bench.py`.
 //!
-//! One thread and one epoll set, so that its own cost is the same for every proxy. `engine` drives
-//! the connections, `check` says what is right, `modes` what is done; one JSON line is the result.
+//! It uses one thread and one epoll set, so that its own cost is the same for every proxy. `engine` drives
+//! the connections, `check` judges the bytes, and `modes` has the workloads. The result is one JSON line.
 
 mod check;
 mod engine;
@@ -45,7 +45,7 @@ fn run(options: &Options) -> io::Result<()> {
     match options.mode.as_str() {
         "origin" => origin::serve(options.origin, options.echo, |http, echo| {
             if let Some(file) = &options.port_file {
-                // Renamed into place: a reader never sees half of it.
+                // Renamed into place, so that a reader never sees half of it.
                 let partial = file.with_extension("partial");
                 std::fs::write(&partial, format!("{} {}\n", http.port(), echo.port()))?;
                 std::fs::rename(&partial, file)?;

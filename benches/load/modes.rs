@@ -1,4 +1,4 @@
-//! What the load client does, a function a mode. Each ends in one JSON line.
+//! The workloads of the load client, a function for each mode. Each ends in one JSON line.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,16 +21,16 @@ const FAST: usize = 1;
 const READERS: usize = 2;
 const GROUPS: usize = 3;
 
-/// Connections opened at a time where many stay: no backlog is overrun.
+/// Connections opened at a time where many stay, so that no backlog overflows.
 const WAVE: usize = 128;
 
-/// Nothing here takes longer, but for what the command line asks for.
+/// Nothing here takes longer, except as long as the command line asks for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Content of a bulk transfer in the modes that only need it never to end: 16 GiB.
+/// Content of a bulk transfer in modes that need an endless one: 16 GiB.
 const ENDLESS: u64 = 16 << 30;
 
-/// What the streams of `fairness` are in: alone, beside the small messages, at the end.
+/// The phase of the streams of `fairness`: alone, beside the small messages, at the end.
 const ALONE: u8 = 0;
 const BESIDE: u8 = 1;
 const OVER: u8 = 2;
@@ -64,7 +64,7 @@ struct Session<'a> {
     engine: Engine,
 }
 
-/// What fast traffic reached in one measurement.
+/// The results of fast traffic in one measurement.
 #[derive(Clone, Copy)]
 struct Fast {
     rate: f64,
@@ -133,7 +133,7 @@ impl Session<'_> {
 
     // Pieces
 
-    /// Tells the harness where this is, and waits until it has looked.
+    /// Reports a step to the harness, and waits until the harness has looked.
     fn step(&self, name: &str) -> io::Result<()> {
         if self.options.steps {
             println!("{}", json!({ "step": name }));
@@ -142,7 +142,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Opens connections in waves and runs until each went through the plan once.
+    /// Opens connections in waves and runs until each has completed the plan once.
     fn open_held(&mut self, group: usize, plan: &Rc<Plan>, count: usize) -> io::Result<()> {
         let addr = match self.options.mode.as_str() {
             "idle" | "inflight" | "warm" => self.options.proxy,
@@ -161,7 +161,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Gives held connections a plan and waits until all went through it; seconds it took.
+    /// Gives held connections a plan and waits until all have completed it. Returns the seconds that took.
     fn all_again(&mut self, group: usize, plan: &Rc<Plan>) -> io::Result<(f64, Tally)> {
         self.engine.reset(group);
         let expected = self.engine.live(group) as u64;
@@ -172,7 +172,7 @@ impl Session<'_> {
         Ok((began.elapsed().as_secs_f64(), self.engine.reset(group)))
     }
 
-    /// Plans for tunnels to the echo server: how to open one, and a round trip in it.
+    /// Plans for tunnels to the echo server: opening one, and a round trip in it.
     fn tunnel_plans(&self, after: After) -> (Rc<Plan>, Rc<Plan>) {
         let mut open = vec![self.message()];
         if self.options.via != Via::Direct {
@@ -181,7 +181,7 @@ impl Session<'_> {
         (Plan::new(open, After::Hold), Plan::new(vec![self.message()], after))
     }
 
-    /// Fast traffic for a measurement's time, over connections of its own.
+    /// Fast traffic for a measurement's time, over separate connections.
     fn fast(&mut self) -> io::Result<(Fast, Value)> {
         let target = format!("http://{}/1024", self.options.origin);
         let plan = Plan::new(vec![self.request(&target, false, 1024, 0)], After::Repeat);
@@ -200,7 +200,7 @@ impl Session<'_> {
 
     // Modes
 
-    /// One plan over and over on some connections, for a time or a number.
+    /// Repeats one plan on some connections, for a time or a number.
     fn requests(&mut self, steps: Vec<Step>, after: After) -> io::Result<Value> {
         let options = self.options;
         let plan = Plan::new(steps, after);
@@ -217,7 +217,7 @@ impl Session<'_> {
         Ok(summary(self.engine.reset(MAIN), began.elapsed()))
     }
 
-    /// A number of exchanges on connections that have had some: what an exchange costs by itself.
+    /// A number of exchanges on warm connections: the cost of an exchange by itself.
     fn warm(&mut self) -> io::Result<Value> {
         let clients = self.options.clients.max(1);
         let each = self.options.requests.unwrap_or(1000) as usize / clients;
@@ -232,7 +232,7 @@ impl Session<'_> {
         Ok(json!({ "done": done, "errors": [errors(&opening), errors(&tally)] }))
     }
 
-    /// Every client asks once, all at the same time; how long the slowest waited.
+    /// Every client asks once, all at the same time. Measures how long the slowest waited.
     fn once(&mut self) -> io::Result<Value> {
         let plan = Plan::new(vec![self.get()], After::Close);
         let began = Instant::now();
@@ -265,7 +265,7 @@ impl Session<'_> {
     }
 
     fn bulk_plan(&self, index: u64, bytes: u64, after: After) -> Rc<Plan> {
-        // Each transfer has its own place in the pattern: mixed-up flows do not pass.
+        // Each transfer has its own place in the pattern, so that mixed-up flows are found.
         let from = index * 1009;
         let path = match self.options.chunked {
             true => format!("/chunked/{bytes}"),
@@ -304,9 +304,9 @@ impl Session<'_> {
         Ok(report)
     }
 
-    /// Small tunnels in `MAIN`, bulk requests in `READERS`; alone first, then together.
-    /// The streams have a thread of their own: what a small message waits for is the proxy, and not
-    /// a client that is busy with bytes of theirs.
+    /// Small tunnels in `MAIN`, bulk requests in `READERS`; alone first, then together. The streams have a
+    /// thread of their own, so that a small message waits for the proxy and not for a client busy with
+    /// their bytes.
     fn fairness(&mut self) -> io::Result<Value> {
         let options = self.options;
         let (stage, (ready, is_ready)) = (AtomicU8::new(ALONE), mpsc::channel());
@@ -329,7 +329,7 @@ impl Session<'_> {
         })
     }
 
-    /// Streams, alone for a time and then beside the small messages: what came of each, and MB/s.
+    /// Streams, alone for a time and then beside the small messages. Returns the results of each, and MB/s.
     fn streams(
         &mut self,
         stage: &AtomicU8,
@@ -349,11 +349,11 @@ impl Session<'_> {
             let rate = tally.bytes as f64 / 1e6 / began.elapsed().as_secs_f64();
             io::Result::Ok((tally, rate))
         };
-        // Windows open and buffers fill before anything is counted.
+        // Windows open and buffers fill before the counting starts.
         measured(&mut self.engine, Duration::from_millis(300), OVER)?;
         let seconds = self.seconds();
         let alone = measured(&mut self.engine, seconds, OVER)?;
-        // Whoever waits for it has gone only if the measurement has failed.
+        // Fails only if the measurement has failed and the receiver is gone.
         let _ = ready.send(());
         measured(&mut self.engine, PATIENCE, BESIDE)?;
         Ok((alone, measured(&mut self.engine, PATIENCE, OVER)?))
@@ -368,7 +368,7 @@ impl Session<'_> {
         self.engine.assign(MAIN, &round_trip);
         self.engine.run(self.seconds(), |_| false)?;
         let elapsed = began.elapsed();
-        // Less than one round trip a second is as good as none.
+        // Less than one round trip a second counts as none.
         let least = elapsed.as_secs_f64();
         let small = self.engine.conns.iter().flatten().filter(|conn| conn.group == MAIN);
         let served = small.filter(|conn| conn.done as f64 >= least).count();
@@ -397,7 +397,7 @@ impl Session<'_> {
 
     fn idle_tunnels(&mut self) -> io::Result<Value> {
         let (open, round_trip) = self.tunnel_plans(After::Hold);
-        // One tunnel first, so that what is allocated once is not counted by tunnel.
+        // One tunnel first, so that one-time allocations are not counted by tunnel.
         self.open_held(READERS, &open, 1)?;
         self.step("before")?;
         self.open_held(MAIN, &open, self.options.clients)?;
@@ -425,7 +425,7 @@ impl Session<'_> {
         let (seconds, tally) = self.all_again(MAIN, &slow)?;
         self.engine.close(MAIN);
 
-        // Beside fast traffic the slow requests never end, so that they are in flight all the time.
+        // Beside fast traffic the slow requests repeat endlessly, so that they are always in flight.
         let repeat = Plan::new(slow.steps.clone(), After::Repeat);
         let mut report = self.beside(|session| {
             session.open_held(MAIN, &quick, clients)?;
@@ -448,7 +448,7 @@ impl Session<'_> {
         let dripping = Step { send: Send::Drip(bytes.into(), every), expect: Expect::Refusal };
         let dripping = Plan::new(vec![dripping], After::Close);
 
-        // Longer than socket buffers hide, shorter than the run.
+        // More than socket buffers hide, and more than is read during the run.
         let size = 64 << 20;
         let target = format!("http://{}/{size}", options.origin);
         let reading = Rc::new(Plan {
@@ -469,7 +469,7 @@ impl Session<'_> {
         self.engine.reset(MAIN);
         self.engine.open(options.proxy, READERS, &reading, options.readers);
         self.engine.open(options.proxy, MAIN, &dripping, options.clients);
-        // Readers are watched once their buffers are full; drippers from their start.
+        // Readers are measured once their buffers are full, drippers from their start.
         self.engine.run(Duration::from_secs(1), |_| false)?;
         let read_before = self.reader_bytes();
         let began = Instant::now();
@@ -499,11 +499,11 @@ impl Session<'_> {
     /// Downloads that the proxy slows down, and fast traffic beside them.
     fn throttled(&mut self) -> io::Result<Value> {
         let options = self.options;
-        // More than comes through in the time.
+        // More than arrives in the time.
         let size = 64 << 20;
         let target = format!("http://{}/{size}", self.authority());
         let reading = Plan::new(vec![self.request(&target, false, size, 0)], After::Repeat);
-        // Until what the buffers on the way take is through.
+        // Until the bytes that fill the buffers on the way are through.
         let settle = Duration::from_secs(1);
         let mut report = self.beside(|session| {
             session.engine.open(options.proxy, READERS, &reading, options.clients);
@@ -513,7 +513,7 @@ impl Session<'_> {
         self.engine.open(options.proxy, READERS, &reading, options.clients);
         self.engine.run(settle, |_| false)?;
         let (before, began) = (self.reader_bytes(), Instant::now());
-        // Each has had its turn several times.
+        // Each download has several turns in this time.
         self.engine.run(self.seconds().max(Duration::from_secs(10)), |_| false)?;
         let elapsed = began.elapsed().as_secs_f64();
         let after = self.reader_bytes();
@@ -527,7 +527,7 @@ impl Session<'_> {
         Ok(report)
     }
 
-    /// Bytes of content each reader has by now, by slot.
+    /// Bytes of content that each reader has received so far, by slot.
     fn reader_bytes(&self) -> BTreeMap<usize, u64> {
         let conns = self.engine.conns.iter().enumerate();
         conns
@@ -537,7 +537,8 @@ impl Session<'_> {
             .collect()
     }
 
-    /// Measures fast traffic without and with what `open` opens, in pairs; closes it each time.
+    /// Measures fast traffic in pairs, without and with the connections that `open` opens; closes those
+    /// each time.
     fn beside(&mut self, mut open: impl FnMut(&mut Self) -> io::Result<()>) -> io::Result<Value> {
         let (mut without, mut with, mut faults) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.options.pairs {
@@ -547,7 +548,7 @@ impl Session<'_> {
             self.engine.close(MAIN);
             self.engine.close(READERS);
             self.engine.reset(MAIN);
-            // What the closing of thousands of connections costs belongs to neither measurement.
+            // The cost of closing thousands of connections belongs to neither measurement.
             self.engine.run(Duration::from_millis(300), |_| false)?;
             without.push(alone);
             with.push(beside);

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
-/// How a tunnel to the origin server comes about.
+/// The way to a tunnel to the origin server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Via {
     /// A request in absolute-form.
     Get,
     /// A tunnel asked for with CONNECT.
     Connect,
-    /// A TCP relay that needs no words.
+    /// A TCP relay, which needs no request.
     Direct,
 }
 

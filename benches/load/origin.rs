@@ -27,7 +27,7 @@ const CHUNK: u64 = 16 * 1024;
 const HTTP: u64 = u64::MAX;
 const ECHO: u64 = u64::MAX - 1;
 
-/// What a connection is in the middle of.
+/// The present work of a connection.
 #[derive(Debug)]
 enum Doing {
     ReadingHead,
@@ -57,7 +57,7 @@ struct Conn {
     interest: epoll::EventFlags,
 }
 
-/// A connection's end, wanted or not: what it was does not matter to an origin server.
+/// The end of a connection. An origin server does not care whether it was wanted.
 struct Over;
 
 struct Server {
@@ -68,7 +68,7 @@ struct Server {
     buffer: Vec<u8>,
 }
 
-/// Serves for as long as the process lives; `started` gets the two addresses.
+/// Serves until the process ends; `started` gets the two addresses.
 pub(crate) fn serve(
     http: SocketAddr,
     echo: SocketAddr,
@@ -203,7 +203,7 @@ impl Conn {
         }
     }
 
-    /// A client that speaks or leaves while its response is not ready is done with.
+    /// Ends a connection whose client sends or leaves before its response is ready.
     fn watch(&mut self, buffer: &mut [u8]) -> Result<(), Over> {
         if self.receive(buffer)?.is_some() { Err(Over) } else { Ok(()) }
     }
@@ -248,7 +248,7 @@ impl Conn {
         self.doing = Doing::Responding(response);
     }
 
-    /// Sends until the kernel takes no more, or for one turn; the first content goes out with the head.
+    /// Sends until the kernel takes no more, or for one turn. The first content goes out with the head.
     fn send(&mut self) -> Result<(), Over> {
         let Doing::Responding(response) = &mut self.doing else { return Ok(()) };
         let mut turn = 0;
@@ -261,7 +261,7 @@ impl Conn {
             if self.sent == self.out.len() {
                 break;
             }
-            // A bulk flow must not hold up an echo: this server's latency is in every number.
+            // A bulk flow must not delay an echo, because this server's latency is in every number.
             if turn >= pattern::MAX_RUN {
                 return Ok(());
             }
@@ -304,7 +304,7 @@ impl Conn {
 }
 
 impl Response {
-    /// The response to a request head, `None` if that is not one this server knows.
+    /// The response to a request head; `None` if this server does not know the request.
     fn to(head: &[u8]) -> Option<Self> {
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut fields);

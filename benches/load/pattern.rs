@@ -1,14 +1,14 @@
-//! The content every origin server of the benchmarks sends: byte `i` is a fixed function of `i`.
+//! The content that every origin server of the benchmarks sends: byte `i` is a fixed function of `i`.
 //!
-//! The period is a prime, so content that was shifted, repeated or cut by any power-of-two buffer
-//! does not compare equal. Bytes are letters, digits, `+` and `-`: fit for a configuration file.
+//! The period is a prime, so content that was shifted, repeated or cut by any power-of-two buffer does not
+//! compare equal. Bytes are letters, digits, `+` and `-`, all fit for a configuration file.
 
 use std::sync::LazyLock;
 
 /// Length of the period, a prime.
 const PERIOD: usize = 65_521;
 
-/// The longest run [`at`] can lend at once.
+/// The longest run that [`at`] can lend at once.
 pub(crate) const MAX_RUN: usize = 256 * 1024;
 
 static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {

@@ -1,4 +1,4 @@
-"""What the harness reads: wrk, perf, /proc, the command line's names."""
+"""Tests of the inputs: wrk, perf, /proc, the command line's names."""
 
 import contextlib
 import os
@@ -155,7 +155,7 @@ class Refusing:
 
 @dataclass(frozen=True)
 class Said(measure.Bench):
-    """A load client that has said something already."""
+    """A load client that has already printed something."""
 
     said: dict = None
 

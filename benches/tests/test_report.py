@@ -1,4 +1,4 @@
-"""What the harness makes of samples: medians, goals, tables, the documents and the chart."""
+"""Tests of the results: medians, goals, tables, the documents and the chart."""
 
 import io
 import tempfile

@@ -1,12 +1,12 @@
 //! A whole exchange: a scripted client and scripted origin servers, with the real proxy between.
 //!
-//! The input is what the peers say, and when. `exchange/script.rs` has its notation, in which a
-//! seed reads like a conversation; `exchange/peers.rs` plays it over loopback; `exchange/check.rs`
-//! asserts what must hold whatever they said: nobody got a byte that was not meant for them.
+//! The input is what the peers say, and when. `exchange/script.rs` has its notation, in which a seed reads
+//! like a conversation. `exchange/peers.rs` plays it over loopback. `exchange/check.rs` asserts that,
+//! whatever the peers said, every byte reached only the peer it was meant for.
 //!
-//! One proxy serves all runs, so after each one nothing of it may be left: no connection on either
-//! side, no exchange. The proxy's time limits never decide: when nothing moves any more the peers
-//! end their sides, and a proxy that then does not end too has lost a wake-up.
+//! One proxy serves all runs, so each run must leave nothing behind: no connection on either side, no
+//! exchange. The proxy's time limits never decide. When nothing moves any more the peers end their sides,
+//! and a proxy that does not end then has lost a wake-up.
 #![no_main]
 
 #[path = "exchange/check.rs"]
@@ -29,7 +29,7 @@ use script::Scripts;
 static WORLD: OnceLock<World> = OnceLock::new();
 
 thread_local! {
-    /// The conversation that is being judged, to be shown if it is found wrong.
+    /// The conversation under judgement, to be shown if it is found wrong.
     static JUDGED: RefCell<Option<Record>> = const { RefCell::new(None) };
 }
 

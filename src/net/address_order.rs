@@ -1,9 +1,8 @@
-//! Which address of a name is tried first (RFC 8305 §4).
+//! Decides which address of a name is tried first (RFC 8305 §4).
 //!
-//! The resolver sorts addresses by RFC 6724, which puts IPv6 first wherever this machine has a way
-//! to it. Here the families are made to alternate, so that a family that does not work costs one
-//! stagger whatever the number of its addresses; and where the other family answered last time
-//! it goes first for a while.
+//! The resolver sorts addresses by RFC 6724, which puts IPv6 first wherever this machine has a route to it.
+//! Here the families are made to alternate, so that a broken family costs one stagger whatever the number
+//! of its addresses. If the other family answered last time, it goes first for a while.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long it is remembered that the other family is the better one: then the usual order gets
-/// another chance, at the cost of one stagger.
+/// How long a name's better family is remembered. Then the usual order gets another chance, at the cost of
+/// one stagger.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// Names remembered at most.
+/// Limit on the names remembered.
 const MOST_NAMES: usize = 1024;
 
-/// The same addresses, families alternating, that of the first one first; each family in its order.
+/// The same addresses with alternating families, starting with the family of the first. Each family keeps
+/// its order.
 pub fn alternate(ips: &[IpAddr]) -> Vec<IpAddr> {
     ips.first().map_or_else(Vec::new, |first| alternate_from(ips, first.is_ipv6()))
 }
@@ -35,16 +35,16 @@ fn alternate_from(ips: &[IpAddr], v6_first: bool) -> Vec<IpAddr> {
     all
 }
 
-/// The names whose usual first family was not the one that answered.
+/// The names whose usual first family did not answer.
 #[derive(Debug, Default)]
 pub struct Families {
-    /// Whether IPv6 is the better one, until when.
+    /// Whether IPv6 is the better family, and until when.
     better: Mutex<HashMap<Box<str>, (bool, Instant)>>,
     any: AtomicBool,
 }
 
 impl Families {
-    /// `ips` in the order of trying: as they are, unless the other family is known to be better.
+    /// `ips` in the order of trying: unchanged, unless the other family is known to be better.
     pub fn order(&self, host: &str, ips: Arc<[IpAddr]>, now: Instant) -> Arc<[IpAddr]> {
         let Some(first) = ips.first() else { return ips };
         if !self.any.load(Ordering::Relaxed) {
@@ -59,7 +59,7 @@ impl Families {
         }
     }
 
-    /// Of `ips`, in the order they were tried, `answered` did.
+    /// Notes that of `ips`, in the order they were tried, `answered` did.
     pub fn note(&self, host: &str, ips: &[IpAddr], answered: IpAddr, now: Instant) {
         let v6 = answered.is_ipv6();
         if ips.first().is_none_or(|first| first.is_ipv6() == v6) {
@@ -110,11 +110,11 @@ mod tests {
         families.note("a", &usual, usual[1], now);
         assert_eq!(order("a", now), ips("1.1.1.1 ::1 ::2"));
         assert_eq!(order("b", now), *usual, "of another name nothing is known");
-        // Its success does not prolong it: IPv6 gets another chance.
+        // A success of the other family does not prolong the memory: IPv6 gets another chance.
         let later = now + REMEMBERED - Duration::from_secs(1);
         families.note("a", &order("a", later), usual[1], later);
         assert_eq!(order("a", now + REMEMBERED), *usual);
-        // The other family has come back before that.
+        // The usual family has come back before that.
         families.note("a", &order("a", now), usual[0], now);
         assert_eq!(order("a", now), *usual);
     }

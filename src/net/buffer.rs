@@ -1,8 +1,7 @@
 //! Buffers for bytes between two peers, and the free list from which a worker lends them.
 //!
-//! A session that waits with nothing in hand owns no buffer: an idle client or a quiet tunnel costs
-//! its state only. So buffers are lent for as long as they hold bytes and go back to the worker
-//! that emptied them.
+//! A session that waits with nothing in hand owns no buffer: an idle client or a quiet tunnel costs only
+//! its state. Buffers are lent while they hold bytes, and go back to the worker that emptied them.
 
 use std::mem;
 
@@ -15,7 +14,7 @@ pub const LARGE: usize = 128 * 1024;
 const KEPT_ORDINARY: usize = 128;
 const KEPT_LARGE: usize = 4;
 
-/// Bytes received or written, of which those before `start` are done with.
+/// Bytes received or written. The bytes before `start` are used up.
 ///
 /// `0 <= start <= bytes.len()`; an empty buffer may own no memory.
 #[derive(Debug, Default)]
@@ -25,7 +24,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// What is still to be used.
+    /// The bytes still to be used.
     pub fn unread(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
@@ -35,7 +34,7 @@ impl Buffer {
         self.bytes.len() - self.start
     }
 
-    /// Whether nothing is left to be used.
+    /// Whether no bytes are left to use.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
@@ -45,7 +44,7 @@ impl Buffer {
         self.bytes.capacity() > 0
     }
 
-    /// Bytes that still fit behind those held, once the used ones are moved out of the way.
+    /// How many bytes still fit behind those held, once the used ones are moved out of the way.
     pub fn room(&self) -> usize {
         self.bytes.capacity() - self.len()
     }
@@ -59,13 +58,13 @@ impl Buffer {
         }
     }
 
-    /// Drops what is to be used beyond the first `keep` bytes.
+    /// Drops the unused bytes beyond the first `keep`.
     pub fn truncate(&mut self, keep: usize) {
         self.bytes.truncate(self.start + keep);
         self.consume(0);
     }
 
-    /// The vector to append to; its spare capacity is what [`room`](Self::room) says.
+    /// The vector to append to. Its spare capacity is [`room`](Self::room).
     pub fn tail(&mut self) -> &mut Vec<u8> {
         if self.start > 0 {
             self.bytes.drain(..self.start);
@@ -81,7 +80,7 @@ impl Buffer {
     }
 }
 
-/// The buffers a worker has at hand. One a worker, never shared: lending takes no lock.
+/// The free buffers of one worker, never shared, so that lending takes no lock.
 #[derive(Debug, Default)]
 pub struct Buffers {
     ordinary: Vec<Vec<u8>>,
@@ -118,7 +117,7 @@ impl Buffers {
         }
     }
 
-    /// As [`reclaim`](Self::reclaim); bytes that fit an ordinary buffer do not keep a large one.
+    /// As [`reclaim`](Self::reclaim), but bytes that fit an ordinary buffer also move out of a large one.
     pub fn settle(&mut self, buffer: &mut Buffer) {
         if buffer.bytes.capacity() == LARGE && (1..=ORDINARY).contains(&buffer.len()) {
             let mut smaller = Buffer::default();

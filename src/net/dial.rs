@@ -1,16 +1,15 @@
-//! Connects to a name's addresses one after the other, with at most two attempts at once (RFC 8305
+//! Connects to the addresses of a name one after the other, with at most two attempts at once (RFC 8305
 //! §5).
 //!
-//! At most two connects are pending. The next address is tried when one fails, or when the last
-//! attempt has had [`STAGGER`] and is still pending, so that an address that drops SYNs costs a
-//! quarter of a second and not the whole connect timeout. With two pending and more addresses left
-//! the older one makes room for the next, so two such addresses cost no more than twice that. One
-//! that had to make room is tried again when all have had their chance, and each round is twice as
-//! patient as the one before: an answer that takes seconds is waited for, too. The last two
-//! keep what is left of the time.
+//! The next address is tried when one fails, or when the last attempt is still pending after [`STAGGER`].
+//! An address that drops SYNs therefore costs a quarter of a second and not the whole connect timeout. With
+//! two attempts pending and more addresses left, the older attempt makes room for the next, so two such
+//! addresses cost no more than twice that. An address that had to make room is tried again when all have
+//! had their chance. Each round is twice as patient as the one before, so that an answer that takes seconds
+//! is waited for, too. The last two attempts keep the rest of the time.
 //!
-//! An address to which too many connects are pending already is passed over; if nothing else is left,
-//! the dial waits its turn without a socket (see [`pending_connects`](super::pending_connects)).
+//! An address with too many pending connects is passed over. If no other address is left, the dial waits
+//! its turn without a socket (see [`pending_connects`](super::pending_connects)).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -28,28 +27,28 @@ use super::stream::Stream;
 
 /// How long an attempt is alone (RFC 8305 §8: 250 ms).
 pub const STAGGER: Duration = Duration::from_millis(250);
-/// How often who stands in line for one address looks for a place at another, at the least: each
-/// time is a turn on a worker, and there may be thousands in line.
+/// A dial in line for one address looks for a place at another at least this often. Looks are not more
+/// frequent because each is a turn on a worker, and thousands of dials may be in line.
 const CROWD_PATIENCE: Duration = Duration::from_secs(2);
-/// Rounds after which patience grows no more.
+/// Number of the round after which patience grows no more.
 const MOST_PATIENT: usize = 6;
 
-/// What all dials of one proxy share.
+/// The parts that all dials of one proxy share.
 pub struct Dialer {
     /// Readiness.
     pub poller: Arc<Poller>,
-    /// How many connects are pending, by address.
+    /// The pending connects, by address.
     pub connecting: Arc<PendingConnects>,
-    /// Which addresses connections come from.
+    /// The source addresses of connections.
     pub sources: Sources,
 }
 
-/// Where a connection may go to, in the order of trying. Of a list the first 64 count.
+/// The addresses to connect to, in the order of trying. Only the first 64 of a list count.
 #[derive(Clone, Debug)]
 pub enum Addresses {
     /// A literal.
     One(IpAddr),
-    /// What a lookup found.
+    /// The result of a lookup.
     Found(Arc<[IpAddr]>),
 }
 
@@ -62,14 +61,14 @@ impl Addresses {
     }
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Dialed {
     /// A connection; both directions are open.
     Connected(Stream, SocketAddr),
     /// Pending: come back on an edge, or at this moment if there is one.
     Waiting(Option<Instant>),
-    /// Every address failed; this is why the last one did.
+    /// Every address failed, the last one for this reason.
     Failed(Option<SocketAddr>, DialFailure),
 }
 
@@ -78,21 +77,21 @@ pub enum Dialed {
 pub enum DialFailure {
     /// A rule forbids the address; the sentence says which.
     Forbidden(&'static str),
-    /// The address is our own: the request would come back.
+    /// The address is the proxy's own: the request would come back.
     Own,
     /// There was no address to try.
     NoAddress,
     /// All ports for connections to this address are taken.
     NoPort(io::Error),
-    /// Connections have a source address, and none of this address' family.
+    /// There are source addresses, but none of this address's family.
     NoSource,
-    /// What the system said.
+    /// The system's error.
     System(io::Error),
 }
 
 impl DialFailure {
-    /// What it means that a connect to `to` failed so. Over IPv4 a missing address is a missing port:
-    /// that there is no way has an error of its own there.
+    /// The failure for error `e` of a connect to `to`. Over IPv4 a missing address means a missing port,
+    /// because a missing route has a separate error there.
     fn of(to: SocketAddr, e: io::Error) -> Self {
         match e.kind() {
             io::ErrorKind::AddrNotAvailable if to.is_ipv4() => Self::NoPort(e),
@@ -100,7 +99,7 @@ impl DialFailure {
         }
     }
 
-    /// That there is no way to an address says less than what another one answered.
+    /// Whether this error is less informative than another address's: no route to an address.
     fn says_little(&self) -> bool {
         match self {
             Self::NoSource => true,
@@ -122,9 +121,9 @@ pub struct Dial {
     /// Addresses that have failed, a bit each: they are not tried again.
     failed: u64,
     pending: [Option<Attempt>; 2],
-    /// The address, and the turn, that is waited for without a socket.
+    /// The address waited for without a socket, and the turn in its line.
     line: Option<(usize, InLine)>,
-    /// How often in a row it found nothing but crowded addresses.
+    /// How many times in a row only crowded addresses were found.
     crowded: u32,
     stagger: Option<Instant>,
     last: Option<(SocketAddr, DialFailure)>,
@@ -133,21 +132,21 @@ pub struct Dial {
 #[derive(Debug)]
 struct Attempt {
     index: usize,
-    /// How many attempts came before it.
+    /// How many attempts came before this one.
     before: usize,
     to: SocketAddr,
-    // Before the place: the socket is closed when another may be opened.
+    // Before the place, so that the socket is closed when another may be opened.
     stream: Stream,
     _place: ConnectPlace,
 }
 
-/// What there is to try next.
+/// The next thing to try.
 enum Next {
-    /// This address, number in the endless list, with a place.
+    /// This address, by its number in the endless list, with a place.
     Try(usize, ConnectPlace),
-    /// Nothing but addresses to which too many connects are pending; this is the first.
+    /// Only addresses with too many pending connects; this is the first.
     Crowded(usize),
-    /// Nothing.
+    /// No address.
     Nothing,
 }
 
@@ -176,8 +175,8 @@ impl Dial {
         }
     }
 
-    /// Gets as far as it can without waiting. `owners` are told about the two attempts; `refuse`
-    /// is asked about each address before it is connected to.
+    /// Goes on as far as it can without waiting. `owners` get the edges of the two attempts. `refuse` is
+    /// asked about each address before the connect.
     pub fn step(
         &mut self,
         now: Instant,
@@ -220,7 +219,7 @@ impl Dial {
                     let [owner, _] = owners;
                     match dialer.connecting.line_up(self.to(number), owner.clone()) {
                         Err(turn) => self.line = Some((number, turn)),
-                        // It has come free this very moment.
+                        // A place came free at this very moment.
                         Ok(place) => {
                             if let Some(connected) = self.begin(number, place, now, dialer, owners)
                             {
@@ -240,7 +239,7 @@ impl Dial {
         }
     }
 
-    /// Sees what became of the pending connects that an edge told of.
+    /// Checks the pending connects that had an edge.
     fn look_at_pending(&mut self) -> Option<Dialed> {
         for place in 0..self.pending.len() {
             let Some(attempt) = self.pending.get_mut(place)?.as_mut() else { continue };
@@ -266,7 +265,7 @@ impl Dial {
         Dialed::Connected(stream, to)
     }
 
-    /// The next address is tried at once.
+    /// Records a failure; the next address is tried at once.
     fn fail(&mut self, index: usize, to: SocketAddr, why: DialFailure) {
         self.failed |= 1 << index;
         self.stagger = None;
@@ -275,7 +274,7 @@ impl Dial {
         }
     }
 
-    /// Whether there is an address that could still be tried.
+    /// Whether any address could still be tried.
     fn has_more(&self) -> bool {
         let used = self.failed.count_ones() as usize
             + self.pending.iter().flatten().count()
@@ -315,7 +314,7 @@ impl Dial {
         crowded.map_or(Next::Nothing, Next::Crowded)
     }
 
-    /// Begins an attempt. Answers if it has ended well already.
+    /// Begins an attempt. Returns the connection if the attempt has already succeeded.
     fn begin(
         &mut self,
         number: usize,
@@ -346,7 +345,7 @@ impl Dial {
         None
     }
 
-    /// How long an attempt may keep the next one waiting.
+    /// How long an attempt may delay the next one.
     fn patience(&self) -> Duration {
         let round = self.next / self.addresses().len().max(1);
         STAGGER * (1 << round.min(MOST_PATIENT))
@@ -359,7 +358,7 @@ impl Dial {
         }
     }
 
-    /// The address with this number; IPv4 in IPv6 clothes is connected to as IPv4.
+    /// The address with this number; an IPv4-mapped address is connected to as IPv4.
     fn to(&self, number: usize) -> SocketAddr {
         let ips = self.addresses();
         let unspecified = IpAddr::from([0, 0, 0, 0]);
@@ -368,16 +367,16 @@ impl Dial {
     }
 }
 
-/// Whether an error says that descriptors or memory are used up: waiting helps, and so does
-/// closing what is idle.
+/// Whether an error means that descriptors or memory are used up. Waiting helps then, and so does closing
+/// idle connections.
 pub fn is_shortage(e: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
         .iter()
         .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Whether an error says that this machine has no way to the address, or no address for that way:
-/// so it is with IPv6 where there is none.
+/// Whether an error means that this machine has no route to the address, or no source address for it. A
+/// machine without IPv6 gives such errors.
 pub fn is_unroutable(e: &io::Error) -> bool {
     matches!(
         e.kind(),
@@ -398,7 +397,7 @@ fn connect(
     let connected = match socket.connect(&to.into()) {
         Ok(()) => true,
         Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
-        // A loopback source, and a destination beyond it.
+        // A loopback source, and a destination beyond loopback.
         Err(e)
             if matches!(source, SourceAddress::Bound(_))
                 && e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
@@ -408,7 +407,7 @@ fn connect(
         Err(e) => return Err(DialFailure::of(to, e)),
     };
     let mut stream = Stream::dialing(TcpStream::from(socket));
-    // Over loopback the handshake is over before `connect` returns, in spite of what it says.
+    // Over loopback the handshake is over before `connect` returns, although it reports a pending connect.
     if connected || stream.is_connected().map_err(DialFailure::System)? {
         stream.note(Edge { writable: true, ..Edge::default() });
         return Ok((stream, true));
@@ -419,14 +418,14 @@ fn connect(
     Ok((stream, false))
 }
 
-/// A socket to connect to `to` with.
+/// A socket for a connect to `to`.
 fn open(to: SocketAddr, source: SourceAddress) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(to),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
-    // Bytes go out as they come; waiting for more to send with them would stall a tunnel.
+    // Bytes go out as they come. Waiting for more to send with them would stall a tunnel.
     socket.set_tcp_nodelay(true)?;
     if let SourceAddress::Bound(ip) = source {
         source_address::bind(&socket, ip)?;

@@ -1,10 +1,11 @@
-//! A wait for either of two connections on the calling thread, by `poll(2)`.
+//! Waits for either of two connections on the calling thread, by `poll(2)`.
 //!
-//! Edges pass through another thread, which is woken for each. A worker that moves a stream looks for
-//! itself instead, for a moment: what it finds is noted as an edge would be.
+//! Edges pass through another thread, which is woken for each. A worker that moves a stream instead looks
+//! for itself for a moment, and notes what it finds as if an edge had come.
 //!
-//! `poll` tells what is, and not what has changed. So nothing is asked for that is known already, and a
-//! connection of which nothing is wanted is left out: it would tell of its end again and again.
+//! `poll` reports the present state, not changes. A fact that is already known is therefore not asked for,
+//! and a connection of which nothing is wanted is left out, because `poll` would report its end again and
+//! again.
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::poll::Edge;
 use super::stream::Stream;
 
-/// Waits for `most` at most, which is less than a second, and notes what has come. `reads` says whether
-/// bytes, or the end, are wanted of a connection; room for bytes is wanted where there is none. Answers
-/// whether anything came: at once not, if nothing is wanted.
+/// Waits for at most `most`, which is less than a second, and notes what has come. `reads` says for each
+/// connection whether bytes, or the end, are wanted; room for bytes is wanted if there is none. Returns
+/// whether anything came. Returns `false` at once if nothing is wanted.
 pub fn wait_for_either(ends: [(&mut Stream, bool); 2], most: Duration) -> bool {
     let [(one, one_reads), (other, other_reads)] = ends;
     let (of_one, of_other) = (one.wants(one_reads), other.wants(other_reads));
-    let told = {
+    let edges = {
         let mut polled = [PollFd::new(one.socket(), of_one), PollFd::new(other.socket(), of_other)];
         let asked = match (of_one.is_empty(), of_other.is_empty()) {
             (true, true) => return false,
@@ -29,19 +30,19 @@ pub fn wait_for_either(ends: [(&mut Stream, bool); 2], most: Duration) -> bool {
             (false, false) => polled.get_mut(..),
         };
         let timeout = Timespec { tv_sec: 0, tv_nsec: most.subsec_nanos().into() };
-        // An interrupted wait is one for which nothing came.
+        // An interrupted wait counts as one for which nothing came.
         if !poll(asked.unwrap_or_default(), Some(&timeout)).is_ok_and(|count| count > 0) {
             return false;
         }
         polled.map(|polled| Edge::of(as_event(polled.revents())))
     };
-    let [of_one, of_other] = told;
+    let [of_one, of_other] = edges;
     one.note(of_one);
     other.note(of_other);
     true
 }
 
-/// The same as `epoll` would tell it. The bits are equal on most architectures, and not on all.
+/// The same flags in `epoll`'s form. The bits are equal on most architectures, but not on all.
 fn as_event(flags: PollFlags) -> EventFlags {
     const BOTH: [(PollFlags, EventFlags); 6] = [
         (PollFlags::IN, EventFlags::IN),
@@ -51,8 +52,8 @@ fn as_event(flags: PollFlags) -> EventFlags {
         (PollFlags::HUP, EventFlags::HUP),
         (PollFlags::ERR, EventFlags::ERR),
     ];
-    let told = BOTH.into_iter().filter(|(polled, _)| flags.contains(*polled));
-    told.fold(EventFlags::empty(), |events, (_, event)| events | event)
+    let events = BOTH.into_iter().filter(|(polled, _)| flags.contains(*polled));
+    events.fold(EventFlags::empty(), |all, (_, event)| all | event)
 }
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ mod tests {
     /// Long enough to tell a wait from none on a busy machine.
     const LONG: Duration = Duration::from_millis(300);
 
-    /// A connection as the proxy has it, of which all there was is known, and its peer.
+    /// A connection as the proxy has it, with everything received so far known, and its peer.
     fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -100,7 +101,7 @@ mod tests {
         sent
     }
 
-    /// Waits, and says whether anything came and whether it took the whole time.
+    /// Waits. Returns whether anything came and whether it took the whole time.
     fn wait(one: (&mut Stream, bool), other: (&mut Stream, bool), most: Duration) -> (bool, bool) {
         let began = Instant::now();
         let came = wait_for_either([one, other], most);
@@ -136,7 +137,7 @@ mod tests {
         let reads = thread::spawn(move || of_a.read_exact(&mut vec![0; sent]).map(|()| of_a));
         let limit = Instant::now() + Duration::from_secs(5);
         while !a.is_writable() {
-            assert!(Instant::now() < limit, "room was never told of");
+            assert!(Instant::now() < limit, "room was never reported");
             wait_for_either([(&mut a, true), (&mut b, true)], LONG);
         }
         reads.join().unwrap().unwrap();
@@ -145,14 +146,17 @@ mod tests {
     #[test]
     fn a_side_that_is_over_and_of_which_nothing_is_wanted_does_not_spin() {
         let ((mut a, of_a), (mut b, _of_b)) = (pair(), pair());
-        // Both directions of it have ended: `poll` tells of that whatever it is asked for.
+        // Both its directions have ended: `poll` reports that whatever it is asked for.
         of_a.shutdown(Shutdown::Write).unwrap();
         a.finish().unwrap();
-        assert!(wait_for_either([(&mut a, true), (&mut b, true)], LONG), "the end is told once");
+        assert!(
+            wait_for_either([(&mut a, true), (&mut b, true)], LONG),
+            "the end is reported once"
+        );
         assert_eq!(receive(&mut a).0, Received::End);
         assert_eq!(wait((&mut a, false), (&mut b, true), LONG), (false, true));
         assert_eq!(wait((&mut b, true), (&mut a, false), LONG), (false, true));
-        // Of neither: there is nothing to wait for.
+        // Nothing is wanted of either, so there is nothing to wait for.
         let began = Instant::now();
         assert!(!wait_for_either([(&mut a, false), (&mut b, false)], Duration::from_millis(900)));
         assert!(began.elapsed() < Duration::from_millis(900));
@@ -195,9 +199,9 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<Edge>>);
+    struct EdgeLog(Mutex<Vec<Edge>>);
 
-    impl Wake for Told {
+    impl Wake for EdgeLog {
         fn wake(&self, _: u32, edge: Edge) -> bool {
             self.0.lock().push(edge);
             true
@@ -207,8 +211,8 @@ mod tests {
     #[test]
     fn what_came_while_edges_were_off_makes_one_when_they_are_on_again() {
         let poller = Arc::new(Poller::new().unwrap());
-        let told = Arc::new(Told::default());
-        let owner = Owner { who: told.clone(), tag: 1 };
+        let log = Arc::new(EdgeLog::default());
+        let owner = Owner { who: log.clone(), tag: 1 };
         let mut events = Events::default();
         let mut look = |within| {
             poller.wait(&mut events, Some(within)).unwrap();
@@ -218,29 +222,29 @@ mod tests {
         a.watch(&poller, &owner, false).unwrap();
         a.unwatch();
         assert_eq!(of_a.write(b"x").unwrap(), 1);
-        // It is there before edges are on again, and it has been waited for on this thread.
+        // The byte has arrived before edges are on again, and this thread has waited for it.
         while !wait_for_either([(&mut a, true), (&mut pair().0, false)], LONG) {}
         look(Duration::ZERO);
-        assert!(told.0.lock().is_empty(), "edges are off");
+        assert!(log.0.lock().is_empty(), "edges are off");
         a.watch(&poller, &owner, false).unwrap();
         look(Duration::from_secs(5));
-        assert!(told.0.lock().iter().any(|edge| edge.readable));
+        assert!(log.0.lock().iter().any(|edge| edge.readable));
         // The same for room.
         a.unwatch();
         let sent = fill(&mut a);
         of_a.read_exact(&mut vec![0; sent]).unwrap();
-        told.0.lock().clear();
+        log.0.lock().clear();
         a.watch(&poller, &owner, true).unwrap();
         look(Duration::from_secs(5));
-        assert!(told.0.lock().iter().any(|edge| edge.writable));
+        assert!(log.0.lock().iter().any(|edge| edge.writable));
         // And for the end.
         a.unwatch();
         drop(of_a);
         assert_eq!(receive(&mut a).0, Received::Bytes(1));
         while !wait_for_either([(&mut a, true), (&mut pair().0, false)], LONG) {}
-        told.0.lock().clear();
+        log.0.lock().clear();
         a.watch(&poller, &owner, false).unwrap();
         look(Duration::from_secs(5));
-        assert!(told.0.lock().iter().any(|edge| edge.closed));
+        assert!(log.0.lock().iter().any(|edge| edge.closed));
     }
 }

@@ -1,9 +1,8 @@
-//! Names whose addresses are given by options or [`hosts`](super::hosts) files, so that no resolver
-//! is asked.
+//! Names whose addresses come from options or [`hosts`](super::hosts) files, without asking a resolver.
 //!
-//! An entry for a port comes before one without, and either before a file. Reading a name costs
-//! nothing where none is given, else a read lock and a look into a table; the files are read
-//! again on whichever thread asks for it, and workers see the old table until the new one is whole.
+//! An entry for a port comes before one without, and either before a file. Reading a name costs nothing if
+//! no names are given, otherwise a read lock and a look into a table. The thread that asks to read the
+//! files again does it, and workers see the old table until the new one is whole.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,16 +18,16 @@ use super::hosts::{Hosts, MOST_ADDRESSES, WrongHosts, without_dot};
 pub struct GivenName {
     /// The name, in lower case and without a dot at the end.
     pub host: Box<str>,
-    /// The port it holds for; `None` for all that have no entry of their own.
+    /// The port it holds for; `None` for all ports without an entry of their own.
     pub port: Option<u16>,
     /// The address.
     pub ip: IpAddr,
 }
 
 impl GivenName {
-    /// Leads connections to `host` to `ip` without a lookup: those to this port, or all that no entry
-    /// with a port is for. Upper case and a dot at the end make no other name. What is no host name (a pattern, a
-    /// name with its port) leads nothing, since no request names it.
+    /// Sends connections for `host` to `ip` without a lookup: those to this port, or to every port without
+    /// an entry of its own. Upper case and a dot at the end make no difference. A host that is no host name
+    /// (a pattern, a name with its port) has no effect, because no request names it.
     ///
     /// ```
     /// use threadgate::{GivenName, NameOptions};
@@ -54,12 +53,12 @@ pub struct GivenNames {
 }
 
 impl GivenNames {
-    /// Single entries, those of one name in the order of trying, and files, which are read now.
-    /// Of a name's entries the first 64 count.
+    /// Reads the files, and adds single entries, those of one name in the order of trying. Only the first
+    /// 64 entries of a name count.
     ///
     /// # Errors
     ///
-    /// What is wrong with a file.
+    /// A file has a mistake.
     pub fn new(entries: &[GivenName], files: Vec<PathBuf>) -> Result<Self, WrongHosts> {
         let mut single: HashMap<Box<str>, ByPort> = HashMap::new();
         for entry in entries {
@@ -87,7 +86,7 @@ impl GivenNames {
         if let Some((_, ips)) = single {
             return Some(Arc::clone(ips));
         }
-        // The table's reference stays where it is: whoever drops the last one frees the table.
+        // The table is never shared out: the thread that dropped its last reference would have to free it.
         self.hosts.read().find(host).map(Arc::clone)
     }
 
@@ -96,17 +95,17 @@ impl GivenNames {
         !self.files.is_empty()
     }
 
-    /// Reads the files again; answers how many names they have. Blocks as long as the disk does, and
-    /// nobody else.
+    /// Reads the files again. Returns how many names they have. Blocks this thread only, for as long as the
+    /// disk does.
     ///
     /// # Errors
     ///
-    /// What is wrong with one of them. What was read before stays in use.
+    /// One of the files has a mistake. The names read before stay in use.
     pub fn reread(&self) -> Result<usize, WrongHosts> {
         let fresh = Hosts::read(&self.files)?;
         let count = fresh.len();
         let old = std::mem::replace(&mut *self.hosts.write(), fresh);
-        // Without the lock: a long list takes a while.
+        // Without the lock, because freeing a long list takes a while.
         drop(old);
         Ok(count)
     }

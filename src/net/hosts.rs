@@ -1,9 +1,9 @@
 //! Reads hosts files, hosts(5): names with given addresses.
 //!
-//! A line is an address and one or more names; `#` begins a comment. Lines may end in CR LF, and the
-//! file may begin with a byte order mark. A name that stands on several lines, of one file or of
-//! several, has all their addresses, in the order of the lines. A line that is none is an error: a
-//! name taken for absent by mistake would go to an address nobody meant.
+//! A line is an address and one or more names; `#` begins a comment. Lines may end in CR LF, and the file
+//! may begin with a byte order mark. A name on several lines, of one file or of several, has all their
+//! addresses, in the order of the lines. A malformed line is an error: a name lost by mistake would go to
+//! an unintended address.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use crate::wire::Authority;
 
-/// Bytes of a file at most: a list of half a million names fits.
+/// Limit on the bytes of a file: a list of half a million names fits.
 const MOST_BYTES: u64 = 16 << 20;
-/// Addresses of a name at most; nobody waits for more to be tried.
+/// Limit on the addresses of a name; no client waits for more to be tried.
 pub const MOST_ADDRESSES: usize = 64;
 
-/// What is wrong with a file, and in which line. As text: `FILE:LINE: why; what to do`.
+/// A mistake in a file, and its line. As text: `FILE:LINE: why; what to do`.
 #[derive(Debug)]
 pub struct WrongHosts {
     /// The file.
@@ -32,7 +32,7 @@ pub struct WrongHosts {
 }
 
 impl WrongHosts {
-    /// Whether the system does not let us read the file.
+    /// Whether the system denies access to the file.
     pub fn is_denied(&self) -> bool {
         self.denied
     }
@@ -71,16 +71,16 @@ impl std::error::Error for WrongHosts {}
 #[derive(Debug, Default)]
 pub struct Hosts {
     names: HashMap<Box<str>, Arc<[IpAddr]>>,
-    /// Most names of a long list have the same address: one list serves them all.
+    /// Most names of a long list have the same address, so one list serves them all.
     alone: HashMap<IpAddr, Arc<[IpAddr]>>,
 }
 
 impl Hosts {
-    /// Reads files, in their order. Blocks as long as the disk does.
+    /// Reads the files in order. Blocks as long as the disk does.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first file that is: nothing of any is used.
+    /// The mistake in the first file that has one. Nothing of any file is used.
     pub fn read(files: &[PathBuf]) -> Result<Self, WrongHosts> {
         let mut hosts = Self::default();
         for file in files {
@@ -106,13 +106,13 @@ impl Hosts {
         self.names.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// Adds what a file says. In an error, the line and what is wrong with it.
+    /// Adds the lines of a file. An error has the line and its mistake.
     fn add(&mut self, bytes: &[u8]) -> Result<(), (usize, String)> {
         if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
             return Err((1, "the file is UTF-16; save it as UTF-8".to_owned()));
@@ -175,12 +175,12 @@ impl Hosts {
     }
 }
 
-/// What a word is that should be a host name.
+/// The kind of a word in the place of a host name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Name {
     /// A name, in lower case and without a dot at the end.
     Host(Box<str>),
-    /// An address; nobody looks it up.
+    /// An address, which is never looked up.
     Address,
     /// Neither.
     Wrong,
@@ -216,7 +216,7 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A word of a file for a message: its beginning, with nothing in it that moves a terminal.
+/// A word of a file for a message: its beginning, without characters that move a terminal.
 pub fn shown(word: &[u8]) -> String {
     const MOST: usize = 60;
     let text = String::from_utf8_lossy(word.get(..MOST).unwrap_or(word));
@@ -325,7 +325,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the bytes, there is an answer; what is taken can be found by its name.
+        /// Any file is accepted or refused, and an accepted name can be found.
         #[test]
         fn any_file_is_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             match parsed(&bytes) {
@@ -342,7 +342,7 @@ mod tests {
             }
         }
 
-        /// What is written in the format is read as it was meant, whatever stands around it.
+        /// A file written in the format is read as it was meant, whatever surrounds the names.
         #[test]
         fn what_is_written_is_read(
             lines in prop::collection::vec(

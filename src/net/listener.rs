@@ -1,9 +1,9 @@
 //! Listening sockets, TCP and unix, and the file of a unix socket.
 //!
-//! A unix socket has a file. It is made for its owner alone (mode 0600), from the first moment on;
-//! one that a dead process left behind is replaced, one that is listened on is not, and what is no
-//! socket is never touched. The listener removes its file when it drops, unless another's stands
-//! there by then.
+//! A unix socket has a file, accessible to its owner only (mode 0600) from the first moment on. The file of
+//! a dead process is replaced. A file that a process listens on stays, and a file that is no socket is
+//! never touched. The listener removes its file when it drops, unless the file there belongs to another by
+//! then.
 
 use std::fmt;
 use std::fs::{self, File, Permissions};
@@ -20,7 +20,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::stream::keepalive;
 
-/// Connections the kernel may hold for us; it cuts this down to `net.core.somaxconn`.
+/// Connections the kernel may queue for the proxy; it limits this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// Where to listen.
@@ -28,7 +28,7 @@ const BACKLOG: i32 = 4096;
 pub enum ListenPlace {
     /// At an address; port 0 lets the system choose.
     Tcp(SocketAddr),
-    /// At a file, for those who may open it.
+    /// At a file, for users who may open it.
     Unix(PathBuf),
 }
 
@@ -54,8 +54,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// What the system said. For a unix socket `AddrInUse` means that somebody listens there, and
-    /// `AlreadyExists` that something else than a socket stands there.
+    /// The system's error. For a unix socket, `AddrInUse` means that another process listens there, and
+    /// `AlreadyExists` that a file other than a socket is there.
     pub fn bind(place: &ListenPlace) -> io::Result<Self> {
         match place {
             ListenPlace::Tcp(address) => Self::bind_tcp(*address, false),
@@ -63,11 +63,11 @@ impl Listener {
         }
     }
 
-    /// Listens at an address. One on `[::]` takes IPv4 too, unless `only_v6`.
+    /// Listens at an address. A listener on `[::]` accepts IPv4 too, unless `only_v6`.
     ///
     /// # Errors
     ///
-    /// What the system said.
+    /// The system's error.
     pub fn bind_tcp(address: SocketAddr, only_v6: bool) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
@@ -75,7 +75,7 @@ impl Listener {
         if only_v6 && address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Inherited by what is accepted: no system call a connection.
+        // Accepted sockets inherit these options, which saves system calls for each connection.
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&keepalive())?;
         socket.bind(&address.into())?;
@@ -101,29 +101,29 @@ impl Listener {
         Ok(Self { socket, place: ListenPlace::Unix(path.to_owned()), file: Some(file) })
     }
 
-    /// Where it listens, with the port the system chose.
+    /// The place it listens at, with the port the system chose.
     pub fn place(&self) -> &ListenPlace {
         &self.place
     }
 
-    /// Waits for a connection; who connects to a unix socket has no address.
+    /// Waits for a connection. A client of a unix socket has no address.
     ///
     /// # Errors
     ///
-    /// What the system said; any, once it is [shut down](Self::shut_down).
+    /// The system's error; any error, once it is [shut down](Self::shut_down).
     pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         let (socket, address) = self.socket.accept()?;
         Ok((socket, address.as_socket()))
     }
 
-    /// Waits until [`accept`](Self::accept) finds something, at most `limit`. Answers whether it does.
+    /// Waits until [`accept`](Self::accept) finds something, at most `limit`. Returns whether it does.
     pub fn wait(&self, limit: Duration) -> bool {
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         let limit = Timespec::try_from(limit).ok();
         poll(&mut fds, limit.as_ref()).is_ok_and(|ready| ready > 0)
     }
 
-    /// Removes the file of a unix socket before this drops, for a process that exits at once.
+    /// Removes the file of a unix socket early, for a process that exits at once.
     pub fn remove_file(&self) {
         if let Some(file) = &self.file {
             file.remove();
@@ -132,13 +132,13 @@ impl Listener {
 
     /// Ends every present and later [`accept`](Self::accept).
     pub fn shut_down(&self) {
-        // An acceptor that stays in `accept` all the same ends with the process.
+        // If this fails, an acceptor stays in `accept` and ends with the process.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
-/// A unix socket whose file will be its owner's alone: the file is made with the socket's own mode, so
-/// there is no moment at which anybody else could connect.
+/// A unix socket whose file only its owner can use. The file is made with the socket's own mode, so another
+/// user can connect at no moment.
 fn private() -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
     let file = File::from(OwnedFd::from(socket));
@@ -146,8 +146,8 @@ fn private() -> io::Result<Socket> {
     Ok(Socket::from(OwnedFd::from(file)))
 }
 
-/// Keeps other proxies from looking at the directory's sockets and pid files at the same time: two that
-/// find the same dead one would each remove what the other made. The lock ends with the file.
+/// Keeps other proxies from looking at the directory's sockets and pid files at the same time. Two that
+/// found the same dead one would each remove the other's new file. The lock ends with the returned file.
 pub(crate) fn alone_in(directory: Option<&Path>) -> Option<File> {
     const TRIES: u32 = 100;
     let directory = directory.filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -156,20 +156,20 @@ pub(crate) fn alone_in(directory: Option<&Path>) -> Option<File> {
         match directory.try_lock() {
             Ok(()) => return Some(directory),
             Err(fs::TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(10)),
-            // Not every file system has locks: then it is left to chance.
+            // Some file systems have no locks; two proxies may then meet.
             Err(fs::TryLockError::Error(_)) => break,
         }
     }
     None
 }
 
-/// Removes the file of a socket that nobody listens on.
+/// Removes the file of a socket without a listener.
 fn remove_if_dead(path: &Path, address: &SockAddr) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket"));
     }
     let asking = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
-    // One whose backlog is full lives, too; it must not hold up the start.
+    // A listener with a full backlog is alive, too; it must not hold up the start.
     asking.set_nonblocking(true)?;
     match asking.connect(address) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
@@ -189,7 +189,7 @@ struct SocketFile {
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         let it = fs::symlink_metadata(path)?;
-        // Where it is found also after the process has gone to another directory.
+        // The absolute path is right even after the process has changed its directory.
         let path = std::path::absolute(path)?;
         Ok(Self { path, device: it.dev(), inode: it.ino() })
     }
@@ -201,7 +201,7 @@ impl SocketFile {
             it.file_type().is_socket() && (it.dev(), it.ino()) == (self.device, self.inode)
         });
         if is_ours {
-            // If it cannot be removed, the next one that listens there will.
+            // If this fails, the next listener at this path removes it.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -278,7 +278,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let listener = bind(&path).unwrap();
-        // Not removed but moved, so that the new one cannot have the number of the old.
+        // Moved rather than removed, so that the new file cannot have the number of the old.
         fs::rename(&path, dir.path().join("moved")).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(listener);

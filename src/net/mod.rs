@@ -1,10 +1,10 @@
 //! Sockets, readiness, timers, name lookups and connecting, without any HTTP.
 //!
-//! In reading order: [`listener`], [`stream`], [`buffer`] and [`pipe`] are sockets and what
-//! moves bytes between them. [`poll`] and [`timers`] say when a session can go on.
-//! [`given_names`], [`hosts`], [`shared_question`] and [`resolve`] find the addresses of a
-//! name. [`address_order`], [`source_address`], [`pending_connects`] and [`dial`] connect to
-//! one of them. [`permits`] bounds the client connections.
+//! In reading order: [`listener`], [`stream`], [`buffer`] and [`pipe`] are sockets and the means to move
+//! bytes between them. [`poll`] and [`timers`] wake a session when it can go on. [`given_names`],
+//! [`hosts`], [`shared_question`] and [`resolve`] find the addresses of a name. [`address_order`],
+//! [`source_address`], [`pending_connects`] and [`dial`] connect to one of them. [`permits`] limits the
+//! client connections.
 
 pub mod address_order;
 pub mod buffer;

@@ -1,9 +1,9 @@
-//! Limits how many connects to one address are pending, and keeps the line of those that wait.
+//! Limits how many connects to one address are pending, and queues the dials beyond the limit.
 //!
-//! An address that drops SYNs keeps each connect to it pending for the whole connect timeout, and
-//! each holds a socket. Beyond the bound nobody opens one more: who wants to waits in line without a
-//! socket, and takes over the place of the first that ends. A place is handed to the head of
-//! the line, who alone is woken; nobody who comes later gets ahead.
+//! An address that drops SYNs keeps each connect to it pending for the whole connect timeout, and each
+//! holds a socket. Beyond the limit a dial waits in line without a socket, and takes over the place of the
+//! first connect that ends. The place goes to the head of the line, which alone is woken; no later dial
+//! overtakes it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::poll::{Edge, Owner};
 
-/// The pending connects of one proxy, by address. Nothing is remembered of an address without one.
+/// The pending connects of one proxy, by address. An address without pending connects is not remembered.
 pub struct PendingConnects {
     most: usize,
     table: Mutex<Table>,
@@ -22,23 +22,23 @@ pub struct PendingConnects {
 #[derive(Default)]
 struct Table {
     addresses: HashMap<SocketAddr, Places>,
-    /// In all.
+    /// The total.
     pending: usize,
-    /// How often somebody had to wait in line.
+    /// How many times a dial had to wait in line.
     waits: u64,
     next: u64,
 }
 
-/// While the line is not empty, all places are taken.
+/// All places are taken while the line is not empty.
 #[derive(Default)]
 struct Places {
-    /// Taken, those included that were handed to somebody who has not looked yet.
+    /// Places taken, including those handed to a dial that has not looked yet.
     taken: usize,
     line: BTreeMap<u64, Owner>,
     handed: Vec<u64>,
 }
 
-/// A place for one pending connect. Dropping it hands it on.
+/// A place for one pending connect. Dropping it hands the place on.
 #[must_use = "the place is given back when this drops"]
 pub struct ConnectPlace {
     of: Arc<PendingConnects>,
@@ -53,17 +53,17 @@ pub struct InLine {
 }
 
 impl PendingConnects {
-    /// At most so many to each address.
+    /// At most `most` connects to each address.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, table: Mutex::default() })
     }
 
-    /// A place, if one is free.
+    /// Takes a place, if one is free.
     pub fn place(self: &Arc<Self>, to: SocketAddr) -> Option<ConnectPlace> {
         self.table.lock().take(to, self.most).then(|| ConnectPlace { of: Arc::clone(self), to })
     }
 
-    /// A place, or a turn in the line for one: `owner` is woken when it has come.
+    /// Takes a place, or a turn in the line for one; `owner` is woken when its turn has come.
     pub fn line_up(self: &Arc<Self>, to: SocketAddr, owner: Owner) -> Result<ConnectPlace, InLine> {
         let mut table = self.table.lock();
         if table.take(to, self.most) {
@@ -81,17 +81,17 @@ impl PendingConnects {
         self.table.lock().pending
     }
 
-    /// How often somebody had to wait in line so far.
+    /// How many times a dial had to wait in line so far.
     pub fn waits(&self) -> u64 {
         self.table.lock().waits
     }
 
-    /// A place is free: the head of the line has it.
+    /// Gives a free place to the head of the line.
     fn hand_on(&self, to: SocketAddr) {
         let owner = self.table.lock().hand_on(to);
-        // Without the lock: waking takes another.
+        // Without the lock, because waking takes another.
         if let Some(Owner { who, tag }) = owner {
-            // A hint, like any edge: whoever has given up hands the place on when it drops.
+            // A hint, like any edge: a dial that has given up hands the place on when it drops.
             let _ = who.wake(tag, Edge::default());
         }
     }
@@ -120,7 +120,7 @@ impl Table {
         None
     }
 
-    /// Whether `number` was handed a place, which it takes out of the table's hands.
+    /// Whether `number` was handed a place. The caller then owns the place.
     fn collect(&mut self, to: SocketAddr, number: u64) -> bool {
         let Some(places) = self.addresses.get_mut(&to) else { return false };
         let found = places.handed.iter().position(|&n| n == number);
@@ -132,7 +132,7 @@ impl Table {
 }
 
 impl InLine {
-    /// The place, if it was handed over.
+    /// Collects the place, if it was handed over.
     pub fn collect(&self) -> Option<ConnectPlace> {
         let handed = self.of.table.lock().collect(self.to, self.number);
         handed.then(|| ConnectPlace { of: Arc::clone(&self.of), to: self.to })
@@ -211,11 +211,11 @@ mod tests {
         let third = three.collect().unwrap();
         assert!(three.collect().is_none(), "once");
 
-        // One leaves the line; the next in it gets the place.
+        // One leaves the line, and the next in it gets the place.
         drop(four);
         drop(third);
         assert_eq!(*woken.0.lock(), [3, 5]);
-        // One leaves that was handed a place and has not looked: it goes back.
+        // One leaves that was handed a place and has not looked. The place goes back.
         drop(five);
         drop((three, two));
         assert_eq!((connecting.pending(), connecting.waits()), (0, 4));

@@ -1,7 +1,7 @@
 //! Limits how many client connections may be open at once.
 //!
-//! The bound is a count, not a table: nothing is sized by it. With none left the acceptor waits and
-//! connections queue in the kernel's backlog.
+//! The limit is a count; it sizes no table. With no permit left the acceptor waits and connections queue in
+//! the kernel's backlog.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +28,13 @@ struct Left {
 pub struct Permit(Arc<Permits>);
 
 impl Permits {
-    /// So many places.
+    /// Permits for `count` connections.
     pub fn new(count: usize) -> Arc<Self> {
         let left = Left { count, waiting: false, closed: false };
         Arc::new(Self { left: Mutex::new(left), returned: Condvar::new() })
     }
 
-    /// A place, if one is free.
+    /// Takes a place, if one is free.
     pub fn try_take(self: &Arc<Self>) -> Option<Permit> {
         let mut left = self.left.lock();
         if left.count == 0 || left.closed {
@@ -59,15 +59,14 @@ impl Permits {
         Some(Permit(Arc::clone(self)))
     }
 
-    /// Waits until a place is given back, at most `limit`: whoever closes a connection frees
-    /// descriptors too.
+    /// Waits until a place is given back, at most `limit`: closing a connection frees descriptors, too.
     pub fn wait_for_return(&self, limit: Duration) {
         let mut left = self.left.lock();
         left.waiting = true;
         let _ = self.returned.wait_for(&mut left, limit);
     }
 
-    /// Ends all waiting; no place is given any more.
+    /// Ends all waiting; no more places are given.
     pub fn close(&self) {
         self.left.lock().closed = true;
         self.returned.notify_all();

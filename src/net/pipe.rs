@@ -1,8 +1,8 @@
-//! Pipes for `splice(2)`: bytes that go from socket to socket without being copied.
+//! Pipes for `splice(2)`, which moves bytes from socket to socket without copying them.
 //!
-//! A pipe is lent to a flow when it splices and comes back as soon as it is empty; only one that
-//! holds bytes, because the sink takes none now, stays with its flow. Their number is bounded, and
-//! whoever gets none copies.
+//! A flow borrows a pipe when it splices, and returns it as soon as it is empty. A pipe that holds bytes,
+//! because the sink takes none now, stays with its flow. The number of pipes is limited; a flow that gets
+//! none copies.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,12 +13,12 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
-/// What a pipe is asked to hold, in bytes: the more go at a time, the less often a peer is woken.
+/// The bytes a pipe is asked to hold: larger portions wake a peer less often.
 pub const PIPE_BYTES: usize = 512 * 1024;
-/// So many pipes are that large, 32 MiB in all. The system counts the pages of all pipes of a user, full or not;
-/// past 64 MiB (`fs.pipe-user-pages-soft`) it leaves a new pipe a page or two.
+/// How many pipes are that large, 32 MiB in all. The system counts the pages of all pipes of a user, full
+/// or not; past 64 MiB (`fs.pipe-user-pages-soft`) a new pipe gets only a page or two.
 const LARGE_PIPES: usize = 64;
-/// What the others hold, as the system makes them. A pipe with less would cost more than copying.
+/// The bytes the other pipes hold, the system's default. Less would cost more than copying.
 const ORDINARY_BYTES: usize = 64 * 1024;
 /// How many empty pipes are kept for the next splice.
 const KEPT: usize = 16;
@@ -33,7 +33,7 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Bytes in it. What was never counted in is never asked for.
+    /// Bytes in it. Bytes that were never counted in are never asked for.
     pub fn held(&self) -> usize {
         self.held
     }
@@ -65,30 +65,30 @@ impl Drop for Pipe {
     }
 }
 
-/// How long no pipe is made after one could not be.
+/// How long no pipe is made after a failure to make one.
 const SHORT_MILLIS: u64 = 1000;
 
 /// All pipes of a proxy.
 #[derive(Debug)]
 pub struct Pipes {
-    // Boxed in flows too: they move between the two without being copied.
+    // Boxed in flows too, so that they move between the two without being copied.
     #[allow(clippy::vec_box)]
     free: Mutex<Vec<Box<Pipe>>>,
     made: Arc<AtomicUsize>,
     most: usize,
     start: Instant,
-    /// Until when none is made, since the last one could not be; in milliseconds since `start`.
+    /// No pipe is made before this time, because the last attempt failed; in milliseconds since `start`.
     short_until: AtomicU64,
 }
 
 impl Pipes {
-    /// At most so many at once, each two descriptors; with none, all bytes are copied.
+    /// At most `most` pipes at once, each two descriptors; with 0, all bytes are copied.
     pub fn new(most: usize) -> Self {
         let (start, short_until) = (Instant::now(), AtomicU64::new(0));
         Self { free: Mutex::default(), made: Arc::default(), most, start, short_until }
     }
 
-    /// Whether none could be made a moment ago: each try would cost five calls.
+    /// Whether the last attempt failed a moment ago: each attempt would cost five calls.
     fn is_short(&self) -> bool {
         self.millis() < self.short_until.load(Ordering::Relaxed)
     }
@@ -97,12 +97,12 @@ impl Pipes {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - SHORT_MILLIS)
     }
 
-    /// How many there are, lent and free.
+    /// How many pipes exist, lent and free.
     pub fn made(&self) -> usize {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// An empty pipe, unless there are too many or the system has none. Never waits.
+    /// Lends an empty pipe, unless the limit is reached or the system has none. Never waits.
     pub fn lend(&self) -> Option<Box<Pipe>> {
         if self.most == 0 {
             return None;
@@ -123,7 +123,7 @@ impl Pipes {
                 let made = Arc::clone(&self.made);
                 Some(Box::new(Pipe { reader, writer, held: 0, made }))
             }
-            // No descriptor is left, or no page: copying needs none.
+            // The system has no descriptor or no page left; copying needs neither.
             Err(_) => {
                 self.made.fetch_sub(1, Ordering::Relaxed);
                 self.short_until.store(self.millis() + SHORT_MILLIS, Ordering::Relaxed);
@@ -132,7 +132,8 @@ impl Pipes {
         }
     }
 
-    /// Takes a pipe back. One that still holds bytes is closed: they belong to nobody else.
+    /// Takes a pipe back. A pipe that still holds bytes is closed, because the bytes belong to one flow
+    /// only.
     pub fn put(&self, pipe: Box<Pipe>) {
         let mut free = self.free.lock();
         if pipe.held == 0 && free.len() < KEPT {
@@ -140,7 +141,7 @@ impl Pipes {
         }
     }
 
-    /// Closes the free ones, since descriptors are short. Answers how many there were.
+    /// Closes the free pipes, because descriptors are short. Returns how many there were.
     pub fn clear(&self) -> usize {
         let free = std::mem::take(&mut *self.free.lock());
         free.len()
@@ -149,7 +150,7 @@ impl Pipes {
 
 fn open(bytes: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    // Past the user's share (pipe(7)) the usual size has to do.
+    // Past the user's share (pipe(7)) the default size has to do.
     let holds = match bytes > ORDINARY_BYTES {
         true => fcntl_setpipe_size(&writer, bytes).or_else(|_| fcntl_getpipe_size(&writer)),
         false => fcntl_getpipe_size(&writer),
@@ -158,7 +159,7 @@ fn open(bytes: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-/// Whether a pipe that holds so much is worth having.
+/// Whether a pipe that holds `bytes` is worth having.
 fn enough(bytes: usize) -> Result<(), io::ErrorKind> {
     if bytes < ORDINARY_BYTES { Err(io::ErrorKind::OutOfMemory) } else { Ok(()) }
 }
@@ -236,14 +237,14 @@ mod tests {
         let sizes: Vec<_> = sizes.collect();
         assert!(sizes[..LARGE_PIPES].iter().all(|size| *size <= PIPE_BYTES));
         assert_eq!(sizes[LARGE_PIPES..], [ORDINARY_BYTES; 2]);
-        // 256 pipes, which are the most by default.
+        // 256 pipes, the default limit.
         let most = LARGE_PIPES * PIPE_BYTES + (256 - LARGE_PIPES) * ORDINARY_BYTES;
         assert!(most <= 48 << 20, "{most}");
     }
 
     #[test]
     fn a_pipe_of_a_page_or_two_is_none() {
-        // The system leaves so little only to users who have many already.
+        // The system leaves so little only to users who already have many pipes.
         for bytes in [4096, 8192] {
             assert_eq!(enough(bytes), Err(io::ErrorKind::OutOfMemory));
         }

@@ -1,12 +1,12 @@
-//! Readiness: one epoll instance, and who is to be told about each socket.
+//! Waits for sockets with one epoll instance, and reports each socket's edges to the socket's owner.
 //!
-//! A socket is registered once, edge-triggered, when its session first has to wait for it, and stays
-//! registered until it closes: waiting again costs no system call. An edge is a hint that says "try":
-//! it is given to the socket's owner, which is a session's slot or the pool of idle connections.
-//! When a connection changes hands only its owner is written, in memory; the kernel is not told.
+//! A socket is registered once, edge-triggered, when its session first has to wait for it. It stays
+//! registered until it closes, so waiting again costs no system call. An edge is a hint to try. It goes to
+//! the socket's owner, which is a session's slot or the pool of idle connections. When a connection changes
+//! hands, only its owner is written, in memory, without a system call.
 //!
-//! `rustix` rather than `polling`: an edge-triggered wait of the latter costs five system calls
-//! (timer, timer's interest, wait, notifier, notifier's interest), this one costs one.
+//! `rustix` is used rather than `polling`: an edge-triggered wait costs one system call, against five with
+//! `polling` (timer, timer's interest, wait, notifier, notifier's interest).
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -21,23 +21,23 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
-/// What an edge says about a socket.
+/// The facts that an edge reports about a socket.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Edge {
     /// Bytes, the end, or an error can be read.
     pub readable: bool,
     /// Bytes can be written, or a connect has ended.
     pub writable: bool,
-    /// The peer has ended its side: a receive that finds bytes has not found all there is.
+    /// The peer has ended its side: even after a receive that finds bytes, something is left to receive.
     pub closed: bool,
     /// There is urgent data (RFC 6093): a receive stops in front of it, whatever is behind.
     pub urgent: bool,
-    /// The socket has an error to tell: a reset. Both directions that merely ended are no error.
+    /// The socket has an error to report, a reset. The plain end of both directions is no error.
     pub broken: bool,
 }
 
 impl Edge {
-    /// What the kernel told.
+    /// The edge for these flags of the kernel.
     pub(super) fn of(flags: EventFlags) -> Self {
         let broken = flags.contains(EventFlags::ERR);
         let over = broken || flags.contains(EventFlags::HUP);
@@ -51,7 +51,7 @@ impl Edge {
         }
     }
 
-    /// Both at once.
+    /// Adds the facts of another edge.
     pub fn add(&mut self, other: Self) {
         self.readable |= other.readable;
         self.writable |= other.writable;
@@ -61,21 +61,21 @@ impl Edge {
     }
 }
 
-/// Somebody who waits for sockets.
+/// An owner of sockets, which waits for their edges.
 pub trait Wake: Send + Sync {
-    /// An edge on the socket known to this owner as `tag`. Called on the parking thread, on a worker
-    /// that looks for edges, or on a resolver thread; must not block. Answers `false` if it knows
-    /// that the socket is another's by now, who is told next.
+    /// Takes an edge on the socket known to this owner as `tag`. Called on the parking thread, on a worker
+    /// that looks for edges, or on a resolver thread; must not block. Returns `false` if the socket is
+    /// known to have another owner by now; that owner is called next.
     fn wake(&self, tag: u32, edge: Edge) -> bool;
 
-    /// Whether an edge on a socket known by one of these tags came that nobody has looked at yet. The
-    /// caller sees to it now.
+    /// Takes the edges that arrived under one of these tags and were not handled yet, and returns whether
+    /// there were any. The caller handles them now.
     fn take_edges(&self, _tags: RangeInclusive<u32>) -> bool {
         false
     }
 }
 
-/// Who is to be woken for a socket, and under which tag.
+/// The owner to wake for a socket, and its tag.
 #[derive(Clone)]
 pub struct Owner {
     /// The session's slot, or the pool.
@@ -84,10 +84,10 @@ pub struct Owner {
     pub tag: u32,
 }
 
-/// What a registration asks for.
+/// The edges that a registration asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Interest {
-    /// Nothing but errors: somebody reads the socket in blocking mode.
+    /// Errors only: a thread reads the socket in blocking mode.
     Nothing,
     /// Readability.
     Read,
@@ -108,9 +108,9 @@ impl Interest {
     }
 }
 
-/// The notifier's key; no source has it, for its index is past the last chunk.
+/// The notifier's key. No source has it, because its index is past the last chunk.
 const NOTIFIER: u64 = u64::MAX;
-/// Sources are allocated a chunk at a time, as connections come; none of it is sized by a limit.
+/// Sources are allocated a chunk at a time, as connections come; no limit sizes them.
 const CHUNK: usize = 512;
 const CHUNKS: usize = 4096;
 
@@ -121,7 +121,7 @@ struct Source {
 
 #[derive(Default)]
 struct SourceState {
-    /// Goes up when the index is given back, so that an event still under way is told apart.
+    /// Goes up when the index is given back, so that an event still under way can be recognised.
     generation: u32,
     owner: Option<Owner>,
 }
@@ -148,7 +148,7 @@ pub struct Poller {
     free: Mutex<Free>,
 }
 
-/// Events of one wait; kept by each thread that waits from wait to wait.
+/// Events of one wait. Each thread that waits keeps one from wait to wait.
 pub struct Events(Vec<epoll::Event>);
 
 impl Default for Events {
@@ -162,11 +162,11 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// When descriptors are used up: nothing can be served then.
+    /// The system is out of descriptors. No connection can be served then.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let notifier = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        // Level-triggered: a glance from another thread must not use the notification up.
+        // Level-triggered, so that a glance from another thread does not use the notification up.
         epoll::add(&epoll, &notifier, EventData::new_u64(NOTIFIER), EventFlags::IN)?;
         let chunks = (0..CHUNKS).map(|_| OnceLock::new()).collect();
         Ok(Self { epoll, notifier, chunks, free: Mutex::default() })
@@ -176,7 +176,7 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// Never but for a defect: an interrupted wait is a wait without events.
+    /// Only by a defect; an interrupted wait counts as a wait without events.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.0.clear();
         let timeout = timeout.map(|t| {
@@ -190,16 +190,16 @@ impl Poller {
         }
     }
 
-    /// Uses up a notification, if `events` has one. For the thread that notifications are for.
+    /// Uses up a notification, if `events` has one. Only for the thread that is notified.
     pub fn acknowledge(&self, events: &Events) {
         if events.0.iter().any(|event| event.data.u64() == NOTIFIER) {
-            // It only fails when another call has read it away.
+            // Fails only if another call has already read it.
             let _ = rustix::io::read(&self.notifier, &mut [0_u8; 8]);
         }
     }
 
-    /// Tells the owners of the sockets in `events`. An owner that panics costs itself, not the others
-    /// their edges, nor the proxy its parking thread.
+    /// Reports the edges in `events` to the owners of the sockets. An owner that panics loses its own edge
+    /// only: the others get theirs, and the parking thread goes on.
     pub fn deliver(&self, events: &Events) {
         for event in &events.0 {
             let key = event.data.u64();
@@ -216,8 +216,8 @@ impl Poller {
     fn deliver_one(&self, key: u64, edge: Edge) {
         let (index, generation) = ((key >> 32) as u32, key as u32);
         let Some(source) = self.source(index) else { return };
-        // The second time round it is the new owner; the third and fourth are for a socket that
-        // changes hands at that rate.
+        // The second round is for a new owner; the third and fourth are for a socket that changes hands
+        // that fast.
         for _ in 0..4 {
             let owner = {
                 let state = source.state.lock();
@@ -227,8 +227,8 @@ impl Poller {
                 state.owner.clone()
             };
             let Some(Owner { who, tag }) = owner else { return };
-            // The socket may have changed hands while its former owner was told: then the edge is
-            // the new one's too. One too many does no harm.
+            // The socket may have changed hands while its former owner handled the edge. The new owner then
+            // needs the edge, too. A superfluous edge does no harm.
             if who.wake(tag, edge) && source.is_of(generation, &who, tag) {
                 return;
             }
@@ -237,7 +237,7 @@ impl Poller {
 
     /// Ends the current or next [`wait`](Self::wait), until it is [acknowledged](Self::acknowledge).
     pub fn notify(&self) {
-        // Fails only when 2⁶⁴ − 1 notifications are unread: then one is pending anyway.
+        // Fails only when 2⁶⁴ − 1 notifications are unread, so one is pending anyway.
         let _ = rustix::io::write(&self.notifier, &1_u64.to_ne_bytes());
     }
 
@@ -246,11 +246,12 @@ impl Poller {
         self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
     }
 
-    /// Registers `socket`. The registration must not outlive it by much: it holds its place.
+    /// Registers `socket`. The registration must not outlive the socket by much, because it occupies a
+    /// place.
     ///
     /// # Errors
     ///
-    /// When the kernel has no memory or watches left, or the table is full (two million sockets).
+    /// The kernel has no memory or watches left, or the table is full (two million sockets).
     pub fn register(
         self: &Arc<Self>,
         socket: impl AsFd,
@@ -284,7 +285,7 @@ impl Poller {
     }
 }
 
-/// A socket's place in the poller; it travels with the socket.
+/// A socket's place in the poller, which travels with the socket.
 pub struct Registration {
     poller: Arc<Poller>,
     index: u32,
@@ -297,16 +298,16 @@ impl Registration {
         u64::from(self.index) << 32 | u64::from(self.generation)
     }
 
-    /// What is asked for now.
+    /// The edges asked for now.
     pub fn interest(&self) -> Interest {
         self.interest
     }
 
-    /// Asks for something else. A condition that holds already makes an edge.
+    /// Asks for other edges. A condition that already holds makes an edge at once.
     ///
     /// # Errors
     ///
-    /// Only for a socket that is not the registered one.
+    /// The socket is not the registered one.
     pub fn ask(&mut self, socket: impl AsFd, interest: Interest) -> io::Result<()> {
         let data = EventData::new_u64(self.key());
         epoll::modify(&self.poller.epoll, socket, data, interest.flags())?;
@@ -318,7 +319,7 @@ impl Registration {
     pub fn hand_to(&self, owner: Owner) {
         if let Some(source) = self.poller.source(self.index) {
             let former = source.state.lock().owner.replace(owner);
-            // Outside the lock: it may be the last reference to a slot.
+            // Outside the lock, because it may be the last reference to a slot.
             drop(former);
         }
     }
@@ -332,7 +333,7 @@ impl Drop for Registration {
                 state.generation = state.generation.wrapping_add(1);
                 state.owner.take()
             };
-            // Outside the lock: it may be the last reference to a slot.
+            // Outside the lock, because it may be the last reference to a slot.
             drop(owner);
             self.poller.free.lock().indexes.push(self.index);
         }
@@ -353,9 +354,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<(u32, Edge)>>, bool);
+    struct EdgeLog(Mutex<Vec<(u32, Edge)>>, bool);
 
-    impl Wake for Told {
+    impl Wake for EdgeLog {
         fn wake(&self, tag: u32, edge: Edge) -> bool {
             self.0.lock().push((tag, edge));
             !self.1
@@ -381,7 +382,7 @@ mod tests {
     fn the_owner_at_the_time_of_the_edge_is_told() {
         let poller = Arc::new(Poller::new().unwrap());
         let (socket, mut peer) = pair();
-        let (first, second) = (Arc::new(Told::default()), Arc::new(Told::default()));
+        let (first, second) = (Arc::new(EdgeLog::default()), Arc::new(EdgeLog::default()));
         let owner = Owner { who: first.clone(), tag: 7 };
         let registration = poller.register(&socket, owner, Interest::Read).unwrap();
 
@@ -399,8 +400,8 @@ mod tests {
     #[test]
     fn a_registration_that_is_gone_tells_nobody_even_if_its_place_is_taken() {
         let poller = Arc::new(Poller::new().unwrap());
-        let told = Arc::new(Told::default());
-        let owner = Owner { who: told.clone(), tag: 1 };
+        let log = Arc::new(EdgeLog::default());
+        let owner = Owner { who: log.clone(), tag: 1 };
         let (socket, mut peer) = pair();
         let registration = poller.register(&socket, owner.clone(), Interest::Read).unwrap();
         assert_eq!(peer.write(b"x").unwrap(), 1);
@@ -409,7 +410,7 @@ mod tests {
         let (other, _peer) = pair();
         let _registration = poller.register(&other, owner, Interest::Read).unwrap();
         poll(&poller);
-        assert!(told.0.lock().is_empty());
+        assert!(log.0.lock().is_empty());
     }
 
     #[test]
@@ -436,12 +437,12 @@ mod tests {
             }
         }
         let poller = Arc::new(Poller::new().unwrap());
-        let told = Arc::new(Told::default());
+        let log = Arc::new(EdgeLog::default());
         let pairs: Vec<_> = (0..5).map(|_| pair()).collect();
         let registrations: Vec<_> = (0..)
             .zip(&pairs)
             .map(|(tag, (socket, _))| {
-                let who: Arc<dyn Wake> = if tag == 4 { told.clone() } else { Arc::new(Panics) };
+                let who: Arc<dyn Wake> = if tag == 4 { log.clone() } else { Arc::new(Panics) };
                 poller.register(socket, Owner { who, tag }, Interest::Read).unwrap()
             })
             .collect();
@@ -450,19 +451,19 @@ mod tests {
             assert_eq!(peer.write(b"x").unwrap(), 1);
         }
         poll(&poller);
-        assert_eq!(*told.0.lock(), [(4, READABLE)]);
+        assert_eq!(*log.0.lock(), [(4, READABLE)]);
         drop(registrations);
     }
 
     #[test]
     fn an_owner_that_refuses_is_asked_a_bounded_number_of_times() {
         let poller = Arc::new(Poller::new().unwrap());
-        let told = Arc::new(Told(Mutex::default(), true));
+        let log = Arc::new(EdgeLog(Mutex::default(), true));
         let (socket, mut peer) = pair();
-        let owner = Owner { who: told.clone(), tag: 1 };
+        let owner = Owner { who: log.clone(), tag: 1 };
         let _registration = poller.register(&socket, owner, Interest::Read).unwrap();
         assert_eq!(peer.write(b"x").unwrap(), 1);
         poll(&poller);
-        assert_eq!(told.0.lock().len(), 4);
+        assert_eq!(log.0.lock().len(), 4);
     }
 }

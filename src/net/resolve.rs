@@ -1,10 +1,10 @@
-//! Looks names up on threads of their own, because `getaddrinfo` blocks as long as it likes, and
-//! caches the answers.
+//! Looks names up on separate threads, because `getaddrinfo` blocks for an unlimited time, and caches the
+//! answers.
 //!
-//! A session never moves to a resolver thread. It asks, parks, and is woken when its question is
-//! answered; its own deadline answers the client if that takes too long. Lookups of one name are
-//! merged into one question, whatever the number of askers. `getaddrinfo` tells no time to live, so
-//! answers are kept for a fixed while, failures for a shorter one.
+//! A session never moves to a resolver thread. It asks, parks, and is woken when its question is answered.
+//! If that takes too long, the session's own deadline ends the wait. Lookups of one name are merged into
+//! one question, whatever the number of askers. `getaddrinfo` reports no time to live, so answers are kept
+//! for a fixed time, and failures for a shorter one.
 
 mod shares;
 mod threads;
@@ -31,11 +31,11 @@ use threads::{ThreadLimits, Threads, Ticket};
 
 /// How a name becomes addresses. Called on a resolver thread; may block.
 pub trait Resolve: fmt::Debug + Send + Sync {
-    /// The addresses of `host`, best first. Of more than 64 the first count.
+    /// The addresses of `host`, best first. Only the first 64 count.
     ///
     /// # Errors
     ///
-    /// What is to be said to the client when there are none.
+    /// The message for the client if there are no addresses.
     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
@@ -73,11 +73,11 @@ impl Resolve for System {
     }
 }
 
-/// What is known about names beforehand, and how long what is learned is kept.
+/// Names known in advance, and how long answers are kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NameOptions {
-    /// How long the addresses of a name are used; a failure for as long, but 5 s at most. Zero keeps
-    /// nothing; lookups of one name that are under way at the same time are still merged.
+    /// How long the addresses of a name are used. A failure is kept as long, but at most 5 s. Zero keeps no
+    /// answers; simultaneous lookups of one name are still merged.
     pub ttl: Duration,
     /// Names with given addresses, those of one name in the order of trying.
     pub given: Vec<GivenName>,
@@ -91,25 +91,25 @@ impl Default for NameOptions {
     }
 }
 
-/// What a lookup found; `None` if the name has no address, or nobody could tell.
+/// The result of a lookup; `None` if the name has no address, or the lookup failed.
 pub type LookupAnswer = Option<Arc<[IpAddr]>>;
 
-/// What can be said about a name at once.
+/// The immediate answer about a name.
 #[derive(Debug)]
 pub enum Lookup {
     /// Its addresses are given by an option or a file.
     Given(Arc<[IpAddr]>),
-    /// The answer is not too old yet.
+    /// The answer is in the cache.
     Known(LookupAnswer),
-    /// It is being looked up: the asker is woken.
+    /// The name is being looked up; the asker is woken.
     Asked(AwaitedLookup),
     /// Too many lookups are under way.
     Refused,
 }
 
-/// How long a failure is believed at most.
+/// Limit on how long a failure is believed.
 const MOST_KEPT_FAILED: Duration = Duration::from_secs(5);
-/// Names kept; beyond it the oldest quarter goes.
+/// Limit on the names kept; beyond it the oldest quarter goes.
 const MOST_NAMES: usize = 4096;
 
 enum Name {
@@ -117,8 +117,8 @@ enum Name {
     Known { answer: LookupAnswer, until: Instant },
 }
 
-/// A place among those who wait for one name. When the last of them drops theirs, a lookup that waits
-/// is not begun, and one that is under way does not count any more.
+/// A place among the askers for one name. When the last place drops, a waiting lookup is not begun, and one
+/// under way no longer counts.
 pub struct AwaitedLookup {
     place: Option<shared_question::QuestionPlace<LookupAnswer>>,
     name: Box<str>,
@@ -132,8 +132,8 @@ impl AwaitedLookup {
         self.place.as_ref().and_then(shared_question::QuestionPlace::answer)
     }
 
-    /// The asker may have gone. It is told of the answer all the same, but a lookup under way that
-    /// nobody else waits for counts no more.
+    /// Notes that the asker may have gone. It still gets the answer, but a lookup under way without any
+    /// other asker no longer counts.
     pub fn recede(&mut self) {
         if self.place.as_mut().is_some_and(shared_question::QuestionPlace::recede)
             && let Some(core) = self.core.upgrade()
@@ -161,15 +161,15 @@ impl fmt::Debug for AwaitedLookup {
     }
 }
 
-/// What the threads need, too.
+/// The parts that the threads need, too.
 struct Shared {
     how: Arc<dyn Resolve>,
     ttl: Duration,
     names: Mutex<HashMap<Box<str>, Name>>,
 }
 
-/// Names given, names known, and the threads that look up the others. Dropping it lets the threads
-/// end; none is waited for, since one may hang in `getaddrinfo`.
+/// Names given, names known, and the threads that look up all others. Dropping it lets the threads end,
+/// without waiting for them, because one may hang in `getaddrinfo`.
 pub struct Resolver {
     given: GivenNames,
     families: Families,
@@ -182,11 +182,11 @@ struct Core {
 }
 
 impl Resolver {
-    /// A resolver without a thread: the first lookup starts one. Reads the hosts files.
+    /// A resolver without threads: the first lookup starts one. Reads the hosts files.
     ///
     /// # Errors
     ///
-    /// What is wrong with a hosts file.
+    /// A hosts file has a mistake.
     pub fn new(how: Arc<dyn Resolve>, options: NameOptions) -> Result<Self, WrongHosts> {
         Self::with_limits(how, options, ThreadLimits::default())
     }
@@ -210,8 +210,8 @@ impl Resolver {
         &self.given
     }
 
-    /// Looks up `host`, which is in lower case, for `client`: no client, and no domain, takes all
-    /// threads. On [`Lookup::Asked`] the owner gets an edge when there is an answer.
+    /// Looks up `host`, which is in lower case, for `client`. No client and no domain can take all threads.
+    /// On [`Lookup::Asked`] the owner gets an edge when there is an answer.
     pub fn lookup(
         &self,
         host: &str,
@@ -251,7 +251,7 @@ impl Resolver {
         Lookup::Asked(asked)
     }
 
-    /// Lookups that are slow by now count less against others. For whoever waits, now and then.
+    /// Makes slow lookups count less against others. Waiting sessions call it now and then.
     pub fn pass_slow_ones(&self, now: Instant) {
         self.core.threads.pass_slow_ones(now);
     }
@@ -261,28 +261,28 @@ impl Resolver {
         self.families.order(host, ips, now)
     }
 
-    /// Of `ips`, in the order of trying, `answered` did. Of given addresses nothing is noted: they are
-    /// tried in the order in which they were given.
+    /// Notes that of `ips`, in the order of trying, `answered` did. Given addresses are not noted, because
+    /// they are tried in the order in which they were given.
     pub fn note(&self, host: &str, port: u16, ips: &[IpAddr], answered: IpAddr, now: Instant) {
         if self.given.find(host, port).is_none() {
             self.families.note(host, ips, answered, now);
         }
     }
 
-    /// Resolver threads there are now.
+    /// How many resolver threads there are now.
     pub fn threads(&self) -> usize {
         self.core.threads.alive()
     }
 
-    /// Names being looked up now.
+    /// How many names are being looked up now.
     pub fn pending(&self) -> usize {
         let names = self.core.shared.names.lock();
         names.values().filter(|name| matches!(name, Name::Asked(..))).count()
     }
 }
 
-/// Drops what has expired, and if that is not much, the quarter that would expire first: each answer
-/// can be asked for again. Names being looked up stay; their number is bounded elsewhere.
+/// Drops expired answers, and if they are few, the quarter that would expire first: every answer can be
+/// asked for again. Names being looked up stay; the threads limit their number.
 fn make_room(names: &mut HashMap<Box<str>, Name>, now: Instant) {
     names.retain(|_, name| !matches!(name, Name::Known { until, .. } if *until <= now));
     if names.len() <= MOST_NAMES / 4 * 3 {
@@ -303,7 +303,7 @@ fn make_room(names: &mut HashMap<Box<str>, Name>, now: Instant) {
 }
 
 impl Core {
-    /// An asker has gone: perhaps it was the last.
+    /// Handles an asker that has gone and may have been the last.
     fn leave(&self, host: &str, ticket: Ticket) {
         let mut names = self.shared.names.lock();
         let surely = match names.get(host) {
@@ -314,7 +314,7 @@ impl Core {
             }
             _ => return,
         };
-        // While nobody can join it: who did would never be told.
+        // Under the lock, so that no session joins a question that would never be answered.
         let removed = if self.threads.leave(ticket, surely) { names.remove(host) } else { None };
         drop(names);
         drop(removed);
@@ -323,11 +323,11 @@ impl Core {
 }
 
 impl Shared {
-    /// Answers the question about `host`, on a resolver thread. A panic is no answer: whoever waits
-    /// is told that, and the next to ask asks anew.
+    /// Answers the question about `host`, on a resolver thread. After a panic the askers get no addresses,
+    /// and the next asker starts a new lookup.
     fn answer(&self, host: &str) {
         let trying = AssertUnwindSafe(|| self.try_to_answer(host));
-        // What it panicked with drops last: that may panic, too.
+        // The value it panicked with drops last, because that may panic, too.
         if let Err(_panic) = catch_unwind(trying) {
             log::error!("the resolver panicked on {host}");
             let left = {
@@ -363,7 +363,7 @@ impl Shared {
                 names.insert(host.into(), known)
             }
         };
-        // Whoever still finds the question in the table has joined it by now.
+        // Every session that found the question in the table has joined it by now.
         if let Some(Name::Asked(question, _)) = before {
             question.answer(answer);
         }

@@ -1,5 +1,5 @@
-//! A question that many sessions share while one thread finds the answer: the addresses of a name,
-//! or the user of a password.
+//! One question that many sessions share while one thread finds the answer: the addresses of a name, or the
+//! user of a password.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 
 use super::poll::{Edge, Owner};
 
-/// A question under way, shared by all who wait for its answer.
+/// A question under way, shared by all sessions that wait for its answer.
 pub struct Question<A>(Mutex<Askers<A>>);
 
 struct Askers<A> {
     waiting: HashMap<u64, Owner>,
-    /// How many of them may have gone.
+    /// How many of the askers may have gone.
     receded: usize,
     next: u64,
     answer: Option<A>,
@@ -26,8 +26,8 @@ impl<A> Default for Question<A> {
     }
 }
 
-/// A place among those who wait for one answer. Dropping it leaves; what nobody waits for any more need
-/// not be found out.
+/// A place among the sessions that wait for one answer. Dropping it leaves. A question without places needs
+/// no answer.
 pub struct QuestionPlace<A> {
     question: Arc<Question<A>>,
     number: u64,
@@ -35,7 +35,7 @@ pub struct QuestionPlace<A> {
 }
 
 impl<A> Question<A> {
-    /// Has `owner` get an edge once there is an answer.
+    /// Adds `owner`, which gets an edge once there is an answer.
     pub fn join(self: &Arc<Self>, owner: Owner) -> QuestionPlace<A> {
         let mut askers = self.0.lock();
         let number = askers.next;
@@ -44,18 +44,18 @@ impl<A> Question<A> {
         QuestionPlace { question: Arc::clone(self), number, receded: false }
     }
 
-    /// Whether anybody still waits.
+    /// Whether any asker still waits.
     pub fn is_awaited(&self) -> bool {
         !self.0.lock().waiting.is_empty()
     }
 
-    /// Whether anybody still waits who has not [receded](QuestionPlace::recede).
+    /// Whether any asker still waits that has not [receded](QuestionPlace::recede).
     pub fn is_surely_awaited(&self) -> bool {
         let askers = self.0.lock();
         askers.waiting.len() > askers.receded
     }
 
-    /// Tells everybody.
+    /// Gives the answer to every asker.
     pub fn answer(&self, answer: A) {
         let woken = {
             let mut askers = self.0.lock();
@@ -77,7 +77,7 @@ impl<A: Clone> QuestionPlace<A> {
 }
 
 impl<A> QuestionPlace<A> {
-    /// Who has this place may have gone. `false` if that was known.
+    /// Notes that the owner of this place may have gone. `false` if that was already known.
     pub fn recede(&mut self) -> bool {
         if !self.receded {
             self.question.0.lock().receded += 1;
@@ -93,7 +93,7 @@ impl<A> Drop for QuestionPlace<A> {
             askers.receded -= usize::from(self.receded);
             askers.waiting.remove(&self.number)
         };
-        // Without the lock: it may be the last reference to a slot.
+        // Without the lock, because it may be the last reference to a slot.
         drop(owner);
     }
 }

@@ -1,12 +1,12 @@
-//! From which of this machine's addresses connections to upstreams come.
+//! Binds connections to upstreams to the source addresses that the operator chose.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Source addresses, at most one a family. With one of one family only, addresses of the other
-/// are not connected to: what is bound to an address must not leave by another.
+/// Source addresses, at most one a family. With an address for one family only, no connections are made to
+/// the other: connections bound to an address must not leave by another.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Sources {
     /// For IPv4 destinations.
@@ -15,19 +15,19 @@ pub struct Sources {
     pub v6: Option<IpAddr>,
 }
 
-/// What to bind to before a connect.
+/// The address to bind to before a connect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SourceAddress {
-    /// Nothing: the system chooses.
+    /// None: the system chooses.
     Any,
     /// This address.
     Bound(IpAddr),
-    /// There is an address, but none of the destination's family.
+    /// There is a source address, but none of the destination's family.
     None,
 }
 
 impl Sources {
-    /// For a connection to `to`.
+    /// The source address for a connection to `to`.
     pub(crate) fn of(&self, to: IpAddr) -> SourceAddress {
         let wanted = if to.is_ipv6() { self.v6 } else { self.v4 };
         match wanted {
@@ -37,11 +37,11 @@ impl Sources {
         }
     }
 
-    /// Whether this machine has the addresses.
+    /// Checks that this machine has the addresses.
     ///
     /// # Errors
     ///
-    /// The first it does not have, and what the system says.
+    /// The first one it does not have, and the system's error.
     pub fn check(&self) -> Result<(), (IpAddr, io::Error)> {
         [self.v4, self.v6].into_iter().flatten().try_for_each(|ip| {
             let domain = Domain::for_address(SocketAddr::new(ip, 0));
@@ -52,24 +52,24 @@ impl Sources {
     }
 }
 
-/// Binds `socket` to `ip`. Its port is chosen when it connects.
+/// Binds `socket` to `ip`. The port is chosen when it connects.
 ///
 /// # Errors
 ///
-/// When this machine does not have the address.
+/// This machine does not have the address.
 pub fn bind(socket: &Socket, ip: IpAddr) -> io::Result<()> {
     choose_port_late(socket);
     socket.bind(&SocketAddr::new(ip, 0).into())
 }
 
 /// `IP_BIND_ADDRESS_NO_PORT`: a port chosen by `bind` is taken for all destinations, one chosen by
-/// `connect` for that one only. Without it there would be 28,000 upstream connections in all,
-/// those of the last minute included. For IPv6 it is the same option.
+/// `connect` for that one only. Without the option there would be 28,000 upstream connections in all, those
+/// of the last minute included. IPv6 uses the same option.
 fn choose_port_late(socket: &Socket) {
     use std::os::fd::AsRawFd;
 
     let on: libc::c_int = 1;
-    // SAFETY: the descriptor is open, for `socket` is borrowed; the kernel reads one `c_int`, which
+    // SAFETY: the descriptor is open, because `socket` is borrowed. The kernel reads one `c_int`, which
     // lives through the call.
     #[allow(unsafe_code)]
     let outcome = unsafe {
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_address_this_machine_lacks_is_found_out() {
-        // RFC 5737: nobody has it.
+        // RFC 5737: no machine has it.
         let lacks: IpAddr = "192.0.2.77".parse().unwrap();
         let (ip, e) = Sources { v4: Some(lacks), v6: None }.check().unwrap_err();
         assert_eq!((ip, e.kind()), (lacks, io::ErrorKind::AddrNotAvailable));

@@ -1,8 +1,8 @@
-//! A connection as the engine sees it: one receive, one send, and what is known about readiness.
+//! One connection: receives and sends without waiting, and keeps track of the socket's readiness.
 //!
-//! Sockets are blocking, TCP or unix. A worker receives and sends with `MSG_DONTWAIT`, so a
-//! step never waits; only [`Stream::receive_patiently`] waits, for as long as the socket's receive
-//! timeout, when the worker has nothing better to do. Short counts and `EAGAIN` are ordinary.
+//! Sockets are blocking, TCP or unix. A worker receives and sends with `MSG_DONTWAIT`, so a step never
+//! waits. Only [`Stream::receive_patiently`] waits, for as long as the socket's receive timeout, when the
+//! worker has nothing better to do. Short counts and `EAGAIN` are ordinary.
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
@@ -21,12 +21,12 @@ pub(crate) mod double;
 mod splicing;
 mod watching;
 
-/// When a connection on which nothing moves is probed by the kernel: after a minute, every 15 s, and
-/// with the fourth probe unanswered it is over. So a peer that has vanished is found out within two
-/// minutes, and whatever forgets quiet connections on the way is kept from it.
+/// Kernel probes for a connection on which nothing moves: the first after a minute, then every 15 s. The
+/// fourth unanswered probe ends the connection. A vanished peer is thus found within two minutes, and
+/// devices on the way that forget quiet connections keep this one.
 ///
-/// There is no `TCP_USER_TIMEOUT` beside it: it also ends a connection whose peer is alive and has
-/// merely read nothing for that long, which is for the timeouts to say.
+/// There is no `TCP_USER_TIMEOUT` beside it, because that also ends a connection whose peer is alive and
+/// has merely read nothing for that long. The timeouts decide about such a peer.
 pub fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
@@ -34,13 +34,13 @@ pub fn keepalive() -> TcpKeepalive {
         .with_retries(4)
 }
 
-/// How long a patient receive waits: the kernel counts in jiffies, so 4 to 8 ms at 250 Hz.
+/// How long a patient receive waits. The kernel counts in jiffies, so 4 to 8 ms at 250 Hz.
 const PATIENCE: Duration = Duration::from_millis(4);
 
-/// What came of a receive.
+/// The result of a receive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Received {
-    /// So many bytes.
+    /// This many bytes.
     Bytes(usize),
     /// Nothing now.
     Nothing,
@@ -48,23 +48,22 @@ pub enum Received {
     End,
 }
 
-/// What is spoken on the socket below HTTP: bytes as they are, or a layer that codes them.
+/// The form of the bytes on the socket below HTTP: as they are, or coded by a layer.
 ///
-/// A layer may hold bytes that it has decoded and nobody has taken, and bytes that it has coded and
-/// not sent; it may have to receive in order to send, and the other way round. What is known of the
-/// socket's readiness stays below it. So each layer keeps these rules:
+/// A layer may hold bytes that it has decoded and that were not taken yet, and bytes that it has coded and
+/// not sent. It may have to receive in order to send, and the other way round. The readiness of the socket
+/// stays known below it. Each layer therefore keeps these rules:
 ///
-/// - An end or an error that it holds makes the stream readable until a receive has told it.
-/// - A socket that ends before the layer has ended is an error, [`io::ErrorKind::UnexpectedEof`]:
-///   somebody may have cut the stream.
-/// - A receive may bring nothing although the socket had something: what the layer says to itself.
-/// - It may have something to send that nobody gave it. Whoever has the stream flushes it before
-///   waiting for it.
-/// - What it could not send is lost with the connection, and each later flush or send tells so.
+/// - An end or an error that a layer holds makes the stream readable until a receive has reported it.
+/// - A socket that ends before the layer has ended is an error, [`io::ErrorKind::UnexpectedEof`]: the
+///   stream may have been cut.
+/// - A receive may bring nothing although the socket had bytes: those that the layer exchanges with its peer.
+/// - A layer may itself have bytes to send. The owner of the stream flushes it before waiting for it.
+/// - Bytes that it could not send are lost with the connection, and each later flush or send reports that.
 #[derive(Debug)]
 enum Layer {
     Plain,
-    /// What a layer may do to whoever uses it.
+    /// A test layer that does what a real one may do to its users.
     #[cfg(test)]
     Double(Box<double::Double>),
 }
@@ -72,35 +71,35 @@ enum Layer {
 /// One connection.
 #[derive(Debug)]
 pub struct Stream {
-    // Before the socket, so that its place is free when the descriptor can be used again.
+    // Before the socket, so that its place is free when the descriptor can be reused.
     registration: Option<Registration>,
     socket: Socket,
     layer: Layer,
-    /// Whether a receive may find something. Cleared by a receive that found all there was; set by
-    /// an edge. Never cleared without such a receive: an edge comes once.
+    /// Whether a receive may find something. Set by an edge. Cleared only by a receive that found
+    /// everything there was, because an edge comes once.
     readable: bool,
-    /// Whether a send may find room; as `readable`.
+    /// Whether a send may find room; kept like `readable`.
     writable: bool,
-    /// Whether an edge told of the peer's end. No other will: the stream is readable until the end
-    /// was read.
+    /// Whether an edge reported the peer's end. No other edge will, so the stream stays readable until the
+    /// end is read.
     closed: bool,
-    /// Whether an edge told of urgent data. From then on a receive that found less than it asked
-    /// for may have stopped in front of some.
+    /// Whether an edge reported urgent data. From then on a receive that found less than it asked for may
+    /// have stopped in front of such data.
     urgent: bool,
-    /// Whether an edge told of an error.
+    /// Whether an edge reported an error.
     broken: bool,
-    /// Why the connection was lost, if a send or [`broken`](Self::broken) was told. The system tells it
-    /// once: to a receive after it the stream would seem to have ended in order.
+    /// Why the connection was lost, if a send or [`broken`](Self::broken) found out. The system reports it
+    /// once: a later receive would find an orderly end.
     lost: Option<Errno>,
-    /// Whether the socket waits in a receive, and for how long, as dialing left it.
+    /// Whether the socket waits in a receive, and for how long; dialing leaves it non-blocking.
     patient: Patient,
-    /// In which epoch of names its address was looked up: the next one begins when names lead elsewhere.
+    /// The epoch in which the address was looked up. The next one begins when names resolve differently.
     epoch: u32,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Patient {
-    /// `O_NONBLOCK` is set, from dialing or for splicing.
+    /// `O_NONBLOCK` is set, by dialing or for splicing.
     NonBlocking,
     /// Blocking, without a receive timeout.
     Unset,
@@ -109,7 +108,7 @@ enum Patient {
 }
 
 impl Stream {
-    /// A connection from `accept`: its first bytes may already be there.
+    /// A connection from `accept`, whose first bytes may already be there.
     pub fn accepted(socket: impl Into<Socket>) -> Self {
         Self {
             registration: None,
@@ -143,7 +142,7 @@ impl Stream {
         }
     }
 
-    /// In which epoch of names its address was looked up: the next one begins when names lead elsewhere.
+    /// The epoch in which the address was looked up. The next one begins when names resolve differently.
     pub fn names_epoch(&self) -> u32 {
         self.epoch
     }
@@ -153,13 +152,13 @@ impl Stream {
         self.epoch = epoch;
     }
 
-    /// The socket, for its options and addresses. Never to be duplicated.
+    /// The socket, for its options and addresses. It must never be duplicated.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// Whether a receive may find something: a layer holds bytes, or an end or an error that was not told
-    /// yet, or the socket may have some.
+    /// Whether a receive may find something: a layer holds bytes, or an end or an error not reported yet,
+    /// or the socket may have some.
     #[inline]
     pub fn is_readable(&self) -> bool {
         match &self.layer {
@@ -171,7 +170,7 @@ impl Stream {
         }
     }
 
-    /// Whether a send may find room: nothing waits to go out, and the socket may take something.
+    /// Whether a send may find room: no held bytes wait to go out, and the socket may take some.
     #[inline]
     pub fn is_writable(&self) -> bool {
         match &self.layer {
@@ -181,20 +180,19 @@ impl Stream {
         }
     }
 
-    /// Whether bytes can go between this connection and a pipe unseen: the system's bytes are the ones
-    /// that are meant.
+    /// Whether bytes can go between this connection and a pipe unseen, because no layer codes them.
     #[inline]
     pub fn is_spliceable(&self) -> bool {
         matches!(self.layer, Layer::Plain)
     }
 
-    /// Whether there is a layer. Then the end of the stream is more than the end of its socket.
+    /// Whether there is a layer. The end of the stream is then more than the end of its socket.
     #[inline]
     pub fn has_layer(&self) -> bool {
         !matches!(self.layer, Layer::Plain)
     }
 
-    /// Whether a layer holds nothing that is to go out.
+    /// Whether a layer holds no bytes that have to go out.
     #[inline]
     pub fn is_flushed(&self) -> bool {
         match &self.layer {
@@ -204,12 +202,12 @@ impl Stream {
         }
     }
 
-    /// Sends what a layer holds of bytes that it took. Answers whether all of it has gone: until then
-    /// nothing that was [sent](Self::send) may be taken for received by the socket.
+    /// Sends the bytes that a layer holds. Returns whether all of them have gone. Until then
+    /// [sent](Self::send) bytes may not have reached the socket.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// The socket's error: the connection is over.
     #[inline]
     pub fn flush(&mut self) -> io::Result<bool> {
         match self.layer {
@@ -219,17 +217,17 @@ impl Stream {
         }
     }
 
-    /// As [`is_writable`](Self::is_writable), after what is held has gone as far as it can.
+    /// As [`is_writable`](Self::is_writable), after flushing as far as possible.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// The socket's error: the connection is over.
     #[inline]
     pub fn makes_room(&mut self) -> io::Result<bool> {
         Ok(self.flush()? && self.writable)
     }
 
-    /// Whether an edge told of the peer's end, or of an error, that was not received yet, or a layer holds one.
+    /// Whether an edge reported the peer's end or an error that was not received yet, or a layer holds one.
     pub fn is_ending(&self) -> bool {
         #[cfg(test)]
         if let Layer::Double(double) = &self.layer {
@@ -238,7 +236,7 @@ impl Stream {
         self.closed || self.broken
     }
 
-    /// Notes what an edge said.
+    /// Notes the facts of an edge.
     pub fn note(&mut self, edge: Edge) {
         self.readable |= edge.readable;
         self.writable |= edge.writable;
@@ -247,12 +245,12 @@ impl Stream {
         self.broken |= edge.broken;
     }
 
-    /// Receives what is there into the room `into` has; it must have some.
+    /// Receives the bytes there are into the room of `into`, which must have some.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over. [`io::ErrorKind::UnexpectedEof`] if it ended, and a
-    /// layer was not told so.
+    /// The socket's error: the connection is over. [`io::ErrorKind::UnexpectedEof`] if the socket
+    /// ended before its layer.
     pub fn receive(&mut self, into: &mut Buffer) -> io::Result<Received> {
         match self.layer {
             Layer::Plain => self.receive_with(into, RecvFlags::DONTWAIT),
@@ -261,11 +259,11 @@ impl Stream {
         }
     }
 
-    /// As [`receive`](Self::receive), `most` bytes at most, which must be some.
+    /// As [`receive`](Self::receive), at most `most` bytes, which must not be 0.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// The socket's error: the connection is over.
     pub fn receive_at_most(&mut self, into: &mut Buffer, most: usize) -> io::Result<Received> {
         #[cfg(test)]
         if let Layer::Double(_) = self.layer {
@@ -282,12 +280,12 @@ impl Stream {
         self.received(received.map(|(count, _)| count), most)
     }
 
-    /// As [`receive`](Self::receive), but waits a few milliseconds for the first byte, unless a layer
-    /// holds some, or something that has to go out first.
+    /// As [`receive`](Self::receive), but waits a few milliseconds for the first byte. It does not wait if
+    /// a layer holds some, or has something to send first.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// The socket's error: the connection is over.
     pub fn receive_patiently(&mut self, into: &mut Buffer) -> io::Result<Received> {
         if self.has_layer() && (self.is_readable() || !self.flush()?) {
             return self.receive(into);
@@ -333,9 +331,8 @@ impl Stream {
                 self.ended()
             }
             Ok(count) => {
-                // Less than asked for is all there was (epoll(7)): more makes a new edge. But
-                // the end, if it came with the bytes, makes none, nor does what is behind
-                // urgent data.
+                // Less than asked for is everything there was (epoll(7)): more makes a new edge. But the
+                // end makes none if it came with the bytes, nor do bytes behind urgent data.
                 self.readable = count == asked || self.closed || self.urgent;
                 Ok(Received::Bytes(count))
             }
@@ -343,17 +340,17 @@ impl Stream {
                 self.readable = false;
                 Ok(Received::Nothing)
             }
-            // Still readable: whoever asked looks again.
+            // Still readable, so the caller tries again.
             Err(Errno::INTR) => Ok(Received::Nothing),
             Err(e) => Err(e.into()),
         }
     }
 
-    /// Sends what the socket takes of `bytes`, 0 when it takes none now.
+    /// Sends the bytes of `bytes` that the socket takes, 0 when it takes none now.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// The socket's error: the connection is over.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.layer {
             Layer::Plain => self.send_to_socket(bytes),
@@ -372,7 +369,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// The socket's error: the connection is over.
     pub fn send_all_of(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         #[cfg(test)]
         if let Layer::Double(_) = self.layer {
@@ -402,10 +399,9 @@ impl Stream {
         }
     }
 
-    /// The connection is lost; what it said before is still to be received, and then `e`.
+    /// Records that the connection is lost. Earlier bytes are still to be received, and then `e`.
     fn lose(&mut self, e: Errno) {
-        // A pipe breaks whose other end had ended before, and that stays an end (the kernel's
-        // `tcp_reset`).
+        // A pipe breaks if the other end had ended before; that remains an end (the kernel's `tcp_reset`).
         if e != Errno::PIPE {
             self.lost.get_or_insert(e);
         }
@@ -413,7 +409,7 @@ impl Stream {
         self.closed = true;
     }
 
-    /// Everything the peer sent was received: was it all it wanted to send?
+    /// Everything the peer sent was received. Reports the end, or the error if the connection was lost.
     fn ended(&mut self) -> io::Result<Received> {
         match self.lost.take() {
             Some(e) => Err(e.into()),
@@ -421,8 +417,8 @@ impl Stream {
         }
     }
 
-    /// The error of a connection that an edge told to be over, if it has one: a reset. A receive will
-    /// meet it too, behind what came before it.
+    /// The error of a connection that an edge reported as over, if it has one: a reset. A receive will meet
+    /// it too, behind the bytes before it.
     pub fn broken(&mut self) -> Option<io::Error> {
         if !std::mem::take(&mut self.broken) {
             return None;
@@ -432,10 +428,10 @@ impl Stream {
         Some(e)
     }
 
-    /// Whether an idle connection has said anything since: it is then no longer fit for use. A layer has to
-    /// receive in order to know, whatever was told of its socket: what it says to itself is nothing. It looks a
-    /// bounded number of times; a peer that says more is no longer fit either. What it wants to send goes out
-    /// as far as the socket takes it.
+    /// Whether an idle connection has received anything: it is then unfit for use. A layer has to receive
+    /// in order to know, whatever the edges of its socket reported; bytes that it exchanges with its peer
+    /// do not count. It tries a limited number of times; a peer that sends more is unfit, too. Anything the
+    /// layer wants to send goes out as far as the socket takes it.
     pub fn is_stale(&mut self) -> bool {
         #[cfg(test)]
         if let Layer::Double(_) = self.layer {
@@ -446,12 +442,12 @@ impl Stream {
         !matches!(rustix::net::recv(&self.socket, &mut byte, flags), Err(Errno::AGAIN))
     }
 
-    /// What is there, as far as it fits, left to be received: how many bytes, `None` if there are none
-    /// now, 0 at the end. A layer decodes it, and holds it.
+    /// Copies the bytes there are, as far as they fit, and leaves them to be received. Returns their
+    /// number: `None` if there are none now, 0 at the end. A layer decodes and holds them.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// The socket's error: the connection is over.
     pub fn peek(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         #[cfg(test)]
         if let Layer::Double(_) = self.layer {
@@ -465,7 +461,7 @@ impl Stream {
         }
     }
 
-    /// Whether a connect has ended: `Ok(false)` while it has not.
+    /// Whether a connect has ended; `Ok(false)` while it has not.
     ///
     /// # Errors
     ///
@@ -479,16 +475,16 @@ impl Stream {
             Err(e) if e.kind() == io::ErrorKind::NotConnected => {}
             Err(e) => return Err(e),
         }
-        // Only one that is not connected has a reason to tell.
+        // Only a socket that is not connected has an error to report.
         self.socket.take_error()?.map_or(Ok(false), Err)
     }
 
-    /// Ends this side: the peer reads the end, and may still send. Answers whether that has been said;
-    /// else what is held has to go out before, and the caller asks again when there is room.
+    /// Ends this side: the peer reads the end, and may still send. Returns whether the end has been sent.
+    /// If not, held bytes have to go out first, and the caller asks again when there is room.
     ///
     /// # Errors
     ///
-    /// When the peer has gone already.
+    /// The peer has already gone.
     pub fn finish(&mut self) -> io::Result<bool> {
         #[cfg(test)]
         if let Layer::Double(double) = &mut self.layer {
@@ -500,28 +496,29 @@ impl Stream {
         self.socket.shutdown(Shutdown::Write).map(|()| true)
     }
 
-    /// Closes the connection in order. A layer says its end first, as far as the socket takes it now.
+    /// Closes the connection in order. A layer first sends its end, as far as the socket takes it now.
     pub fn part(mut self) {
         if self.has_layer() {
-            // Nobody waits for it: a peer that takes nothing finds the connection ended.
+            // Nothing waits for it: a peer that takes nothing finds the connection ended.
             let _ = self.finish();
         }
     }
 
-    /// Makes the close to come a reset, so that the peer knows the stream is incomplete.
+    /// Turns the coming close into a reset, so that the peer knows the stream is incomplete.
     pub fn reset_on_close(&self) {
-        // A socket that refuses is closed the ordinary way: nothing better is left.
+        // If the socket refuses, it closes the ordinary way; there is no better one.
         let _ = self.socket.set_linger(Some(Duration::ZERO));
     }
 
-    /// Has the kernel see from time to time whether the peer is still there ([`keepalive`]). Four
-    /// system calls: for a connection that has lasted. What was accepted has it from its listener.
+    /// Lets the kernel check from time to time whether the peer is still there ([`keepalive`]). It costs
+    /// four system calls, so it is for connections that have lasted. Accepted sockets inherit it from their
+    /// listener.
     pub fn probe_when_quiet(&self) {
-        // Without it a vanished peer is found later, by a timeout.
+        // If this fails, a timeout finds a vanished peer later.
         let _ = self.socket.set_tcp_keepalive(&keepalive());
     }
 
-    /// Our own address, if it has one.
+    /// The address of this end, if it has one.
     pub fn local(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()?.as_socket()
     }

@@ -1,8 +1,8 @@
 //! One heap of deadlines, which wakes the parking thread when the next one is due.
 //!
-//! Filing is lazy: who waits files an entry only when none stands at or before the moment it wants.
-//! An entry that comes due early is answered with the later moment and filed again, so that a
-//! session that waits a thousand times in a minute touches the heap about once.
+//! Filing is lazy: a waiter files an entry only if it has none at or before the moment it wants. When an
+//! entry comes due early, the waiter returns the later moment and the entry is filed again. A session that
+//! waits a thousand times in a minute therefore touches the heap about once.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,22 +14,21 @@ use parking_lot::Mutex;
 
 use super::poll::Poller;
 
-/// No wait is longer, and nothing is kept for longer, than a year: past it moments cannot be counted
-/// on to exist.
+/// The longest wait or storage time, a year. Moments further away may not be representable.
 pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Something with a deadline.
 pub trait Expire: Send + Sync {
-    /// Called on the parking thread when the entry filed for `filed` comes due. Answers when to
-    /// come back, if at all.
+    /// Called on the parking thread when the entry filed for `filed` comes due. Returns when to come back,
+    /// if at all.
     fn due(self: Arc<Self>, filed: Instant, now: Instant) -> Option<Instant>;
 
-    /// Whether its entry filed for `filed` means nothing any more.
+    /// Whether its entry filed for `filed` is obsolete.
     fn is_over(&self, _filed: Instant) -> bool {
         false
     }
 
-    /// Called when everybody who waits is to look up at once: the proxy shuts down.
+    /// Called when everything that waits has to wake at once, because the proxy shuts down.
     fn hurry(self: Arc<Self>) {}
 }
 
@@ -58,18 +57,18 @@ impl Ord for Entry {
 #[derive(Default)]
 struct Heap {
     entries: BinaryHeap<Reverse<Entry>>,
-    /// Until when the parking thread sleeps, while it does: an earlier entry must wake it.
+    /// The end of the parking thread's sleep, while it sleeps: an earlier entry must wake it.
     sleeps_until: Option<Option<Instant>>,
-    /// Everybody who has an entry is to look up.
+    /// Every entry is to be hurried.
     hurry: bool,
-    /// About how many entries mean nothing any more.
+    /// About how many entries are obsolete.
     over: usize,
 }
 
-/// Below this many, entries that mean nothing are left to come due.
+/// Up to this many obsolete entries stay until they come due.
 const OVER_KEPT: usize = 1024;
 
-/// The heap and the poller whose sleep it bounds.
+/// The heap, and the poller whose sleep it limits.
 pub struct Timers {
     heap: Mutex<Heap>,
     poller: Arc<Poller>,
@@ -81,7 +80,7 @@ impl Timers {
         Self { heap: Mutex::default(), poller }
     }
 
-    /// Files an entry. Wakes the parking thread if it would sleep past it.
+    /// Files an entry. Wakes the parking thread if it would sleep past the entry.
     pub fn file(&self, at: Instant, who: Arc<dyn Expire>) {
         let mut heap = self.heap.lock();
         heap.entries.push(Reverse(Entry { at, who }));
@@ -97,8 +96,8 @@ impl Timers {
         }
     }
 
-    /// How long the parking thread may sleep from now; `None` is until something happens. The
-    /// thread must call [`wake`](Self::wake) when it has slept.
+    /// How long the parking thread may sleep from now; `None` if only an event ends the sleep. The thread
+    /// must call [`wake`](Self::wake) afterwards.
     pub fn sleep(&self) -> Option<Duration> {
         let mut heap = self.heap.lock();
         let until = heap.entries.peek().map(|Reverse(e)| e.at);
@@ -106,14 +105,14 @@ impl Timers {
         until.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Runs what is due by `now`.
+    /// Runs the entries due by `now`.
     pub fn wake(&self, now: Instant) {
         let mut heap = self.heap.lock();
         heap.sleeps_until = None;
         while heap.entries.peek().is_some_and(|Reverse(e)| e.at <= now) {
             let Some(Reverse(Entry { at, who })) = heap.entries.pop() else { break };
             drop(heap);
-            // One with a defect costs itself, not the others their deadlines.
+            // A panic costs this entry only; the others keep their deadlines.
             let due = catch_unwind(AssertUnwindSafe(|| Arc::clone(&who).due(at, now)));
             let again = due.unwrap_or_else(|_| {
                 log::error!("a deadline was lost by a defect of ours; the message is above");
@@ -131,8 +130,8 @@ impl Timers {
         }
     }
 
-    /// An entry means nothing any more. When that is true of most entries they are swept out, so
-    /// that a proxy with many short connections does not keep each until its deadline.
+    /// Counts one more obsolete entry. When most entries are obsolete they are removed, so that a proxy
+    /// with many short connections does not keep each entry until its deadline.
     pub fn one_is_over(&self) {
         let mut heap = self.heap.lock();
         heap.over += 1;
@@ -142,8 +141,8 @@ impl Timers {
         }
     }
 
-    /// Has the parking thread hurry everybody who has an entry. Only that thread takes entries out,
-    /// so it finds them all.
+    /// Makes the parking thread hurry everything that has an entry. Only that thread takes entries out, so
+    /// it finds them all.
     pub fn hurry_all(&self) {
         self.heap.lock().hurry = true;
         self.poller.notify();

@@ -1,43 +1,43 @@
-//! The books of idle connections: by destination, newest first, and by how long they wait.
+//! Lists idle connections by destination, newest first, and by how long they have waited.
 //!
-//! Pure bookkeeping, without sockets and clocks: [`pool`](super::pool) has those, and the lock. A
-//! thing has a place, a small number that stays its own while it is here. All but finding a
-//! destination by its name is a few writes.
+//! This is pure bookkeeping: [`pool`](super::pool) has the sockets, the clock and the lock. Each entry has
+//! a place, a small number that stays the same while the entry is here. Every operation is a few writes,
+//! except finding a destination by its name.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-/// Destinations without anything idle that are remembered, to keep their memory.
+/// How many destinations without idle entries are remembered, to keep their memory.
 const EMPTY_KEPT: usize = 256;
 
-/// No place.
+/// The number that stands for no place.
 const NONE: u32 = u32::MAX;
 
-/// Idle things of one kind.
+/// Idle entries of one kind.
 #[derive(Debug)]
 pub(super) struct Idle<T> {
     places: Vec<Option<Entry<T>>>,
     free: Vec<u32>,
-    /// Which of `lists` a destination has.
+    /// Index into `lists`, by destination.
     names: HashMap<Box<str>, u32>,
     lists: Vec<List>,
     free_lists: Vec<u32>,
-    /// The ends of the list of all entries, in the order in which they came.
+    /// The ends of the list of all entries, in order of arrival.
     oldest: u32,
     latest: u32,
     count: usize,
 }
 
-/// The places of one destination.
+/// The entries of one destination.
 #[derive(Debug, Default)]
 struct List {
-    /// Empty for one that is free.
+    /// Empty if the list is free.
     name: Box<str>,
-    /// The latest last.
+    /// The latest is last.
     places: VecDeque<u32>,
 }
 
-/// Where the list of a destination was. It may have gone since.
+/// Where the list of a destination was. The list may be gone since.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListHint(u32);
 
@@ -47,29 +47,29 @@ impl Default for ListHint {
     }
 }
 
-/// A thing at its place.
+/// One entry at its place.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
-    /// The thing.
+    /// The thing kept.
     pub(super) kept: T,
-    /// When it came.
+    /// When it arrived.
     pub(super) since: Instant,
-    /// When it is to go.
+    /// When it has to go.
     pub(super) until: Instant,
     list: u32,
-    /// Its neighbours in the list of all.
+    /// Its neighbours in the list of all entries.
     before: u32,
     after: u32,
 }
 
 impl<T> Entry<T> {
-    /// Where its destination is listed.
+    /// Where the list of its destination is.
     pub(super) fn list(&self) -> ListHint {
         ListHint(self.list)
     }
 }
 
-/// A place that is to be filled.
+/// A place about to be filled.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub(super) struct Free {
@@ -93,7 +93,7 @@ impl<T> Default for Idle<T> {
 }
 
 impl<T> Idle<T> {
-    /// How many there are.
+    /// How many entries there are.
     pub(super) fn len(&self) -> usize {
         self.count
     }
@@ -103,35 +103,36 @@ impl<T> Idle<T> {
         self.places.len() as u32
     }
 
-    /// What is at a place.
+    /// The entry at a place.
     pub(super) fn at(&mut self, place: u32) -> Option<&mut Entry<T>> {
         self.places.get_mut(place as usize)?.as_mut()
     }
 
-    /// Takes the latest of a destination.
+    /// Takes the latest entry of a destination.
     pub(super) fn take(&mut self, destination: &str) -> Option<Entry<T>> {
         let list = *self.names.get(destination)?;
         let place = self.lists.get_mut(list as usize)?.places.pop_back()?;
         self.vacate(place)
     }
 
-    /// Takes the one of a destination that has waited longest.
+    /// Takes the entry of a destination that has waited longest.
     pub(super) fn take_longest(&mut self, destination: &str) -> Option<Entry<T>> {
         let list = *self.names.get(destination)?;
         let place = self.lists.get_mut(list as usize)?.places.pop_front()?;
         self.vacate(place)
     }
 
-    /// When the latest of a destination came.
+    /// When the latest entry of a destination arrived.
     pub(super) fn latest(&mut self, destination: &str) -> Option<Instant> {
         let list = *self.names.get(destination)?;
         let place = *self.lists.get(list as usize)?.places.back()?;
         self.at(place).map(|entry| entry.since)
     }
 
-    /// A free place for one more of a destination, and what had to go for it: if there are
-    /// `per_destination` of the same, or `total` of all, the one of them that has waited longest.
-    // Inline where a connection is kept, which is once an exchange.
+    /// Finds a free place for one more entry of a destination, and returns the entry evicted for it. With
+    /// `per_destination` entries of this destination, or `total` in all, the one that has waited longest is
+    /// evicted.
+    // Inlined into the code that keeps a connection, which runs once an exchange.
     #[inline(always)]
     pub(super) fn make_room(
         &mut self,
@@ -159,7 +160,7 @@ impl<T> Idle<T> {
         (Free { place, list }, goes)
     }
 
-    /// Puts a thing at a free place, as the latest of all and of its destination.
+    /// Puts a thing at a free place, as the latest of all entries and of its destination.
     #[inline(always)]
     pub(super) fn fill(&mut self, free: Free, kept: T, since: Instant, until: Instant) {
         let Free { place, list } = free;
@@ -175,8 +176,8 @@ impl<T> Idle<T> {
         self.join(place, NONE);
     }
 
-    /// Puts a thing back that has been here since then, where it was in the order of coming. (It looks for
-    /// its neighbours from the latest on, which is where one stood that was just taken.)
+    /// Puts a thing back where it was in the order of arrival, given the time it arrived. The search for
+    /// its neighbours starts at the latest entry, because an entry that was just taken was near it.
     pub(super) fn put_back(&mut self, free: Free, kept: T, since: Instant, until: Instant) {
         let Free { place, list } = free;
         let places = &self.places;
@@ -202,18 +203,18 @@ impl<T> Idle<T> {
         self.join(place, after);
     }
 
-    /// A place that was to be filled is not.
+    /// Frees a place that is not filled after all.
     pub(super) fn leave(&mut self, free: Free) {
         self.free.push(free.place);
     }
 
-    /// The destination of what is at a place.
+    /// The destination of the entry at a place.
     pub(super) fn destination(&self, place: u32) -> Option<&str> {
         let entry = self.places.get(place as usize)?.as_ref()?;
         self.lists.get(entry.list as usize).map(|list| &*list.name)
     }
 
-    /// Removes what is at a place.
+    /// Removes the entry at a place.
     pub(super) fn remove(&mut self, place: u32) -> Option<Entry<T>> {
         let entry = self.vacate(place)?;
         if let Some(List { places, .. }) = self.lists.get_mut(entry.list as usize) {
@@ -226,12 +227,12 @@ impl<T> Idle<T> {
         Some(entry)
     }
 
-    /// Removes everything.
+    /// Removes every entry.
     pub(super) fn clear(&mut self) -> Vec<Entry<T>> {
         std::mem::take(self).places.into_iter().flatten().collect()
     }
 
-    /// Empties a place that is no longer listed under its destination.
+    /// Empties a place that its destination no longer lists.
     fn vacate(&mut self, place: u32) -> Option<Entry<T>> {
         let entry = self.places.get_mut(place as usize)?.take()?;
         self.join(entry.before, entry.after);
@@ -240,7 +241,7 @@ impl<T> Idle<T> {
         Some(entry)
     }
 
-    /// Makes two places neighbours in the list of all; [`NONE`] stands beyond either end.
+    /// Makes two places neighbours in the list of all entries; [`NONE`] marks either end.
     fn join(&mut self, before: u32, after: u32) {
         match self.at(before) {
             Some(entry) => entry.after = after,
@@ -291,7 +292,7 @@ mod tests {
     use super::*;
 
     fn put(idle: &mut Idle<u32>, destination: &str, n: u32, limits: (usize, usize)) -> Option<u32> {
-        // Wherever it leads, right or wrong, it changes nothing.
+        // A hint changes nothing, right or wrong.
         let hint = if n.is_multiple_of(3) { ListHint::default() } else { ListHint(n % 5) };
         let (free, goes) = idle.make_room(destination, hint, limits.0, limits.1);
         let now = Instant::now();
@@ -334,7 +335,7 @@ mod tests {
         for (destination, n) in rows {
             assert_eq!(put(&mut idle, destination, n, (2, 4)), None);
         }
-        // Two of a destination, then four in all.
+        // The limit of two a destination, then that of four in all.
         assert_eq!(put(&mut idle, "a", 3, (2, 4)), Some(0));
         assert_eq!(put(&mut idle, "c", 4, (2, 4)), None);
         assert_eq!(put(&mut idle, "d", 5, (2, 4)), Some(1));
@@ -355,7 +356,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plainest thing that does the same.
+        /// Compares with the plainest model that does the same.
         #[test]
         fn it_is_a_list_in_the_order_of_coming(
             steps in prop::collection::vec((0_u8..3, 0_usize..4), 1..300),

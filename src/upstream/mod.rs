@@ -1,6 +1,7 @@
-//! Connections to the next server, and which of them may be used again.
+//! Connections to the next server, and the pool that keeps them for reuse.
 //!
-//! In reading order: [`pool`] is what others use, `pool_limits` its bounds, `idle` its books.
+//! In reading order: [`pool`] is the part that others use, `pool_limits` its limits, `idle` its
+//! bookkeeping.
 
 mod idle;
 pub mod peer;

@@ -1,12 +1,12 @@
-//! Where a request goes: the server that it names, and the next hop on the way there.
+//! Where a request goes: the server it names, and the next hop on the way there.
 //!
-//! Connections are kept by the next hop and never by the name of a server alone: one that was made in
-//! one way (plain, directly) must not serve a request that has to go in another.
+//! Connections are kept by next hop, never by server name alone. A connection made in one way (plain,
+//! directly) must not serve a request that has to go another way.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-/// A server that a request names. The memory of its text is used again.
+/// A server that a request names. Its text buffer is reused.
 #[derive(Debug, Default)]
 pub struct Endpoint {
     /// `host:port`, lower case, IPv6 in brackets.
@@ -17,7 +17,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Names this server. `ip` is the host, if that is an address, and decides how it is spelled.
+    /// Names this server. `ip` is set if the host is an address, and then decides its spelling.
     pub fn set(&mut self, host: &str, ip: Option<IpAddr>, port: u16) {
         let text = &mut self.authority;
         text.clear();
@@ -36,7 +36,7 @@ impl Endpoint {
         self.ip = ip;
     }
 
-    /// `host:port`, lower case, IPv6 in brackets; empty if nothing is named.
+    /// `host:port`, lower case, IPv6 in brackets; empty if no server is named.
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -46,7 +46,7 @@ impl Endpoint {
         self.authority.get(..self.host_length).unwrap_or_default()
     }
 
-    /// The host as rules have it: without brackets.
+    /// The host without brackets, the form that rules use.
     pub fn bare_host(&self) -> &str {
         self.host().trim_matches(['[', ']'])
     }
@@ -61,14 +61,14 @@ impl Endpoint {
         self.ip
     }
 
-    /// Names nothing any more.
+    /// Clears the name.
     pub fn clear(&mut self) {
         self.authority.clear();
         (self.host_length, self.port, self.ip) = (0, 0, None);
     }
 }
 
-/// How the next hop is spoken to.
+/// How the proxy speaks to the next hop.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Hop {
     /// The server itself, in plain HTTP.
@@ -77,7 +77,7 @@ pub enum Hop {
 }
 
 impl Hop {
-    /// What stands before the address in a key. No two hops share it.
+    /// The first character of a key, before the address. Every hop has a different one.
     fn mark(self) -> char {
         match self {
             Self::Direct => '=',
@@ -85,19 +85,19 @@ impl Hop {
     }
 }
 
-/// One next hop. The memory of its key is used again.
+/// One next hop. The buffer of its key is reused.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
     hop: Hop,
     key: String,
 }
 
-/// What has to be the same for a connection to serve another request. Only a [`Peer`] has one.
+/// The key that two requests must share to share a connection. Only a [`Peer`] makes one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PeerKey<'a>(pub(super) &'a str);
 
 impl Peer {
-    /// The next hop is this server itself.
+    /// Makes this server itself the next hop.
     pub fn direct(&mut self, to: &Endpoint) {
         self.hop = Hop::Direct;
         self.key.clear();
@@ -105,26 +105,26 @@ impl Peer {
         self.key.push_str(to.authority());
     }
 
-    /// What to connect to, for a request to this server.
+    /// The endpoint to connect to, for a request to this server.
     pub fn endpoint<'a>(&'a self, destination: &'a Endpoint) -> &'a Endpoint {
         match self.hop {
             Hop::Direct => destination,
         }
     }
 
-    /// How it is spoken to.
+    /// How the proxy speaks to it.
     pub fn hop(&self) -> Hop {
         self.hop
     }
 
-    /// What its connections are kept by.
+    /// The key under which its connections are kept.
     pub fn key(&self) -> PeerKey<'_> {
         PeerKey(&self.key)
     }
 }
 
 impl PeerKey<'_> {
-    /// The key as text, for the bookkeeping.
+    /// The key as text, for `idle`.
     pub(super) fn text(&self) -> &str {
         self.0
     }
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!((endpoint.authority(), endpoint.host(), endpoint.ip()), ("", "", None));
     }
 
-    /// A key says more than the authority: no text of a request is one.
+    /// A key has more in it than the authority, so no text from a request can be one.
     #[test]
     fn the_key_of_a_peer_is_no_authority() {
         let mut endpoint = Endpoint::default();

@@ -1,15 +1,16 @@
-//! Keeps idle upstream connections by next hop: watches them, probes them where necessary, and closes the old
-//! ones.
+//! Keeps idle upstream connections by next hop: watches them, probes them where necessary, and closes the
+//! old ones.
 //!
-//! The one used last is taken first: it is the likeliest to be alive still. While a connection is
-//! idle the pool owns its edges, so one that the upstream closes is dropped at once, and no probe is
-//! needed for one that was used a moment ago. Where there is no room for one more, the one that has
-//! been idle for longest goes. The lock is never held while a connection is made, closed, or probed by who takes it.
-//! It is held for one short call where an edge has to be told from its predecessor's: the socket is
-//! asked whether it has ended. A connection with a layer has to receive and decode for that, so it is taken
-//! out, looked at without the lock, and put back. All places are gone through under the lock when a
-//! connection comes due, ten times a second at most, and those that nobody watches are registered: most
-//! connections are watched, or used again before that. Which is which is `idle`'s.
+//! The connection used last is taken first, because it is the most likely to be alive. The pool owns the
+//! edges of an idle connection. A connection that the upstream closes is therefore dropped at once, and one
+//! used a moment ago needs no probe. A full pool closes the connection that has been idle longest.
+//!
+//! The lock is never held while a connection is made, closed, or probed by its taker. It is held for one
+//! short call when the edge of a connection may belong to its predecessor: the call asks the socket whether
+//! it has ended. A connection with a layer must receive and decode for that, so it is taken out, checked
+//! without the lock, and put back. When a connection comes due, the pool goes through all places under the
+//! lock, ten times a second at most, and registers unwatched connections. Few are unwatched by then: most
+//! are watched, or reused sooner. `idle` does the bookkeeping.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -29,15 +30,15 @@ use super::peer::PeerKey;
 
 pub use super::pool_limits::PoolLimits;
 
-/// Idle younger than this, a watched connection is used unprobed for a request that may be repeated.
+/// A watched connection idle for less than this carries a repeatable request without a probe.
 const YOUNG: Duration = Duration::from_secs(1);
-/// How long a connection may be idle unwatched. One that is used again and again by a patient worker
-/// is never watched, which saves a wake-up for each response; it is probed each time instead.
+/// How long a connection may be idle unwatched. A connection that a patient worker uses again and again is
+/// never watched. It is probed each time instead, which saves a wake-up for each response.
 const UNWATCHED: Duration = Duration::from_secs(1);
-/// Connections that come due within this are seen to together.
+/// Connections that come due within this time are handled together.
 const TOGETHER: Duration = Duration::from_millis(100);
 
-/// How often a connection is looked at whose peer speaks whenever nobody looks.
+/// How many times the pool checks a connection whose peer keeps speaking between checks.
 const LOOKS: usize = 4;
 
 /// A connection between exchanges.
@@ -47,40 +48,40 @@ pub struct Kept {
     pub stream: Stream,
     /// The address that was connected to.
     pub address: SocketAddr,
-    /// What the pool knows of it.
+    /// The pool's record of it.
     pub lease: Lease,
 }
 
-/// Who had a connection before it came to the pool.
+/// The owner of a connection before it came to the pool.
 #[derive(Clone)]
 pub struct Former<'a> {
     /// The owner.
     pub who: &'a dyn Wake,
-    /// Under which of its tags edges of the connection may have reached it.
+    /// Tags of that owner under which edges of the connection may have arrived.
     pub tags: RangeInclusive<u32>,
 }
 
-/// What the pool knows of a connection, carried along while that is in use.
+/// The pool's record of a connection, which stays with the connection while it is in use.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease {
-    /// From then on it is not kept.
+    /// The connection is not kept beyond this time.
     expires: Instant,
-    /// Where its destination was listed: saves looking for it by name.
+    /// Where its destination was listed, which saves a search by name.
     list: ListHint,
 }
 
-/// How long a connection is idle.
+/// The time a connection spends idle.
 #[derive(Clone, Copy, Debug)]
 struct Stay {
     since: Instant,
     until: Instant,
 }
 
-/// The owner of a connection that is looked at: whether an edge came meanwhile.
+/// The owner of a connection during a check. Records whether an edge arrived meanwhile.
 #[derive(Default)]
 struct Seen(AtomicBool);
 
-/// A connection that has to be looked at without the lock.
+/// A connection that must be checked without the lock.
 struct Doubtful {
     kept: Kept,
     seen: Arc<Seen>,
@@ -91,7 +92,7 @@ pub struct Pool {
     me: Weak<Self>,
     state: Mutex<State>,
     limits: PoolLimits,
-    /// Goes up when names lead elsewhere: a connection of an earlier epoch is not kept.
+    /// Goes up when names resolve differently. Connections of an earlier epoch are not kept.
     epoch: AtomicU32,
     timers: Arc<Timers>,
     poller: Arc<Poller>,
@@ -117,13 +118,13 @@ impl Pool {
         })
     }
 
-    /// Takes a connection to `peer` that is fit for use, and gives its edges to `owner`. One
-    /// that is not watched, or not quite young, or wanted for a request that may not be repeated, is
-    /// probed. For such a request there is none but one that was in use a moment ago; if another has
-    /// to be made for it, the one idle for longest ends, or each such request would leave one more.
+    /// Takes a usable connection to `peer`, and gives its edges to `owner`. A connection is probed if it is
+    /// unwatched, no longer young, or wanted for a request that must not be repeated. Such a request gets
+    /// only a connection that was in use a moment ago. Otherwise the caller makes a new one, and the
+    /// connection idle for longest is closed, so that these requests do not add a connection each.
     ///
-    /// One whose address does not `fit` goes back, and has been idle since it came: who asks may use less
-    /// than those whom it was made for.
+    /// A connection whose address does not `fit` goes back with its old idle time: the rules of this
+    /// request may allow fewer addresses than those of the request it was made for.
     pub fn take(
         self: &Arc<Self>,
         peer: PeerKey<'_>,
@@ -141,14 +142,14 @@ impl Pool {
                     if gone.is_some() {
                         state.count(Retired::Full);
                     }
-                    // Closing takes a while, and the lock is everybody's.
+                    // Closing takes a while, and everybody shares the lock.
                     drop(state);
                     gone.into_iter().for_each(part);
                     return None;
                 }
                 let mut entry = state.idle.take(peer.text())?;
                 entry.kept.lease.list = entry.list();
-                // Under the lock: an edge that finds the connection gone asks its owner next.
+                // Under the lock: if an edge no longer finds the connection here, its owner is asked next.
                 entry.kept.stream.hand_to(owner.clone());
                 entry
             };
@@ -167,8 +168,8 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection between exchanges, unless it is too old. An edge that still reached its
-    /// `former` owner is seen to.
+    /// Keeps a connection between exchanges, unless it is too old. Edges that arrived at its `former` owner
+    /// are handled here.
     pub fn put(self: &Arc<Self>, peer: PeerKey<'_>, kept: Kept, former: Former<'_>, now: Instant) {
         let until = kept.lease.expires.min(now + self.limits.idle);
         let stay = Stay { since: now, until };
@@ -177,9 +178,9 @@ impl Pool {
         }
     }
 
-    /// Gives a connection a place, unless it is too old. Answers one that has a layer and may have said
-    /// something: whether it has takes more than a short call to find out.
-    // Inline in the one place where it is usually called: a connection is a large value to hand on.
+    /// Gives a connection a place, unless it is too old. Returns a connection that has a layer and may have
+    /// received something: finding out takes more than a short call.
+    // Inlined into its usual caller, because a connection is a large value to pass on.
     #[inline(always)]
     fn place(
         self: &Arc<Self>,
@@ -193,7 +194,7 @@ impl Pool {
         let Lease { expires, list } = kept.lease;
         let Stay { since, until } = stay;
         let mut state = self.state.lock();
-        // Under the lock, so that it is either found to be old here or cleared.
+        // Under the lock, so that an old connection is either found here or cleared.
         let outdated = expires <= now || kept.stream.names_epoch() != self.names_epoch();
         let refused = match () {
             () if outdated => Some(Retired::Age),
@@ -213,16 +214,16 @@ impl Pool {
             state.count(Retired::Full);
         }
         kept.stream.hand_to(Owner { who: Arc::clone(self) as Arc<dyn Wake>, tag: free.place });
-        // From here on edges come to the pool. One that came before is perhaps that of the response
-        // just read, perhaps the end: the socket tells.
-        let told = former.who.take_edges(former.tags);
-        if told && kept.stream.has_layer() {
+        // From here on edges come to the pool. An earlier edge belongs either to the response just read or
+        // to the end of the connection. The socket knows which.
+        let had_edge = former.who.take_edges(former.tags);
+        if had_edge && kept.stream.has_layer() {
             state.idle.leave(free);
             drop(state);
             evicted.into_iter().for_each(part);
             return Some(Doubtful::new(kept));
         }
-        let doubtful = told && kept.stream.is_stale();
+        let doubtful = had_edge && kept.stream.is_stale();
         let due = if kept.stream.is_watched() { until } else { until.min(since + UNWATCHED) };
         match since == now {
             true => state.idle.fill(free, kept, since, until),
@@ -233,7 +234,7 @@ impl Pool {
         if file {
             state.filed = Some(due);
         }
-        // Closing takes a while, and the lock is everybody's.
+        // Closing takes a while, and everybody shares the lock.
         drop(state);
         evicted.into_iter().chain(ended).for_each(part);
         if file {
@@ -242,7 +243,7 @@ impl Pool {
         None
     }
 
-    /// Gives a connection its place again that was taken by this owner.
+    /// Puts a connection back in its place after this owner took it.
     #[cold]
     fn put_back(
         self: &Arc<Self>,
@@ -270,8 +271,8 @@ impl Pool {
         self.place(peer, kept, former, stay, now)
     }
 
-    /// Looks at a connection with a layer, and gives it its place if it has said nothing. Edges that come
-    /// meanwhile are seen to before it has one.
+    /// Checks a connection with a layer, and gives it its place if nothing arrived. Edges that arrive
+    /// meanwhile are handled before it has a place.
     #[cold]
     fn look(self: &Arc<Self>, peer: &str, mut doubtful: Doubtful, stay: Stay, now: Instant) {
         for _ in 0..LOOKS {
@@ -290,19 +291,19 @@ impl Pool {
         doubtful.kept.stream.part();
     }
 
-    /// The present epoch. Who looks a name up asks beforehand, and tells the connection.
+    /// The present epoch. A lookup reads it first, and records it in the connection.
     pub fn names_epoch(&self) -> u32 {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Begins another epoch, since names lead elsewhere: closes every idle connection, and keeps none
-    /// of those in use when they are given back.
+    /// Begins another epoch, because names resolve differently: closes every idle connection, and keeps
+    /// none of those now in use when they come back.
     pub fn begin_names_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.clear(Retired::Age);
     }
 
-    /// Closes every idle connection, for this reason. Answers how many there were.
+    /// Closes every idle connection and counts `why`. Returns their number.
     pub fn clear(&self, why: Retired) -> usize {
         let closed = {
             let mut state = self.state.lock();
@@ -326,17 +327,17 @@ impl Pool {
         self.len() == 0
     }
 
-    /// How many were not kept any longer so far, by why.
+    /// Connections retired so far, by reason.
     pub fn retired(&self) -> [u64; Retired::ALL.len()] {
         self.state.lock().retired
     }
 
-    /// For a connection made now.
+    /// The lease of a connection made now.
     pub fn lease(&self, now: Instant) -> Lease {
         Lease { expires: now + self.lifetime(now), list: ListHint::default() }
     }
 
-    /// How long a connection made then is used again: [`PoolLimits::age`] or up to a quarter less.
+    /// How long a connection made at this time is reused: [`PoolLimits::age`] or up to a quarter less.
     fn lifetime(&self, made: Instant) -> Duration {
         let nanos = made.saturating_duration_since(self.began).subsec_nanos();
         // 2^32 divided by the golden ratio: the upper bits of the product are spread evenly.
@@ -345,7 +346,7 @@ impl Pool {
     }
 }
 
-/// Closes what is kept no longer.
+/// Closes a connection that is no longer kept.
 fn part(entry: Entry<Kept>) {
     entry.kept.stream.part();
 }
@@ -376,7 +377,7 @@ impl State {
         }
     }
 
-    /// Removes one that the upstream has ended, or spoken on.
+    /// Removes a connection whose upstream has ended it or sent something.
     fn end(&mut self, place: u32) -> Option<Entry<Kept>> {
         self.count(Retired::Ended);
         self.idle.remove(place)
@@ -392,8 +393,8 @@ impl Wake for Pool {
                 drop(state);
                 return self.look_at(tag);
             }
-            // Whatever an idle upstream says, it says to nobody. The edge may have been for the
-            // connection that was here before this one: then its new owner is asked next.
+            // Any byte from an idle upstream makes the connection stale, as its end does. Otherwise the edge
+            // may belong to the connection that had this place before: its new owner is asked next.
             if !entry.kept.stream.is_stale() {
                 return false;
             }
@@ -405,7 +406,7 @@ impl Wake for Pool {
 }
 
 impl Pool {
-    /// Looks at a connection with a layer, of which an edge came.
+    /// Checks a connection with a layer that has received an edge.
     #[cold]
     fn look_at(&self, place: u32) -> bool {
         let Some(me) = self.me.upgrade() else { return false };
@@ -425,7 +426,7 @@ impl Pool {
 }
 
 impl Expire for Pool {
-    /// Closes what was idle for too long, or is too old, and watches what nobody does.
+    /// Closes connections that are idle for too long or too old, and watches the unwatched ones.
     fn due(self: Arc<Self>, filed: Instant, now: Instant) -> Option<Instant> {
         let mut closed = Vec::new();
         let mut state = self.state.lock();
@@ -438,7 +439,7 @@ impl Expire for Pool {
             let owner = Owner { who: Arc::clone(&self) as Arc<dyn Wake>, tag: place };
             let stream = &mut entry.kept.stream;
             let watch = entry.since + UNWATCHED;
-            // One that cannot be watched is not kept.
+            // A connection that cannot be watched is closed.
             let watched = stream.is_watched()
                 || (watch <= now && stream.watch(&self.poller, &owner, false).is_ok());
             let due = if watched { entry.until } else { entry.until.min(watch) };
@@ -454,7 +455,7 @@ impl Expire for Pool {
             state.count(why);
             closed.extend(state.idle.remove(place));
         }
-        // Not for each of many on its own: this looks at all of them.
+        // Nearby deadlines share one pass, because each pass looks at every connection.
         let next = next.map(|next| next.max(now + TOGETHER));
         state.filed = next;
         drop(state);

@@ -1,10 +1,10 @@
-//! How many idle connections are kept, and for how long.
+//! Limits of the pool of idle upstream connections: how many it keeps, and for how long.
 
 use std::time::Duration;
 
 use crate::net::timers::LONGEST;
 
-/// Bounds of a pool.
+/// Limits of a pool.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PoolLimits {
     /// Idle connections in all.
@@ -13,11 +13,13 @@ pub struct PoolLimits {
     pub per_destination: usize,
     /// How long a connection may be idle; zero keeps none.
     pub idle: Duration,
-    /// How long after it was made a connection is used again, less up to a quarter, so that those
-    /// made together do not end together. However busy, a name is so followed to another address.
+    /// How long after its creation a connection is reused. Up to a quarter is subtracted, so that
+    /// connections made together do not end together. The limit makes even a busy destination follow its
+    /// name to a new address.
     pub age: Duration,
-    /// Idle younger than this, a connection is used for a request that must not be repeated: the timer of
-    /// no server is that short. What remains is a server that closes unannounced (`docs/performance.md`).
+    /// A connection idle for less than this may carry a request that must not be repeated, because no
+    /// server's idle timer is that short. A server that closes unannounced can still lose such a request
+    /// (`docs/performance.md`).
     pub unrepeatable: Duration,
 }
 
@@ -34,7 +36,7 @@ impl Default for PoolLimits {
 }
 
 impl PoolLimits {
-    /// The same, no time longer than a year.
+    /// The same limits, with no time longer than a year.
     pub fn clamped(self) -> Self {
         let [idle, age, unrepeatable] =
             [self.idle, self.age, self.unrepeatable].map(|time| time.min(LONGEST));

@@ -1,4 +1,4 @@
-//! Idle connections: real sockets, and a clock that the tests turn.
+//! Tests of the pool: real sockets, and a clock that the tests turn.
 #![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its bytes")]
 
 use std::io::{Read, Write};
@@ -115,7 +115,7 @@ fn a_request_that_must_not_be_repeated_has_only_one_that_was_just_used() {
     for (repeatable, later, found, left) in [
         (false, Duration::ZERO, true, 1),
         (false, most - Duration::from_millis(1), true, 1),
-        // Another is made, and the first, idle for longest, ends.
+        // Another connection has to be made, and the first, idle for longest, is closed.
         (false, most, false, 1),
         (false, Duration::from_secs(3), false, 1),
         (true, most, true, 1),
@@ -210,7 +210,7 @@ fn a_connection_is_not_used_again_when_it_is_too_old_however_busy() {
     };
     assert_eq!(put(made + age).0, 0);
     assert_eq!(retired(&pool), [0, 0, 1, 0]);
-    // Idle until it is too old, which is sooner than it would be idle for too long.
+    // Its age ends sooner than its idle time.
     let at = made + age - idle / 2;
     let (len, _peer) = put(at);
     assert_eq!(len, 1);
@@ -260,7 +260,7 @@ fn the_longest_times_there_are_end_nothing() {
     assert_eq!(pool.len(), 1);
 }
 
-/// Who has got an edge of the connection already.
+/// An owner that has already received an edge of the connection.
 struct Late;
 impl Wake for Late {
     fn wake(&self, _: u32, _: Edge) -> bool {
@@ -284,10 +284,10 @@ fn an_edge_that_reached_the_former_owner_is_not_lost() {
     assert_eq!(pool.len(), 1);
 }
 
-/// A connection with a layer, in the pool, and its peer.
+/// Puts a connection with a layer into the pool. Returns its peer.
 fn put_doubled(bench: &Bench, pool: &Arc<Pool>, now: Instant) -> TcpStream {
     let (mut stream, peer) = bench.connection();
-    // All there was is known, as after a response.
+    // Everything received so far is known, as after a response.
     let mut buffer = Buffer::default();
     Buffers::default().lend(&mut buffer);
     assert_eq!(stream.receive(&mut buffer).unwrap(), Received::Nothing);
@@ -295,7 +295,7 @@ fn put_doubled(bench: &Bench, pool: &Arc<Pool>, now: Instant) -> TcpStream {
     peer
 }
 
-/// Has the pool told what the kernel has to tell.
+/// Delivers the kernel's events to the pool.
 fn deliver(bench: &Bench) {
     let mut events = Events::default();
     bench.poller.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
@@ -311,7 +311,7 @@ fn what_a_layer_says_to_itself_ends_no_idle_connection_and_what_it_says_to_other
         (vec![CODED_TICKET, CODED_END], false),
         (coded(b"x"), false),
         (vec![CODED_GARBAGE], false),
-        // Nobody has that much to say to itself.
+        // No peer has that much to say to itself.
         (vec![CODED_TICKET; 100_000], false),
     ];
     for (says, stays) in &rows {
@@ -319,16 +319,16 @@ fn what_a_layer_says_to_itself_ends_no_idle_connection_and_what_it_says_to_other
         let bench = Bench::new();
         let pool = bench.pool(PoolLimits::default());
         let now = Instant::now();
-        // By an edge.
+        // Found by an edge.
         let mut peer = put_doubled(&bench, &pool, now);
         peer.write_all(says).unwrap();
         deliver(&bench);
         assert_eq!(pool.len(), usize::from(*stays), "{what}");
         assert_eq!(retired(&pool)[0], u64::from(!stays), "{what}");
-        // It is as young, and as old, as before.
+        // Its age is what it was.
         let taken = pool.take(A, &bench.owner, false, |_| true, now);
         assert_eq!(taken.is_some(), *stays, "{what}");
-        // By a probe, as of one that nobody watches.
+        // Found by a probe, as for an unwatched connection.
         let mut peer = put_doubled(&bench, &pool, now);
         peer.write_all(says).unwrap();
         assert_eq!(
@@ -336,7 +336,7 @@ fn what_a_layer_says_to_itself_ends_no_idle_connection_and_what_it_says_to_other
             *stays,
             "{what}, probed"
         );
-        // Where the edge has reached the owner before.
+        // The edge has already reached the owner.
         let (stream, mut peer) = bench.connection();
         peer.write_all(says).unwrap();
         let former = Former { who: &Late, tags: 1..=2 };
@@ -345,8 +345,8 @@ fn what_a_layer_says_to_itself_ends_no_idle_connection_and_what_it_says_to_other
     }
 }
 
-/// An edge is told once: none is lost while a connection is looked at, and it is found where it has been
-/// put back.
+/// The kernel reports an edge once: none may be lost while a connection is checked, and the edge must find
+/// the connection at the place it was put back to.
 #[test]
 fn an_idle_connection_with_a_layer_is_looked_at_at_each_edge() {
     let bench = Bench::new();
@@ -367,7 +367,7 @@ fn an_idle_connection_with_a_layer_is_looked_at_at_each_edge() {
         peer.write_all(&[CODED_END]).unwrap();
         deliver(&bench);
         assert_eq!(pool.len(), left);
-        // It is told the end, too.
+        // The peer sees the end, too.
         let mut last = Vec::new();
         peer.read_to_end(&mut last).unwrap();
         assert_eq!(last, [CODED_END]);
@@ -388,7 +388,7 @@ fn a_connection_that_is_put_back_is_no_younger() {
             pool.put(A, kept(&pool, stream, now), bench.former(), at);
             peer
         });
-        // Taken again and again by those who may not use it, it is idle for as long as the other.
+        // Requests that may not use it take it again and again. It stays idle for as long as the other.
         let ports = peers.each_ref().map(|peer| peer.peer_addr().ok());
         for second in 2..29 {
             let at = now + Duration::from_secs(second);

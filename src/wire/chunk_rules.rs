@@ -1,7 +1,7 @@
-//! The limits of a chunked body, which deviations are tolerated, and every way to break the rules.
+//! The limits of a chunked body, the deviations that are tolerated, and every way to break the rules.
 //! [`chunked`](super::chunked) applies them.
 
-/// How much of a chunked body may be something else than data.
+/// How much of a chunked body may be other than data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkLimits {
     /// Bytes of one chunk's extensions, from the `;` on.
@@ -36,8 +36,8 @@ pub enum ChunkError {
     BadExtension,
     /// Not CR LF where a line or a chunk's data must end (RFC 9112 §7.1).
     BadLineEnd,
-    /// A size that is no hexadecimal number (RFC 9112 §7.1), or is more than a signed 64-bit number
-    /// holds: a recipient could read it as negative.
+    /// A size that is no hexadecimal number (RFC 9112 §7.1), or is too large for a signed 64-bit number: a
+    /// recipient could read it as negative.
     BadSize,
     /// A trailer line that is not a field line (RFC 9112 §7.1.2).
     BadTrailer,
@@ -45,11 +45,11 @@ pub enum ChunkError {
     ExtensionTooLong,
     /// A trailer field that frames, routes or authenticates (RFC 9110 §6.5.1).
     ForbiddenTrailer,
-    /// White space beside a size that no extension follows; the grammar of RFC 9112 §7.1 has none there.
+    /// White space beside a size without an extension; the grammar of RFC 9112 §7.1 has none there.
     PaddedSize,
-    /// A size of more than 16 digits: a recipient could read the last of them, or the first.
+    /// A size of more than 16 digits: a recipient could read only the last of them, or the first.
     SizeTooLong,
-    /// A chunk with which the data is over the limit.
+    /// A chunk that takes the data over the limit.
     TooMuchData,
     /// A trailer section over the limit (RFC 9112 §7.1.2).
     TrailerTooLarge,
@@ -65,25 +65,24 @@ impl ChunkError {
             Self::BadTrailer => "the trailer section has a line that is not a field",
             Self::ExtensionTooLong => "the chunk extensions are longer than the limit",
             Self::ForbiddenTrailer => "the trailer section has a field that is not allowed there",
-            Self::PaddedSize => "white space stands beside a chunk size",
-            Self::SizeTooLong => "a chunk size has more digits than 16",
+            Self::PaddedSize => "there is white space beside a chunk size",
+            Self::SizeTooLong => "a chunk size has more than 16 digits",
             Self::TooMuchData => "the chunks have more data than the limit",
             Self::TrailerTooLarge => "the trailer section is larger than the limit",
         }
     }
 }
 
-/// How chunks that are not in the strict form are judged.
+/// How strictly chunks are judged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Tolerance {
-    /// As in a request: the grammar is taken literally. White space before a `;` belongs to it
-    /// (RFC 9112 §7.1.1), but not every recipient knows; fields that impersonate a proxy are taken out.
+    /// For a request: the grammar is taken literally. White space before a `;` belongs to it (RFC 9112
+    /// §7.1.1), but not every recipient knows that. Fields that impersonate a proxy are taken out.
     Literal,
-    /// As in a response: what clients take is mended.
+    /// For a response: faults that clients accept are mended.
     Mend,
-    /// As in a response that is not to be mended: as in a request, and a field that would be taken out is a
-    /// fault.
+    /// For a response that is not to be mended: as for a request, and a field to take out is a fault.
     Strict,
-    /// As [`Chunked::pass`](super::Chunked::pass) needs it: whatever has to be written anew is a fault.
+    /// For [`Chunked::pass`](super::Chunked::pass): anything that would be rewritten is a fault.
     Pass,
 }

@@ -1,10 +1,10 @@
-//! The chunked transfer coding: where a body ends, which of its bytes are data, and which chunks
-//! may go on as they stand (RFC 9112 §7.1).
+//! The chunked transfer coding: finds where a body ends, which of its bytes are data, and which chunks may
+//! be forwarded unchanged (RFC 9112 §7.1).
 //!
-//! [`Chunked`] is fed bytes as they come and keeps none. [`Chunked::pass`] is for relaying a body
-//! byte for byte, as long as it is in the strict form: no white space round a size, no line end but CR LF,
-//! bounds on everything that is not data. It lets no line go before the line is whole, so that one that is not
-//! in that form has not left yet; [`Chunked::advance`] takes it, if it is taken at all, and gives the data for
+//! [`Chunked`] is fed bytes as they come and keeps none. [`Chunked::pass`] relays a body byte for byte
+//! while it is in the strict form: no white space around a size, no line end but CR LF, limits on
+//! everything but data. It lets a line go only when the line is whole, so that a line in another form has
+//! not left yet. [`Chunked::advance`] takes such a line, if it is accepted at all, and gives the data for
 //! new chunks.
 //!
 //! ```text
@@ -21,11 +21,11 @@ use super::field::is_value_byte;
 use super::leniency::{Repair, Repairs};
 use super::trailer::Trailer;
 
-/// Where in a chunked body the bytes have come to.
+/// The position in a chunked body.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunked {
     state: State,
-    /// The size read so far, then the data bytes to come.
+    /// The size read so far, then the data bytes still to come.
     left: u64,
     /// Bytes of this chunk's extensions.
     extension_bytes: u32,
@@ -39,7 +39,7 @@ pub struct Chunked {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    /// How many digits there were; 17 is more than 16.
+    /// The number of digits; 17 stands for any number over 16.
     Size {
         digits: u8,
     },
@@ -52,20 +52,20 @@ enum State {
     DataLf,
     Trailer,
     End,
-    /// Once refused, always refused.
+    /// A refused body stays refused.
     Refused(ChunkError),
 }
 
-/// A size of more digits can be zeros only.
+/// A size with more digits can be zeros only.
 const MAX_DIGITS: u8 = 16;
 
-/// Bytes of a line with a size in a response that is mended: zeros, white space and extensions.
+/// Bytes of a size line in a mended response: zeros, white space and extensions.
 const MAX_MENDED_LINE: u32 = 64 * 1024;
 
-/// A line that is longer is not waited for, and not passed on as it stands.
+/// A longer line is neither waited for nor passed on unchanged.
 const MAX_HELD: usize = 512;
 
-/// What [`Chunked::advance`] made of its input.
+/// The result of [`Chunked::advance`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Piece {
     /// Bytes of input consumed: framing, then data.
@@ -74,7 +74,7 @@ pub struct Piece {
     pub data: Range<usize>,
 }
 
-/// The next line cannot be passed on as it stands: [`Chunked::advance`] says whether at all.
+/// The next line cannot be passed on unchanged. [`Chunked::advance`] accepts or refuses it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Irregular;
 
@@ -93,14 +93,14 @@ impl Chunked {
         }
     }
 
-    /// The same body with other limits, of which nothing has come yet.
+    /// The same body with other limits, at its start.
     pub fn with_limits(&self, limits: ChunkLimits) -> Self {
         Self::new(limits, self.tolerance)
     }
 
-    /// Consumes framing up to and including at most one run of data. Nothing is consumed only of
-    /// empty input or at the end. What stands behind the data, as it is to go on, is appended to `rest` if
-    /// there is one: the last chunk and the trailer section.
+    /// Consumes framing up to and including at most one run of data. Consumes nothing only if the input is
+    /// empty or the body has ended. `rest`, if given, gets the last chunk and the trailer section, ready to
+    /// forward.
     ///
     /// # Errors
     ///
@@ -125,8 +125,8 @@ impl Chunked {
         Ok(Piece { used: used + data, data: used..used + data })
     }
 
-    /// Consumes what may go on as it stands: data, and whole lines in the strict form. Consumes nothing
-    /// of a line that is not whole yet, and a trailer line only when it is seen that none continues it.
+    /// Consumes the bytes that may be forwarded unchanged: data, and whole lines in the strict form. Leaves a
+    /// line that is not whole yet, and a trailer line until it is clear that no line continues it.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Chunked {
         }
     }
 
-    /// Whether a trailer line has just ended, which the next one may continue.
+    /// Whether a trailer line has just ended, which the next line may continue.
     fn is_behind_trailer(&self) -> bool {
         self.state == State::Trailer && self.trailer.is_between_lines()
     }
@@ -176,17 +176,17 @@ impl Chunked {
         self.state == State::End
     }
 
-    /// Whether the data of a chunk is consumed and the line end behind it is not.
+    /// Whether the data of a chunk is consumed, but not the line end behind it.
     pub fn owes_line_end(&self) -> bool {
         self.state == State::DataCr
     }
 
-    /// What was mended so far.
+    /// The faults mended so far.
     pub fn repairs(&self) -> Repairs {
         self.repairs.union(self.trailer.repairs())
     }
 
-    /// Consumes data, of which `available` bytes are there.
+    /// Consumes data, of which `available` bytes are in the input.
     fn data(&mut self, available: usize) -> usize {
         if self.state != State::Data {
             return 0;
@@ -241,9 +241,9 @@ impl Chunked {
     ) -> Result<State, ChunkError> {
         let mends = tolerance == Tolerance::Mend;
         let state = match (self.state, byte) {
-            // White space before a `;` is in the grammar; whether one comes is seen then.
+            // White space before a `;` is in the grammar. Whether one follows shows later.
             (State::Size { digits: 1.. } | State::Padding, b' ' | b'\t') => {
-                // As much as of extensions, which it takes the place of.
+                // Counted as an extension, because it takes the place of one.
                 self.extension(tolerance)?;
                 return Ok(State::Padding);
             }
@@ -288,7 +288,7 @@ impl Chunked {
         Ok(State::Size { digits: digits.min(MAX_DIGITS) + 1 })
     }
 
-    /// The line with a chunk's size is whole.
+    /// Handles the end of a size line.
     fn size_is_known(&mut self, rest: &mut Option<&mut Vec<u8>>) -> Result<State, ChunkError> {
         let bytes = std::mem::take(&mut self.extension_bytes);
         self.extensions_bytes = self.extensions_bytes.saturating_add(bytes);
@@ -298,17 +298,17 @@ impl Chunked {
             }
             return Ok(State::Trailer);
         }
-        // What is left of it, from here on.
+        // The data still allowed.
         let limit = self.limits.max_data_bytes.checked_sub(self.left);
         self.limits.max_data_bytes = limit.ok_or(ChunkError::TooMuchData)?;
         Ok(State::Data)
     }
 
-    /// Counts one byte of an extension, or of what stands in its place.
+    /// Counts one byte of an extension, or of white space in its place.
     fn extension(&mut self, tolerance: Tolerance) -> Result<State, ChunkError> {
         self.extension_bytes += 1;
         let is_within = if tolerance == Tolerance::Mend {
-            // It goes no further, so only one line of it has a bound: servers pad each of their sizes.
+            // The bytes go no further, so only each line has a limit: some servers pad every size.
             self.extension_bytes <= MAX_MENDED_LINE
         } else {
             self.extension_bytes <= self.limits.max_extension_bytes
@@ -322,12 +322,12 @@ impl Chunked {
 /// The last chunk, with an empty trailer section.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// What follows a chunk's data.
+/// The bytes that follow a chunk's data.
 #[cfg(feature = "internals")]
 pub const CHUNK_END: &[u8] = b"\r\n";
 
-/// Appends the line that stands before `len` bytes of data. `len` is not 0: that would end the
-/// body, which is what [`LAST_CHUNK`] does.
+/// Appends the line before `len` bytes of data. `len` is not 0: an empty chunk ends the body, and
+/// [`LAST_CHUNK`] is for that.
 pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     debug_assert!(len > 0, "an empty chunk ends the body");
     let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
@@ -338,19 +338,19 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// What a whole body came to.
+/// The result of relaying a whole body.
 #[derive(Debug, Eq, PartialEq)]
 #[cfg(feature = "internals")]
 struct Relayed {
     /// Bytes consumed up to the end of the body.
     used: Result<usize, ChunkError>,
     ended: bool,
-    /// The body as it went on.
+    /// The body as forwarded.
     sent: Vec<u8>,
     repairs: Repairs,
 }
 
-/// Relays a body that comes in these pieces, as a flow does: passed on as long as it is in the strict form.
+/// Relays a body that comes in these pieces, as a flow does: passes it on while it is in the strict form.
 #[cfg(feature = "internals")]
 fn relay<'b>(
     pieces: impl Iterator<Item = &'b [u8]>,
@@ -403,7 +403,7 @@ fn relay<'b>(
     Relayed { used: Ok(used), ended, sent, repairs }
 }
 
-/// The data of a body, however it is judged.
+/// The data of a body under this tolerance.
 #[cfg(feature = "internals")]
 fn data_of(
     body: &[u8],
@@ -423,8 +423,8 @@ fn data_of(
     }
 }
 
-/// The end, the data and the refusal do not depend on how the bytes come, and what goes on is in the strict
-/// form, with the same data. The first bytes choose the cuts.
+/// End, data and refusal do not depend on how the bytes come. The relayed body is in the strict form, with
+/// the same data. The first bytes choose the cuts.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -449,7 +449,7 @@ pub fn fuzz(bytes: &[u8]) {
     }
 }
 
-/// Asserts that what was relayed of `body` is in the strict form and has the same data.
+/// Asserts that the relayed `body` is in the strict form and has the same data.
 #[cfg(feature = "internals")]
 fn check_relayed(body: &[u8], relayed: &Relayed, limits: ChunkLimits, tolerance: Tolerance) {
     let roomy = ChunkLimits { max_trailer_bytes: u32::MAX, max_trailer_fields: u32::MAX, ..limits };
@@ -474,7 +474,7 @@ fn check_relayed(body: &[u8], relayed: &Relayed, limits: ChunkLimits, tolerance:
     check_written_again(&data.unwrap_or_default());
 }
 
-/// Asserts, for fuzzing, that data in chunks of our own is the same data.
+/// Asserts, for fuzzing, that data written in chunks here reads back the same.
 #[cfg(feature = "internals")]
 fn check_written_again(data: &[u8]) {
     let mut written = Vec::new();

@@ -11,8 +11,8 @@ const LIMITS: ChunkLimits = ChunkLimits {
     max_data_bytes: u64::MAX,
 };
 
-/// Asserts that `body` is one whole body with `data`, wherever it is cut and whatever follows, and goes
-/// on as it stands.
+/// Asserts that `body` is one whole body with `data`, wherever it is cut and whatever follows, and that it
+/// is forwarded unchanged.
 #[track_caller]
 fn whole(body: &str, data: &str) {
     for tolerance in [Tolerance::Literal, Tolerance::Mend] {
@@ -22,7 +22,7 @@ fn whole(body: &str, data: &str) {
     }
 }
 
-/// Asserts that `body` goes on as `expected`, wherever it is cut and whatever follows.
+/// Asserts that `body` is forwarded as `expected`, wherever it is cut and whatever follows.
 #[track_caller]
 fn sent(body: &str, tolerance: Tolerance, expected: &str, repairs: &[Repair]) {
     let wire = [body.as_bytes(), b"5\r\nGET / HTTP/1.1\r\n"].concat();
@@ -42,7 +42,7 @@ fn sent(body: &str, tolerance: Tolerance, expected: &str, repairs: &[Repair]) {
         let what = format!("{body:?} cut at {}: {relayed:?}", first.len());
         assert_eq!((relayed.used, relayed.ended), (Ok(body.len()), true), "{what}");
         assert_eq!(relayed.repairs.iter().collect::<Vec<_>>(), repairs, "{what}");
-        // Where a body is cut decides about the chunks that are written.
+        // The cuts decide how the data is divided into chunks.
         assert_eq!(normal(&relayed.sent), normal(expected.as_bytes()), "{what}");
         if repairs.is_empty() && body == expected {
             assert_eq!(relayed.sent, expected.as_bytes(), "{what}");
@@ -75,7 +75,7 @@ fn refused_as(body: &str, tolerance: Tolerance, expected: ChunkError) {
     fuzz(body.as_bytes());
 }
 
-/// Asserts the same of a request.
+/// Asserts the same for a request.
 #[track_caller]
 fn refused(body: &str, expected: ChunkError) {
     refused_as(body, Tolerance::Literal, expected);

@@ -1,37 +1,37 @@
 //! Reads the ClientHello that opens a TLS connection: which host does the client want to reach?
 //! (RFC 8446 §4.1.2)
 //!
-//! Read out of the first bytes of a connection, in as many records as it comes (RFC 8446 §5.1) and
-//! however those are cut. Lengths are taken literally: each vector fills exactly the room it is
-//! given, and what is there twice is refused, since two servers could take one each.
+//! Reads the first bytes of a connection, however records divide the hello (RFC 8446 §5.1) and reads cut
+//! the records. Lengths are taken literally: each vector fills exactly its room. Anything that occurs
+//! twice is refused, because two servers could each use a different one.
 //!
-//! An extension that nobody here knows, GREASE among them (RFC 8701), is skipped. The name is the one
-//! in the clear: with Encrypted ClientHello (RFC 9849) that is the outer one, which says who decrypts
-//! and not who is meant; and browsers send that extension with nothing in it, so that its presence
-//! says nothing.
+//! Unknown extensions are skipped, GREASE among them (RFC 8701). The name is the one in the clear. With
+//! Encrypted ClientHello (RFC 9849) that is the outer name: it names the server that decrypts, not the one
+//! that is meant. The presence of that extension proves nothing, because browsers also send it without
+//! content.
 //!
-//! The reader takes for TLS whatever some server takes for it. Servers differ in the version bytes of
-//! the first record: OpenSSL wants a 3 in front, Go anything below 16, Java anything from 3. So a
-//! record of any version is TLS if it holds a ClientHello. A hello in the format of SSL 2
-//! (RFC 5246 §E.2) is recognised, and refused: no client sends one any more.
+//! Anything that some server takes for TLS counts as TLS. Servers differ in the version bytes of the first
+//! record: OpenSSL wants a 3 in front, Go anything below 16, Java anything from 3. A record of any version
+//! is therefore TLS if it holds a ClientHello. A hello in the format of SSL 2 (RFC 5246 §E.2) is recognised
+//! and refused, because no client sends one any more.
 
 use std::net::Ipv6Addr;
 use std::str;
 
 use super::target::Authority;
 
-/// Bytes of a ClientHello at most, its handshake head included.
+/// Limit on the bytes of a ClientHello, its handshake head included.
 pub const MAX_MESSAGE: usize = 16 * 1024;
-/// In how many records it may come.
+/// Limit on the records it may come in.
 const MAX_RECORDS: usize = 64;
 /// Bytes of a record before its fragment.
 pub(super) const RECORD_HEAD: usize = 5;
 /// Bytes of a handshake message before its body.
 const MESSAGE_HEAD: usize = 4;
-/// Bytes that are looked at, at most: with so many there is an answer.
+/// Limit on the bytes looked at. With this many there is an answer.
 pub const MAX_BYTES: usize = MAX_MESSAGE + MAX_RECORDS * RECORD_HEAD;
 
-/// Bytes of a record's fragment at most, encrypted ones included (RFC 5246 §6.2.3).
+/// Limit on the bytes of a record's fragment, encrypted ones included (RFC 5246 §6.2.3).
 pub(super) const MAX_FRAGMENT: usize = MAX_MESSAGE + 2048;
 
 /// Content types of records (RFC 8446 §B.1, RFC 6520 §3).
@@ -39,10 +39,10 @@ const CHANGE_CIPHER_SPEC: u8 = 0x14;
 pub(super) const ALERT: u8 = 0x15;
 pub(super) const HANDSHAKE: u8 = 0x16;
 pub(super) const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
-/// The bit of the first byte that a record of SSL 2 has, and its shortest ClientHello.
+/// The bit that the first byte of an SSL 2 record has, and the length of its shortest ClientHello.
 const SSL_2: u8 = 0x80;
 const SSL_2_LEAST: usize = 9;
-/// Higher first bytes of a version nobody takes for TLS in a hello of SSL 2.
+/// The highest first version byte that counts as TLS in a hello of SSL 2.
 const SSL_2_MAJOR: u8 = 0x0f;
 /// The first byte of every version of TLS (RFC 8446 §4.1.2).
 const MAJOR: u8 = 3;
@@ -55,7 +55,7 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 /// Type of a name (RFC 6066 §3).
 const HOST_NAME: u8 = 0;
 
-/// What the first bytes of a connection turned out to be.
+/// The answer about the first bytes of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reading<'a> {
     /// More bytes are needed.
@@ -64,31 +64,31 @@ pub enum Reading<'a> {
     NotTls,
     /// A whole ClientHello.
     Hello(Hello<'a>),
-    /// TLS, but nothing that can be read in one way only.
+    /// TLS, but malformed or ambiguous.
     Malformed(HelloError),
 }
 
-/// A ClientHello, as far as it matters here.
+/// The parts of a ClientHello that matter here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Hello<'a> {
-    /// The version it gives itself; that of TLS 1.3 is TLS 1.2's.
+    /// The version it claims; TLS 1.3 claims TLS 1.2's.
     pub legacy_version: u16,
-    /// The host it wants to reach, as sent: a name or an address, as a request may have it.
+    /// The host it wants to reach, as sent: a name or an address, in a form a request may have.
     pub sni: Option<&'a str>,
-    /// The extension for Encrypted ClientHello is there, perhaps as GREASE.
+    /// The extension for Encrypted ClientHello is present, perhaps as GREASE.
     pub ech: bool,
-    /// How many bytes it takes, the heads of its records included.
+    /// Its length in bytes, the heads of its records included.
     pub bytes: usize,
-    /// The protocols it would speak, each with its length before it.
+    /// The protocols it offers, each with its length in front.
     alpn: &'a [u8],
 }
 
 impl<'a> Hello<'a> {
-    /// The protocols it would speak, in its order (RFC 7301 §3.1).
+    /// The protocols it offers, in order (RFC 7301 §3.1).
     #[cfg(feature = "internals")]
     pub fn alpn(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = Bytes(self.alpn);
-        // The list was read once already.
+        // The list was already read once.
         std::iter::from_fn(move || rest.vector8(1).ok())
     }
 }
@@ -109,12 +109,12 @@ pub enum HelloError {
     OldFormat,
     /// More bytes, or more records, than the limit.
     TooLong,
-    /// An extension, or a name, that is there twice (RFC 8446 §4.2, RFC 6066 §3).
+    /// An extension, or a name, that occurs twice (RFC 8446 §4.2, RFC 6066 §3).
     Twice,
 }
 
 impl HelloError {
-    /// All of them.
+    /// Every error.
     #[cfg(feature = "internals")]
     pub const ALL: [Self; 7] = [
         Self::BadName,
@@ -129,10 +129,10 @@ impl HelloError {
     /// One plain sentence saying why, without a full stop.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::BadName => "the ClientHello names a host that is no name",
+            Self::BadName => "the ClientHello names an invalid host",
             Self::BadRecord => "the ClientHello comes in a malformed record",
-            Self::BadLength => "the ClientHello has lengths that do not fit",
-            Self::NotFirst => "the TLS connection begins with something else than a ClientHello",
+            Self::BadLength => "the ClientHello has inconsistent lengths",
+            Self::NotFirst => "the TLS connection does not begin with a ClientHello",
             Self::OldFormat => "the ClientHello has the format of SSL 2, which names no host",
             Self::TooLong => "the ClientHello is longer than the limit",
             Self::Twice => "the ClientHello names two hosts, or has an extension twice",
@@ -140,19 +140,19 @@ impl HelloError {
     }
 }
 
-/// Reads a ClientHello as it comes, each byte of its records once.
+/// Reads a ClientHello as it comes, looking at each byte of its records once.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
-    /// How many bytes of whole records were gathered.
+    /// The bytes of whole records gathered so far.
     walked: usize,
-    /// How many records that were, at most [`MAX_RECORDS`].
+    /// The number of those records, at most [`MAX_RECORDS`].
     records: usize,
-    /// Their fragments. Stays empty if the first record is all of the message, as is usual.
+    /// Their fragments. Usually empty, because the first record is all of the message.
     message: Vec<u8>,
 }
 
 impl Reader {
-    /// Reads on. `bytes` is all that has come on the connection, those of the call before first.
+    /// Reads on. `bytes` is everything received on the connection, including the bytes of earlier calls.
     pub fn read<'a>(&'a mut self, bytes: &'a [u8]) -> Reading<'a> {
         loop {
             if let Some(length) = message_bytes(&self.message) {
@@ -181,7 +181,7 @@ impl Reader {
         }
     }
 
-    /// The fragment of the record at the front, once that is whole.
+    /// The fragment of the record at the front, once it is whole.
     fn record<'o>(&self, rest: &'o [u8]) -> Result<Option<&'o [u8]>, Reading<'static>> {
         let malformed = |error| Err(Reading::Malformed(error));
         if self.records == MAX_RECORDS {
@@ -203,7 +203,7 @@ impl Reader {
             return malformed(HelloError::BadRecord);
         }
         if *major == MAJOR && *kind != HANDSHAKE {
-            // Some servers skip a warning before the ClientHello: it must not hide one.
+            // Some servers skip a warning before the ClientHello; it must not hide the hello.
             return malformed(HelloError::NotFirst);
         }
         if *kind > HANDSHAKE {
@@ -217,7 +217,7 @@ impl Reader {
                 (ALERT, 0..=2) | (CHANGE_CIPHER_SPEC, 0..=1) => {
                     return malformed(HelloError::NotFirst);
                 }
-                // Also one that is longer than a record may be: Java takes some of 33,088 bytes.
+                // Records over the limit count, too: Java takes some of 33,088 bytes.
                 (HANDSHAKE, _) => match rest.first() {
                     Some(&CLIENT_HELLO) => {}
                     Some(_) => return Err(Reading::NotTls),
@@ -239,8 +239,8 @@ impl Reader {
     }
 }
 
-/// What a record in the format of SSL 2 is: a ClientHello, which is refused, or no TLS. `rest` follows its
-/// first byte. The length comes first, so that little else has to wait: telnet begins with 0xff.
+/// Judges a record in the format of SSL 2: a ClientHello, which is refused, or no TLS. `rest` follows its
+/// first byte. The length comes first, so that few other protocols have to wait: telnet begins with 0xff.
 fn ssl_2<'o>(first: u8, rest: &[u8]) -> Result<Option<&'o [u8]>, Reading<'static>> {
     let [low, rest @ ..] = rest else { return Ok(None) };
     let length = usize::from(u16::from_be_bytes([first & !SSL_2, *low]));
@@ -254,13 +254,13 @@ fn ssl_2<'o>(first: u8, rest: &[u8]) -> Result<Option<&'o [u8]>, Reading<'static
     }
 }
 
-/// How long a message is, its head included, once that has come.
+/// The length of a message, its head included, once the head has come.
 fn message_bytes(message: &[u8]) -> Option<usize> {
     let [_, a, b, c, ..] = *message else { return None };
     Some(u32::from_be_bytes([0, a, b, c]) as usize + MESSAGE_HEAD)
 }
 
-/// Reads a message that is there, and should end with its record. Its records take so many bytes.
+/// Reads a whole message, which should end with its last record. Its records take `bytes` bytes.
 fn whole(message: &[u8], length: usize, bytes: usize) -> Reading<'_> {
     let body = match message.get(MESSAGE_HEAD..) {
         Some(body) if message.len() == length => body,
@@ -285,7 +285,7 @@ fn hello(mut body: Bytes<'_>) -> Result<Hello<'_>, HelloError> {
     }
     body.vector8(1)?; // legacy_compression_methods
     let mut hello = Hello { legacy_version, sni: None, ech: false, bytes: 0, alpn: &[] };
-    // Before TLS 1.3 there may be none (RFC 5246 §7.4.1.2).
+    // Before TLS 1.3 extensions may be absent (RFC 5246 §7.4.1.2).
     if body.0.is_empty() {
         return Ok(hello);
     }
@@ -309,9 +309,9 @@ fn hello(mut body: Bytes<'_>) -> Result<Hello<'_>, HelloError> {
     Ok(hello)
 }
 
-/// Stricter than RFC 6066 §3, which leaves room for other types of names: nobody has defined one, and
-/// what a server makes of it differs. The name has to be a host as a request may name it, without a
-/// port: nginx cuts `:443` off, and then serves what stands before it.
+/// Stricter than RFC 6066 §3, which leaves room for other types of names. None has been defined, and
+/// servers differ in how they treat one. The name has to be a host as in a request, without a port: nginx
+/// cuts `:443` off, and then serves the host before it.
 fn server_name(mut data: Bytes<'_>) -> Result<&str, HelloError> {
     let mut list = Bytes(data.vector16(1)?);
     data.end()?;
@@ -323,7 +323,7 @@ fn server_name(mut data: Bytes<'_>) -> Result<&str, HelloError> {
         return Err(HelloError::Twice);
     }
     let text = str::from_utf8(name).map_err(|_| HelloError::BadName)?;
-    // An address must not stand there, but some send that of their CONNECT: `policy::sni` says.
+    // An address is not allowed here, but some clients send that of their CONNECT; `policy::sni` judges it.
     let is_host = Authority::parse(text).is_ok_and(|host| host.host.len() == text.len())
         || text.parse::<Ipv6Addr>().is_ok();
     if is_host { Ok(text) } else { Err(HelloError::BadName) }
@@ -357,13 +357,13 @@ impl<'a> Bytes<'a> {
         Ok(u16::from(self.u8()?) << 8 | u16::from(self.u8()?))
     }
 
-    /// A vector of so many bytes at least, with its length in one before it.
+    /// A vector of at least `least` bytes, with a length of one byte.
     fn vector8(&mut self, least: usize) -> Result<&'a [u8], HelloError> {
         let length = usize::from(self.u8()?);
         self.vector(length, least)
     }
 
-    /// The same, with its length in two.
+    /// The same, with a length of two bytes.
     fn vector16(&mut self, least: usize) -> Result<&'a [u8], HelloError> {
         let length = usize::from(self.u16()?);
         self.vector(length, least)
@@ -381,8 +381,8 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// More bytes never change an answer, it does not depend on how bytes and records are cut, and it
-/// comes within the bounds.
+/// More bytes never change an answer. The answer does not depend on how bytes and records are cut, and it
+/// comes within the limits.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -390,7 +390,7 @@ pub fn fuzz(bytes: &[u8]) {
     assert!(answer != Said::Incomplete || bytes.len() < MAX_BYTES, "no answer");
     let mut reader = Reader::default();
     let mut before = Said::Incomplete;
-    // Every byte of what is usual, and some of what is long.
+    // Every byte of a usual hello, and some of a long one.
     let step = 1 + bytes.len() / 512;
     for came in (0..bytes.len()).step_by(step).chain([bytes.len()]) {
         let now = reader.read(bytes.get(..came).unwrap_or_default()).to_owned();
@@ -410,7 +410,7 @@ pub fn fuzz(bytes: &[u8]) {
     }
 }
 
-/// An answer that keeps what it says.
+/// An answer without borrowed bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[cfg(feature = "internals")]
 enum Said {
@@ -437,7 +437,7 @@ impl Reading<'_> {
     }
 }
 
-/// The hello in the records of `bytes`, its first `cut` bytes in a record of their own.
+/// The hello in the records of `bytes`, its first `cut` bytes in a separate record.
 #[cfg(feature = "internals")]
 fn in_records(bytes: &[u8], cut: usize) -> Vec<u8> {
     let mut message = Vec::new();

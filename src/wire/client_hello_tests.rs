@@ -1,7 +1,7 @@
 use super::super::tests::at_every_split;
 use super::*;
 
-/// Real ones, to `www.example.com` but for one.
+/// Real hellos, to `www.example.com` except for one.
 const CURL: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/curl");
 const OPENSSL_1_2: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl12");
 const OPENSSL_1_3: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
@@ -14,7 +14,7 @@ fn read(bytes: &[u8]) -> Said {
     Reader::default().read(bytes).to_owned()
 }
 
-/// The answer, which is there with the last byte and not before, however the bytes are cut.
+/// Asserts that the answer comes with the last byte and not before, however the bytes are cut.
 #[track_caller]
 fn check_last(bytes: &[u8], expected: &Said) {
     assert_eq!(read(bytes), *expected);
@@ -39,7 +39,7 @@ fn hello_to(version: u16, sni: Option<&str>, ech: bool, alpn: &[&str]) -> Said {
     Said::Hello(version, sni.map(str::to_owned), ech, alpn)
 }
 
-/// A length in two bytes, and what it is of.
+/// `bytes` behind their length in two bytes.
 fn vector(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
@@ -134,7 +134,7 @@ fn a_name_is_a_host_as_a_request_may_name_it_and_nothing_more() {
         b"a%2eb",
         b"user@a.example",
         b"*.example",
-        // nginx takes the host before the port.
+        // nginx uses the host before the port.
         b"bad.example:443",
         b"bad.example:",
         b"bad.example:x",
@@ -146,7 +146,7 @@ fn a_name_is_a_host_as_a_request_may_name_it_and_nothing_more() {
         b"..",
         b".",
         b":443",
-        // What some read as addresses.
+        // Names that some parsers read as addresses.
         b"127.1",
         b"0x7f000001",
         b"2130706433",
@@ -170,7 +170,7 @@ fn a_name_is_a_host_as_a_request_may_name_it_and_nothing_more() {
 fn lengths_that_do_not_fit_are_refused() {
     use HelloError::*;
     let good = message(&vector(&sni(b"a.example")));
-    // Every byte more or less, and each length one too many or too few.
+    // One byte more or less everywhere, and each length one too large or too small.
     check_refused(&record(&[&good[..], &[0]].concat()), BadLength);
     check_refused(&record(&message(&[vector(&sni(b"a")), vec![0]].concat())), BadLength);
     check_refused(&record(&message(&[0])), BadLength);
@@ -217,9 +217,9 @@ fn a_hello_is_bounded() {
     let (first, second) = more.split_at(8000);
     let more = [record(first), record(second)].concat();
     check_refused(&more[..8005], TooLong);
-    // Its head in a record of its own.
+    // The head of the message in a separate record.
     check_refused(&[0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], TooLong);
-    // One byte too few for all of it, in as many records as there may be.
+    // One byte too few for the whole message, in the largest number of records.
     let most = &most[RECORD_HEAD..MAX_MESSAGE + RECORD_HEAD - 1];
     let parts = MAX_MESSAGE / MAX_RECORDS;
     let records: Vec<u8> = most.chunks(parts).flat_map(record).collect();
@@ -243,7 +243,7 @@ fn a_record_with_a_client_hello_is_tls_whatever_its_version() {
     let expected = read(OPENSSL_1_3);
     for version in [[0, 0], [0, 2], [1, 3], [2, 0], [4, 0], [0x0f, 0xff], [0x10, 0], [0xff, 0xff]] {
         check_last(&versioned(OPENSSL_1_3, version), &expected);
-        // Servers that take any version take the rest under any.
+        // Servers that accept any version accept the rest under any.
         let (first, second) = OPENSSL_1_3[RECORD_HEAD..].split_at(1);
         let two = [versioned(&record(first), version), record(second)].concat();
         check_last(&two, &expected);
@@ -296,7 +296,7 @@ fn what_is_no_tls_is_known_by_its_first_bytes() {
         b"\x16\x02\x00\x00\x20\x02",
         b"\x15\x02\x00\x00\x20",
         b"\x17\x02",
-        // Telnet; a length or a message that no hello has; a version that nobody takes.
+        // Telnet; a length or a message that no hello has; a version that no server accepts.
         b"\xff\xfb",
         b"\x80\x08",
         b"\x80\x2e\x02",

@@ -1,9 +1,9 @@
-//! Logins that belong to a connection and not to one request: NTLM, Negotiate and Kerberos (RFC
+//! Recognises logins that belong to a connection and not to one request: NTLM, Negotiate and Kerberos (RFC
 //! 4559).
 //!
-//! These schemes do not prove who sent a request. They prove who is at the other end of the connection,
-//! and what comes on it afterwards counts as that user's. So a connection on which one of them was
-//! spoken, or only offered, must not carry another client's request.
+//! These schemes do not prove who sent a request. They prove who is at the other end of the connection, and
+//! later requests on it count as that user's. A connection on which one of them was used, or only offered,
+//! must therefore not carry another client's request.
 
 use super::field::trim_ows;
 
@@ -11,15 +11,15 @@ use super::field::trim_ows;
 const SCHEMES: [&[u8]; 7] =
     [b"negotiate", b"ntlm", b"kerberos", b"nego2", b"credssp", b"spnego", b"pku2u"];
 
-/// What is said to clients beside such a challenge: the proxy keeps the two connections together
-/// (RFC 4559 §6). It is for this hop only, so `Connection` names it, as in Squid.
+/// Fields that tell clients, beside such a challenge, that the proxy keeps the two connections together
+/// (RFC 4559 §6). They are for this hop only, so `Connection` names them, as in Squid.
 pub(super) const SUPPORT: &[u8] =
     b"Proxy-Support: Session-Based-Authentication\r\nConnection: Proxy-Support\r\n";
 
 /// Whether a value of `Authorization` or `WWW-Authenticate` names one of the schemes.
 ///
-/// A challenge may stand anywhere in a list, and a comma in a quoted string looks like the end of an
-/// element. That can only find too much: a connection is then kept apart for nothing.
+/// A challenge may be anywhere in a list, and a comma in a quoted string looks like the end of an
+/// element. This can only find too much: a connection is then kept apart without need.
 pub(super) fn binds(value: &[u8]) -> bool {
     value.split(|&byte| byte == b',').map(trim_ows).any(|element| {
         let mut words = element.split(|&byte| matches!(byte, b' ' | b'\t' | b'='));
@@ -46,7 +46,7 @@ mod tests {
             "Digest realm=\"x\", nonce=\"y\",negotiate",
             "Bearer ,\tNtLm\tTlRM",
             "NTLM=",
-            // Nobody can tell where the string ends.
+            // Where the string ends is unknown.
             "Basic realm=\"open, NTLM",
         ] {
             assert!(binds(value.as_bytes()), "{value}");

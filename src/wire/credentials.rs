@@ -1,39 +1,39 @@
 //! Finds and decodes `Proxy-Authorization: Basic` (RFC 9110 §11.7.2, RFC 7617).
 //!
-//! [`Credentials::of`] looks at the field's lines and finds the token without looking at it: whoever has
-//! seen the same token before knows what it is worth. [`decode`] takes it apart. What either answers
-//! has a fixed text and none of the bytes, for those are secret.
+//! [`Credentials::of`] looks at the field's lines and finds the token without decoding it, because a caller
+//! that has seen the token before knows the answer. [`decode`] takes the token apart. Errors have fixed
+//! texts without any of the bytes, because those are secret.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Bytes of a user name, and of a password, at most. Longer ones are nobody's.
+/// Limit on the bytes of a user name, and of a password. No user has longer ones.
 pub const MAX_PART_BYTES: usize = 1024;
 
-/// What the `Proxy-Authorization` lines of a request hold.
+/// The contents of a request's `Proxy-Authorization` lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Credentials<'b> {
     /// There is no such line.
     None,
-    /// What stands behind the Basic scheme: a token, as far as is known.
+    /// The bytes behind the Basic scheme: a token, not yet checked.
     Basic(&'b [u8]),
-    /// Another scheme, or something that is not one.
+    /// Another scheme, or something that is no scheme.
     Other,
-    /// More than one line: two recipients could take two of them.
+    /// More than one line: two recipients could use different ones.
     Repeated,
 }
 
-/// What a token is not.
+/// Why a token is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoToken {
-    /// More than one, or other things: two recipients could read it in two ways.
+    /// More than one token, or other things: two recipients could read it in two ways.
     Ambiguous,
-    /// Credentials, for this reason.
+    /// No credentials, for this reason.
     Malformed(&'static str),
 }
 
 impl<'b> Credentials<'b> {
-    /// Of these lines' values.
+    /// Reads the values of the field's lines.
     #[inline]
     pub fn of(mut values: impl Iterator<Item = &'b [u8]>) -> Self {
         match (values.next(), values.next()) {
@@ -58,8 +58,8 @@ impl<'b> Credentials<'b> {
     }
 }
 
-/// User and password out of a token, in UTF-8 (RFC 7617 §2.1). What is not is taken for ISO 8859-1, which
-/// clients that do not look at `charset` still send.
+/// User and password from a token, in UTF-8 (RFC 7617 §2.1). Bytes that are not UTF-8 are read as ISO
+/// 8859-1, which clients that ignore `charset` still send.
 #[derive(Clone, Eq, PartialEq)]
 pub struct UserPass {
     bytes: Vec<u8>,
@@ -78,7 +78,7 @@ impl UserPass {
     }
 }
 
-/// Shows neither.
+/// Shows neither user nor password.
 impl std::fmt::Debug for UserPass {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("UserPass(***)")
@@ -89,7 +89,7 @@ impl std::fmt::Debug for UserPass {
 ///
 /// # Errors
 ///
-/// What it is not.
+/// Why the token is refused.
 pub fn decode(token: &[u8]) -> Result<UserPass, NoToken> {
     if token.iter().any(|byte| matches!(byte, b' ' | b'\t' | b',' | b'"')) {
         return Err(NoToken::Ambiguous);
@@ -98,7 +98,7 @@ pub fn decode(token: &[u8]) -> Result<UserPass, NoToken> {
 }
 
 fn take_apart(token: &[u8]) -> Result<UserPass, &'static str> {
-    // Four bytes for three, and a colon between the parts.
+    // Four characters encode three bytes, and a colon separates the parts.
     if token.len() > MAX_PART_BYTES / 3 * 4 * 2 {
         return Err("the credentials are too long");
     }
@@ -119,12 +119,12 @@ fn take_apart(token: &[u8]) -> Result<UserPass, &'static str> {
     Ok(read)
 }
 
-/// The token that says this in UTF-8: what [`decode`] takes apart.
+/// The token for this user and password in UTF-8, the input of [`decode`].
 pub fn encode(user: &str, password: &str) -> String {
     STANDARD.encode([user.as_bytes(), b":", password.as_bytes()].concat())
 }
 
-/// The token that says it in ISO 8859-1, if it can, and if that is another one.
+/// The token in ISO 8859-1, if it exists and differs.
 pub fn encode_old(user: &str, password: &str) -> Option<String> {
     let text = format!("{user}:{password}");
     let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
@@ -132,7 +132,7 @@ pub fn encode_old(user: &str, password: &str) -> Option<String> {
     Some(STANDARD.encode(bytes))
 }
 
-/// A token that is understood is the one for its user and password, in one of two codings.
+/// An accepted token is the one for its user and password, in one of two codings.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -204,7 +204,7 @@ mod tests {
         }
         // RFC 7617 §2.1
         assert_eq!(parts("dGVzdDoxMjPCow=="), Ok(("test".to_owned(), "123£".to_owned())));
-        // The same in ISO 8859-1, and what is UTF-8 already is not taken for that.
+        // The same in ISO 8859-1. A token already in UTF-8 is not read as that.
         assert_eq!(parts("dGVzdDoxMjOj"), Ok(("test".to_owned(), "123£".to_owned())));
         assert_eq!(encode_old("test", "123£").as_deref(), Some("dGVzdDoxMjOj"));
         assert_eq!(encode_old("test", "123"), None);

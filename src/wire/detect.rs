@@ -1,18 +1,18 @@
-//! Tells HTTP/1 from other protocols by the first bytes of a connection. It answers from as few bytes as possible.
+//! Tells HTTP/1 from other protocols by as few first bytes of a connection as possible.
 //!
-//! One listener serves several protocols, and a peer that speaks none of them should hear so at
-//! once instead of at a timeout. Nothing is parsed here.
+//! One listener serves several protocols. A peer that speaks none of them should hear so at once instead of
+//! at a timeout. Nothing is parsed here.
 
 use super::field::is_token_byte;
 use super::head::leading_empty_lines;
 
-/// What a connection speaks, by its first bytes.
+/// The protocol of a connection, by its first bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Protocol {
     /// HTTP/1: a method's first letter.
     Http,
-    /// HTTP/2 without asking first (RFC 9113 §3.4).
+    /// The preface of HTTP/2, sent without asking first (RFC 9113 §3.4).
     Http2Preface,
     /// SOCKS 4 or 4a.
     Socks4,
@@ -27,9 +27,9 @@ pub enum Protocol {
 /// The start of the HTTP/2 preface, as far as it looks like a request line.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
-/// Which protocol `first` is the start of; `None` when more bytes are needed.
+/// The protocol that `first` is the start of; `None` when more bytes are needed.
 ///
-/// Empty lines before a request line are skipped (RFC 9112 §2.2); the caller bounds how many.
+/// Empty lines before a request line are skipped (RFC 9112 §2.2); the caller limits their number.
 pub fn protocol(first: &[u8]) -> Option<Protocol> {
     let first = first.get(leading_empty_lines(first)..).unwrap_or_default();
     Some(match first {
@@ -44,8 +44,8 @@ pub fn protocol(first: &[u8]) -> Option<Protocol> {
     })
 }
 
-/// Whether these bytes can no longer become a response's status line (RFC 9112 §4), so that an
-/// upstream that speaks something else is not waited for. `ICY 200` is what radio streams answer.
+/// Whether these bytes can no longer become a response's status line (RFC 9112 §4). The proxy need not wait
+/// for an upstream that speaks another protocol. Radio streams answer `ICY 200`.
 pub fn cannot_be_response(prefix: &[u8]) -> bool {
     let shape: &[u8] = if prefix.first() == Some(&b'I') { b"ICY ddd" } else { b"HTTP/1.d ddd" };
     prefix.iter().zip(shape).any(|(byte, wanted)| match wanted {

@@ -1,10 +1,9 @@
-//! Field lines: the names that the proxy acts on, and copying all other lines untouched (RFC 9110
-//! §5).
+//! Field lines: knows the names that the proxy acts on, and copies all other lines untouched (RFC 9110 §5).
 //!
-//! A proxy reads few fields and passes on many. [`KnownField`] is the list of the few; `FieldLines` copies
-//! runs of neighbouring lines in one go, with their case, order and white space as they came.
+//! A proxy reads few fields and passes on many. [`KnownField`] lists the few. `FieldLines` copies runs of
+//! neighbouring lines in one go, with their case, order and white space as they came.
 //!
-//! httparse finds names and values; what a field *means* is asked in `framing`, `hop_by_hop`, `via`.
+//! httparse finds names and values. `framing`, `hop_by_hop` and `via` know what a field means.
 
 use std::mem::MaybeUninit;
 
@@ -63,7 +62,7 @@ pub enum KnownField {
 }
 
 impl KnownField {
-    /// Which of the known names this is; names are case-insensitive (RFC 9110 §5.1).
+    /// The known name that this is; names are case-insensitive (RFC 9110 §5.1).
     #[inline]
     pub fn of(name: &[u8]) -> Self {
         let Some(first) = name.first() else { return Self::Other };
@@ -104,15 +103,15 @@ pub struct Field<'b> {
     pub name: &'b str,
     /// The value without the white space around it; any byte but controls (HTAB is allowed).
     pub value: &'b [u8],
-    /// What the name means to the proxy.
+    /// The name's meaning to the proxy.
     pub known: KnownField,
 }
 
-/// Most field lines a head may ever have, whatever its limits say.
+/// The most field lines a head may have, whatever its limits say.
 pub const MAX_FIELDS: usize = 128;
 
-/// Room for the field lines of one head, owned by the caller and left uninitialised: making one
-/// costs nothing, so it belongs on the stack of whoever reads a head.
+/// Room for the field lines of one head, owned by the caller and left uninitialised. Making one costs
+/// nothing, so it belongs on the stack of the function that reads a head.
 #[derive(Debug)]
 pub struct Slots<'b>([MaybeUninit<Header<'b>>; MAX_FIELDS]);
 
@@ -123,7 +122,7 @@ impl<'b> Slots<'b> {
         Self([const { MaybeUninit::uninit() }; MAX_FIELDS])
     }
 
-    /// Room for `count` lines, or for as many as there can be.
+    /// Room for `count` lines, at most [`MAX_FIELDS`].
     pub(super) fn first(&mut self, count: usize) -> &mut [MaybeUninit<Header<'b>>] {
         self.0.get_mut(..count.min(MAX_FIELDS)).unwrap_or_default()
     }
@@ -185,19 +184,19 @@ impl LineSet {
     }
 }
 
-/// The field lines of one head, with the bytes they stand in.
+/// The field lines of one head, with the bytes that contain them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldLines<'h, 'b> {
     /// The whole head, empty line included.
     pub(super) head: &'b [u8],
-    /// Names and values in `head`: of each line, or of the first of several that no hop has to look at
-    /// and that go on together.
+    /// Names and values in `head`. A run of lines that no hop has to look at may be listed by its first
+    /// line only; the run is forwarded together.
     pub(super) headers: &'h [Header<'b>],
-    /// Each line, if `headers` leaves some out.
+    /// Every line, if `headers` leaves some out.
     pub(super) all: Option<&'h [Header<'b>]>,
 }
 
-/// Room for more lines than [`Slots`] has, for a head that is mended.
+/// Room for more lines than [`Slots`] has, for a mended head.
 #[derive(Debug, Default)]
 pub struct MoreSlots<'b> {
     pub(super) all: Vec<Header<'b>>,
@@ -221,7 +220,7 @@ impl<'h, 'b> FieldLines<'h, 'b> {
             .map(|header| header.value)
     }
 
-    /// Where the line at `place` starts in the head; past the last line, where the empty line does.
+    /// Where the line at `place` starts in the head. Past the last line, where the empty line starts.
     #[inline]
     pub(super) fn start(self, place: usize) -> usize {
         match self.headers.get(place) {
@@ -231,8 +230,8 @@ impl<'h, 'b> FieldLines<'h, 'b> {
         }
     }
 
-    /// Copies all lines to `out`, except that `rewrite` writes what stands in place of each line
-    /// in `marked` (nothing, to drop it). Unmarked neighbours are one copy.
+    /// Copies all lines to `out`, but calls `rewrite` in place of each line in `marked`, to replace or drop
+    /// it. Unmarked neighbours are one copy.
     #[inline]
     pub(super) fn copy(
         self,
@@ -275,13 +274,13 @@ pub(super) fn write_number(out: &mut Vec<u8>, mut number: u64) {
     out.extend(digits.iter().skip(digits.len() - used));
 }
 
-/// Whether `byte` may stand in a token (RFC 9110 §5.6.2).
+/// Whether `byte` is allowed in a token (RFC 9110 §5.6.2).
 #[inline]
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether `byte` may stand in a field value (RFC 9110 §5.5), obs-text included.
+/// Whether `byte` is allowed in a field value (RFC 9110 §5.5), obs-text included.
 #[inline]
 pub(super) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)

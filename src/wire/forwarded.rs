@@ -1,29 +1,30 @@
-//! `Forwarded` and `X-Forwarded-For`: for which client the proxy sends a request on (RFC 7239).
+//! `Forwarded` and `X-Forwarded-For`: tells the next server which client a request comes from (RFC 7239).
 //!
-//! Servers read one field or the other, most the second, which has no standard. What came with the
-//! request is kept and the client's address appended, in one line of each name: a server that looks at
-//! one line only must not be shown what the client made up instead of what we know. A `Forwarded` line
-//! that breaks the grammar is dropped, since an open quote would swallow what is appended to it. So is
-//! `X_Forwarded_For`, which CGI and its kin cannot tell from the name with dashes.
+//! Servers read one field or the other; most read the second, which has no standard. Received values are
+//! kept and the client's address is appended, in one line of each name: a server that looks at only one
+//! line must see the address the proxy knows, not one the client made up. A `Forwarded` line that breaks
+//! the grammar is dropped, because an open quote would swallow the appended address. `X_Forwarded_For` is
+//! dropped too, because CGI and similar interfaces cannot tell it from the name with dashes.
 //!
-//! Whether anything is added is decided elsewhere; nothing here costs a request that gets nothing.
+//! The caller decides whether to add anything. A request without additions costs nothing here.
 
 use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::field::{FieldLines, LineSet, is_token_byte, trim_ows};
 
-/// On whose behalf, and by whom.
+/// The client, and this proxy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Forwarded<'a> {
-    /// Who connected to us, without the port: neither field's readers agree on one.
+    /// The address that connected to the proxy. The port is left out, because the readers of either field
+    /// disagree about ports.
     pub client: IpAddr,
-    /// Our pseudonym, for `by` (RFC 7239 §6.3). One with other characters than letters, digits, `.`,
-    /// `_` and `-` is left out.
+    /// The proxy's pseudonym, for `by` (RFC 7239 §6.3). It is left out if it has characters other than
+    /// letters, digits, `.`, `_` and `-`.
     pub by: Option<&'a str>,
 }
 
-/// The lines of either name that came with a request.
+/// The received lines of either name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ForwardedLines {
     standard: LineSet,
@@ -32,7 +33,7 @@ pub(super) struct ForwardedLines {
 }
 
 impl ForwardedLines {
-    /// Finds them.
+    /// Finds the lines.
     pub(super) fn of(lines: FieldLines<'_, '_>) -> Self {
         let mut found = Self::default();
         for (place, header) in lines.headers.iter().enumerate() {
@@ -47,12 +48,12 @@ impl ForwardedLines {
         found
     }
 
-    /// All of them: [`write`](Self::write) puts those back that may go on.
+    /// All these lines. [`write`](Self::write) adds the allowed ones again.
     pub(super) fn all(&self) -> LineSet {
         self.standard.union(self.other).union(self.misspelt)
     }
 
-    /// Writes one line of each name, with what came first.
+    /// Writes one line of each name, received values first.
     pub(super) fn write(&self, out: &mut Vec<u8>, lines: FieldLines<'_, '_>, ours: &Forwarded<'_>) {
         out.extend_from_slice(b"Forwarded: ");
         write_values(out, lines.marked(self.standard).filter(|value| is_well_formed(value)));
@@ -71,7 +72,7 @@ impl ForwardedLines {
     }
 }
 
-/// Bytes that can come to a head's, beyond what it came with.
+/// Limit on the bytes added to a head.
 pub(super) fn room(ours: &Forwarded<'_>) -> usize {
     160 + ours.by.map_or(0, str::len)
 }
@@ -85,7 +86,7 @@ fn is_misspelt(name: &str) -> bool {
     name.len() == NAME.len() && name.contains('_') && name.bytes().zip(NAME).all(alike)
 }
 
-/// Writes each value that has something in it, and a comma behind it (RFC 9110 §5.3).
+/// Writes each value that is not empty, with a comma behind it (RFC 9110 §5.3).
 fn write_values<'b>(out: &mut Vec<u8>, values: impl Iterator<Item = &'b [u8]>) {
     for value in values.filter(|value| !value.is_empty()) {
         out.extend_from_slice(value);
@@ -93,15 +94,14 @@ fn write_values<'b>(out: &mut Vec<u8>, values: impl Iterator<Item = &'b [u8]>) {
     }
 }
 
-/// What may follow the `_` of an obfuscated identifier (RFC 7239 §6.3).
+/// Whether `name` may follow the `_` of an obfuscated identifier (RFC 7239 §6.3).
 fn is_obfuscated_name(name: &str) -> bool {
     let may = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !name.is_empty() && name.bytes().all(may)
 }
 
-/// Whether a value is a list of elements as RFC 7239 §4 has it. More lenient in two things that are
-/// often seen and mislead nobody: white space around `;`, and addresses with colons or brackets
-/// outside quotes.
+/// Whether a value is a list of elements as in RFC 7239 §4. Two common deviations that mislead no reader
+/// are accepted: white space around `;`, and addresses with colons or brackets outside quotes.
 fn is_well_formed(value: &[u8]) -> bool {
     let mut rest = trim_ows(value);
     while !rest.is_empty() {
@@ -118,7 +118,7 @@ fn is_well_formed(value: &[u8]) -> bool {
     true
 }
 
-/// What follows the pair at the front, if there is one.
+/// The text after the pair at the front, if there is a pair.
 fn pair(text: &[u8]) -> Option<&[u8]> {
     let name = text.iter().take_while(|byte| is_token_byte(**byte)).count();
     let (_, value) = text.split_at_checked(name).filter(|(name, _)| !name.is_empty())?;
@@ -133,7 +133,7 @@ fn pair(text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// What follows the closing quote (RFC 9110 §5.6.4).
+/// The text after the closing quote (RFC 9110 §5.6.4).
 fn after_quotes(mut text: &[u8]) -> Option<&[u8]> {
     loop {
         text = match text {
@@ -145,7 +145,7 @@ fn after_quotes(mut text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Asserts, for fuzzing, that `sent` ends in what we know, whatever came.
+/// Asserts, for fuzzing, that `sent` ends with the proxy's own values, whatever was received.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub(super) fn assert_appended(
@@ -171,7 +171,7 @@ pub(super) fn assert_appended(
         let before = value.strip_suffix(ours);
         assert!(before.is_some_and(|b| b.is_empty() || b.ends_with(b", ")));
     }
-    // What came before stands before, but for lines that broke the grammar.
+    // Received values come first, except for lines that broke the grammar.
     let mut from = standard;
     for value in received.marked(came.standard).filter(|value| is_well_formed(value)) {
         let Some(after) = from.strip_prefix(value) else { panic!("a value was lost or changed") };
@@ -204,7 +204,7 @@ mod tests {
         by: Some("gate-7"),
     };
 
-    /// The field lines of a request with `fields` as it goes on.
+    /// The forwarded field lines of a request with `fields`.
     fn sent(fields: &str, ours: Option<&Forwarded<'_>>) -> String {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let mut slots = Slots::new();
@@ -330,7 +330,7 @@ mod tests {
         }
     }
 
-    /// The elements of a list, as a server would read it: commas in quotes part nothing.
+    /// The last element of a list, as a server would read it: commas in quotes separate nothing.
     fn last_element(value: &str) -> &str {
         let (mut quoted, mut escaped, mut start) = (false, false, 0);
         for (at, c) in value.char_indices() {

@@ -1,12 +1,11 @@
 //! Message framing: where does the content of this message end? (RFC 9112 §6.3)
 //!
-//! Every byte the proxy relays is counted against the answer, so a wrong one is a
-//! request-smuggling hole: a request whose fields two recipients could read two ways is refused here.
-//! Two things are mended in a response: a length beside exactly one `chunked`, and `identity`.
-//! `Evidence` collects what the fields say in the one pass over them; the functions below judge it.
+//! A wrong answer is a request-smuggling hole, because the proxy counts every byte it relays by it. A
+//! request whose fields two recipients could read in two ways is therefore refused here. Two faults of a
+//! response are mended: a length beside exactly one `chunked`, and `identity`. `Evidence` collects the
+//! fields in the one pass over them; the functions below judge it.
 //!
-//! No I/O and no limits in this module. [`chunked`](super::chunked) finds the end of a chunked
-//! body.
+//! This module has no I/O and no limits. [`chunked`](super::chunked) finds the end of a chunked body.
 
 use std::num::NonZeroU64;
 
@@ -36,7 +35,7 @@ pub enum ResponseFraming {
     Tunnel,
 }
 
-/// Why fields do not say where content ends.
+/// Why the fields leave open where content ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FramingError {
@@ -48,12 +47,12 @@ pub enum FramingError {
     CodingInHttp10,
     /// Two different lengths (RFC 9110 §8.6).
     DifferingLengths,
-    /// The transfer coding `identity`, which there is no more (RFC 9112 §7).
+    /// The transfer coding `identity`, which was abolished (RFC 9112 §7).
     IdentityCoding,
     /// A length and a transfer coding (RFC 9112 §6.3).
     LengthAndCoding,
-    /// More than one `Transfer-Encoding` line; stricter than RFC 9112 §6.1, because recipients are
-    /// known to look at the first or the last only.
+    /// More than one `Transfer-Encoding` line. Stricter than RFC 9112 §6.1, because some recipients look at
+    /// the first or the last only.
     RepeatedCoding,
     /// A transfer coding other than chunked (RFC 9112 §6.1).
     UnknownCoding,
@@ -72,23 +71,21 @@ impl FramingError {
             Self::BadLength => "Content-Length is not a number of bytes",
             Self::CodingInHttp10 => "HTTP/1.0 has no Transfer-Encoding",
             Self::DifferingLengths => "Content-Length has two different values",
-            Self::LengthAndCoding => {
-                "Content-Length and Transfer-Encoding stand in the same message"
-            }
-            Self::RepeatedCoding => "Transfer-Encoding stands in the message twice",
+            Self::LengthAndCoding => "the message has both Content-Length and Transfer-Encoding",
+            Self::RepeatedCoding => "the message has more than one Transfer-Encoding field",
             Self::IdentityCoding | Self::UnknownCoding => {
-                "the only transfer coding known here is chunked"
+                "the only supported transfer coding is chunked"
             }
         }
     }
 }
 
-/// What the fields of one head say about its framing.
+/// The framing fields of one head.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Evidence {
     /// The one value all `Content-Length` fields agree on.
     pub(super) length: Option<u64>,
-    /// A list, a repeated line or leading zeros: the same length must be sent on in one plain line.
+    /// A list, a repeated line or leading zeros: the length must be forwarded in one plain line.
     pub(super) length_is_odd: bool,
     coding: Coding,
 }
@@ -106,8 +103,8 @@ impl Evidence {
     ///
     /// # Errors
     ///
-    /// When it is not digits only, over 2^63 - 1, or not what another value said. A list of equal
-    /// values is as one of them (RFC 9110 §8.6).
+    /// The value has other characters than digits, is over 2^63 - 1, or differs from an earlier value. A
+    /// list of equal values counts as one of them (RFC 9110 §8.6).
     #[inline]
     pub(super) fn note_length(&mut self, value: &[u8]) -> Result<(), FramingError> {
         if let (Some(length), None) = (plain_length(value), self.length) {
@@ -177,7 +174,7 @@ fn by_length(length: Option<u64>) -> Option<Framing> {
     length.map(|length| NonZeroU64::new(length).map_or(Framing::Empty, Framing::Length))
 }
 
-/// A length in digits only. Digits alone: `str::parse` would take a sign.
+/// A length of digits only: `str::parse` would accept a sign.
 #[inline]
 fn plain_length(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
@@ -207,7 +204,7 @@ fn wrong_coding(value: &[u8]) -> FramingError {
     }
 }
 
-/// Framing of a request: RFC 9112 §6.3, of whose choices we take the strict one each time.
+/// Framing of a request: RFC 9112 §6.3, with the strict choice wherever it leaves one.
 pub(super) fn request_framing(
     version: Version,
     evidence: &Evidence,

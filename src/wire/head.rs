@@ -1,11 +1,11 @@
-//! What request and response heads share: where a head ends, its limits, and every way to refuse
+//! The parts that request and response heads share: where a head ends, its limits, and every way to refuse
 //! one (RFC 9112 §2).
 //!
-//! [`find_end`] looks at bytes as they come and answers as soon as the head is complete or can
-//! no longer become a valid one; [`RequestHead`](super::RequestHead) and
-//! [`ResponseHead`](super::ResponseHead) then read the whole head at once.
+//! [`find_end`] looks at bytes as they come and answers as soon as the head is complete or can no longer
+//! become a valid one. [`RequestHead`](super::RequestHead) and [`ResponseHead`](super::ResponseHead) then
+//! read the whole head at once.
 //!
-//! No reply is written here: a [`HeadError`] says the status code and the sentence for it.
+//! No reply is written here: a [`HeadError`] gives the status code and the sentence for one.
 
 use memchr::{memchr, memchr_iter, memchr3};
 
@@ -15,7 +15,7 @@ use super::leniency::Leniency;
 use super::start_line::Version;
 use super::target::TargetError;
 
-/// What a message says about its connection (RFC 9112 §9.3).
+/// The connection options of a message (RFC 9112 §9.3).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Persistence {
     /// The `close` option: no further message on this connection.
@@ -36,7 +36,7 @@ impl Persistence {
 pub struct HeadLimits {
     /// Bytes of the whole head, empty line included.
     pub max_head_bytes: usize,
-    /// Field lines; above 128 is as 128. A response that is mended may have as many as fit.
+    /// Field lines, at most 128. A mended response may have as many as fit.
     pub max_fields: usize,
 }
 
@@ -60,7 +60,7 @@ pub enum HeadError {
     BadRequestLine,
     /// Not `version SP 3DIGIT SP reason` (RFC 9112 §4).
     BadStatusLine,
-    /// No `HTTP/1.1` or `HTTP/1.0` where the version stands (RFC 9112 §2.3).
+    /// No `HTTP/1.1` or `HTTP/1.0` in the place of the version (RFC 9112 §2.3).
     BadVersion,
     /// A CR that no LF follows (RFC 9112 §2.2).
     BareCr,
@@ -120,7 +120,7 @@ impl HeadError {
     pub fn reason(self) -> &'static str {
         match self {
             Self::BadFieldName => "a field name has a character that is not allowed, or no colon",
-            Self::BadMaxForwards => "Max-Forwards is not one number",
+            Self::BadMaxForwards => "Max-Forwards is not a single number",
             Self::BadMethod => "the method has a character that is not allowed",
             Self::BadRequestLine => {
                 "the request line is not method, target and version with one space between"
@@ -129,8 +129,8 @@ impl HeadError {
                 "the status line is not version, three-digit status code and reason"
             }
             Self::BadVersion => "the version is neither HTTP/1.1 nor HTTP/1.0",
-            Self::BareCr => "the head has a CR without LF",
-            Self::BareLf => "the head has a LF without CR",
+            Self::BareCr => "the head has a CR without an LF",
+            Self::BareLf => "the head has an LF without a CR",
             Self::ConnectWithContent => "a CONNECT request must not announce content",
             Self::ControlInValue => "a field value has a control character",
             Self::FirstLineTooLong => "the first line is longer than the limit",
@@ -142,12 +142,12 @@ impl HeadError {
             Self::Nul => "the head has a NUL byte",
             Self::ObsFold => "a line of the head starts with white space",
             Self::RepeatedHost => "the request has more than one Host field",
-            Self::SpaceBeforeColon => "white space stands between a field name and its colon",
-            Self::StatusOutOfRange => "the status code is not one from 100 to 599",
+            Self::SpaceBeforeColon => "there is white space between a field name and its colon",
+            Self::StatusOutOfRange => "the status code is not between 100 and 599",
             Self::Target(error) => error.reason(),
             Self::TooManyConnectionOptions => "the Connection field names too many options",
             Self::TooManyFields => "the head has more fields than the limit",
-            Self::UnsupportedVersion => "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            Self::UnsupportedVersion => "only HTTP/1.1 and HTTP/1.0 are supported",
         }
     }
 }
@@ -158,10 +158,10 @@ impl From<FramingError> for HeadError {
     }
 }
 
-/// Looks for the empty line that ends a head; answers how many bytes the head has with it.
+/// Looks for the empty line that ends a head. Returns the length of the head with that line.
 ///
-/// `scanned` is where to go on: 0 for a new head, then as the last call left it, so that a head
-/// that comes byte by byte is looked at once. `buf` always starts with the head.
+/// `scanned` is where the search continues: 0 for a new head, then as the last call left it, so that a head
+/// that comes byte by byte is searched once. `buf` always starts with the head.
 ///
 /// # Errors
 ///
@@ -175,17 +175,17 @@ pub fn find_end(
     find_empty_line::<false>(buf, scanned, limits)
 }
 
-/// How far a response head was looked at, and what was seen.
+/// How far a response head was searched, and what was seen.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct HeadScan {
-    /// Where to go on; a head that could be longer is over every limit.
+    /// Where the search continues. A head too long for a `u32` is over every limit.
     scanned: u32,
     /// A line ended with LF alone: the head has to be mended before it is read.
     pub has_bare_lf: bool,
 }
 
-/// The same for a response, whose lines may end with LF alone unless that is to be refused
-/// (RFC 9112 §2.2). `scan` is new for a new head.
+/// The same for a response, whose lines may end with LF alone (RFC 9112 §2.2) unless `leniency` refuses
+/// that. `scan` is new for a new head.
 ///
 /// # Errors
 ///
@@ -215,15 +215,15 @@ fn find_empty_line<const LF_ENDS: bool>(
     scanned: &mut usize,
     limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadError> {
-    // Bytes past the limit are not looked at, so that the answer does not depend on how many
-    // came with one read.
+    // Bytes past the limit are not looked at, so that the answer does not depend on how many came with one
+    // read.
     let within = buf.get(..limits.max_head_bytes).unwrap_or(buf);
     let mut from = *scanned;
     while let Some(rest) = within.get(from..)
         && let Some(found) = memchr3(b'\r', b'\n', 0, rest)
     {
         let line_end = from + found;
-        // Every LF so far ends a line, so a line is empty if a LF stands before it.
+        // Every LF so far ends a line, so a line is empty if an LF is directly before it.
         let is_empty = || line_end.checked_sub(1).is_none_or(|at| within.get(at) == Some(&b'\n'));
         match rest.get(found..) {
             Some([b'\r', b'\n', ..]) => {
@@ -264,9 +264,9 @@ fn unfinished(buf: &[u8], within: &[u8], limits: &HeadLimits) -> Result<Option<u
     }
 }
 
-/// How many bytes of empty lines stand before a request line; they are ignored (RFC 9112 §2.2).
+/// The length of the empty lines before a request line, which are ignored (RFC 9112 §2.2).
 ///
-/// The caller bounds how many it is willing to skip.
+/// The caller limits how many it skips.
 pub fn leading_empty_lines(buf: &[u8]) -> usize {
     buf.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2
 }
@@ -282,7 +282,7 @@ pub(super) fn diagnose(head: &[u8], error: httparse::Error, is_request: bool) ->
         }
         httparse::Error::HeaderValue => HeadError::ControlInValue,
         httparse::Error::NewLine if has_bare_cr(head) => HeadError::BareCr,
-        // Something stands between the version and the line end.
+        // There is something between the version and the line end.
         httparse::Error::NewLine => bad_version(first, is_request),
         httparse::Error::TooManyHeaders => HeadError::TooManyFields,
         httparse::Error::Version => bad_version(first, is_request),
@@ -291,12 +291,12 @@ pub(super) fn diagnose(head: &[u8], error: httparse::Error, is_request: bool) ->
     }
 }
 
-/// `find_end` leaves none, but not every head need come from there.
+/// `find_end` lets no bare CR through, but a head may come from elsewhere.
 fn has_bare_cr(head: &[u8]) -> bool {
     memchr_iter(b'\r', head).any(|at| head.get(at + 1) != Some(&b'\n'))
 }
 
-/// What is wrong with the name of a field line.
+/// The fault in the name of a field line.
 fn bad_field_line(line: &[u8]) -> Option<HeadError> {
     if line.is_empty() {
         return None;
@@ -316,7 +316,7 @@ fn bad_field_line(line: &[u8]) -> Option<HeadError> {
     }
 }
 
-/// What is wrong with the version in a first line.
+/// The fault in the version of a first line.
 fn bad_version(first: &[u8], is_request: bool) -> HeadError {
     let version = if is_request { first.rsplit(|&o| o == b' ').next() } else { first.get(..8) };
     match version {
@@ -336,7 +336,7 @@ fn is_http_1(major: u8, minor: u8) -> bool {
     major == b'1' && (minor == b'0' || minor == b'1')
 }
 
-/// What is wrong with the method or target of a request line.
+/// The fault in the method or target of a request line.
 fn bad_request_line(first: &[u8]) -> HeadError {
     let mut words = first.split(|&byte| byte == b' ');
     let method = words.next().unwrap_or_default();
@@ -354,7 +354,7 @@ fn bad_request_line(first: &[u8]) -> HeadError {
     }
 }
 
-/// Finds the same end however the bytes come, if there is one.
+/// The end found does not depend on how the bytes come.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8], limits: &HeadLimits) -> Option<usize> {
@@ -364,7 +364,7 @@ pub fn fuzz(bytes: &[u8], limits: &HeadLimits) -> Option<usize> {
     strict
 }
 
-/// The same for a response that is judged so.
+/// The same for a response, with this leniency.
 #[cfg(feature = "internals")]
 pub(super) fn fuzz_as(bytes: &[u8], limits: &HeadLimits, leniency: Leniency) -> Option<usize> {
     let whole = find_response_end(bytes, &mut HeadScan::default(), limits, leniency);

@@ -79,7 +79,7 @@ fn a_drip_feed_is_looked_at_once() {
     let head = b"GET / HTTP/1.1\r\nA: b\r\n";
     for came in 0..=head.len() {
         assert_eq!(find_end(&head[..came], &mut scanned, &HeadLimits::default()), Ok(None));
-        // All but a CR, which the next byte decides about.
+        // Everything except a CR, which the next byte decides about.
         assert!(scanned + 1 >= came, "{scanned} of {came}");
     }
 }

@@ -1,19 +1,19 @@
-//! Whether the server asks for a second ClientHello, and where that one begins (RFC 8446 §4.1.4).
+//! Tells whether the server asks for a second ClientHello, and where that one begins (RFC 8446 §4.1.4).
 //!
-//! A server of TLS 1.3 may answer a ClientHello with a HelloRetryRequest. Its client then sends
-//! another ClientHello in the clear, and some servers serve the host which that one names. [`answer`]
-//! reads what the server says first. [`Records`] finds the next handshake record of the client.
+//! A server of TLS 1.3 may answer a ClientHello with a HelloRetryRequest. Its client then sends another
+//! ClientHello in the clear, and some servers serve the host named in that one. [`answer`] reads the
+//! server's first bytes. [`Records`] finds the next handshake record of the client.
 //!
-//! Before the server's answer a client can send early data and ChangeCipherSpec records, which are
-//! skipped. After a ServerHello nothing of interest is in the clear, so the caller stops to look.
-//! The second ClientHello itself is read by [`client_hello`](super::client_hello). Versions of records
-//! are not compared: servers ignore them here.
+//! Before the server's answer a client can send early data and ChangeCipherSpec records, which are skipped.
+//! After a ServerHello nothing of interest is in the clear, so the caller stops looking.
+//! [`client_hello`](super::client_hello) reads the second ClientHello itself. Versions of records are not
+//! compared, because servers ignore them here.
 
 use super::client_hello::{ALERT, CONTENT_TYPES, HANDSHAKE, MAX_FRAGMENT, RECORD_HEAD};
 
-/// Bytes of a server's answer that are looked at, at most: with so many there is an answer.
+/// Limit on the bytes of a server's answer looked at. With this many there is an answer.
 pub const MAX_ANSWER: usize = 1024;
-/// Handshake types (RFC 8446 §4; the other one was in drafts of it).
+/// Handshake types (RFC 8446 §4; the second one is from its drafts).
 const SERVER_HELLO: u8 = 2;
 const DRAFT_RETRY: u8 = 6;
 /// Alert level (RFC 5246 §7.2).
@@ -28,18 +28,18 @@ const BEFORE_RANDOM: usize = 6;
 /// Bytes of a ServerHello up to the end of its random.
 const LOOKED_AT: usize = BEFORE_RANDOM + RETRY.len();
 
-/// What a server says to a ClientHello.
+/// The kind of a server's answer to a ClientHello.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RetryAnswer {
     /// More bytes are needed.
     Incomplete,
-    /// A HelloRetryRequest: a second ClientHello is to follow.
+    /// A HelloRetryRequest: a second ClientHello follows.
     Retry,
     /// Something else: no ClientHello can follow in the clear.
     Settled,
 }
 
-/// Reads the server's first bytes after a ClientHello. `bytes` is all that has come since.
+/// Reads the server's first bytes after a ClientHello. `bytes` is everything received since.
 pub fn answer(bytes: &[u8]) -> RetryAnswer {
     let looked_at = bytes.get(..MAX_ANSWER).unwrap_or(bytes);
     match read_answer(looked_at) {
@@ -85,10 +85,10 @@ fn read_answer(mut rest: &[u8]) -> RetryAnswer {
     }
 }
 
-/// What comes next on a client's connection.
+/// The next record on a client's connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NextRecord {
-    /// Nothing that can be told yet.
+    /// The next record is not known yet.
     More,
     /// A record of the handshake.
     Handshake,
@@ -99,12 +99,12 @@ pub enum NextRecord {
 /// The records that a client sends after its ClientHello.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Records {
-    /// How many bytes of a record that has begun are still to come.
+    /// Bytes still to come of a record that has begun.
     left: usize,
 }
 
 impl Records {
-    /// How many bytes at the front belong to records that are no handshake, and what follows them.
+    /// Skips records other than handshake records. Returns their length in bytes, and what follows them.
     /// The next call gets the bytes behind those. At most four bytes of a record's head are left.
     pub fn pass(&mut self, bytes: &[u8]) -> (usize, NextRecord) {
         let mut passed = 0;
@@ -131,7 +131,7 @@ impl Records {
     }
 }
 
-/// Neither depends on how bytes come, and each comes to an end.
+/// Neither answer depends on how bytes come, and both readers terminate.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -166,7 +166,7 @@ mod tests {
     use super::super::tests::at_every_split;
     use super::*;
 
-    /// Real ones of nginx with OpenSSL.
+    /// Real answers of nginx with OpenSSL.
     const HELLO_RETRY: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/retry");
     const HELLO_1_3: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/hello13");
     const HELLO_1_2: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/hello12");
@@ -176,7 +176,7 @@ mod tests {
         [&[kind, 3, 3][..], &length, fragment].concat()
     }
 
-    /// The first of the records in smaller ones.
+    /// The first record, split into smaller ones.
     fn in_records(bytes: &[u8], size: usize) -> Vec<u8> {
         let length = usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
         bytes[5..5 + length].chunks(size).flat_map(|part| record(HANDSHAKE, part)).collect()

@@ -1,17 +1,16 @@
-//! Hop-by-hop fields: one pass finds everything in a head that must not travel on (RFC 9110
-//! §7.6.1).
+//! Hop-by-hop fields: one pass finds everything in a head that must not travel on (RFC 9110 §7.6.1).
 //!
-//! `Survey` is the one pass over a head's fields. It marks the lines to drop, collects what frames
-//! the message, and hands the names that only requests or only responses care about to its caller.
+//! `Survey` is the one pass over a head's fields. It marks the lines to drop, collects the framing fields,
+//! and hands the names that only requests or only responses care about to its caller.
 
 use super::field::{Field, FieldLines, KnownField, LineSet, trim_ows, write_number};
 use super::framing::Evidence;
 use super::head::{HeadError, Persistence};
 
-/// Connection options looked for among the fields; more are refused.
+/// Limit on the connection options looked for among the fields; more are refused.
 const MAX_OPTIONS: usize = 32;
 
-/// Fields that every recipient needs, which a `Connection` field must not name and cannot remove.
+/// Fields that every recipient needs; a `Connection` field must not name them and cannot remove them.
 ///
 /// The first three frame and route the message: removing one after the proxy has acted on it would
 /// let the next hop read another message. The others are known targets of the same trick, used to
@@ -40,14 +39,14 @@ const FOR_ALL_RECIPIENTS: &[&str] = &[
     "x-forwarded-for",
 ];
 
-/// What one pass over the fields found.
+/// The results of one pass over the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Survey {
-    /// Lines that never travel on. `Transfer-Encoding` is one; a writer puts back what it needs.
+    /// Lines that never travel on. `Transfer-Encoding` is one; a writer adds it again where needed.
     pub(super) drop: LineSet,
-    /// Those among them that say which trailers come: they travel with the trailers.
+    /// The dropped lines that announce trailers: they travel with the trailers.
     pub(super) trailers: LineSet,
-    /// What the fields say about framing.
+    /// The framing fields.
     pub(super) evidence: Evidence,
     /// All `Content-Length` lines.
     pub(super) lengths: LineSet,
@@ -61,13 +60,13 @@ pub(super) struct Survey {
     pub(super) logins: LineSet,
     /// `Persistent-Auth`: the server remembers the user of the connection.
     pub(super) remembers: bool,
-    /// What `Connection` and `Proxy-Connection` say.
+    /// The options of `Connection` and `Proxy-Connection`.
     pub(super) persistence: Persistence,
     /// `Upgrade`, and `Connection` names it (RFC 9110 §7.8).
     pub(super) upgrade: bool,
 }
 
-/// What the `Connection` lines name besides persistence.
+/// The names in the `Connection` lines besides persistence.
 #[derive(Default)]
 struct Named {
     fields: bool,
@@ -75,7 +74,7 @@ struct Named {
 }
 
 impl Survey {
-    /// Looks at each line once. `other` gets the known names that are not this module's.
+    /// Looks at each line once. `other` gets the known names that this module does not handle.
     #[inline]
     pub(super) fn of<'b>(
         lines: FieldLines<'_, 'b>,
@@ -115,16 +114,16 @@ impl Survey {
                 }
                 KnownField::Authorization | KnownField::WwwAuthenticate => survey.logins.add(place),
                 KnownField::PersistentAuth => survey.remembers = true,
-                // The Proxy-… three are for this hop (RFC 9110 §11.7); from an origin server they
-                // would make a client show the proxy's password to whoever asks. HTTP2-Settings
-                // belongs to an `Upgrade: h2c`, which goes no further.
+                // The Proxy-… three are for this hop (RFC 9110 §11.7). From an origin server they would
+                // make a client show the proxy's password to any server that asks. HTTP2-Settings belongs
+                // to an `Upgrade: h2c`, which goes no further.
                 KnownField::Http2Settings
                 | KnownField::KeepAlive
                 | KnownField::ProxyAuthenticate
                 | KnownField::ProxyAuthenticationInfo
                 | KnownField::ProxySupport
                 | KnownField::Te => survey.drop.add(place),
-                // Not hop-by-hop itself, but of no use without the trailers (RFC 9110 §6.6.2).
+                // Not hop-by-hop itself, but useless without the trailers (RFC 9110 §6.6.2).
                 KnownField::Trailer => {
                     survey.drop.add(place);
                     survey.trailers.add(place);
@@ -139,8 +138,8 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Whether a line with this name is looked at in a response; the lines between two of them go on
-    /// together. `options` are those of `Connection`, at most as many as are taken.
+    /// Whether a line with this name is looked at in a response; the lines between two of them are
+    /// forwarded together. `options` are those of `Connection`, within the limit.
     pub(super) fn looks_at(name: &str, options: &[&[u8]]) -> bool {
         match KnownField::of(name.as_bytes()) {
             KnownField::Date
@@ -160,7 +159,7 @@ impl Survey {
         }
     }
 
-    /// The options of all `Connection` lines, and one more than are taken if there are so many.
+    /// The options of all `Connection` lines, cut off at one more than the limit.
     pub(super) fn connection_options<'b>(headers: &[httparse::Header<'b>]) -> Vec<&'b [u8]> {
         let connection = |name: &str| KnownField::of(name.as_bytes()) == KnownField::Connection;
         let values = headers.iter().filter(|h| connection(h.name)).map(|h| h.value);
@@ -222,7 +221,7 @@ fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim_ows)
 }
 
-/// Asserts, for fuzzing, that fields a hop sent on have nothing hop-by-hop but what it put there.
+/// Asserts, for fuzzing, that fields sent on have nothing hop-by-hop except what this hop added.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) {
@@ -264,7 +263,7 @@ pub fn assert_clean<'b>(fields: impl Iterator<Item = Field<'b>>, chunked: bool) 
     assert!(matches!(upgrades, (0, 0) | (1, 1)), "Upgrade, and Connection that names it");
 }
 
-/// Asserts, for fuzzing, that all end-to-end fields were sent on, in their order, and no others.
+/// Asserts, for fuzzing, that all end-to-end fields and no others were sent on, in their order.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn assert_kept<'a, 'b>(
@@ -299,7 +298,7 @@ mod tests {
     use super::super::request_line::write_request_line;
     use super::*;
 
-    /// Asserts that `head` goes on as `expected`.
+    /// Asserts that `head` is forwarded as `expected`.
     #[track_caller]
     fn sent(head: &str, expected: &str) {
         let mut slots = Slots::new();

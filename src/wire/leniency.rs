@@ -1,4 +1,4 @@
-//! Which faults of responses the proxy mends, and whether it mends any.
+//! The kinds of faults that the proxy mends in responses, and whether it mends any.
 //! [`response_repair`](super::response_repair) mends those of a head.
 
 /// One kind of fault that was mended in a response.
@@ -6,15 +6,15 @@
 #[non_exhaustive]
 pub enum Repair {
     /// White space, zeros or a bare LF around a chunk's size (RFC 9112 §7.1.1); the chunks are
-    /// written anew.
+    /// rewritten.
     ChunkLine,
     /// A control character in a field value or a reason became a space (RFC 9110 §5.5).
     Control,
     /// A folded line became one line (RFC 9112 §5.2).
     Fold,
-    /// `ICY 200` was read as HTTP/1.0: what radio streams answer.
+    /// `ICY 200`, the answer of radio streams, was read as HTTP/1.0.
     Icy,
-    /// `Transfer-Encoding: identity`, which says nothing, was taken out (RFC 9112 §7, RFC 2616 §3.6).
+    /// `Transfer-Encoding: identity`, which has no effect, was taken out (RFC 9112 §7, RFC 2616 §3.6).
     Identity,
     /// A `Content-Length` beside chunked content was taken out (RFC 9112 §6.3).
     LengthBesideChunked,
@@ -28,15 +28,15 @@ pub enum Repair {
     SpaceBeforeColon,
     /// A status code from 600 to 999; it is passed on as it is (RFC 9110 §15).
     Status,
-    /// A field that may not stand in a trailer section was taken out (RFC 9110 §6.5.1), or a
-    /// trailer section was longer than a request's may be.
+    /// A field that is not allowed in a trailer section was taken out (RFC 9110 §6.5.1), or a trailer
+    /// section was longer than a request's may be.
     Trailer,
     /// HTTP/1.2 to HTTP/1.9 were read as HTTP/1.1 (RFC 9110 §6.2).
     Version,
 }
 
 impl Repair {
-    /// All of them, in order.
+    /// Every kind, in order.
     pub const ALL: [Self; 13] = [
         Self::ChunkLine,
         Self::Control,
@@ -106,12 +106,12 @@ impl Repairs {
     }
 }
 
-/// How the parts of a response are judged.
+/// How strictly the parts of a response are judged.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Leniency {
-    /// What real clients take is mended.
+    /// Faults that real clients accept are mended.
     #[default]
     Mend,
-    /// What is not in the strict form is refused (`--strict-responses`).
+    /// Any deviation from the strict form is refused (`--strict-responses`).
     Strict,
 }

@@ -1,24 +1,23 @@
 //! HTTP/1 as bytes: parsing and writing, without a socket, a clock or a thread.
 //!
-//! In reading order: [`detect`] tells HTTP from what else may arrive. [`start_line`] knows
-//! methods and versions, [`head`] finds where a head ends, [`request`] and [`response`] turn a
-//! head into a value and write it for the next hop, [`chunked`] finds the end of a chunked body
-//! by the rules in [`chunk_rules`], and `trailer` reads what follows the last chunk.
+//! In reading order: [`detect`] tells HTTP from other protocols. [`start_line`] knows methods and versions,
+//! [`head`] finds where a head ends, [`request`] and [`response`] turn a head into a value and write it for
+//! the next hop, [`chunked`] finds the end of a chunked body by the rules in [`chunk_rules`], and `trailer`
+//! reads the fields after the last chunk.
 //!
-//! Below them: [`field`] knows the names that matter, [`target`] reads request-targets and
-//! authorities, [`framing`] says where content ends, [`hop_by_hop`] what must not travel
-//! further, [`credentials`] who asks, `connection_login` what logs a connection in, [`upgrade`]
-//! what the connection may turn into, [`via`] who handled the message before, [`forwarded`] on
-//! whose behalf it is sent.
+//! Below them: [`field`] knows the names that matter, [`target`] reads request-targets and authorities,
+//! [`framing`] finds where content ends, [`hop_by_hop`] finds the fields that must not travel on,
+//! [`credentials`] reads the client's user name and password, `connection_login` recognises logins that
+//! belong to a connection, [`upgrade`] lists the protocols a connection may change to, [`via`] names the
+//! proxies that handled the message before, and [`forwarded`] the client it is sent for.
 //!
-//! Beside them: [`leniency`] lists the faults of responses that are mended and
-//! [`response_repair`] mends those of a head. [`client_hello`] reads how a TLS connection in a
-//! tunnel begins, and [`hello_retry`] whether it begins a second time.
+//! Beside them: [`leniency`] lists the faults of responses that are mended, and [`response_repair`] mends
+//! those of a head. [`client_hello`] reads the start of a TLS connection in a tunnel, and [`hello_retry`]
+//! finds out whether a second ClientHello follows.
 //!
-//! One rule is above all others: a request that two recipients could read in two ways is
-//! refused, never repaired, and a response goes to the client in the strict form or not at all.
-//! Parsing allocates nothing, but for a ClientHello in several records and a response that is
-//! mended; a value borrows the bytes it was read from.
+//! One rule is above all others: a request that two recipients could read in two ways is refused, never
+//! repaired, and a response goes to the client in the strict form or not at all. A value borrows the bytes
+//! it was read from. Parsing allocates only for a ClientHello in several records and for a mended response.
 
 pub mod chunk_rules;
 pub mod chunked;
@@ -58,8 +57,8 @@ pub use start_line::{Method, Version};
 pub use target::{Authority, OriginForm, Scheme, Target, TargetError};
 pub use upgrade::Protocols;
 
-/// Fields that are accepted as framing are sent on as one line that says the same, and a naive
-/// reader who looks at the first or at the last of them only would agree.
+/// Framing fields that are accepted are forwarded as one line with the same meaning. A naive reader who
+/// looks at only the first or only the last of them would agree.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz_framing(bytes: &[u8]) {
@@ -112,7 +111,7 @@ mod tests {
         }
     }
 
-    /// What the fuzz targets assert also holds for their seeds, in every plain `cargo test`.
+    /// The assertions of the fuzz targets also hold for their seeds, in every plain `cargo test`.
     #[test]
     fn every_seed_keeps_the_invariants() {
         type Fuzz = fn(&[u8]);

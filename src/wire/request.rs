@@ -1,10 +1,9 @@
-//! A request head as a value, and as it is written for the next hop (RFC 9112 §3).
+//! Reads a request head into a checked value, and writes it for the next hop (RFC 9112 §3).
 //!
-//! [`RequestHead::read`] takes one whole head, as [`find_end`](super::head::find_end) found it,
-//! and looks at each field once. [`RequestHead::write_fields`] copies what it does not have to
-//! change.
+//! [`RequestHead::read`] takes one whole head, as [`find_end`](super::head::find_end) found it, and looks
+//! at each field once. [`RequestHead::write_fields`] copies every field that need not change.
 //!
-//! Where the request may go, and whether it does, is decided elsewhere.
+//! Other modules decide where the request may go, and whether it goes.
 
 use httparse::Status;
 use memchr::{memchr, memchr2, memmem, memrchr};
@@ -36,10 +35,10 @@ pub struct RequestHead<'h, 'b> {
     pub version: Version,
     /// Where the content ends.
     pub framing: Framing,
-    /// What `Connection` says, and `Proxy-Connection`, which clients still send instead.
+    /// The options of `Connection`, and of `Proxy-Connection`, which clients still send instead.
     pub persistence: Persistence,
-    /// `Host` as written, if there is one: a valid authority, or empty when the target names no
-    /// server. Where the target names one, that wins (RFC 9112 §3.2.2).
+    /// `Host` as written, if there is one: a valid authority, or empty when the target names no server. A
+    /// server named by the target wins (RFC 9112 §3.2.2).
     pub host: Option<&'b str>,
     /// The client waits for a 100 before it sends content (RFC 9110 §10.1.1); never in HTTP/1.0.
     pub expect_continue: bool,
@@ -54,11 +53,11 @@ pub struct RequestHead<'h, 'b> {
     vias: LineSet,
 }
 
-/// What the head sent on has that the received one has not.
+/// Changes to a head on its way to the next hop.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// The value of `Host`. Nothing changes if it stands there already; else it replaces the value
-    /// in its place, or becomes the first field of a request that had none.
+    /// The value of `Host`. An equal value stays as it is; another value is replaced in its place. A
+    /// request without `Host` gets it as its first field.
     pub host: &'a str,
     /// Our pseudonym, for a `Via` line at the end.
     pub via: Option<&'a str>,
@@ -72,7 +71,7 @@ pub struct Outgoing<'a> {
     pub close: bool,
 }
 
-/// What the pass over the fields found that only requests have.
+/// Facts about the fields that only requests have.
 #[derive(Default)]
 struct Found<'b> {
     host: Option<&'b [u8]>,
@@ -90,8 +89,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     ///
     /// # Errors
     ///
-    /// Reply with the error's status code and close the connection: where the next request would
-    /// start is not known.
+    /// Reply with the error's status code and close the connection: the start of the next request is
+    /// unknown.
     pub fn read(
         head: &'b [u8],
         slots: &'h mut Slots<'b>,
@@ -100,7 +99,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if head.len() > limits.max_head_bytes {
             return Err(HeadError::HeadTooLarge);
         }
-        // httparse skips empty lines, of which `leading_empty_lines` leaves none.
+        // httparse skips empty lines; `leading_empty_lines` leaves none.
         if matches!(head, [b'\r' | b'\n', ..]) {
             return Err(HeadError::BadRequestLine);
         }
@@ -125,8 +124,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             return Err(HeadError::ConnectWithContent);
         }
         if version < Version::Http11 {
-            // An expectation in HTTP/1.0 is ignored (RFC 9110 §10.1.1); in the HTTP/1.1 request
-            // that goes out it would be one.
+            // An expectation in HTTP/1.0 is ignored (RFC 9110 §10.1.1). The HTTP/1.1 request that goes out
+            // would bring it to life.
             survey.drop.add_some(found.expect_at);
         }
         Ok(Self {
@@ -149,11 +148,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         })
     }
 
-    /// Reads a head that [`read`](Self::read) refused with `error`, if it was refused only for the
-    /// spelling of its first line: a byte above 0x7F in path or query, which curl and Go send to a
-    /// proxy as they got it, and HTTP/1.2 to 1.9, which are answered as 1.1 (RFC 9110 §6.2). `anew`
-    /// takes the head in the strict spelling, and the value borrows from there: whoever looks at the
-    /// target sees what goes on. The server's name is never respelt.
+    /// Reads a head that [`read`](Self::read) refused with `error`, if only the spelling of its first line
+    /// is wrong: a byte above 0x7F in path or query, which curl and Go pass to a proxy as they got it, or
+    /// HTTP/1.2 to 1.9, which are answered as 1.1 (RFC 9110 §6.2). The strict spelling is written to
+    /// `anew`, and the value borrows from there: rules on the target see the same text as the next hop. The
+    /// server's name is never respelt.
     ///
     /// # Errors
     ///
@@ -171,16 +170,16 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if !spelling.contains(&error) || !respell(head, anew) {
             return Err(error);
         }
-        // The head that came was within the limit; this one is at most three times as long.
+        // The received head was within the limit; this one is at most three times as long.
         Self::read(anew, slots, &HeadLimits { max_head_bytes: usize::MAX, ..*limits })
     }
 
-    /// What to offer to the next hop, if the client offers anything a proxy can step aside for.
+    /// The protocols to offer to the next hop, if the client offers any that a proxy can step aside for.
     pub fn offer(&self) -> Option<Protocols> {
         self.upgrade.then(|| upgrade::named_in(self.fields())?.forwardable()).flatten()
     }
 
-    /// All field lines in their order.
+    /// All field lines, in order.
     pub fn fields(&self) -> impl Iterator<Item = Field<'b>> + Clone + use<'h, 'b> {
         self.lines.iter()
     }
@@ -196,8 +195,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.lines.head.len()
     }
 
-    /// Whether the client can send another request on this connection (RFC 9112 §9.3). HTTP/1.0
-    /// must ask for it; we take `Proxy-Connection: keep-alive` for asking too, as clients mean it.
+    /// Whether the client can send another request on this connection (RFC 9112 §9.3). HTTP/1.0 must ask
+    /// for it. `Proxy-Connection: keep-alive` counts as asking, because clients mean it so.
     pub fn persistent(&self) -> bool {
         self.persistence.persists(self.version)
     }
@@ -207,22 +206,23 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.lines.marked(self.vias).any(|value| via::names(value, pseudonym))
     }
 
-    /// What it says about who asks; for this hop only, and never sent on.
+    /// The client's credentials; for this hop only, and never sent on.
     #[inline]
     pub fn credentials(&self) -> Credentials<'b> {
         Credentials::of(self.lines.marked(self.survey.credentials))
     }
 
-    /// Whether it logs its connection to the server in, rather than itself (RFC 4559).
+    /// Whether the request logs in its connection to the server, rather than itself (RFC 4559).
     #[inline]
     pub fn logs_connection_in(&self) -> bool {
         self.lines.marked(self.survey.logins).any(connection_login::binds)
     }
 
-    /// Appends what follows the request line of the head to send on: all fields in their order, case and
-    /// bytes, but the hop-by-hop ones (RFC 9110 §7.6.1) and what `outgoing` changes.
+    /// Appends the head to send on, from behind the request line: all fields in their order, case and
+    /// bytes, without the hop-by-hop ones (RFC 9110 §7.6.1) and with the changes of `outgoing`.
     pub fn write_fields(&self, out: &mut Vec<u8>, outgoing: &Outgoing<'_>) {
-        // Room for all that can be added, so that the copies below never move what is there.
+        // Room for everything that can be added, so that the copies below never move the bytes written
+        // before.
         let via = outgoing.via.map_or(0, str::len);
         let forwarded = outgoing.forwarded.as_ref().map_or(0, forwarded::room);
         out.reserve(self.lines.head.len() + outgoing.host.len() + via + forwarded + 160);
@@ -261,13 +261,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Writes what stands in place of a marked line.
+    /// Writes the replacement of a marked line.
     fn rewrite(&self, out: &mut Vec<u8>, place: usize, outgoing: &Outgoing<'_>) {
         let place = u8::try_from(place).ok();
         if place == self.host_at {
             write_line(out, "Host", outgoing.host);
         } else if place == self.survey.coding_at {
-            // Written anew: whatever was odd about the line stays here.
+            // Rewritten, so that an odd spelling of the line stays here.
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         } else if place == self.survey.first_length {
             self.survey.write_length(out);
@@ -281,7 +281,8 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 }
 
-/// Writes a head whose first line is spelt strictly. Answers whether that is another spelling.
+/// Writes a head with its first line in the strict spelling. Returns whether that differs from the received
+/// one.
 fn respell(head: &[u8], anew: &mut Vec<u8>) -> bool {
     let end = memchr(b'\r', head).unwrap_or(head.len());
     let (line, rest) = head.split_at_checked(end).unwrap_or_default();
@@ -311,7 +312,7 @@ fn respell(head: &[u8], anew: &mut Vec<u8>) -> bool {
     anew != head
 }
 
-/// Where path and query begin in a target with the space before it; its end if it has none.
+/// Where path and query begin in a target, given with the space before it; its end if it has none.
 fn path_start(target: &[u8]) -> usize {
     if target.starts_with(b" /") {
         return 1;
@@ -359,7 +360,7 @@ impl<'b> Found<'b> {
         }
         let bad_character = HeadError::InvalidHost(TargetError::BadCharacter);
         let text = std::str::from_utf8(value).map_err(|_| bad_character)?;
-        // An empty one names no server, so it cannot name another one than the target.
+        // An empty value names no server, so it cannot contradict the target.
         if !text.is_empty() {
             Authority::parse(text).map_err(HeadError::InvalidHost)?;
         }
@@ -381,7 +382,7 @@ impl<'b> Found<'b> {
     }
 }
 
-/// A head that is accepted is understood the same by the next hop.
+/// The next hop understands an accepted head in the same way.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -440,7 +441,7 @@ pub fn fuzz(bytes: &[u8]) {
     super::hop_by_hop::assert_clean(again.fields(), head.framing == Framing::Chunked);
     super::hop_by_hop::assert_kept(head.fields(), again.fields());
 
-    // What one of us wrote, another passes on as it is.
+    // A second proxy of this kind passes on the line as it is.
     let mut twice = Vec::new();
     write_request_line(&mut twice, again.method_name, again.target_text.into());
     again.write_fields(&mut twice, &Outgoing { via: None, ..outgoing });

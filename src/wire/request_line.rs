@@ -1,12 +1,11 @@
-//! A request line kept until it is known who gets it: what stands in it depends on the next hop (RFC 9112
-//! §3.2).
+//! A request line kept until the next hop is known, because its form depends on that hop (RFC 9112 §3.2).
 
 use super::target::OriginForm;
 
-/// Method and target of a request. The memory is used again for the next one.
+/// Method and target of a request. The buffer is reused for the next request.
 #[derive(Debug, Default)]
 pub struct RequestLine {
-    /// The method and, right behind it, what an origin server gets as target.
+    /// The method and, directly behind it, the target for an origin server.
     text: String,
     method: usize,
 }
@@ -27,7 +26,7 @@ impl RequestLine {
         (method, target.into())
     }
 
-    /// Gives memory back that an ordinary request does not need.
+    /// Frees memory that an ordinary request does not need.
     pub fn trim(&mut self, most: usize) {
         if self.text.capacity() > most {
             *self = Self::default();

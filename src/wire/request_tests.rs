@@ -1,4 +1,4 @@
-//! Which request heads are taken, which are refused, and how they go on.
+//! Tests of request heads: which are accepted, which are refused, and how they are forwarded.
 
 use super::super::framing::FramingError;
 use super::super::request_line::{RequestLine, write_request_line};
@@ -12,8 +12,7 @@ fn read<'h>(
     RequestHead::read(head.as_bytes(), slots, &HeadLimits::default())
 }
 
-/// Asserts what becomes of the first line of a head that is perhaps respelt: it goes on as the line
-/// `expected`, or is refused.
+/// Asserts that the first line of a head is forwarded as `expected`, perhaps respelt, or is refused.
 #[track_caller]
 fn respelt(line: &[u8], expected: Result<&str, HeadError>) {
     let head = [line, b"\r\nHost: a\r\nA: \xe9\r\n\r\n"].concat();
@@ -46,7 +45,7 @@ fn refused(head: &'static str, expected: HeadError) {
     assert_eq!(read(head, &mut slots).map(|_| ()), Err(expected), "{head:?}");
 }
 
-/// Asserts that `head` goes on as `expected`.
+/// Asserts that `head` is forwarded as `expected`.
 #[track_caller]
 fn sent(head: &'static str, expected: &str) {
     let mut slots = Slots::new();
@@ -94,12 +93,12 @@ fn bytes_above_ascii_in_path_or_query_go_on_percent_encoded() {
         ),
         ("GET http://a?\u{fc} HTTP/1.1", Ok("GET http://a?%C3%BC HTTP/1.1")),
         ("GET /\u{e9} HTTP/1.1", Ok("GET /%C3%A9 HTTP/1.1")),
-        // What is encoded stays, and a `%` that begins nothing.
+        // Encoded bytes stay, and so does a `%` that begins nothing.
         ("PUT http://a/%c3%A9/%\u{e9}% HTTP/1.1", Ok("PUT http://a/%c3%A9/%%C3%A9% HTTP/1.1")),
         ("OPTIONS http://a/\u{e9} HTTP/1.1", Ok("OPTIONS http://a/%C3%A9 HTTP/1.1")),
         ("X-M http://a:80/b://c\u{e9}/d HTTP/1.1", Ok("X-M http://a:80/b://c%C3%A9/d HTTP/1.1")),
         ("GET ws://a/\u{e9} HTTP/1.1", Ok("GET ws://a/%C3%A9 HTTP/1.1")),
-        // Who the server is is never respelt.
+        // The server's name is never respelt.
         ("GET http://caf\u{e9}/ HTTP/1.1", bad),
         ("GET http://caf\u{e9}/\u{e9} HTTP/1.1", bad),
         ("GET http://a\u{e9} HTTP/1.1", bad),
@@ -120,7 +119,7 @@ fn bytes_above_ascii_in_path_or_query_go_on_percent_encoded() {
     ] {
         respelt(line.as_bytes(), expected);
     }
-    // No UTF-8, each byte by itself.
+    // Bytes that are not UTF-8 are encoded one by one.
     respelt(b"GET http://a/\xe9\x80?\xff HTTP/1.1", Ok("GET http://a/%E9%80?%FF HTTP/1.1"));
     respelt(b"GET http://\xe9/ HTTP/1.1", bad);
     respelt(b"CONNECT a\xff:443 HTTP/1.1", bad);

@@ -1,7 +1,7 @@
-//! A response head as a value, and as it is written for the client (RFC 9112 §4).
+//! Reads a response head into a checked value, and writes it for the client (RFC 9112 §4).
 //!
-//! The mirror of [`request`](super::request). How the content is coded for the client is the
-//! caller's choice, told by [`Recode`]. A head that is not in the strict form is written anew by
+//! The mirror of [`request`](super::request). The caller chooses the coding of the content for the client
+//! with [`Recode`]. A head that is not in the strict form is rewritten by
 //! [`response_repair`](super::response_repair) and read from there.
 
 use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
@@ -22,25 +22,25 @@ use super::via;
 pub struct ResponseHead<'h, 'b> {
     /// The version the upstream speaks.
     pub version: Version,
-    /// The status code, 100 to 599; to 999 if that was mended.
+    /// The status code, 100 to 599; up to 999 if mended.
     pub status: u16,
     /// The reason phrase; may be empty, may hold obs-text.
     pub reason: &'b [u8],
     /// Where the content ends.
     pub framing: ResponseFraming,
-    /// What `Connection` says.
+    /// The options of `Connection`.
     pub persistence: Persistence,
     /// The upstream changes the protocol or [offers](Self::protocols) to (RFC 9110 §7.8).
     pub upgrade: bool,
     /// Whether there is a `Date` (RFC 9110 §6.6.1).
     pub has_date: bool,
-    /// What was mended.
+    /// The faults that were mended.
     pub repairs: Repairs,
     lines: FieldLines<'h, 'b>,
     survey: Survey,
 }
 
-/// What the head sent to the client has that the received one has not.
+/// Changes to a head on its way to the client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResponseOutgoing<'a> {
     /// Our pseudonym, for a `Via` line at the end.
@@ -51,31 +51,31 @@ pub struct ResponseOutgoing<'a> {
     pub close: bool,
     /// Adds `Connection: keep-alive`, for HTTP/1.0 clients; not with `close`.
     pub keep_alive: bool,
-    /// How the content will be coded.
+    /// The coding of the content for the client.
     pub coding: Recode,
     /// Added as `Date` if there is none (RFC 9110 §6.6.1).
     pub date: Option<&'a str>,
 }
 
-/// What becomes of the transfer coding.
+/// The choice of transfer coding for the client.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Recode {
     /// Content that ends by closing gets chunked; other content stays as it is.
     Chunk,
     /// Chunked content is sent without coding, and ends by closing.
     Dechunk,
-    /// The content is sent as received.
+    /// Content is sent as received.
     #[default]
     Keep,
 }
 
 impl<'h, 'b> ResponseHead<'h, 'b> {
-    /// Reads exactly one head, empty line included, of a response to a request with `method`. Its
-    /// lines end with CR LF, which [`find_response_end`](super::head::find_response_end) sees to.
+    /// Reads exactly one head, empty line included, of a response to a request with `method`. Its lines end
+    /// with CR LF, which [`find_response_end`](super::head::find_response_end) makes sure of.
     ///
     /// # Errors
     ///
-    /// The head is not in the strict form: [`read_mended`](Self::read_mended) may make something of it.
+    /// The head is not in the strict form. [`read_mended`](Self::read_mended) may be able to read it.
     pub fn read(
         head: &'b [u8],
         slots: &'h mut Slots<'b>,
@@ -85,7 +85,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         if head.len() > limits.max_head_bytes {
             return Err(HeadError::HeadTooLarge);
         }
-        // httparse skips empty lines; before a status line there are none (RFC 9112 §2.2).
+        // httparse skips empty lines; none is allowed before a status line (RFC 9112 §2.2).
         if matches!(head, [b'\r' | b'\n', ..]) {
             return Err(HeadError::BadStatusLine);
         }
@@ -101,7 +101,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         Self::judge((version, parsed.code), lines, method, Leniency::Strict)
     }
 
-    /// Reads a head that [`read`](Self::read) refused with `error`: written anew in `mended`.
+    /// Reads a head that [`read`](Self::read) refused with `error`, after rewriting it into `mended`.
     ///
     /// # Errors
     ///
@@ -145,11 +145,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         let mut read =
             Self::judge(start_line, FieldLines { head, headers, all }, method, Leniency::Mend)?;
         read.repairs = read.repairs.union(repairs);
-        // Two peers that do not agree about a head would not agree where the new protocol begins.
+        // Two peers that disagree about a head would disagree about where the new protocol begins.
         if read.framing == ResponseFraming::Tunnel { Err(error) } else { Ok(read) }
     }
 
-    /// What the parsed lines mean. Inline, for a head is a large value to hand back.
+    /// Judges the parsed lines. Inline, because a head is a large value to hand back.
     #[inline(always)]
     fn judge(
         (version, code): (Version, Option<u16>),
@@ -175,7 +175,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         if lines.all.is_some() {
             has_date = lines.iter().any(|field| field.known == KnownField::Date);
         }
-        // `HTTP/1.1 200 OK` and its line end; httparse gives no reason that holds obs-text.
+        // The reason follows `HTTP/1.1 200 `. httparse returns no reason that has obs-text.
         let reason = lines.head.get(13..lines.start(0).saturating_sub(2)).unwrap_or_default();
         let evidence = &survey.evidence;
         Ok(Self {
@@ -192,7 +192,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         })
     }
 
-    /// All field lines in their order.
+    /// All field lines, in order.
     pub fn fields(&self) -> impl Iterator<Item = Field<'b>> + Clone + use<'h, 'b> {
         self.lines.iter()
     }
@@ -203,13 +203,13 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.lines.head.len()
     }
 
-    /// The length `Content-Length` announces, also where no content follows (HEAD, 304).
+    /// The length in `Content-Length`, even where no content follows (HEAD, 304).
     pub fn announced_length(&self) -> Option<u64> {
         self.survey.evidence.length
     }
 
-    /// Whether content may exist that must not follow, in answer to `method`: some is announced, as to HEAD
-    /// and with 304 (RFC 9110 §8.6), or a HEAD is not told whether its GET would have any.
+    /// Whether content may exist that must not follow in answer to `method`. It is announced to a HEAD or
+    /// with a 304 (RFC 9110 §8.6), or the answer to a HEAD leaves open whether a GET would have content.
     pub fn withholds_content(&self, method: Method) -> bool {
         let announced = self.announced_length().is_some_and(|length| length > 0)
             || self.survey.coding_at.is_some()
@@ -217,26 +217,26 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         announced && self.framing == ResponseFraming::Framed(Framing::Empty)
     }
 
-    /// Whether it does not say if a GET would have had content, where `method` is HEAD.
+    /// Whether a response to HEAD leaves open if a GET would have content.
     pub fn is_silent_on_content(&self, method: Method) -> bool {
         method == Method::Head
             && self.announced_length().is_none()
             && self.survey.coding_at.is_none()
     }
 
-    /// What the upstream changes to, or would rather speak.
+    /// The protocols that the upstream changes to, or offers.
     pub fn protocols(&self) -> Option<Protocols> {
         self.upgrade.then(|| upgrade::named_in(self.fields())).flatten()
     }
 
-    /// Whether it offers, or goes on with, a login that is its connection's (RFC 4559).
+    /// Whether the response offers or continues a login that belongs to its connection (RFC 4559).
     #[inline]
     fn challenges_connection(&self) -> bool {
         self.lines.marked(self.survey.logins).any(connection_login::binds)
     }
 
-    /// Whether what follows on the connection may count as its user's: there is such a login, or the
-    /// server says that it remembers who is there.
+    /// Whether later requests on the connection may count as its user's: the response has such a login, or
+    /// the server says that it remembers the user.
     #[inline]
     pub fn binds_connection(&self) -> bool {
         self.survey.remembers || self.challenges_connection()
@@ -249,14 +249,14 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             && self.repairs.is_empty()
     }
 
-    /// Appends the head to send to the client: all fields in their order, case and bytes, but
-    /// the hop-by-hop ones (RFC 9110 §7.6.1) and what `outgoing` changes. It is always HTTP/1.1.
+    /// Appends the head to send to the client: all fields in their order, case and bytes, without the
+    /// hop-by-hop ones (RFC 9110 §7.6.1) and with the changes of `outgoing`. It is always HTTP/1.1.
     pub fn write_client(&self, out: &mut Vec<u8>, outgoing: &ResponseOutgoing<'_>) {
         out.reserve(self.lines.head.len() + outgoing.via.map_or(0, str::len) + 160);
 
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(self.lines.head.get(9..12).unwrap_or_default());
-        // The space stands there even without a reason (RFC 9112 §4).
+        // The space is required even without a reason (RFC 9112 §4).
         out.push(b' ');
         out.extend_from_slice(self.reason);
         out.extend_from_slice(b"\r\n");
@@ -299,8 +299,8 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// 1xx, 204 and a tunnel's 2xx have no `Content-Length` (RFC 9110 §8.6); one that came is not
-    /// passed on, lest the client wait for that content. Nor is one that chunked content has.
+    /// 1xx, 204 and a tunnel's 2xx have no `Content-Length` (RFC 9110 §8.6). A received one is dropped,
+    /// because the client would wait for that content. A length beside chunked content is dropped, too.
     fn has_no_length(&self) -> bool {
         self.framing == ResponseFraming::Tunnel
             || matches!(self.status, ..200 | 204)
@@ -308,7 +308,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     }
 }
 
-/// The lines that a hop looks at, and the first of each run of others between them.
+/// The lines that a hop looks at, and the first line of each run between them.
 fn runs<'b>(all: &[Header<'b>]) -> Vec<Header<'b>> {
     let options = Survey::connection_options(all);
     let mut in_run = false;
@@ -321,7 +321,7 @@ fn runs<'b>(all: &[Header<'b>]) -> Vec<Header<'b>> {
     starts.copied().collect()
 }
 
-/// A head that is accepted is understood the same by the client, and in one way only.
+/// The client understands an accepted head in the same way, and in one way only.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -354,7 +354,7 @@ pub fn fuzz(bytes: &[u8]) {
     }
 }
 
-/// Asserts, for fuzzing, that the head a client gets says what the received one said.
+/// Asserts, for fuzzing, that the head for the client says the same as the received one.
 #[cfg(feature = "internals")]
 fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
@@ -374,7 +374,7 @@ fn check_sent_on(head: &ResponseHead<'_, '_>, method: Method, coding: Recode) {
     let roomy = HeadLimits { max_head_bytes: usize::MAX, max_fields: super::field::MAX_FIELDS };
     assert_eq!(super::head::find_end(&out, &mut 0, &roomy), Ok(Some(out.len())));
     let (mut slots, mut more, mut copy) = (Slots::new(), MoreSlots::default(), Vec::new());
-    // The strict reader takes all that was written, but for what only a client can judge.
+    // The strict reader takes everything written, except for faults that only a client can judge.
     let again = ResponseHead::read(&out, &mut slots, &roomy, method);
     let again = match again {
         Err(e @ (HeadError::StatusOutOfRange | HeadError::TooManyFields)) => {

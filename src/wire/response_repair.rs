@@ -1,14 +1,13 @@
-//! Mends a response head that clients accept and the grammar does not: the head is written anew in
-//! the strict form.
+//! Mends a response head that clients accept and the grammar does not: rewrites it in the strict form.
 //!
-//! A page that works without the proxy has to work with it, whatever the server did (RFC 9112 §2.2, §5.1 and
-//! §5.2 tell a proxy to mend a response where a request would be refused). `mend` writes a head in the
-//! strict form; the strict parser then reads what was written, and that alone goes to the client. So nobody
-//! behind the proxy ever meets a form that two of them could read in two ways. The connection the response
-//! came on is not used again, because the server may have meant another end than the one that was found.
+//! A page that works without the proxy has to work with it, whatever the server did. RFC 9112 §2.2, §5.1
+//! and §5.2 tell a proxy to mend a response where it refuses a request. `mend` writes a head in the strict
+//! form. The strict parser then reads that head, and nothing else goes to the client. No recipient behind
+//! the proxy therefore meets a form that two of them could read in two ways. The upstream connection is not
+//! used again, because the server may have meant another end of the message than the one found.
 //!
-//! A fault that would leave two readings is refused: a NUL, a lone CR, a line that is no field, a fold before
-//! the first field, and every repair of a field that frames the message beyond the few named in
+//! A fault that would leave two readings is refused: a NUL, a lone CR, a line that is no field, a fold
+//! before the first field, and every repair of a framing field beyond the few named in
 //! [`framing`](super::framing).
 
 use super::detect::cannot_be_response;
@@ -16,18 +15,18 @@ use super::field::{is_token_byte, is_value_byte, trim_ows};
 use super::head::HeadError;
 use super::leniency::{Repair, Repairs};
 
-/// Fields whose faults are mended only where no other line says anything else: a second reading of
-/// one of them is another end of the message, or another fate of the connection.
+/// Fields whose faults are mended only if no other line contradicts them: a second reading of one of them
+/// is another end of the message, or another fate of the connection.
 const FRAMING: [&[u8]; 3] = [b"connection", b"content-length", b"transfer-encoding"];
 
 /// How many such lines are mended: each is compared with all others.
 const MAX_FRAMING: usize = 8;
 
-/// Writes the response head `head` to `out` in the strict form, and says what had to be mended.
+/// Writes the response head `head` to `out` in the strict form. Returns the kinds of faults mended.
 ///
 /// # Errors
 ///
-/// The head has a fault that is not mended; what stands in `out` then means nothing.
+/// The head has a fault that is not mended; `out` is then of no use.
 #[cold]
 pub(super) fn mend(head: &[u8], out: &mut Vec<u8>) -> Result<Repairs, HeadError> {
     out.clear();
@@ -36,7 +35,7 @@ pub(super) fn mend(head: &[u8], out: &mut Vec<u8>) -> Result<Repairs, HeadError>
     let mut lines = Lines { rest: head, repairs: &mut repairs };
     status_line(lines.next().unwrap_or_default(), out, lines.repairs)?;
     let mut last = None;
-    // Lines that frame the message and were mended, with what is said if that is not to be.
+    // Mended lines that frame the message, with the error for each if another line contradicts it.
     let mut framing: Vec<(usize, HeadError)> = Vec::new();
     while let Some(line) = lines.next() {
         let (written, fault) = match line {
@@ -66,12 +65,12 @@ pub(super) fn mend(head: &[u8], out: &mut Vec<u8>) -> Result<Repairs, HeadError>
     Ok(repairs)
 }
 
-/// A field line that was written.
+/// A field line in `out`.
 #[derive(Clone, Copy)]
 struct Written {
-    /// Where it begins.
+    /// Where the line begins.
     start: usize,
-    /// It is one of [`FRAMING`].
+    /// Whether its name is one of [`FRAMING`].
     frames: bool,
 }
 
@@ -115,7 +114,7 @@ fn status_line(line: &[u8], out: &mut Vec<u8>, repairs: &mut Repairs) -> Result<
     Ok(())
 }
 
-/// Writes a field line. Answers what was written, and whether its name had to be mended.
+/// Writes a field line. Returns the line, and whether its name was mended.
 fn field_line(
     line: &[u8],
     out: &mut Vec<u8>,
@@ -141,7 +140,7 @@ fn field_line(
     Ok((written, was_mended))
 }
 
-/// Writes a folded line behind `field`, which was written last, with one space between.
+/// Writes a folded line behind `field`, the last one written, with one space between.
 fn unfold(
     line: &[u8],
     field: Written,
@@ -163,7 +162,7 @@ fn unfold(
     Ok(())
 }
 
-/// Writes what may stand in a value, and a space for a control character.
+/// Writes a value, with a space for each control character.
 fn push_value(value: &[u8], out: &mut Vec<u8>, repairs: &mut Repairs) -> Result<(), HeadError> {
     for &byte in value {
         match byte {
@@ -179,8 +178,8 @@ fn push_value(value: &[u8], out: &mut Vec<u8>, repairs: &mut Repairs) -> Result<
     Ok(())
 }
 
-/// Refuses a field that frames the message, that was mended, and that another line contradicts: whoever
-/// overlooks the mended line would read another message.
+/// Refuses a mended framing field that another line contradicts: a recipient that overlooks the mended line
+/// would read another message.
 fn says_the_same(out: &[u8], at: usize, error: HeadError) -> Result<(), HeadError> {
     let (name, value) = field_at(out, at);
     let frames = |name: &[u8]| !name.eq_ignore_ascii_case(b"connection") && is_framing(name);
@@ -204,7 +203,7 @@ fn is_framing(name: &[u8]) -> bool {
     FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing))
 }
 
-/// The name in a line that was written, and its value.
+/// Name and value of a line in `out`.
 fn field_at(out: &[u8], start: usize) -> (&[u8], &[u8]) {
     let line = out.get(start..).unwrap_or_default();
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
@@ -312,7 +311,7 @@ mod tests {
         );
     }
 
-    /// A head that is as large as any can be takes no worker for long.
+    /// Mending the largest head keeps no worker for long.
     #[test]
     fn mending_takes_time_in_proportion_to_the_head() {
         let head = |first: &str, line: &str| {
@@ -326,7 +325,7 @@ mod tests {
         for head in [head("X: a", " a\n"), head(&long, "a:\n"), head("Connection: a", "\ta\n")] {
             let since = std::time::Instant::now();
             assert!(mend(head.as_bytes(), &mut Vec::new()).is_ok());
-            // It took minutes when it was in proportion to the square, and takes some 30 ms.
+            // It took minutes while it was quadratic, and takes some 30 ms.
             assert!(since.elapsed() < std::time::Duration::from_secs(5), "{:?}", since.elapsed());
         }
     }

@@ -1,5 +1,4 @@
-//! Methods and versions, the words of a start line that the proxy acts on (RFC 9110 §9, RFC 9112
-//! §2.3).
+//! Methods and versions: the parts of a start line that the proxy acts on (RFC 9110 §9, RFC 9112 §2.3).
 
 /// An HTTP/1 version (RFC 9112 §2.3).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -65,7 +64,7 @@ impl Method {
         }
     }
 
-    /// All of them, in order.
+    /// Every method, in order.
     pub const ALL: [Self; 9] = [
         Self::Connect,
         Self::Delete,
@@ -78,7 +77,7 @@ impl Method {
         Self::Trace,
     ];
 
-    /// The method's name; `other` for those that have no name here.
+    /// The method's name; `other` for a method without a variant here.
     pub fn word(self) -> &'static str {
         match self {
             Self::Connect => "CONNECT",

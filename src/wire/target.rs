@@ -1,9 +1,9 @@
 //! Request-targets and authorities: which server does this request want? (RFC 9112 §3.2)
 //!
-//! Everything that decides *which server* gets the request is checked strictly, because rules and
-//! the connection must see the same host. The path is passed on as it stands.
+//! Every part that decides *which server* gets the request is checked strictly, because rules and the
+//! connection must see the same host. The path is passed on unchanged.
 //!
-//! Names are not resolved here, and not compared with rules.
+//! Names are neither resolved here nor compared with rules.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,11 +18,11 @@ pub enum Target<'b> {
     Origin(&'b str),
     /// `http://host/path`: a request to be forwarded (RFC 9112 §3.2.2).
     Absolute {
-        /// What stands before `://`.
+        /// The part before `://`.
         scheme: Scheme,
         /// The server.
         authority: Authority<'b>,
-        /// Path and query as they stand: empty, or starting with `/` or `?`.
+        /// Path and query as written: empty, or starting with `/` or `?`.
         path: &'b str,
     },
     /// `host:port` of a CONNECT; the port is always there (RFC 9112 §3.2.3).
@@ -38,8 +38,7 @@ pub enum Scheme {
     Http,
     /// `https`
     Https,
-    /// `ws`, as some clients name the server of a WebSocket. The request is one of HTTP all the
-    /// same (RFC 6455 §4.1).
+    /// `ws`, as some clients name the server of a WebSocket. The request itself is HTTP (RFC 6455 §4.1).
     Ws,
     /// Any other.
     Other,
@@ -52,8 +51,8 @@ pub struct Authority<'b> {
     pub text: &'b str,
     /// The host; an IPv6 address without its brackets.
     pub host: &'b str,
-    /// The host, if it is an address: four decimal numbers, or IPv6 in brackets. `127.1` and
-    /// `0x7f.1` are names here, whatever the system's resolver makes of them.
+    /// The host, if it is an address: four decimal numbers, or IPv6 in brackets. `127.1` and `0x7f.1` are
+    /// names here, whatever the system's resolver makes of them.
     pub ip: Option<IpAddr>,
     /// The port; `None` if absent or empty (RFC 3986 §3.2.3), which means the scheme's default.
     pub port: Option<u16>,
@@ -124,7 +123,7 @@ impl<'b> Target<'b> {
 
     fn parse_absolute(text: &'b str) -> Result<Self, TargetError> {
         let (scheme, rest) = match text.split_at_checked("http://".len()) {
-            // Almost every target there is.
+            // Almost every target.
             Some((start, rest)) if start.eq_ignore_ascii_case("http://") => (Scheme::Http, rest),
             _ => {
                 let (scheme, rest) = text.split_once("://").ok_or(TargetError::BadForm)?;
@@ -144,8 +143,8 @@ impl<'b> Target<'b> {
         }
     }
 
-    /// The target to send to an origin server: the origin-form of an absolute-form target, with
-    /// `*` for an OPTIONS without path and query (RFC 9112 §3.2.4), and every other as it is.
+    /// The target to send to an origin server. An absolute-form target becomes origin-form, or `*` for an
+    /// OPTIONS without path and query (RFC 9112 §3.2.4). Every other target stays as it is.
     pub fn origin_form(&self, method: Method) -> OriginForm<'b> {
         match *self {
             Self::Origin(text) => OriginForm::as_is(text),
@@ -192,7 +191,7 @@ pub struct OriginForm<'b> {
 }
 
 impl<'b> OriginForm<'b> {
-    /// Sends `text`, which must be a valid request-target; for a parent proxy, the one received.
+    /// Sends `text`, which must be a valid request-target. For a parent proxy it is the one received.
     pub fn as_is(text: &'b str) -> Self {
         Self { prefix: "", rest: text }
     }
@@ -237,14 +236,14 @@ impl<'b> Authority<'b> {
     /// Reply 400.
     pub fn parse(text: &'b str) -> Result<Self, TargetError> {
         let parsed = if text.starts_with('[') { Self::v6(text) } else { Self::name_or_v4(text) };
-        // No valid authority has an `@`, so it need not be looked for in the good ones.
+        // No valid authority has an `@`, so valid ones need no search for it.
         parsed.map_err(|error| if text.contains('@') { TargetError::UserInfo } else { error })
     }
 
     fn v6(text: &'b str) -> Result<Self, TargetError> {
         let inside = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
         let (host, rest) = inside.ok_or(TargetError::BadHost)?;
-        // Ipv6Addr takes no zone: it means something on the client's machine only.
+        // Ipv6Addr accepts no zone, which has a meaning on the client's machine only.
         let ip: Ipv6Addr = host.parse().map_err(|_| TargetError::BadHost)?;
         let port = match rest.strip_prefix(':') {
             Some(digits) => parse_port(digits)?,
@@ -270,11 +269,11 @@ impl<'b> Authority<'b> {
     }
 }
 
-/// Printable ASCII without a fragment. Other characters that RFC 3986 does not have (`|`, `{`,
-/// `"`) are seen in the wild and cannot change where the request goes.
+/// Accepts printable ASCII without a fragment. Other characters that RFC 3986 does not have (`|`, `{`, `"`)
+/// are seen in the wild and cannot change where the request goes.
 #[inline]
 fn check_characters(text: &str) -> Result<(), TargetError> {
-    // Without a branch a character, so that it is done many at a time.
+    // One branch for the whole text lets the compiler check many characters at a time.
     let wrong = |bad, byte: u8| bad | !(0x21..=0x7e).contains(&byte) | (byte == b'#');
     if !text.is_empty() && !text.bytes().fold(false, wrong) {
         return Ok(());
@@ -286,8 +285,8 @@ fn check_characters(text: &str) -> Result<(), TargetError> {
     }
 }
 
-/// Where the name at the start of `text` ends: at a colon or the end. A registered name as we take
-/// it is at most 255 letters, digits, `-`, `_`, `.`, with no empty label except after the last dot.
+/// Where the name at the start of `text` ends: at a colon or the end. A registered name here is at most 255
+/// letters, digits, `-`, `_`, `.`, with no empty label except after the last dot.
 fn name_end(text: &str) -> Result<usize, TargetError> {
     let mut before = b'.';
     let mut end = 0;
@@ -309,11 +308,11 @@ fn name_end(text: &str) -> Result<usize, TargetError> {
 }
 
 /// Whether a parser of IPv4 addresses could read all of a host that is no dotted quad: `127.1`,
-/// `0x7f000001`, `2130706433`. Rules on addresses would not have it. Parsers differ, so each reading
-/// that one of them has counts: one to four numbers, octal behind a `0` (glibc, musl, browsers) or
-/// decimal all the same (Java, older Go and Python), hexadecimal behind `0x` even without a digit
-/// (browsers), a dot at the end (browsers), and what remains of a number modulo 2^32 (the BSDs). A
-/// host with any other label, or with a number too large for its place, is a name for all of them.
+/// `0x7f000001`, `2130706433`. Rules on addresses would miss it. Parsers differ, so a reading counts if any
+/// of them has it: one to four numbers, octal behind a `0` (glibc, musl, browsers) or decimal all the same
+/// (Java, older Go and Python), hexadecimal behind `0x` even without a digit (browsers), a dot at the end
+/// (browsers), and numbers modulo 2^32 (the BSDs). A host with any other label, or with a number too large
+/// for its place, is a name for all of them.
 fn may_be_read_as_v4(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     // Nearly every name ends here.
@@ -330,7 +329,7 @@ fn may_be_read_as_v4(host: &str) -> bool {
 /// Whether a part of an address could be read as a number up to `most`.
 fn may_be_number(part: &str, most: u32) -> bool {
     let reads = |digits: &str, base: u32| {
-        // The first BSDs took 8 and 9 for octal digits.
+        // The first BSDs accepted 8 and 9 as octal digits.
         let value = digits.chars().try_fold(0_u32, |value, digit| {
             let digit = digit.to_digit(base.max(10))?;
             Some(value.wrapping_mul(base).wrapping_add(digit))
@@ -343,7 +342,7 @@ fn may_be_number(part: &str, most: u32) -> bool {
     }
 }
 
-/// A port in at most five digits (`str::parse` alone would take a sign).
+/// A port of at most five digits (`str::parse` alone would accept a sign).
 fn parse_port(digits: &str) -> Result<Option<u16>, TargetError> {
     if digits.is_empty() {
         return Ok(None);
@@ -357,7 +356,7 @@ fn parse_port(digits: &str) -> Result<Option<u16>, TargetError> {
     }
 }
 
-/// An accepted target means the same when it is written and read again.
+/// An accepted target keeps its meaning when it is written and read again.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {

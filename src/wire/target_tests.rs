@@ -1,4 +1,4 @@
-//! Which targets and authorities are taken, and what they mean.
+//! Tests of targets and authorities: which are accepted, and what they mean.
 
 use proptest::prelude::*;
 

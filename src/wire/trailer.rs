@@ -1,15 +1,16 @@
-//! The trailer section of a chunked body: field lines after the last chunk (RFC 9112 §7.1.2).
+//! Checks the trailer section of a chunked body, the field lines after the last chunk (RFC 9112 §7.1.2).
 //!
-//! The lines are checked byte by byte and none is kept. A recipient may merge them into the head's fields,
-//! so names that frame, route or authenticate are refused in a request and taken out of a response, and names
-//! by which a proxy says who asks are taken out of both: behind the content a client could say it again. In a
-//! response a line that is no field is taken out, too, and a folded one becomes one line.
+//! The lines are checked byte by byte and none is kept. A recipient may merge them into the head's fields.
+//! Names that frame, route or authenticate are therefore refused in a request and taken out of a response.
+//! Names by which a proxy identifies the client are taken out of both, because a client could repeat them
+//! behind the content. In a response a line that is no field is taken out, too, and a folded line becomes
+//! one line.
 
 use super::chunk_rules::{ChunkError, ChunkLimits, Tolerance};
 use super::field::{is_token_byte, is_value_byte};
 use super::leniency::{Repair, Repairs};
 
-/// Names that must not stand in a trailer section (RFC 9110 §6.5.1), in lower case.
+/// Names that are not allowed in a trailer section (RFC 9110 §6.5.1), in lower case.
 const FORBIDDEN: &[&str] = &[
     "authorization",
     "connection",
@@ -32,8 +33,8 @@ const FORBIDDEN: &[&str] = &[
     "upgrade",
 ];
 
-/// Names, or prefixes of names where they end with `*`, that are taken out: they say who a message came from,
-/// or are for this hop or this exchange, and only the head has them, where the proxy judges them.
+/// Names to take out; one that ends with `*` is a prefix. They say who a message came from, or are for this
+/// hop or this exchange. Only the head may have them, where the proxy judges them.
 const DROPPED: &[&str] = &[
     "cf-connecting-ip",
     "client-ip",
@@ -52,13 +53,13 @@ const DROPPED: &[&str] = &[
     "x-real-ip*",
 ];
 
-/// One more than the longest of them: a name that fills it is none of them, but may begin as one.
+/// One more than the longest of them. A name that fills it is none of them, but may begin as one.
 const NAME_ROOM: usize = 26;
 
-/// How many more bytes of trailers a response may have than a request.
+/// How many times as many bytes of trailers a response may have as a request.
 const MORE_BYTES: u32 = 8;
 
-/// Where in the trailer section the bytes have come to.
+/// The position in the trailer section.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Trailer {
     state: State,
@@ -67,9 +68,9 @@ pub(super) struct Trailer {
     /// The first bytes of the current name.
     name: [u8; NAME_ROOM],
     name_bytes: u8,
-    /// The line goes on; it is not taken out.
+    /// The line is forwarded, rather than taken out.
     kept: bool,
-    /// The end of the line before is still to be written: the next one may continue it.
+    /// The end of the previous line is still to be written, because the next line may continue it.
     owed: bool,
     repairs: Repairs,
 }
@@ -85,19 +86,19 @@ enum State {
     #[default]
     LineStart,
     Name,
-    /// The rest of a name that is known not to be one of those that are looked for.
+    /// The rest of a name that is none of the listed ones.
     LongName,
     /// White space between a name and its colon.
     NameEnd,
     LongNameEnd,
     Value,
     LineEnd,
-    /// A line that is no field, or continues one that did not go on.
+    /// A line that is no field, or that continues a line taken out.
     Skipped,
     LastLineEnd,
 }
 
-/// What a name means for its line.
+/// The consequence of a name for its line.
 enum Fate {
     Kept,
     /// Taken out of a response, refused in a request.
@@ -107,8 +108,8 @@ enum Fate {
 }
 
 impl Trailer {
-    /// Takes one byte; answers whether it was the last of the section. What goes on of the section is
-    /// appended to `rest`.
+    /// Takes one byte. Returns whether it was the last of the section. The parts of the section to forward
+    /// are appended to `rest`.
     pub(super) fn step(
         &mut self,
         byte: u8,
@@ -200,7 +201,7 @@ impl Trailer {
                 (self.kept, self.owed) = (false, false);
                 (State::LineStart, Repair::Trailer)
             }
-            // What is no field goes, and the content stays.
+            // A line that is no field is dropped; the content stays.
             (State::LineStart | State::Skipped, 1..) => (State::Skipped, Repair::Trailer),
             (State::Name | State::NameEnd, 1..) => {
                 self.kept = false;
@@ -218,7 +219,7 @@ impl Trailer {
         Ok(false)
     }
 
-    /// Whether nothing of the section has come.
+    /// Whether no byte of the section has come yet.
     pub(super) fn is_at_start(&self) -> bool {
         self.bytes == 0
     }
@@ -228,7 +229,7 @@ impl Trailer {
         self.state == State::LineStart && self.bytes > 0
     }
 
-    /// What was mended so far.
+    /// The faults mended so far.
     pub(super) fn repairs(&self) -> Repairs {
         self.repairs
     }
@@ -274,11 +275,11 @@ impl Trailer {
         Ok(State::LongName)
     }
 
-    /// Decides what becomes of the line.
+    /// Decides whether the line is forwarded.
     fn judge(&mut self, tolerance: Tolerance) -> Result<(), ChunkError> {
         match fate(self.name.get(..self.name_bytes.into()).unwrap_or_default()) {
             Fate::Kept => return Ok(()),
-            // Whoever passes a body on as it stands, or takes nothing out, has to be told of both.
+            // A caller that passes a body on unchanged, or takes nothing out, has to know of both.
             Fate::Dropped if matches!(tolerance, Tolerance::Pass | Tolerance::Strict) => {
                 return Err(ChunkError::ForbiddenTrailer);
             }
@@ -306,7 +307,7 @@ impl Trailer {
         }
     }
 
-    /// The empty line is whole.
+    /// Handles the end of the empty line.
     fn end(&mut self, rest: &mut Option<&mut Vec<u8>>) -> bool {
         self.kept = true;
         self.write(b"\r\n", rest);
@@ -314,8 +315,8 @@ impl Trailer {
     }
 }
 
-/// What `name`, or a name that begins so and is longer than all that are looked for, means. Programs that
-/// get fields as variables see no difference between `-` and `_`.
+/// The fate of `name`, or of a longer name that begins with it. Programs that get fields as variables (CGI)
+/// cannot tell `-` from `_`.
 fn fate(name: &[u8]) -> Fate {
     let alike = |bytes: &[u8], known: &str| {
         bytes.len() == known.len()

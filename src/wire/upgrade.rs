@@ -1,30 +1,31 @@
-//! `Upgrade`: to which protocols a peer offers to change, and which one the other side chose (RFC 9110 §7.8).
+//! `Upgrade`: reads the protocols a peer offers to change to, and keeps those the proxy may pass on (RFC
+//! 9110 §7.8).
 //!
-//! The field is for one hop, so a proxy forwards nothing by itself: it reads the list, keeps the
-//! protocols it can step aside for, and writes a list of its own. What it cannot step aside for is
-//! HTTP in another version and TLS:
+//! The field is for one hop, so a proxy forwards nothing by itself. It reads the list, keeps the protocols
+//! it can step aside for, and writes a list of its own. It cannot step aside for TLS or for HTTP in another
+//! version:
 //!
-//! - `h2c`, `h2`, `SPDY/…` and `HTTP/…`: the requests that follow would pass through the proxy unread, past
-//!   every rule of it, as if one client's first request had opened the connection to all of them.
-//!   It would have to speak that version itself, on both sides.
-//! - `TLS/…` asks the *proxy* for TLS on the hop to it (RFC 2817 §5.2), which it does not speak
-//!   there. TLS with the origin server is asked for by CONNECT.
+//! - `h2c`, `h2`, `SPDY/…` and `HTTP/…`: the requests that follow would pass through the proxy unread and
+//!   past all its rules, as if one client's first request had opened the connection to all of them.
+//!   The proxy would have to speak that version itself, on both sides.
+//! - `TLS/…` asks the *proxy* for TLS on the hop to it (RFC 2817 §5.2), where the proxy speaks none.
+//!   CONNECT asks for TLS with the origin server.
 //!
-//! Anybody may ignore `Upgrade`, so a list that is malformed, or too long, is dropped whole and the
-//! request stays what it is: nobody behind us reads it in another way than we did.
+//! Any recipient may ignore `Upgrade`. A list that is malformed or too long is therefore dropped whole, and
+//! the request stays what it is: the next hop cannot read it in another way than the proxy did.
 
 use super::field::{Field, KnownField, is_token_byte, trim_ows, write_line};
 
 /// Protocols in one list; a longer one is dropped, so that comparing two stays cheap.
 const MAX_PROTOCOLS: usize = 16;
 
-/// How the names of protocols begin that no peer is let change to through us. A beginning, for drafts
+/// Prefixes of the protocols that no peer may change to through the proxy. They are prefixes because drafts
 /// and versions have names of their own, which servers still know: `h2c-14`, `h2-16`, `spdy/3.1`,
-/// `HTTPS/1.3`. A protocol that only looks like one of them loses a way through a proxy and may go by
-/// CONNECT; one that is let through by mistake carries requests past every rule.
+/// `HTTPS/1.3`. A harmless protocol with such a name loses a way through a proxy and may go by CONNECT. A
+/// protocol let through by mistake would carry requests past every rule.
 const KEPT_HERE: &[&str] = &["h2", "http", "spdy", "tls"];
 
-/// The protocols of a valid `Upgrade` list, one at least.
+/// The protocols of a valid `Upgrade` list, at least one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Protocols(Box<str>);
 
@@ -34,7 +35,7 @@ impl Protocols {
     fn read<'b>(values: impl Iterator<Item = &'b [u8]>) -> Option<Self> {
         let mut list = String::new();
         let elements = values.flat_map(|value| value.split(|&byte| byte == b',')).map(trim_ows);
-        // Empty elements are none (RFC 9110 §5.6.1.2).
+        // Empty elements do not count (RFC 9110 §5.6.1.2).
         for (count, protocol) in elements.filter(|element| !element.is_empty()).enumerate() {
             if count >= MAX_PROTOCOLS || !is_protocol(protocol) {
                 return None;
@@ -44,19 +45,19 @@ impl Protocols {
         (!list.is_empty()).then(|| Self(list.into()))
     }
 
-    /// Those that a proxy can step aside for. `None` if there are none.
+    /// The protocols that a proxy can step aside for. `None` if the list has none.
     pub fn forwardable(&self) -> Option<Self> {
         let mut list = String::new();
         self.iter().filter(|protocol| is_forwardable(protocol)).for_each(|p| push(&mut list, p));
         (!list.is_empty()).then(|| Self(list.into()))
     }
 
-    /// Whether each of them stands in `offered`, in whatever case (RFC 9110 §7.8).
+    /// Whether `offered` has each of them, in any case (RFC 9110 §7.8).
     pub fn are_among(&self, offered: &Self) -> bool {
         self.iter().all(|chosen| offered.iter().any(|offer| offer.eq_ignore_ascii_case(chosen)))
     }
 
-    /// The field's value: the protocols as they were written, in their order.
+    /// The field's value: the protocols as written, in order.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -72,7 +73,7 @@ pub(super) fn named_in<'b>(fields: impl Iterator<Item = Field<'b>>) -> Option<Pr
     Protocols::read(upgrades.map(|field| field.value))
 }
 
-/// Writes the field, and the `Connection` that says it is for the next hop only.
+/// Writes the field, and the `Connection` that limits it to the next hop.
 pub(super) fn write(out: &mut Vec<u8>, protocols: Option<&Protocols>) {
     if let Some(protocols) = protocols {
         write_line(out, "Connection", "upgrade");
@@ -87,7 +88,7 @@ fn push(list: &mut String, protocol: &str) {
     list.push_str(protocol);
 }
 
-/// A token, or two with a slash between.
+/// Whether an element is a token, or two with a slash between.
 fn is_protocol(element: &[u8]) -> bool {
     let is_token = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().copied().all(is_token_byte);
     let mut parts = element.splitn(2, |&byte| byte == b'/');
@@ -101,7 +102,7 @@ fn is_forwardable(protocol: &str) -> bool {
     !KEPT_HERE.iter().any(begins)
 }
 
-/// Asserts, for fuzzing, that a field value sent on is a list that may be.
+/// Asserts, for fuzzing, that a field value sent on is an allowed list.
 #[cfg(feature = "internals")]
 pub(super) fn assert_sent_on(value: &[u8]) {
     let protocols = Protocols::read([value].into_iter());
@@ -118,7 +119,7 @@ mod tests {
         Protocols::read(values.iter().map(|value| value.as_bytes()))
     }
 
-    /// Asserts what of these field values is sent on.
+    /// Asserts which of these field values are sent on.
     #[track_caller]
     fn check(values: &[&str], expected: Option<&str>) {
         let forwarded = read(values).and_then(|protocols| protocols.forwardable());

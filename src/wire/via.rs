@@ -1,11 +1,11 @@
-//! `Via`: which proxies have handled the message before (RFC 9110 §7.6.3).
+//! `Via`: finds this proxy among those that have handled a message, and adds it (RFC 9110 §7.6.3).
 //!
-//! A proxy that finds its own name there is in a loop. The caller decides what to do about it.
+//! A proxy that finds its own name there is in a loop. The caller decides what happens then.
 
 use super::field::trim_ows;
 use super::start_line::Version;
 
-/// Whether an entry of this `Via` value was received by `pseudonym`, with any port, protocol and comment.
+/// Whether an entry of this `Via` value names `pseudonym`, with any port, protocol and comment.
 pub fn names(value: &[u8], pseudonym: &str) -> bool {
     let mut rest = value;
     while !rest.is_empty() {
@@ -18,7 +18,7 @@ pub fn names(value: &[u8], pseudonym: &str) -> bool {
     false
 }
 
-/// Writes a `Via` line of our own, with the version the message was received with.
+/// Writes this proxy's `Via` line, with the version in which the message was received.
 pub(super) fn write(out: &mut Vec<u8>, received: Version, pseudonym: &str) {
     out.extend_from_slice(b"Via: ");
     out.extend_from_slice(received.number().as_bytes());

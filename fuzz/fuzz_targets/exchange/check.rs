@@ -1,4 +1,4 @@
-//! What must hold, whatever the peers said.
+//! The assertions that must hold for every conversation.
 
 use threadgate::wire::detect::{Protocol, protocol};
 use threadgate::wire::{Framing, Method, ResponseFraming, Version};
@@ -12,7 +12,7 @@ use crate::peers::{Ending, Peer, Record};
 /// A request as an origin server got it.
 struct Arrived {
     request: Request,
-    /// Which upstream connection, and the how-manieth request on it.
+    /// The upstream connection, and the number of the request on it.
     connection: usize,
     place: usize,
     answer: Answer,
@@ -22,7 +22,7 @@ struct Arrived {
 ///
 /// # Panics
 ///
-/// When the proxy did what it must not.
+/// The proxy did something forbidden.
 pub fn check(record: &Record) {
     let client = &record.client;
     if let Some(Protocol::Tls | Protocol::Socks4 | Protocol::Socks5) = protocol(&client.said) {
@@ -34,7 +34,7 @@ pub fn check(record: &Record) {
     let heard = Heard::read(client, &asked);
     let upgraded = heard.responses.last().is_some_and(|response| response.status == 101);
     if upgraded {
-        // What looked like requests behind it are bytes of the tunnel.
+        // Bytes behind it that look like requests belong to the tunnel.
         asked.truncate(heard.responses.len());
         rest = Rest::Tunnel(asked.last().expect("it was asked for").end);
     }
@@ -58,10 +58,10 @@ pub fn check(record: &Record) {
     }
 }
 
-/// What the client got.
+/// The bytes that the client got.
 struct Heard {
     responses: Vec<Response>,
-    /// Where the responses end, and what is then there.
+    /// Where the responses end, and the bytes after them.
     end: usize,
     rest: Vec<u8>,
 }
@@ -75,7 +75,7 @@ impl Heard {
             if rest.is_empty() {
                 return heard;
             }
-            // Past the requests that were understood there is one refusal at most.
+            // After the requests that were understood there is at most one refusal.
             let request = asked.get(heard.responses.len());
             let (method, version) =
                 request.map_or((Method::Other, Version::Http11), |r| (r.method, r.version));
@@ -108,8 +108,8 @@ impl Heard {
         }
     }
 
-    /// Every request was answered, unless it was said that the connection ends; what is no request
-    /// was refused; nothing follows.
+    /// Asserts that every request was answered, unless the connection was announced to end, that anything
+    /// else was refused, and that nothing follows.
     fn check_end(&self, client: &Peer, asked: &[Request], rest: &Rest) {
         let is_tunnel = self.responses.last().is_some_and(|r| r.framing == ResponseFraming::Tunnel);
         assert!(self.rest.is_empty() || is_tunnel || client.proxy_ended != Ending::Ended);
@@ -143,7 +143,7 @@ fn says_close(response: &Response) -> bool {
     !response.persistent || response.head.windows(19).any(|w| w == b"\r\nConnection: close\r")
 }
 
-/// All requests that origin servers got, with what each of them answered.
+/// All requests that origin servers got, with the answer to each.
 fn arrivals(record: &Record, tunnel: Option<usize>) -> Vec<Arrived> {
     let mut arrived = Vec::new();
     for (connection, (_, peer)) in record.upstream.iter().enumerate() {
@@ -155,14 +155,14 @@ fn arrivals(record: &Record, tunnel: Option<usize>) -> Vec<Arrived> {
         let answers = answers(peer, &mut requests, closed);
         let changed = answers.last().is_some_and(changes_protocol);
         match rest {
-            // What follows a change of protocol is not HTTP.
+            // The bytes after a change of protocol are not HTTP.
             _ if changed => {}
             Rest::Nothing => {}
             Rest::Content => {
                 let last = requests.last().map(|r| r.content.extent);
                 assert_eq!(last, Some(Extent::Cut), "malformed content was passed on");
             }
-            // What a reset or a close of the origin server's own threw away.
+            // The bytes that a reset or a close by the origin server itself threw away.
             Rest::Cut => assert!(peer.ended.0.may_lose(), "half a head was passed on"),
             Rest::Refused(e) => panic!("the origin server got what is no request: {}", e.reason()),
             Rest::Tunnel(_) => panic!("the origin server got a CONNECT"),
@@ -177,8 +177,8 @@ fn arrivals(record: &Record, tunnel: Option<usize>) -> Vec<Arrived> {
     arrived
 }
 
-/// What a server said to each request; those that only look like some, because the protocol had
-/// changed, are taken away.
+/// A server's answers to each request. Bytes that only look like requests, because the protocol had
+/// changed, are removed from `requests`.
 fn answers(peer: &Peer, requests: &mut Vec<Request>, closed: bool) -> Vec<Answer> {
     let mut answers = Vec::new();
     let mut start = 0;
@@ -201,7 +201,7 @@ fn changes_protocol(answer: &Answer) -> bool {
     matches!(answer, Answer::Response(response) if response.status == 101)
 }
 
-/// The exchange before a request on the same connection was over, and left it usable.
+/// Asserts that the exchange before a request on the same connection was over and left it usable.
 fn check_reuse(arrived: &[Arrived]) {
     let Some(Arrived { request, answer: Answer::Response(before), .. }) = arrived.last() else {
         panic!("a connection was used again without an answer to the request before");
@@ -211,7 +211,7 @@ fn check_reuse(arrived: &[Arrived]) {
     assert!(before.persistent, "used again although the origin server said that it ends");
 }
 
-/// What an origin server got is what the client sent to it.
+/// Asserts that an origin server got what the client sent to it.
 fn check_arrival(record: &Record, asked: &[Request], all: &[Arrived], arrived: &Arrived) {
     let (origin, peer) = &record.upstream[arrived.connection];
     let same: Vec<_> = asked
@@ -227,7 +227,7 @@ fn check_arrival(record: &Record, asked: &[Request], all: &[Arrived], arrived: &
     let count = all.iter().filter(|a| a.request.identity == arrived.request.identity).count();
     let allowed = same.iter().map(|a| 1 + usize::from(a.repeatable)).sum();
     assert!(count <= allowed, "{count} times, but sent {} times", same.len());
-    // Those that look alike cannot be told apart.
+    // Requests that look alike cannot be told apart.
     let &[sent] = same.as_slice() else { return };
     assert_request_fields(sent, &arrived.request);
     let (got, whole) = (&arrived.request.content, &sent.content);
@@ -239,7 +239,7 @@ fn check_arrival(record: &Record, asked: &[Request], all: &[Arrived], arrived: &
     if arrived.place == 0 {
         return;
     }
-    // What was said on an idle connection before the request was even sent: nobody asked for it.
+    // Bytes that came on an idle connection before the request was even sent answer no request.
     let asked_at = record.client.tick_of(sent.head_end);
     let before =
         all.iter().find(|a| a.connection == arrived.connection && a.place + 1 == arrived.place);
@@ -256,7 +256,7 @@ fn check_arrival(record: &Record, asked: &[Request], all: &[Arrived], arrived: &
     );
 }
 
-/// What the client got is what the origin server answered, or a reply of the proxy's.
+/// Asserts that the client got the origin server's answer, or a reply of the proxy's own.
 fn check_answer(
     record: &Record,
     asked: &[Request],
@@ -271,14 +271,14 @@ fn check_answer(
     let mut attempts: Vec<_> =
         arrived.iter().filter(|a| a.request.identity == request.identity).collect();
     if let [first, second] = attempts.as_slice() {
-        // The one on a fresh connection is the second.
+        // The attempt on a fresh connection is the second.
         assert!(first.place > 0 || second.place > 0, "sent twice on fresh connections");
         if second.place > 0 {
             attempts.swap(0, 1);
         }
     }
     let Some(last) = attempts.last() else {
-        // A server that speaks first and leaves has not heard what it answers.
+        // A server that speaks first and leaves has not heard the request it answers.
         let left = record.upstream.iter().any(|(_, peer)| peer.ended.0.may_lose());
         assert!(left || is_own_failure(response), "an answer from nowhere");
         return;
@@ -290,7 +290,7 @@ fn check_answer(
     };
     let passed_on = response.status == received.status
         && received.content.data.starts_with(&response.content.data)
-        // A server may say that a failure is ours.
+        // A server may itself say that a failure is the proxy's.
         && (!is_own_failure(response) || is_own_failure(received));
     if passed_on {
         assert_response_fields(Some(received), response, request.method);
@@ -304,7 +304,7 @@ fn check_answer(
     } else {
         assert!(is_own_failure(response), "changed on the way");
     }
-    // Whether content was whole when the server changed the protocol cannot be told from here.
+    // It is unknown here whether content was whole when the server changed the protocol.
     let is_clear = request.head_end == request.end || received.status != 101;
     let nothing_broke = is_clear
         && request.content.extent == Extent::Whole
@@ -317,8 +317,8 @@ fn check_answer(
     }
 }
 
-/// Behind a request that a server answers with a change of protocol only what the client said behind it
-/// goes to that server, and only after the answer.
+/// Asserts that behind a request answered with a change of protocol only the client's later bytes go to
+/// that server, and only after the answer.
 fn check_early_bytes(record: &Record, asked: &[Request], arrived: &[Arrived]) {
     for Arrived { request, connection, answer, .. } in arrived {
         let Answer::Response(response) = answer else { continue };
@@ -340,7 +340,7 @@ fn check_early_bytes(record: &Record, asked: &[Request], arrived: &[Arrived]) {
     }
 }
 
-/// The client was told of a change of protocol: it and a server that changed heard each other.
+/// Asserts, if the client got a change of protocol, that it and a server that changed heard each other.
 fn check_upgrade(record: &Record, asked: &[Request], arrived: &[Arrived], heard: &Heard) {
     let (client, last) = (&record.client, asked.last().expect("it was asked for"));
     let up = &client.said[last.end..];
@@ -361,10 +361,10 @@ fn check_upgrade(record: &Record, asked: &[Request], arrived: &[Arrived], heard:
     );
 }
 
-/// A CONNECT that succeeded.
+/// A successful CONNECT.
 struct Tunnel {
     connection: usize,
-    /// Where its bytes begin in what the client said.
+    /// Where its bytes begin among the client's.
     from: usize,
     opened: bool,
 }
@@ -385,7 +385,7 @@ impl Tunnel {
         } else if !record.client.ended.0.may_lose() {
             return None;
         }
-        // It is the last connection to its server, and nothing else ever went over it.
+        // It is the last connection to its server, and carried nothing else.
         let authority = &connect.identity.2;
         let connection = record
             .upstream

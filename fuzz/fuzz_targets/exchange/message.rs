@@ -1,4 +1,4 @@
-//! The conversation as messages, read again with the project's own `wire`.
+//! The conversation as messages, read back with the project's own `wire`.
 
 use threadgate::wire::head::{HeadScan, find_end, find_response_end, leading_empty_lines};
 use threadgate::wire::{
@@ -10,11 +10,11 @@ use threadgate::wire::{
 /// Empty lines the proxy skips before a request line, in bytes.
 const MAX_EMPTY_LINES: usize = 8;
 
-/// How much of a message's content is there.
+/// How much of a message's content has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Extent {
     Whole,
-    /// More would have to come.
+    /// More should have come.
     Cut,
     Malformed,
 }
@@ -24,7 +24,7 @@ pub enum Extent {
 pub struct Content {
     pub data: Vec<u8>,
     pub extent: Extent,
-    /// Nothing had to be mended of its chunks, but for how many trailers there are.
+    /// Whether its chunks needed no mending, other than for the number of trailers.
     pub is_strict: bool,
     used: usize,
 }
@@ -63,27 +63,27 @@ impl Content {
     }
 }
 
-/// A request, as the client sent it or as an origin server got it.
+/// A request as the client sent it, or as an origin server got it.
 #[derive(Debug)]
 pub struct Request {
     /// All of the head.
     pub head: Vec<u8>,
-    /// Where the head ends in what was sent.
+    /// Where the head ends among the sent bytes.
     pub head_end: usize,
     pub method: Method,
-    /// Method, origin-form and authority: what an origin server can tell requests apart by.
+    /// Method, origin-form and authority, by which an origin server can tell requests apart.
     pub identity: (String, String, String),
     pub kind: Kind,
     pub version: Version,
     pub repeatable: bool,
-    /// What the upstream may change to.
+    /// The protocols that the upstream may change to.
     pub offer: Option<Protocols>,
     pub content: Content,
-    /// Where it ends in what was sent.
+    /// Where the request ends among the sent bytes.
     pub end: usize,
 }
 
-/// What a request asks a proxy for.
+/// The service that a request wants from a proxy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// A reply of the proxy's own.
@@ -92,7 +92,7 @@ pub enum Kind {
     Tunnel,
 }
 
-/// What followed the last whole request head.
+/// The bytes after the last whole request head.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Rest {
     Nothing,
@@ -100,13 +100,13 @@ pub enum Rest {
     Cut,
     /// Something that is no head.
     Refused(HeadError),
-    /// A tunnel's bytes, from here on.
+    /// Bytes of a tunnel, from this place on.
     Tunnel(usize),
-    /// The content of the last request is malformed or cut: nothing can follow.
+    /// The content of the last request is malformed or cut, so nothing can follow.
     Content,
 }
 
-/// The requests in what one side sent. `lenient` is how the proxy reads: empty lines may precede.
+/// The requests in the bytes of one side. `lenient` is how the proxy reads: empty lines may precede.
 pub fn requests(bytes: &[u8], lenient: bool) -> (Vec<Request>, Rest) {
     let limits = HeadLimits::default();
     let mut requests = Vec::new();
@@ -181,7 +181,7 @@ fn kind(head: &RequestHead<'_, '_>) -> Kind {
     }
 }
 
-/// A response, as an origin server sent it or as the client got it.
+/// A response as an origin server sent it, or as the client got it.
 #[derive(Debug)]
 pub struct Response {
     pub head: Vec<u8>,
@@ -191,22 +191,22 @@ pub struct Response {
     pub content: Content,
     /// Interim responses before it.
     pub interim: usize,
-    /// Where it ends in what was sent.
+    /// Where it ends among the sent bytes.
     pub end: usize,
 }
 
-/// What answers a request.
+/// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
     /// Not even a whole head.
     None,
-    /// No HTTP, or none that may be passed on.
+    /// No HTTP, or HTTP that must not be passed on.
     Invalid(&'static str),
     Response(Response),
 }
 
-/// The answer to a request with `method` and `offer` in `bytes` from `start` on. `ended` tells whether
-/// the bytes ended by a close, which ends content without framing.
+/// The answer to a request with `method` and `offer`, in `bytes` from `start` on. `ended` says whether the
+/// bytes ended by a close, which ends content without framing.
 pub fn answer(
     bytes: &[u8],
     start: usize,
@@ -271,7 +271,7 @@ pub fn answer(
 /// Asserts that `sent` has all end-to-end fields of `received`, and nothing meant for one hop.
 pub fn assert_request_fields(received: &Request, sent: &Request) {
     let (mut r, mut s) = (Slots::new(), Slots::new());
-    // One that was spelt anew may be longer.
+    // A respelt head may be longer.
     let limits = HeadLimits { max_head_bytes: usize::MAX, ..HeadLimits::default() };
     let received = RequestHead::read(&received.head, &mut r, &limits).expect("read before");
     let sent = RequestHead::read(&sent.head, &mut s, &limits).expect("read before");
@@ -281,8 +281,8 @@ pub fn assert_request_fields(received: &Request, sent: &Request) {
     threadgate::wire::hop_by_hop::assert_kept(received.fields(), sent.fields());
 }
 
-/// Asserts that nothing meant for one hop is in a response the client got, and, if it is the one
-/// `received` from upstream, that all else is.
+/// Asserts that nothing meant for one hop is in a response the client got. If it is the one `received` from
+/// upstream, also that everything else is.
 pub fn assert_response_fields(received: Option<&Response>, sent: &Response, method: Method) {
     let (mut r_mended, mut s_mended) = (Vec::new(), Vec::new());
     let (mut r, mut s) = (HeadRoom::default(), HeadRoom::default());
@@ -306,7 +306,7 @@ pub fn assert_response_fields(received: Option<&Response>, sent: &Response, meth
     }
 }
 
-/// Room for a response head, in whatever form it came.
+/// Room for a response head in any form.
 #[derive(Default)]
 struct HeadRoom<'b> {
     slots: Slots<'b>,

@@ -1,4 +1,4 @@
-//! The peers and the play: all of them on one thread, so that who did what first is known.
+//! Plays the peers, all on one thread, so that the order of their actions is known.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,11 +16,11 @@ use threadgate::{Options, Server};
 
 use crate::script::{Script, Scripts, Step};
 
-/// How long nothing may move before those who wait go on.
+/// How long nothing may move before waiting peers go on.
 const STALL: Duration = Duration::from_millis(3);
-/// How long a pause lasts at most.
+/// Limit on the length of a pause.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Longer than this nothing takes, unless the proxy has forgotten somebody.
+/// Nothing takes longer than this, unless the proxy has forgotten a peer.
 const FORGOTTEN: Duration = Duration::from_secs(8);
 
 const NAME: &str = "b.test";
@@ -32,7 +32,7 @@ pub struct World {
     authorities: [String; 3],
 }
 
-/// One name, and no other: nothing leaves the machine.
+/// Resolves one name and no other, so that nothing leaves the machine.
 struct OneName;
 
 impl Resolve for OneName {
@@ -82,31 +82,31 @@ pub enum Ending {
     Open,
     Ended,
     Reset,
-    /// By leaving: an end, or a reset if something was still to be heard.
+    /// By leaving: an end, or a reset if there were bytes left to hear.
     Left,
 }
 
 impl Ending {
-    /// Whether bytes said before it may not have arrived.
+    /// Whether bytes said before this end may not have arrived.
     pub fn may_lose(self) -> bool {
         matches!(self, Self::Reset | Self::Left)
     }
 }
 
-/// A peer's connection, and all that happened on it.
+/// A peer's connection, and everything that happened on it.
 pub struct Peer {
     stream: Option<TcpStream>,
     script: Script,
-    /// Turns of the proxy when a pause began.
+    /// The proxy's turns when a pause began.
     pause: Option<(u64, Instant)>,
-    /// Bytes, or heads, that an `Await` has seen already.
+    /// Bytes, or heads, that an `Await` has already seen.
     seen: usize,
     scanned: usize,
     pub said: Vec<u8>,
-    /// How much was said when, in ticks of the play.
+    /// How many bytes were said when, in ticks of the play.
     pub said_at: Vec<(usize, u64)>,
     pub heard: Vec<u8>,
-    /// How much was heard when.
+    /// How many bytes were heard when.
     heard_at: Vec<(usize, u64)>,
     /// How the peer ended its direction, and when.
     pub ended: (Ending, u64),
@@ -146,7 +146,7 @@ impl Peer {
             .map_or(u64::MAX, |(_, tick)| *tick)
     }
 
-    /// When the byte at `offset` was heard, if it was: after everything said until then.
+    /// When the byte at `offset` was heard, if it was. The tick comes after everything said until then.
     pub fn heard_tick(&self, offset: usize) -> Option<u64> {
         self.heard_at.iter().find(|(bytes, _)| *bytes > offset).map(|(_, tick)| *tick)
     }
@@ -175,7 +175,7 @@ impl Peer {
         moved
     }
 
-    /// Takes the steps that can be taken.
+    /// Takes the steps that are possible.
     fn act(&mut self, play: &mut Play<'_>, is_client: bool) -> bool {
         let mut moved = false;
         loop {
@@ -199,7 +199,7 @@ impl Peer {
                         }
                     }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => return moved,
-                    // The proxy is gone; how, `hear` tells.
+                    // The proxy is gone; `hear` finds out how.
                     Err(_) => self.script.clear(),
                 },
                 Some(Step::Pause) => self.pause = Some((play.turns(), Instant::now())),
@@ -218,7 +218,7 @@ impl Peer {
                 }
                 Some(Step::Close) => self.leave(Ending::Left, play.tick()),
                 None => {
-                    // The proxy may be gone already.
+                    // The proxy may already be gone.
                     let _ = stream.shutdown(Shutdown::Write);
                     self.ended = (Ending::Ended, play.tick());
                 }
@@ -246,7 +246,7 @@ impl Peer {
                 true
             }
             Ok(None) => false,
-            // Content, or a tunnel: anything new will do.
+            // Content, or a tunnel: any new byte will do.
             Err(_) => {
                 let before = std::mem::replace(&mut self.seen, self.heard.len());
                 self.scanned = 0;
@@ -256,10 +256,10 @@ impl Peer {
     }
 }
 
-/// What happened.
+/// The record of a play.
 pub struct Record {
     pub client: Peer,
-    /// Upstream connections in the order they were accepted, with which origin server it was.
+    /// Upstream connections in the order of acceptance, each with the number of its origin server.
     pub upstream: Vec<(usize, Peer)>,
     pub authorities: [String; 3],
 }
@@ -278,7 +278,7 @@ impl fmt::Display for Record {
     }
 }
 
-/// A play that is on.
+/// A running play.
 struct Play<'w> {
     world: &'w World,
     tick: u64,
@@ -335,7 +335,7 @@ pub fn play(world: &World, scripts: Scripts) -> Record {
     record
 }
 
-/// After the client has gone nothing is left.
+/// Asserts that nothing is left after the client has gone.
 fn end(record: &mut Record, play: &mut Play<'_>, scripts: &[Script], accepted: u64) {
     record.client.hear(play.tick);
     record.client.stream = None;
@@ -350,13 +350,13 @@ fn end(record: &mut Record, play: &mut Play<'_>, scripts: &[Script], accepted: u
             upstream.hear(play.tick);
         }
         let stats = play.world.proxy.stats();
-        // A client that left at once is accepted all the same.
+        // A client that left at once is nevertheless accepted.
         let over = stats.connections_accepted > accepted
             && stats.connections_closed == stats.connections_accepted
             && stats.exchanges_begun == stats.exchanges_finished
             && stats.tunnels_opened == stats.tunnels_closed;
         if over && record.upstream.iter().all(|(_, u)| u.is_over()) {
-            // What the proxy closed before it was accepted here.
+            // Connections that the proxy closed before they were accepted here.
             if !accept(record, scripts, play.world) {
                 return;
             }
@@ -379,13 +379,13 @@ fn accept(record: &mut Record, scripts: &[Script], world: &World) -> bool {
     accepted
 }
 
-/// Waits a moment for something to happen to somebody.
+/// Waits a moment for an event on any socket.
 fn wait(record: &Record) {
     let peers = record.upstream.iter().map(|(_, peer)| peer).chain([&record.client]);
     let open = peers.filter(|peer| peer.proxy_ended == Ending::Open);
     let streams = open.filter_map(|peer| peer.stream.as_ref());
     let mut fds: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
     let moment = Timespec { tv_sec: 0, tv_nsec: 100_000 };
-    // Whatever it says, the sockets are looked at next.
+    // The answer does not matter, because the sockets are looked at next.
     let _ = poll(&mut fds, Some(&moment));
 }

@@ -1,4 +1,4 @@
-//! The notation: bytes that are said as they stand, and nine that direct the play.
+//! The notation: bytes that are said as they stand, and nine bytes that direct the play.
 //!
 //! | byte | means |
 //! |---|---|
@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-/// What a peer does next.
+/// A peer's next action.
 #[derive(Debug, Clone, Eq, PartialEq)]
 pub enum Step {
     Say(Vec<u8>),
@@ -25,10 +25,10 @@ pub enum Step {
     Close,
 }
 
-/// One peer's part.
+/// The part of one peer.
 pub type Script = VecDeque<Step>;
 
-/// Everybody's part.
+/// The parts of all peers.
 #[derive(Debug)]
 pub struct Scripts {
     pub client: Script,
@@ -39,8 +39,8 @@ const MAX_SCRIPTS: usize = 9;
 const MAX_STEPS: usize = 40;
 
 impl Scripts {
-    /// Reads the notation. `None` if it is too long to be worth the time, or if the client would
-    /// have the proxy connect to somebody who is not in the play.
+    /// Reads the notation. `None` if it is too long to be worth the time, or if the client would make the
+    /// proxy connect to a host outside the play.
     pub fn read(bytes: &[u8], authorities: &[String; 3]) -> Option<Self> {
         let mut serial = 0;
         let mut scripts: Vec<Script> = bytes
@@ -98,8 +98,8 @@ fn said(script: &Script) -> Vec<u8> {
     said.collect::<Vec<_>>().concat()
 }
 
-/// Whether an authority in a request line, wherever one might be read, is an address or a known
-/// name, but not one in the play. Other names the play's resolver does not know.
+/// Whether an authority in a request line, wherever one might be read, is an address or a known name
+/// outside the play. The play's resolver does not know any other names.
 fn names_a_stranger(said: &[u8], authorities: &[String; 3]) -> bool {
     let starts = |mark: &'static [u8]| {
         said.windows(mark.len())

@@ -1,4 +1,5 @@
-//! Real sockets, and a clock that the tests turn: what drops SYNs stays pending however late it is.
+//! Tests of dialing: real sockets, and a clock that the tests turn. A connect whose SYNs are dropped stays
+//! pending however late it is.
 
 use std::net::Ipv4Addr;
 
@@ -29,7 +30,7 @@ fn ip(last: u8) -> IpAddr {
 }
 
 impl Play {
-    /// The addresses `good` accept connections, the addresses `holes` drop SYNs.
+    /// The addresses `good` accept connections; the addresses `holes` drop SYNs.
     fn new(good: &[u8], holes: &[u8], most: usize) -> Self {
         let poller = Arc::new(Poller::new().unwrap());
         let connecting = PendingConnects::new(most);
@@ -80,7 +81,7 @@ impl Play {
         outcome
     }
 
-    /// Pending, until that many milliseconds after the start.
+    /// Asserts that the dial is pending, until that many milliseconds after the start.
     #[track_caller]
     fn waits(&self, dial: &mut Dial, millis: u64, until: Option<u64>, pending: &[usize]) {
         match self.step(dial, millis) {
@@ -163,7 +164,7 @@ fn who_had_to_make_room_is_tried_again_and_rounds_grow_patient() {
 
 #[test]
 fn what_fails_is_followed_at_once_and_never_tried_again() {
-    // Nobody listens on 5 and 6.
+    // Nothing listens on 5 and 6.
     let play = Play::new(&[4], &[1, 2, 3], 9);
     play.connects(&mut play.dial_to(&[5, 6, 4]), 0, 4);
     let mut dial = play.dial_to(&[5, 1, 6, 2, 3]);
@@ -206,7 +207,7 @@ fn a_source_address_is_bound_to_and_the_other_family_is_left_alone() {
     let six = "::1".parse().unwrap();
     assert!(matches!(play.fails(&mut play.dial(&[six]), 0), (Some(_), DialFailure::NoSource)));
     play.connects(&mut play.dial(&[six, ip(4)]), 0, 4);
-    // From loopback there is no way out.
+    // A loopback source has no route out.
     let away: IpAddr = "198.51.100.1".parse().unwrap();
     let (_, why) = play.fails(&mut play.dial(&[away]), 0);
     assert!(matches!(&why, DialFailure::System(e) if is_unroutable(e)), "{why:?}");
@@ -227,7 +228,7 @@ fn a_crowded_address_is_passed_over_and_waited_for_if_it_is_the_last() {
     let play = Play::new(&[4], &[1, 2], 1);
     let mut first = play.dial_to(&[1]);
     play.waits(&mut first, 0, None, &[0]);
-    // Another one is left: no time is lost.
+    // Another address is left, so no time is lost.
     play.connects(&mut play.dial_to(&[1, 4]), 0, 4);
 
     let mut second = play.dial_to(&[1]);
@@ -243,21 +244,21 @@ fn a_crowded_address_is_passed_over_and_waited_for_if_it_is_the_last() {
     play.waits(&mut second, 10, None, &[0]);
     assert!(!second.is_in_line());
 
-    // In line for one address, it looks again whether another one has come free.
+    // In line for one address, the dial checks whether another has come free.
     let mut other = play.dial_to(&[2]);
     play.waits(&mut other, 0, None, &[0]);
     let mut both = play.dial_to(&[1, 2]);
     play.waits(&mut both, 20, Some(270), &[]);
     drop(other);
     play.waits(&mut both, 270, None, &[1]);
-    // Its turn comes while an attempt is pending: both are.
+    // Its turn comes while an attempt is pending, so both are pending.
     drop((third, second));
     play.waits(&mut both, 300, None, &[0, 1]);
     drop(both);
     assert_eq!(play.dialer.connecting.pending(), 0);
 }
 
-/// Thousands may stand in line: each look is a turn on a worker.
+/// Thousands of dials may be in line, and each look is a turn on a worker.
 #[test]
 fn who_stands_in_line_looks_ever_more_seldom_for_another_place() {
     let play = Play::new(&[], &[1, 2], 1);
@@ -297,7 +298,7 @@ fn a_long_list_is_cut() {
     assert_eq!(dial.failed, u64::MAX);
 }
 
-/// The kernel's answer when the ports run out, which takes 28,000 connections to bring about.
+/// The kernel's answer when ports run out, which takes 28,000 connections to produce.
 #[test]
 fn a_missing_port_is_told_from_a_missing_way() {
     let e = || io::Error::from(io::ErrorKind::AddrNotAvailable);

@@ -1,21 +1,20 @@
-//! Shares the resolver's threads out among clients and domains, and keeps the line of waiting
-//! lookups.
+//! Shares the resolver's threads among clients and domains, and queues the waiting lookups.
 //!
-//! A name server that never answers holds a thread for as long as `getaddrinfo` likes to wait. So nobody
-//! gets them all: neither a client nor a domain may have more lookups under way than threads are left
-//! for others, and one client may have only a few lookups under way in one domain. What waits stands in a
-//! line for each client and domain. Of those that may go on the client with the fewest under way comes
-//! first. Of those with as many, the one that has waited longest and the one that came last take turns: names
-//! that will never be answered may stand before one that will.
+//! A name server that never answers holds a thread for as long as `getaddrinfo` likes to wait. No client
+//! and no domain may therefore have more lookups under way than threads are left for others, and one client
+//! may have only a few lookups under way in one domain. Waiting lookups queue in a line for each client and
+//! domain. Of those that may go on, the client with the fewest under way comes first. Among equals, the
+//! line that has waited longest and the one that came last take turns, because names that will never be
+//! answered may be ahead of one that will.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// On whose account a lookup goes.
+/// The account that a lookup counts on.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct ClientLookups {
     client: IpAddr,
-    /// Which domain somebody registered: its name servers answer for all names in it, or do not.
+    /// The registered domain: its name servers answer for all names in it, or for none.
     domain: Box<str>,
 }
 
@@ -26,11 +25,11 @@ impl ClientLookups {
     }
 }
 
-/// So many places, shared out.
+/// A number of places, shared among accounts.
 #[derive(Debug)]
 pub(super) struct Shares {
     most: usize,
-    /// For one client in one domain.
+    /// Limit for one client in one domain.
     each: usize,
     total: usize,
     clients: HashMap<IpAddr, usize>,
@@ -38,7 +37,7 @@ pub(super) struct Shares {
     accounts: HashMap<ClientLookups, usize>,
 }
 
-/// How many an account's client has, its domain, and itself.
+/// The places that an account's client has, its domain, and the account itself.
 struct Counts {
     client: usize,
     domain: usize,
@@ -51,7 +50,7 @@ impl Shares {
         Self { most, each, total: 0, clients, domains, accounts: HashMap::new() }
     }
 
-    /// Whether this account may have one more.
+    /// Whether this account may have one more place.
     pub(super) fn admit(&self, account: &ClientLookups) -> bool {
         self.fit(self.most.saturating_sub(self.total), self.counts(account))
     }
@@ -80,12 +79,12 @@ impl Shares {
         }
     }
 
-    /// How many its client has.
+    /// How many places the account's client has.
     fn of_client(&self, account: &ClientLookups) -> usize {
         self.clients.get(&account.client).copied().unwrap_or(0)
     }
 
-    /// One more is this account's.
+    /// Takes one place for this account.
     pub(super) fn take(&mut self, account: &ClientLookups) {
         self.total += 1;
         *self.clients.entry(account.client).or_default() += 1;
@@ -93,7 +92,7 @@ impl Shares {
         *self.accounts.entry(account.clone()).or_default() += 1;
     }
 
-    /// One that was this account's is free.
+    /// Gives back one place of this account.
     pub(super) fn give_back(&mut self, account: &ClientLookups) {
         self.total -= 1;
         take_one(&mut self.clients, &account.client);
@@ -101,7 +100,7 @@ impl Shares {
         take_one(&mut self.accounts, account);
     }
 
-    /// How many are taken.
+    /// How many places are taken.
     pub(super) fn total(&self) -> usize {
         self.total
     }
@@ -116,29 +115,29 @@ fn take_one<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// What waits for a place: the names, or whatever stands for them.
+/// The names that wait for a place, or values that represent them.
 #[derive(Debug)]
 pub(super) struct LookupLine<N> {
     most: usize,
     total: usize,
     clients: HashMap<IpAddr, usize>,
-    /// None is empty.
+    /// No line is empty.
     names: HashMap<ClientLookups, VecDeque<N>>,
-    /// Each account with a name that waits is there once.
+    /// Every account with a waiting name, once each.
     turns: VecDeque<ClientLookups>,
-    /// The last of those with as many comes next, not the first.
+    /// Whether the last of equal accounts comes next, rather than the first.
     last_is_next: bool,
 }
 
 impl<N: PartialEq> LookupLine<N> {
-    /// Of so many names at most.
+    /// A line of at most `most` names.
     pub(super) fn new(most: usize) -> Self {
         let (clients, names) = (HashMap::new(), HashMap::new());
         Self { most, total: 0, clients, names, turns: VecDeque::new(), last_is_next: false }
     }
 
-    /// Puts a name at the end of its account's. `false` if its client has as many waiting as there are
-    /// places left: there is always one for a client that comes new.
+    /// Puts a name at the end of its account's line. `false` if its client has as many names waiting as
+    /// there are places left, so that a new client always finds a place.
     pub(super) fn push(&mut self, account: &ClientLookups, name: N) -> bool {
         let own = self.clients.get(&account.client).copied().unwrap_or(0);
         if own >= self.most.saturating_sub(self.total) {
@@ -159,8 +158,8 @@ impl<N: PartialEq> LookupLine<N> {
         self.names.contains_key(account)
     }
 
-    /// The name whose turn it is, of those whose account may have one more of `shares`, if the places
-    /// of `others` counted there.
+    /// Takes the next name among the accounts that may have one more of `shares`, if the places of `others`
+    /// counted there.
     pub(super) fn pop(
         &mut self,
         shares: &Shares,
@@ -208,7 +207,7 @@ impl<N: PartialEq> LookupLine<N> {
         take_one(&mut self.clients, &account.client);
     }
 
-    /// How many wait.
+    /// How many names wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.total
@@ -223,7 +222,7 @@ mod tests {
         ClientLookups::new([192, 0, 2, client].into(), host)
     }
 
-    /// How many more the account gets, one behind the other.
+    /// How many more places the account gets, one after the other.
     fn fill(shares: &mut Shares, account: impl Fn(usize) -> ClientLookups) -> usize {
         let take = |n: usize| {
             let account = account(n);
@@ -263,7 +262,7 @@ mod tests {
         }
         let mut shares = Shares::new(32, 4);
         let clients = fill(&mut shares, |n| account(n as u8, "a.example.com"));
-        assert_eq!(clients, 16, "one domain, whoever asks");
+        assert_eq!(clients, 16, "one domain, from any client");
         assert!(shares.admit(&account(1, "a.example.org")));
     }
 

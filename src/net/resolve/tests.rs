@@ -15,7 +15,7 @@ impl Wake for Asker {
     }
 }
 
-/// Answers as it is told to, and counts.
+/// Answers from a script, and counts.
 #[derive(Debug)]
 struct Scripted(AtomicUsize, Receiver<io::Result<Vec<IpAddr>>>);
 
@@ -26,7 +26,7 @@ impl Resolve for Scripted {
     }
 }
 
-/// Hangs for every name but one that begins with "quick".
+/// Hangs for every name except those that begin with "quick".
 #[derive(Debug)]
 struct Hangs(Receiver<()>, AtomicUsize);
 
@@ -51,18 +51,18 @@ const LIMITS: ThreadLimits = ThreadLimits {
     queued: 1024,
 };
 
-/// A resolver, and what its askers are told.
+/// A resolver, and the edges of its askers.
 struct Play {
     resolver: Resolver,
-    told: Sender<u32>,
-    tells: Receiver<u32>,
+    wake: Sender<u32>,
+    wakes: Receiver<u32>,
 }
 
 impl Play {
     fn new(how: Arc<dyn Resolve>, ttl: Duration) -> Self {
-        let (told, tells) = unbounded();
+        let (wake, wakes) = unbounded();
         let options = NameOptions { ttl, ..NameOptions::default() };
-        Self { resolver: Resolver::new(how, options).unwrap(), told, tells }
+        Self { resolver: Resolver::new(how, options).unwrap(), wake, wakes }
     }
 
     fn ask(&self, host: &str, now: Instant, tag: u32) -> Lookup {
@@ -71,7 +71,7 @@ impl Play {
 
     /// The same, for the client with this number.
     fn ask_for(&self, client: u32, host: &str, now: Instant, tag: u32) -> Lookup {
-        let who = Arc::new(Asker(self.told.clone()));
+        let who = Arc::new(Asker(self.wake.clone()));
         let client = IpAddr::from(client.to_be_bytes());
         self.resolver.lookup(host, 80, client, now, &Owner { who, tag })
     }
@@ -101,8 +101,8 @@ impl Play {
     }
 
     #[track_caller]
-    fn told(&self) -> u32 {
-        self.tells.recv_timeout(WAIT).unwrap()
+    fn next_woken(&self) -> u32 {
+        self.wakes.recv_timeout(WAIT).unwrap()
     }
 }
 
@@ -129,10 +129,10 @@ fn lookups_of_one_name_are_merged_and_kept_for_a_while() {
     assert_eq!(one.answer(), None);
     let address: IpAddr = "192.0.2.1".parse().unwrap();
     answers.send(Ok(vec![address])).unwrap();
-    let mut woken = [play.told(), play.told()];
+    let mut woken = [play.next_woken(), play.next_woken()];
     woken.sort_unstable();
     assert_eq!(woken, [1, 2]);
-    assert!(play.tells.is_empty(), "who has left is not woken");
+    assert!(play.wakes.is_empty(), "an asker that has left is not woken");
     let found = Some(Arc::from([address]));
     assert_eq!((one.answer(), two.answer()), (Some(found.clone()), Some(found.clone())));
     assert_eq!(play.known("a.example", now + ttl - Duration::from_secs(1)), found);
@@ -141,7 +141,7 @@ fn lookups_of_one_name_are_merged_and_kept_for_a_while() {
     let later = now + ttl + WAIT;
     let again = play.asked("a.example", later, 5);
     answers.send(Err(io::ErrorKind::NotFound.into())).unwrap();
-    assert_eq!(play.told(), 5);
+    assert_eq!(play.next_woken(), 5);
     assert_eq!(again.answer(), Some(None));
     assert_eq!(play.known("a.example", now), None);
     // A failure is forgotten sooner.
@@ -159,7 +159,7 @@ fn without_a_time_to_live_nothing_is_kept_but_merged_all_the_same() {
         let asked: Vec<_> = (0..10).map(|tag| play.asked("a.example", now, tag)).collect();
         answers.send(Ok(vec![[192, 0, 2, round].into()])).unwrap();
         for _ in &asked {
-            play.told();
+            play.next_woken();
         }
         let found = Some(Some(Arc::from([IpAddr::from([192, 0, 2, round])])));
         assert!(asked.iter().all(|a| a.answer() == found), "each has the answer to its question");
@@ -178,7 +178,7 @@ fn threads_grow_while_others_hang_and_shrink_when_there_is_no_work() {
     play.resolver = Resolver::with_limits(how, NameOptions::default(), limits).unwrap();
     let now = Instant::now();
     assert_eq!(play.resolver.threads(), 0);
-    // Each for a client of its own.
+    // Each lookup has a different client.
     let slow = |i| {
         let asked = play.asked_for(i, &format!("slow-{i}.example"), now, i);
         eventually(|| play.resolver.core.threads.crew_is_busy());
@@ -186,10 +186,10 @@ fn threads_grow_while_others_hang_and_shrink_when_there_is_no_work() {
     };
     let hung: Vec<_> = (0..4).map(slow).collect();
     let quick = play.asked_for(99, "quick.example", now, 99);
-    assert_eq!(play.told(), 99, "there was a thread for it");
+    assert_eq!(play.next_woken(), 99, "there was a thread for it");
     assert!(quick.answer().is_some());
     assert_eq!(play.resolver.threads(), 5);
-    // All hang from here on, and three more may wait.
+    // All lookups hang from here on, and three more may wait.
     let last = slow(4);
     let queued: Vec<_> =
         (5..8).map(|i| play.asked_for(i, &format!("slow-{i}.example"), now, i)).collect();
@@ -197,12 +197,12 @@ fn threads_grow_while_others_hang_and_shrink_when_there_is_no_work() {
     assert_eq!(play.resolver.threads(), 5, "no more than that");
     drop(release);
     for _ in 0..8 {
-        play.told();
+        play.next_woken();
     }
     drop((hung, last, queued));
     eventually(|| play.resolver.threads() == 2);
     let _asked = play.asked("quick-again.example", now, 100);
-    assert_eq!(play.told(), 100);
+    assert_eq!(play.next_woken(), 100);
     assert_eq!(play.resolver.threads(), 2, "those that stay are enough");
 }
 
@@ -218,7 +218,7 @@ fn a_lookup_nobody_waits_for_any_more_is_not_begun() {
     drop(play.asked("slow-too.example", now, 2));
     let _last = play.asked("quick.example", now, 3);
     drop(release);
-    assert_eq!((play.told(), play.told()), (1, 3));
+    assert_eq!((play.next_woken(), play.next_woken()), (1, 3));
     assert_eq!(how.1.load(Ordering::SeqCst), 2);
     assert_eq!(play.resolver.core.shared.names.lock().len(), 2);
 }
@@ -230,7 +230,7 @@ fn thousands_who_wait_for_one_name_join_and_leave_in_no_time() {
     let now = Instant::now();
     let asked: Vec<_> = (0..50_000).map(|tag| play.asked("slow.example", now, tag)).collect();
     drop(asked);
-    // A list scanned by each of them would take 2.5 thousand million looks.
+    // Scanning a list for each of them would take 2.5 billion looks.
     assert!(now.elapsed() < Duration::from_secs(3), "{:?}", now.elapsed());
 }
 
@@ -262,11 +262,11 @@ fn the_families_of_an_answer_alternate_and_it_is_not_endless() {
     let asked = play.asked("a.example", now, 1);
     let ips: Vec<IpAddr> = ["::1", "::2", "192.0.2.1"].map(|ip| ip.parse().unwrap()).into();
     answers.send(Ok(ips.clone())).unwrap();
-    play.told();
+    play.next_woken();
     assert_eq!(*asked.answer().unwrap().unwrap(), [ips[0], ips[2], ips[1]]);
     let many = play.asked("many.example", now, 2);
     answers.send(Ok((0..200).map(|i| [192, 0, 2, i].into()).collect())).unwrap();
-    play.told();
+    play.next_woken();
     assert_eq!(many.answer().unwrap().unwrap().len(), MOST_ADDRESSES);
 }
 
@@ -284,7 +284,7 @@ fn a_given_name_is_never_asked_for() {
     assert_eq!(how.1.load(Ordering::SeqCst), 0);
 }
 
-/// A panic that is not over when it was caught.
+/// A panic payload that panics again when it drops.
 struct Bomb(Arc<AtomicUsize>);
 
 impl Drop for Bomb {
@@ -317,35 +317,35 @@ fn a_panic_answers_the_question_and_costs_no_thread() {
     let now = Instant::now();
     for tag in 1..=3 {
         let bad = play.asked("bad.example", now, tag);
-        assert_eq!(play.told(), tag);
+        assert_eq!(play.next_woken(), tag);
         assert_eq!(bad.answer(), Some(None));
         eventually(|| play.resolver.pending() == 0);
     }
     let good = play.asked("good.example", now, 4);
-    assert_eq!(play.told(), 4);
+    assert_eq!(play.next_woken(), 4);
     assert!(good.answer().flatten().is_some());
     assert_eq!(play.resolver.threads(), 1);
 }
 
-/// `Duration::MAX` is no moment that could be counted on.
+/// `Duration::MAX` is past every representable moment.
 #[test]
 fn an_answer_may_be_kept_for_as_long_as_there_is() {
     let play = Play::new(Arc::new(Explodes(Arc::default())), Duration::MAX);
     let now = Instant::now();
     let asked = play.asked("good.example", now, 1);
-    assert_eq!(play.told(), 1);
+    assert_eq!(play.next_woken(), 1);
     assert!(asked.answer().flatten().is_some());
     assert!(play.known("good.example", now + Duration::from_secs(86_400)).is_some());
 }
 
-/// A resolver whose names all hang but the quick ones, and what lets them go.
+/// A resolver that hangs for all names but the quick ones, and the sender that releases them.
 fn hanging() -> (Play, Arc<Hangs>, Sender<()>) {
     let (release, hang) = unbounded();
     let how = Arc::new(Hangs(hang, AtomicUsize::new(0)));
     (Play::new(Arc::clone(&how) as Arc<dyn Resolve>, WAIT), how, release)
 }
 
-/// That many lookups of `client` for names in domains that `name` makes, all different.
+/// Starts that many lookups of `client`, for names in domains that `name` makes, all different.
 fn hang(play: &Play, client: u32, count: u32, name: impl Fn(u32) -> String) -> Vec<AwaitedLookup> {
     let now = Instant::now();
     (0..count).map(|i| play.asked_for(client, &name(i), now, 7)).collect()
@@ -359,7 +359,7 @@ fn names_of_one_domain_that_never_answer_keep_nobody_from_others() {
     for (client, host) in [(1, "quick.alive.test"), (2, "quick.other.test"), (2, "quick.dead.test")]
     {
         let quick = play.asked_for(client, host, now, client);
-        assert_eq!(play.told(), client, "{host}");
+        assert_eq!(play.next_woken(), client, "{host}");
         assert!(quick.answer().flatten().is_some(), "{host}");
     }
     eventually(|| how.1.load(Ordering::SeqCst) >= LIMITS.each + 3);
@@ -375,7 +375,7 @@ fn one_client_with_many_domains_that_never_answer_keeps_no_other_from_its_names(
     let now = Instant::now();
     for client in 3..40 {
         let quick = play.asked_for(client, &format!("quick-{client}.test"), now, client);
-        assert_eq!(play.told(), client);
+        assert_eq!(play.next_woken(), client);
         assert!(quick.answer().flatten().is_some());
     }
     assert!(play.resolver.threads() <= LIMITS.most);
@@ -387,22 +387,22 @@ fn a_lookup_counts_no_more_when_its_askers_have_gone_and_one_in_line_is_forgotte
     let now = Instant::now();
     for round in 0..2 {
         let asked = hang(&play, 1, 100, |i| format!("slow.dead-{round}-{i}.test"));
-        // Half of the threads are the client's, or of those that are left: it has to wait.
+        // Half of the threads, or of those left, are the client's, so it has to wait.
         let waits = play.asked_for(1, "quick.alive.test", now, 1);
         assert_eq!(waits.answer(), None);
         drop((waits, asked));
         eventually(|| play.resolver.pending() <= LIMITS.left);
         let quick = play.asked_for(1, &format!("quick.alive-{round}.test"), now, 2);
-        assert_eq!(play.told(), 2, "round {round}");
+        assert_eq!(play.next_woken(), 2, "round {round}");
         assert!(quick.answer().flatten().is_some());
     }
-    // Lookups nobody waits for are bounded, too, and no client makes all of them.
+    // Lookups without askers have a limit, too, and one client cannot use all of it.
     for round in 2..10 {
         drop(hang(&play, 1, 100, |i| format!("slow.dead-{round}-{i}.test")));
     }
     assert!(play.resolver.threads() <= LIMITS.most + LIMITS.left);
     let quick = play.asked_for(2, "quick.other.test", now, 3);
-    assert_eq!(play.told(), 3);
+    assert_eq!(play.next_woken(), 3);
     assert!(quick.answer().flatten().is_some());
     assert!(how.1.load(Ordering::SeqCst) <= LIMITS.most + LIMITS.left);
 }
@@ -415,7 +415,7 @@ fn a_name_whose_asker_has_gone_is_joined_by_the_next_and_answered() {
     let again = play.asked_for(2, "slow.test", now, 2);
     eventually(|| how.1.load(Ordering::SeqCst) == 1);
     drop(release);
-    assert_eq!(play.told(), 2);
+    assert_eq!(play.next_woken(), 2);
     assert!(again.answer().flatten().is_some());
     assert_eq!(play.resolver.pending(), 0);
 }
@@ -429,14 +429,14 @@ fn an_asker_that_may_have_gone_is_answered_but_its_lookup_counts_no_more() {
     assert_eq!(waits.answer(), None);
     asked.iter_mut().for_each(AwaitedLookup::recede);
     let quick = play.asked_for(1, "quick.other.test", now, 2);
-    // Who waited before goes on as well.
-    let mut told = [play.told(), play.told()];
-    told.sort_unstable();
-    assert_eq!(told, [1, 2]);
+    // The asker from before goes on as well.
+    let mut woken = [play.next_woken(), play.next_woken()];
+    woken.sort_unstable();
+    assert_eq!(woken, [1, 2]);
     assert!(quick.answer().flatten().is_some() && waits.answer().flatten().is_some());
     drop(release);
     for _ in 0..asked.len() {
-        play.told();
+        play.next_woken();
     }
     assert!(asked.iter().all(|asked| asked.answer().is_some()));
     assert_eq!(play.resolver.pending(), 0);
@@ -447,19 +447,19 @@ fn who_waits_on_an_account_is_not_overtaken_when_lookups_there_are_left() {
     let (play, how, _release) = hanging();
     let now = Instant::now();
     let asked = hang(&play, 1, LIMITS.each as u32, |i| format!("slow-{i}.example.com"));
-    // One that nobody waits for is not begun.
+    // A lookup without askers is not begun.
     eventually(|| how.1.load(Ordering::SeqCst) == LIMITS.each);
     let _ninth = play.asked_for(1, "quick-9.example.com", now, 9);
     drop(asked);
-    assert!(play.tells.is_empty(), "others were about to leave as well");
+    assert!(play.wakes.is_empty(), "others were about to leave as well");
     let _tenth = play.asked_for(1, "quick-10.example.com", now, 10);
-    // Before those that hang end.
-    let mut told = [9, 10].map(|_| play.tells.recv_timeout(WAIT / 2).unwrap());
-    told.sort_unstable();
-    assert_eq!(told, [9, 10]);
+    // They come before the hanging lookups end.
+    let mut woken = [9, 10].map(|_| play.wakes.recv_timeout(WAIT / 2).unwrap());
+    woken.sort_unstable();
+    assert_eq!(woken, [9, 10]);
 }
 
-/// Answers what begins with "good" when it is told to, and the others never.
+/// Answers names that begin with "good" when told to, and others never.
 #[derive(Debug)]
 struct Good(Receiver<()>, Receiver<()>, AtomicUsize);
 
@@ -485,11 +485,11 @@ fn lookups_that_nobody_waits_for_keep_no_name_of_their_account_in_line() {
     let ask = |i| play.asked_for(1, &format!("good-{i}.example.com"), now, i);
     let _asked: Vec<_> = (0..=each).map(ask).collect();
     (0..each).for_each(|_| good.send(()).unwrap());
-    let mut told: Vec<u32> = (0..each).map(|_| play.told()).collect();
+    let mut woken: Vec<u32> = (0..each).map(|_| play.next_woken()).collect();
     good.send(()).unwrap();
-    told.push(play.told());
-    told.sort_unstable();
-    assert_eq!(told, (0..=each).collect::<Vec<_>>());
+    woken.push(play.next_woken());
+    woken.sort_unstable();
+    assert_eq!(woken, (0..=each).collect::<Vec<_>>());
 }
 
 #[test]
@@ -502,12 +502,12 @@ fn slow_names_of_many_domains_do_not_keep_their_own_client_from_new_ones_for_lon
             let quick = play.asked_for(1, &format!("quick.alive-{round}.test"), now, round);
             now += SLOW * 3 / 2;
             play.resolver.pass_slow_ones(now);
-            assert_eq!(play.told(), round, "{count}");
+            assert_eq!(play.next_woken(), round, "{count}");
             assert!(quick.answer().flatten().is_some());
         }
         assert!(play.resolver.threads() <= LIMITS.most + LIMITS.left);
         let quick = play.asked_for(2, "quick.other.test", now, 99);
-        assert_eq!(play.told(), 99, "another client, {count}");
+        assert_eq!(play.next_woken(), 99, "another client, {count}");
         drop(quick);
     }
 }

@@ -1,9 +1,9 @@
-//! The resolver's threads: a few stay, more are started while those hang, and they end when there
-//! is no work. `shares` decides who gets one.
+//! The resolver's threads: a few stay, more are started while those hang, and they end without work.
+//! `shares` decides whose lookup gets one.
 //!
-//! A lookup cannot be stopped. When everybody who asked for it has gone, or it has taken longer than
-//! [`SLOW`], it does not count any more against others: another thread takes the place of the one that hangs.
-//! There is a bound on those as well, shared out in the same way.
+//! A lookup cannot be stopped. When all its askers have gone, or it has taken longer than [`SLOW`], it no
+//! longer counts against others: another thread takes the place of the hanging one. Such lookups have a
+//! limit as well, shared in the same way.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -16,18 +16,18 @@ use parking_lot::{Condvar, Mutex};
 
 use super::shares::{ClientLookups, LookupLine, Shares};
 
-/// How long a lookup counts in full: few servers that answer at all take longer.
+/// How long a lookup counts in full. Few working servers take longer.
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 
-/// How many threads there are when.
+/// The numbers of threads and names.
 pub(super) struct ThreadLimits {
     /// Threads that stay once started.
     pub(super) steady: usize,
-    /// Lookups under way at most, each on a thread, while all the others hang.
+    /// Limit on the lookups under way that count in full, each on a thread.
     pub(super) most: usize,
     /// How many of them may be one client's in one domain.
     pub(super) each: usize,
-    /// Lookups beside them that are slow, or that nobody waits for any more.
+    /// Limit on further lookups that are slow or have no askers any more.
     pub(super) left: usize,
     /// How long a thread beyond the steady ones waits for work before it ends.
     pub(super) linger: Duration,
@@ -42,7 +42,7 @@ impl Default for ThreadLimits {
     }
 }
 
-/// Stands for a lookup, and never for another.
+/// Stands for one lookup, and never for another.
 pub(super) type Ticket = u64;
 
 type Work = Arc<dyn Fn(&str) + Send + Sync>;
@@ -56,28 +56,28 @@ struct Crew {
     limits: ThreadLimits,
     work: Work,
     state: Mutex<State>,
-    /// There is a name for a thread, or it is all over.
+    /// Notified when there is a name for a thread, or the end.
     more: Condvar,
 }
 
 struct State {
     line: LookupLine<Ticket>,
-    /// Those for which there is a thread, or will be in a moment.
+    /// Lookups that have a thread, or will have one in a moment.
     ready: VecDeque<Ticket>,
     lookups: HashMap<Ticket, Lookup>,
     next: Ticket,
-    /// What of the threads those take that count in full.
+    /// The places of lookups that count in full.
     wanted: Shares,
-    /// The same of those that are slow, or whose askers have gone.
+    /// The places of lookups that are slow, or whose askers have gone.
     left: Shares,
-    /// Those that count in full and since when, in that order, and others that have ended.
+    /// Lookups that count in full and since when, in that order; also some that have ended.
     begun: VecDeque<(Instant, Ticket)>,
     started: usize,
     alive: usize,
     over: bool,
 }
 
-/// A name that was queued, until its lookup has ended.
+/// A queued name, until its lookup has ended.
 struct Lookup {
     name: Box<str>,
     account: ClientLookups,
@@ -88,12 +88,12 @@ struct Lookup {
 enum Stage {
     InLine,
     UnderWay,
-    /// Under way for long, or nobody waits for it.
+    /// Under way for long, or without askers.
     Left,
 }
 
 impl Threads {
-    /// None yet. Each will call `work` with one name after the other.
+    /// No threads yet. Each calls `work` with one name after the other.
     pub(super) fn new(limits: ThreadLimits, work: Work) -> Self {
         let state = State {
             line: LookupLine::new(limits.queued),
@@ -111,13 +111,13 @@ impl Threads {
         Self { crew: Arc::new(Crew { limits, work, state, more }) }
     }
 
-    /// Has a name looked up for `client`, at once or when its turn comes. `None` if too many wait.
-    /// Then [`see_to_threads`](Self::see_to_threads).
+    /// Queues a lookup of a name for `client`, to begin at once or when its turn comes. `None` if too many
+    /// wait. Call [`see_to_threads`](Self::see_to_threads) next.
     pub(super) fn queue(&self, name: &str, client: IpAddr, now: Instant) -> Option<Ticket> {
         let account = ClientLookups::new(client, name);
         let mut state = self.crew.state.lock();
         let ticket = state.next;
-        // Nobody overtakes those who wait on the same account.
+        // No name overtakes those that wait on the same account.
         let at = if !state.line.has(&account) && state.wanted.admit(&account) {
             state.begin(&account, ticket, now);
             Stage::UnderWay
@@ -133,7 +133,7 @@ impl Threads {
         Some(ticket)
     }
 
-    /// Has lookups that are slow by now count less, so that others begin.
+    /// Makes slow lookups count less, so that others begin.
     pub(super) fn pass_slow_ones(&self, now: Instant) {
         let mut state = self.crew.state.lock();
         state.pass_slow_ones(now);
@@ -141,8 +141,8 @@ impl Threads {
         self.crew.see_to_threads(&mut state);
     }
 
-    /// Everybody who asked has gone, `surely` or perhaps. `true` if the lookup had not begun, and never
-    /// will. Then [`see_to_threads`](Self::see_to_threads).
+    /// Handles a lookup whose askers have all gone, `surely` or perhaps. `true` if the lookup had not begun
+    /// and never will. Call [`see_to_threads`](Self::see_to_threads) next.
     pub(super) fn leave(&self, ticket: Ticket, surely: bool) -> bool {
         let mut state = self.crew.state.lock();
         let state = &mut *state;
@@ -157,8 +157,8 @@ impl Threads {
                 lookup.at = Stage::Left;
                 state.wanted.give_back(&lookup.account);
                 state.left.take(&lookup.account);
-                // When many go at once, each would else begin another that its asker is about to leave.
-                // What may wait for that begins when slow lookups are passed next.
+                // When many askers go at once, each would otherwise begin a lookup whose asker is about to
+                // leave. Lookups held back by this begin when slow lookups are passed next.
                 state.next_ones_beside(Instant::now());
             }
             Stage::InLine | Stage::UnderWay | Stage::Left => {}
@@ -166,12 +166,12 @@ impl Threads {
         false
     }
 
-    /// Sees to it that there is a thread for each name that may be looked up now.
+    /// Makes sure that there is a thread for each name that may be looked up now.
     pub(super) fn see_to_threads(&self) {
         self.crew.see_to_threads(&mut self.crew.state.lock());
     }
 
-    /// Threads there are now.
+    /// How many threads there are now.
     pub(super) fn alive(&self) -> usize {
         self.crew.state.lock().alive
     }
@@ -192,21 +192,21 @@ impl Drop for Threads {
 }
 
 impl State {
-    /// There will be a thread for it.
+    /// Counts a lookup and makes it ready for a thread.
     fn begin(&mut self, account: &ClientLookups, ticket: Ticket, now: Instant) {
         self.wanted.take(account);
         self.ready.push_back(ticket);
         self.begun.push_back((now, ticket));
     }
 
-    /// Those in line for which there is room now.
+    /// Begins the lookups in line for which there is room now.
     fn next_ones(&mut self, now: Instant) {
         while let Some((account, ticket)) = self.line.pop(&self.wanted, None) {
             self.goes_on(&account, ticket, now);
         }
     }
 
-    /// The same, if threads that hang in lookups that are left counted in full.
+    /// The same, if lookups without askers and slow ones counted in full.
     fn next_ones_beside(&mut self, now: Instant) {
         while let Some((account, ticket)) = self.line.pop(&self.wanted, Some(&self.left)) {
             self.goes_on(&account, ticket, now);
@@ -241,7 +241,7 @@ impl State {
         }
     }
 
-    /// A lookup has ended.
+    /// Ends a lookup.
     fn end(&mut self, ticket: Ticket) {
         let Some(Lookup { account, at, .. }) = self.lookups.remove(&ticket) else { return };
         match at {
@@ -257,7 +257,7 @@ impl State {
 }
 
 impl Crew {
-    /// Sees to it that there is a thread for each name that is ready.
+    /// Makes sure that there is a thread for each ready name.
     fn see_to_threads(self: &Arc<Self>, state: &mut State) {
         while state.alive < state.threads_needed() {
             let steady = state.alive < self.limits.steady;
@@ -271,7 +271,7 @@ impl Crew {
                     state.started += 1;
                     state.alive += 1;
                 }
-                // Those already running get to it, or the asker's deadline does.
+                // The running threads get to it, or the asker's deadline ends the wait.
                 Err(e) => {
                     log::warn!("cannot start another resolver thread: {e}");
                     break;
@@ -285,7 +285,7 @@ impl Crew {
 
     fn work(self: &Arc<Self>, steady: bool) {
         while let Some((ticket, name)) = self.next(steady) {
-            // A thread that ended by a panic would be counted as one there is, for good.
+            // Without this, a thread that ended by a panic would be counted as alive for good.
             if catch_unwind(AssertUnwindSafe(|| (self.work)(&name))).is_err() {
                 log::error!("answering a lookup of {name} panicked");
             }

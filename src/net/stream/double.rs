@@ -1,11 +1,11 @@
-//! A layer for tests that does to its users what TLS may do.
+//! A layer for tests that does to its users anything that TLS may do.
 //!
-//! It codes bytes, holds some of them, and is not where the socket is. The peer of a test speaks it on a plain
-//! socket, with [`coded`] and the marks below. The layer
+//! It codes bytes, holds some of them, and may be ahead of the socket or behind it. The peer in a test
+//! speaks it on a plain socket, with [`coded`] and the marks below. The layer
 //!
-//! - holds decoded bytes, and an end or an error behind them, of which the socket knows nothing any more;
-//! - tells an end of the socket without [`CODED_END`] as [`io::ErrorKind::UnexpectedEof`];
-//! - receives what is no content ([`CODED_TICKET`]), and answers [`CODED_KEY_UPDATE`] by itself;
+//! - holds decoded bytes, and an end or an error behind them, which are no longer in the socket;
+//! - reports an end of the socket without [`CODED_END`] as [`io::ErrorKind::UnexpectedEof`];
+//! - receives bytes that are no content ([`CODED_TICKET`]), and answers [`CODED_KEY_UPDATE`] by itself;
 //! - takes bytes and holds them until they are flushed.
 
 use std::io;
@@ -15,62 +15,62 @@ use rustix::net::RecvFlags;
 use super::{Layer, Received, Stream};
 use crate::net::buffer::Buffer;
 
-/// Every byte is changed on the wire, so that none gets past the layer unnoticed.
+/// Every byte is changed on the wire, so that none bypasses the layer unnoticed.
 const KEY: u8 = 0xa5;
-/// What stands for the end, as close_notify does.
+/// The mark of the end, like close_notify.
 const END: u8 = 0xff;
-/// What the layer says to itself, as a ticket of TLS 1.3: no content.
+/// A message of the layer to its peer without content, like a ticket of TLS 1.3.
 const TICKET: u8 = 0xfe;
-/// What has to be answered with the same, as a KeyUpdate.
+/// A message to answer with the same, like a KeyUpdate.
 const KEY_UPDATE: u8 = 0xfd;
-/// What cannot be decoded.
+/// A byte that cannot be decoded.
 const GARBAGE: u8 = 0xfc;
 
-/// How much one receive takes from the socket.
+/// How many bytes one receive takes from the socket.
 const WIRE: usize = 64;
-/// How many receives a look at an idle connection takes at most. A peer that says more has said too much.
+/// Limit on the receives of one check of an idle connection. A peer that sends more is unfit.
 const LOOKS: usize = 16;
 
-/// Why nothing more comes from the peer.
+/// Why no more bytes come from the peer.
 #[derive(Clone, Copy, Debug)]
 enum Over {
-    /// The peer has said the end.
+    /// The peer has sent the end mark.
     Ended,
-    /// Its socket has ended without it, or broke, or sent garbage.
+    /// Its socket ended without the mark, or broke, or sent garbage.
     Failed(io::ErrorKind),
 }
 
 /// The layer's state.
 #[derive(Debug)]
 pub(crate) struct Double {
-    /// Decoded and not taken.
+    /// Decoded but not taken.
     received: Vec<u8>,
-    /// Coded and not out.
+    /// Coded but not sent.
     sent: Vec<u8>,
-    /// Nothing comes behind what is held.
+    /// Set when nothing follows the held bytes.
     over: Option<Over>,
-    /// Whether a receive told so.
-    told: bool,
-    /// The end is said already.
+    /// Whether a receive has reported `over`.
+    reported: bool,
+    /// Whether the end mark was already written.
     ends: bool,
     /// Nothing can be sent any more.
     failed: Option<io::ErrorKind>,
-    /// How much it gives, takes and sends at a time.
+    /// How many bytes it gives, takes and sends at a time.
     piece: usize,
-    /// Every so many sends it finds no room although there is some; never, if 0.
+    /// Every this many sends it finds no room although there is some; 0 for never.
     reluctance: usize,
     sends: usize,
 }
 
 impl Double {
-    /// Whether a receive has something to tell that is not in the socket.
+    /// Whether a receive has something to report that is not in the socket.
     pub(super) fn holds_received(&self) -> bool {
         !self.received.is_empty() || self.holds_end()
     }
 
-    /// Whether the end, or an error, is known and was not told yet.
+    /// Whether the end, or an error, is known and not reported yet.
     pub(super) fn holds_end(&self) -> bool {
-        self.over.is_some() && !self.told
+        self.over.is_some() && !self.reported
     }
 
     /// Whether more may come from the socket.
@@ -82,7 +82,7 @@ impl Double {
         !self.sent.is_empty()
     }
 
-    /// The end goes out behind everything else.
+    /// Queues the end mark behind everything else.
     pub(super) fn end(&mut self) {
         if !std::mem::replace(&mut self.ends, true) {
             self.sent.push(END ^ KEY);
@@ -92,7 +92,7 @@ impl Double {
     fn decode(&mut self, wire: &[u8]) {
         for byte in wire.iter().map(|byte| byte ^ KEY) {
             match byte {
-                // What follows is dropped.
+                // Later bytes are dropped.
                 _ if self.over.is_some() => {}
                 END => self.over = Some(Over::Ended),
                 GARBAGE => self.over = Some(Over::Failed(io::ErrorKind::InvalidData)),
@@ -106,8 +106,8 @@ impl Double {
 }
 
 impl Stream {
-    /// The same, under a layer that gives, takes and sends `piece` bytes at a time, and now and then finds no
-    /// room although there is some: no edge will tell of it.
+    /// The same, under a layer that gives, takes and sends `piece` bytes at a time. Now and then it finds
+    /// no room although there is some, and no edge reports that room.
     pub(crate) fn doubled(self, piece: usize) -> Self {
         self.under(piece, 3)
     }
@@ -127,7 +127,7 @@ impl Stream {
             received: Vec::new(),
             sent: Vec::new(),
             over: None,
-            told: false,
+            reported: false,
             ends: false,
             failed: None,
             piece,
@@ -137,7 +137,7 @@ impl Stream {
         self
     }
 
-    /// The layer has a ticket to send, as behind a handshake.
+    /// Gives the layer a ticket to send, as after a handshake.
     pub(crate) fn issue_ticket(&mut self) {
         double(self).sent.push(CODED_TICKET);
     }
@@ -148,13 +148,13 @@ pub(crate) fn coded(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().map(|byte| byte ^ KEY).collect()
 }
 
-/// What stands for the end on the wire.
+/// The end mark on the wire.
 pub(crate) const CODED_END: u8 = END ^ KEY;
-/// What is no content on the wire.
+/// A message without content on the wire.
 pub(crate) const CODED_TICKET: u8 = TICKET ^ KEY;
-/// What the layer answers with the same.
+/// A message on the wire that the layer answers with the same.
 pub(crate) const CODED_KEY_UPDATE: u8 = KEY_UPDATE ^ KEY;
-/// What cannot be decoded.
+/// A byte on the wire that cannot be decoded.
 pub(crate) const CODED_GARBAGE: u8 = GARBAGE ^ KEY;
 
 fn double(stream: &mut Stream) -> &mut Double {
@@ -164,7 +164,8 @@ fn double(stream: &mut Stream) -> &mut Double {
     }
 }
 
-/// Takes what the socket has, once, and decodes it. Answers whether the socket had anything, the end included.
+/// Takes the bytes of the socket, once, and decodes them. Returns whether the socket had any, the end
+/// included.
 fn fill(stream: &mut Stream, flags: RecvFlags) -> bool {
     let mut wire = Buffer::default();
     wire.grow(WIRE);
@@ -195,7 +196,7 @@ pub(super) fn receive(
         into.tail().extend(double.received.drain(..count));
         return Ok(Received::Bytes(count));
     }
-    double.told = double.over.is_some();
+    double.reported = double.over.is_some();
     match double.over {
         None => Ok(Received::Nothing),
         Some(Over::Ended) => Ok(Received::End),
@@ -203,7 +204,7 @@ pub(super) fn receive(
     }
 }
 
-/// Takes some bytes, and sends none of them: that is for [`flush`].
+/// Takes some bytes and sends none of them; [`flush`] sends them.
 pub(super) fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
     let double = double(stream);
     assert!(!double.ends, "sent behind the end");
@@ -223,7 +224,7 @@ pub(super) fn flush(stream: &mut Stream) -> io::Result<bool> {
         let double = double(stream);
         double.sends += 1;
         if double.reluctance > 0 && double.sends.is_multiple_of(double.reluctance) {
-            // No room, it says.
+            // Pretends to have no room.
             stream.writable = false;
             break;
         }
@@ -248,7 +249,7 @@ pub(super) fn is_stale(stream: &mut Stream) -> bool {
             return true;
         }
         if !fill(stream, RecvFlags::DONTWAIT) {
-            // What it still holds would keep the next request from going out.
+            // Held bytes would keep the next request from going out.
             return !matches!(flush(stream), Ok(true));
         }
     }

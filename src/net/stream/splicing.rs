@@ -1,4 +1,4 @@
-//! Bytes of a connection that go through a pipe, without being copied.
+//! Moves bytes of a connection through a pipe, without copying them.
 
 use std::io;
 
@@ -9,22 +9,22 @@ use super::{Patient, Received, Stream};
 use crate::net::pipe::Pipe;
 
 impl Stream {
-    /// Receives what is there into an empty `pipe`, `most` bytes at most, without copying it.
+    /// Receives bytes into an empty `pipe`, at most `most`, without copying them.
     ///
-    /// `Nothing` means that the pipe got none, not that there is none, nor that the stream goes on:
-    /// it is also the answer in front of urgent data, which is received but not spliced, and at the
-    /// end. [`receive`](Self::receive) tells which.
+    /// `Nothing` means that the pipe got no bytes. It does not mean that there are none, nor that the
+    /// stream goes on: it is also the answer at the end, and in front of urgent data, which is received but
+    /// not spliced. [`receive`](Self::receive) tells which.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` where the system cannot splice from this socket; else what the socket
-    /// reports, and the connection is over.
+    /// `InvalidInput` if the system cannot splice from this socket. Any other error is the
+    /// socket's, and the connection is over.
     pub fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<Received> {
         self.make_non_blocking()?;
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         loop {
             return match splice(&self.socket, None, pipe.writer(), None, most, flags) {
-                // The end, or urgent data in front of what is still to come: a receive tells.
+                // The end, or urgent data in front of later bytes: a receive finds out.
                 Ok(0) | Err(Errno::AGAIN) => Ok(Received::Nothing),
                 // The pipe may have been full before the socket was empty: still readable.
                 Ok(count) => {
@@ -37,11 +37,11 @@ impl Stream {
         }
     }
 
-    /// Sends what the socket takes of the bytes in `pipe`, 0 when it takes none now.
+    /// Sends the bytes in `pipe` that the socket takes, 0 when it takes none now.
     ///
     /// # Errors
     ///
-    /// What the socket reports: the connection is over.
+    /// The socket's error: the connection is over.
     pub fn splice_from(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
         let held = pipe.held();
         if held == 0 {
@@ -55,7 +55,7 @@ impl Stream {
         Ok(count)
     }
 
-    /// `splice(2)` heeds `O_NONBLOCK` of the socket and nothing else. A patient receive undoes it.
+    /// `splice(2)` heeds only `O_NONBLOCK` of the socket. A patient receive undoes it.
     fn make_non_blocking(&mut self) -> io::Result<()> {
         if self.patient != Patient::NonBlocking {
             ioctl_fionbio(&self.socket, true)?;

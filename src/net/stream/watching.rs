@@ -1,4 +1,4 @@
-//! Who is told of a connection's edges, and of which.
+//! Registers a connection with the poller, and chooses its edges and their owner.
 
 use std::io;
 use std::sync::Arc;
@@ -9,24 +9,23 @@ use super::Stream;
 use crate::net::poll::{Interest, Owner, Poller};
 
 impl Stream {
-    /// What `poll` is to be asked for: what is not known to hold already. `reads` says whether anything is
-    /// to be received.
+    /// The facts to ask `poll` for: those not already known. `reads` says whether bytes are wanted.
     pub(in crate::net) fn wants(&self, reads: bool) -> PollFlags {
         let mut wanted = PollFlags::empty();
         if reads && !self.readable {
             wanted |= PollFlags::IN | PollFlags::RDHUP;
-            // Told once: what was noted of it stays.
+            // Reported once, so a known fact is not asked for again.
             wanted.set(PollFlags::PRI, !self.urgent);
         }
         wanted.set(PollFlags::OUT, !self.writable);
         wanted
     }
 
-    /// Sees to it that edges reach `owner`: reading ones, and writing ones if `write`.
+    /// Makes edges reach `owner`: those of reading, and those of writing if `write`.
     ///
     /// # Errors
     ///
-    /// When the kernel cannot watch another socket.
+    /// The kernel cannot watch another socket.
     pub fn watch(&mut self, poller: &Arc<Poller>, owner: &Owner, write: bool) -> io::Result<()> {
         let wanted = if write { Interest::ReadWrite } else { Interest::Read };
         match &mut self.registration {
@@ -35,19 +34,19 @@ impl Stream {
                 self.registration = Some(registration);
                 Ok(())
             }
-            // Once writability was asked for it stays so: an edge more is cheaper than a call.
+            // Writability stays asked for: an extra edge is cheaper than a call.
             Some(r) if r.interest() == wanted || r.interest() == Interest::ReadWrite => Ok(()),
             Some(r) => r.ask(&self.socket, wanted),
         }
     }
 
-    /// Stops edges while a worker reads the socket patiently: each would wake the parking thread
+    /// Stops edges while a worker reads the socket patiently, because each would wake the parking thread
     /// for nothing. [`watch`](Self::watch) starts them again.
     pub fn unwatch(&mut self) {
         if let Some(r) = &mut self.registration
             && r.interest() != Interest::Nothing
         {
-            // It cannot fail for the registered socket; if it did, edges would only go on.
+            // Cannot fail for the registered socket. If it did, edges would merely go on.
             let _ = r.ask(&self.socket, Interest::Nothing);
         }
     }
