@@ -1,11 +1,11 @@
-//! The access log: workers format a line for each exchange or tunnel, and a thread of its own
+//! Writes the access log: workers format a line for each exchange or tunnel, and a thread of its own
 //! writes them.
 //!
-//! A worker never waits for the log. [`AccessLog::record`] formats the line in a buffer of its
-//! thread and appends it to the pending lines under a lock held for one copy; the thread
-//! `access-log` swaps them out and writes them with one system call. If the destination is slower
-//! than the lines come, pending lines are bounded and further ones are dropped and counted; if it
-//! fails, lines are dropped until it works again, which the writer finds out by itself.
+//! A worker never waits for the log. [`AccessLog::record`] formats the line in a buffer of its thread
+//! and appends it to the pending lines, under a lock held for one copy. The thread `access-log` swaps
+//! them out and writes them with one system call. Pending lines are bounded: if the destination is
+//! too slow, further lines are dropped and counted. If it fails, lines are dropped until it works
+//! again, which the writer finds out by itself.
 //!
 //! ```text
 //! worker ── record ──▶ pending lines ── swap ──▶ access-log ── one write ──▶ file or stdout
@@ -13,11 +13,12 @@
 //!              └─ wakes the writer if it sleeps    └─ gathers 20 ms of lines, then writes
 //! ```
 //!
-//! So a busy proxy costs about 50 writes a second, an idle one no wake-ups, and a line is on disk
-//! within about 20 ms. Lines stand in the order exchanges *ended*; their time is when they began.
+//! So a busy proxy makes about 50 writes a second, an idle one has no wake-ups, and a line is on disk
+//! within about 20 ms. Lines are in the order in which exchanges *ended*; their time is the
+//! beginning.
 //!
-//! Credentials never reach a line: userinfo in a target or `Referer` is masked, and but for that and
-//! `User-Agent` no field is logged.
+//! Credentials never reach a line: userinfo in a target or `Referer` is masked, and no fields other
+//! than `Referer` and `User-Agent` are logged.
 
 mod apache_formats;
 mod format;
@@ -44,19 +45,19 @@ pub use self::record::{LoggedFailure, Phases, Record, RecordKind};
 use self::format::Scratch;
 use self::output::{Hurry, Output, Sink, count_lines};
 
-/// Bytes that may wait for the writer; a line that does not fit is dropped.
+/// The most bytes that may wait for the writer; a line that does not fit is dropped.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
 
-/// With this much pending the writer stops gathering.
+/// The writer stops gathering when this much is pending.
 const ENOUGH_BYTES: usize = MAX_PENDING_BYTES / 2;
 
-/// How long the writer gathers lines after the first.
+/// The time for which the writer gathers lines after the first.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// What a buffer keeps of its room while nothing happens.
+/// The capacity that a buffer keeps while nothing happens.
 const IDLE_BYTES: usize = 64 * 1024;
 
-/// Where the lines of the access log go.
+/// The destination of the access log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum LogDestination {
@@ -66,7 +67,7 @@ pub enum LogDestination {
     File(PathBuf),
 }
 
-/// The open access log. Any thread may record; dropping it lets the writer finish on its own.
+/// The open access log. Any thread may record. When it is dropped, the writer finishes on its own.
 #[derive(Debug)]
 pub struct AccessLog {
     format: LineFormat,
@@ -74,13 +75,13 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the destination and starts the writer thread. Nobody is waited for: a FIFO that has no
-    /// reader yet costs lines, which the `log` says once, and works from when it has one.
+    /// Opens the destination and starts the writer thread. Does not wait: lines for a FIFO without a
+    /// reader are dropped until it has one, which the `log` reports once.
     ///
     /// # Errors
     ///
-    /// The destination cannot be opened, or no thread can be started: say so with the path and
-    /// do not start serving.
+    /// The destination cannot be opened, or no thread can be started. Report it with the path, and do
+    /// not start serving.
     pub fn open(destination: LogDestination, format: LineFormat) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let hurry = &shared.hurry;
@@ -104,20 +105,20 @@ impl AccessLog {
         if !output.sink().is_open() {
             output.is_in_trouble();
             let name = output.name();
-            log::warn!("access log: nobody reads {name}; lines are dropped until somebody does");
+            log::warn!("access log: {name} has no reader; lines are dropped until it has one");
         }
         let mut writer = Writer { output, path, shared: Arc::clone(&shared), batch: Vec::new() };
         thread::Builder::new().name("access-log".into()).spawn(move || writer.run())?;
         Ok(Self { format, shared })
     }
 
-    /// Whether its lines show [`Record::referer`] and [`Record::user_agent`].
+    /// Whether lines show [`Record::referer`] and [`Record::user_agent`].
     pub fn shows_fields(&self) -> bool {
         self.format == LineFormat::Combined
     }
 
-    /// Logs one exchange or tunnel. Never blocks on the destination and allocates nothing when
-    /// warm; about half a microsecond on the calling thread.
+    /// Logs one exchange or tunnel. Never blocks on the destination, and allocates nothing when warm;
+    /// takes about half a microsecond on the calling thread.
     pub fn record(&self, record: &Record<'_>) {
         thread_local! {
             static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
@@ -125,29 +126,29 @@ impl AccessLog {
         SCRATCH.with_borrow_mut(|scratch| self.shared.append(scratch.line(self.format, record)));
     }
 
-    /// Asks the writer to open the file by its path again, for log rotation: rename the file,
-    /// then call this. Lines recorded before may still go to the old file. If the path cannot be
-    /// opened, the old file stays and the `log` says so. Standard output stays as it is.
-    /// Does not wait.
+    /// Asks the writer to open the file by its path again, for log rotation: rename the file, then
+    /// call this. Lines recorded before may still go to the old file. If the path cannot be opened,
+    /// the old file stays in use and the `log` reports it. Standard output stays as it is. Does not
+    /// wait.
     pub fn reopen(&self) {
         self.shared.pending.lock().reopen = true;
         self.shared.hurry.reopen(true);
         self.shared.wake.notify_one();
     }
 
-    /// Lines dropped since the start: no room, or the destination failed.
+    /// Lines dropped since the start, for lack of room or because the destination failed.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes what is pending, ends the writer, and waits at most `within` for that. For
-    /// shutdown; lines recorded later are dropped. Answers whether the writer came to its end: if
-    /// not, it is stuck on its destination, and the process may exit all the same. Lines that did not
-    /// get there are said in the `log`.
+    /// Writes the pending lines and ends the writer; waits for that for at most `within`. For
+    /// shutdown; lines recorded later are dropped. Returns whether the writer has ended. If not, it
+    /// is stuck on its destination, and the process may exit all the same. The `log` reports the
+    /// number of lines that were lost.
     pub fn finish(&self, within: Duration) -> bool {
         let within = within.min(LONGEST);
         let now = Instant::now();
-        // What is left of the time is for the writer to say what became of it.
+        // The rest of the time lets the writer report the result.
         self.shared.hurry.finish_by(now + within * 3 / 4);
         let mut pending = self.shared.pending.lock();
         pending.finish = true;
@@ -165,7 +166,7 @@ impl AccessLog {
         drop(pending);
         if lost > 0 {
             let lines = if lost == 1 { "line" } else { "lines" };
-            log::warn!("the access log did not take its last {lost} {lines}");
+            log::warn!("access log: the last {lost} {lines} could not be written");
         }
         ended
     }
@@ -178,39 +179,39 @@ impl Drop for AccessLog {
     }
 }
 
-/// What the recording threads and the writer share.
+/// The state shared by the recording threads and the writer.
 #[derive(Debug, Default)]
 struct Shared {
     pending: Mutex<Pending>,
-    /// To the writer: there is something to do.
+    /// Tells the writer that there is something to do.
     wake: Condvar,
-    /// From the writer: it has ended.
+    /// Signals that the writer has ended.
     ended: Condvar,
     dropped: AtomicU64,
-    /// To the writer while it waits for its destination.
+    /// Interrupts the writer while it waits for its destination.
     hurry: Arc<Hurry>,
 }
 
-/// What waits for the writer.
+/// Lines and orders for the writer.
 #[derive(Debug, Default)]
 struct Pending {
     /// Whole lines; at most [`MAX_PENDING_BYTES`].
     lines: Vec<u8>,
-    /// Lines dropped for want of room since the writer last looked.
+    /// Lines dropped for lack of room since the writer last looked.
     overflowed: u64,
-    /// The writer sleeps until it is woken: set by it, cleared by whoever wakes it.
+    /// The writer sleeps until it is woken. It sets this; the thread that wakes it clears it.
     asleep: bool,
     reopen: bool,
     finish: bool,
     ended: bool,
-    /// Lines in the writer's hands.
+    /// Lines that the writer is writing.
     writing: u64,
-    /// Lines lost after it was asked to finish.
+    /// Lines lost after the writer was asked to finish.
     lost_at_end: u64,
 }
 
 impl Pending {
-    /// Whether gathering more lines should end.
+    /// Whether the writer should stop gathering lines.
     fn urgent(&self) -> bool {
         self.finish || self.reopen || self.lines.len() >= ENOUGH_BYTES
     }
@@ -237,7 +238,7 @@ impl Shared {
     }
 }
 
-/// What the writer is to do next, besides writing the batch.
+/// The writer's orders apart from the batch.
 #[derive(Clone, Copy, Debug)]
 struct Orders {
     overflowed: u64,
@@ -249,10 +250,10 @@ struct Orders {
 #[derive(Debug)]
 struct Writer {
     output: Output<Sink>,
-    /// To reopen by; standard output has none.
+    /// The path to reopen; standard output has none.
     path: Option<PathBuf>,
     shared: Arc<Shared>,
-    /// The lines being written; swapped with the pending ones.
+    /// The lines being written; swapped with the pending lines.
     batch: Vec<u8>,
 }
 
@@ -312,7 +313,7 @@ impl Writer {
         }
     }
 
-    /// Opens a destination again that went away by itself.
+    /// Reopens a destination that went away by itself.
     fn look_again(&mut self) {
         let (Some(path), sink) = (&self.path, self.output.sink()) else { return };
         let was_open = sink.is_open();
@@ -321,7 +322,7 @@ impl Writer {
         }
         let sink = sink.again(path);
         if was_open && sink.is_open() {
-            log::warn!("access log: {} was deleted; it is made anew", path.display());
+            log::warn!("access log: {} was deleted; creating it again", path.display());
         }
         let lost = self.output.replace(sink);
         self.count_dropped(lost);

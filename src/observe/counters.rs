@@ -1,7 +1,7 @@
-//! The list of counters: a new one is a line here and a line where the event happens.
+//! Lists the counters: a new one is a line here and a line where the event happens.
 //!
-//! A counter is added by a line here, and a line where the event happens: sums, `/metrics`,
-//! `/stats.json` and `docs/metrics.md` follow from the list, or a test says what is missing.
+//! Sums, `/metrics`, `/stats.json` and `docs/metrics.md` follow from the list, or a test names what is
+//! missing.
 
 use crate::error::{Error, Kind, Phase, Side};
 use crate::wire::{Method, Repair};
@@ -9,17 +9,17 @@ use crate::wire::{Method, Repair};
 use super::histogram::Histogram;
 use super::measure::{Sample, measures};
 
-/// Words of the classes of status codes; an exchange whose client was gone has none, and `other` are
-/// those from 600 on.
+/// The classes of status codes. An exchange whose client was gone has `none`; `other` is for codes from 600
+/// on.
 pub const CLASSES: [&str; 7] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
-/// What becomes of a reload.
+/// The results of a reload.
 pub const RELOADS: [&str; 2] = ["taken", "refused"];
 
-/// Words of the phases of an exchange, as the access log has them.
+/// The phases of an exchange, in the words of the access log.
 pub const PHASES: [&str; 6] = ["request", "lookup", "connect", "send", "wait", "transfer"];
 
-/// What a session waits for while it is parked.
+/// The event that a parked session waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Wait {
@@ -27,30 +27,30 @@ pub enum Wait {
     Idle,
     /// The first bytes of a connection, or the rest of a request head.
     Head,
-    /// A name's addresses.
+    /// The addresses of a name.
     Lookup,
     /// A connection to an upstream.
     Connect,
-    /// The request's content, or an upstream that takes it.
+    /// The request's content, or room at the upstream for it.
     Send,
     /// The head of a response.
     Response,
-    /// The response's content, or a client that takes it.
+    /// The response's content, or room at the client for it.
     Transfer,
     /// Either side of a tunnel.
     Tunnel,
-    /// A client that takes a reply of ours.
+    /// Room at the client for a reply of the proxy's own.
     Reply,
-    /// The end of a client that has its last reply.
+    /// The end of the connection of a client that has its last reply.
     Linger,
-    /// Whatever, on the admin listener.
+    /// Any event on the admin listener.
     Admin,
     /// An allowance of a rate.
     Tokens,
 }
 
 impl Wait {
-    /// All of them, in order.
+    /// All variants, in order.
     pub const ALL: [Self; 12] = [
         Self::Idle,
         Self::Head,
@@ -66,7 +66,7 @@ impl Wait {
         Self::Tokens,
     ];
 
-    /// The word in the counters.
+    /// The name in the counters.
     pub fn word(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -85,7 +85,7 @@ impl Wait {
     }
 }
 
-/// What was limited when a request was refused for it.
+/// The limit that a request was refused for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
     /// Requests of a client.
@@ -100,7 +100,7 @@ impl Refused {
     /// All of them, in order.
     pub const ALL: [Self; 3] = [Self::Requests, Self::Connections, Self::Volume];
 
-    /// The word in the counters.
+    /// The name in the counters.
     pub fn word(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -110,7 +110,7 @@ impl Refused {
     }
 }
 
-/// What became of a request that a rule is against.
+/// The result of a request that a rule objects to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Denial {
     /// It was refused.
@@ -123,7 +123,7 @@ impl Denial {
     /// All of them, in order.
     pub const ALL: [Self; 2] = [Self::Refused, Self::Reported];
 
-    /// The word in the counters.
+    /// The name in the counters.
     pub fn word(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -132,17 +132,17 @@ impl Denial {
     }
 }
 
-/// Why an idle upstream connection was not kept.
+/// The reason why an idle upstream connection was not kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Retired {
-    /// The upstream ended it, or said something nobody had asked for.
+    /// The upstream ended it, or sent something unrequested.
     Ended,
     /// It was idle for too long.
     Idle,
-    /// It was made too long ago, or before names began to lead elsewhere.
+    /// It was too old, or was made before names began to lead elsewhere.
     Age,
-    /// There was no room for it beside others, descriptors were short, or it was closed for a request that
-    /// must not be repeated.
+    /// There was no room for it, descriptors were short, or it was closed for a request that must not be
+    /// repeated.
     Full,
 }
 
@@ -150,7 +150,7 @@ impl Retired {
     /// All of them, in order.
     pub const ALL: [Self; 4] = [Self::Ended, Self::Idle, Self::Age, Self::Full];
 
-    /// The word in the counters.
+    /// The name in the counters.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ended => "ended",
@@ -162,12 +162,12 @@ impl Retired {
 }
 
 measures! {
-    /// What a proxy has counted since its start. Each number is exact as of some moment while the snapshot
-    /// was taken; two numbers may be a few events apart.
+    /// Everything a proxy has counted since its start. Each number is exact as of some moment while the
+    /// snapshot was taken; two numbers may be a few events apart.
     ///
-    /// An array is a row of numbers that belong together; [`count_in`](Self::count_in) finds one of a row by
-    /// its word. `Display` writes a summary for people. [`measures`](Self::measures) has every number with
-    /// its name and its help text.
+    /// An array is a row of numbers that belong together; [`count_in`](Self::count_in) finds one of a row
+    /// by its word. `Display` writes a summary for people. [`measures`](Self::measures) lists every number
+    /// with its name and its help text.
     #[derive(Clone, Debug, Default, Eq, PartialEq)]
     #[non_exhaustive]
     pub struct Counters {
@@ -183,13 +183,13 @@ measures! {
         Counter admin_connections_accepted: u64;
         /// Connections to the admin listener closed, by either side.
         Counter admin_connections_closed: u64;
-        /// Requests to the admin listener; they are no exchanges.
+        /// Requests to the admin listener; they do not count as exchanges.
         Counter admin_requests: u64;
-        /// Exchanges begun: a request head was complete, or failed to be one.
+        /// Exchanges begun, with a complete request head or a failed one.
         Counter exchanges_begun: u64;
-        /// Exchanges finished, well or not.
+        /// Exchanges finished, successful or not.
         Counter exchanges_finished: u64;
-        /// Exchanges finished, by the class of the status code the client got; none: it was gone; other: 600 to 999.
+        /// Exchanges finished, by the class of the status code the client got; none: the client was gone; other: 600 to 999.
         Counter exchanges_by_status: [u64; CLASSES.len()], by "class" in CLASSES;
         /// Exchanges finished, by the method of the request; other: one not listed, or no request.
         Counter exchanges_by_method: [u64; Method::ALL.len()],
@@ -198,21 +198,21 @@ measures! {
         Histogram exchange_seconds: Histogram;
         /// Seconds each phase of an exchange or tunnel took, where it took place; transfer: not of tunnels.
         Histogram phase_seconds: [Histogram; PHASES.len()], by "phase" in PHASES;
-        /// Exchanges and tunnels that failed, and connections that were not HTTP, by whose doing it was.
+        /// Exchanges and tunnels that failed, and connections that were not HTTP, by the side that caused it.
         Counter failures: [u64; Side::ALL.len()], by "side" in Side::ALL.map(Side::word);
-        /// The same failures, by what went wrong.
+        /// The same failures, by kind of error.
         Counter failures_by_kind: [u64; Kind::ALL.len()], by "kind" in Kind::ALL.map(Kind::word);
-        /// Requests that a rule is against, by what became of them: refused, or only reported.
+        /// Requests that a rule objects to, by effect: refused, or only reported.
         Counter denials: [u64; Denial::ALL.len()], by "effect" in Denial::ALL.map(Denial::word);
-        /// Requests answered with 407, for they had no credentials or wrong ones.
+        /// Requests answered with 407, because their credentials were missing or wrong.
         Counter auth_challenges: u64;
-        /// Requests with credentials that are nobody's; part of auth_challenges.
+        /// Requests with wrong credentials; part of auth_challenges.
         Counter auth_failures: u64;
-        /// Hashes of passwords asked of the auth threads.
+        /// Password verifications given to the auth threads.
         Counter auth_verifications: u64;
         /// Requests whose credentials, right or wrong, had been verified before.
         Counter auth_cache_hits: u64;
-        /// Requests that had to wait before their credentials were looked at, for others of the client had been wrong.
+        /// Requests that had to wait before their credentials were checked, because the client had sent wrong ones.
         Counter auth_delays: u64;
         /// Tunnels opened, by CONNECT or by an upgrade.
         Counter tunnels_opened: u64;
@@ -220,9 +220,9 @@ measures! {
         Counter upgrades: u64;
         /// Tunnels closed.
         Counter tunnels_closed: u64;
-        /// ClientHellos that were whole and judged before a tunnel went on.
+        /// Complete ClientHellos that were judged before a tunnel went on.
         Counter hellos_judged: u64;
-        /// Tunnels ended because of what their ClientHello said or was; part of tunnels_closed.
+        /// Tunnels ended because of their ClientHello; part of tunnels_closed.
         Counter tunnels_refused: u64;
         /// Seconds tunnels lasted, from the request's first byte to the end of both directions.
         Histogram tunnel_seconds: Histogram;
@@ -238,15 +238,15 @@ measures! {
         Counter upstream_connect_failures: u64;
         /// Exchanges that began on an idle upstream connection.
         Counter upstream_reuses: u64;
-        // The pool counts these: who takes a snapshot sets them.
-        /// Idle upstream connections not kept any longer, by why: the upstream ended them, idle or in use for too long, no room (or closed because descriptors were short, or for a request that must not be repeated).
+        // The pool counts these; they are set when a snapshot is taken.
+        /// Idle upstream connections no longer kept, by reason: the upstream ended them, idle or in use for too long, no room (or closed because descriptors were short, or for a request that must not be repeated).
         Counter upstream_retired: [u64; Retired::ALL.len()],
             by "reason" in Retired::ALL.map(Retired::word);
         /// Requests sent again because a reused upstream connection died before it answered.
         Counter resends: u64;
-        /// Responses that were not in the strict form and had to be mended, by what was mended.
+        /// Responses that were not in the strict form and had to be repaired, by kind of repair.
         Counter response_repairs: [u64; Repair::ALL.len()], by "kind" in Repair::ALL.map(Repair::word);
-        /// Names asked of the resolver threads.
+        /// Names given to the resolver threads.
         Counter lookups: u64;
         /// Names answered from the cache, not counted in lookups.
         Counter lookup_cache_hits: u64;
@@ -254,9 +254,9 @@ measures! {
         Counter lookups_given: u64;
         /// Lookups that ended without an address, or not in time.
         Counter lookup_failures: u64;
-        /// Seconds transfers waited for an allowance of a rate, each time they had used up one.
+        /// Seconds transfers waited for an allowance of a rate, each time one was used up.
         Histogram token_wait_seconds: Histogram;
-        /// Requests refused, transfers cut and connections closed for a limit, by what it was on.
+        /// Requests refused, transfers cut and connections closed for a limit, by the kind of limit.
         Counter limited: [u64; Refused::ALL.len()], by "limit" in Refused::ALL.map(Refused::word);
         /// Turns of sessions on workers, those of the admin listener included.
         Counter turns: u64;
@@ -274,16 +274,16 @@ measures! {
         Counter patient_reads_paid: u64;
         /// Waits of a worker that stayed with a stream instead of parking it at once.
         Counter stream_waits: u64;
-        /// Such waits after which the stream went on.
+        /// Stream waits after which the stream went on.
         Counter stream_waits_paid: u64;
         /// Turns that panicked; each closed its session.
         Counter panics: u64;
-        // No thread counts those that follow: who takes a snapshot sets them.
+        // No thread counts the following; they are set when a snapshot is taken.
         /// Connects to upstreams that are pending.
         Gauge connects_pending: u64;
         /// Times a dial had to wait in line because too many connects to the address were pending.
         Counter connect_waits: u64;
-        /// Reloads of the configuration: put in force, or refused for something that was wrong.
+        /// Reloads of the configuration: put in force, or refused because of an error.
         Counter reloads: [u64; RELOADS.len()], by "result" in RELOADS;
         /// Access log lines dropped because nothing could be written.
         Counter log_lines_dropped: u64;
@@ -291,8 +291,7 @@ measures! {
 }
 
 impl Counters {
-    /// Counts a finished exchange's status code in its class; 0, or a code of no class, counts as
-    /// none.
+    /// Counts a finished exchange's status code in its class; codes below 100 count as none.
     pub(crate) fn count_status(&mut self, status: u16) {
         let class = match status / 100 {
             0 => 0,
@@ -311,7 +310,7 @@ impl Counters {
         }
     }
 
-    /// Counts how long a phase took.
+    /// Counts the time of a phase.
     #[inline]
     pub(crate) fn record_phase(&mut self, phase: Phase, nanos: u64) {
         if let Some(sum) = self.phase_seconds.get_mut(phase as usize) {
@@ -319,7 +318,7 @@ impl Counters {
         }
     }
 
-    /// Counts an exchange, or a tunnel, that went without its end.
+    /// Counts an exchange or a tunnel that vanished without an end.
     #[cold]
     pub(crate) fn count_lost(&mut self, tunnel: bool, method: Method) {
         self.exchanges_finished += 1;
@@ -338,26 +337,26 @@ impl Counters {
         }
     }
 
-    /// Counts a request that a rule is against.
+    /// Counts a request that a rule objects to.
     pub(crate) fn count_denial(&mut self, denial: Denial) {
         if let Some(n) = self.denials.get_mut(denial as usize) {
             *n += 1;
         }
     }
 
-    /// Counts what `error` says.
+    /// Counts a failure by the error's side and kind.
     pub(crate) fn count_error(&mut self, error: &Error) {
         self.count_failure(error.side(), error.kind());
     }
 
-    /// Counts a response in which something of this kind was mended.
+    /// Counts a response in which something of this kind was repaired.
     pub(crate) fn count_repair(&mut self, repair: Repair) {
         if let Some(n) = self.response_repairs.get_mut(repair as usize) {
             *n += 1;
         }
     }
 
-    /// Counts what was refused for a limit.
+    /// Counts a refusal for a limit.
     pub(crate) fn count_limited(&mut self, refused: Refused) {
         if let Some(n) = self.limited.get_mut(refused as usize) {
             *n += 1;
@@ -371,7 +370,7 @@ impl Counters {
         }
     }
 
-    /// Counts a session that no longer is parked, if it was.
+    /// Counts a session that is no longer parked, if it was.
     pub(crate) fn count_resume(&mut self, was: Option<Wait>) {
         if let Some(n) = was.and_then(|wait| self.resumes.get_mut(wait as usize)) {
             *n += 1;
@@ -393,14 +392,14 @@ impl Counters {
         self.tunnels_opened.saturating_sub(self.tunnels_closed)
     }
 
-    /// Sessions parked now, by what they wait for: `parked()[Wait::Tunnel as usize]`.
+    /// Sessions parked now, by the event they wait for: `parked()[Wait::Tunnel as usize]`.
     pub fn parked(&self) -> [u64; Wait::ALL.len()] {
         let mut parked = self.parks;
         parked.iter_mut().zip(self.resumes).for_each(|(n, gone)| *n = n.saturating_sub(gone));
         parked
     }
 
-    /// Failures that were this side's doing.
+    /// Failures on this side.
     pub fn failures_of(&self, side: Side) -> u64 {
         self.failures.get(side as usize).copied().unwrap_or(0)
     }
@@ -410,8 +409,8 @@ impl Counters {
         self.failures_by_kind.get(kind as usize).copied().unwrap_or(0)
     }
 
-    /// The number in a row that this word stands for, such as `"2xx"` in `"exchanges_by_status"`; the rows
-    /// and their words are those of `/stats.json`. `None` if there is no such row of counts, or no such word.
+    /// The number for this word in a row, such as `"2xx"` in `"exchanges_by_status"`; rows and words are
+    /// those of `/stats.json`. `None` if there is no such row of counts, or no such word.
     pub fn count_in(&self, row: &str, word: &str) -> Option<u64> {
         let measure = self.measures().into_iter().find(|measure| measure.field == row)?;
         let found = measure.samples().into_iter().find(|(known, _)| *known == Some(word))?;

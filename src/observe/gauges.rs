@@ -1,4 +1,4 @@
-//! The list of gauges: numbers that are measured when somebody asks.
+//! Lists the gauges: numbers that are measured on request.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,15 +9,15 @@ use rustix::time::{ClockId, clock_gettime};
 use super::counters::Wait;
 use super::measure::measures;
 
-/// What workers may be doing.
+/// The states of a worker.
 pub const WORKER_STATES: [&str; 3] = ["busy", "patient", "asleep"];
 
 measures! {
-    /// How things were when the report was made.
+    /// The state of the proxy when the report was made.
     #[derive(Clone, Debug, Default, PartialEq)]
     #[non_exhaustive]
     pub struct Gauges {
-        /// The version that runs; always 1.
+        /// The running version; always 1.
         Gauge build_info: [u64; 1], by "version" in [env!("CARGO_PKG_VERSION")];
         /// When the proxy started, in seconds since 1970.
         Gauge start_time_seconds: f64;
@@ -25,7 +25,7 @@ measures! {
         Gauge ready: u64;
         /// Client connections open.
         Gauge connections_open: u64;
-        /// Client connections there may be at once.
+        /// The most client connections at once.
         Gauge connections_max: u64;
         /// Connections to the admin listener open.
         Gauge admin_connections_open: u64;
@@ -41,25 +41,25 @@ measures! {
         Gauge ready_sessions: u64;
         /// Upstream connections kept idle for the next exchange.
         Gauge upstream_idle: u64;
-        /// Pipes for streams there are, in use or kept.
+        /// Pipes for streams, in use or kept.
         Gauge pipes: u64;
         /// Names being looked up.
         Gauge lookups_pending: u64;
-        /// Resolver threads there are.
+        /// Resolver threads.
         Gauge resolver_threads: u64;
         /// Seconds of processor time the process has used.
         Counter cpu_seconds: f64 = "process_cpu_seconds";
-        /// Memory of the process that is resident, in bytes.
+        /// Resident memory of the process, in bytes.
         Gauge resident_bytes: u64 = "process_resident_memory_bytes";
-        /// Descriptors the process has open; 0 where the system does not tell (Linux before 6.2).
+        /// Descriptors the process has open; 0 if the system does not report them (Linux before 6.2).
         Gauge open_descriptors: u64 = "process_open_fds";
-        /// Descriptors the process may have open.
+        /// The most descriptors the process may have open.
         Gauge most_descriptors: u64 = "process_max_fds";
     }
 }
 
 impl Gauges {
-    /// Only what is asked of the system: about this process.
+    /// Only the gauges that describe this process; the system is asked for them.
     pub(crate) fn of_process(started: SystemTime) -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         // Pages: all, and resident ones (proc_pid_statm(5)).

@@ -1,7 +1,7 @@
 //! Counts durations in fixed buckets.
 //!
-//! All histograms have the same bounds, so that any two can be laid beside each other: from 25 µs,
-//! below which a step has not waited for anybody, to 10 minutes.
+//! All histograms have the same bounds, so that any two can be compared. They go from 25 µs, below
+//! which a step did not wait for any peer, to 10 minutes.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// The upper bounds of all buckets but the last, which has none, in nanoseconds; each belongs to
-/// its bucket.
+/// The upper bounds of all buckets but the last, which has none, in nanoseconds. A bound belongs
+/// to its bucket.
 const BOUNDS: [u64; 18] = [
     25 * MICRO,
     100 * MICRO,
@@ -34,7 +34,7 @@ const BOUNDS: [u64; 18] = [
 
 const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// By the logarithm of a number of nanoseconds, the first bucket that may hold it.
+/// The first bucket that may hold a number of nanoseconds, by its logarithm.
 #[allow(clippy::indexing_slicing, reason = "the compiler evaluates it")]
 const FIRST: [u8; 64] = {
     let mut first = [0; 64];
@@ -58,14 +58,14 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one.
+    /// Counts a duration.
     pub(crate) fn record(&mut self, took: Duration) {
         // 584 years fit.
         let nanos = took.as_secs().saturating_mul(1_000_000_000);
         self.record_nanos(nanos.saturating_add(took.subsec_nanos().into()));
     }
 
-    /// Counts one of so many nanoseconds.
+    /// Counts a duration of this many nanoseconds.
     #[inline]
     pub(crate) fn record_nanos(&mut self, nanos: u64) {
         // Most steps begin and end in one turn.
@@ -78,7 +78,7 @@ impl Histogram {
 
     fn record_some(&mut self, nanos: u64) {
         self.nanos = self.nanos.wrapping_add(nanos);
-        // No bound below the power of two can hold it.
+        // Bounds below this power of two are too small.
         let log = nanos.checked_ilog2().unwrap_or(0);
         let mut bucket = usize::from(FIRST.get(log as usize).copied().unwrap_or_default());
         while BOUNDS.get(bucket).is_some_and(|bound| *bound < nanos) {
@@ -89,7 +89,7 @@ impl Histogram {
         }
     }
 
-    /// Adds what another one has counted.
+    /// Adds the counts of another histogram.
     pub(crate) fn add(&mut self, more: &Self) {
         for (sum, n) in self.buckets.iter_mut().zip(more.buckets) {
             *sum = sum.wrapping_add(n);
@@ -97,17 +97,17 @@ impl Histogram {
         self.nanos = self.nanos.wrapping_add(more.nanos);
     }
 
-    /// How many were counted.
+    /// The number of durations counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// All of them together.
+    /// The sum of all durations.
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanos)
     }
 
-    /// For each bound how many were not longer; `None` is the bound of all.
+    /// For each bound, the number of durations up to it; the bound `None` covers all.
     pub fn cumulative(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let bounds = BOUNDS.into_iter().map(|n| Some(Duration::from_nanos(n))).chain([None]);
         let counts = self.buckets.iter().scan(0, |sum, count| {
@@ -117,8 +117,8 @@ impl Histogram {
         bounds.zip(counts)
     }
 
-    /// A bound that so many hundredths were not longer than, as tight as the buckets allow. `None`
-    /// if nothing was counted, or if it is beyond the last bound.
+    /// A bound that this many hundredths of the durations do not exceed, as tight as the buckets
+    /// allow. `None` if nothing was counted, or if it is beyond the last bound.
     pub fn quantile(&self, hundredths: u64) -> Option<Duration> {
         let rank = self.count().saturating_mul(hundredths).div_ceil(100).max(1);
         self.cumulative().find(|(_, count)| *count >= rank)?.0

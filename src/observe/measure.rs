@@ -1,36 +1,36 @@
 //! Declares a number once, at its field: its name, its help text and its kind.
 //!
-//! `measures!` defines a struct of numbers from a list. The doc comment of each is its help text, the
-//! field's name its key in JSON, and nearly its name in Prometheus. So nothing can be counted and
-//! left out of a sum, of `/metrics` or of `/stats.json`.
+//! `measures!` defines a struct of numbers from a list. The doc comment of each is its help text. The
+//! field's name is its key in JSON and, with a prefix and suffix, its name in Prometheus. So no
+//! number can be counted and left out of a sum, of `/metrics` or of `/stats.json`.
 
 use super::histogram::Histogram;
 
-/// Whether a number only rises.
+/// The kind of a number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum NumberKind {
-    /// Events, or bytes, since the start.
+    /// Events, or bytes, since the start; it only rises.
     Counter,
-    /// As it is now.
+    /// A current value.
     Gauge,
     /// Durations in buckets, since the start.
     Histogram,
 }
 
-/// One number, or a row of them, with what is said about it.
+/// One number, or a row of them, with its description.
 #[non_exhaustive]
 pub struct Measure<'a> {
     /// The field's name, which is the key in JSON.
     pub field: &'static str,
-    /// The name in Prometheus, without prefix and suffix, if it is not the field's;
-    /// [`metric`](Self::metric) is the whole of it.
+    /// The name in Prometheus without prefix and suffix, if it is not the field's;
+    /// [`metric`](Self::metric) is the full name.
     pub name: Option<&'static str>,
-    /// What it counts.
+    /// The help text.
     pub help: &'static str,
-    /// Whether it only rises.
+    /// The kind of the number.
     pub kind: NumberKind,
-    /// What tells the numbers of a row apart, and the word for each.
+    /// The label that tells the numbers of a row apart, and its value for each.
     pub label: Option<(&'static str, Vec<&'static str>)>,
     /// The number, or the row.
     pub(crate) value: &'a dyn MeasuredValue,
@@ -41,12 +41,12 @@ impl Measure<'_> {
     pub fn metric(&self) -> String {
         let name = self.name.unwrap_or(self.field);
         let suffix = if self.kind == NumberKind::Counter { "_total" } else { "" };
-        // Names that do not begin with ours are standard for all programs.
+        // Names that begin with `process_` are standard for all programs.
         let prefix = if name.starts_with("process_") { "" } else { "threadgate_" };
         format!("{prefix}{name}{suffix}")
     }
 
-    /// Each number with its word; a single one has none.
+    /// Each number with its label's value; a single number has none.
     pub fn samples(&self) -> Vec<(Option<&'static str>, Sample<'_>)> {
         let mut samples = Vec::new();
         self.value.each(&mut |sample| samples.push(sample));
@@ -55,26 +55,26 @@ impl Measure<'_> {
     }
 }
 
-/// One number as it is shown.
+/// One number as shown.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Sample<'a> {
     /// A count.
     Count(u64),
-    /// Seconds, or another number that is not whole.
+    /// Seconds, or another number with a fraction.
     Fraction(f64),
     /// Durations.
     Histogram(&'a Histogram),
 }
 
-/// What a field may be.
+/// The types that a field may have.
 pub trait MeasuredValue {
     /// Adds another thread's number to this one.
     fn add(&mut self, more: &Self)
     where
         Self: Sized;
 
-    /// Gives each number in turn.
+    /// Passes each number to `f` in turn.
     fn each<'a>(&'a self, f: &mut dyn FnMut(Sample<'a>));
 }
 

@@ -1,18 +1,17 @@
-//! What the proxy tells about its work: counters and the access log.
+//! Reports on the proxy's work: counters and the access log.
 //!
-//! Modules here are told things and never asked what to do: nothing in the proxy waits for them,
-//! and none of them can fail an exchange. Diagnostics (start, refusals, trouble) go through the
-//! `log` crate instead.
+//! Modules here only receive data: nothing in the proxy waits for them, and none of them can
+//! fail an exchange. Diagnostics (start, refusals, trouble) go through the `log` crate instead.
 //!
-//! - [`measure`]: what a number is called and means, said once.
-//! - [`histogram`]: how long things took, in fixed buckets.
-//! - [`counters`]: the list of what is counted.
-//! - [`gauges`]: the list of what is measured when somebody asks.
-//! - [`rule_hits`]: how often rules have decided.
+//! - [`measure`]: a number's name, kind and help text, declared once.
+//! - [`histogram`]: durations, in fixed buckets.
+//! - [`counters`]: the list of counters.
+//! - [`gauges`]: the list of numbers measured on request.
+//! - [`rule_hits`]: the number of decisions of each rule.
 //! - [`stats`]: the counters of all workers, and their sum.
-//! - [`summary`]: the sum for a person.
-//! - [`report`]: all of it at one time, for Prometheus and as JSON.
-//! - [`access_log`]: one line an exchange or tunnel, written by a thread of its own.
+//! - [`summary`]: the sum as text for a person.
+//! - [`report`]: all numbers of one moment, for Prometheus and as JSON.
+//! - [`access_log`]: one line for each exchange or tunnel, written by a thread of its own.
 
 pub mod access_log;
 pub mod counters;

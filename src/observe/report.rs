@@ -1,4 +1,4 @@
-//! All numbers of one moment, written for Prometheus and as JSON.
+//! Collects all numbers of one moment, and writes them for Prometheus and as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use super::histogram::Histogram;
 use super::measure::{Measure, NumberKind, Sample};
 use super::rule_hits::RuleHits;
 
-/// How far the proxy is in its life.
+/// The stage of the proxy's life.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Life {
     /// Not all of its listeners accept yet.
     Starting,
-    /// It serves.
+    /// The proxy serves.
     Serving,
-    /// It accepts nothing new, and lets what is under way end.
+    /// It accepts nothing new, and lets open exchanges end.
     Draining,
 }
 
 impl Life {
-    /// The word for it.
+    /// The stage's name in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -32,33 +32,33 @@ impl Life {
     }
 }
 
-/// All numbers at one time, as the admin listener tells them; [`prometheus`](Self::prometheus) and
-/// [`json`](Self::json) write them. Each is exact as of some moment while it was made; two may be a few
-/// events apart.
+/// All numbers at one time, as the admin listener reports them; [`prometheus`](Self::prometheus) and
+/// [`json`](Self::json) write them. Each is exact as of some moment while the report was made; two may be a
+/// few events apart.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// How far the proxy is.
+    /// The stage of the proxy's life.
     pub life: Life,
-    /// How long it has been running.
+    /// The time since the start.
     pub uptime: Duration,
-    /// What happened since the start.
+    /// Events since the start.
     pub counters: Counters,
-    /// How things are.
+    /// Current values.
     pub gauges: Gauges,
-    /// How often rules have decided.
+    /// The hits of rules.
     pub rule_hits: RuleHits,
 }
 
 impl Report {
-    /// Every number, those of now first.
+    /// Every number, current values first.
     pub fn measures(&self) -> Vec<Measure<'_>> {
         let mut all = self.gauges.measures();
         all.extend(self.counters.measures());
         all
     }
 
-    /// In the text format of Prometheus, version 0.0.4.
+    /// Writes the text format of Prometheus, version 0.0.4.
     pub fn prometheus(&self) -> String {
         let mut out = String::with_capacity(32 * 1024);
         for measure in self.measures() {
@@ -87,7 +87,7 @@ impl Report {
         out
     }
 
-    /// As a JSON object with a key for each number, one a line.
+    /// Writes a JSON object with a key for each number, one a line.
     pub fn json(&self) -> String {
         let mut out = String::with_capacity(16 * 1024);
         let (version, state) = (env!("CARGO_PKG_VERSION"), self.life.word());
@@ -97,7 +97,7 @@ impl Report {
             "{{\n\"version\": \"{version}\",\n\"state\": \"{state}\",\n\"uptime_seconds\": {uptime:?}"
         );
         for measure in self.measures() {
-            // The version stands above.
+            // The version is written above.
             if measure.field == "build_info" {
                 continue;
             }
@@ -203,7 +203,8 @@ mod tests {
             }
         }
         let keys = value.as_object().unwrap().len();
-        // Those of its own are version, state, uptime, hits of rules and busiest rules; build_info is left out.
+        // Keys beyond the numbers: version, state, uptime, rule hits and busiest rules. `build_info` is
+        // left out.
         assert_eq!(keys, names.len() - 1 + 5);
     }
 

@@ -1,34 +1,34 @@
-//! How often rules have decided, summed by where they are written.
+//! Sums the decisions of rules by source, and lists the rules that decide most often.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::policy::rule_origin::Origins;
 
-/// Sources that are told apart; what is hit of more of them is one sum. Configurations may have any number
-/// of files and named rules, and each is a series wherever numbers are stored.
+/// The number of sources shown singly; hits of further ones are one sum. A configuration may have any
+/// number of files and named rules, and each is a series wherever numbers are stored.
 pub const MOST_SOURCES: usize = 200;
 
-/// Single rules that are told, those with most hits.
+/// The number of single rules shown, those with most hits.
 pub const MOST_RULES: usize = 100;
 
-/// What the sum of the rest is called.
+/// The name of the sum of the rest.
 const OTHERS: &str = "(other)";
 
 /// The key in JSON.
 pub const KEY: &str = "rule_hits";
-/// The key of single rules in JSON. In Prometheus there are none: which lines of a list are hit depends on
-/// clients, and each would be a series for good.
+/// The key of single rules in JSON. Prometheus does not get them: clients determine which lines of a list
+/// are hit, and each line would be a series for good.
 pub const BUSIEST: &str = "busiest_rules";
 /// The name in Prometheus.
 const METRIC: &str = "threadgate_rule_hits_total";
-/// What is counted.
-pub const HELP: &str = "Requests that rules have decided, by where the rules are written.";
-/// What tells the numbers apart.
+/// The help text.
+pub const HELP: &str = "Requests decided by rules, by the source of the rule.";
+/// The label.
 pub const LABEL: &str = "source";
 
-/// Hits by source, in the order in which the sources became known, so that none changes its name; and of
-/// single rules those that were hit most.
+/// Hits by source, in the order in which the sources became known, so that no source changes its name; and
+/// the single rules with most hits.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RuleHits {
     sources: Vec<(String, u64)>,
@@ -36,12 +36,12 @@ pub struct RuleHits {
 }
 
 impl RuleHits {
-    /// As they are now.
+    /// The hits as of now.
     pub(crate) fn of(origins: &Origins) -> Self {
         let mut all: Vec<(String, u64)> = Vec::new();
         for (source, hits) in origins.hits() {
             let name = source.to_string();
-            // Two that are written alike cannot be told apart by anybody.
+            // Two sources with the same name cannot be told apart in the output.
             let known = all.iter().position(|(known, _)| *known == name);
             let place = match known {
                 Some(place) => place,
@@ -63,24 +63,24 @@ impl RuleHits {
         Self { sources: all, busiest: busiest(origins) }
     }
 
-    /// Single rules as logs name them, most hits first.
+    /// The single rules with most hits, by their names in logs, most hits first.
     pub fn busiest(&self) -> &[(String, u64)] {
         &self.busiest
     }
 
-    /// Each source with its hits.
+    /// All sources with their hits.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.sources.iter().map(|(source, hits)| (source.as_str(), *hits))
     }
 
-    /// Those that were hit, most hits first.
+    /// The sources with hits, most hits first.
     pub fn ranked(&self) -> Vec<(&str, u64)> {
         let mut ranked: Vec<_> = self.iter().filter(|(_, hits)| *hits > 0).collect();
         ranked.sort_by_key(|(_, hits)| std::cmp::Reverse(*hits));
         ranked
     }
 
-    /// Appends them in the text format of Prometheus.
+    /// Appends the hits in the text format of Prometheus.
     pub(super) fn write_prometheus(&self, out: &mut String) {
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(out, "# HELP {METRIC} {HELP}\n# TYPE {METRIC} counter");
@@ -89,7 +89,7 @@ impl RuleHits {
         }
     }
 
-    /// Appends them as members of a JSON object.
+    /// Appends the hits as members of a JSON object.
     pub(super) fn write_json(&self, out: &mut String) {
         let _ = write!(out, "\"{KEY}\": ");
         write_object(out, self.iter());
@@ -109,7 +109,7 @@ impl RuleHits {
     }
 }
 
-/// Each rule by its line; a source with hits that no line has accounts for the rest.
+/// Hits of each rule by line; hits of a source without a line count for the source.
 fn busiest(origins: &Origins) -> Vec<(String, u64)> {
     let lines = origins.hits_by_rule();
     let mut of_source: HashMap<u16, u64> = HashMap::new();
@@ -121,13 +121,13 @@ fn busiest(origins: &Origins) -> Vec<(String, u64)> {
         (source.to_string(), hits.saturating_sub(of_lines))
     });
     let lines = lines.iter().map(|(rule, hits)| (origins.name(*rule).to_string(), *hits));
-    // Values that stand on one line of a file have one name.
+    // Values on one line of a file share one name.
     let mut by_name: HashMap<String, u64> = HashMap::new();
     for (name, hits) in rest.chain(lines).filter(|(_, hits)| *hits > 0) {
         *by_name.entry(name).or_default() += hits;
     }
     let mut all: Vec<_> = by_name.into_iter().collect();
-    // By name, too, so that equal ones have an order.
+    // Also by name, so that equal counts have an order.
     all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     all.truncate(MOST_RULES);
     all
@@ -152,7 +152,7 @@ fn write_object<'a>(out: &mut String, members: impl Iterator<Item = (&'a str, u6
     out.push('}');
 }
 
-/// `text` as a label's value.
+/// `text` as the value of a label.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -204,7 +204,7 @@ mod tests {
         let hits = RuleHits::of(&origins);
         let text = "4 --deny:2, 3 mail, 2 --methods, 1 --deny:1, 1 default";
         assert_eq!(hits.shown_busiest(), text);
-        // They go on when the policy is read again.
+        // Hits go on after a reload.
         let after = origins.clone();
         after.hit(RuleId { source: deny, line: 1 });
         assert!(RuleHits::of(&after).shown_busiest().contains(", 2 --deny:1, "));

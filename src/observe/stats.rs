@@ -1,12 +1,11 @@
 //! Holds the counters in shards, one for each worker; a snapshot is their sum.
 //!
-//! Each worker has a shard of its own behind a lock of its own, so that counting never makes two
-//! workers wait for each other; the threads that are no workers (acceptors, parking, resolver)
-//! share one more. A [`Snapshot`] is the sum over all shards. It is taken shard after shard while
-//! counting goes on: each number is exact as of some moment during the call, but two numbers may
-//! be a few events apart.
+//! Each worker has a shard with a lock of its own, so that counting never makes two workers wait
+//! for each other. All other threads (acceptors, parking, resolver) share one more. A [`Snapshot`]
+//! is the sum over all shards. It is taken shard after shard while counting goes on: each number
+//! is exact as of some moment during the call, but two numbers may be a few events apart.
 //!
-//! Nothing here knows sockets or clocks. The engine counts once at each end of an exchange.
+//! This module knows no sockets or clocks. The engine counts once at each end of an exchange.
 
 use parking_lot::Mutex;
 
@@ -26,7 +25,7 @@ impl Stats {
     }
 
     /// The shard of this worker (from 0). A number without a shard of its own gets
-    /// [`other`](Self::other): a wrong number costs contention, never a count.
+    /// [`other`](Self::other), so a wrong number costs contention, never a count.
     pub fn shard(&self, worker: usize) -> &Shard {
         self.workers.get(worker).unwrap_or(&self.other)
     }
@@ -36,12 +35,12 @@ impl Stats {
         &self.other
     }
 
-    /// The sums as of now. Locks each shard for one copy; call it from any thread, as often as a
-    /// person looks, not once a request.
+    /// The sums as of now. Locks each shard for one copy. Call it from any thread, as often as a
+    /// person looks, but not for each request.
     pub fn snapshot(&self) -> Snapshot {
         let mut sum = Counters::default();
-        // Acceptors count in `other` before a worker can count the end: read last, it makes
-        // `accepted >= closed` in every snapshot.
+        // Acceptors count in `other` before a worker can count the end. So `other` is read last,
+        // which keeps `accepted >= closed` in every snapshot.
         for shard in self.workers.iter().chain([&self.other]) {
             let counters = shard.0.lock().clone();
             sum.add(&counters);
@@ -62,7 +61,7 @@ impl Shard {
     }
 }
 
-/// The sums of all shards at one time; `Display` is what USR2 writes to the log.
+/// The sums of all shards at one time; `Display` is the text that USR2 writes to the log.
 pub type Snapshot = Counters;
 
 #[cfg(test)]

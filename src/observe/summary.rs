@@ -1,4 +1,4 @@
-//! A snapshot of the counters for a person, as SIGUSR2 writes it to the log.
+//! Writes the counters as text for a person, as SIGUSR2 does to the log.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use super::counters::{CLASSES, Counters};
 use super::report::Report;
 use super::rule_hits::RuleHits;
 
-/// Several lines, rare events only if there were any, no newline at the end.
+/// Several lines without a final newline. Rare events are shown only if there were any.
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_summary(f, &RuleHits::default())
     }
 }
 
-/// The same, with what rules have decided.
+/// The same, with the decisions of rules.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.counters.write_summary(f, &self.rule_hits)
@@ -119,7 +119,7 @@ impl Counters {
     }
 }
 
-/// A name and what is said of it, if anything.
+/// A row's name, and its text if it is shown.
 type Row = (&'static str, Option<String>);
 
 fn always(name: &'static str, text: String) -> Row {
@@ -142,7 +142,7 @@ fn active(now: u64, all: u64, done: &str) -> String {
     format!("{now} active, {all} {done}")
 }
 
-/// The classes that were counted, by name.
+/// The status classes that were counted, by name.
 fn statuses(counters: &Counters) -> String {
     let counted = CLASSES.iter().zip(counters.exchanges_by_status).filter(|(_, n)| *n > 0);
     counted.map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")

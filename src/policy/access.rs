@@ -1,4 +1,4 @@
-//! What a policy is made of, as the configuration says it.
+//! The parts of a policy as the configuration gives them: rules, lists, limits and users.
 
 use std::sync::Arc;
 
@@ -15,50 +15,50 @@ use super::verdict::Mode;
 
 /// The rules, lists, limits and users of a proxy, ready to be put in force.
 ///
-/// It is an opaque value. `AccessOptions::build` makes one out of rules as people write them; the
-/// default has no rule, no limit and no users. [`Options::access`](crate::Options::access) takes it at
-/// the start, and [`Control::set_access`](crate::Control::set_access) while the proxy runs.
+/// The value is opaque. `AccessOptions::build` makes one out of rules as people write them; the
+/// default has no rules, no limits and no users. [`Options::access`](crate::Options::access) takes it
+/// at the start, and [`Control::set_access`](crate::Control::set_access) while the proxy runs.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Where the rules are written.
+    /// The sources of the rules.
     pub(crate) origins: Origins,
-    /// What is allowed at all.
+    /// Bounds that come before every rule.
     pub(crate) bounds: Bounds,
-    /// In the order in which they are looked at: the first that has a request decides.
+    /// The rules in order: the first that matches a request decides.
     pub(crate) rules: Vec<Rule>,
     /// The lists, if there are any.
     pub(crate) filter: Option<Arc<Filter>>,
-    /// What is done with a request that neither has.
+    /// The policy for requests that neither rules nor lists decide.
     pub(crate) mode: Mode,
-    /// What a client gets whose request is refused.
+    /// The answer to a refused request.
     pub(crate) deny_with: DenyWith,
-    /// What is made of the name in a tunnel's ClientHello.
+    /// How the name in a tunnel's ClientHello is used.
     pub(crate) sni: Sni,
     /// Rules on URLs.
     pub(crate) urls: Urls,
     /// Rules on responses.
     pub(crate) responses: Responses,
-    /// How much, and how fast.
+    /// Rates, requests, connections and volume.
     pub(crate) limits: Limits,
-    /// Whose requests are taken; everybody's without it.
+    /// The users; anyone may use the proxy if this is `None`.
     pub(crate) auth: Option<Arc<Auth>>,
-    /// What holds for single listeners instead, by their number.
+    /// Settings of single listeners, by the listener's number.
     pub(crate) own: Vec<(u16, Own)>,
 }
 
-/// What holds for one listener.
+/// The settings of one listener.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    /// Whether it is not protected.
+    /// Whether protected mode is lifted.
     pub(crate) open: bool,
-    /// Its limits are those of all, counted with them; else it has its own counts.
+    /// Whether the common limits and counts apply; otherwise the listener has its own.
     pub(crate) shares_limits: bool,
-    /// Its access: all of it, nothing is added from elsewhere. Its `origins` and `own` are not looked
-    /// at: the sources of its rules are numbered among those of the whole.
+    /// The listener's whole access; nothing is added from elsewhere. Its `origins` and `own` are not
+    /// used, because the sources of its rules are numbered among those of the whole.
     pub(crate) access: Access,
 }
 
-/// What the project's own tests and benches need to see and to set.
+/// Access for the project's own tests and benches.
 #[cfg(feature = "internals")]
 impl Access {
     /// The lists, if there are any.
@@ -66,20 +66,20 @@ impl Access {
         self.filter.as_ref()
     }
 
-    /// From now on these users have to prove who they are, or nobody.
+    /// Requires these users, or none.
     pub fn set_auth(&mut self, auth: Option<Arc<Auth>>) {
         self.auth = auth;
     }
 }
 
-/// What is made of the name in a ClientHello.
+/// How the name in a ClientHello is used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sni {
     /// It is not looked at.
     Off,
     /// It is judged by the rules on names, if there are any.
     Check(RuleId),
-    /// It has to be the one of the CONNECT as well, if that is a name.
+    /// It must also be the host of the CONNECT, if that is a name.
     Match(RuleId),
 }
 

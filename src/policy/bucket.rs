@@ -1,66 +1,65 @@
-//! A token bucket, kept as time: the moment up to which everything let through is paid for.
+//! Implements a token bucket as a time: the moment up to which everything let through is paid for.
 //!
-//! Whoever wants bytes *reserves* them: they are paid for at once, which moves the moment on, and may
-//! be used from the moment that stood there before. So those who have to wait form a line by
-//! themselves, each with a time of its own: nobody is overtaken, and nobody is woken for nothing. What
-//! was reserved and not used is given back. A bucket that was not asked for a while has credit, but
-//! no more than [`CREDIT`] is worth.
+//! A caller *reserves* bytes. They are paid for at once, which moves the moment on, and may be used from
+//! where the moment stood before. So waiting callers form a line, each with a time of its own: no caller
+//! is overtaken, and none is woken for nothing. Reserved bytes that are not used are given back. A
+//! bucket that was idle for a while has credit, up to [`CREDIT`].
 
 use std::time::Duration;
 
-/// Nanoseconds since some moment that all buckets have in common.
+/// Nanoseconds since a moment that all buckets have in common.
 pub type Nanos = i64;
 
 const SECOND: i128 = 1_000_000_000;
 const MILLI: Nanos = 1_000_000;
 
-/// How much of the rate a pause saves up, and how late somebody who waited may come without losing
-/// any of it: a tenth of a second's worth.
+/// How much of the rate an idle time saves up, and how late a waiting caller may come without losing
+/// any: a tenth of a second's worth.
 pub const CREDIT: Nanos = 100 * MILLI;
-/// At least so many bytes are let through at a time, however low the rate.
+/// The least bytes let through at a time, however low the rate.
 pub const LEAST: u64 = 256;
-/// So many at most, while nobody has to wait.
+/// The most bytes at a time, while there is no line.
 const MOST_AT_ONCE: u64 = 256 * 1024;
-/// What one who waits gets at a time: about so many bytes, but never so much that the next has to
-/// wait for longer than the second of these, nor so little that it is woken more often than the first.
+/// The portion of a waiting caller is about this many bytes. It never takes longer than the second time
+/// below, which the next caller would have to wait, nor less than the first, which limits wake-ups.
 const PORTION: u64 = 64 * 1024;
 const PORTION_TIME: [Nanos; 2] = [5 * MILLI, 100 * MILLI];
-/// In a line longer than this portions get smaller, so that each has its turn more often.
+/// In a line longer than this, portions get smaller so that each caller has its turn more often.
 const LINE: Nanos = 50 * MILLI;
-/// But not below this, so that a bucket wakes somebody a thousand times a second at most.
+/// The smallest portion, so that a bucket wakes callers at most a thousand times a second.
 const LEAST_TIME: Nanos = MILLI;
 
-/// A rate, as time.
+/// A rate, kept as time.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
-    /// Up to when everything is paid for.
+    /// Everything up to this moment is paid for.
     paid: Nanos,
-    /// The rate that was calculated with.
+    /// The rate that `paid` was calculated with.
     rate: u64,
-    /// The place of the one who has moved up last.
+    /// The place of the caller that moved up last.
     moved: Nanos,
 }
 
 impl Default for Bucket {
     fn default() -> Self {
-        // Long ago: a new one has all the credit there can be.
+        // Long ago, so that a new bucket has full credit.
         Self { paid: Nanos::MIN / 2, rate: 0, moved: Nanos::MAX }
     }
 }
 
-/// How long `bytes` take at `rate` bytes a second.
+/// The time that `bytes` take at `rate` bytes a second.
 fn time(bytes: u64, rate: u64) -> Nanos {
     let nanos = (i128::from(bytes) * SECOND).div_euclid(i128::from(rate.max(1)));
     Nanos::try_from(nanos).unwrap_or(Nanos::MAX / 4)
 }
 
-/// How many bytes so long is at `rate`.
+/// The bytes that `rate` lets through in this time.
 fn bytes(time: Nanos, rate: u64) -> u64 {
     u64::try_from(i128::from(time) * i128::from(rate) / SECOND).unwrap_or(0)
 }
 
 impl Bucket {
-    /// How many bytes to reserve at a time at this rate.
+    /// The number of bytes to reserve at a time at this rate.
     pub fn portion(&mut self, rate: u64, now: Nanos) -> u64 {
         self.follow(rate, now);
         let line = self.paid.saturating_sub(now);
@@ -74,12 +73,12 @@ impl Bucket {
         if line > 0 { portion } else { portion.min(MOST_AT_ONCE) }
     }
 
-    /// How long the line is.
+    /// The length of the line.
     pub fn line(&self, now: Nanos) -> Nanos {
         self.paid.saturating_sub(now).max(0)
     }
 
-    /// Takes so many bytes; answers from when they may be used.
+    /// Reserves bytes; returns the moment from which they may be used.
     pub fn reserve(&mut self, bytes: u64, rate: u64, now: Nanos) -> Nanos {
         self.follow(rate, now);
         let from = self.paid.max(now.saturating_sub(CREDIT));
@@ -87,21 +86,21 @@ impl Bucket {
         from
     }
 
-    /// Gives back what was not used of it.
+    /// Gives back reserved bytes that were not used.
     pub fn give_back(&mut self, bytes: u64, rate: u64, now: Nanos) {
         self.follow(rate, now);
         self.paid = self.paid.saturating_sub(time(bytes, rate));
     }
 
-    /// Gives back what somebody who leaves the line has not used: those behind it may move up.
+    /// Gives back the bytes of a caller that leaves the line; those behind it may move up.
     pub fn leave(&mut self, bytes: u64, rate: u64, now: Nanos) {
         self.give_back(bytes, rate, now);
         self.moved = Nanos::MAX;
     }
 
-    /// From when bytes that are reserved from `at` on could be used, now that others may have given
-    /// back theirs. Those who stand behind the end of the line move up, the first that looks to its end,
-    /// the next in front of that one: the freed time is used once.
+    /// The moment from which bytes reserved from `at` on could be used, now that others may have given
+    /// back theirs. Callers that stand behind the end of the line move up: the first to ask to the end
+    /// of the line, the next to just before that one, so that the freed time is used once.
     pub fn sooner(&mut self, bytes: u64, rate: u64, at: Nanos, now: Nanos) -> Nanos {
         self.follow(rate, now);
         if self.moved <= now {
@@ -116,17 +115,17 @@ impl Bucket {
         }
     }
 
-    /// Moves what is reserved already to that moment.
+    /// Moves reserved bytes to that moment.
     pub fn move_up(&mut self, bytes: u64, rate: u64, to: Nanos) {
         self.paid = self.paid.max(to.saturating_add(time(bytes, rate)));
         self.moved = to;
     }
 
-    /// Takes one of `burst` that there may be at once and come back over `period`.
+    /// Takes one of `burst` units. All may be taken at once; they come back over `period`.
     ///
     /// # Errors
     ///
-    /// None is left: how long until there is.
+    /// No unit is left; the error is the time until there is one.
     pub fn take_one(&mut self, burst: u64, period: Nanos, now: Nanos) -> Result<(), Nanos> {
         let each = period / Nanos::try_from(burst.max(1)).unwrap_or(Nanos::MAX);
         let paid = self.paid.max(now.saturating_sub(period)).saturating_add(each);
@@ -137,12 +136,12 @@ impl Bucket {
         Ok(())
     }
 
-    /// Whether it is as if nobody had ever asked: it can be forgotten.
+    /// Whether the bucket has full credit, so that it can be forgotten.
     pub fn is_full(&self, pause: Nanos, now: Nanos) -> bool {
         self.paid <= now.saturating_sub(pause)
     }
 
-    /// Bytes that wait, wait for less if the rate has become higher.
+    /// Changes the rate. Bytes that wait do so for less if the rate has become higher.
     fn follow(&mut self, rate: u64, now: Nanos) {
         if self.rate == rate {
             return;
@@ -157,7 +156,7 @@ impl Bucket {
     }
 }
 
-/// A span of time in that unit.
+/// A span of time in nanoseconds.
 pub(super) fn nanos(time: Duration) -> Nanos {
     Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX / 4)
 }
@@ -168,11 +167,11 @@ mod tests {
 
     const S: Nanos = 1_000 * MILLI;
 
-    /// `flows` that always want more, each as late as `late` says when it was its turn, for ten
-    /// seconds: what each got, how often somebody was woken, and the longest anybody waited.
+    /// Runs `flows` that always want more for ten seconds, each as late for its turn as `late` says.
+    /// Returns the bytes of each, the number of wake-ups, and the longest wait.
     fn downloads(rate: u64, flows: usize, late: Nanos) -> (Vec<u64>, u64, Nanos) {
         let mut bucket = Bucket::default();
-        // From when each may use what, and since when it waits.
+        // For each flow: when it may use which bytes, and since when it waits.
         let mut waiting = vec![(0, 0, 0); flows];
         let mut got = vec![0; flows];
         let (mut wakes, mut longest) = (0, 0);
@@ -202,12 +201,12 @@ mod tests {
                 let (got, wakes, longest) = downloads(rate, flows, late);
                 let row = format!("{rate} bytes/s, {flows} flows, {late} ns late: {got:?}");
                 let (all, wanted) = (got.iter().sum::<u64>() as f64, rate as f64 * 10.0);
-                // What is reserved at the end is not got yet.
+                // Bytes reserved at the end are not received yet.
                 let short = LEAST.max(bytes(PORTION_TIME[1], rate)) * flows as u64;
                 assert!((wanted * 0.95 - short as f64..wanted * 1.05).contains(&all), "{row}");
                 let least = *got.iter().min().unwrap() as f64;
                 let most = *got.iter().max().unwrap() as f64;
-                // Who comes first has the credit, and one larger portion.
+                // The first flow has the credit, and one larger portion.
                 let once = bytes(CREDIT, rate).max(2 * LEAST) as f64 * 3.0;
                 assert!(most - least <= wanted / flows as f64 * 0.1 + once, "{row}");
                 assert!(wakes <= 10_000, "{wakes} times: {row}");
@@ -228,7 +227,7 @@ mod tests {
     fn a_pause_saves_up_a_tenth_of_a_second() {
         let mut bucket = Bucket::default();
         assert_eq!(bucket.reserve(1_000, 1_000, 100 * S), 100 * S - CREDIT);
-        // 100 bytes were credit, 900 are owed.
+        // 100 bytes were credit, so 900 are owed.
         assert_eq!(bucket.reserve(1, 1_000, 100 * S), 100 * S + 900 * MILLI);
         assert!(!bucket.is_full(CREDIT, 100 * S) && bucket.is_full(CREDIT, 102 * S));
     }

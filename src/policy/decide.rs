@@ -1,5 +1,5 @@
-//! Decides on a request and on the address it would connect to: fixed steps in a fixed order,
-//! always with the reason.
+//! Decides on a request and on the address it would connect to: fixed steps in a fixed order, each with
+//! its reason.
 //!
 //! ```text
 //! acl ──▶ auth ──▶ filter ──▶ rewrite ──▶ route ──▶ shape        before a connection is made
@@ -8,11 +8,11 @@
 //!                     refuse_… ─────────▶ a response's head      before it goes on
 //! ```
 //!
-//! What is known of a request decides as far as it goes; the address it leads to is judged once more
-//! when it is known, be it looked up, given, or that of a connection kept from before. A rule that
-//! allows comes before everything that would refuse without a rule: the lists and the guard.
+//! A request is decided as far as it is known. Its address is judged as soon as it is known, whether it
+//! was looked up, given, or belongs to a connection kept from before. A rule that allows a request goes
+//! before everything that would refuse it without a rule: the lists and the guard.
 //!
-//! What is decided can be followed: see [`trace`](super::trace).
+//! The steps of a decision can be followed: see [`trace`](super::trace).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,43 +27,44 @@ use super::response_rules::Judge;
 use super::rule_id::RuleId;
 use super::rule_index::Ruleset;
 use super::rules::{Action, Request};
-use super::trace::{DecisionStep, Note, StepOutcome, Trace, said};
+use super::trace::{DecisionStep, Note, StepOutcome, Trace, sentences};
 use super::url_rules::{UrlLook, UrlVerdict, Urls, normal};
 use super::verdict::{allow, deny, would_deny};
 
 pub use super::verdict::{Decision, Mode, Verdict};
 
-/// Which addresses a request may be connected to. Its memory is used again.
+/// The addresses that a request may be connected to. The memory is reused for the next request.
 #[derive(Debug, Default)]
 pub struct AddressRules {
-    /// Those that judge addresses, if some do. (Not all of [`Rules`]: a tunnel keeps this for hours, and
-    /// long lists must go when others take their place.)
+    /// The rules, if some of them judge addresses. (Not all of [`Rules`]: a tunnel keeps this for hours,
+    /// and replaced lists must be freed.)
     rules: Option<(Arc<Ruleset>, Mode, Scope)>,
-    /// Only rules before this one judge.
+    /// Only rules before this number judge.
     until: u32,
-    /// Those of them that do not mean the request.
+    /// Rules before it that do not match the request.
     except: Vec<u32>,
-    /// What holds for addresses none of them has.
+    /// The decision for addresses that none of these rules matches.
     otherwise: Otherwise,
-    /// There is something to be noted when the request is connected.
+    /// Whether the connected address has to be noted.
     settles: bool,
-    /// Where it is connected to is learnt.
+    /// Whether the connected host is learnt.
     learns: bool,
-    /// The decision is not final: the same request is to be looked at again.
+    /// The decision is not final: the same request has to be looked at again.
     unfinished: bool,
-    /// What is known of the request's URL. It outlasts [`clear`](Self::clear), for the next look.
+    /// The state of the search in the request's URL. It survives [`clear`](Self::clear), for the next
+    /// look.
     pub look: Option<Box<UrlLook>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Otherwise {
-    /// A rule allows it.
+    /// A rule allows the request.
     Allow(RuleId),
-    /// The listener's scope says.
+    /// The listener's scope decides.
     Guard(Scope),
-    /// A rule refuses it.
+    /// A rule refuses the request.
     Deny(RuleId, &'static str),
-    /// A rule would refuse it; the listener's scope says.
+    /// A rule would refuse the request if it were enforced; the listener's scope decides.
     Report(RuleId, &'static str, Scope),
 }
 
@@ -76,32 +77,32 @@ impl Default for Otherwise {
 /// The rules of one listener.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Who and what without a rule.
+    /// The clients and destinations that are allowed without a rule.
     pub scope: Scope,
-    /// What is allowed at all.
+    /// Bounds that come before every rule.
     pub bounds: Bounds,
-    /// The first that has a request decides.
+    /// The first rule that matches a request decides.
     pub rules: Arc<Ruleset>,
-    /// What is looked at if none has.
+    /// The lists, for requests that no rule matches.
     pub filter: Option<Arc<Filter>>,
-    /// What happens if that says nothing.
+    /// The policy for requests that neither rules nor lists decide.
     pub mode: Mode,
-    /// What a client gets whose request is refused.
+    /// The answer to a refused request.
     pub deny_with: DenyWith,
-    /// What is made of the name in a tunnel's ClientHello.
+    /// How the name in a tunnel's ClientHello is used.
     pub sni: Sni,
     /// Rules on URLs.
     pub urls: Urls,
     /// Rules on responses.
     pub responses: Arc<Judge>,
-    /// Whose requests are taken; everybody's without it.
+    /// The users of the listener; anyone may use it if this is `None`.
     pub auth: Option<Arc<Auth>>,
-    /// Only the scope decides.
+    /// Whether only the scope decides.
     plain: bool,
 }
 
 impl Rules {
-    /// What is configured, with its rules in order, for a listener.
+    /// The rules of a listener from the configuration; `rules` is already in order.
     pub fn new(scope: Scope, rules: Arc<Ruleset>, access: &Access) -> Self {
         let Access { bounds, filter, mode, deny_with, auth, sni, urls, responses, .. } = access;
         Self {
@@ -125,26 +126,26 @@ impl Rules {
         }
     }
 
-    /// Whether only the scope decides: then nothing of a request needs to be looked at.
+    /// Whether only the scope decides, so that a request need not be looked at.
     pub fn are_plain(&self) -> bool {
         self.plain
     }
 
-    /// Whether anything depends on the name of a host.
+    /// Whether a decision may depend on the name of a host.
     pub fn judge_names(&self) -> bool {
         matches!(self.mode, Mode::Report | Mode::Enforce)
             || self.filter.is_some()
             || self.rules.judge_names()
     }
 
-    /// Whether a client may come at all, before it says what it wants.
+    /// Whether a client may use the proxy at all, before it sends a request.
     pub fn decide_client(&self, client: IpAddr) -> Decision {
         match self.rules.find_client(client) {
             Some(rule) if rule.action == Action::Deny => {
                 deny("a rule refuses this client", rule.id)
             }
             Some(rule) => allow(Some(rule.id)),
-            // Who proves to be a user may come from anywhere.
+            // A client that proves to be a user may come from anywhere.
             None if self.auth.is_none() && !self.scope.serves(client) => {
                 deny(UNSERVED, RuleId::PROTECTED)
             }
@@ -152,8 +153,8 @@ impl Rules {
         }
     }
 
-    /// Whether a request is refused whoever asks: that needs no proof. A rule for some users stands
-    /// before those behind it, for it may be about this one.
+    /// Whether a request is refused whoever the user is, so that no proof has to be asked for. A rule for
+    /// some users shields the request from later rules, because the rule may match this user.
     pub fn decide_for_anybody(
         self: &Arc<Self>,
         request: &Request<'_>,
@@ -177,7 +178,7 @@ impl Rules {
         }
     }
 
-    /// What is to become of a request of somebody who has not proven to be a user where there are users.
+    /// Decides on a request without a proven user, on a listener that has users.
     pub fn decide_unproven<T: Trace>(
         self: &Arc<Self>,
         request: &Request<'_>,
@@ -188,13 +189,13 @@ impl Rules {
         if let Verdict::Deny(_) = decision.verdict {
             return self.decide_traced(request, addresses, trace);
         }
-        trace.note(|| self.told_of_client(request, self.decide_client(request.client)));
-        self.auth.iter().for_each(|auth| trace.note(|| told_of_user(auth, request.user)));
+        trace.note(|| self.client_note(request, self.decide_client(request.client)));
+        self.auth.iter().for_each(|auth| trace.note(|| user_note(auth, request.user)));
         deny(if request.user.is_some() { WRONG } else { UNPROVEN }, RuleId::AUTH)
     }
 
-    /// What is to become of a request; `addresses` then says what addresses it may be connected to. Where
-    /// there are users one of them has proven to ask.
+    /// Decides on a request; `addresses` then holds the addresses it may be connected to. If the listener
+    /// has users, the request's user is proven.
     pub fn decide(
         self: &Arc<Self>,
         request: &Request<'_>,
@@ -203,7 +204,7 @@ impl Rules {
         self.decide_traced(request, addresses, &mut ())
     }
 
-    /// The same, with each step told to `trace`.
+    /// Decides like [`decide`](Self::decide), and notes each step in `trace`.
     pub fn decide_traced<T: Trace>(
         self: &Arc<Self>,
         request: &Request<'_>,
@@ -212,7 +213,7 @@ impl Rules {
     ) -> Decision {
         addresses.clear();
         let by_client = self.decide_client(request.client);
-        trace.note(|| self.told_of_client(request, by_client));
+        trace.note(|| self.client_note(request, by_client));
         let unserved = match (by_client.verdict, by_client.rule) {
             // A rule that names the client can still let it in.
             (Verdict::Deny(_), Some(RuleId::PROTECTED)) => true,
@@ -224,16 +225,16 @@ impl Rules {
         let decision = match addresses.otherwise {
             Otherwise::Deny(rule, reason) if !addresses.may_allow() => deny(reason, rule),
             Otherwise::Report(rule, reason, _) if !addresses.may_allow() => {
-                // Enforced, it would not get as far as an address.
+                // If the policy were enforced, the request would not get as far as an address.
                 addresses.rules = None;
                 would_deny(reason, rule)
             }
-            // Its address decides.
+            // The address decides.
             Otherwise::Deny(..) | Otherwise::Report(..) => allow(None),
             Otherwise::Allow(_) | Otherwise::Guard(_) => allow(rule),
         };
         if let (Some(auth), Verdict::Allow) = (&self.auth, decision.verdict) {
-            trace.note(|| told_of_user(auth, request.user));
+            trace.note(|| user_note(auth, request.user));
             if request.user.is_none() {
                 return deny(UNPROVEN, RuleId::AUTH);
             }
@@ -243,7 +244,7 @@ impl Rules {
         decision
     }
 
-    /// What bounds and rules say of a request, and which rule lets it through, if one does.
+    /// Applies bounds and rules to a request. The first value is the rule that allows it, if one does.
     fn acl<T: Trace>(
         self: &Arc<Self>,
         request: &Request<'_>,
@@ -258,7 +259,7 @@ impl Rules {
         };
         if let Some((rule, reason)) = self.bounds.refuse(request) {
             let otherwise = refuse(rule, reason);
-            trace.note(|| told(DecisionStep::Acl, otherwise, None, reason.to_owned()));
+            trace.note(|| decided(DecisionStep::Acl, otherwise, None, reason.to_owned()));
             return (None, otherwise);
         }
         if !self.bounds.are_none() {
@@ -276,33 +277,33 @@ impl Rules {
             addresses.rules = Some((Arc::clone(&self.rules), self.mode, self.scope));
             trace.note(|| {
                 let count = self.rules.by_address(until, &addresses.except).count();
-                goes(DecisionStep::Acl, said::by_address(count))
+                goes(DecisionStep::Acl, sentences::by_address(count))
             });
         }
         let Some((_, rule)) = found else {
-            trace.note(|| goes(DecisionStep::Acl, said::no_rule(self.rules.len())));
+            trace.note(|| goes(DecisionStep::Acl, sentences::no_rule(self.rules.len())));
             if let UrlVerdict::Allows(rule, url) = by_url
                 && !unserved
             {
-                // Where it leads is for the guard to say: anybody can write a URL that is allowed.
+                // The guard judges the address, because anyone can write a URL that is allowed.
                 let (rule, otherwise) = (Some(rule), Otherwise::Guard(self.scope));
-                trace.note(|| told(DecisionStep::Filter, otherwise, rule, url));
+                trace.note(|| decided(DecisionStep::Filter, otherwise, rule, url));
                 return (rule, otherwise);
             }
             return self.without_a_rule(request, unserved, refuse, trace);
         };
         let otherwise = match rule.action {
-            // Where to, the guard says: the rule does not.
+            // The rule names no destination, so the guard judges the address.
             Action::Allow if rule.destinations.is_empty() => Otherwise::Guard(self.scope),
             Action::Allow => Otherwise::Allow(rule.id),
             Action::Deny => refuse(rule.id, "a rule refuses this request"),
         };
         let allowed = (rule.action == Action::Allow).then_some(rule.id);
-        trace.note(|| told(DecisionStep::Acl, otherwise, allowed, rule.to_string()));
+        trace.note(|| decided(DecisionStep::Acl, otherwise, allowed, rule.to_string()));
         (allowed, otherwise)
     }
 
-    /// What the rules on URLs say of a request that may go on, or why it may not.
+    /// Applies the rules on URLs to a request. The error is the refusal, if they refuse it.
     fn judge_url<T: Trace>(
         &self,
         request: &Request<'_>,
@@ -311,30 +312,30 @@ impl Rules {
         trace: &mut T,
     ) -> Result<UrlVerdict, Otherwise> {
         let by_url = self.urls.decide(request, &mut addresses.look);
-        // Also of a host that a rule allows: it is about a part of it.
+        // These rules also apply to a host that a rule allows, because they are about a part of it.
         match &by_url {
             UrlVerdict::Denies(rule, url) => {
                 let otherwise = refuse(*rule, "a rule refuses this URL");
-                trace.note(|| told(DecisionStep::Filter, otherwise, None, url.clone()));
+                trace.note(|| decided(DecisionStep::Filter, otherwise, None, url.clone()));
                 return Err(otherwise);
             }
             UrlVerdict::TooLong(rule) => {
                 let otherwise = refuse(*rule, "the URL is too long for the rules on URLs");
                 trace.note(|| {
-                    told(
+                    decided(
                         DecisionStep::Filter,
                         otherwise,
                         None,
-                        said::long_url(request.target.len()),
+                        sentences::long_url(request.target.len()),
                     )
                 });
                 return Err(otherwise);
             }
             UrlVerdict::NotYet(None) => addresses.unfinished = true,
             UrlVerdict::NotYet(Some(rule)) | UrlVerdict::TooHard(Some(rule)) => {
-                let otherwise = refuse(*rule, "the rules on URLs take too long for this one");
+                let otherwise = refuse(*rule, "the rules on URLs take too long for this URL");
                 addresses.unfinished = matches!(by_url, UrlVerdict::NotYet(_));
-                trace.note(|| told(DecisionStep::Filter, otherwise, None, normal(request)));
+                trace.note(|| decided(DecisionStep::Filter, otherwise, None, normal(request)));
                 return Err(otherwise);
             }
             UrlVerdict::Allows(..) | UrlVerdict::TooHard(None) | UrlVerdict::Nothing => {}
@@ -345,8 +346,8 @@ impl Rules {
         Ok(by_url)
     }
 
-    /// What becomes of a request that no rule names, and which list lets it through, if one does. Lists
-    /// speak of names: the guard judges the address all the same.
+    /// Decides on a request that no rule matches. The first value is the list line that allows it, if one
+    /// does. Lists name hosts, so the guard still judges the address.
     fn without_a_rule<T: Trace>(
         &self,
         request: &Request<'_>,
@@ -356,11 +357,11 @@ impl Rules {
     ) -> (Option<RuleId>, Otherwise) {
         if !unserved && let Some(filter) = &self.filter {
             let found = filter.look_up(request.host, request.ip);
-            let decided = match found {
+            let result = match found {
                 Some(found) if found.action == Action::Deny => {
                     (None, Some(refuse(found.rule, "the destination is on a block list")))
                 }
-                // An exception in a block list takes back what such a list says, and no more.
+                // An exception in a block list only takes back what a block list says.
                 Some(found)
                     if found.by_allow_list || matches!(self.mode, Mode::Open | Mode::Learn) =>
                 {
@@ -369,15 +370,15 @@ impl Rules {
                 _ => (None, None),
             };
             trace.note(|| {
-                let said = said::listed(request.host, found, filter.len());
-                match decided {
+                let said = sentences::listed(request.host, found, filter.len());
+                match result {
                     (allowed, Some(otherwise)) => {
-                        told(DecisionStep::Filter, otherwise, allowed, said)
+                        decided(DecisionStep::Filter, otherwise, allowed, said)
                     }
                     (_, None) => goes(DecisionStep::Filter, said),
                 }
             });
-            if let (allowed, Some(otherwise)) = decided {
+            if let (allowed, Some(otherwise)) = result {
                 return (allowed, otherwise);
             }
         }
@@ -387,14 +388,14 @@ impl Rules {
             Mode::Report | Mode::Enforce => refuse(RuleId::DEFAULT, "no rule allows this request"),
         };
         trace.note(|| {
-            told(DecisionStep::Acl, otherwise, None, format!("--policy {}", self.mode.word()))
+            decided(DecisionStep::Acl, otherwise, None, format!("--policy {}", self.mode.word()))
         });
         (None, otherwise)
     }
 
-    fn told_of_client(&self, request: &Request<'_>, decision: Decision) -> Note {
+    fn client_note(&self, request: &Request<'_>, decision: Decision) -> Note {
         let client = request.client;
-        let said = said::client(client, decision.rule, self.rules.find_client(client));
+        let said = sentences::client(client, decision.rule, self.rules.find_client(client));
         Note {
             step: DecisionStep::Acl,
             outcome: outcome(decision, StepOutcome::Goes),
@@ -410,7 +411,7 @@ impl AddressRules {
         self.judge_traced(ip, port, &mut ())
     }
 
-    /// The same, told to `trace`.
+    /// Judges like [`judge`](Self::judge), and notes the step in `trace`.
     pub fn judge_traced<T: Trace>(&self, ip: IpAddr, port: u16, trace: &mut T) -> Decision {
         let by_rule = self.rules.as_ref().and_then(|(rules, mode, scope)| {
             let rule = rules.find_address(ip, port, self.until, &self.except)?;
@@ -437,14 +438,14 @@ impl AddressRules {
                 Verdict::Deny(reason) => Some(reason),
                 Verdict::Allow => decision.would_deny,
             };
-            let said = said::address(ip, by_rule.map(|(rule, ..)| rule), reason);
+            let said = sentences::address(ip, by_rule.map(|(rule, ..)| rule), reason);
             let outcome = outcome(decision, StepOutcome::Allows);
             Note { step: DecisionStep::Address, outcome, rule: decision.rule, said }
         });
         decision
     }
 
-    /// Whether some address would be allowed by a rule.
+    /// Whether a rule would allow some address.
     fn may_allow(&self) -> bool {
         self.rules.as_ref().is_some_and(|(rules, ..)| {
             let mut rules = rules.by_address(self.until, &self.except);
@@ -452,29 +453,29 @@ impl AddressRules {
         })
     }
 
-    /// A request that goes on without a rule.
+    /// Sets this for a request that only the scope decides.
     pub fn plain(&mut self, scope: Scope) {
         self.clear();
         self.otherwise = Otherwise::Guard(scope);
     }
 
-    /// Whether there is something to be noted when the request is connected.
+    /// Whether the connected address has to be noted.
     pub fn settles(&self) -> bool {
         self.settles
     }
 
-    /// Whether the same request is to be looked at again with the same [`look`](Self::look): its URL could
-    /// not be judged in the time that a worker has for it.
+    /// Whether the same request has to be looked at again with the same [`look`](Self::look), because a
+    /// worker did not have enough time to judge its URL.
     pub fn is_unfinished(&self) -> bool {
         self.unfinished
     }
 
-    /// Whether it is to be learnt where the request is connected to.
+    /// Whether the connected host is to be learnt.
     pub fn learns(&self) -> bool {
         self.learns
     }
 
-    /// Forgets the request, but not what is known of its URL.
+    /// Forgets the request, but not the state of the search in its URL.
     pub fn clear(&mut self) {
         self.rules = None;
         self.except.clear();
@@ -483,19 +484,19 @@ impl AddressRules {
     }
 }
 
-/// Why a request without a user goes no further.
-pub const UNPROVEN: &str = "this proxy wants a user name and a password";
-/// Why one whose credentials are nobody's goes no further.
+/// The refusal of a request without a user.
+pub const UNPROVEN: &str = "this proxy requires a user name and a password";
+/// The refusal of a request with wrong credentials.
 pub const WRONG: &str = "the user name or the password is wrong";
 
-fn told_of_user(auth: &Auth, user: Option<&str>) -> Note {
+fn user_note(auth: &Auth, user: Option<&str>) -> Note {
     let known = user.is_some_and(|user| auth.has_user(user));
-    let said = said::user(user, known);
+    let said = sentences::user(user, known);
     let outcome = if known { StepOutcome::Goes } else { StepOutcome::Denies };
     Note { step: DecisionStep::Auth, outcome, rule: (!known).then_some(RuleId::AUTH), said }
 }
 
-/// Why protected mode refuses a client.
+/// The refusal of a client by protected mode.
 const UNSERVED: &str = "this proxy serves private networks only";
 
 fn guard(scope: Scope, ip: IpAddr) -> Decision {
@@ -505,7 +506,7 @@ fn guard(scope: Scope, ip: IpAddr) -> Decision {
     }
 }
 
-/// A rule would refuse it. Protected mode does all the same: no mode lifts that.
+/// A rule would refuse the address. Protected mode is enforced in every policy.
 fn report(rule: RuleId, reason: &'static str, scope: Scope, ip: IpAddr) -> Decision {
     match guard(scope, ip) {
         guarded @ Decision { verdict: Verdict::Deny(_), .. } => guarded,
@@ -513,7 +514,12 @@ fn report(rule: RuleId, reason: &'static str, scope: Scope, ip: IpAddr) -> Decis
     }
 }
 
-fn told(step: DecisionStep, otherwise: Otherwise, allowed: Option<RuleId>, said: String) -> Note {
+fn decided(
+    step: DecisionStep,
+    otherwise: Otherwise,
+    allowed: Option<RuleId>,
+    said: String,
+) -> Note {
     let (outcome, rule) = match otherwise {
         Otherwise::Allow(rule) => (StepOutcome::Allows, Some(rule)),
         Otherwise::Guard(_) => (StepOutcome::Goes, allowed),

@@ -1,4 +1,4 @@
-//! Decisions: rules and a request in, a verdict out.
+//! Tests decisions: rules and a request in, a verdict out.
 
 use super::*;
 use crate::policy::destination::DestinationPattern;
@@ -47,7 +47,7 @@ fn request(host: &str) -> Request<'_> {
     }
 }
 
-/// What is said before a connection, and of this address: `allow`, `deny`, with the rule's line.
+/// The verdicts before a connection and on this address: `allow`, `deny`, with the rule's line.
 fn said(rules: &Arc<Rules>, request: &Request<'_>, address: &str) -> String {
     let mut addresses = AddressRules::default();
     let word = |d: Decision| {
@@ -122,7 +122,7 @@ fn the_first_rule_that_has_a_request_decides_and_addresses_are_judged_when_known
             public,
             "allow -, deny default",
         ),
-        // A denial by name stands before an address that comes later in the list.
+        // A denial by name comes before an address later in the list.
         (
             Open,
             Protected,
@@ -187,7 +187,7 @@ fn a_rule_that_names_clients_among_others_is_looked_at_in_its_place() {
     use Scope::{Protected, Unrestricted};
     let public = "93.184.216.34";
     for (scope, written, client, address, expected) in [
-        // The first that has the request, whatever it is about.
+        // The first rule that matches decides, whatever it is about.
         (
             Unrestricted,
             "allow to a.example\ndeny if-client 10.0.0.1",
@@ -196,11 +196,11 @@ fn a_rule_that_names_clients_among_others_is_looked_at_in_its_place() {
             "allow 1, allow 1",
         ),
         (Unrestricted, "deny if-client 10.0.0.1\nallow to a.example", "10.0.0.1", public, "deny 1"),
-        // One that says nothing of destinations leaves those to the guard.
+        // A rule without destinations leaves them to the guard.
         (Protected, "allow if-client 10.0.0.1", "10.0.0.1", public, "allow 1, allow -"),
         (Protected, "allow if-client 10.0.0.1", "10.0.0.1", "127.0.0.1", "allow 1, deny protected"),
         (Protected, "allow method GET", "10.0.0.1", "127.0.0.1", "allow 1, deny protected"),
-        // Who comes from anywhere has to be named.
+        // A client from anywhere has to be named.
         (Protected, "allow to a.example", "8.8.8.8", public, "deny protected"),
         (Protected, "allow to 93.0.0.0/8", "8.8.8.8", public, "deny protected"),
         (Protected, "deny to a.example", "8.8.8.8", public, "deny 1"),
@@ -248,7 +248,7 @@ fn report_lets_through_what_enforce_refuses_and_names_the_same_rule() {
             "allow 1, allow 1",
         ),
         (Unrestricted, "deny to a.example", "a.example", public, "deny 1", "would deny 1"),
-        // The rule is that of the address where that decides.
+        // The rule is that of the address if the address decides.
         (
             Unrestricted,
             "deny to 127.0.0.1\nallow to 127.0.0.0/8",
@@ -273,7 +273,7 @@ fn report_lets_through_what_enforce_refuses_and_names_the_same_rule() {
             "allow -, allow 2",
             "allow -, allow 2",
         ),
-        // Enforced, it does not get as far as an address.
+        // If enforced, it would not get as far as an address.
         (
             Unrestricted,
             "deny to 127.0.0.1",
@@ -282,7 +282,7 @@ fn report_lets_through_what_enforce_refuses_and_names_the_same_rule() {
             "deny default",
             "would deny default",
         ),
-        // Who may come, and protected mode, hold all the same.
+        // Rules on clients and protected mode are enforced all the same.
         (Unrestricted, "deny client 10.0.0.1", "a.example", public, "deny 1", "deny 1"),
         (Protected, "", "a.example", near, "deny default", "would deny default, deny protected"),
         (
@@ -304,7 +304,7 @@ fn report_lets_through_what_enforce_refuses_and_names_the_same_rule() {
     ] {
         let of = |mode| said(&rules(mode, scope, written), &request(host), address);
         assert_eq!(of(Mode::Enforce), enforced, "{written:?} {address}");
-        // What is let through is judged with its address, as it was before.
+        // An allowed request is judged by its address, as before.
         let said = of(Mode::Report);
         let said = match said.split_once(", ") {
             Some((first, then)) if first == then && first.starts_with("would") => first,
@@ -312,7 +312,7 @@ fn report_lets_through_what_enforce_refuses_and_names_the_same_rule() {
         };
         assert_eq!(said, reported, "{written:?} {address}");
     }
-    // Nobody gets in by report.
+    // Report mode lets no client in.
     let far = Request { client: "8.8.8.8".parse().unwrap(), ..request("a.example") };
     for written in ["", "deny to a.example", "allow to a.example"] {
         let rules = rules(Mode::Report, Protected, written);
@@ -374,7 +374,7 @@ fn a_rule_on_urls_comes_before_what_allows_and_opens_no_address() {
     }
 }
 
-/// Lists and what else decides, in the order of the decision.
+/// Lists together with everything else that decides, in the order of the decision.
 #[test]
 fn lists_come_behind_rules_and_before_what_holds_without_one() {
     use Mode::{Enforce, Open, Report};
@@ -388,21 +388,21 @@ fn lists_come_behind_rules_and_before_what_holds_without_one() {
         (Open, Unrestricted, "", "x.ads.test", public, "deny 1"),
         (Open, Unrestricted, "", "a.test", public, "allow -, allow -"),
         (Open, Unrestricted, "", "192.0.2.1", "192.0.2.1", "deny 4"),
-        // A name that leads to a listed address is not listed.
+        // A name is not listed because its address is.
         (Open, Unrestricted, "", "a.test", "192.0.2.1", "allow -, allow -"),
         (Open, Unrestricted, "", "good.ads.test", public, "allow 1, allow -"),
         (Open, Unrestricted, "", "fine.ads.test", public, "allow 2, allow -"),
         (Open, Unrestricted, "allow to .ads.test", "x.ads.test", public, "allow 1, allow 1"),
         (Open, Unrestricted, "deny to .test", "good.ads.test", public, "deny 1"),
-        // The address may still be one that a rule allows.
+        // A rule may still allow the address.
         (Open, Protected, "allow to 10.0.0.0/8", "x.ads.test", "10.0.0.1", "allow -, allow 1"),
         (Open, Protected, "allow to 10.0.0.0/8", "x.ads.test", public, "allow -, deny 1"),
-        // Where nothing else is allowed an allow list allows, and an exception does not.
+        // Under `enforce` an allow list allows, and an exception does not.
         (Enforce, Unrestricted, "", "a.ours.test", public, "allow 2, allow -"),
         (Enforce, Unrestricted, "", "other.test", public, "deny default"),
         (Enforce, Unrestricted, "", "a.test", public, "deny default"),
         (Enforce, Unrestricted, "", "x.ads.test", public, "deny 1"),
-        // A list speaks of names, and lifts no guard.
+        // A list judges names, and lifts no guard.
         (Open, Protected, "", "ours.test", "10.0.0.1", "allow 2, deny protected"),
         (Enforce, Protected, "", "ours.test", "10.0.0.1", "allow 2, deny protected"),
         (Report, Unrestricted, "", "x.ads.test", public, "would deny 1, would deny 1"),

@@ -1,4 +1,4 @@
-//! What a client gets when a rule refuses its request (`--deny-with`).
+//! `--deny-with`: the answer to a request that a rule refuses.
 
 use crate::wire::Authority;
 
@@ -7,41 +7,41 @@ use crate::wire::Authority;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DenyWith {
-    /// 403, which names the rule.
+    /// 403, naming the rule.
     #[default]
     Refusal,
-    /// 204: nothing, which pages take without complaint.
+    /// 204 without content, which pages accept without complaint.
     Nothing,
     /// 302 to another URL: see [`DenyWith::redirect`].
     Elsewhere(Redirect),
 }
 
 impl DenyWith {
-    /// What a request to this host and port gets in place of a 403, if anything: a status, and where it
-    /// is sent.
+    /// The status that a request to this host and port gets in place of a 403, if any, and the
+    /// `Location` with it.
     pub(crate) fn instead(&self, is_connect: bool, authority: &str) -> Option<(u16, Option<&str>)> {
         match self {
             Self::Refusal => None,
             _ if is_connect => None,
             Self::Nothing => Some((204, None)),
-            // It would go round in circles.
+            // A redirect to itself would loop.
             Self::Elsewhere(to) if *to.authority == *authority => None,
             Self::Elsewhere(to) => Some((302, Some(&to.url))),
         }
     }
 }
 
-/// A URL that clients are sent to; [`DenyWith::redirect`] makes one.
+/// A URL to redirect clients to; [`DenyWith::redirect`] makes one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Redirect {
-    /// The URL, as it is sent.
+    /// The URL as it is sent.
     url: Box<str>,
-    /// Its host and port: requests there are not sent there once more.
+    /// Host and port of the URL: requests to it are not redirected.
     authority: Box<str>,
 }
 
 impl Redirect {
-    /// Reads the URL; `None` if it is none.
+    /// Reads the URL; `None` if it is not an absolute HTTP URL.
     pub(crate) fn parse(url: &str) -> Option<Self> {
         let (rest, default_port) = match (url.strip_prefix("http://"), url.strip_prefix("https://"))
         {
@@ -62,7 +62,7 @@ impl Redirect {
         Some(Self { url: url.into(), authority: format!("{host}:{port}").into() })
     }
 
-    /// The URL, as it is sent.
+    /// The URL as it is sent.
     pub fn url(&self) -> &str {
         &self.url
     }

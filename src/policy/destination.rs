@@ -1,4 +1,4 @@
-//! The destinations that a rule names: hosts, patterns, addresses and networks, with or without
+//! Reads the destinations that a rule names: hosts, patterns, addresses and networks, with or without
 //! ports.
 //!
 //! | written | means |
@@ -9,8 +9,8 @@
 //! | `re:^ads[0-9]+\.` | a regular expression, found anywhere in the name |
 //! | `192.0.2.0/24`, `2001:db8::1` | the addresses connected to, whatever the name |
 //!
-//! A port, or a range of ports, may follow: `.example.com:443`, `[2001:db8::]/32:8000-8999`. Names
-//! are compared in lower case, without a dot at the end, and in ASCII: `müller.example` is read as
+//! A port, or a range of ports, may follow: `.example.com:443`, `[2001:db8::]/32:8000-8999`. Names are
+//! compared in lower case, without a trailing dot, and in ASCII: `müller.example` is read as
 //! `xn--mller-kva.example`.
 
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::network::Network;
 
-/// Which destinations.
+/// A destination as a rule names it.
 #[derive(Clone, Debug)]
 pub struct DestinationPattern {
     what: What,
@@ -30,14 +30,14 @@ pub struct DestinationPattern {
     text: Box<str>,
 }
 
-/// What a destination can be found by.
+/// The key that a rule index files a destination under.
 #[derive(Clone, Copy, Debug)]
 pub enum DestinationKey<'a> {
-    /// A name, or all below it.
+    /// This name and, for a suffix, the names below it.
     Name(&'a str),
     /// An address in this network.
     Network(&'a Network),
-    /// Nothing: every name has to be looked at.
+    /// No key: the pattern has to be tried on every name.
     Pattern,
 }
 
@@ -51,7 +51,7 @@ enum What {
 }
 
 impl DestinationPattern {
-    /// Reads one.
+    /// Reads a destination.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl DestinationPattern {
             )
         };
         if let Some(pattern) = text.strip_prefix("re:") {
-            // In all names there are only lower-case letters.
+            // Names are in lower case.
             let mut regex = RegexBuilder::new(pattern);
             let regex = regex.case_insensitive(true).size_limit(REGEX_BYTES).build();
             let regex = regex.map_err(|e| wrong(&last_line(&e.to_string())))?;
@@ -75,7 +75,7 @@ impl DestinationPattern {
             return Ok(Self { what: What::Network(network), ports: None, text: text.into() });
         }
         let (host, ports) = match text.rsplit_once(':') {
-            Some(_) if text.contains("//") => return Err(wrong("is no destination")),
+            Some(_) if text.contains("//") => return Err(wrong("is not a destination")),
             Some((host, ports)) => (host, Some(parse_ports(ports)?)),
             None => (text, None),
         };
@@ -83,7 +83,7 @@ impl DestinationPattern {
             return Ok(Self { what: What::Network(network), ports, text: text.into() });
         }
         let host = host.strip_suffix('.').unwrap_or(host);
-        let host = ascii(host).ok_or_else(|| wrong("is no destination"))?.to_ascii_lowercase();
+        let host = ascii(host).ok_or_else(|| wrong("is not a destination"))?.to_ascii_lowercase();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.*?".contains(c);
         let rest = host.strip_prefix('.').unwrap_or(&host);
         if rest.is_empty()
@@ -91,7 +91,7 @@ impl DestinationPattern {
             || rest.starts_with('.')
             || !host.chars().all(allowed)
         {
-            return Err(wrong("is no destination"));
+            return Err(wrong("is not a destination"));
         }
         let what = if host.contains(['*', '?']) {
             What::Matching(Box::new(glob(&host).ok_or_else(|| wrong("is too long"))?))
@@ -103,7 +103,7 @@ impl DestinationPattern {
         Ok(Self { what, ports, text: text.into() })
     }
 
-    /// What it can be found by.
+    /// The key to file it under.
     pub fn key(&self) -> DestinationKey<'_> {
         match &self.what {
             What::Name(name) | What::Suffix(name) => DestinationKey::Name(name),
@@ -112,12 +112,12 @@ impl DestinationPattern {
         }
     }
 
-    /// Whether it is judged by address: only when that is known.
+    /// Whether it is judged by address, as soon as that is known.
     pub fn is_network(&self) -> bool {
         matches!(self.what, What::Network(_))
     }
 
-    /// Whether a request to this host is meant. `ip` is the host, if that is an address.
+    /// Whether a request to this host matches. `ip` is set if the host is an address.
     pub fn has_host(&self, host: &str, ip: Option<IpAddr>, port: u16) -> bool {
         self.has_port(port)
             && match (&self.what, ip) {
@@ -130,19 +130,19 @@ impl DestinationPattern {
             }
     }
 
-    /// Whether a connection to this address is meant, by address.
+    /// Whether a connection to this address matches a network.
     pub fn has_address(&self, ip: IpAddr, port: u16) -> bool {
         matches!(&self.what, What::Network(network) if has(network, ip)) && self.has_port(port)
     }
 
-    /// Whether a connection to this address may lead into its network, inside IPv6: what a rule that refuses
-    /// is about as well.
+    /// Whether a connection to this address may lead into the network through an IPv6 address with an IPv4
+    /// address inside. Rules that refuse use this.
     pub fn may_have_address(&self, ip: IpAddr, port: u16) -> bool {
         matches!(&self.what, What::Network(network) if has(network, ip) || network.may_contain(ip))
             && self.has_port(port)
     }
 
-    /// Whether its pattern is one of this address as it is written, such as `*`.
+    /// Whether the pattern matches this address as text, as `*` does.
     pub fn matches_literal(&self, ip: IpAddr, port: u16) -> bool {
         let written = || ip.to_canonical().to_string();
         matches!(&self.what, What::Matching(pattern) if pattern.is_match(&written()))
@@ -154,8 +154,8 @@ impl DestinationPattern {
     }
 }
 
-/// A name in ASCII, as requests have it. Of a label in another script each byte counts: it cannot be
-/// a pattern.
+/// The name in ASCII, as requests have it. A label in another script cannot be a pattern, because each of
+/// its bytes counts.
 fn ascii(name: &str) -> Option<Cow<'_, str>> {
     if name.is_ascii() {
         return Some(name.into());
@@ -168,7 +168,7 @@ fn ascii(name: &str) -> Option<Cow<'_, str>> {
     Some(labels.collect::<Option<Vec<_>>>()?.join(".").into())
 }
 
-/// As it was written.
+/// The text as written.
 impl fmt::Display for DestinationPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -179,8 +179,8 @@ fn has(network: &Network, ip: IpAddr) -> bool {
     network.contains(ip) || meaning(ip).is_some_and(|ip| network.contains(ip))
 }
 
-/// What an address means as a destination if that is another one: the kernel takes an unspecified one
-/// for this machine.
+/// The other address that an address stands for, if any: the kernel takes an unspecified one for this
+/// machine.
 pub fn meaning(ip: IpAddr) -> Option<IpAddr> {
     let loopback = match ip.to_canonical() {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -194,7 +194,7 @@ pub fn is_below(host: &str, suffix: &str) -> bool {
     host.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// The most memory one pattern may take.
+/// The most memory for one pattern.
 const REGEX_BYTES: usize = 1 << 20;
 
 /// `443`, or `8000-8999`.

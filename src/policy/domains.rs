@@ -1,14 +1,14 @@
-//! A set of millions of domain names in compact form, built once and never changed.
+//! Holds millions of domain names in a compact set, built once and never changed.
 //!
-//! A name stands for itself and all below it. Each has a [`Rank`] and the number of the line it comes
-//! from. Of two that a host is below, the higher rank decides; so a name that is below one of at least
-//! its own rank can decide nothing, and is left out when the set is made. What remains has a simple
-//! order: the longest one found decides.
+//! A name stands for itself and all names below it. Each has a [`Rank`] and the number of its line. If
+//! a host is below several names, the higher rank decides. So a name below one of at least its own rank
+//! can decide nothing, and is dropped when the set is built. In what remains, the longest name found
+//! decides.
 //!
-//! A million names take about 28 MB: the names themselves, five bytes each for what belongs to them,
-//! and a table with a byte of each hash, which is enough to see that most hosts are not there: that
-//! costs one cache line for each suffix of the host. What is found is compared byte by byte: a hash
-//! alone decides nothing.
+//! A million names take about 28 MB: the names themselves, five bytes each for length, rank and
+//! line, and a table with one byte of each hash. That byte is enough to see that most hosts are not
+//! listed, at the cost of one cache line for each suffix of the host. A hit is then compared byte by
+//! byte, because a hash alone decides nothing.
 
 mod draft;
 
@@ -18,43 +18,43 @@ use std::hash::{BuildHasher, Hasher};
 
 pub use draft::{Draft, DraftPart, MOST_NAMES, Mark};
 
-/// Bytes of a name at most (RFC 1035 §2.3.4, as text).
+/// The most bytes of a name (RFC 1035 §2.3.4, as text).
 pub const MOST_BYTES: usize = 253;
-/// Lines of all lists together at most.
+/// The most lines of all lists together.
 pub const MOST_LINES: u32 = (1 << LINE_BITS) - 1;
 
 const LINE_BITS: u32 = 29;
-/// Before a name: its length, rank and line.
+/// The bytes before a name: its length, rank and line.
 const HEADER: usize = 5;
 
-/// What is to be done with a host below a name. The higher decides.
+/// What a listed name says about a host below it. The higher rank decides.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Rank {
-    /// Refuse it: a line of a block list.
+    /// Refused by a line of a block list.
     Block,
-    /// Let it through: an exception in a block list.
+    /// Allowed by an exception in a block list.
     Except,
-    /// Refuse it in spite of exceptions.
+    /// Refused in spite of exceptions.
     Important,
-    /// Let it through in spite of that.
+    /// Allowed in spite of important lines.
     ImportantExcept,
-    /// Let it through: a line of an allow list.
+    /// Allowed by a line of an allow list.
     Allow,
 }
 
 const RANKS: [Rank; 5] =
     [Rank::Block, Rank::Except, Rank::Important, Rank::ImportantExcept, Rank::Allow];
 
-/// A name that was found.
+/// The entry that decides about a host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Listed {
-    /// What is to be done.
+    /// The verdict.
     pub rank: Rank,
     /// The line, counted through all lists.
     pub line: u32,
 }
 
-/// Rank and line in 32 bits, the higher rank and the earlier line being the smaller number.
+/// Rank and line in 32 bits. A higher rank is a smaller number; so is an earlier line of the same rank.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Value(u32);
 
@@ -73,19 +73,20 @@ impl Value {
     }
 }
 
-/// How names are hashed: from their end, so that all suffixes of a host are hashed on the way. The key
-/// is drawn when the program starts: a list cannot be made so that all its names share a bucket.
+/// The key for hashing names. Names are hashed from their end, so that all suffixes of a host are
+/// hashed on the way. The key is drawn when the program starts, so that a list cannot be made whose
+/// names all share a bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct NameKey(u64);
 
 impl NameKey {
-    /// A key nobody knows.
+    /// Draws a random key.
     pub fn drawn() -> Self {
         Self(RandomState::new().build_hasher().finish())
     }
 
-    /// Calls `f` with each suffix that begins a label, the shortest first: its length, how many labels
-    /// it has, and its hash.
+    /// Calls `f` with each suffix that begins a label, the shortest first: its length, its number of
+    /// labels, and its hash.
     fn each_suffix(self, name: &[u8], mut f: impl FnMut(usize, u32, u64)) {
         let (mut hash, mut labels) = (self.0, 1);
         for (length, &byte) in name.iter().rev().enumerate() {
@@ -105,18 +106,18 @@ impl NameKey {
     }
 }
 
-/// Every bit of the result hangs on every bit of `hash`.
+/// Mixes `hash` so that every bit of the result depends on every bit of it.
 fn mixed(hash: u64) -> u64 {
     let product = u128::from(hash ^ 0x2d35_8dcc_aa6c_78a5) * 0x9e37_79b9_7f4a_7c15;
     (product >> 64) as u64 ^ product as u64
 }
 
-/// Which of so many buckets: the higher the hash, the later the bucket.
+/// The bucket for a hash, out of `buckets`; buckets are in the order of hashes.
 fn bucket(hash: u64, buckets: usize) -> usize {
     ((u128::from(hash) * buckets as u128) >> 64) as usize
 }
 
-/// Where the entries of a bucket begin, and a byte of the hash of each.
+/// The place where the entries of a bucket begin, and a byte of the hash of each.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 struct Bucket {
@@ -127,10 +128,10 @@ struct Bucket {
 const TAGS: usize = 12;
 
 impl Bucket {
-    /// As the first tag: there are more entries than tags.
+    /// As the first tag, it means that there are more entries than tags.
     const FULL: u8 = 255;
 
-    /// 0 stands for no entry.
+    /// One byte of the hash; 0 is no entry.
     fn tag(hash: u64) -> u8 {
         (hash as u8).clamp(1, Self::FULL - 1)
     }
@@ -138,24 +139,24 @@ impl Bucket {
     /// Whether one of the entries may have this hash.
     fn may_have(&self, hash: u64) -> bool {
         let tag = Self::tag(hash);
-        // Without a branch for each: they are compared all at once.
+        // All tags are compared at once, without a branch for each.
         let same = self.tags.iter().fold(false, |any, own| any | (*own == tag));
         same | matches!(self.tags, [Self::FULL, ..])
     }
 }
 
-/// The set.
+/// The set of names.
 pub struct Domains {
     key: NameKey,
-    /// In the order of the hashes in them; behind the last stands one more, which says where that ends.
+    /// In the order of hashes. A last one marks the end of the one before it.
     buckets: Box<[Bucket]>,
-    /// In the order of their hashes.
+    /// In the order of hashes.
     entries: Vec<u8>,
     labels: Labels,
     count: usize,
 }
 
-/// Which numbers of labels names have, a bit each; the last stands for all above.
+/// The numbers of labels that names have, a bit each; the last bit stands for all larger numbers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Labels(u64);
 
@@ -170,7 +171,7 @@ impl Labels {
 }
 
 impl Domains {
-    /// What decides about a host, which is a name in lower case without a dot at its end.
+    /// The entry that decides about a host, a name in lower case without a trailing dot.
     pub fn find(&self, host: &str) -> Option<Listed> {
         let name = host.as_bytes();
         let mut found = None;
@@ -185,23 +186,23 @@ impl Domains {
         found.map(Value::listed)
     }
 
-    /// What is listed as exactly this: an address, which nothing is below.
+    /// The entry with exactly this text. Used for addresses, which nothing is below.
     pub fn find_whole(&self, text: &str) -> Option<Listed> {
         self.probe(self.key.hash(text.as_bytes()), text.as_bytes()).map(Value::listed)
     }
 
-    /// How many names there are.
+    /// The number of names.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Whether there are no names.
     #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Bytes of memory.
+    /// Memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         self.entries.len() + size_of_val(&*self.buckets)
     }

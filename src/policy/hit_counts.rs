@@ -1,6 +1,7 @@
-//! Counts how often single rules have decided, up to 4,096 rules.
+//! Counts how often each rule has decided, for up to 4,096 rules.
 //!
-//! A rule is there from its first hit on: of a list with a million lines those count that somebody met.
+//! A rule is counted from its first hit: only lines that matched a request are counted, however long the
+//! list is.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,8 +11,7 @@ use parking_lot::RwLock;
 
 use super::rule_id::RuleId;
 
-/// Rules that are counted one by one, 32 bytes each; hits of those that come later count for their source
-/// alone.
+/// The number of rules counted singly, 32 bytes each. Hits of later rules count only for their source.
 pub const MOST_RULES: usize = 4096;
 
 /// The counts.
@@ -21,8 +21,8 @@ pub struct Hits {
     full: AtomicBool,
 }
 
-/// Source and line, mixed by a multiplication: they come from the operator, and SipHash would be most of what
-/// a hit costs.
+/// A hash of source and line by multiplication. Both come from the operator, and SipHash would be most of
+/// the cost of a hit.
 #[derive(Debug, Default)]
 struct Mixed(u64);
 
@@ -47,7 +47,7 @@ impl Hasher for Mixed {
 }
 
 impl Hits {
-    /// The rule has decided. One without a line is its source, which counts for itself.
+    /// Counts a decision of the rule. A rule without a line is its source, which is counted elsewhere.
     pub fn hit(&self, rule: RuleId) {
         if rule.line == 0 {
             return;
@@ -67,7 +67,7 @@ impl Hits {
         *table.entry(rule).or_default().get_mut() += 1;
     }
 
-    /// Each rule that was hit, in no order.
+    /// All rules with hits, in no order.
     pub fn all(&self) -> Vec<(RuleId, u64)> {
         let table = self.table.read();
         table.iter().map(|(rule, hits)| (*rule, hits.load(Ordering::Relaxed))).collect()

@@ -1,14 +1,14 @@
-//! `--policy learn`: records the domains that were reached as a list that would allow them.
+//! `--policy learn`: records the domains reached, as a list that allows them.
 //!
 //! ```text
 //! example.com  # 12 requests, last 2026-11-22T01:02:03Z: example.com:443 www.example.com:80
 //! ```
 //!
-//! What is learnt is where a request was connected to, not what it asked for, and the name in a tunnel's
-//! ClientHello, which is judged like the CONNECT's once the list is enforced. Names are grouped under the
-//! domain that somebody can register (by the Public Suffix List), since what a site asks of
-//! `cdn7.example.com` today it asks of `cdn8` tomorrow. A name that is itself a public suffix, such as
-//! `github.io`, stands as a comment: a list would allow everybody's pages with it.
+//! A request is recorded under the host it was connected to, not the one it asked for. The name in a
+//! tunnel's ClientHello is recorded too, because the enforced list judges it like the CONNECT's. Names
+//! are grouped under their registrable domain (by the Public Suffix List), because a site that uses
+//! `cdn7.example.com` today uses `cdn8` tomorrow. A name that is itself a public suffix, such as
+//! `github.io`, is written as a comment: on a list it would allow the pages of every user of the suffix.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -18,24 +18,24 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-/// Domains that are remembered; requests to more of them are only counted. An entry takes some 300
-/// bytes, and 2.5 KiB if all of its names are as long as can be.
+/// The number of domains remembered; requests to further ones are only counted. An entry takes some 300
+/// bytes, or 2.5 KiB if all of its names are as long as possible.
 pub const MOST_DOMAINS: usize = 10_000;
-/// Names with ports that are remembered of each.
+/// The number of `name:port` pairs remembered for each domain.
 const MOST_NAMES: usize = 8;
-/// What a file that we wrote begins with.
+/// The first words of a file that this module wrote.
 const MARK: &str = "# threadgate learnt this";
 
-/// What was reached so far, with [`Mode::Learn`](super::verdict::Mode::Learn): give the same value to
-/// [`Options::learnt`](crate::Options::learnt) and keep a clone. `Display` writes a list that allows it,
-/// to be read back by [`read`](Self::read) or named in `AccessOptions::allow_list`.
+/// The domains reached so far under [`Mode::Learn`](super::verdict::Mode::Learn). Give one clone
+/// to [`Options::learnt`](crate::Options::learnt) and keep another. `Display` writes a list that allows
+/// these domains; [`read`](Self::read) takes it back, and `AccessOptions::allow_list` can name it.
 #[derive(Debug, Default)]
 pub struct Learnt(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
     domains: BTreeMap<Box<str>, Reached>,
-    /// Requests to domains that had no place.
+    /// Requests to domains beyond [`MOST_DOMAINS`].
     unlisted: u64,
 }
 
@@ -45,12 +45,13 @@ struct Reached {
     /// Seconds since 1970.
     last: u64,
     names: Vec<Box<str>>,
-    /// There were more names.
+    /// There were more than [`MOST_NAMES`].
     more: bool,
 }
 
 impl Learnt {
-    /// A request was connected: to a host, which is a name in lower case or an address, at a port.
+    /// Records that a request was connected to this host, a name in lower case or an address, at this
+    /// port.
     pub(crate) fn reach(&self, host: &str, port: u16, ip: Option<IpAddr>, now: SystemTime) {
         let domain = group(host, ip);
         let mut table = self.0.lock();
@@ -66,11 +67,11 @@ impl Learnt {
         }
     }
 
-    /// Takes up what an earlier run has written: an empty file, or one of ours.
+    /// Takes over the list of an earlier run. The text is empty or was written by this type.
     ///
     /// # Errors
     ///
-    /// The text is something else, which must not be overwritten.
+    /// The text was written by something else, and must not be overwritten.
     pub fn read(&self, text: &str) -> Result<(), NotOurs> {
         if !text.trim().is_empty() && !text.starts_with(MARK) {
             return Err(NotOurs);
@@ -105,35 +106,35 @@ impl Learnt {
         Ok(())
     }
 
-    /// How many domains there are.
+    /// The number of domains.
     pub fn len(&self) -> usize {
         self.0.lock().domains.len()
     }
 
-    /// Whether nothing was reached.
+    /// Whether no domain was reached.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A text is something else than what a policy has learnt.
+/// The text is not a list that `--policy learn` wrote.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotOurs;
 
 impl fmt::Display for NotOurs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the text is not a list of what was learnt: it does not begin with '{MARK}'")
+        write!(f, "the text is not a learnt list: it does not begin with '{MARK}'")
     }
 }
 
 impl std::error::Error for NotOurs {}
 
-/// Before what a list cannot say.
+/// Begins a line for a domain that cannot stand on a list.
 const ALLOW_IT: &str = "# give --allow ";
-/// Behind names, if there were more.
+/// Stands behind the names if there were more.
 const MORE: &str = "...";
 
-/// The file.
+/// The whole file.
 impl fmt::Display for Learnt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = self.0.lock();
@@ -169,7 +170,7 @@ impl fmt::Display for Learnt {
 }
 
 impl Table {
-    /// The entry of a domain; `None` if there is no place left for it.
+    /// The entry of a domain; `None` if the table is full.
     fn entry(&mut self, domain: &str) -> Option<&mut Reached> {
         if !self.domains.contains_key(domain) {
             if self.domains.len() >= MOST_DOMAINS {
@@ -202,7 +203,7 @@ fn is_at(name: &str, host: &str, port: u16) -> bool {
         .is_some_and(|rest| rest.parse() == Ok(port))
 }
 
-/// Under what a host is listed: the domain that can be registered; the host, if it has none.
+/// The heading that a host is listed under: its registrable domain, or the host itself if it has none.
 fn group(host: &str, ip: Option<IpAddr>) -> String {
     match ip {
         Some(ip) => ip.to_canonical().to_string(),
@@ -211,11 +212,11 @@ fn group(host: &str, ip: Option<IpAddr>) -> String {
 }
 
 enum Kind {
-    /// It means itself and what is below it.
+    /// The name covers itself and every name below it.
     Domain,
-    /// A name of one label, which lists take for one only with a dot.
+    /// A name of one label, which lists read as a name only with a leading dot.
     Label,
-    /// All below it is not one owner's.
+    /// A public suffix: the names below it have different owners.
     Suffix,
 }
 
@@ -275,7 +276,7 @@ internal.corp                    # 1 requests, last 2025-11-22T00:00:10Z: build.
 .localhost                       # 1 requests, last 2025-11-22T00:00:07Z: localhost:8080
 ";
         assert_eq!(learnt.to_string(), expected);
-        // Another run goes on with it.
+        // The next run continues the list.
         let next = Learnt::default();
         next.read(expected).unwrap();
         assert_eq!(next.to_string(), expected);

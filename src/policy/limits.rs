@@ -1,5 +1,5 @@
-//! Limits as configured: rates, requests, connections and volume, and to whom each applies.
-//! [`shape`](super::shape) keeps count.
+//! Limits as configured: rates, requests, connections and volume, and the clients each applies to.
+//! [`shape`](super::shape) keeps the counts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,20 +12,20 @@ use super::destination::DestinationPattern;
 use super::network::Network;
 use super::rule_origin::RuleId;
 
-/// Which bytes.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Direction {
-    /// From clients, on to upstreams.
+    /// From clients to upstreams.
     Up,
-    /// From upstreams, on to clients.
+    /// From upstreams to clients.
     Down,
 }
 
 impl Direction {
-    /// Both.
+    /// Both directions.
     pub const ALL: [Self; 2] = [Self::Up, Self::Down];
 
-    /// The word in options.
+    /// The name in options.
     pub fn word(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -34,27 +34,27 @@ impl Direction {
     }
 }
 
-/// Who shares one rate.
+/// The traffic that shares one rate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Per {
-    /// What goes over one client connection.
+    /// Everything on one client connection.
     Connection,
-    /// All connections from one address; of IPv6, from one network of 64 bits.
+    /// All connections from one address; for IPv6, from one /64 network.
     Client,
     /// All requests of one user.
     User,
     /// All requests to one host.
     Destination,
-    /// Everything.
+    /// All traffic.
     Total,
 }
 
 impl Per {
-    /// All of them, in order.
+    /// All kinds, in order.
     pub const ALL: [Self; 5] =
         [Self::Connection, Self::Client, Self::User, Self::Destination, Self::Total];
 
-    /// The word in options.
+    /// The name in options.
     pub fn word(self) -> &'static str {
         match self {
             Self::Connection => "connection",
@@ -66,89 +66,89 @@ impl Per {
     }
 }
 
-/// For whom a rate is, of those it could be for.
+/// The clients, users or destinations that a rate applies to.
 #[derive(Clone, Debug)]
 pub enum Whose {
-    /// For each of them.
+    /// Each of them.
     Each,
-    /// For clients in this network, each.
+    /// Each client in this network.
     Network(Network),
-    /// For this user.
+    /// This user.
     User(Box<str>),
-    /// For these destinations, each.
+    /// Each of these destinations.
     Destination(Box<DestinationPattern>),
 }
 
 /// A rate.
 #[derive(Clone, Debug)]
 pub struct Limit {
-    /// Where it is written.
+    /// The rule's source and line.
     pub id: RuleId,
-    /// Who shares it.
+    /// The traffic that shares it.
     pub per: Per,
-    /// For whom of them it is.
+    /// The clients, users or destinations that it applies to.
     pub whose: Whose,
     /// Bytes a second, up and down.
     pub rates: [Option<NonZeroU64>; 2],
-    /// As it was written.
+    /// The text as written.
     pub text: Box<str>,
 }
 
-/// How many requests a client may make.
+/// A limit on the requests of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Requests {
-    /// Where it is written.
+    /// The rule's source and line.
     pub id: RuleId,
-    /// So many, all at once or one by one,
+    /// This many requests, all at once or one by one,
     pub count: NonZeroU32,
-    /// in so long.
+    /// in this time.
     pub period: Duration,
 }
 
-/// How many connections a client, or a user, may have at one time.
+/// A limit on simultaneous connections of a client or a user.
 #[derive(Clone, Copy, Debug)]
 pub struct Connections {
-    /// Where it is written.
+    /// The rule's source and line.
     pub id: RuleId,
-    /// So many.
+    /// The most connections.
     pub count: NonZeroU32,
 }
 
-/// How many bytes the proxy relays before it stops doing so.
+/// A limit on the bytes that the proxy relays before it stops relaying.
 #[derive(Clone, Debug)]
 pub struct Volume {
-    /// Where it is written.
+    /// The rule's source and line.
     pub id: RuleId,
-    /// So many, both directions together.
+    /// The most bytes, both directions together.
     pub bytes: u64,
-    /// As it was written.
+    /// The text as written.
     pub text: Box<str>,
 }
 
 /// The limits of one listener, or of all.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Which counts they are held against: listeners with the same number share theirs.
+    /// The number of the counts that apply; listeners with the same number share them.
     pub group: u16,
-    /// Rates. For each way of sharing the first holds that names the one in question, else the first
-    /// that is for each.
+    /// Rates. For each kind of sharing, the first rate that names the client, user or destination
+    /// applies, or else the first rate for each.
     pub rates: Vec<Limit>,
-    /// Requests of a client.
+    /// The limit on requests of a client.
     pub requests: Option<Requests>,
-    /// Connections of a client, and of a user.
+    /// The limit on connections of a client, and of a user.
     pub connections: Option<Connections>,
-    /// Bytes for the run.
+    /// The limit on bytes of the run.
     pub volume: Option<Volume>,
 }
 
-/// Of whom it is asked.
+/// The request that limits are looked up for.
 #[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {
     /// The client's address.
     pub client: IpAddr,
-    /// Who it is, if it has proven that.
+    /// The user, if the client has proven to be one.
     pub user: Option<&'a str>,
-    /// The host it asks for: a name in lower case, or an address without brackets.
+    /// The host asked for: a name in lower case, or an address without brackets.
     pub host: &'a str,
     /// The host, if it is an address.
     pub ip: Option<IpAddr>,
@@ -156,10 +156,10 @@ pub struct Who<'a> {
     pub port: u16,
 }
 
-/// Something that limits a request, as `explain` tells it.
+/// A limit that applies to a request, as `explain` prints it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Applied {
-    /// Where it is written.
+    /// The rule's source and line.
     pub id: RuleId,
     /// `10mbit down for client 192.0.2.1`.
     pub text: String,
@@ -174,20 +174,20 @@ impl Limits {
             && self.volume.is_none()
     }
 
-    /// The same for listeners of a group, unless nothing is limited. What these do not say of the volume
-    /// of the run is as `others` have it.
+    /// The same limits with the counts of a group; `None` if nothing is limited. The volume of the run
+    /// comes from `others` if it is not set here.
     pub fn in_group(&self, group: u16, others: Option<&Self>) -> Option<Arc<Self>> {
         let volume = self.volume.clone().or_else(|| others?.volume.clone());
         let limits = Self { group, volume, ..self.clone() };
         (!limits.are_none()).then(|| Arc::new(limits))
     }
 
-    /// Whether bytes are: each is then accounted for.
+    /// Whether a limit needs every byte counted.
     pub fn count_bytes(&self) -> bool {
         !self.rates.is_empty() || self.volume.is_some()
     }
 
-    /// The limit that holds among those shared this way.
+    /// The rate that applies for this kind of sharing and direction.
     pub fn rate(&self, per: Per, direction: Direction, who: &Who<'_>) -> Option<&Limit> {
         let all = || {
             let of = |l: &&Limit| l.per == per && l.in_direction(direction).is_some();
@@ -200,7 +200,7 @@ impl Limits {
         named.or_else(|| all().find(|l| matches!(l.whose, Whose::Each)))
     }
 
-    /// All that limits a request of `who`, in the order in which it is looked at.
+    /// All limits that apply to a request, in the order in which they are checked.
     pub fn describe(&self, who: &Who<'_>) -> Vec<Applied> {
         let mut applied = Vec::new();
         let client = Client(client_key(who.client));
@@ -249,7 +249,7 @@ impl Limit {
         self.rates.get(direction as usize).copied().flatten()
     }
 
-    /// The rule that names those it is for: each then has counts of its own for it.
+    /// The rule, if it names a network or destinations. Its members then have counts of their own.
     pub(super) fn names_by(&self) -> Option<RuleId> {
         match self.whose {
             Whose::Network(_) | Whose::Destination(_) => Some(self.id),
@@ -257,7 +257,7 @@ impl Limit {
         }
     }
 
-    /// Under what a destination is counted: an address is the same however it is written.
+    /// The key that a destination is counted under. An address has one key for all spellings.
     pub(super) fn destination_key<'a>(&self, who: &Who<'a>) -> Cow<'a, str> {
         let host = match who.ip {
             Some(ip) => Cow::Owned(ip.to_canonical().to_string()),
@@ -281,14 +281,15 @@ impl Limit {
         }
     }
 
-    /// The rate as it was written, without what stands before it.
+    /// The rate as written, without the words before it.
     fn rate_text(&self) -> &str {
         let text = self.text.rsplit_once(':').map_or(&*self.text, |(_, text)| text);
         text.rsplit_once('=').map_or(text, |(_, text)| text)
     }
 }
 
-/// Whose counts a client shares: one with IPv6 has a network of 64 bits, and any address in it.
+/// The address that a client is counted under: for IPv6 its /64 network, because it can have any address
+/// in it.
 pub fn client_key(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => {
@@ -299,7 +300,7 @@ pub fn client_key(client: IpAddr) -> IpAddr {
     }
 }
 
-/// A client, as it is counted.
+/// A client as it is counted.
 struct Client(IpAddr);
 
 impl fmt::Display for Client {

@@ -7,10 +7,10 @@
 //! | adblock | `\|\|ads.example^`, with options that still mean the whole domain | the name |
 //! | adblock | `@@\|\|good.example^` | an exception |
 //!
-//! Each name stands for itself and all below it. The format is found out by the first line that tells
-//! (see [`ListFormat::of`]), and matters little after that: lines of another one are understood, too.
-//! What means something else than a domain, such as a path, an element of a page or one kind of
-//! content, is left out and counted by its kind: to take it for the domain would refuse too much.
+//! Each name stands for itself and all names below it. The first line that gives the format away decides
+//! it (see [`ListFormat::of`]), but lines of other formats are understood too. A rule about less than a
+//! domain, such as a path, an element of a page or one kind of content, is skipped and counted by kind,
+//! because applying it to the whole domain would refuse too much.
 
 use std::net::IpAddr;
 
@@ -18,22 +18,22 @@ use memchr::memchr;
 
 use super::domains::{DraftPart, Listed, MOST_BYTES, Rank};
 
-/// Bytes of a line at most; none that can be honoured is nearly as long.
+/// The longest line read, in bytes; lines that can be applied are much shorter.
 pub const MOST_LINE: usize = 16 << 10;
 
-/// How a list is written.
+/// The format of a list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ListFormat {
     /// Network rules, with `||` before a domain.
     Adblock,
-    /// A domain a line.
+    /// One domain a line.
     Domains,
-    /// An address and names.
+    /// An address followed by names.
     Hosts,
 }
 
 impl ListFormat {
-    /// As messages name it.
+    /// The format's name in messages.
     pub fn word(self) -> &'static str {
         match self {
             Self::Adblock => "adblock rules",
@@ -42,7 +42,7 @@ impl ListFormat {
         }
     }
 
-    /// The format of a list that begins so: by the first line that only one of them has.
+    /// The format of a list with this beginning, by the first line that only one format has.
     pub fn of(beginning: &[u8]) -> Self {
         beginning.split(|&o| o == b'\n').find_map(Self::of_line).unwrap_or(Self::Domains)
     }
@@ -52,7 +52,7 @@ impl ListFormat {
         let adblock: [&[u8]; 5] = [b"!", b"[Adblock", b"||", b"@@", b"##"];
         match line.first()? {
             _ if is_cosmetic(line) && line.first() != Some(&b'#') => Some(Self::Adblock),
-            // Hosts files have lines of nothing else, and headings.
+            // Hosts files have such lines and headings too.
             b'#' if !is_selector(line) => None,
             _ if adblock.iter().any(|start| line.starts_with(start)) => Some(Self::Adblock),
             _ => {
@@ -66,29 +66,29 @@ impl ListFormat {
     }
 }
 
-/// What a list is for.
+/// The purpose of a list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Purpose {
-    /// What it lists is let through.
+    /// Listed names are allowed.
     Allow,
-    /// What it lists is refused.
+    /// Listed names are refused.
     Block,
 }
 
-/// Why a line is left out.
+/// The reason for skipping a line.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Skipped {
-    /// It changes pages, or says where others do.
+    /// It hides elements of pages, or makes an exception to that.
     Cosmetic,
-    /// It holds under conditions that a proxy cannot see, or would have to.
+    /// It has options that depend on things a proxy cannot see, or that narrow it to some requests.
     Options,
-    /// It is about parts of a URL.
+    /// It matches parts of a URL.
     Pattern,
-    /// It is a hosts file's line for an address that leads somewhere.
+    /// It is a line of a hosts file whose address leads somewhere.
     Address,
     /// It is longer than [`MOST_LINE`].
     Long,
-    /// It is none of what a list may have.
+    /// It has none of the known forms.
     Unknown,
 }
 
@@ -97,7 +97,7 @@ impl Skipped {
     pub const ALL: [Self; 6] =
         [Self::Cosmetic, Self::Options, Self::Pattern, Self::Address, Self::Long, Self::Unknown];
 
-    /// As messages name so many of them.
+    /// The words for skipped lines of this kind in messages.
     pub fn words(self) -> &'static str {
         match self {
             Self::Cosmetic => "cosmetic",
@@ -110,25 +110,25 @@ impl Skipped {
     }
 }
 
-/// What was left out of a list: how many of each kind, and the first.
+/// The skipped lines of a list: the number of each kind, and the first line of each.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SkippedLines {
     kinds: [(u32, Option<First>); Skipped::ALL.len()],
 }
 
-/// The first line of a kind.
+/// The first skipped line of a kind.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct First {
-    /// Its number.
+    /// The line number.
     pub line: u32,
-    /// How it begins.
+    /// The beginning of the line.
     pub text: Box<[u8]>,
 }
 
 impl SkippedLines {
     const SHOWN: usize = 60;
 
-    /// Counts a line.
+    /// Counts a skipped line.
     pub fn add(&mut self, kind: Skipped, line: u32, text: &[u8]) {
         let Some((count, first)) = self.kinds.get_mut(kind as usize) else { return };
         *count = count.saturating_add(1);
@@ -138,7 +138,7 @@ impl SkippedLines {
         });
     }
 
-    /// Counts what was counted of a later piece, with so many lines before it.
+    /// Adds the counts of a later piece, with this many lines before it.
     pub fn append(&mut self, later: Self, lines_before: u32) {
         for ((count, first), (more, other)) in self.kinds.iter_mut().zip(later.kinds) {
             *count = count.saturating_add(more);
@@ -148,19 +148,19 @@ impl SkippedLines {
         }
     }
 
-    /// How many of each kind there are, and the first of them; kinds without any are left out.
+    /// The kinds that occur, each with its count and its first line.
     pub fn each(&self) -> impl Iterator<Item = (Skipped, u32, &First)> {
         let kinds = Skipped::ALL.into_iter().zip(&self.kinds);
         kinds.filter_map(|(kind, (count, first))| Some((kind, *count, first.as_ref()?)))
     }
 
-    /// How many there are.
+    /// The number of all skipped lines.
     pub fn sum(&self) -> u32 {
         self.kinds.iter().fold(0, |sum, (count, _)| sum.saturating_add(*count))
     }
 }
 
-/// Reads whole lines. Answers how many there are; the last may lack its end.
+/// Reads whole lines and returns their number. The last may lack its line end.
 pub fn read(
     bytes: &[u8],
     format: ListFormat,
@@ -188,7 +188,7 @@ pub fn read(
     number
 }
 
-/// Reads a line, and gives each name in it.
+/// Reads a line, and passes each name in it to `give`.
 fn read_line(
     line: &[u8],
     format: ListFormat,
@@ -203,7 +203,7 @@ fn read_line(
         [b'[', .., b']'] if address(line).is_none() => return Ok(()),
         _ => {}
     }
-    // In a hosts file, what stands behind an address and names may be a comment without a space.
+    // In a hosts file, a comment may follow address and names without a space.
     let is_hosts_line =
         format == ListFormat::Hosts && words(line).next().and_then(address).is_some();
     if !is_hosts_line && is_cosmetic(line) {
@@ -230,7 +230,7 @@ fn read_line(
     }
 }
 
-/// What a word is that is no domain.
+/// The reason for skipping a word that is not a domain.
 fn what_is(word: &[u8], format: ListFormat) -> Skipped {
     let is_pattern = word.iter().any(|o| b"/*^|$=?&:".contains(o));
     if format == ListFormat::Adblock || (is_pattern && word.is_ascii()) {
@@ -257,9 +257,9 @@ fn without_comment(line: &[u8], format: ListFormat) -> &[u8] {
     line
 }
 
-/// An address, with or without brackets.
+/// Reads an address, with or without brackets.
 fn address(word: &[u8]) -> Option<IpAddr> {
-    // Most words are names, which is quickly seen.
+    // Most words are names, which this test rules out quickly.
     let may_be = matches!(word.last(), Some(b'0'..=b'9' | b']' | b':')) || word.contains(&b':');
     if !may_be {
         return None;
@@ -269,7 +269,7 @@ fn address(word: &[u8]) -> Option<IpAddr> {
     inside.parse().ok()
 }
 
-/// Names that every hosts file gives to the machine itself.
+/// Names that hosts files give to the machine itself.
 const OWN_NAMES: [&[u8]; 11] = [
     b"localhost",
     b"localhost.localdomain",
@@ -311,7 +311,7 @@ fn hosts_line<'l>(
     outcome
 }
 
-/// Whether a line that begins with `#` is about elements of pages, and no comment.
+/// Whether a line that begins with `#` selects elements of pages rather than being a comment.
 fn is_selector(line: &[u8]) -> bool {
     match line {
         [b'#', b'#', next, ..] => !next.is_ascii_whitespace() && *next != b'#',
@@ -320,7 +320,7 @@ fn is_selector(line: &[u8]) -> bool {
     }
 }
 
-/// Whether a line is about elements of pages: `example.com##.ad`, `#@#`, `#?#`, `#$#`, `$$`.
+/// Whether a line selects elements of pages: `example.com##.ad`, `#@#`, `#?#`, `#$#`, `$$`.
 fn is_cosmetic(line: &[u8]) -> bool {
     let mut from = 0;
     while let Some(at) = line.get(from..).and_then(|rest| memchr(b'#', rest)) {
@@ -337,7 +337,7 @@ fn is_cosmetic(line: &[u8]) -> bool {
     memchr(b'$', line).is_some() && (html(b"$$") || html(b"$@$"))
 }
 
-/// What stands behind `||`: a domain, what ends it, and options.
+/// Reads the rest of a line after `||`: a domain, the end of the pattern, and options.
 fn network_rule(
     rule: &[u8],
     exception: bool,
@@ -350,7 +350,7 @@ fn network_rule(
     let end = pattern.iter().position(|o| b"^/|".contains(o));
     let (host, tail) = pattern.split_at(end.unwrap_or(pattern.len()));
     let all: [&[u8]; 7] = [b"", b"^", b"^*", b"^|", b"/", b"/*", b"|"];
-    // `||ads.` means ads.example, ads.example.com and so on.
+    // `||ads.` matches ads.example, ads.example.com and so on.
     if !all.contains(&tail) || (tail.is_empty() && host.ends_with(b".")) {
         return Err(Skipped::Pattern);
     }
@@ -366,13 +366,13 @@ fn network_rule(
     Ok(())
 }
 
-/// Whether the rule is important. An error if it is not about all of the domain.
+/// Whether the rule is important. An error if it does not apply to the whole domain.
 fn read_options(options: &[u8]) -> Result<bool, Skipped> {
     let mut important = false;
     for option in options.split(|&o| o == b',').map(<[u8]>::trim_ascii) {
         match option {
             b"important" => important = true,
-            // The domain is somebody else's on most pages: so it is taken to be on all.
+            // The domain is a third party on most pages, so the rule is applied everywhere.
             b"third-party" | b"3p" => {}
             b"all" | b"doc" | b"document" | b"popup" | b"network" | b"match-case" => {}
             b"elemhide" | b"ehide" | b"generichide" | b"ghide" | b"specifichide" | b"shide" => {
@@ -384,15 +384,15 @@ fn read_options(options: &[u8]) -> Result<bool, Skipped> {
     Ok(important)
 }
 
-/// A domain as the set has it: in lower case and ASCII, without dots around it. Or an address, as its
-/// usual text.
+/// A domain as the set keeps it: in lower case and ASCII, without a dot at either end. An address is kept
+/// as its usual text.
 struct Domain {
     text: [u8; MOST_BYTES],
     length: usize,
 }
 
 impl Domain {
-    /// A word that stands alone: a name of one label must say by a dot or `*.` that it is meant.
+    /// Reads a word that stands alone. A name of one label needs a dot or `*.` to be read as a name.
     fn read(word: &[u8]) -> Option<Self> {
         let domain = Self::read_any(word)?;
         let says = |text: &[u8]| text.iter().any(|o| b".:".contains(o));
@@ -423,8 +423,8 @@ impl Domain {
         self.text.get(..self.length).unwrap_or_default()
     }
 
-    /// In lower case, if it is a name: labels of 1 to 63 letters, digits, `-` and `_`, the last of
-    /// which is no number.
+    /// The name in lower case, if it is valid: labels of 1 to 63 letters, digits, `-` and `_`, the last
+    /// label not a number.
     fn checked(mut self) -> Option<Self> {
         const MOST_OF_A_LABEL: usize = 63;
         let (mut label, mut number) = (0, true);
@@ -445,7 +445,7 @@ impl Domain {
     }
 }
 
-/// For fuzz targets: whatever a list says, what is taken from it are names, and pieces of it say the same.
+/// For fuzz targets: every list yields only valid names, and pieces of it yield the same as the whole.
 #[cfg(feature = "internals")]
 pub fn fuzz(format: ListFormat, bytes: &[u8]) {
     use super::domains::{Draft, NameKey};

@@ -1,4 +1,4 @@
-//! Lines as lists have them, and what is taken from each.
+//! Tests lines as lists have them, and the names read from each.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::policy::domains::NameKey;
 
-/// What a line gives, as `name`, `@@name`, `!name`, `!@@name`; or why it gives nothing.
+/// The names in a line as `name`, `@@name`, `!name`, `!@@name`, or the reason why it has none.
 fn line(format: ListFormat, purpose: Purpose, text: &[u8]) -> String {
     let mut said = Vec::new();
     let read = read_line(text, format, purpose, &mut |name, rank| {
@@ -219,7 +219,7 @@ fn what_is_left_out_is_counted_by_kind_with_the_first_of_each() {
     assert_eq!(skipped.each().next().unwrap().0, Skipped::Unknown, "as long as it may be");
 }
 
-/// What the fuzz targets assert also holds for their seeds, in every plain `cargo test`.
+/// The seeds keep what the fuzz targets assert, in every plain `cargo test`.
 #[test]
 fn every_seed_keeps_the_invariants() {
     for (name, format) in [

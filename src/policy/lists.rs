@@ -1,4 +1,4 @@
-//! Block and allow lists together: what do they say about this host?
+//! Looks a host up in all block and allow lists together.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
@@ -7,40 +7,40 @@ use super::domains::{Domains, Listed, Rank};
 use super::rule_origin::RuleId;
 use super::rules::Action;
 
-/// What a list says of a host.
+/// A list's verdict on a host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Found {
-    /// What is to be done.
+    /// Whether the host is allowed or refused.
     pub action: Action,
-    /// File and line.
+    /// The list and the line that decided.
     pub rule: RuleId,
-    /// An allow list says so, not an exception in a block list: the host is allowed also where nothing
-    /// else is.
+    /// Set by a line of an allow list, which allows the host even where nothing else is allowed. Not set
+    /// by an exception in a block list.
     pub by_allow_list: bool,
 }
 
-/// Names with what is to be done about each, and where that is written.
+/// All listed names, each with its verdict and the line that it came from.
 #[derive(Debug)]
 pub struct Filter {
     domains: Domains,
-    /// The lists in their order: how many lines are before each, and its source.
+    /// One entry a list, in order: the number of lines before it, and its source.
     lists: Vec<(u32, u16)>,
 }
 
 impl Filter {
-    /// Of names whose lines are counted through `lists`: how many lines are before each, in rising
-    /// order, and its source.
+    /// Takes names whose lines are counted through all `lists`. Each entry of `lists` is the number of
+    /// lines before that list, in rising order, and its source.
     pub fn new(domains: Domains, lists: Vec<(u32, u16)>) -> Self {
         Self { domains, lists }
     }
 
-    /// What is said of a host: a name in lower case without a dot at its end, from wherever it is known.
+    /// The verdict on a host: a name in lower case without a trailing dot.
     #[cfg(any(test, feature = "internals"))]
     pub fn find(&self, host: &str) -> Option<(Action, RuleId)> {
         self.look_up(host, None).map(|found| (found.action, found.rule))
     }
 
-    /// What is said of a host, which is `ip` if it is an address.
+    /// The verdict on a host; `ip` is set if the host is an address.
     pub fn look_up(&self, host: &str, ip: Option<IpAddr>) -> Option<Found> {
         let listed = match ip {
             None => self.domains.find(host),
@@ -49,18 +49,18 @@ impl Filter {
         listed.map(|listed| self.found(listed))
     }
 
-    /// How many names there are, those left out that are below others.
+    /// The number of names. Names below a listed one are not kept, and not counted.
     pub fn len(&self) -> usize {
         self.domains.len()
     }
 
-    /// Whether there is none.
+    /// Whether no name is listed.
     #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.domains.is_empty()
     }
 
-    /// Bytes of memory.
+    /// Memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         self.domains.bytes()
     }
@@ -78,19 +78,19 @@ impl Filter {
     }
 }
 
-/// An address as lists have it, IPv4 in IPv6 clothes being IPv4; without an allocation.
+/// An address as lists spell it, without an allocation. An IPv4-mapped address is spelled as IPv4.
 struct Text {
     bytes: [u8; Self::MOST],
     length: usize,
 }
 
 impl Text {
-    /// Of IPv6, eight groups of four digits and the colons between.
+    /// The longest IPv6 address: eight groups of four digits and seven colons.
     const MOST: usize = 39;
 
     fn of(ip: IpAddr) -> Self {
         let mut text = Self { bytes: [0; Self::MOST], length: 0 };
-        // There is room for every address.
+        // Every address fits.
         let _ = write!(text, "{}", ip.to_canonical());
         text
     }
@@ -111,7 +111,7 @@ impl fmt::Write for Text {
     }
 }
 
-/// Of lists, the first of which is an allow list, with sources from 5 on.
+/// A filter of these lists. The first is an allow list; sources are numbered from 5.
 #[cfg(test)]
 pub(super) fn filter_of(lists: &[&str]) -> Filter {
     use super::domains::{Draft, DraftPart, NameKey};

@@ -1,22 +1,22 @@
-//! Who may do what: one place decides, in a fixed order, and an answer always carries its reason.
+//! Decides who may do what: in one place and a fixed order, and every answer carries its reason.
 //!
-//! A [`Policy`] is a value that never changes. A reload makes another one, which the workers
-//! take up between two turns.
+//! A [`Policy`] is a value that never changes. A reload makes another one, which the workers pick up
+//! between two turns.
 //!
 //! In reading order:
 //!
-//! - A rule: [`network`] and [`destination`] are what it is about, [`rules`] what it says,
-//!   `rule_id` and [`rule_origin`] where it is written, [`hit_counts`] how often it decides,
-//!   [`rule_index`] finds it among many.
-//! - Other things that decide: [`request_bounds`] is what is allowed at all, [`url_rules`] and
-//!   [`response_rules`] look into messages, by [`patterns`], `pattern_literals` and
-//!   [`search_effort`]; [`list_format`], [`domains`] and [`lists`] are lists of domains;
-//!   [`protected_mode`] holds without a rule; [`auth`] finds out who asks.
-//! - The decision: [`access`] is all of this as configured, [`verdict`] what can be decided,
-//!   [`decide`] the order of it all, [`sni`] the same for the name in a tunnel, [`trace`] how
-//!   it came about, [`deny_with`] what is answered, [`learn`] what was reached.
-//! - How much and how fast: [`limits`] as configured, and [`bucket`], [`tally`] and [`shape`],
-//!   which keep count.
+//! - A rule: [`network`] and [`destination`] (the addresses and hosts it names), [`rules`] (the rule
+//!   itself), `rule_id` and [`rule_origin`] (its source), [`hit_counts`] (its hits), [`rule_index`]
+//!   (finds it among many).
+//! - Other things that decide: [`request_bounds`] (bounds before every rule); [`url_rules`] and
+//!   [`response_rules`] (rules on messages), which search with [`patterns`], `pattern_literals` and
+//!   [`search_effort`]; [`list_format`], [`domains`] and [`lists`] (lists of domains);
+//!   [`protected_mode`] (holds without a rule); [`auth`] (checks users).
+//! - The decision: [`access`] (all of this as configured), [`verdict`] (the possible results),
+//!   [`decide`] (the steps in order), [`sni`] (the same for the name in a tunnel), [`trace`] (records
+//!   the steps), [`deny_with`] (the answer), [`learn`] (the hosts reached).
+//! - How much and how fast: [`limits`] (as configured), and [`bucket`], [`tally`] and [`shape`] (keep
+//!   the counts).
 
 pub mod access;
 pub mod auth;
@@ -63,7 +63,7 @@ use rule_origin::Origins;
 pub use access::{Access, Own};
 
 impl Access {
-    /// Users who are the same as before stay the ones they are: what was verified of them holds on.
+    /// Keeps users that are the same as before, so that their verified passwords stay remembered.
     pub(crate) fn keep_users(&mut self, before: &Policy) {
         let own = self.own.iter_mut().map(|(_, own)| &mut own.access.auth);
         for auth in own.chain([&mut self.auth]).flatten() {
@@ -74,8 +74,8 @@ impl Access {
         }
     }
 
-    /// The policy for listeners at these addresses. With `open` they are not protected, unless what
-    /// they have of their own says otherwise.
+    /// The policy for listeners at these addresses. `open` lifts protected mode, except on listeners
+    /// with settings of their own.
     pub(crate) fn policy(&self, listen: &[SocketAddr], open: bool) -> Policy {
         let rules = Arc::new(Ruleset::new(self.rules.clone()));
         let listeners = (0..).zip(listen).map(|(number, address): (u16, _)| {
@@ -91,7 +91,7 @@ impl Access {
         let common = self.limits.in_group(0, None);
         let limits = (0..).zip(listen).map(|(number, _)| match own(number) {
             Some(own) if own.shares_limits => common.clone(),
-            // What is left of the volume of the run is one number for all.
+            // The volume of the run is one number for all listeners.
             Some(own) => own.access.limits.in_group(number.saturating_add(1), Some(&self.limits)),
             None => common.clone(),
         });
@@ -108,17 +108,17 @@ impl Access {
     }
 }
 
-/// The policy in force: all that is decided by, for all listeners.
+/// The policy in force: everything that decisions depend on, for all listeners.
 ///
-/// It is an opaque value. `AccessOptions::build` takes it, so that rules that are still there keep
-/// their hits, and users who are still the same need not be verified again.
+/// The value is opaque. `AccessOptions::build` takes it, so that unchanged rules keep their hits and
+/// unchanged users need not be verified again.
 #[derive(Debug, Default)]
 pub struct Policy {
-    /// Where the rules are written.
+    /// The sources of the rules.
     pub(crate) origins: Origins,
     /// The rules of each listener, by its number.
     pub(crate) listeners: Vec<Arc<Rules>>,
-    /// The limits of each listener, by its number; nothing is limited where there are none.
+    /// The limits of each listener, by its number; `None` limits nothing.
     pub(crate) limits: Vec<Option<Arc<Limits>>>,
 }
 
@@ -134,8 +134,8 @@ impl Policy {
     }
 }
 
-/// The policy in force. Replaced as a whole; who uses it keeps its own reference and looks now and
-/// then whether there is another.
+/// The policy in force. It is replaced as a whole. Its users keep a reference of their own and check
+/// now and then whether it was replaced.
 #[derive(Debug)]
 pub struct Current {
     policy: Mutex<Arc<Policy>>,
@@ -143,7 +143,7 @@ pub struct Current {
 }
 
 impl Current {
-    /// With this policy.
+    /// Puts this policy in force.
     pub fn new(policy: Policy) -> Self {
         Self { policy: Mutex::new(Arc::new(policy)), version: AtomicU64::new(0) }
     }
@@ -153,22 +153,22 @@ impl Current {
         Arc::clone(&self.policy.lock())
     }
 
-    /// Puts another one in force; answers the one before, which those who follow give up when they look
-    /// next. To drop the last of it takes a while if it has long lists.
+    /// Puts another policy in force and returns the one before, which followers release at their next
+    /// check. Dropping the last reference takes a while if the policy has long lists.
     pub fn set(&self, policy: Policy) -> Arc<Policy> {
         let old = std::mem::replace(&mut *self.policy.lock(), Arc::new(policy));
         self.version.fetch_add(1, Ordering::Release);
         old
     }
 
-    /// The policy in force, with which to follow it.
+    /// A reference to the policy in force, to follow it with.
     pub fn follow(&self) -> Followed {
         let version = self.version.load(Ordering::Acquire);
         Followed { version, policy: self.get() }
     }
 }
 
-/// One thread's reference to the policy in force: looking at it costs one read.
+/// One thread's reference to the policy in force. A check for a new policy costs one read.
 #[derive(Debug)]
 pub struct Followed {
     version: u64,
@@ -176,14 +176,14 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// Takes another policy up if there is one.
+    /// Takes the new policy if there is one.
     pub fn refresh(&mut self, current: &Current) {
         if self.is_stale(current) {
             *self = current.follow();
         }
     }
 
-    /// Whether there is another one.
+    /// Whether there is a new policy.
     pub fn is_stale(&self, current: &Current) -> bool {
         current.version.load(Ordering::Acquire) != self.version
     }
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn users_from_anywhere_may_come_where_users_have_to_prove_it() {
         use super::verdict::Verdict;
-        // A documentation address stands for one of the wide world.
+        // A documentation address stands in for a public one.
         let address = "203.0.113.9".parse().unwrap();
         let rules = |auth| {
             let access = Access { auth, ..Access::default() };
@@ -259,7 +259,7 @@ mod tests {
         let secret = auth::Secret::Plain(auth::Plain("b".into()));
         let lifted = rules(Some(Arc::new(Auth::new([("a".into(), secret)], "test"))));
         assert_eq!(lifted.decide_client(address).verdict, Verdict::Allow);
-        // Where to stays guarded.
+        // The destination is still guarded.
         assert!(lifted.scope.forbids("10.0.0.1".parse().unwrap()).is_some());
     }
 

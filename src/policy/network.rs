@@ -1,11 +1,11 @@
-//! Networks of addresses; an IPv4-mapped IPv6 address counts as the IPv4 address.
+//! Networks of addresses, such as 10.0.0.0/8; an IPv4-mapped IPv6 address counts as IPv4.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-/// Addresses that begin alike: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+/// Addresses with a common prefix: `10.0.0.0/8`, `2001:db8::/32`, or a single address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Network(IpNet);
 
@@ -37,33 +37,34 @@ impl Network {
         };
         if net.trunc() != net {
             return Err(format!(
-                "'{text}' has bits set behind its prefix; {} is the network",
+                "'{text}' has bits set after its prefix; the network is {}",
                 net.trunc()
             ));
         }
         Ok(Self(net))
     }
 
-    /// As it is calculated with.
+    /// The network as `ipnet` has it.
     pub fn net(&self) -> IpNet {
         self.0
     }
 
-    /// Whether the address is in it.
+    /// Whether the network contains the address.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.contains(&ip.to_canonical())
     }
 
-    /// Whether the address, or one that it may lead to, is in it: what a rule that refuses is about. One
-    /// that allows is about the address itself, for who answers behind a translator is not known.
+    /// Whether the network contains the address, or one that it may lead to. Rules that refuse use this.
+    /// Rules that allow use [`contains`](Self::contains), because it is not known which host answers
+    /// behind a translator.
     pub fn may_contain(&self, ip: IpAddr) -> bool {
         self.contains(ip) || inside(ip).any(|v4| self.contains(v4.into()))
     }
 }
 
-/// The IPv4 addresses that may be meant by an IPv6 address which leads to IPv4 through a translator or a
-/// relay: one, but for translation in a network of one's own (RFC 8215), whose prefix may have any of
-/// the lengths of RFC 6052. An IPv4-mapped address is IPv4 itself, and has none inside.
+/// The IPv4 addresses that an IPv6 address may lead to through a translator or a relay. There is one,
+/// except for translation within a local network (RFC 8215), whose prefix may have any of the lengths of
+/// RFC 6052. An IPv4-mapped address is IPv4 itself, and leads to no other.
 pub fn inside(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
     let IpAddr::V6(v6) = ip.to_canonical() else { return [None; 4].into_iter().flatten() };
     let bytes = v6.octets();
@@ -79,7 +80,7 @@ pub fn inside(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
         [0x64, 0xff9b, 1, ..] => [at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), last],
         // 6to4 (RFC 3056).
         [0x2002, ..] => [at([2, 3, 4, 5]), None, None, None],
-        // An old form (RFC 4291 §2.5.5.1).
+        // The deprecated IPv4-compatible form (RFC 4291 §2.5.5.1).
         [0, 0, 0, 0, 0, 0, ..] if !v6.is_unspecified() && !v6.is_loopback() => {
             [last, None, None, None]
         }
@@ -118,7 +119,7 @@ mod tests {
             assert!(network.contains(inside.parse().unwrap()), "{network} {inside}");
             assert!(!network.contains(outside.parse().unwrap()), "{network} {outside}");
         }
-        assert!(Network::parse("10.0.0.1/8").unwrap_err().contains("10.0.0.0/8 is the network"));
+        assert!(Network::parse("10.0.0.1/8").unwrap_err().contains("the network is 10.0.0.0/8"));
         for wrong in ["", "10.0.0", "10.0.0.0/33", "example.com", "10.0.0.0/-1"] {
             assert!(Network::parse(wrong).unwrap_err().contains("is not a network"), "{wrong}");
         }

@@ -1,10 +1,10 @@
 //! Finds the literal text that a pattern must contain, so that most patterns are ruled out in one
 //! cheap pass.
 //!
-//! Most patterns for URLs are such text and nothing else, or have a piece of it (`/banner7[0-9]*\.gif`).
-//! One automaton (Aho and Corasick's) finds all of them in one pass, at a few nanoseconds a byte: it is
-//! made beforehand, so that no text is dear. What is more than text is looked for only where its piece
-//! is there. Texts are ASCII, which is why a letter has two cases and no third.
+//! Most patterns for URLs are plain text, or contain a piece of it (`/banner7[0-9]*\.gif`). One
+//! automaton (Aho and Corasick's) finds all of these texts in one pass, at a few nanoseconds a byte. It
+//! is built in advance, so that no text is expensive. A pattern that is more than text is searched for
+//! only where its piece occurs. Texts are ASCII, so a letter has two cases and no third.
 
 use aho_corasick::automaton::OverlappingState;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
@@ -12,23 +12,23 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::search_effort::{Effort, Unfinished};
 
-/// Bytes that are looked at between two looks at the clock, and places where something is found.
+/// The number of bytes, and of matches, between two readings of the clock.
 const STRIDE: usize = 256;
 const MANY: usize = 32;
-/// What every URL begins with tells none from another.
+/// The beginning of every URL, which tells no URL from another.
 const EVERYWHERE: &[u8] = b"http://";
 
-/// Bytes that follow each other, each with whether its other case will do.
+/// Consecutive bytes, each with whether its other case matches too.
 type Bytes = Vec<(u8, bool)>;
 
-/// What is text in a pattern.
+/// The text in a pattern.
 #[derive(Debug)]
 pub(super) enum Literal {
-    /// All of it.
+    /// The whole pattern is this text.
     Whole(Bytes),
-    /// This piece of it.
+    /// The pattern contains this piece of text.
     Piece(Bytes),
-    /// Nothing that helps.
+    /// The pattern has no text that helps.
     None,
 }
 
@@ -54,12 +54,12 @@ fn is_everywhere(piece: &[(u8, bool)]) -> bool {
         .any(|part| part.iter().zip(piece).all(|(byte, (other, _))| byte == other))
 }
 
-/// The pieces of a pattern that are text and that are always there.
+/// The pieces of text that a pattern always contains.
 #[derive(Default)]
 struct Pieces {
     ended: Vec<Bytes>,
     last: Bytes,
-    /// There is something else than text.
+    /// The pattern has more than text.
     has_more: bool,
 }
 
@@ -90,7 +90,7 @@ impl Pieces {
     }
 }
 
-/// A class that is one byte, or both cases of a letter.
+/// Reads a class that is one byte, or both cases of a letter.
 fn letter(class: &Class) -> Option<(u8, bool)> {
     let ascii = |(from, to): (u32, u32)| (from..=to.min(0x7f)).filter_map(|c| u8::try_from(c).ok());
     let some: Vec<u8> = match class {
@@ -110,31 +110,31 @@ fn letter(class: &Class) -> Option<(u8, bool)> {
     }
 }
 
-/// Literals of many patterns.
+/// The literals of many patterns.
 #[derive(Debug)]
 pub(super) struct Literals {
     automaton: AhoCorasick,
-    /// What each is a literal of.
+    /// For each literal, the patterns and parts it belongs to.
     uses: Vec<Use>,
 }
 
-/// What is known once a text is found, in whatever case.
+/// The meaning of a literal that was found, in any case.
 #[derive(Debug, Default)]
 pub(super) struct Use {
-    /// The patterns that are this text, by number, and how they spell it.
+    /// The patterns that are this text, by number, and their spelling.
     patterns: Vec<(usize, Bytes)>,
-    /// The patterns that may be found then.
+    /// The parts that may have a match then.
     parts: Vec<usize>,
 }
 
-/// How far a text was looked at.
+/// The progress of the search in one text.
 #[derive(Debug)]
 pub(super) struct Scan {
     state: OverlappingState,
     end: usize,
     /// The first pattern that was found.
     pub(super) first: Option<usize>,
-    /// By number, whether a part may be found. Those behind the last one may not.
+    /// For each part, by number, whether it may have a match. Missing parts cannot.
     pub(super) parts: Vec<bool>,
 }
 
@@ -144,7 +144,7 @@ impl Default for Scan {
     }
 }
 
-/// Literals that are being gathered.
+/// Literals that are being collected.
 #[derive(Debug, Default)]
 pub(super) struct Gathered(std::collections::HashMap<Vec<u8>, Use>);
 
@@ -153,7 +153,7 @@ impl Gathered {
         self.of(&bytes).patterns.push((number, bytes));
     }
 
-    /// What is in this part may be found where this text is.
+    /// Patterns of this part may occur where this text occurs.
     pub(super) fn add_piece(&mut self, bytes: &Bytes, part: usize) {
         let parts = &mut self.of(bytes).parts;
         if parts.last() != Some(&part) {
@@ -166,7 +166,7 @@ impl Gathered {
         self.0.entry(text).or_default()
     }
 
-    /// Makes an automaton of them.
+    /// Builds the automaton.
     pub(super) fn build(self) -> Result<Literals, String> {
         let (texts, uses): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
         let automaton = AhoCorasick::builder()
@@ -185,7 +185,7 @@ impl Literals {
         self.automaton.memory_usage()
     }
 
-    /// Looks for all of them in the text, from where the look before ended.
+    /// Searches the text for all literals, from where the last call ended.
     pub(super) fn scan(
         &self,
         text: &str,
@@ -228,7 +228,7 @@ impl Use {
                 scan.first = Some(*number);
             }
         }
-        // In order: each occurrence costs as little as there are parts.
+        // Parts are in order, so an occurrence costs no more than the number of parts.
         if let Some(last) = self.parts.last()
             && scan.parts.len() <= *last
         {

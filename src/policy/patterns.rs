@@ -1,14 +1,14 @@
 //! Searches a text for many regular expressions at once, in steps of bounded time.
 //!
-//! Literals (`pattern_literals`) tell which patterns can be in a text at all. Those are looked for by
-//! automata that are made state by state, as texts need them (`regex-automata`'s lazy DFA). A state that
-//! is there costs a few nanoseconds a byte, whatever the patterns are. One that is not may cost
-//! thousands of times as much, and a bad pattern needs another one for each byte. So the clock is looked
-//! at every few bytes, fewer the larger an automaton is, and a search whose [`Effort`] is used up ends
-//! there. A [`Search`] keeps its place and its states: the next look at the same text goes on from there.
+//! Literals (`pattern_literals`) tell which patterns can occur in a text at all. Those patterns are
+//! searched for by automata whose states are made as texts need them (`regex-automata`'s lazy DFA). An
+//! existing state costs a few nanoseconds a byte, whatever the patterns are. A missing one may cost
+//! thousands of times as much, and a bad pattern needs a new one for each byte. So the clock is read
+//! every few bytes, fewer the larger an automaton is, and the search stops when its [`Effort`] is used
+//! up. A [`Search`] keeps its place and its states: the next call for the same text continues from there.
 //!
-//! What making one state costs grows with the automaton. So many patterns are several automata, each
-//! of which is small. Texts are ASCII. `regex` itself has no such bound.
+//! The cost of making a state grows with the automaton, so many patterns are split into several small
+//! automata. Texts are ASCII. The crate `regex` itself has no such bound.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,22 +24,22 @@ use super::pattern_literals::{Gathered, Literal, Literals, Scan};
 
 pub use super::search_effort::{Effort, Unfinished};
 
-/// Memory for the states of one automaton, in bytes; a large one takes what it needs at least.
+/// Memory for the states of one automaton, in bytes. A large automaton takes the least that it needs.
 const CACHE_BYTES: usize = 512 << 10;
-/// Memory for states that are kept for the next text, of all automata together.
+/// Memory for states kept for later texts, of all automata together.
 const KEPT_BYTES: usize = 16 << 20;
-/// How many searches may keep states of their own while they wait for their next look. More of them
-/// begin again with the automaton at which they were.
+/// The number of searches that may keep states of their own between two calls. Searches beyond that start
+/// again with their current automaton.
 const SUSPENDED: usize = 64;
 /// The size of an automaton of several patterns, in bytes.
 const PART_BYTES: usize = 64 << 10;
-/// Making states for as many bytes of a text as go into this times the automaton's size takes a
+/// This divided by an automaton's size is the number of bytes of text for which states can be made in a
 /// tenth of a millisecond.
 const STATES_BYTES: usize = 256 << 10;
-/// Bytes of a text between two looks at the clock, at most.
+/// The most bytes of a text between two readings of the clock.
 const STRIDE: usize = 64;
 
-/// Patterns, by number.
+/// Patterns, numbered in order.
 #[derive(Debug)]
 pub struct Patterns {
     literals: Option<Literals>,
@@ -48,15 +48,15 @@ pub struct Patterns {
     suspended: Arc<AtomicUsize>,
 }
 
-/// Some of them.
+/// Some of the patterns in one automaton.
 #[derive(Debug)]
 struct Part {
     dfa: DFA,
-    /// Their numbers, in order.
+    /// The numbers of its patterns, in order.
     numbers: Vec<usize>,
-    /// None of them has a literal: they may be found in any text.
+    /// The patterns have no literals, so they may occur in any text.
     always: bool,
-    /// After how many bytes to look at the clock.
+    /// The number of bytes between two readings of the clock.
     stride: usize,
 }
 
@@ -68,16 +68,16 @@ struct Kept {
     cache: Cache,
 }
 
-/// How far one text was looked at.
+/// The progress of the search in one text.
 #[derive(Debug, Default)]
 pub struct Search {
     scan: Scan,
-    /// The part that is looked for.
+    /// The current part.
     part: usize,
     run: Option<Run>,
 }
 
-/// How far it was looked at for one part.
+/// The progress of the search with one part.
 #[derive(Debug)]
 struct Run {
     cache: Cache,
@@ -88,7 +88,7 @@ struct Run {
     place: Option<Place>,
 }
 
-/// One of [`SUSPENDED`].
+/// One of [`SUSPENDED`] places.
 #[derive(Debug)]
 struct Place(Arc<AtomicUsize>);
 
@@ -100,14 +100,14 @@ impl Drop for Place {
 
 #[cfg(test)]
 impl Search {
-    /// Whether it has not begun.
+    /// Whether the search has not begun.
     pub(super) fn is_new(&self) -> bool {
         self.run.is_none() && self.part == 0
     }
 }
 
-/// Texts are ASCII: what a pattern says of other characters makes no difference, and without it the
-/// automaton is a tenth as large. A pattern that cannot do without them keeps them.
+/// Parses a pattern as ASCII, because texts are ASCII and the automaton is then a tenth as large. A
+/// pattern that needs other characters keeps them.
 fn parsed(pattern: &str) -> Result<Hir, String> {
     let mut ascii = regex_syntax::ParserBuilder::new();
     match ascii.unicode(false).utf8(false).build().parse(pattern) {
@@ -117,15 +117,15 @@ fn parsed(pattern: &str) -> Result<Hir, String> {
 }
 
 impl Patterns {
-    /// Makes automata of regular expressions, each of which was compiled before; of so many bytes at
-    /// most, all together.
+    /// Makes automata of regular expressions, each of which was compiled before. All together take at
+    /// most `most` bytes.
     ///
     /// # Errors
     ///
-    /// What is wrong with them.
+    /// The patterns are too large, or one cannot be compiled.
     pub fn new(patterns: &[&str], most: usize) -> Result<Self, String> {
         let mut gathered = Gathered::default();
-        // Those whose literal has to be there, and those that have none.
+        // Patterns with a literal that must occur, and patterns with none.
         let (mut pieces, mut some, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for (number, pattern) in patterns.iter().enumerate() {
             let hir = parsed(pattern)?;
@@ -152,11 +152,11 @@ impl Patterns {
         Ok(Self { literals, parts, kept: Mutex::default(), suspended: Arc::default() })
     }
 
-    /// The first pattern, by number, that is found anywhere in the text. A search is for one text.
+    /// The first pattern, by number, that occurs anywhere in the text. A search is for one text.
     ///
     /// # Errors
     ///
-    /// It is not known in time. The next call goes on.
+    /// The time is used up. The next call continues.
     pub fn first_in(
         &self,
         text: &str,
@@ -185,7 +185,7 @@ impl Patterns {
         Ok(search.scan.first)
     }
 
-    /// Begins with a part.
+    /// Begins the search with a part.
     fn run(&self, number: usize, part: &Part) -> Run {
         let mut kept = self.kept.lock();
         let place = kept.iter().rposition(|kept| kept.part == number);
@@ -221,7 +221,7 @@ impl Patterns {
         taken.ok().map(|_| Place(Arc::clone(&self.suspended)))
     }
 
-    /// Keeps states for the next text, and forgets those that were used the longest time ago.
+    /// Keeps states for later texts, and drops the least recently used.
     fn keep(&self, part: usize, cache: Cache) {
         let mut kept = self.kept.lock();
         kept.push(Kept { part, bytes: cache.memory_usage(), cache });
@@ -238,7 +238,7 @@ impl Patterns {
     }
 }
 
-/// Compiles them into as few automata as their size allows. Answers how large these are.
+/// Compiles the patterns into as few automata as their size allows. Returns the size of all of them.
 fn compile(hirs: &[(usize, Hir)], always: bool, parts: &mut Vec<Part>) -> Result<usize, String> {
     if hirs.is_empty() {
         return Ok(0);
@@ -254,7 +254,7 @@ fn compile(hirs: &[(usize, Hir)], always: bool, parts: &mut Vec<Part>) -> Result
             let bytes = nfa.memory_usage();
             let config = DFA::config()
                 .match_kind(MatchKind::All)
-                // It gives up at bytes beyond ASCII, of which there are none.
+                // It gives up at bytes beyond ASCII, which do not occur.
                 .unicode_word_boundary(true)
                 .cache_capacity(CACHE_BYTES)
                 .skip_cache_capacity_check(true);
@@ -274,7 +274,7 @@ fn compile(hirs: &[(usize, Hir)], always: bool, parts: &mut Vec<Part>) -> Result
 }
 
 impl Part {
-    /// Whether it has a pattern before the first that was found.
+    /// Whether the part has a pattern before the first one found.
     fn may_be_first(&self, first: Option<usize>) -> bool {
         let own = self.numbers.first();
         own.is_some_and(|own| first.is_none_or(|first| *own < first))
@@ -313,7 +313,7 @@ impl Part {
         Ok(run.first)
     }
 
-    /// Goes through some bytes, and notes what is found.
+    /// Goes through some bytes, and notes the patterns found.
     fn pass(
         &self,
         bytes: &[u8],
@@ -330,7 +330,7 @@ impl Part {
                 if state.is_quit() {
                     return Err(Unfinished);
                 }
-                // If states were forgotten, another one has its name now.
+                // After the cache was cleared, the same identifier may name another state.
                 let this = Some((state, run.cache.clear_count()));
                 if state.is_match() && last_match != this {
                     last_match = this;
@@ -341,7 +341,7 @@ impl Part {
         Ok(state)
     }
 
-    /// Notes the first of those that this state has found.
+    /// Notes the first of the patterns that this state matches.
     fn note(&self, state: LazyStateID, run: &mut Run) {
         let count = self.dfa.match_len(&run.cache, state);
         let found = (0..count).filter_map(|i| {
@@ -360,12 +360,12 @@ mod tests {
 
     use super::*;
 
-    /// Looks until it is known.
+    /// Continues the search until it is done.
     fn found(patterns: &Patterns, text: &str, time: Duration) -> Option<usize> {
         looked(patterns, text, time).0
     }
 
-    /// The same, with how often that was, and how long one look took at most.
+    /// The same, with the number of calls and the longest one.
     fn looked(patterns: &Patterns, text: &str, time: Duration) -> (Option<usize>, usize, Duration) {
         let (mut search, mut longest) = (Search::default(), Duration::ZERO);
         for looks in 1.. {
@@ -379,7 +379,7 @@ mod tests {
         unreachable!()
     }
 
-    /// The processor time of this thread: the machine's other work is no part of it.
+    /// The processor time of this thread, without other work on the machine.
     fn own_time() -> Duration {
         use rustix::time::{ClockId, clock_gettime};
         let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -391,7 +391,7 @@ mod tests {
         Patterns::new(&patterns.iter().map(|p| &**p).collect::<Vec<_>>(), 64 << 20).unwrap()
     }
 
-    /// Letters that no one foresees, the same each time.
+    /// Letters that look random, the same each time.
     fn letters(count: usize, seed: &mut u64) -> String {
         let mut next = || {
             *seed = seed
@@ -515,7 +515,7 @@ mod tests {
         assert!(Patterns::new(&["a{100}", "b{100}"], 100).is_err());
     }
 
-    /// A processor that others want as well may be away for a while: the shortest of some rounds counts.
+    /// The processor may be taken by other work for a while, so the shortest of some rounds counts.
     #[test]
     fn thousands_of_patterns_cost_a_look_a_millisecond_and_few_looks() {
         let words = |count: usize| {

@@ -1,19 +1,18 @@
-//! Protected mode: which clients a listener serves, and which addresses it connects to.
+//! Protected mode: the clients that a listener serves, and the addresses that it connects to.
 //!
-//! A listener on loopback serves this machine, which could connect to anything by itself: nothing
-//! is forbidden. A listener beyond loopback serves private source networks only and connects to
-//! public destinations only, so that a proxy opened by mistake is neither an open relay nor a way
-//! into the network it stands in. `--open` lifts both. The destination is judged by the address
-//! that is then connected to, never by its name.
+//! A listener on loopback serves this machine, which could connect to any address by itself, so nothing is
+//! forbidden. A listener beyond loopback serves private source networks only and connects to public
+//! destinations only, so that a proxy opened by mistake is neither an open relay nor a way into its own
+//! network. `--open` lifts both. The destination is judged by the connected address, never by its name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::network::inside;
 
-/// What a listener allows.
+/// The clients and destinations that a listener allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
-    /// The listener is on loopback, or open: everybody, everywhere.
+    /// The listener is on loopback, or open: all clients, all destinations.
     Unrestricted,
     /// The listener is beyond loopback: private clients, public destinations.
     Protected,
@@ -30,13 +29,13 @@ impl Scope {
         self == Self::Unrestricted || is_local(address)
     }
 
-    /// Why `address` may not be connected to, if so.
+    /// The reason why `address` may not be connected to, if there is one.
     pub fn forbids(self, address: IpAddr) -> Option<&'static str> {
         if self == Self::Unrestricted { None } else { special(address) }
     }
 }
 
-/// IPv4 in IPv6 clothes is judged as IPv4.
+/// An IPv4-mapped address is judged as IPv4.
 fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
@@ -58,9 +57,10 @@ fn is_shared(ip: Ipv4Addr) -> bool {
 
 const RESERVED: &str = "the destination is in a reserved range";
 
-/// What makes `address` no public unicast address: the special-purpose registries of IANA (RFC 6890), of
-/// 2025, and for IPv6 whatever is not global unicast (2000::/3). Stricter than the registries: some
-/// addresses of 192.0.0.0/24 and 2001::/23 are reachable globally, but serve protocols other than HTTP.
+/// The reason why `address` is not a public unicast address. Follows the special-purpose registries of IANA
+/// (RFC 6890), as of 2025, and for IPv6 also excludes everything outside global unicast (2000::/3).
+/// Stricter than the registries: some addresses of 192.0.0.0/24 and 2001::/23 are reachable globally, but
+/// serve protocols other than HTTP.
 fn special(address: IpAddr) -> Option<&'static str> {
     match canonical(address) {
         IpAddr::V4(ip) => special_v4(ip),
@@ -76,7 +76,7 @@ fn special_v4(ip: Ipv4Addr) -> Option<&'static str> {
         _ if ip.is_link_local() => "the destination is a link-local address",
         _ if is_shared(ip) => "the destination is in a carrier's shared address space",
         _ if ip.is_multicast() => "the destination is a multicast address",
-        // Protocol assignments, documentation, benchmarking, and what leads to a 6to4 relay.
+        // Protocol assignments, documentation, benchmarking, and 6to4 relays.
         [192, 0, 0 | 2, _]
         | [192, 88, 99, _]
         | [198, 18 | 19, ..]
@@ -95,15 +95,15 @@ fn special_v6(ip: Ipv6Addr) -> Option<&'static str> {
         _ if ip.is_unique_local() => "the destination is a private address",
         _ if ip.is_unicast_link_local() => "the destination is a link-local address",
         _ if ip.is_multicast() => "the destination is a multicast address",
-        // IPv4 inside IPv6 reaches that IPv4 address through a translator or a relay.
+        // Leads to the IPv4 address inside through a translator or a relay.
         [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x2002, ..] => return v4,
-        // Nobody has to know this old form any more (RFC 4291 §2.5.5.1).
+        // The deprecated IPv4-compatible form (RFC 4291 §2.5.5.1).
         [0, 0, 0, 0, 0, 0, ..] => v4.unwrap_or(RESERVED),
         [0x2001, 0, ..] => "the destination is in a tunnelling range",
         // Protocol assignments and documentation.
         [0x2001, 1..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => RESERVED,
         [0x2000..=0x3fff, ..] => return None,
-        // Translation for one network, discard, segment routing, site-local, and what nobody has.
+        // Local-use translation, discard, segment routing, site-local, and unassigned ranges.
         _ => RESERVED,
     })
 }
@@ -150,7 +150,8 @@ mod tests {
         }
     }
 
-    /// Each block of the registries of IANA, first and last address, and its neighbours if they are public.
+    /// Each block of the IANA registries by its first and last address, and its neighbours if they are
+    /// public.
     #[test]
     fn protected_mode_connects_to_public_unicast_addresses_only() {
         let unspecified = "unspecified address";

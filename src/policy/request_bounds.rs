@@ -1,32 +1,32 @@
-//! What is allowed at all, whatever the destination: ports of CONNECT, methods and schemes.
+//! Bounds that hold for every destination: ports of CONNECT, methods and schemes.
 //!
-//! These come before all rules on destinations, also before those that allow: where only what is named is
-//! let through, every request has a rule that allows it, and a bound behind that would bind nothing.
+//! Bounds come before all rules on destinations, even before those that allow. Under a policy where every
+//! request needs a rule that allows it, a bound behind the rules would have no effect.
 
 use std::ops::RangeInclusive;
 
 use super::rule_origin::RuleId;
 use super::rules::{Request, Way};
 
-/// What is allowed at all. What is `None` is not bounded.
+/// Bounds on requests. `None` sets no bound.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
-    /// The ports that CONNECT may go to.
+    /// The ports that CONNECT may use.
     pub connect_ports: Option<(RuleId, Vec<RangeInclusive<u16>>)>,
-    /// The methods, as they are sent: their case counts (RFC 9110 §9.1).
+    /// The methods allowed; case counts (RFC 9110 §9.1).
     pub methods: Option<(RuleId, Vec<Box<str>>)>,
-    /// How requests may go.
+    /// The schemes allowed.
     pub schemes: Option<(RuleId, Vec<Way>)>,
 }
 
 impl Bounds {
-    /// Whether nothing is bounded.
+    /// Whether there is no bound.
     pub fn are_none(&self) -> bool {
         let Self { connect_ports, methods, schemes } = self;
         connect_ports.is_none() && methods.is_none() && schemes.is_none()
     }
 
-    /// What of a request is bounded and within that, for a person.
+    /// Lists the bounds that a request is within, for a person to read.
     pub(super) fn describe(&self, request: &Request<'_>) -> String {
         let method = self.methods.as_ref().map(|_| format!("method {}", request.method));
         let scheme = self.schemes.as_ref().map(|_| format!("scheme {}", request.way.word()));
@@ -34,19 +34,19 @@ impl Bounds {
         let port = ports.map(|_| format!("CONNECT to port {}", request.port));
         let all: Vec<String> = [method, scheme, port].into_iter().flatten().collect();
         match all.is_empty() {
-            true => "no bound is about it".to_owned(),
+            true => "no bound applies".to_owned(),
             false => format!("allowed: {}", all.join(", ")),
         }
     }
 
-    /// The bound that a request is beyond, if it is, and a sentence about it.
+    /// The bound that a request breaks, if any, and a sentence about it.
     pub fn refuse(&self, request: &Request<'_>) -> Option<(RuleId, &'static str)> {
         if let Some((rule, methods)) = &self.methods
             && !methods.iter().any(|method| **method == *request.method)
         {
             return Some((*rule, "requests of this method are not allowed"));
         }
-        // Who allows no CONNECT wants no tunnels. Who names `ws` wants those.
+        // An operator who does not allow CONNECT wants no tunnels, unless `ws` is named.
         let ws_is_named = self.schemes.as_ref().is_some_and(|(_, ways)| ways.contains(&Way::Ws));
         if let Some((rule, methods)) = &self.methods
             && request.way == Way::Ws
@@ -97,7 +97,7 @@ mod tests {
         };
         for (method, way, port, beyond) in [
             ("GET", Way::Http, 80, None),
-            // The ports are those of CONNECT alone.
+            // The ports apply to CONNECT alone.
             ("GET", Way::Http, 22, None),
             ("CONNECT", Way::Connect, 443, None),
             ("CONNECT", Way::Connect, 8000, None),

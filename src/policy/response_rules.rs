@@ -1,10 +1,10 @@
-//! Rules on responses: which media types and how much content are passed on.
+//! Rules on responses: the media types and the amount of content that are passed on.
 //!
-//! What a response says of itself is believed. A type is found in any `Content-Type` line, since
-//! recipients differ in which one counts (RFC 9110 §5.3, §8.3); `multipart/byteranges` is refused
-//! as soon as any type is, because its parts have types of their own (RFC 9110 §14.6). The size is
-//! that of the content as it is transferred (RFC 9110 §6.4), without its chunked coding; how much a
-//! coding such as gzip unpacks to is not looked at.
+//! The response's own header is believed. A type is looked for in every `Content-Type` line, because
+//! recipients differ in which one counts (RFC 9110 §5.3, §8.3). `multipart/byteranges` is refused as
+//! soon as any type is, because its parts have types of their own (RFC 9110 §14.6). The size is that
+//! of the content as transferred (RFC 9110 §6.4), without its chunked coding; the unpacked size of a
+//! coding such as gzip is not checked.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -19,18 +19,18 @@ pub struct Responses {
     most: Option<(NonZeroU64, RuleId)>,
 }
 
-/// A media type that is refused: `image/*`, `video/mp4`.
+/// A refused media type: `image/*`, `video/mp4`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TypeRule {
     /// In lower case.
     kind: Box<str>,
-    /// In lower case; `None` is any.
+    /// In lower case; `None` is any subtype.
     subtype: Option<Box<str>>,
     id: RuleId,
 }
 
 impl TypeRule {
-    /// Reads types with commas between them.
+    /// Reads media types separated by commas.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl TypeRule {
         Ok(Self { kind: kind.to_ascii_lowercase().into(), subtype, id })
     }
 
-    /// Where it is written.
+    /// The rule's source and line.
     pub fn id(&self) -> RuleId {
         self.id
     }
@@ -75,7 +75,7 @@ impl fmt::Display for TypeRule {
 }
 
 impl Responses {
-    /// With these types refused, and no more bytes than that.
+    /// Rules that refuse these types, and content of more than this many bytes.
     pub fn new(types: Vec<TypeRule>, most: Option<(NonZeroU64, RuleId)>) -> Self {
         Self { types, most }
     }
@@ -85,7 +85,7 @@ impl Responses {
         self.types.is_empty() && self.most.is_none()
     }
 
-    /// The types that are refused.
+    /// The refused types.
     pub fn types(&self) -> &[TypeRule] {
         &self.types
     }
@@ -117,15 +117,15 @@ impl Responses {
         None
     }
 
-    /// The rule that refuses a response that announces so much content, if one does.
+    /// The rule that refuses a response with this length, if one does.
     pub fn refuse_length(&self, announced: Option<u64>) -> Option<RuleId> {
         let (most, rule) = self.most?;
         announced.is_some_and(|length| length > most.get()).then_some(rule)
     }
 }
 
-/// Rules on responses, and what happens if one is against a response. A long one keeps it, and nothing
-/// else of the rules it began under.
+/// Rules on responses, and whether they are enforced. A long response keeps this, and nothing else of
+/// the rules it began under.
 #[derive(Debug)]
 pub struct Judge {
     rules: Responses,
@@ -142,19 +142,19 @@ impl Judge {
         &self.rules
     }
 
-    /// What is against the media type of a response with these `Content-Type` lines, if anything is.
+    /// The objection to the media type of a response with these `Content-Type` lines, if any.
     pub fn refuse_type<'f>(&self, lines: impl Iterator<Item = &'f [u8]>) -> Option<Decision> {
         let rule = self.rules.refuse_type(lines)?;
         Some(against(self.mode, rule, "the response has a media type that a rule refuses"))
     }
 
-    /// What is against a response that announces so much content, if anything is.
+    /// The objection to a response with this length, if any.
     pub fn refuse_length(&self, announced: Option<u64>) -> Option<Decision> {
         let rule = self.rules.refuse_length(announced)?;
         Some(against(self.mode, rule, TOO_LARGE))
     }
 
-    /// How much content of a response goes on that announces no length, and what is said of more.
+    /// The most content of a response that announces no length, and the objection to more.
     pub fn most_content(&self) -> Option<(NonZeroU64, Decision)> {
         let (most, rule) = self.rules.most().filter(|_| self.mode != Mode::Report)?;
         Some((most, against(self.mode, rule, TOO_LARGE)))

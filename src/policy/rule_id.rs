@@ -1,9 +1,10 @@
-//! A rule as a small number, which [`rule_origin`](super::rule_origin) turns into a name.
+//! Identifies a rule by a small number, which [`rule_origin`](super::rule_origin) turns into a
+//! name.
 
-/// Which rule: its source, and the line there.
+/// A rule, given by its source and its line there.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct RuleId {
-    /// Its place among the [`Origins`](super::rule_origin::Origins).
+    /// The place among the [`Origins`](super::rule_origin::Origins).
     pub source: u16,
     /// The line, from 1; 0 if the source is one rule.
     pub line: u32,
@@ -12,8 +13,8 @@ pub struct RuleId {
 impl RuleId {
     /// Protected mode: see [`protected_mode`](super::protected_mode).
     pub const PROTECTED: Self = Self { source: 0, line: 0 };
-    /// No rule allows the request, and none is needed to refuse it.
+    /// No rule allows the request, under a policy that refuses such requests.
     pub const DEFAULT: Self = Self { source: 1, line: 0 };
-    /// Who asks has not proven to be a user: see [`auth`](super::auth).
+    /// The client has not proven to be a user: see [`auth`](super::auth).
     pub const AUTH: Self = Self { source: 2, line: 0 };
 }

@@ -1,9 +1,9 @@
-//! Finds the rules that could apply to a host: a few out of thousands, in their order.
+//! Finds the rules that could apply to a host, a few out of thousands, in their order.
 //!
-//! The first rule that has a request decides, so the order is all there is to it. What makes it quick:
-//! rules for names, or for networks, stand in a table under each of them, and only those found under the
-//! host, under a name above it, or under a network around it, are looked at. Patterns, and rules that
-//! name no destination, are looked at one by one.
+//! The first rule that matches a request decides, so only the order matters. Rules that name hosts or
+//! networks are filed under each of them. A search only looks at the rules filed under the host, under a
+//! name above it, or under a network around it. Rules with patterns, and rules without a destination,
+//! are tried one by one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,28 +15,28 @@ use super::destination::{DestinationKey, meaning};
 use super::network::inside;
 use super::rules::{Request, Rule};
 
-/// Rules in their order.
+/// Rules in order, with an index.
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
     rules: Vec<Rule>,
-    /// For clients only, by their networks.
+    /// Rules on clients only, by network.
     clients: Networks,
     names: Table,
     networks: Networks,
-    /// Without a destination.
+    /// Rules without a destination.
     any: Vec<u32>,
-    /// With a pattern.
+    /// Rules with a pattern.
     patterns: Vec<u32>,
-    /// For some users.
+    /// Rules for some users.
     users: Vec<u32>,
-    /// By address, and not for everybody or everything.
+    /// Rules on addresses with other conditions.
     conditional: Vec<u32>,
-    /// By address, letting requests through without saying whose.
+    /// Rules on addresses that allow requests without naming clients.
     general: Vec<u32>,
 }
 
 impl Ruleset {
-    /// These rules, the first first.
+    /// Indexes these rules, given in order.
     pub fn new(rules: Vec<Rule>) -> Self {
         let mut set = Self::default();
         for (number, rule) in (0..).zip(&rules) {
@@ -69,12 +69,12 @@ impl Ruleset {
         set
     }
 
-    /// Whether there is none.
+    /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// How many there are.
+    /// The number of rules.
     pub fn len(&self) -> usize {
         self.rules.len()
     }
@@ -84,7 +84,7 @@ impl Ruleset {
         self.rules.get(number as usize)
     }
 
-    /// The first that says of a client alone whether it may come.
+    /// The first rule on clients alone that matches this client.
     pub fn find_client(&self, client: IpAddr) -> Option<&Rule> {
         if self.is_empty() {
             return None;
@@ -94,8 +94,8 @@ impl Ruleset {
         first.found()
     }
 
-    /// The first that has a request, as far as is known before a connection, and its number. Whoever is
-    /// `unserved` by the listener is let in only by a rule that names the client.
+    /// The first rule that matches a request as far as is known before a connection, and its number. For
+    /// a client `unserved` by the listener, only rules that name clients can allow.
     pub fn find(&self, request: &Request<'_>, unserved: bool) -> Option<(u32, &Rule)> {
         let has = |rule: &Rule| !(unserved && rule.is_general_allowance()) && rule.has(request);
         let mut first = self.first(has);
@@ -113,14 +113,14 @@ impl Ruleset {
         Some((first.best, first.found()?))
     }
 
-    /// Whether a rule for some users may be about a request before the first that is without one.
+    /// Whether a rule for some users may match a request before the first rule that matches it now.
     pub fn depends_on_user(&self, request: &Request<'_>) -> bool {
         let until = self.find(request, false).map_or(u32::MAX, |(number, _)| number);
         let mut rules = self.users.iter().take_while(|n| **n < until).filter_map(|n| self.get(*n));
         rules.any(|rule| rule.may_be_about(request))
     }
 
-    /// The first before `until`, but none of `except`, that judges this address.
+    /// The first rule before `until`, not in `except`, that names this address.
     pub fn find_address(&self, ip: IpAddr, port: u16, until: u32, except: &[u32]) -> Option<&Rule> {
         let has = |rule: &Rule| rule.has_address(ip, port);
         let mut first = First { best: until, ..self.first(has) };
@@ -128,7 +128,7 @@ impl Ruleset {
         first.found()
     }
 
-    /// Gives the rules on networks that a destination is in.
+    /// Passes the rules on networks that contain a destination to `f`.
     fn each_network(&self, ip: IpAddr, mut f: impl FnMut(&[u32])) {
         self.networks.each_meant(ip, &mut f);
         if let Some(ip) = meaning(ip) {
@@ -136,17 +136,17 @@ impl Ruleset {
         }
     }
 
-    /// Whether any judges by name.
+    /// Whether a rule judges names.
     pub fn judge_names(&self) -> bool {
         !self.names.0.is_empty() || !self.patterns.is_empty()
     }
 
-    /// Whether any before `until` judges by address.
+    /// Whether a rule before `until` judges addresses.
     pub fn judge_addresses(&self, until: u32) -> bool {
         self.networks.first < until
     }
 
-    /// Those before `until` that judge by address, but for `except`.
+    /// The rules before `until` that judge addresses, without `except`.
     pub fn by_address<'s>(
         &'s self,
         until: u32,
@@ -156,7 +156,7 @@ impl Ruleset {
         before.filter(|(n, rule)| rule.is_by_address() && !except.contains(n)).map(|(_, rule)| rule)
     }
 
-    /// Adds to `except` those before `until` that judge by address, but not for this request.
+    /// Adds to `except` the rules before `until` that judge addresses but do not match this request.
     pub fn except(&self, request: &Request<'_>, unserved: bool, until: u32, except: &mut Vec<u32>) {
         let before = |number: &&u32| **number < until;
         let foreign =
@@ -176,7 +176,7 @@ impl Ruleset {
 struct First<'s, F> {
     rules: &'s [Rule],
     has: F,
-    /// Only those before it are of interest.
+    /// Only rules before this one are of interest.
     best: u32,
     found: Option<u32>,
 }
@@ -204,8 +204,8 @@ impl<'s, F: Fn(&Rule) -> bool> First<'s, F> {
     }
 }
 
-/// Rules under a hash of what they are about, the first first. Two that share one by chance are both
-/// looked at, which costs a comparison and nothing else.
+/// Rule numbers under a hash of the destination, in order. If two rules share a hash by chance, both are
+/// looked at, which costs one comparison.
 #[derive(Clone, Debug, Default)]
 struct Table(HashMap<u64, Vec<u32>, BuildHasherDefault<Hashed>>);
 
@@ -217,7 +217,7 @@ impl Table {
         }
     }
 
-    /// Gives the rules under a name and under each name above it.
+    /// Passes the rules under a name, and under each name above it, to `f`.
     fn each_name(&self, name: &str, mut f: impl FnMut(&[u32])) {
         if self.0.is_empty() {
             return;
@@ -232,13 +232,13 @@ impl Table {
     }
 }
 
-/// The networks that rules are about.
+/// The networks that rules name.
 #[derive(Clone, Debug)]
 struct Networks {
     table: Table,
-    /// The lengths of prefixes there are, of IPv4 and of IPv6.
+    /// The prefix lengths that occur, for IPv4 and IPv6.
     lengths: [Vec<u8>; 2],
-    /// The first rule of all.
+    /// The lowest number of a rule.
     first: u32,
 }
 
@@ -259,13 +259,14 @@ impl Networks {
         self.table.add(hash_address(net.addr(), net.prefix_len()), number);
     }
 
-    /// Gives the rules under each network that an address is in, or an IPv4 address inside it.
+    /// Passes the rules under each network that contains the address, or an IPv4 address inside it, to
+    /// `f`.
     fn each_meant(&self, ip: IpAddr, mut f: impl FnMut(&[u32])) {
         self.each(ip, &mut f);
         inside(ip).for_each(|v4| self.each(v4.into(), &mut f));
     }
 
-    /// Gives the rules under each network that an address is in.
+    /// Passes the rules under each network that contains the address to `f`.
     fn each(&self, ip: IpAddr, mut f: impl FnMut(&[u32])) {
         let ip = ip.to_canonical();
         let [v4, v6] = &self.lengths;
@@ -277,7 +278,8 @@ impl Networks {
     }
 }
 
-/// The hash of a name, read from its end (FNV-1a, stirred): each name above it is on the way.
+/// The hash of a name, computed from its end (FNV-1a, stirred), so that the hash of each name above it
+/// comes up on the way.
 struct Name(u64);
 
 impl Default for Name {
@@ -313,14 +315,14 @@ fn hash_address(ip: IpAddr, length: u8) -> u64 {
     stir(stir(high ^ u64::from(length) ^ (u64::from(width) << 8)) ^ low)
 }
 
-/// Spreads what differs over all bits (the end of SplitMix64).
+/// Spreads differences over all bits (the end of SplitMix64).
 fn stir(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
-/// What is hashed already.
+/// A hasher for values that are hashes already.
 #[derive(Clone, Debug, Default)]
 struct Hashed(u64);
 
@@ -409,7 +411,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is found is what looking at one rule after the other finds.
+        /// The index finds the same rule as trying one rule after the other.
         #[test]
         fn the_first_rule_is_found(
             written in prop::collection::vec(rule(), 0..12),

@@ -1,4 +1,4 @@
-//! Where a rule is written, so that whoever meets it can find it.
+//! Names the source of a rule, so that a person who reads the name can find the rule.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,41 +10,41 @@ use super::hit_counts::Hits;
 
 pub use super::rule_id::RuleId;
 
-/// Where rules come from.
+/// The source of rules.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RuleSource {
-    /// Something always there: `protected-mode`, `default`.
+    /// Always there: `protected-mode`, `default`, `auth`.
     BuiltIn(&'static str),
-    /// An option of the command line: its name, without dashes. The line of a rule is its number
-    /// among those of this option.
+    /// An option of the command line: its name, without dashes. A rule's line is its number among
+    /// the values of this option.
     Option(&'static str),
-    /// A file; a rule has its line.
+    /// A file. A rule has its line there.
     File(PathBuf),
-    /// A rule that has a name of its own.
+    /// A rule with a name of its own.
     Named(String),
-    /// An option that was said elsewhere than on the command line.
+    /// An option that was set elsewhere than on the command line.
     Said(OptionPlace),
 }
 
-/// Where an option was said: in a file or a variable.
+/// The place where an option was set: in a file or a variable.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OptionPlace {
     /// The option, without dashes.
     pub option: String,
     /// The file or the variable.
     pub at: String,
-    /// The line of each value, in their order, or its number there.
+    /// The line of each value, in order, or its number there.
     pub lines: Arc<[u32]>,
 }
 
-/// The sources of all rules of a policy, and how often each has decided. A source keeps its number
-/// when a policy is read again, so that a rule that was met before can still be named.
+/// The sources of all rules of a policy, with the hits of each. A source keeps its number over a
+/// reload, so that a rule from before can still be named.
 #[derive(Clone, Debug)]
 pub struct Origins {
     all: Vec<(RuleSource, Arc<AtomicU64>)>,
     said: Vec<OptionPlace>,
     by_rule: Arc<Hits>,
-    /// Those of `all` that rules have been read from since [`Origins::again`].
+    /// The entries of `all` that rules have been read from since [`Origins::again`].
     used: BTreeSet<usize>,
 }
 
@@ -60,22 +60,21 @@ impl Default for Origins {
 }
 
 impl Origins {
-    /// What is there without anybody's having written it, in the order of its numbers.
+    /// The built-in sources, in the order of their numbers.
     pub const ALWAYS: [&'static str; 3] = ["protected-mode", "default", "auth"];
 
-    /// The same sources, to read all rules again. What an option says may stand on other lines then.
+    /// The same sources for another reading of all rules. Options may be on other lines in it.
     #[must_use]
     pub fn again(&self) -> Self {
         Self { used: BTreeSet::new(), ..self.clone() }
     }
 
-    /// From now on these options are those that were said there; the others stand on the command
-    /// line.
+    /// Sets the options that are set in files and variables; all others are on the command line.
     pub fn are_said(&mut self, said: &[OptionPlace]) {
         said.clone_into(&mut self.said);
     }
 
-    /// Adds a source, or finds the one there is.
+    /// Adds a source, or finds the existing one.
     pub fn add(&mut self, source: RuleSource) -> u16 {
         let said = match source {
             RuleSource::Option(name) => self.said.iter().find(|said| said.option == name).cloned(),
@@ -83,13 +82,13 @@ impl Origins {
         };
         let source = said.map_or(source, RuleSource::Said);
         let known = self.all.iter().position(|(s, _)| *s == source);
-        // Each edit of a file would leave another one behind.
+        // Otherwise each edit of a file would leave a source behind.
         let known = known.or_else(|| self.moved(&source));
         if let Some((it, _)) = known.and_then(|place| self.all.get_mut(place)) {
             it.clone_from(&source);
         }
         let place = known.unwrap_or_else(|| {
-            // The last one stands for all there is no number left for.
+            // The last source stands for all that no number is left for.
             if self.all.len() <= usize::from(u16::MAX) {
                 self.all.push((source, Arc::default()));
             }
@@ -99,7 +98,7 @@ impl Origins {
         u16::try_from(place).unwrap_or(u16::MAX)
     }
 
-    /// The same option, if it stood on other lines before.
+    /// The source of the same option on other lines, if it is not used yet.
     fn moved(&self, source: &RuleSource) -> Option<usize> {
         let RuleSource::Said(new) = source else { return None };
         self.all.iter().enumerate().position(|(place, (old, _))| {
@@ -113,12 +112,12 @@ impl Origins {
         self.all.get(usize::from(rule.source)).map(|(source, _)| source)
     }
 
-    /// A rule as logs, replies and statistics name it: `block.txt:12`, `--deny:2`.
+    /// A rule's name in logs, replies and statistics: `block.txt:12`, `--deny:2`.
     pub fn name(&self, rule: RuleId) -> RuleName<'_> {
         RuleName { source: self.source(rule), line: rule.line }
     }
 
-    /// The rule has decided.
+    /// Counts a decision of the rule.
     pub fn hit(&self, rule: RuleId) {
         if let Some((_, hits)) = self.all.get(usize::from(rule.source)) {
             hits.fetch_add(1, Ordering::Relaxed);
@@ -126,18 +125,18 @@ impl Origins {
         self.by_rule.hit(rule);
     }
 
-    /// How often single rules with a line have decided, as far as they are counted.
+    /// The hits of rules with a line, as far as they are counted singly.
     pub fn hits_by_rule(&self) -> Vec<(RuleId, u64)> {
         self.by_rule.all()
     }
 
-    /// How often rules of each source have decided.
+    /// The hits of each source.
     pub fn hits(&self) -> impl Iterator<Item = (&RuleSource, u64)> {
         self.all.iter().map(|(source, hits)| (source, hits.load(Ordering::Relaxed)))
     }
 }
 
-/// A rule's name, to be written.
+/// A rule's name, ready to be printed.
 #[derive(Clone, Copy, Debug)]
 pub struct RuleName<'a> {
     source: Option<&'a RuleSource>,
@@ -145,12 +144,12 @@ pub struct RuleName<'a> {
 }
 
 impl RuleName<'_> {
-    /// Whether it is there without anybody's having written it.
+    /// Whether the rule is built in.
     pub fn is_built_in(&self) -> bool {
         matches!(self.source, Some(RuleSource::BuiltIn(_)))
     }
 
-    /// Whether it is that no rule allows the request.
+    /// Whether the name stands for requests that no rule allows.
     pub fn is_default(&self) -> bool {
         matches!(self.source, Some(RuleSource::BuiltIn("default")))
     }
@@ -163,7 +162,7 @@ impl fmt::Display for RuleName<'_> {
             Some(source) => source.fmt(f),
         }?;
         let line = match self.source {
-            // Of an option that is one rule, the line of its value.
+            // An option that is one rule has the line of its value.
             Some(RuleSource::Said(said)) => {
                 let value = usize::try_from(self.line.max(1) - 1).unwrap_or(usize::MAX);
                 said.lines.get(value).copied().unwrap_or(0)

@@ -1,4 +1,4 @@
-//! A rule, and the request as a rule sees it.
+//! Defines a rule, and a request as rules see it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,16 +8,16 @@ use super::destination::DestinationPattern;
 use super::network::Network;
 use super::rule_origin::RuleId;
 
-/// What a rule does.
+/// The effect of a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
-    /// It lets the request through, also where protected mode or a list would not.
+    /// The request goes through, even where protected mode or a list would refuse it.
     Allow,
-    /// It refuses the request.
+    /// The request is refused.
     Deny,
 }
 
-/// How a request goes.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Way {
     /// `http://`, forwarded as a message.
@@ -29,10 +29,10 @@ pub enum Way {
 }
 
 impl Way {
-    /// All there are.
+    /// All ways.
     pub const ALL: [Self; 3] = [Self::Http, Self::Ws, Self::Connect];
 
-    /// The word in rules.
+    /// The name in rules.
     pub fn word(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -42,15 +42,15 @@ impl Way {
     }
 }
 
-/// One rule. What is empty holds for all.
+/// One rule. An empty condition holds for every request.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Where it is written.
+    /// The rule's source and line.
     pub id: RuleId,
-    /// What it does.
+    /// The effect of the rule.
     pub action: Action,
-    /// It says who may come at all, by `clients` alone: looked at before the request is, and apart
-    /// from the rules that say what for.
+    /// The rule decides on clients by `clients` alone, before a request is read. It is kept apart from the
+    /// rules on requests.
     pub admission: bool,
     /// For clients in these networks.
     pub clients: Vec<Network>,
@@ -62,11 +62,11 @@ pub struct Rule {
     pub ports: Vec<RangeInclusive<u16>>,
     /// For requests of these methods.
     pub methods: Vec<Box<str>>,
-    /// For requests that go this way.
+    /// For requests of these kinds.
     pub ways: Vec<Way>,
 }
 
-/// The rule for a person: `deny .example.com for POST`.
+/// Prints the rule for a person: `deny .example.com for POST`.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn list<T: fmt::Display>(
@@ -96,29 +96,29 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A request, as rules see it.
+/// A request as rules see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The client's address; unspecified if it has none.
     pub client: IpAddr,
-    /// Who it is, if it has proven that.
+    /// The user, if the client has proven to be one.
     pub user: Option<&'a str>,
     /// The method, as received.
     pub method: &'a str,
-    /// How it goes.
+    /// The kind of the request.
     pub way: Way,
-    /// The host it goes to: a name in lower case, or an address without brackets.
+    /// The host asked for: a name in lower case, or an address without brackets.
     pub host: &'a str,
-    /// The host, if it is an address.
+    /// The host if it is an address.
     pub ip: Option<IpAddr>,
-    /// The port it goes to.
+    /// The port asked for.
     pub port: u16,
     /// The request-target, as received.
     pub target: &'a str,
 }
 
 impl Rule {
-    /// A rule for everything.
+    /// A rule that matches every request.
     pub fn new(id: RuleId, action: Action) -> Self {
         Self {
             id,
@@ -133,16 +133,16 @@ impl Rule {
         }
     }
 
-    /// Whether the request is meant, as far as is known before a connection: one to a name is not
-    /// meant by a rule for networks alone.
+    /// Whether the request matches, as far as is known before a connection. A request to a name does not
+    /// match a rule that names only networks.
     pub fn has(&self, request: &Request<'_>) -> bool {
         self.has_asker(request)
             && (self.destinations.is_empty()
                 || self.destinations.iter().any(|d| self.has_destination(d, request)))
     }
 
-    /// A pattern that refuses is also one of addresses as they are written: nobody who refuses `*` means to
-    /// let them through.
+    /// Whether the destination matches the request. A pattern in a rule that refuses also matches addresses
+    /// as text, because an operator who refuses `*` means addresses too.
     fn has_destination(&self, destination: &DestinationPattern, request: &Request<'_>) -> bool {
         let denied = request.ip.filter(|_| self.action == Action::Deny);
         destination.has_host(request.host, request.ip, request.port)
@@ -152,7 +152,7 @@ impl Rule {
             })
     }
 
-    /// Whether it is about connections to this address, by address.
+    /// Whether the rule names a network with this address.
     pub fn has_address(&self, ip: IpAddr, port: u16) -> bool {
         let has = |destination: &DestinationPattern| match self.action {
             Action::Allow => destination.has_address(ip, port),
@@ -161,7 +161,7 @@ impl Rule {
         self.destinations.iter().any(has)
     }
 
-    /// Whether a client at this address is in one of its networks.
+    /// Whether a client at this address is in one of the rule's networks.
     pub fn has_client(&self, client: IpAddr) -> bool {
         let has = |network: &Network| match self.action {
             Action::Allow => network.contains(client),
@@ -170,7 +170,7 @@ impl Rule {
         self.clients.iter().any(has)
     }
 
-    /// Whether it is not for every request to its destinations.
+    /// Whether the rule has conditions other than its destinations.
     pub fn is_conditional(&self) -> bool {
         let Self { clients, users, ports, methods, ways, .. } = self;
         !(clients.is_empty()
@@ -180,22 +180,22 @@ impl Rule {
             && ways.is_empty())
     }
 
-    /// Whether it lets requests through without saying whose.
+    /// Whether the rule allows requests without naming clients.
     pub fn is_general_allowance(&self) -> bool {
         self.action == Action::Allow && self.clients.is_empty()
     }
 
-    /// Whether the request is meant if it is connected to some of the addresses.
+    /// Whether the request matches once it is connected to an address that the rule names.
     pub fn may_have_address(&self, request: &Request<'_>) -> bool {
         self.has_asker(request)
     }
 
-    /// Whether it judges by the address connected to.
+    /// Whether the rule judges the connected address.
     pub fn is_by_address(&self) -> bool {
         self.destinations.iter().any(DestinationPattern::is_network)
     }
 
-    /// Whether the request may be meant, whose it ever is and whatever address it leads to.
+    /// Whether the request may match, whoever the user is and whatever address is connected.
     pub fn may_be_about(&self, request: &Request<'_>) -> bool {
         self.has_anybody(request)
             && (self.destinations.is_empty()
@@ -218,7 +218,8 @@ impl Rule {
             && any(&self.ways, |way| *way == request.way || self.is_refused_too(*way, request.way))
     }
 
-    /// A plain request that offers an upgrade is still one: the offer is no way around a refusal.
+    /// A rule on plain requests that refuses also refuses those that offer an upgrade: the offer is no way
+    /// around it.
     fn is_refused_too(&self, named: Way, way: Way) -> bool {
         self.action == Action::Deny && named == Way::Http && way == Way::Ws
     }

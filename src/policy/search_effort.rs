@@ -1,19 +1,19 @@
-//! How long one search for patterns may take.
+//! Bounds the time that one search for patterns may take.
 
 use std::time::Instant;
 
-/// How long a look may take.
+/// The time limit of one search.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     until: Instant,
 }
 
-/// The effort was used up.
+/// The search ran out of time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Unfinished;
 
 impl Effort {
-    /// Until then.
+    /// A search may run until this moment.
     pub fn until(until: Instant) -> Self {
         Self { until }
     }

@@ -1,14 +1,14 @@
-//! Keeps the counts that limits are held against, and decides how much an exchange may receive now.
+//! Keeps the counts that limits apply to, and decides how much an exchange may receive now.
 //!
-//! They live as long as the proxy, and go on when the policy is read again; what they are compared
-//! with is the policy's. Each exchange has a [`Share`] in the counts that concern it, and asks for an
-//! allowance before it receives anything. Who has to wait is told until when, once: it has its place in
-//! the line of each rate from then on (see [`bucket`](super::bucket)).
+//! Counts live as long as the proxy and survive a reload; the limits they are compared with belong to
+//! the policy. Each exchange has a [`Share`] in the counts that apply to it, and asks for an allowance
+//! before it receives anything. An exchange that has to wait is given a time once; it then has a place
+//! in the line of each rate (see [`bucket`](super::bucket)).
 //!
-//! What an exchange may have at a time begins small and doubles for as long as it uses all of it, so
-//! that short exchanges do not reserve what they will not need. Where clients share a rate, those of
-//! one that wait divide its portion among themselves: a client does not get more by making more
-//! connections. Where a portion cannot be divided any further each is in line for a part of the time.
+//! The allowance of an exchange begins small and doubles while all of it is used, so that short
+//! exchanges do not reserve bytes they will not need. Where clients share a rate, the waiting exchanges
+//! of one client divide its portion: more connections do not bring a client more. Where a portion
+//! cannot be divided further, each of them stands in line for part of the time.
 
 mod share;
 
@@ -33,7 +33,7 @@ pub struct Shaper {
     epoch: Instant,
     groups: RwLock<Vec<(u16, Arc<Tables>)>>,
     volume: Arc<Mutex<Relayed>>,
-    said: AtomicBool,
+    reported: AtomicBool,
     most: usize,
 }
 
@@ -43,18 +43,18 @@ impl Default for Shaper {
     }
 }
 
-/// Too many requests: when to come again.
+/// Too many requests; the client may try again after this time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TooSoon(pub Duration);
 
 impl Shaper {
-    /// With so many clients, users and destinations remembered at most, of each.
+    /// Remembers at most `most` clients, `most` users and `most` destinations.
     pub fn new(most: usize) -> Self {
         Self {
             epoch: Instant::now(),
             groups: RwLock::default(),
             volume: Arc::default(),
-            said: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
             most,
         }
     }
@@ -82,8 +82,8 @@ impl Shaper {
         self.tables(limits.group).clients.get(&(None, client_key(client)), pause(limits), now)
     }
 
-    /// A connection begins; `None` if its client has so many over its limit already that one more is
-    /// not even told.
+    /// A connection begins. `None` if the client has more than twice its limit of connections: the new
+    /// one is then closed without an answer.
     pub fn enter(
         &self,
         client: IpAddr,
@@ -103,8 +103,8 @@ impl Shaper {
         Some(Arc::new(line))
     }
 
-    /// Whether a connection is one too many for its client. One that was let in when there was no limit
-    /// has its place from now on.
+    /// Whether this connection exceeds its client's limit. A connection accepted before there was a
+    /// limit is counted from the first call on.
     pub fn is_over(
         &self,
         client: IpAddr,
@@ -119,7 +119,7 @@ impl Shaper {
         held.get_or_insert_with(take).is_over(most)
     }
 
-    /// Whether the connection of a user is one too many for it.
+    /// Whether this connection exceeds its user's limit.
     pub fn is_over_for(
         &self,
         user: &str,
@@ -142,7 +142,7 @@ impl Shaper {
     ///
     /// # Errors
     ///
-    /// It has made too many.
+    /// The client has made too many requests.
     pub fn request(&self, client: IpAddr, limits: &Limits, now: Instant) -> Result<(), TooSoon> {
         let Some(requests) = limits.requests else { return Ok(()) };
         let (count, now) = (requests.count.get().into(), self.nanos(now));
@@ -152,23 +152,23 @@ impl Shaper {
         taken.map_err(|wait| TooSoon(Duration::from_nanos(wait.unsigned_abs())))
     }
 
-    /// Whether all bytes of the run are used up.
+    /// Whether the volume of the run is used up.
     pub fn is_used_up(&self, limits: &Limits) -> bool {
         limits.volume.as_ref().is_some_and(|v| self.volume.lock().bytes >= v.bytes)
     }
 
-    /// Whether this is the first time that somebody asks: what is said once.
+    /// Whether this is the first call: the message is logged once.
     pub fn says_so(&self) -> bool {
-        !self.said.swap(true, Ordering::Relaxed)
+        !self.reported.swap(true, Ordering::Relaxed)
     }
 
-    /// Bytes relayed so far, as far as they are counted.
+    /// Bytes relayed so far. Only runs with a limit on the volume count them.
     #[cfg(feature = "internals")]
     pub fn relayed(&self) -> u64 {
         self.volume.lock().bytes
     }
 
-    /// A request's share in the counts that concern it.
+    /// A request's share in the counts that apply to it.
     pub fn share(
         &self,
         limits: &Arc<Limits>,
@@ -189,7 +189,7 @@ impl Shaper {
         Box::new(share)
     }
 
-    /// Goes on with other limits, if these are others.
+    /// Moves the share to other limits if they differ from its own.
     pub fn follow(
         &self,
         share: &mut Share,
@@ -246,7 +246,7 @@ impl Shaper {
     }
 }
 
-/// After how long without a request a client has all of them again.
+/// The idle time after which a client has its whole allowance of requests again.
 fn pause(limits: &Limits) -> Nanos {
     limits.requests.map_or(0, |requests| nanos(requests.period))
 }

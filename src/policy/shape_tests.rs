@@ -33,7 +33,7 @@ struct Download {
     got: u64,
 }
 
-/// Downloads of these clients, for ten seconds of a turned clock; what each got.
+/// Runs downloads of these clients for ten simulated seconds; returns the bytes of each.
 fn downloads(shaper: &Shaper, limits: &Arc<Limits>, clients: &[u8]) -> Vec<u64> {
     let start = shaper.epoch + Duration::from_secs(1);
     let mut all: Vec<_> = clients
@@ -176,7 +176,7 @@ fn who_leaves_gives_back_what_it_waited_for() {
     assert_eq!(first.ask(Direction::Up, None, now).0, Grant::Now(FIRST), "only one way is limited");
 }
 
-/// From when one that asks now may have so many bytes.
+/// The time until which a request for this many bytes has to wait.
 fn waits_until(share: &mut Share, bytes: u64, now: Instant) -> Duration {
     match share.grant(Direction::Down, Some(bytes), now).0 {
         Grant::At(at) => at - now,
@@ -188,8 +188,8 @@ fn waits_until(share: &mut Share, bytes: u64, now: Instant) -> Duration {
 #[test]
 fn who_is_in_line_comes_sooner_when_others_leave() {
     let ms = Duration::from_millis;
-    // So many of one second each behind one that has its bytes, which of them leave, and when the
-    // others come, from the last on.
+    // A number of shares that reserve one second each, behind one that has its bytes; those that
+    // leave; and the times of the others, from the last to the first.
     for (all, leave, expected) in [
         (29, 0..28, vec![900]),
         (5, 0..3, vec![1_900, 900]),
@@ -210,7 +210,7 @@ fn who_is_in_line_comes_sooner_when_others_leave() {
             .collect();
         let row = format!("{leave:?} of {all}");
         line.drain(leave);
-        // Twice: who has moved up stays there.
+        // Twice, because a share that moved up stays there.
         for _ in 0..2 {
             let found: Vec<_> =
                 line.iter_mut().rev().map(|share| waits_until(share, 1_000, now)).collect();
@@ -245,7 +245,7 @@ fn a_place_in_line_is_kept_by_another_policy_that_is_no_slower() {
     for (then, expected) in [
         (per(Per::Total, 1_000), [900, 1_900, 2_900]),
         (per(Per::Total, 10_000), [90, 190, 290]),
-        // In the order in which they look, one behind the other.
+        // One behind the other, in the order in which they look.
         (per(Per::Client, 10_000), [0, 0, 100]),
         (limits(Vec::new()), [0, 0, 0]),
     ] {
@@ -357,7 +357,7 @@ fn the_volume_of_the_run_is_never_exceeded() {
     other.settle(Direction::Down, 0, now);
     one.settle(Direction::Down, 0, now);
     assert_eq!(other.ask(Direction::Down, None, now).0, wait);
-    // It goes without a word: what it was lent comes back.
+    // Dropping a share returns the bytes lent to it.
     drop(one);
     assert_eq!(other.ask(Direction::Down, None, now).0, Grant::Now(1808));
     other.settle(Direction::Down, 0, now);
@@ -416,7 +416,7 @@ fn those_nobody_uses_are_forgotten_the_idlest_first_and_the_rest_share() {
     for (name, at) in names.iter().zip(2_000..) {
         used(&table.get(&**name, 0, at * second), at * second);
     }
-    // Nobody is as good as new: the idlest makes room.
+    // No entry is as good as new, so the idlest makes room.
     let held = table.get("owes-1", 0, 2_100 * second);
     assert!(!Arc::ptr_eq(&table.get("new", 0, 2_101 * second), &held));
     assert!(table.len() <= 8);

@@ -1,9 +1,9 @@
-//! Judges the name in a tunnel's ClientHello (SNI), because a client may name one host in CONNECT
-//! and another one there.
+//! Judges the server name in a tunnel's ClientHello (SNI), because a client may name one host in CONNECT
+//! and another one in TLS.
 //!
-//! What the hello names is judged as if the CONNECT had named it, on the connection that is there. A
-//! hello that names nobody has nothing to be judged, but with [`Sni::Match`]. Limits of it all, and
-//! what Encrypted ClientHello makes of it, stand in `docs/threat-model.md`.
+//! The name is judged as if the CONNECT had asked for it, on the connection that exists. A hello without
+//! a name is not judged, except with [`Sni::Match`]. `docs/threat-model.md` describes the limits of
+//! this, and the effect of Encrypted ClientHello.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::verdict::{Decision, Mode, Verdict, against, allow, deny};
 pub use super::access::Sni;
 
 impl Rules {
-    /// Whether what a tunnel's client sends first has to be looked at. With [`Mode::Learn`] it is, for
-    /// the list that comes of it has to have every name that will be judged once it is enforced.
+    /// Whether a tunnel's first bytes have to be read. With [`Mode::Learn`] they are, because the learnt
+    /// list needs every name that will be judged once it is enforced.
     pub fn read_hellos(&self) -> bool {
         self.judge_hellos() || self.sni != Sni::Off && self.mode == Mode::Learn
     }
 
-    /// Whether something is decided by what a hello says.
+    /// Whether a ClientHello decides anything.
     pub fn judge_hellos(&self) -> bool {
         match self.sni {
             Sni::Off => false,
@@ -30,8 +30,8 @@ impl Rules {
         }
     }
 
-    /// What is to become of a tunnel whose ClientHello names `sni`, in lower case and without a dot
-    /// behind. `connect` is what the CONNECT asked for, `address` what it is connected to.
+    /// Decides on a tunnel whose ClientHello names `sni`, in lower case and without a trailing dot.
+    /// `connect` is the CONNECT request, `address` the connected address.
     pub fn decide_hello(
         self: &Arc<Self>,
         connect: &Request<'_>,
@@ -43,7 +43,8 @@ impl Rules {
         }
         let address_named = sni.and_then(|name| name.parse::<IpAddr>().ok());
         if let Some(named) = address_named {
-            // An address is no name (RFC 6066 §3). Some clients send the one of their CONNECT.
+            // An address is not a server name (RFC 6066 §3), but some clients send the address of their
+            // CONNECT.
             return match connect.ip.map(|ip| ip.to_canonical()) == Some(named.to_canonical()) {
                 true => allow(None),
                 false => self
@@ -66,9 +67,9 @@ impl Rules {
         self.decide_name(&Request { host, ip: None, ..*connect }, address)
     }
 
-    /// What is to become of a tunnel whose second ClientHello, sent because the server asked for another
-    /// one (RFC 8446 §4.1.4), names `second`; the first, which went on, named `first`. Servers differ in
-    /// which of them they serve.
+    /// Decides on a tunnel whose second ClientHello names `second`. The server asked for it (RFC 8446
+    /// §4.1.4) after the first, which names `first` and was already sent on. Servers differ in which of
+    /// the two they use.
     pub fn decide_again(&self, first: Option<&str>, second: Option<&str>) -> Decision {
         match first == second {
             true => allow(None),
@@ -78,7 +79,7 @@ impl Rules {
         }
     }
 
-    /// What is to become of a tunnel whose ClientHello cannot be read, for this reason.
+    /// Decides on a tunnel whose ClientHello cannot be read, for this reason.
     pub fn decide_unreadable(&self, reason: &'static str) -> Decision {
         match self.sni {
             Sni::Check(rule) | Sni::Match(rule) if self.judge_hellos() => {
@@ -88,7 +89,7 @@ impl Rules {
         }
     }
 
-    /// What is to become of a request on a connection that is there, as if it had asked for that.
+    /// Decides on a tunnel that is connected as if its request had asked for this name.
     fn decide_name(self: &Arc<Self>, named: &Request<'_>, address: Option<SocketAddr>) -> Decision {
         let mut addresses = AddressRules::default();
         let decision = self.decide(named, &mut addresses);
@@ -165,7 +166,7 @@ mod tests {
             (Open, CHECK, "-bad.example", "good.example", None, public, "allow"),
             (Open, CHECK, "-bad.example", public, Some("bad.example"), public, "deny 9:1"),
             (Open, CHECK, "-bad.example:80", "good.example", Some("bad.example"), public, "allow"),
-            // An address is no name, but for the one of the CONNECT.
+            // An address is not a server name, except the address of the CONNECT.
             (Open, CHECK, "-bad.example", "10.0.0.7", Some("10.0.0.7"), "10.0.0.7", "allow"),
             (Open, CHECK, "-bad.example", "10.0.0.7", Some("::ffff:a00:7"), "10.0.0.7", "allow"),
             (Open, CHECK, "-bad.example", "10.0.0.7", Some("10.0.0.8"), "10.0.0.7", "deny 7:1"),
@@ -175,7 +176,7 @@ mod tests {
             (Enforce, CHECK, "+10.0.0.0/8", "10.0.0.7", Some("10.0.0.8"), "10.0.0.7", "deny 7:1"),
             (Open, MATCH, "", "10.0.0.7", Some("10.0.0.8"), "10.0.0.7", "deny 7:0"),
             (Report, CHECK, "-x.example", public, Some("10.0.0.8"), public, "would deny 7:1"),
-            // Judged already, when the CONNECT named it.
+            // Already judged, when the CONNECT named it.
             (Open, CHECK, "-bad.example", "bad.example", Some("bad.example"), public, "allow"),
             (
                 Enforce,
@@ -197,11 +198,11 @@ mod tests {
             ),
             (Enforce, CHECK, "+10.0.0.0/8", "10.0.0.7", Some("x.example"), "10.0.0.7", "allow"),
             (Enforce, CHECK, "+10.0.0.0/8", "good.example", Some("x.example"), public, "deny 1:0"),
-            // A name that is allowed opens a private address to itself alone.
+            // An allowed name gives access to a private address only through itself.
             (Open, CHECK, "+a.lan", "a.lan", Some("a.lan"), "10.0.0.7", "allow"),
             (Open, CHECK, "+a.lan", "a.lan", Some("b.lan"), "10.0.0.7", "deny 0:0"),
             (Open, CHECK, "+a.lan", "a.lan", Some("b.example"), public, "allow"),
-            // Only networks judge: the name does not matter.
+            // Only rules on networks judge, so the name does not matter.
             (Open, CHECK, "+10.0.0.0/8", "good.example", Some("x.example"), "10.0.0.7", "allow"),
             (Open, MATCH, "", "good.example", Some("good.example"), public, "allow"),
             (Open, MATCH, "", "good.example", Some("www.good.example"), public, "deny 7:0"),
@@ -265,7 +266,7 @@ mod tests {
         ] {
             let rules = rules(mode, sni, written);
             assert_eq!(rules.judge_hellos(), expected, "{mode:?} {sni:?} {written}");
-            // Where they are only learnt, one that cannot be read goes on.
+            // In learn mode a hello that cannot be read goes on.
             let reads = expected || mode == Mode::Learn && sni != Sni::Off;
             assert_eq!(rules.read_hellos(), reads, "{mode:?} {sni:?} {written}");
             let unreadable = rules.decide_unreadable("it is odd").verdict;

@@ -1,5 +1,4 @@
-//! What is counted for one client, user, destination or connection, and how many of each are
-//! remembered.
+//! Keeps the counts of single clients, users, destinations and connections in tables of bounded size.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -14,19 +13,19 @@ use super::bucket::{Bucket, CREDIT, Nanos};
 use super::limits::Direction;
 use super::rule_origin::RuleId;
 
-/// Clients, users and destinations that are remembered, of each; beyond it those are forgotten that
-/// nobody uses, the idlest first, and where all are in use those that come share one count. About 220
-/// bytes each, and a name.
+/// The number of clients, of users and of destinations remembered, about 220 bytes each plus the name.
+/// Beyond it, entries not in use are forgotten, the idlest first; if all are in use, newcomers share
+/// one count.
 pub const MOST_REMEMBERED: usize = 65_536;
-/// How often a table is looked through at most, if that frees little.
+/// The shortest time between two sweeps of a table when they free little.
 const SWEEP: Nanos = 1_000_000_000;
 
-/// What is counted of one client, user, destination, connection, or of all.
+/// The counts of one client, user, destination or connection, or of all together.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub(super) counts: Mutex<Counts>,
     connections: AtomicU32,
-    /// Exchanges that wait for an allowance, up and down.
+    /// Exchanges waiting for an allowance, up and down.
     waiting: [AtomicU32; 2],
 }
 
@@ -34,7 +33,7 @@ pub struct Tally {
 pub(super) struct Counts {
     buckets: [Bucket; 2],
     pub(super) requests: Bucket,
-    /// When it was asked for last.
+    /// The last time that the counts were asked for.
     touched: Nanos,
 }
 
@@ -55,17 +54,17 @@ impl Tally {
         }
     }
 
-    /// Connections that have a place here.
+    /// The number of connections that hold a place here.
     pub fn connections(&self) -> u32 {
         self.connections.load(Ordering::Relaxed)
     }
 }
 
-/// A place among the connections of a client, or a user; dropping it gives it back.
+/// A place among the connections of a client or a user; dropping it frees the place.
 #[derive(Debug)]
 pub struct ConnectionPlace {
     pub(super) tally: Arc<Tally>,
-    /// There were too many before it.
+    /// The limit was already reached when it was taken.
     pub(super) over: bool,
 }
 
@@ -75,7 +74,7 @@ impl ConnectionPlace {
         Self { tally, over: before >= most }
     }
 
-    /// Whether there are too many, and this is one of the later ones.
+    /// Whether the limit is exceeded and this place is one of those beyond it.
     pub(super) fn is_over(&mut self, most: u32) -> bool {
         self.over &= self.tally.connections() > most;
         self.over
@@ -88,7 +87,7 @@ impl Drop for ConnectionPlace {
     }
 }
 
-/// What is counted for one client connection, from its first request to its end.
+/// The counts of one client connection, from its first request to its end.
 #[derive(Debug, Default)]
 pub struct ConnectionTally {
     pub(super) tally: Arc<Tally>,
@@ -99,7 +98,8 @@ pub struct ConnectionTally {
 /// The counts of one group of listeners.
 #[derive(Debug)]
 pub(super) struct Tables {
-    /// By the rule that names them, if their rate has one: two of one network may have two rates.
+    /// Also keyed by the rule that names the client, if its rate has one: two clients of one network
+    /// may have different rates.
     pub(super) clients: Table<(Option<RuleId>, IpAddr)>,
     pub(super) users: Table<Box<str>>,
     pub(super) destinations: Table<Box<str>>,
@@ -117,7 +117,7 @@ impl Tables {
     }
 }
 
-/// Counts by name.
+/// Counts by key.
 #[derive(Debug)]
 pub(super) struct Table<K> {
     all: Mutex<Remembered<K>>,
@@ -127,7 +127,7 @@ pub(super) struct Table<K> {
 #[derive(Debug)]
 struct Remembered<K> {
     by_key: HashMap<K, Arc<Tally>>,
-    /// For those there is no room for, together.
+    /// Shared by all keys that there is no room for.
     others: Arc<Tally>,
     swept: Option<Nanos>,
 }
@@ -143,7 +143,7 @@ impl<K: Eq + Hash + Clone> Table<K> {
         self.all.lock().by_key.len()
     }
 
-    /// The counts of `key`. `pause` is after how long without use there is nothing to remember.
+    /// The counts of `key`. After `pause` without use an entry holds nothing worth remembering.
     pub(super) fn get<Q>(&self, key: &Q, pause: Nanos, now: Nanos) -> Arc<Tally>
     where
         K: Borrow<Q>,
@@ -165,8 +165,8 @@ impl<K: Eq + Hash + Clone> Table<K> {
 }
 
 impl<K: Eq + Hash + Clone> Remembered<K> {
-    /// Forgets an eighth at least, if that many are not in use: what is as good as new first, then the
-    /// idlest. Answers whether there is room.
+    /// Forgets at least an eighth, if that many entries are not in use: entries as good as new first,
+    /// then the idlest. Returns whether there is room.
     fn make_room(&mut self, most: usize, pause: Nanos, now: Nanos) -> bool {
         if self.swept.is_some_and(|at| now - at < SWEEP) {
             return false;
@@ -187,7 +187,7 @@ impl<K: Eq + Hash + Clone> Remembered<K> {
                 self.by_key.remove(key);
             });
         }
-        // Looking through it all for little is not done for each newcomer.
+        // A sweep that frees little is not repeated for each newcomer.
         self.swept = (self.by_key.len() + room / 2 > most).then_some(now);
         self.by_key.len() < most
     }

@@ -1,7 +1,7 @@
 //! Records step by step how a decision came about, for `threadgate explain`.
 //!
-//! The code that decides notes what it does at each step. A proxy hands it `()`, which notes nothing and
-//! compiles to nothing, so what is explained is what is done.
+//! The deciding code itself notes each step. The proxy passes `()`, which notes nothing and compiles to
+//! nothing, so `explain` shows exactly what the proxy does.
 
 use std::net::IpAddr;
 
@@ -9,27 +9,27 @@ use super::lists::Found;
 use super::rule_origin::RuleId;
 use super::rules::{Action, Rule};
 
-/// A step of a decision, in their order.
+/// A step of a decision. Variants are in the order of the steps.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum DecisionStep {
-    /// Who may come, and the rules.
+    /// Clients that may use the proxy, and the rules.
     Acl,
-    /// Who it is.
+    /// The user.
     Auth,
-    /// Lists.
+    /// Block and allow lists.
     Filter,
-    /// How fast.
+    /// Rates and limits.
     Shape,
     /// The address that would be connected to.
     Address,
-    /// The name with which TLS begins in a tunnel.
+    /// The server name in a tunnel's ClientHello.
     Hello,
-    /// What the response says of itself.
+    /// The head of the response.
     Response,
 }
 
 impl DecisionStep {
-    /// The word for it.
+    /// The step's name in the output.
     pub fn word(self) -> &'static str {
         match self {
             Self::Acl => "acl",
@@ -43,21 +43,21 @@ impl DecisionStep {
     }
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StepOutcome {
-    /// It has nothing against it; the next step says.
+    /// No objection; the next step decides.
     Goes,
-    /// A rule allows it.
+    /// Allowed by a rule.
     Allows,
-    /// It refuses it.
+    /// Refused.
     Denies,
-    /// It would refuse it if that were enforced.
+    /// Refused if the policy were enforced.
     WouldDeny,
 }
 
 impl StepOutcome {
-    /// The word for it.
+    /// The result's name in the output.
     pub fn word(self) -> &'static str {
         match self {
             Self::Goes => "goes on",
@@ -68,26 +68,26 @@ impl StepOutcome {
     }
 }
 
-/// What happened at a step.
+/// One step as it happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Note {
-    /// Which.
+    /// The step.
     pub step: DecisionStep,
-    /// What it came to.
+    /// Its result.
     pub outcome: StepOutcome,
-    /// The rule that says so, if one does.
+    /// The rule that decided, if one did.
     pub rule: Option<RuleId>,
-    /// What was compared with what, for a person.
+    /// The comparison in words, for a person to read.
     pub said: String,
 }
 
-/// Who is told.
+/// A receiver of notes.
 pub trait Trace {
-    /// Something happened; `note` is asked for only if somebody wants to know.
+    /// Takes a note of one step; `note` is called only if the receiver wants it.
     fn note(&mut self, note: impl FnOnce() -> Note);
 }
 
-/// Nobody.
+/// Drops all notes.
 impl Trace for () {
     #[inline(always)]
     fn note(&mut self, _: impl FnOnce() -> Note) {}
@@ -99,34 +99,34 @@ impl Trace for Vec<Note> {
     }
 }
 
-/// What was compared with what, in words.
-pub(super) mod said {
+/// The sentences of notes: each says which values were compared.
+pub(super) mod sentences {
     use super::*;
 
-    /// A URL that is too long to be looked at.
+    /// A URL longer than the rules on URLs read.
     pub(crate) fn long_url(bytes: usize) -> String {
         format!("a URL of {bytes} bytes")
     }
 
-    /// Whether a client may come.
+    /// Whether a client may use the proxy.
     pub(crate) fn client(client: IpAddr, decided: Option<RuleId>, rule: Option<&Rule>) -> String {
         match (decided, rule) {
             (Some(_), Some(rule)) => format!("client {client}: {rule}"),
-            (Some(_), None) => format!("client {client} is in no private network"),
+            (Some(_), None) => format!("client {client} is not in a private network"),
             (None, _) => format!("client {client} is served"),
         }
     }
 
-    /// Who asks.
+    /// The user who asks.
     pub(crate) fn user(user: Option<&str>, known: bool) -> String {
         match (user, known) {
             (Some(user), true) => format!("user {user}"),
-            (Some(user), false) => format!("{user} is no user"),
+            (Some(user), false) => format!("there is no user {user}"),
             (None, _) => "no user; a 407 asks for one".to_owned(),
         }
     }
 
-    /// No rule has the request.
+    /// No rule matches the request.
     pub(crate) fn no_rule(of: usize) -> String {
         match of {
             0 => "there are no rules".to_owned(),
@@ -135,7 +135,7 @@ pub(super) mod said {
         }
     }
 
-    /// What the lists say of a host.
+    /// The verdict of the lists on a host.
     pub(crate) fn listed(host: &str, found: Option<Found>, of: usize) -> String {
         match found {
             None => format!("none of {of} names in lists has {host}"),
@@ -145,7 +145,7 @@ pub(super) mod said {
         }
     }
 
-    /// So many rules judge by address.
+    /// The number of rules that judge by address.
     pub(crate) fn by_address(count: usize) -> String {
         match count {
             1 => "1 rule will judge the address".to_owned(),

@@ -1,14 +1,14 @@
-//! Rules on the URLs of plain requests, in every way that a server might read them.
+//! Rules on the URLs of plain requests, applied to every way in which a server might read the URL.
 //!
-//! A regular expression is found anywhere in the URL, which is brought into its normal form first,
-//! so that another spelling is no way around a rule (RFC 3986 §6.2.2, §6.2.3): scheme and host in lower
-//! case, no dot behind the host, no default port, no `%` encoding of what needs none, `.` and `..` of
-//! the path resolved.
+//! A rule's regular expression may match anywhere in the URL. The URL is brought into its normal form
+//! first, so that another spelling is no way around a rule (RFC 3986 §6.2.2, §6.2.3): scheme and host in
+//! lower case, no dot behind the host, no default port, no needless `%` encoding, `.` and `..` of the path
+//! resolved.
 //!
-//! Servers read some paths in ways of their own: they decode `%2f`, take several slashes for one or a
-//! backslash for a slash, and cut `;parameters` off. Each such reading is judged. A rule
-//! that refuses one of them refuses the request; a rule that allows has to allow all of them. All
-//! patterns are one set: a reading is looked at once, however many patterns there are.
+//! Some servers read paths in ways of their own: they decode `%2f`, take several slashes for one or a
+//! backslash for a slash, and cut `;parameters` off. Each such reading is judged. A rule that refuses one
+//! reading refuses the request; a rule that allows must allow all of them. All patterns are one set, so a
+//! reading is searched once, however many patterns there are.
 
 use std::mem;
 use std::net::IpAddr;
@@ -21,21 +21,21 @@ use super::patterns::{Effort, Patterns, Search, Unfinished};
 use super::rule_origin::RuleId;
 use super::rules::{self, Action, Request};
 
-/// The most memory one pattern may take, and all of them.
+/// The most memory for one pattern, and for all of them.
 const REGEX_BYTES: usize = 1 << 20;
 const SET_BYTES: usize = 64 << 20;
-/// Bytes of a URL that are looked at, at most. RFC 9110 §4.1 recommends to support 8,000.
+/// The longest URL searched, in bytes. RFC 9110 §4.1 recommends supporting 8,000.
 pub const MAX_URL: usize = 8 * 1024;
-/// Bytes of paths that are written down for its readings.
+/// The most bytes of paths written down for the readings of one URL.
 const MAX_READINGS: usize = 32 * 1024;
-/// How long a look may hold a worker, but for the state that it is at. All readings take up to 0.4 ms to
-/// write down.
+/// The time that one look may hold a worker, beyond the state that is being made. Writing all readings
+/// down takes up to 0.4 ms.
 const TIME: Duration = Duration::from_micros(300);
-/// How long all looks at a URL may take. A look counts with twice [`TIME`] at most: whoever has to wait
-/// for a processor in one does not look.
+/// The time for all looks at a URL. A look counts at most twice [`TIME`], because time spent waiting for a
+/// processor is not spent looking.
 const ALL_LOOKS: Duration = Duration::from_millis(100);
 
-/// Rules on URLs, in the order in which they are looked at: the first that has one decides.
+/// Rules on URLs in order: the first whose pattern matches decides.
 #[derive(Clone, Debug, Default)]
 pub struct Urls {
     patterns: Option<Arc<Patterns>>,
@@ -43,11 +43,11 @@ pub struct Urls {
 }
 
 impl Urls {
-    /// Makes one set of them.
+    /// Compiles the rules into one set.
     ///
     /// # Errors
     ///
-    /// A sentence: all together are too much.
+    /// A sentence: the patterns are too large together.
     pub fn new(rules: &[(Action, RuleId, &str)]) -> Result<Self, String> {
         if rules.is_empty() {
             return Ok(Self::default());
@@ -60,7 +60,7 @@ impl Urls {
         Ok(Self { patterns, rules: rules.iter().map(|(action, id, _)| (*action, *id)).collect() })
     }
 
-    /// Whether a pattern can be one.
+    /// Checks a pattern.
     ///
     /// # Errors
     ///
@@ -70,24 +70,26 @@ impl Urls {
             format!("'{pattern}' {what}; give a regular expression such as ^http://[^/]+/ads/")
         };
         if pattern.is_empty() {
-            return Err(wrong("would have every URL"));
+            return Err(wrong("matches every URL"));
         }
         if pattern.trim_start_matches('^').starts_with("ws:") {
-            return Err(wrong("has no URL, since that of a WebSocket is compared as http://, too"));
+            return Err(wrong("matches no URL, because a WebSocket URL is compared as http://"));
         }
         let regex: Result<Regex, _> = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
-        regex.map(drop).map_err(|e| wrong(&format!("is none: {}", last_line(&e))))
+        let reason =
+            |e: regex::Error| wrong(&format!("is not a regular expression: {}", last_line(&e)));
+        regex.map(drop).map_err(reason)
     }
 
-    /// Whether there are none.
+    /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// That none of them has the request's URL, for a person.
+    /// Says that no rule matches the request's URL, for a person to read.
     pub(super) fn describe_none(&self, request: &Request<'_>) -> String {
         match request.way {
-            rules::Way::Connect => "of what goes through a tunnel no URL is seen".to_owned(),
+            rules::Way::Connect => "URLs inside a tunnel are not visible".to_owned(),
             _ if self.rules.len() == 1 => {
                 format!("the only pattern is not found in {}", normal(request))
             }
@@ -95,8 +97,7 @@ impl Urls {
         }
     }
 
-    /// What they say of the request's URL. `kept` is what is known from the looks before at the same
-    /// request.
+    /// Applies the rules to the request's URL. `kept` is the state from earlier looks at the same request.
     pub fn decide(&self, request: &Request<'_>, kept: &mut Option<Box<UrlLook>>) -> UrlVerdict {
         let Some(patterns) = self.patterns.as_ref().filter(|_| request.way != rules::Way::Connect)
         else {
@@ -116,22 +117,22 @@ impl Urls {
     }
 }
 
-/// What is known of a request's URL.
+/// The progress of judging one request's URL.
 #[derive(Debug)]
 pub struct UrlLook {
     patterns: Arc<Patterns>,
     readings: Readings,
-    /// The reading that is looked at, its number, and how far.
+    /// The current reading, its number, and the progress in it.
     url: String,
     place: usize,
     search: Search,
-    /// What allows the normal form, if something does, and whether all readings so far are allowed.
+    /// The rule that allows the normal form, if one does, and whether all readings so far are allowed.
     allowed: Option<(RuleId, String)>,
     all_are: bool,
-    /// How long looking took.
+    /// The time spent looking.
     spent: Duration,
-    /// What is said in the end.
-    said: Option<UrlVerdict>,
+    /// The final verdict.
+    verdict: Option<UrlVerdict>,
 }
 
 impl UrlLook {
@@ -145,15 +146,15 @@ impl UrlLook {
             allowed: None,
             all_are: true,
             spent: Duration::ZERO,
-            said: None,
+            verdict: None,
         }
     }
 
     fn go_on(&mut self, urls: &Urls, begun: Instant) -> UrlVerdict {
-        if let Some(said) = &self.said {
-            return said.clone();
+        if let Some(verdict) = &self.verdict {
+            return verdict.clone();
         }
-        let said = self.judge(urls, &Effort::until(begun + TIME)).unwrap_or_else(|_| {
+        let verdict = self.judge(urls, &Effort::until(begun + TIME)).unwrap_or_else(|_| {
             self.spent += begun.elapsed().min(2 * TIME);
             let rule = urls.first_that_refuses();
             if self.spent < ALL_LOOKS {
@@ -162,11 +163,11 @@ impl UrlLook {
                 UrlVerdict::TooHard(rule)
             }
         });
-        if !matches!(said, UrlVerdict::NotYet(_)) {
+        if !matches!(verdict, UrlVerdict::NotYet(_)) {
             self.search = Search::default();
-            self.said = Some(said.clone());
+            self.verdict = Some(verdict.clone());
         }
-        said
+        verdict
     }
 
     fn judge(&mut self, urls: &Urls, effort: &Effort) -> Result<UrlVerdict, Unfinished> {
@@ -206,30 +207,30 @@ impl Urls {
     }
 }
 
-/// What rules on URLs say of a request.
+/// The verdict of rules on URLs on a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum UrlVerdict {
-    /// No pattern is found in it, or not in each of its readings.
+    /// No pattern matches, or an allowing one does not match every reading.
     Nothing,
-    /// This rule lets it through: the first that is found in this, its normal form.
+    /// This rule allows the request: the first that matches its normal form, which is given.
     Allows(RuleId, String),
-    /// This rule refuses it: the first that is found in this reading.
+    /// This rule refuses the request: the first that matches the reading given.
     Denies(RuleId, String),
-    /// It is longer than what is looked at, and this is the first rule that refuses URLs.
+    /// The URL is too long to be searched; the first rule that refuses URLs is given.
     TooLong(RuleId),
-    /// Looking took longer than a worker may be held at a time, and this is the first rule that refuses
-    /// URLs, if one does. The next look goes on.
+    /// This look has used up its time; the first rule that refuses URLs is given, if there is one. The
+    /// next look continues.
     NotYet(Option<RuleId>),
-    /// All looks together took longer than a URL is worth; as above.
+    /// All looks together have used up their time; otherwise like `NotYet`.
     TooHard(Option<RuleId>),
 }
 
-/// The URL of a request, in its normal form and as servers read it that read its path otherwise.
+/// The URL of a request, in its normal form and in the other ways that servers may read its path.
 #[derive(Debug, Default)]
 struct Readings {
-    /// Server and path, each once; the first is the normal form.
+    /// Server and path of each reading, without doubles; the first is the normal form.
     paths: Vec<String>,
-    /// What follows each of them.
+    /// The query that follows each of them.
     query: String,
 }
 
@@ -239,7 +240,7 @@ impl Readings {
     }
 }
 
-/// All readings of a request's URL. `None` if that is more than what is looked at.
+/// All readings of a request's URL. `None` if they are longer than [`MAX_READINGS`].
 fn readings(request: &Request<'_>) -> Option<Readings> {
     let (mut url, path, query) = parts(request);
     let server = url.clone();
@@ -248,7 +249,7 @@ fn readings(request: &Request<'_>) -> Option<Readings> {
     let plain = decoded(path, is_unreserved);
     push_path(&mut url, &plain, Way::default());
     let mut paths = vec![url];
-    // As almost every path is.
+    // Almost every path takes this way.
     if !plain.contains(['%', '\\', ';']) && !plain.contains("//") {
         return Some(Readings { paths, query });
     }
@@ -276,10 +277,10 @@ fn readings(request: &Request<'_>) -> Option<Readings> {
     Some(Readings { paths, query })
 }
 
-/// How often servers, and those in front of them, decode a path.
+/// The number of times that servers, and the proxies before them, decode a path.
 const DECODED: usize = 3;
 
-/// UTF-8 that is longer than it has to be, as some servers decode it (RFC 3629 §3).
+/// UTF-8 that is longer than necessary, as some servers decode it (RFC 3629 §3).
 const OVERLONG: [(&str, char); 6] = [
     ("%C0%AF", '/'),
     ("%C0%AE", '.'),
@@ -289,7 +290,7 @@ const OVERLONG: [(&str, char); 6] = [
     ("%E0%81%9C", '\\'),
 ];
 
-/// A path as servers read it that drop control characters and take overlong UTF-8, if that is another one.
+/// The path as read by servers that drop control characters and accept overlong UTF-8, if that differs.
 fn lenient(path: &str) -> Option<String> {
     let mut read = String::new();
     let mut rest = path;
@@ -318,26 +319,26 @@ fn lenient(path: &str) -> Option<String> {
     has_any.then_some(read)
 }
 
-/// How a server reads a path that it has decoded.
+/// A server's way of reading a decoded path.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
     /// A backslash is a slash.
     backslashes: bool,
     /// A segment ends at a `;`.
     parameters: bool,
-    /// Several slashes are one, before dots are resolved, or after.
+    /// Several slashes count as one: merged before dots are resolved, or after.
     merges_before: bool,
     merges_after: bool,
 }
 
 impl Way {
-    /// All that may make a difference for this path.
+    /// All ways that may differ for this path.
     fn all_for(path: &str) -> impl Iterator<Item = Self> {
         let (has_backslash, has_parameter) = (path.contains('\\'), path.contains(';'));
         let both = |may_be| [false, true].into_iter().take(if may_be { 2 } else { 1 });
         both(has_backslash).flat_map(move |backslashes| {
             both(has_parameter).flat_map(move |parameters| {
-                // What is cut off, or turned, may bring slashes together.
+                // Cut parameters and turned backslashes may bring slashes together.
                 let is_slash = |c: u8| c == b'/' || backslashes && c == b'\\';
                 let ends = |c: u8| is_slash(c) || parameters && c == b';';
                 let pairs = path.as_bytes().iter().zip(path.as_bytes().iter().skip(1));
@@ -366,10 +367,11 @@ pub fn normal(request: &Request<'_>) -> String {
     url
 }
 
-/// Scheme and server in their normal form; the path and the query as they stand.
+/// Scheme and server in their normal form; path and query unchanged.
 fn parts<'a>(request: &Request<'a>) -> (String, &'a str, Option<&'a str>) {
     let mut url = String::with_capacity(request.target.len() + 16);
-    // Whoever offers an upgrade still gets the same from a server that has none.
+    // A request with an offer to upgrade gets the same as one without, from a server that ignores the
+    // offer.
     url.push_str("http://");
     match request.ip.map(|ip| ip.to_canonical()) {
         Some(IpAddr::V4(v4)) => url.push_str(&v4.to_string()),
@@ -388,17 +390,17 @@ fn parts<'a>(request: &Request<'a>) -> (String, &'a str, Option<&'a str>) {
     }
 }
 
-/// What needs no percent-encoding (RFC 3986 §2.3).
+/// Whether a byte needs no percent-encoding (RFC 3986 §2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// What some servers decode before they look at a path.
+/// Whether some servers decode a byte before they look at a path.
 fn is_printable(byte: u8) -> bool {
     (b' '..=b'~').contains(&byte)
 }
 
-/// Without the percent-encoding of bytes that need none; the others in upper case.
+/// Decodes the percent-encoding of bytes that need none, and puts the rest in upper case.
 fn decoded(text: &str, needs_none: fn(u8) -> bool) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;

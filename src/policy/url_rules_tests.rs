@@ -14,7 +14,7 @@ fn request<'a>(way: Way, host: &'a str, port: u16, target: &'a str) -> Request<'
     }
 }
 
-/// What is said in the end: states of automata have to be made first.
+/// The final verdict, after as many looks as the automata need.
 fn judged(urls: &Urls, request: &Request<'_>) -> UrlVerdict {
     let mut look = None;
     loop {
@@ -150,7 +150,7 @@ fn a_rule_refuses_a_path_in_every_reading_of_some_server() {
     ] {
         assert_eq!(decide(path), UrlVerdict::Nothing, "{path}");
     }
-    // Rules still see it as it stands.
+    // Rules still see the path as written.
     let urls_with = |pattern, path: &str| {
         let urls = rule(Action::Deny, 1, pattern);
         judged(&urls, &request(Way::Http, "a", 80, &format!("http://a{path}")))
@@ -213,7 +213,8 @@ fn a_long_query_behind_a_path_with_several_readings_is_looked_at() {
     }
     let long = "/segment;v=1/%2fx".repeat(100);
     assert_eq!(decide(&long), UrlVerdict::Nothing);
-    // The most that is written down, and the query that is still looked at with it.
+    // The longest path whose readings are written down, with a query that is searched with
+    // each.
     let longest = (1..200).rev().map(|count| "/a%2f//;\\%00".repeat(count));
     let longest = longest.map(|path| format!("http://a{path}?{}", "q".repeat(5_000)));
     let known = |target: &String| readings(&request(Way::Http, "a", 80, target)).is_some();
@@ -222,7 +223,7 @@ fn a_long_query_behind_a_path_with_several_readings_is_looked_at() {
     let count = readings(&request(Way::Http, "a", 80, &longest)).unwrap().paths.len();
     println!("{:?} to write {count} readings down", begun.elapsed());
     assert_eq!(judged(&urls, &request(Way::Http, "a", 80, &longest)), UrlVerdict::Nothing);
-    // What takes too long to write down is still refused.
+    // A path with too many readings is still refused.
     assert_eq!(decide(&"/a%2f//;\\".repeat(800)), UrlVerdict::TooLong(id));
 }
 
@@ -248,7 +249,7 @@ fn looks_at_a_hard_url_take_bounded_time_and_what_is_known_is_kept() {
     let hard = format!("http://a/{}", {
         (0..7_000_u32).map(|i| if i * i % 7 < 3 { 'a' } else { 'b' }).collect::<String>()
     });
-    // Each takes about as long as a URL may.
+    // Each pattern takes about as long as a URL may.
     let patterns: Vec<String> =
         (0..12).map(|i| format!("[ab]*a[ab]{{{}}}[yz]", 4990 + i)).collect();
     assert!(patterns.iter().all(|pattern| Urls::check(pattern).is_ok()));
@@ -269,10 +270,10 @@ fn looks_at_a_hard_url_take_bounded_time_and_what_is_known_is_kept() {
     assert_eq!(said, UrlVerdict::TooHard(Some(id)));
     assert!(looks <= ALL_LOOKS.as_micros() / TIME.as_micros() + 1, "{looks}");
     assert!(look.is_some_and(|look| look.search.is_new()), "it keeps no states");
-    // With an allowing rule alone it is only not allowed.
+    // If the rules only allow, the URL is merely not allowed.
     let urls = Urls::new(&rules(Action::Allow)).unwrap();
     assert_eq!(judged(&urls, &asked), UrlVerdict::TooHard(None));
-    // Once known, always known, and only to the same rules.
+    // A verdict is kept, but only for the same rules.
     let ordinary = request(Way::Http, "a", 80, "http://a/ads/");
     let urls = Urls::new(&[(Action::Deny, id, "/ads/")]).unwrap();
     let mut look = None;

@@ -1,39 +1,39 @@
-//! A decision: allow or deny, by which rule, and whether the rules are enforced.
+//! Defines a decision: allow or deny, by which rule, and whether the rule is enforced.
 
 use super::rule_id::RuleId;
 
-/// What a policy says of a request.
+/// The verdict of a policy on a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// It may go on, as far as is known.
+    /// The request may go on, as far as is known.
     Allow,
-    /// It is refused.
+    /// The request is refused, for this reason.
     Deny(&'static str),
 }
 
 /// A verdict with its reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Decision {
-    /// What it says.
+    /// Whether the request goes on.
     pub verdict: Verdict,
     /// The rule that decided, if one did.
     pub rule: Option<RuleId>,
-    /// It goes on only because nothing is enforced: the rule would refuse it, for this reason.
+    /// The reason why the rule would refuse the request if the policy were enforced.
     pub would_deny: Option<&'static str>,
 }
 
-/// What the rules are for: `--policy`.
+/// The policy, `--policy`: what happens to requests that no rule matches.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Mode {
-    /// What no rule names goes through.
+    /// They go through.
     #[default]
     Open,
-    /// The same, and what is reached is written down as a list that allows it.
+    /// They go through, and the hosts reached are written down as a list that allows them.
     Learn,
-    /// No rule on requests refuses anything: what [`Enforce`](Self::Enforce) would refuse is logged and
-    /// counted.
+    /// Rules on requests refuse nothing. Requests that [`Enforce`](Self::Enforce) would refuse are
+    /// logged and counted.
     Report,
-    /// What no rule names is refused.
+    /// They are refused.
     Enforce,
 }
 
@@ -41,7 +41,7 @@ impl Mode {
     /// All of them, in order.
     pub const ALL: [Self; 4] = [Self::Open, Self::Learn, Self::Report, Self::Enforce];
 
-    /// The word for it.
+    /// The mode's name in options.
     pub fn word(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -52,17 +52,17 @@ impl Mode {
     }
 }
 
-/// It goes on, because of this rule if there is one.
+/// The request goes on, because of this rule if there is one.
 pub(super) fn allow(rule: Option<RuleId>) -> Decision {
     Decision { verdict: Verdict::Allow, rule, would_deny: None }
 }
 
-/// The rule refuses it.
+/// The rule refuses the request.
 pub(super) fn deny(reason: &'static str, rule: RuleId) -> Decision {
     Decision { verdict: Verdict::Deny(reason), rule: Some(rule), would_deny: None }
 }
 
-/// A rule is against something that is not a request.
+/// A rule objects to something other than a request.
 pub(super) fn against(mode: Mode, rule: RuleId, reason: &'static str) -> Decision {
     match mode {
         Mode::Report => would_deny(reason, rule),
@@ -70,7 +70,7 @@ pub(super) fn against(mode: Mode, rule: RuleId, reason: &'static str) -> Decisio
     }
 }
 
-/// It goes on although the rule is against it.
+/// The request goes on although the rule objects.
 pub(super) fn would_deny(reason: &'static str, rule: RuleId) -> Decision {
     Decision { would_deny: Some(reason), ..allow(Some(rule)) }
 }

@@ -1,13 +1,13 @@
-//! The formats `common` and `combined`, as Apache's `mod_log_config` writes them.
+//! Writes the formats `common` and `combined`, as Apache's `mod_log_config` does.
 //!
-//! `common` is `%h %l %u %t "%r" %>s %b`, `combined` has `"%{Referer}i" "%{User-Agent}i"` behind it.
+//! `common` is `%h %l %u %t "%r" %>s %b`; `combined` adds `"%{Referer}i" "%{User-Agent}i"`.
 
 use super::record::Record;
 use super::target::{self, MAX_TARGET_BYTES};
 use super::values::{Clock, Stamp, decimal, ip};
 
-/// What stands for a status where the client got none. The format wants a number there, and this
-/// is the one nginx writes for a client that left: tools know it.
+/// The number in place of a status if the client got none. The format needs a number, and nginx
+/// writes this one for a client that left, so tools know it.
 const NO_STATUS: u64 = 499;
 
 /// Appends the line for `r`, without a newline.
@@ -42,7 +42,7 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, combin
         out.extend_from_slice(b" \"");
         match r.referer {
             b"" => out.push(b'-'),
-            // Our own pages aside, a URL like the target: it may have a password in it, too.
+            // Usually a URL like the target, so it may contain a password too.
             referer => target::write(out, referer, escape),
         }
         out.extend_from_slice(b"\" \"");
@@ -54,7 +54,7 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, combin
     }
 }
 
-/// Escapes at most [`MAX_TARGET_BYTES`] of `value`, and says if that was not all.
+/// Escapes at most [`MAX_TARGET_BYTES`] of `value`, and adds `...` if there was more.
 fn cut(out: &mut Vec<u8>, value: &[u8]) {
     match value.split_at_checked(MAX_TARGET_BYTES) {
         Some((shown, rest)) if !rest.is_empty() => {
@@ -65,7 +65,7 @@ fn cut(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// As [`escape`], and white space as well: what follows is another column.
+/// Escapes like [`escape`], and spaces too, because another column follows.
 fn escape_word(out: &mut Vec<u8>, word: &str) {
     for (n, part) in word.split(' ').enumerate() {
         if n > 0 {
@@ -75,8 +75,8 @@ fn escape_word(out: &mut Vec<u8>, word: &str) {
     }
 }
 
-/// As Apache does it: quotes and backslashes behind a backslash, white space but the space in the
-/// letters of C, every other byte that is not printable ASCII as `\xhh`.
+/// Escapes like Apache: a backslash before quotes and backslashes, C escapes for white space except
+/// the space, and `\xhh` for every other byte that is not printable ASCII.
 fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     if bytes.iter().all(plain) {
@@ -109,7 +109,7 @@ mod tests {
 
     fn apache() -> Record<'static> {
         Record {
-            // The line of Apache's manual.
+            // The line in Apache's manual.
             started: UNIX_EPOCH + Duration::from_millis(971_186_136_999),
             target: b"/apache_pb.gif",
             version: Some(Version::Http10),

@@ -1,7 +1,7 @@
 //! Writes a [`Record`] as one line in the chosen format; [`LineFormat`] documents the layouts.
 //!
-//! Runs on workers, once an exchange: a warm [`Scratch`] allocates nothing, and the wall-clock
-//! second is formatted once.
+//! Runs on workers, once an exchange. A warm [`Scratch`] allocates nothing, and formats each second of
+//! the wall clock only once.
 
 use super::record::Record;
 use super::values::{
@@ -9,15 +9,15 @@ use super::values::{
 };
 use super::{apache_formats, target, terminal};
 
-/// The layout of a line. Always a record is one line, its own newline the only one in it.
+/// The layout of a line. A record is always one line, without a newline inside.
 ///
-/// Bytes of a target or method that are not printable ASCII, and space, `"` and `\`, are written
-/// as `\xNN` (in JSON the `\` is then doubled; the NCSA formats have the escapes of Apache);
-/// userinfo is `***@`; a target longer than 8 KiB is cut and ends in `...`.
+/// Bytes of a target or method that are not printable ASCII, and space, `"` and `\`, are written as
+/// `\xNN` (in JSON the `\` is then doubled; the NCSA formats use Apache's escapes). Userinfo is written
+/// as `***@`. A target longer than 8 KiB is cut and ends in `...`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum LineFormat {
-    /// Columns parted by single spaces, `-` for what is missing; those after the status are named:
+    /// Columns separated by single spaces, `-` for missing values; columns after the status are named:
     ///
     /// ```text
     /// 2026-11-21T20:00:00.123Z 127.0.0.1:50112 GET http://example.com/ 200 kind=exchange out=1270
@@ -25,15 +25,15 @@ pub enum LineFormat {
     /// connect=- send=0.020ms wait=12.000ms transfer=0.180ms
     /// ```
     ///
-    /// (one line). `out` and `in` are bytes to and from the client; the phases add up to
-    /// `total` but for rounding. A failed exchange has four more columns, the last quoted:
+    /// (one line). `out` and `in` are bytes to and from the client; the phases add up to `total` except
+    /// for rounding. A failed exchange has four more columns, the last quoted:
     ///
     /// ```text
     /// error=connection_refused side=upstream phase=connect reason="the upstream refused the connection"
     /// ```
     Text,
-    /// The same for somebody who watches: status, method, total time, bytes to the client, client
-    /// and target in columns of equal width, with a failure's sentence; for terminals.
+    /// The same for a person watching a terminal: status, method, total time, bytes to the client,
+    /// client and target in columns of equal width, and the reason if it failed.
     Terminal {
         /// Colour the status by its class, and failures.
         colour: bool,
@@ -44,18 +44,18 @@ pub enum LineFormat {
     /// 127.0.0.1 - - [10/Oct/2000:13:55:36 +0000] "GET http://example.com/ HTTP/1.1" 200 2326
     /// ```
     ///
-    /// The bytes at the end are content alone, `-` for none. The status is 499 if the client got
-    /// none, since the format wants a number.
+    /// The bytes at the end are content alone, `-` for none. The status is 499 if the client got none,
+    /// because the format needs a number.
     Common,
-    /// The same with `"%{Referer}i" "%{User-Agent}i"` behind it.
+    /// The same with `"%{Referer}i" "%{User-Agent}i"` added.
     Combined,
     /// One JSON object a line, always with all keys, in this order: `time`, `client`, `kind`
     /// (`exchange` or `tunnel`), `method`, `target`, `status`, `bytes_to_client`,
     /// `bytes_from_client`, `upstream`, `reused`, `total_us`, `request_us`, `lookup_us`,
     /// `connect_us`, `send_us`, `wait_us`, `transfer_us`, `error`, `side`, `phase`, `reason`.
     ///
-    /// `status`, `bytes_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the
-    /// rest strings; what is missing, or did not take place, is `null`. Later versions may add
+    /// `status`, `bytes_…` and `…_us` (microseconds) are integers, `reused` is a boolean, the rest
+    /// strings; missing values, and phases that did not take place, are `null`. Later versions may add
     /// keys at the end, and change none; `docs/access-log.schema.json` is the JSON Schema.
     Json,
 }
@@ -69,7 +69,7 @@ pub(super) struct Scratch {
     clock: Clock,
 }
 
-/// Buffers larger than this are given back after a line that needed them.
+/// Buffers that a line made larger than this are shrunk afterwards.
 const KEPT_BYTES: usize = 16 * 1024;
 
 impl Scratch {
@@ -77,7 +77,7 @@ impl Scratch {
         Self { line: Vec::new(), text: Vec::new(), clock: Clock::new() }
     }
 
-    /// The line for `record`, with its newline: the only one in it.
+    /// The line for `record`, with its newline.
     pub(super) fn line(&mut self, format: LineFormat, record: &Record<'_>) -> &[u8] {
         self.line.clear();
         self.line.shrink_to(KEPT_BYTES);
@@ -252,7 +252,7 @@ fn json_string(out: &mut Vec<u8>, text: &[u8]) {
         Ok("") | Err(_) => false,
         Ok(text) => serde_json::to_writer(&mut *out, text).is_ok(),
     };
-    // Neither happens to non-empty ASCII going into a `Vec`; if it did, the line stays JSON.
+    // Neither happens for non-empty ASCII written to a `Vec`; if it did, the line would still be JSON.
     if !written {
         out.truncate(start);
         out.extend_from_slice(b"null");

@@ -1,4 +1,4 @@
-//! Exact lines, and what a hostile record may do to them: nothing.
+//! Tests exact lines, and that a hostile record cannot damage them.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -171,7 +171,7 @@ fn no_record_can_forge_a_line_or_a_column() {
                 text.ends_with("reason=\"a \\x22quoted\\x22\\x0a reason\\xc2\\x85 with \\x5c\"\n")
             );
             let columns = line(LineFormat::Text, &failed()).split(' ').count();
-            // The reason of `failed` has five words, this one five too.
+            // The reason in `failed` has five words, and so has this one.
             assert_eq!(text.split(' ').count(), columns, "{text:?}");
 
             let json = line(LineFormat::Json, &record);
@@ -218,8 +218,8 @@ fn decimals() {
     }
 }
 
-/// The schema that `docs` promises, as far as it can be judged without a validator; `tests/it` has
-/// real lines judged by one.
+/// Tests the schema in `docs` as far as it can be judged without a validator; `tests/it` validates
+/// real lines.
 #[test]
 fn the_schema_has_the_keys_of_a_line_and_no_others() {
     let schema: Value =
@@ -269,7 +269,7 @@ fn each_side_and_phase_there_is_stands_in_the_schema() {
     let schema: Value =
         serde_json::from_str(include_str!("../../../docs/access-log.schema.json")).expect("JSON");
     let listed = |key: &str| schema["properties"][key]["enum"].as_array().expect("values").len();
-    // `null` beside them.
+    // Each also lists `null`.
     assert_eq!((listed("side"), listed("phase"), listed("kind")), (4, 7, 2));
     for side in [Side::Client, Side::Proxy, Side::Upstream] {
         assert!(fits(&schema["properties"]["side"], &side.word().into()));

@@ -1,12 +1,12 @@
 //! Writes lines to a destination that may be full, slow or gone, and recovers with it.
 //!
-//! A batch is written whole or the rest of it is lost: the destination gets no second chance for
-//! a line, since what cannot be written now would fill memory. A line that was cut by a failure
-//! is the exception: its rest is kept and goes first next time, so that no line is ever torn.
-//! What happened comes back as one sentence at the start of trouble and one at its end.
+//! A batch is written whole, or the rest of it is lost: lines are not tried again, because lines kept for
+//! later would fill memory. A line that was cut by a failure is the exception. Its rest is kept and goes
+//! first next time, so that no line is ever torn. A sentence for the diagnostics log is returned when
+//! trouble begins, and another when it ends.
 //!
-//! A file that was deleted, and a FIFO without a reader, are destinations in trouble: [`Sink`] tells, and
-//! can be opened again.
+//! A deleted file and a FIFO without a reader count as trouble. [`Sink`] detects both, and can be opened
+//! again.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,24 +20,24 @@ use memchr::{memchr, memchr_iter};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// A destination and the state it was left in.
+/// A destination and its current state.
 #[derive(Debug)]
 pub(super) struct Output<W> {
     sink: W,
-    /// What a message calls the destination.
+    /// The destination's name in messages.
     name: String,
-    /// The rest of the line that a failure cut; empty if the destination is at a line's start.
+    /// The rest of a line that a failure cut; empty if the destination is at the start of a line.
     torn: Vec<u8>,
     /// Lines lost since trouble began, while it lasts.
     trouble: Option<u64>,
 }
 
-/// What came of a batch.
+/// The result of writing a batch.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct BatchOutcome {
     /// Lines that did not reach the destination and will not.
     pub(super) lost: u64,
-    /// Something for the diagnostics log: trouble began, or ended.
+    /// A message for the diagnostics log: trouble began, or ended.
     pub(super) notice: Option<String>,
 }
 
@@ -54,13 +54,13 @@ impl<W: Write> Output<W> {
         &self.sink
     }
 
-    /// The trouble with the sink has been told already.
+    /// Marks trouble that was already reported.
     pub(super) fn is_in_trouble(&mut self) {
         self.trouble = Some(0);
     }
 
-    /// Writes `lines`, each ending in a newline. `overflowed` lines were lost before they came
-    /// here, because the destination took them too slowly.
+    /// Writes `lines`, each ending in a newline. `overflowed` lines were lost before, because the
+    /// destination took them too slowly.
     pub(super) fn write(&mut self, lines: &[u8], overflowed: u64) -> BatchOutcome {
         let (lost, error) = match self.write_lines(lines) {
             Ok(()) => (0, None),
@@ -71,9 +71,9 @@ impl<W: Write> Output<W> {
             (None, Some(error)) => Some(format!(
                 "access log: cannot write to {name}: {error}; lines are dropped until it works"
             )),
-            (None, None) if overflowed > 0 => Some(format!(
-                "access log: {name} takes lines slower than they come; some are dropped"
-            )),
+            (None, None) if overflowed > 0 => {
+                Some(format!("access log: {name} is too slow; some lines are dropped"))
+            }
             (Some(before), None) if overflowed == 0 => {
                 let were = if before == 1 { "line was" } else { "lines were" };
                 Some(format!("access log: {name} works again; {before} {were} lost"))
@@ -85,7 +85,7 @@ impl<W: Write> Output<W> {
         BatchOutcome { lost, notice }
     }
 
-    /// Goes on with another sink, at the start of a line; the number of lines lost by that.
+    /// Continues with another sink, at the start of a line. Returns the number of lines lost by that.
     pub(super) fn replace(&mut self, sink: W) -> u64 {
         self.sink = sink;
         let lost = u64::from(!self.torn.is_empty());
@@ -118,7 +118,7 @@ pub(super) fn count_lines(lines: &[u8]) -> u64 {
     memchr_iter(b'\n', lines).count() as u64
 }
 
-/// How many bytes went, and why not all of them.
+/// The number of bytes written, and the error that stopped it, if any.
 fn write_as_far_as_possible(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
@@ -132,7 +132,7 @@ fn write_as_far_as_possible(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::
     (done, Ok(()))
 }
 
-/// Why a writer that waits for room should not wait much longer.
+/// The reasons why a writer that waits for room should not wait much longer.
 #[derive(Debug, Default)]
 pub(super) struct Hurry(Mutex<Reasons>);
 
@@ -143,17 +143,17 @@ struct Reasons {
 }
 
 impl Hurry {
-    /// The destination is to be opened again, or no longer so.
+    /// Sets whether the destination is to be reopened.
     pub(super) fn reopen(&self, wanted: bool) {
         self.0.lock().reopen = wanted;
     }
 
-    /// By then the last line must be written or lost.
+    /// Sets the time by which the last line must be written or lost.
     pub(super) fn finish_by(&self, at: Instant) {
         self.0.lock().finish_by = Some(at);
     }
 
-    /// Whether one that has waited since then gives up.
+    /// Whether a writer that has waited since then gives up.
     fn ends_wait(&self, since: Instant) -> bool {
         let reasons = self.0.lock();
         let now = Instant::now();
@@ -162,37 +162,37 @@ impl Hurry {
     }
 }
 
-/// A destination that takes nothing for so long is not waited for when it is to be another one.
+/// A destination that has taken nothing for this long is given up when it is to be reopened.
 const STUCK: Duration = Duration::from_millis(500);
 
-/// How often a writer that waits looks whether it should.
+/// The interval at which a waiting writer checks for a reason to give up.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// A file, pipe or terminal, or why there is none; waits where a non-blocking descriptor would refuse,
-/// unless there is a [`Hurry`].
+/// A file, pipe or terminal, or the reason why there is none. Waits where a non-blocking descriptor would
+/// refuse, unless there is a [`Hurry`].
 #[derive(Debug)]
 pub(super) struct Sink {
     file: Result<File, Absence>,
-    /// It stands in a directory, so that it can be deleted.
+    /// It has a name in a directory, so it can be deleted.
     has_name: bool,
-    /// It was a FIFO, which is not for us to make.
+    /// It was a FIFO, which the proxy does not create.
     is_fifo: bool,
     hurry: Arc<Hurry>,
 }
 
-/// Why there is nothing to write to.
+/// The reason why there is nothing to write to.
 #[derive(Debug)]
 enum Absence {
-    /// A FIFO that nobody has open for reading.
+    /// A FIFO that no process has open for reading.
     Unread,
-    /// It was deleted, and this came of opening it again.
+    /// It was deleted; this is the error from opening it again.
     Gone(io::Error),
 }
 
 impl Sink {
-    /// Opens `path` for appending, created if missing. A regular file that ends in the middle of
-    /// a line (its writer was killed) gets a newline first. Never waits: a FIFO without a reader is
-    /// no error, but [not open](Self::is_open).
+    /// Opens `path` for appending, created if missing. A regular file that ends in the middle of a line
+    /// (its writer was killed) gets a newline first. Never waits: a FIFO without a reader is not an
+    /// error, but [not open](Self::is_open).
     pub(super) fn open(path: &Path, hurry: &Arc<Hurry>) -> io::Result<Self> {
         Self::open_or_create(path, true, hurry)
     }
@@ -201,7 +201,7 @@ impl Sink {
         let hurry = Arc::clone(hurry);
         let mut options = fs::OpenOptions::new();
         options.append(true).create(create);
-        // A FIFO would wait for its reader, and a terminal line for a carrier.
+        // Without this, a FIFO would wait for its reader, and a serial line for a carrier.
         options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         let opened = options.open(path);
         let no_reader = |e: &io::Error| e.raw_os_error() == Some(libc::ENXIO);
@@ -213,21 +213,21 @@ impl Sink {
             opened => opened?,
         };
         let (has_name, is_fifo) = file.metadata().map_or((false, false), |m| {
-            // What comes by way of /proc may never have had a name, and a FIFO that both ends have
-            // open needs none.
+            // A file opened by way of /proc may never have had a name, and a FIFO with both ends open
+            // needs none.
             let is_fifo = m.file_type().is_fifo();
             (m.nlink() > 0 && !is_fifo, is_fifo)
         });
         let cut = ends_within_a_line(path, &file);
         let mut sink = Self { file: Ok(file), has_name, is_fifo, hurry };
         if cut {
-            // A failure here comes again with the first batch, and is told then.
+            // A failure here occurs again with the first batch, and is reported then.
             let _ = sink.write(b"\n");
         }
         Ok(sink)
     }
 
-    /// Opens `path` once more in place of this sink, which is gone or not open.
+    /// Opens `path` again in place of this sink, which is gone or not open.
     pub(super) fn again(&self, path: &Path) -> Self {
         Self::open_or_create(path, !self.is_fifo, &self.hurry).unwrap_or_else(|e| Self {
             file: Err(Absence::Gone(e)),
@@ -237,19 +237,19 @@ impl Sink {
         })
     }
 
-    /// Whether there is something to write to.
+    /// Whether there is a destination to write to.
     pub(super) fn is_open(&self) -> bool {
         self.file.is_ok()
     }
 
-    /// Whether it has lost its name: what is written now is lost when it is closed.
+    /// Whether it has lost its name: lines written now are lost when it is closed.
     pub(super) fn is_deleted(&self) -> bool {
         let file = self.file.as_ref().ok().filter(|_| self.has_name);
         file.and_then(|file| file.metadata().ok()).is_some_and(|m| m.nlink() == 0)
     }
 
-    /// The process's standard output, under a descriptor of its own: no buffer of `std`'s, whose
-    /// lock and line-wise writes the log does without.
+    /// The process's standard output, under a descriptor of its own, so without the buffer of `std` and
+    /// its lock and line-wise writes.
     pub(super) fn stdout(hurry: &Arc<Hurry>) -> io::Result<Self> {
         Ok(Self::nameless(File::from(io::stdout().as_fd().try_clone_to_owned()?), hurry))
     }
@@ -269,7 +269,7 @@ impl From<File> for Sink {
 impl From<&Absence> for io::Error {
     fn from(absence: &Absence) -> Self {
         match absence {
-            Absence::Unread => Self::other("nobody reads this FIFO"),
+            Absence::Unread => Self::other("this FIFO has no reader"),
             Absence::Gone(e) => {
                 Self::other(format!("it was deleted, and cannot be opened again: {e}"))
             }
@@ -285,9 +285,9 @@ impl Write for Sink {
             match file.write(bytes) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if self.hurry.ends_wait(*since.get_or_insert_with(Instant::now)) {
-                        return Err(io::Error::other("nobody takes lines from it"));
+                        return Err(io::Error::other("it takes no lines"));
                     }
-                    // Interrupted or not, the next write tells.
+                    // Interrupted or not, the next write decides.
                     let _ = poll(&mut [PollFd::new(&*file, PollFlags::OUT)], Some(&LOOK));
                 }
                 result => return result,
@@ -300,7 +300,7 @@ impl Write for Sink {
     }
 }
 
-/// Best effort: a log that may be written but not read is taken as it is.
+/// Best effort: a log that may be written but not read is used as it is.
 fn ends_within_a_line(path: &Path, file: &File) -> bool {
     let Some(end) = file.metadata().ok().filter(|m| m.is_file()).map(|m| m.len()) else {
         return false;
@@ -315,7 +315,7 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    /// Takes what the script says: at most so many bytes, or an error.
+    /// Follows the script: takes at most this many bytes, or fails.
     #[derive(Debug, Default)]
     struct Scripted {
         script: VecDeque<Result<usize, io::ErrorKind>>,
@@ -370,7 +370,7 @@ mod tests {
     fn a_slow_destination_is_told_once_and_so_is_its_end() {
         let mut out = output([]);
         let first = out.write(b"a\n", 2);
-        assert!(first.notice.expect("told").contains("slower than they come"));
+        assert!(first.notice.expect("told").contains("too slow"));
         assert_eq!(out.write(b"b\n", 1), BatchOutcome::default());
         let end = out.write(b"c\n", 0);
         assert_eq!(end.notice.as_deref(), Some("access log: log works again; 3 lines were lost"));

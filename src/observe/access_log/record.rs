@@ -1,4 +1,4 @@
-//! What one line of the access log says.
+//! Defines the data of one access log line.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -10,54 +10,53 @@ use crate::wire::Version;
 /// One finished exchange or tunnel, borrowed from the session for the call that logs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// When the first byte of the request came.
+    /// The time of the request's first byte.
     pub started: SystemTime,
-    /// Who connected to us.
+    /// The client's address and port.
     pub client: SocketAddr,
     /// Whether messages or plain bytes were relayed.
     pub kind: RecordKind,
     /// The request's method; empty if it is not known.
     pub method: &'a str,
-    /// The request-target as the client sent it, any bytes; empty if it is not known. The log
-    /// masks credentials in it and escapes what could forge a line.
+    /// The request-target as the client sent it, any bytes; empty if it is not known. The log masks
+    /// credentials in it and escapes bytes that could forge a line.
     pub target: &'a [u8],
-    /// The version the request was sent in, if it is known.
+    /// The HTTP version of the request, if it is known.
     pub version: Option<Version>,
-    /// The request's `Referer`, any bytes, empty if there is none; masked and escaped as the
-    /// target is. Shown in [`LineFormat::Combined`](super::LineFormat::Combined) only.
+    /// The request's `Referer`, any bytes, empty if there is none; masked and escaped like the target.
+    /// Shown in [`LineFormat::Combined`](super::LineFormat::Combined) only.
     pub referer: &'a [u8],
-    /// The request's `User-Agent`, any bytes; the same.
+    /// The request's `User-Agent`, any bytes; escaped, and shown in the same format only.
     pub user_agent: &'a [u8],
-    /// Who asked, if that was proven; empty otherwise.
+    /// The user, if one was proven; empty otherwise.
     pub user: &'a str,
-    /// Status code of the final response the client got; 0 if none was sent.
+    /// Status code of the final response that the client got; 0 if none was sent.
     pub status: u16,
     /// Bytes received from the client for this exchange, heads included.
     pub bytes_from_client: u64,
     /// Bytes sent to the client for this exchange, heads included.
     pub bytes_to_client: u64,
-    /// Those of them that are content (RFC 9110 §6.4) with its chunked coding, or a tunnel's.
+    /// The part of those bytes that is content (RFC 9110 §6.4) with its chunked coding, or a tunnel's.
     pub content_to_client: u64,
-    /// The upstream it was connected to, or that was tried last, if it came that far.
+    /// The upstream that was connected, or that was tried last, if it came that far.
     pub upstream: Option<SocketAddr>,
     /// Whether that connection had served an exchange before.
     pub reused: bool,
-    /// Where the time went.
+    /// The time spent in each phase.
     pub phases: Phases,
-    /// The host that a tunnel's ClientHello names, if it was looked at and is another than the
-    /// CONNECT's.
+    /// The host that a tunnel's ClientHello names, if it was read and differs from the CONNECT's.
     pub sni: Option<&'a str>,
     /// The rule that decided, if one did.
     pub rule: Option<RuleName<'a>>,
-    /// It would have refused the exchange, if it were enforced.
+    /// The rule would have refused the exchange if it were enforced.
     pub would_deny: bool,
-    /// Why it failed, if it did.
+    /// The failure, if it failed.
     pub failure: Option<LoggedFailure<'a>>,
 }
 
 #[cfg(test)]
 impl Record<'static> {
-    /// A request of which nothing more is known than that there was one: tests say what they are about.
+    /// A request with no particulars; tests set those that matter.
     pub(super) fn bare() -> Self {
         Self {
             started: SystemTime::UNIX_EPOCH,
@@ -94,7 +93,7 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    /// The word used in both formats.
+    /// The name in the log formats.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Exchange => "exchange",
@@ -103,7 +102,7 @@ impl RecordKind {
     }
 }
 
-/// Where an exchange's time went. The phases follow each other without gap or overlap; one that
+/// The time of an exchange by phase. The phases follow each other without gap or overlap; a phase that
 /// did not take place is zero.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Phases {
@@ -127,7 +126,7 @@ impl Phases {
         self.named().iter().fold(Duration::ZERO, |sum, (_, d)| sum.saturating_add(*d))
     }
 
-    /// Each phase with its word, in the order they happen.
+    /// Each phase with its name, in order.
     pub(in crate::observe) fn named(&self) -> [(&'static str, Duration); 6] {
         let Self { request, lookup, connect, send, wait, transfer } = *self;
         [
@@ -141,16 +140,16 @@ impl Phases {
     }
 }
 
-/// Why an exchange or tunnel failed, in the words of [`Error`].
+/// The failure of an exchange or tunnel, in the words of [`Error`].
 #[derive(Clone, Copy, Debug)]
 pub struct LoggedFailure<'a> {
-    /// Whose doing it was.
+    /// The side that caused it.
     pub side: Side,
-    /// What was under way.
+    /// The phase that was under way.
     pub phase: Phase,
-    /// What went wrong.
+    /// The kind of failure.
     pub kind: Kind,
-    /// One plain sentence saying why.
+    /// The reason in one plain sentence.
     pub reason: &'a str,
 }
 

@@ -1,15 +1,15 @@
-//! Makes a request-target fit for a log: no credentials, and no byte that could forge a line or
-//! control a terminal.
+//! Makes a request-target safe for a log: without credentials, and without bytes that could
+//! forge a line or control a terminal.
 //!
-//! The target is what the client sent, possibly in a request that was refused as malformed, so
-//! nothing is taken for granted about it.
+//! The target is what the client sent, possibly in a request refused as malformed, so nothing
+//! is assumed about it.
 
 use memchr::{memchr, memmem, memrchr};
 
-/// Targets are shown up to this many bytes; the rest is cut and `...` says so.
+/// The most bytes shown of a target; a longer one is cut and ends in `...`.
 pub(super) const MAX_TARGET_BYTES: usize = 8192;
 
-/// Appends `target`, masked, cut and escaped by `escape`, which is that of the format.
+/// Appends `target`, masked, cut, and escaped by the format's `escape`.
 pub(super) fn write(out: &mut Vec<u8>, target: &[u8], escape: fn(&mut Vec<u8>, &[u8])) {
     let (before, after) = mask(target);
     let (before, after) = match before {
@@ -30,7 +30,7 @@ pub(super) fn write(out: &mut Vec<u8>, target: &[u8], escape: fn(&mut Vec<u8>, &
     }
 }
 
-/// Methods are shown up to this many bytes; the longest registered one has 16.
+/// The most bytes shown of a method; the longest registered one has 16.
 const MAX_METHOD_BYTES: usize = 64;
 
 /// Appends `method`, cut and escaped by `escape`.
@@ -68,8 +68,8 @@ pub(super) fn hex(out: &mut Vec<u8>, byte: u8) {
     }
 }
 
-/// What stands before the userinfo (RFC 9110 §4.2.4) and after its `@`; no `before` if there is
-/// no userinfo. Where a malformed target leaves a choice, more is masked rather than less.
+/// The parts before the userinfo (RFC 9110 §4.2.4) and after its `@`; `before` is `None`
+/// without userinfo. Where a malformed target is ambiguous, more is masked rather than less.
 fn mask(target: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let nothing = (None, target);
     // Nearly every target: no "@", or one in the path of an origin-form.
@@ -79,7 +79,7 @@ fn mask(target: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let split = match target {
         // A network-path reference (RFC 3986 §4.2).
         [b'/', b'/', ..] => target.split_at_checked(2),
-        // An absolute-form whose writer took it for a path.
+        // An absolute-form with a slash put before it.
         [b'/', path @ ..] => {
             split_scheme(path).and_then(|(scheme, _)| target.split_at_checked(scheme.len() + 1))
         }
@@ -89,7 +89,7 @@ fn mask(target: &[u8]) -> (Option<&[u8]>, &[u8]) {
         return nothing;
     }
     let Some((scheme, rest)) = split else {
-        // authority-form, or something malformed.
+        // An authority-form, or something malformed.
         return match memrchr(b'@', target).and_then(|at| target.get(at + 1..)) {
             Some(after) => (Some(b""), after),
             None => nothing,
@@ -114,7 +114,8 @@ fn split_scheme(target: &[u8]) -> Option<(&[u8], &[u8])> {
     name.iter().all(of_scheme).then_some((scheme, rest))
 }
 
-/// `user:pass` of `http://user:pass/word@host/`: after the colon there should be a port.
+/// Detects `user:pass` of `http://user:pass/word@host/`: the colon should be followed by a
+/// port.
 fn looks_like_a_cut_password(authority: &[u8]) -> bool {
     if authority.first() == Some(&b'[') || memchr(b'@', authority).is_some() {
         return false;
@@ -124,7 +125,7 @@ fn looks_like_a_cut_password(authority: &[u8]) -> bool {
     parts.next().is_some_and(|port| !port.iter().all(u8::is_ascii_digit))
 }
 
-/// Whether `text` stays on its line and within its quotes as it is.
+/// Whether `text` needs no escapes between quotes.
 pub(super) fn fits_in_quotes(text: &str) -> bool {
     text.bytes().all(|o| matches!(o, b' '..=b'~') && !matches!(o, b'"' | b'\\'))
 }
@@ -171,7 +172,7 @@ mod tests {
             ("http://u:p@w@host/@x", "http://***@host/@x"),
             ("HTTP://u:p@[::1]:80/", "HTTP://***@[::1]:80/"),
             ("user:pw@host:443", "***@host:443"),
-            // Malformed ones, which end as a logged 400.
+            // Malformed targets, which end as a logged 400.
             ("http://user:p/w@host/", "http://***@host/"),
             ("http://user:p?w@host/", "http://***@host/"),
             ("http:/user:pw@host/", "***@host/"),

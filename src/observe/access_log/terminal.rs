@@ -1,11 +1,11 @@
-//! The format for somebody who watches: aligned, in colour, and as short as possible.
+//! Writes lines for a person watching a terminal: aligned, in colour, and as short as possible.
 //!
 //! ```text
 //! 21:39:01.559 200 GET         1.092ms        241 127.0.0.1:41636       http://127.0.0.1:8000/hello.txt
 //! ```
 //!
-//! Time of day (UTC), status, method, total time, bytes to the client, the client, the target, and
-//! for a failure its sentence. The target comes after what is aligned, since it may be long.
+//! Time of day (UTC), status, method, total time, bytes to the client, the client, the target, and the
+//! reason if it failed. The target comes after the aligned columns, because it may be long.
 
 use super::record::{LoggedFailure, Record};
 use super::target;

@@ -1,4 +1,4 @@
-//! The writer against real files and pipes.
+//! Tests the writer with real files and pipes.
 
 use std::fs::{self, File};
 use std::io::{PipeReader, Read};
@@ -103,7 +103,7 @@ fn a_dropped_log_still_writes_its_lines() {
     log.record(&record(b"/last"));
     drop(log);
     let mut text = String::new();
-    // Ends only when the writer has gone and closed its end.
+    // Reading ends only when the writer has gone and closed its end.
     reader.read_to_string(&mut text).expect("read");
     assert!(text.contains(" /last "));
 }
@@ -112,7 +112,7 @@ fn a_dropped_log_still_writes_its_lines() {
 fn a_destination_that_never_takes_a_line_costs_lines_and_nothing_else() {
     let (log, mut reader) = over_a_pipe();
     let target = vec![b'x'; 1000];
-    // More than the pipe, the batch under way and the pending buffer hold together.
+    // More than the pipe, the batch being written and the pending buffer hold together.
     let sent = 4 * MAX_PENDING_BYTES / target.len();
     for _ in 0..sent {
         log.record(&record(&target));
@@ -120,10 +120,10 @@ fn a_destination_that_never_takes_a_line_costs_lines_and_nothing_else() {
     let dropped = log.dropped();
     assert!(dropped > 0 && dropped < sent as u64, "{dropped} of {sent}");
     assert!(log.shared.pending.lock().lines.len() <= MAX_PENDING_BYTES);
-    // Stuck, so shutdown goes on without it.
+    // The writer is stuck, so shutdown goes on without it.
     assert!(!log.finish(Duration::from_millis(1)));
 
-    // The reader wakes up: every line that was not counted as dropped is there, whole.
+    // When the reader resumes, every line not counted as dropped is there, whole.
     let reading = thread::spawn(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("read");
@@ -136,7 +136,7 @@ fn a_destination_that_never_takes_a_line_costs_lines_and_nothing_else() {
     assert_eq!(text.lines().count() as u64 + dropped, sent as u64);
 }
 
-/// A FIFO whose reader stands still, with a log that has more to write than it takes.
+/// A FIFO whose reader does not read, and a log that has more to write than it takes.
 fn stuck_fifo(dir: &Path) -> (AccessLog, File) {
     use std::os::unix::fs::OpenOptionsExt;
     let path = dir.join("log");
@@ -179,7 +179,7 @@ fn what_a_reader_that_stands_still_did_not_take_is_counted_at_the_end() {
 
 #[test]
 fn a_full_disk_costs_lines_until_it_has_room() {
-    // A link that first leads to the full device, then to a file.
+    // A link that leads first to the full device, then to a file.
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("log");
     std::os::unix::fs::symlink("/dev/full", &path).expect("linked");
@@ -242,11 +242,11 @@ fn an_idle_log_sleeps_until_a_line_comes() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = open(&dir.path().join("log"));
     log.record(&record(b"/one"));
-    // Asleep means: in a wait without a timeout, until someone records.
+    // Asleep: in a wait without a timeout, until a line is recorded.
     eventually(|| log.shared.pending.lock().asleep);
 }
 
-/// What stands in a FIFO's way: nobody, until one reads.
+/// Makes a FIFO, which has no reader yet.
 fn fifo(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
@@ -265,7 +265,7 @@ fn a_fifo_without_a_reader_costs_lines_until_somebody_reads() {
     log.record(&record(b"/nobody"));
     eventually(|| log.dropped() == 1);
     for round in 1..=2 {
-        // Opening waits for nobody either: a reader and a writer that would not wait.
+        // Opening must not wait either, so the reader is non-blocking.
         let mut reader = fs::OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut reader, libc::O_NONBLOCK);
         let mut reader = reader.read(true).open(&path).expect("opened");

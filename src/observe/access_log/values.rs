@@ -1,4 +1,4 @@
-//! What the log formats share: how moments, addresses, numbers and words are written.
+//! Writes the values that the log formats share: times, addresses, numbers and words.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -8,10 +8,10 @@ use jiff::Timestamp;
 
 use super::target;
 
-/// `10/Oct/2000:13:55:36 +0000` is `strftime`'s, in English whatever the locale.
+/// The `strftime` layout of `10/Oct/2000:13:55:36 +0000`, which is English in every locale.
 const CLF_TIME: &str = "%d/%b/%Y:%H:%M:%S +0000";
 
-/// How a format writes a moment, always in UTC.
+/// The layout of a time, always in UTC.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stamp {
     /// `2026-11-21T20:00:00.123Z`
@@ -22,13 +22,13 @@ pub(super) enum Stamp {
     TimeOfDay,
 }
 
-/// The wall clock as text, with its last second kept.
+/// Writes times, and keeps the text of the last second.
 #[derive(Debug)]
 pub(super) struct Clock {
-    /// What `text` is for: seconds since the epoch.
+    /// The second that `text` shows, since the epoch.
     second: u64,
     stamp: Stamp,
-    /// All that stays the same for a second; empty before the first use.
+    /// The part that stays the same for a second; empty before the first use.
     text: Vec<u8>,
 }
 
@@ -37,7 +37,7 @@ impl Clock {
         Self { second: 0, stamp: Stamp::Iso, text: Vec::new() }
     }
 
-    /// Appends `time`. A clock before 1970 is shown as 1970.
+    /// Appends `time`. Times before 1970 are shown as 1970.
     pub(super) fn write(&mut self, out: &mut Vec<u8>, stamp: Stamp, time: SystemTime) {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         if self.text.is_empty() || self.second != since.as_secs() || self.stamp != stamp {
@@ -72,7 +72,8 @@ pub(super) fn method_or_dash(out: &mut Vec<u8>, method: &[u8]) {
     }
 }
 
-/// A sentence between quotes: spaces stay, the rest follows the rule for targets.
+/// Appends a sentence for use between quotes: spaces stay, the rest follows the rule for
+/// targets.
 pub(super) fn quoted(out: &mut Vec<u8>, text: &str) {
     if target::fits_in_quotes(text) {
         out.extend_from_slice(text.as_bytes());
@@ -122,7 +123,7 @@ pub(super) fn microseconds(d: Duration) -> u64 {
     u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Appends milliseconds with three decimals: one unit for all lines, so that they sort.
+/// Appends milliseconds with three decimals. All lines have the same unit, so that they sort.
 pub(super) fn milliseconds(out: &mut Vec<u8>, d: Duration) {
     let us = microseconds(d);
     decimal(out, us / 1000);

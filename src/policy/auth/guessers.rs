@@ -1,14 +1,14 @@
-//! Slows clients down that guess passwords: each wrong answer makes the next wait longer.
+//! Slows down clients that guess passwords: each wrong answer makes the next wait longer.
 //!
-//! A client may be wrong [`FREE`] times. From then on what it sends as credentials is looked at
+//! The first [`FREE`] wrong answers of a client cost nothing. From then on its credentials are checked
 //! only after a delay, which doubles up to [`LONGEST_DELAY`]; a wrong answer is forgotten after
-//! [`FORGOTTEN`]. No more than [`MOST_DELAYED`] of its requests wait at a time: what comes
-//! beside them is refused unseen. So guessing from one address gets to two attempts a second,
-//! whatever the number of connections. Credentials that were right from this client before
-//! ([`proven`](super::proven)) do not wait: somebody else's guesses from the same address are
-//! not to keep a user out.
+//! [`FORGOTTEN`]. At most [`MOST_DELAYED`] requests of a client wait at a time, and further ones are
+//! refused without a check. So guessing from one address is limited to two attempts a second, whatever
+//! the number of connections. Credentials that were right from this client before
+//! ([`proven`](super::proven)) do not wait, so that guesses from the same address do not keep a user
+//! out.
 //!
-//! An IPv6 client is its /64 network: it can have any address in it.
+//! An IPv6 client is its /64 network, because it can have any address in it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,23 +26,24 @@ use crate::policy::limits::client_key;
 pub const FREE: u32 = 5;
 /// The first delay.
 pub const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// The longest.
+/// The longest delay.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(4);
-/// After so long without another one a wrong answer is forgotten, and another after each time more.
+/// The time after which one wrong answer is forgotten, if no other follows. Each further such time
+/// forgets one more.
 pub const FORGOTTEN: Duration = Duration::from_secs(60);
-/// Requests of one client that wait at a time.
+/// The number of requests of one client that may wait at a time.
 pub const MOST_DELAYED: u32 = 8;
-/// Clients that are remembered. Beyond it the one whose last wrong answer is longest ago is
-/// forgotten. 130 bytes each.
+/// The number of clients remembered, 130 bytes each. Beyond it, the client whose last wrong answer is
+/// oldest is forgotten.
 pub const MOST_CLIENTS: usize = 4096;
-/// Between two lines that say that somebody guesses.
+/// The shortest time between two log lines about guessing.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// The clients.
+/// The clients that gave wrong answers.
 #[derive(Debug, Default)]
 pub struct Failures {
     table: Mutex<Table>,
-    /// How many there are: most of the time none.
+    /// The number of clients in the table: most of the time none.
     clients: AtomicUsize,
     proven: Proven,
 }
@@ -50,46 +51,46 @@ pub struct Failures {
 #[derive(Debug, Default)]
 struct Table {
     clients: HashMap<IpAddr, Client>,
-    said: Option<Instant>,
+    reported: Option<Instant>,
     swept: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Client {
     wrong: u32,
-    /// When the last of them was, and which.
+    /// Time and tag of the last wrong answer.
     last: Option<(Instant, u64)>,
-    said: bool,
+    reported: bool,
     delayed: u32,
 }
 
-/// What becomes of a request with credentials.
+/// Whether the credentials of a request are checked.
 #[derive(Debug)]
 pub enum Admission {
-    /// They are looked at.
+    /// They are checked at once.
     Open,
-    /// They are looked at then.
+    /// They are checked at that time.
     Delayed(DelayedPlace, Instant),
-    /// They are not: too many of this client's wait already.
+    /// They are not checked: too many requests of this client wait already.
     Full,
 }
 
-/// A place among the waiting requests of a client; dropping it leaves.
+/// A place among the waiting requests of a client; dropping it frees the place.
 #[derive(Debug)]
 pub struct DelayedPlace {
     of: Arc<Failures>,
     client: IpAddr,
 }
 
-/// A wrong answer that is worth a line in the log.
+/// A wrong answer worth a line in the log, with the client's count of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Guessing(pub u32);
 
 impl Failures {
-    /// Whether credentials with this tag from this client are looked at.
+    /// Whether credentials with this tag from this client are checked, and when.
     #[inline]
     pub fn gate(self: &Arc<Self>, client: IpAddr, tag: Tag, now: Instant) -> Admission {
-        // It costs this much where nobody guesses. Who does is seen a moment later.
+        // This is the cost while no client guesses. `delay` below catches those that do.
         match self.clients.load(Ordering::Relaxed) {
             0 => Admission::Open,
             _ => self.delay(client, tag, now),
@@ -126,8 +127,8 @@ impl Failures {
         known.wrong >= FREE && !self.proven.contains(client, tag)
     }
 
-    /// Credentials with this tag were wrong, in a request that began then. What was sent at the same
-    /// time as the same mistake is one mistake.
+    /// Records that credentials with this tag were wrong, in a request that began at `begun`. The same
+    /// wrong credentials sent several times at once count as one mistake.
     pub fn wrong(
         &self,
         client: IpAddr,
@@ -138,7 +139,7 @@ impl Failures {
         let client = client_key(client);
         self.proven.remove(client, tag);
         let mut table = self.table.lock();
-        let said = table.said;
+        let reported = table.reported;
         let known = self.client(&mut table, client);
         known.forget(now);
         if known.last.is_some_and(|(last, which)| which == tag.head() && begun <= last) {
@@ -146,17 +147,19 @@ impl Failures {
         }
         known.wrong = known.wrong.saturating_add(1);
         known.last = Some((now, tag.head()));
-        let quiet = said.is_some_and(|said| now.saturating_duration_since(said) < QUIET);
-        if known.wrong < FREE || known.said || quiet {
+        let quiet =
+            reported.is_some_and(|reported| now.saturating_duration_since(reported) < QUIET);
+        if known.wrong < FREE || known.reported || quiet {
             return None;
         }
-        known.said = true;
+        known.reported = true;
         let count = known.wrong;
-        table.said = Some(now);
+        table.reported = Some(now);
         Some(Guessing(count))
     }
 
-    /// Credentials with this tag were right, on a connection that had not shown them before.
+    /// Records that credentials with this tag were right, on a connection that had not sent them
+    /// before.
     pub fn right(&self, client: IpAddr, tag: Tag) {
         self.proven.insert(client_key(client), tag);
     }
@@ -171,7 +174,7 @@ impl Failures {
         table.clients.entry(client).or_default()
     }
 
-    /// Forgets those who have not been wrong for a while, now and then.
+    /// Now and then forgets clients that have not been wrong for a while.
     fn sweep(&self, table: &mut Table, now: Instant) {
         if table.swept.is_some_and(|swept| now.saturating_duration_since(swept) < FORGOTTEN) {
             return;
@@ -185,8 +188,8 @@ impl Failures {
     }
 }
 
-/// Drops the quarter of those who were wrong longest ago. Who has requests waiting stays: their number
-/// is bounded by that of connections.
+/// Drops the quarter of the clients whose last wrong answers are oldest. Clients with waiting requests
+/// stay: their number is bounded by the number of connections.
 fn make_room(clients: &mut HashMap<IpAddr, Client>) {
     let idle = |client: &Client| client.delayed == 0;
     let mut moments: Vec<Option<Instant>> = clients
@@ -206,7 +209,7 @@ impl Client {
         self.delayed == 0 && self.wrong == 0
     }
 
-    /// Forgets wrong answers that are long ago.
+    /// Forgets old wrong answers.
     fn forget(&mut self, now: Instant) {
         let Some((last, which)) = self.last else { return };
         let times = now.saturating_duration_since(last).as_secs() / FORGOTTEN.as_secs();
@@ -214,7 +217,7 @@ impl Client {
             self.wrong = self.wrong.saturating_sub(u32::try_from(times).unwrap_or(u32::MAX));
             let forgiven = self.wrong == 0;
             self.last = (!forgiven).then_some((now, which));
-            self.said &= !forgiven;
+            self.reported &= !forgiven;
         }
     }
 }
@@ -240,7 +243,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// How long a request of this client would wait; `None` if it would not be looked at.
+    /// The delay of a request of this client; `None` if its credentials would not be checked.
     fn delay(failures: &Arc<Failures>, client: &str, tag: Tag, now: Instant) -> Option<Duration> {
         match failures.gate(ip(client), tag, now) {
             Admission::Open => Some(Duration::ZERO),
@@ -264,7 +267,7 @@ mod tests {
             assert_eq!(delay(&failures, "192.0.2.1", *tag, start), Some(ms(expected)));
             failures.wrong(ip("192.0.2.1"), *tag, start, start);
         }
-        // Everybody else is served as ever.
+        // Other clients are served as before.
         assert_eq!(delay(&failures, "192.0.2.2", tags[0], start), Some(ms(0)));
         // Eleven wrong answers, of which one a minute is forgotten.
         for (minutes, expected) in [(1, 4000), (3, 4000), (4, 2000), (6, 500), (7, 0), (20, 0)] {
@@ -351,13 +354,13 @@ mod tests {
         for (n, tag) in users.iter().enumerate() {
             assert!(matches!(failures.gate(client, *tag, now), Admission::Open), "user {n}");
         }
-        // It was known there only.
+        // The credentials were known for that client only.
         failures.wrong(ip("192.0.2.2"), users[0], now, now);
         for tag in guesses {
             failures.wrong(ip("192.0.2.2"), *tag, now, now);
         }
         assert!(matches!(failures.gate(ip("192.0.2.2"), users[1], now), Admission::Delayed(..)));
-        // A password that is not right any more is as good as any other guess.
+        // A password that is no longer right counts as a guess.
         failures.wrong(client, users[0], now, now);
         assert!(matches!(failures.gate(client, users[0], now), Admission::Full));
     }
@@ -366,13 +369,13 @@ mod tests {
     fn who_guesses_is_told_of_once() {
         let failures = Arc::new(Failures::default());
         let (tags, start) = (tags(40), Instant::now());
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for (second, tag) in (0..).zip(&tags) {
             let now = start + Duration::from_secs(second);
-            told.extend(failures.wrong(ip("192.0.2.1"), *tag, now, now));
+            reported.extend(failures.wrong(ip("192.0.2.1"), *tag, now, now));
         }
-        assert_eq!(told, [Guessing(FREE)]);
-        // Many who guess are not many lines.
+        assert_eq!(reported, [Guessing(FREE)]);
+        // Many guessing clients do not make many lines.
         let now = start + Duration::from_secs(100);
         let mut lines = 0;
         for n in 0..200_u32 {

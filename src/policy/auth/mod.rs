@@ -1,16 +1,15 @@
-//! Users: who asks, how they prove it, and what is remembered of that.
+//! Checks users: who asks, how they prove it, and which results are remembered.
 //!
-//! In reading order: [`password_hash`] (how a password is kept), [`user_file`] (users of a
-//! file), [`token_tag`] (credentials without the credentials), [`verified`] (what tokens turned
-//! out to be worth), [`guessers`] (clients that guess), [`proven`] (and who is known beside
-//! them). [`Auth`] is the users of a listener, a value that never changes but for what it
-//! remembers.
+//! In reading order: [`password_hash`] (reads, computes and makes hashes), [`user_file`] (users from a
+//! file), [`token_tag`] (stands in for credentials), [`verified`] (remembers the result for a token),
+//! [`guessers`] (slows down guessing clients), and [`proven`] (lets known users past that delay). [`Auth`]
+//! is the users of a listener, a value that never changes except for what it remembers.
 //!
-//! A request's token is compared by its tag, a keyed hash, in constant time. Users whose password is
-//! known in plain are compared so at once. A hashed password has to be computed, which takes a good
-//! part of a second on purpose: [`Auth::look`] then answers [`TokenLook::Unknown`], and whoever asked has
-//! it [verified](Auth::verify) on a thread that may take its time. What comes out is remembered
-//! under the tag for a while.
+//! The tag of a request's token, a keyed hash, is compared in constant time. This is enough for users whose
+//! password is known in plain. A hashed password has to be computed, which takes a good part of a second on
+//! purpose: [`Auth::look`] then answers [`TokenLook::Unknown`], and the caller has the token
+//! [verified](Auth::verify) on a thread that may take its time. The result is remembered under the tag for
+//! a while.
 
 pub mod guessers;
 pub mod password_hash;
@@ -32,16 +31,16 @@ use password_hash::Hash;
 use token_tag::{Tag, TagKey};
 use verified::Results;
 
-/// How a user proves to be one.
+/// The proof of a user.
 #[derive(Clone, Debug)]
 pub enum Secret {
-    /// By this password.
+    /// This password.
     Plain(Plain),
-    /// By a password with this hash.
+    /// A password with this hash.
     Hashed(Hash),
 }
 
-/// A password in plain, which does not show.
+/// A password in plain, hidden from `Debug` output.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Plain(pub Box<str>);
 
@@ -53,14 +52,14 @@ impl fmt::Debug for Plain {
 
 /// The users of a listener.
 pub struct Auth {
-    /// Differs from that of every other one in this process.
+    /// Unique in this process.
     number: u64,
     /// The value of `Proxy-Authenticate`.
     challenge: Box<str>,
     key: &'static TagKey,
-    /// By name.
+    /// Sorted by name. The hash is `None` for users known in plain.
     users: Vec<(Box<str>, Option<Hash>)>,
-    /// The tokens of users known in plain, and which user that is.
+    /// The tags of tokens of users known in plain, and the user of each.
     plain: Vec<(Tag, u32)>,
     /// Users with a hash.
     hashed: Vec<u32>,
@@ -73,30 +72,30 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// What can be said about a token at once.
+/// The result of looking at a token without computing a hash.
 #[derive(Debug)]
 pub enum TokenLook<'a> {
-    /// It is this user's.
+    /// The token is this user's.
     Proven(&'a str, KnownBy),
-    /// It is nobody's.
+    /// The token is no user's.
     Wrong(KnownBy),
-    /// It is none, and why.
+    /// The token cannot be read, and why.
     NoToken(NoToken),
-    /// It has to be verified.
+    /// The token has to be verified.
     Unknown(UserPass),
 }
 
-/// How it is known what a token is worth.
+/// The source of a result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KnownBy {
-    /// By a comparison.
+    /// The tag was compared.
     Compared,
-    /// It was verified before.
+    /// The token was verified before.
     Remembered,
 }
 
 impl Auth {
-    /// Users, none twice, who are asked for in the name of `realm`.
+    /// Takes users with distinct names. `realm` stands in the challenge.
     pub fn new(users: impl IntoIterator<Item = (Box<str>, Secret)>, realm: &str) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let key = TagKey::of_process();
@@ -132,18 +131,18 @@ impl Auth {
         }
     }
 
-    /// Tells it from every other one in this process.
+    /// A number unique in this process.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether the other has the same users, who prove it by the same and are asked for it in the same words.
+    /// Whether the other has the same users with the same proofs, and asks for them in the same words.
     pub fn is_same(&self, other: &Self) -> bool {
-        // With one key for the process the same token in plain has the same tag.
+        // The key is one for the process, so the same token in plain has the same tag.
         self.users == other.users && self.plain == other.plain && self.challenge == other.challenge
     }
 
-    /// How many users there are.
+    /// The number of users.
     pub fn users(&self) -> usize {
         self.users.len()
     }
@@ -153,13 +152,13 @@ impl Auth {
         &self.challenge
     }
 
-    /// What stands for a token.
+    /// The tag of a token.
     #[inline]
     pub fn tag(&self, token: &[u8]) -> Tag {
         self.key.tag(token)
     }
 
-    /// What can be said about a token, whose tag this is, without computing a hash of a password.
+    /// Looks at a token with this tag, without computing the hash of a password.
     #[inline]
     pub fn look(&self, tag: Tag, token: &[u8], now: Instant) -> TokenLook<'_> {
         if let Some(user) = self.compare(tag) {
@@ -184,7 +183,7 @@ impl Auth {
     #[inline]
     fn compare(&self, tag: Tag) -> Option<&str> {
         let from = self.plain.partition_point(|(own, _)| own.head() < tag.head());
-        // Two tags with the same half are as likely as that a key is guessed.
+        // Two tags with the same half are as unlikely as a guessed key.
         let (own, user) = self.plain.get(from)?;
         own.is(tag).then(|| self.name(*user))
     }
@@ -198,19 +197,19 @@ impl Auth {
         user.map(|user| self.name(user))
     }
 
-    /// Whether a user has such a name.
+    /// Whether there is a user of this name.
     pub fn has_user(&self, name: &str) -> bool {
         self.users.binary_search_by(|(own, _)| (**own).cmp(name)).is_ok()
     }
 
-    /// Whose credentials these are, by computing a hash: takes long. A name that is nobody's, or that
+    /// Finds the user of these credentials by computing a hash, which takes long. An unknown name, or that
     /// of a user without a hash, takes as long as a wrong password.
     pub fn verify(&self, read: &UserPass) -> Option<u32> {
         let found = self.users.binary_search_by(|(own, _)| own.as_bytes().cmp(read.user())).ok();
         let hashed = found.filter(|n| self.users.get(*n).is_some_and(|(_, hash)| hash.is_some()));
         let place = match hashed {
             Some(place) => place,
-            // One name has one stand-in: time would else tell that there is none.
+            // A name always gets the same stand-in, or time would reveal that the user does not exist.
             None => {
                 let drawn = self.key.tag(read.user()).head();
                 let place = (drawn % (self.hashed.len().max(1) as u64)) as usize;
@@ -228,7 +227,7 @@ impl Auth {
     }
 }
 
-/// `Basic realm="…", charset="UTF-8"`; the realm has printable ASCII only.
+/// `Basic realm="…", charset="UTF-8"`; the realm is printable ASCII.
 fn challenge(realm: &str) -> Box<str> {
     let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
     format!("Basic realm=\"{quoted}\", charset=\"UTF-8\"").into()
@@ -239,7 +238,7 @@ mod tests {
     use super::*;
     use crate::wire::credentials::encode;
 
-    /// Of `x`, at bcrypt's smallest cost.
+    /// The hash of `x`, at bcrypt's smallest cost.
     const X: &str = "$2y$04$6DZGgZdPqZ1JpVIsWwCaxuw/xe/wCZYhmeWs4c2MyZpXAUFT2uWyS";
 
     fn plain(name: &str, password: &str) -> (Box<str>, Secret) {
@@ -307,7 +306,7 @@ mod tests {
         let hash = bcrypt::hash_with_salt("x", 8, [7; 16]).unwrap().to_string();
         let slow = ("h".into(), Secret::Hashed(Hash::parse(&hash).unwrap()));
         let auth = Auth::new([slow, plain("p", "1")], "r");
-        // Of this thread's own time the machine's other work is no part.
+        // The thread's own processor time leaves out other work on the machine.
         let cost = |user: &str| {
             let read = credentials::decode(encode(user, "wrong").as_bytes()).unwrap();
             let before = clock_gettime(ClockId::ThreadCPUTime);

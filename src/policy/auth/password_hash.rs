@@ -1,7 +1,7 @@
-//! Password hashes in the formats bcrypt, Argon2 and SHA-crypt: read, computed and made.
+//! Reads, computes and makes password hashes: bcrypt, Argon2 and SHA-crypt.
 //!
-//! bcrypt, Argon2 and SHA-crypt are read; what is quickly guessed is refused by name. So is what
-//! would take too long or too much memory for one request: a hash says itself how dear it is.
+//! Hashes that are quickly guessed are refused by name. So are hashes that would take too long
+//! or too much memory for one request: a hash states its own cost.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordVerifier};
 use sha_crypt::ShaCrypt;
 
-/// The hash of a password, which can be computed.
+/// A password hash that can be computed.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Hash(Kind);
 
@@ -20,7 +20,7 @@ enum Kind {
     ShaCrypt(Box<str>),
 }
 
-/// The name of the algorithm, nothing else.
+/// Prints the name of the algorithm, and nothing else.
 impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
@@ -31,13 +31,13 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// How a new hash is made.
+/// The algorithm of a new hash.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Algorithm {
-    /// `$2y$`, which Apache, nginx and others read, too.
+    /// `$2y$`, which Apache, nginx and others read too.
     #[default]
     Bcrypt,
-    /// `$argon2id$`: each computation takes 19 MiB of memory, for those who guess as well.
+    /// `$argon2id$`: each computation takes 19 MiB of memory, an attacker's guesses included.
     Argon2,
     /// `$6$`, which crypt(3) reads everywhere.
     Sha512,
@@ -61,15 +61,15 @@ impl Algorithm {
 
 /// The cost of a new bcrypt hash: 2^11 rounds.
 pub const BCRYPT_COST: u32 = 11;
-/// The rounds of a new `$6$` hash, which take about as long.
+/// The rounds of a new `$6$` hash, which take about as long as [`BCRYPT_COST`].
 pub const SHA512_ROUNDS: u32 = 200_000;
-/// bcrypt looks at no more bytes of a password.
+/// The number of bytes of a password that bcrypt uses.
 pub const BCRYPT_BYTES: usize = 72;
-/// The highest cost of bcrypt that is computed: some seconds.
+/// The highest bcrypt cost accepted, which takes some seconds.
 const MOST_COST: u32 = 15;
 /// The most memory for Argon2, in KiB.
 const MOST_MEMORY: u32 = 256 * 1024;
-/// The most memory times passes.
+/// The most memory times passes for Argon2.
 const MOST_WORK: u64 = 2 * 1024 * 1024;
 /// The most rounds of SHA-crypt.
 const MOST_ROUNDS: u32 = 5_000_000;
@@ -77,11 +77,11 @@ const MOST_ROUNDS: u32 = 5_000_000;
 const MAKE_ANOTHER: &str = "make another with 'threadgate passwd FILE USER'";
 
 impl Hash {
-    /// Reads one.
+    /// Reads the hash of a password.
     ///
     /// # Errors
     ///
-    /// What it is instead, and what to do; none of its text.
+    /// The sentence says what the text is instead and what to do. It contains none of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let id = text.strip_prefix('$').and_then(|rest| rest.split('$').next());
         match id {
@@ -92,10 +92,10 @@ impl Hash {
         }
     }
 
-    /// Whether this is the password. Takes its time.
+    /// Whether this is the password. Slow on purpose.
     pub fn verify(&self, password: &[u8]) -> bool {
         match &self.0 {
-            // bcrypt has always cut what is longer, and so have those who made the hash.
+            // bcrypt ignores bytes beyond the 72nd, here and where the hash was made.
             Kind::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
             Kind::Argon2(hash) => Argon2::default().verify_password(password, &**hash).is_ok(),
             Kind::ShaCrypt(hash) => ShaCrypt::default().verify_password(password, &**hash).is_ok(),
@@ -103,24 +103,24 @@ impl Hash {
     }
 }
 
-/// What is in the place of a hash.
+/// Describes a text that is not a hash we read.
 fn unknown(text: &str, id: Option<&str>) -> &'static str {
     let is_crypt = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '/';
     match id {
         Some("apr1") => "the hash is Apache's MD5 ($apr1$), which is quickly guessed",
         Some("1") => "the hash is MD5-crypt ($1$), which is quickly guessed",
         Some("2x" | "2") => "the hash is of a faulty bcrypt ($2$ or $2x$)",
-        Some("y" | "gy") => "the hash is yescrypt ($y$), which is not read here",
-        Some("7") => "the hash is scrypt ($7$), which is not read here",
+        Some("y" | "gy") => "the hash is yescrypt ($y$), which is not supported",
+        Some("7") => "the hash is scrypt ($7$), which is not supported",
         Some("sha1" | "md5") => "the hash is quickly guessed",
-        Some(_) => "the hash is of an algorithm that is not read here",
+        Some(_) => "the hash is of an algorithm that is not supported",
         None if text.starts_with("{SHA}") => {
             "the hash is plain SHA-1 ({SHA}), which is quickly guessed"
         }
         None if text.starts_with("{SSHA}") => {
             "the hash is SHA-1 ({SSHA}), which is quickly guessed"
         }
-        None if text.starts_with('{') => "the hash is of an LDAP scheme that is not read here",
+        None if text.starts_with('{') => "the hash is of an LDAP scheme that is not supported",
         None if text.len() == 13 && text.chars().all(is_crypt) => {
             "this is DES crypt, which is quickly guessed, or a password in plain"
         }
@@ -129,7 +129,7 @@ fn unknown(text: &str, id: Option<&str>) -> &'static str {
 }
 
 fn wrong(what: &str) -> String {
-    format!("this is not a whole {what} hash; {MAKE_ANOTHER}")
+    format!("this is not a complete {what} hash; {MAKE_ANOTHER}")
 }
 
 fn bcrypt(text: &str) -> Result<Hash, String> {
@@ -195,15 +195,15 @@ fn sha_crypt(text: &str) -> Result<Hash, String> {
 ///
 /// # Errors
 ///
-/// Why this password cannot have one.
+/// The sentence says why this password cannot have one.
 pub fn make(algorithm: Algorithm, password: &[u8]) -> Result<String, String> {
     let mut salt = [0; 16];
     draw(&mut salt);
     let failed = |e: &dyn fmt::Display| format!("the hash could not be computed: {e}");
     match algorithm {
         Algorithm::Bcrypt if password.len() > BCRYPT_BYTES => Err(format!(
-            "bcrypt looks at the first {BCRYPT_BYTES} bytes of a password only, and this one has \
-             {}; take a shorter one, or --algorithm argon2",
+            "bcrypt uses only the first {BCRYPT_BYTES} bytes of a password, and this one has \
+             {}; use a shorter one, or --algorithm argon2",
             password.len()
         )),
         Algorithm::Bcrypt => bcrypt::hash_with_salt(password, BCRYPT_COST, salt)
@@ -218,7 +218,7 @@ pub fn make(algorithm: Algorithm, password: &[u8]) -> Result<String, String> {
         }
         Algorithm::Sha512 => {
             use sha_crypt::{CustomizedPasswordHasher, Params};
-            // Twelve bytes are the sixteen letters that crypt(3) looks at.
+            // crypt(3) uses sixteen letters of salt, which twelve bytes make.
             let (salt, _) = salt.split_at(12);
             let params = Params::new(SHA512_ROUNDS).map_err(|e| failed(&e))?;
             ShaCrypt::SHA512
@@ -229,7 +229,7 @@ pub fn make(algorithm: Algorithm, password: &[u8]) -> Result<String, String> {
     }
 }
 
-/// Fills it with bytes drawn at random.
+/// Fills `bytes` at random.
 pub(super) fn draw(bytes: &mut [u8]) {
     use rustix::rand::{GetRandomFlags, getrandom};
     let mut rest = bytes;
@@ -237,7 +237,7 @@ pub(super) fn draw(bytes: &mut [u8]) {
         match getrandom(&mut *rest, GetRandomFlags::empty()) {
             Ok(filled) => rest = rest.get_mut(filled..).unwrap_or_default(),
             Err(rustix::io::Errno::INTR) => {}
-            // Every kernel we run on has it. Without a secret nobody may be let in.
+            // Every supported kernel has it. Without a secret no user may be let in.
             Err(e) => panic!("the system has no random numbers: {e}"),
         }
     }
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn argon2_is_that_of_its_authors() {
-        // Of the tests in their reference implementation.
+        // From the tests of the reference implementation.
         let hash =
             "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         let read = Hash::parse(hash).unwrap();
@@ -310,19 +310,19 @@ mod tests {
             ("$y$j9T$abc$def", "yescrypt"),
             ("$7$abc", "scrypt"),
             ("$2x$04$abc", "faulty bcrypt"),
-            ("$2y$04$abc", "not a whole bcrypt"),
-            (&bcrypt(3), "not a whole bcrypt"),
+            ("$2y$04$abc", "not a complete bcrypt"),
+            (&bcrypt(3), "not a complete bcrypt"),
             (&bcrypt(16), "at cost 16 would take too long"),
-            ("$argon2id$v=19$m=19456", "not a whole Argon2"),
+            ("$argon2id$v=19$m=19456", "not a complete Argon2"),
             ("$argon2id$v=19$m=1048576,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hhc2g", "would take too much"),
             ("$argon2id$v=19$m=65536,t=64,p=1$c2FsdHNhbHQ$aGFzaGhhc2hhc2g", "would take too much"),
-            ("$5$salt$short", "not a whole SHA-crypt"),
+            ("$5$salt$short", "not a complete SHA-crypt"),
             ("$6$rounds=10000000$salt$x", "10000000 rounds would take too long"),
-            ("$6$rounds=10$salt$x", "not a whole SHA-crypt"),
-            ("$6$", "not a whole SHA-crypt"),
+            ("$6$rounds=10$salt$x", "not a complete SHA-crypt"),
+            ("$6$", "not a complete SHA-crypt"),
             ("$md5$x", "quickly guessed"),
-            ("$what$x", "not read here"),
-            ("$", "not read here"),
+            ("$what$x", "not supported"),
+            ("$", "not supported"),
         ] {
             let error = Hash::parse(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

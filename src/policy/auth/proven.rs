@@ -1,8 +1,8 @@
-//! Remembers which credentials were right from which client: these do not count as guesses.
+//! Remembers which credentials were right from which client, so that they do not count as guesses.
 //!
-//! A bounded set without a lock: each pair is a number under a key of its own, and stands in one of four
-//! places. Two pairs have the same number as rarely as a key is guessed, and who found two would only
-//! not have to wait.
+//! The set is bounded and has no lock. Each pair of client and credentials is a number under a key of
+//! the set's own, and has four possible places. Two pairs share a number as rarely as a key is guessed;
+//! the gain from finding two would be to skip a wait.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,19 +11,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::token_tag::{Tag, TagKey};
 
-/// Pairs that are remembered, 8 bytes each, from the first on. Where four stand already one of them
-/// makes room.
+/// The number of pairs remembered, 8 bytes each, allocated with the first. A new pair replaces another
+/// if its four places are taken.
 pub const MOST_PROVEN: usize = 65_536;
-/// Places of a number.
+/// The number of places that a pair may take.
 const WAYS: usize = 4;
 
-/// The set.
+/// The set of pairs.
 #[derive(Default)]
 pub struct Proven(OnceLock<Places>);
 
 struct Places {
     key: TagKey,
-    /// Zero where nothing stands.
+    /// Zero marks a free place.
     numbers: Box<[AtomicU64]>,
 }
 
@@ -41,7 +41,7 @@ impl Proven {
         own.iter().any(|place| place.load(Ordering::Relaxed) == number)
     }
 
-    /// They are.
+    /// Adds these credentials of this client.
     pub fn insert(&self, client: IpAddr, tag: Tag) {
         let places = self.0.get_or_init(Places::new);
         let (number, own) = places.of(client, tag);
@@ -49,13 +49,13 @@ impl Proven {
             return;
         }
         let free = own.iter().find(|place| place.load(Ordering::Relaxed) == 0);
-        // Two that are put there at a time may meet: one of them waits once more.
+        // Two pairs inserted at the same time may take the same place. One is lost, and waits once more.
         if let Some(place) = free.or_else(|| own.get((number >> 1) as usize % WAYS)) {
             place.store(number, Ordering::Relaxed);
         }
     }
 
-    /// They are not any more.
+    /// Removes credentials that are no longer right.
     pub fn remove(&self, client: IpAddr, tag: Tag) {
         let Some(places) = self.0.get() else { return };
         let (number, own) = places.of(client, tag);
@@ -70,7 +70,7 @@ impl Places {
         Self { key: TagKey::draw(), numbers: (0..MOST_PROVEN).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// The number of a pair, and the places where it may stand.
+    /// The number of a pair, and its possible places.
     fn of(&self, client: IpAddr, tag: Tag) -> (u64, &[AtomicU64]) {
         let client = match client {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),

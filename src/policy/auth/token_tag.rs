@@ -1,4 +1,5 @@
-//! Stands for credentials by a keyed hash, so that nothing keeps the credentials themselves.
+//! Replaces credentials by a keyed hash, so that the proxy does not keep the credentials
+//! themselves.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -6,7 +7,7 @@ use std::sync::LazyLock;
 use siphasher::sip128::SipHasher24;
 use subtle::ConstantTimeEq;
 
-/// What a tag is made with: drawn at random, and never told to anybody.
+/// The key of tags, drawn at random and never shown.
 pub struct TagKey(SipHasher24);
 
 impl fmt::Debug for TagKey {
@@ -16,28 +17,28 @@ impl fmt::Debug for TagKey {
 }
 
 impl TagKey {
-    /// The one of this process: the same token has the same tag after a reload.
+    /// The key of this process. A token keeps its tag over a reload.
     pub fn of_process() -> &'static Self {
         static KEY: LazyLock<TagKey> = LazyLock::new(TagKey::draw);
         &KEY
     }
 
-    /// Draws one.
+    /// Draws a key.
     pub fn draw() -> Self {
         let mut key = [0; 16];
         super::password_hash::draw(&mut key);
         Self(SipHasher24::new_with_key(&key))
     }
 
-    /// The tag of these bytes: SipHash-2-4 with 128 bits, which without the key is as good as drawn
-    /// at random. How long a comparison of two takes tells nothing about what they stand for.
+    /// The tag of these bytes: SipHash-2-4 with 128 bits. Without the key a tag looks random, so
+    /// the time that a comparison of two takes reveals nothing about the bytes.
     #[inline]
     pub fn tag(&self, bytes: &[u8]) -> Tag {
         Tag(self.0.hash(bytes).as_u128())
     }
 }
 
-/// What stands for a token.
+/// A hash in place of a token.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Tag(u128);
 
@@ -48,13 +49,13 @@ impl fmt::Debug for Tag {
 }
 
 impl Tag {
-    /// Its first half.
+    /// The first half of the tag.
     #[inline]
     pub fn head(self) -> u64 {
         (self.0 >> 64) as u64
     }
 
-    /// Whether it is the other, in a time that depends on neither.
+    /// Whether both tags are the same, in constant time.
     #[inline]
     pub fn is(self, other: Self) -> bool {
         self.0.ct_eq(&other.0).into()

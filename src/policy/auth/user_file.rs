@@ -1,38 +1,37 @@
 //! Reads and edits a file of users: `NAME:HASH`, one a line, as htpasswd writes it.
 //!
-//! Empty lines and those that begin with `#` are passed over. Line ends may be CR LF, and a byte
-//! order mark may stand in front. All else that is not a user with a [hash](super::password_hash) is an error
-//! with its line: a user who is left out unnoticed is one who cannot come in, or worse, one who still
-//! can.
+//! Empty lines and lines that begin with `#` are skipped. Lines may end in CR LF, and the file may begin
+//! with a byte order mark. Any other line that is not a user with a [hash](super::password_hash) is an
+//! error with its line number: a user who is silently left out cannot come in, or worse, still can.
 
 use std::collections::HashMap;
 
 use super::password_hash::Hash;
 
-/// Bytes of a file at most.
+/// The most bytes of a file.
 pub const MOST_BYTES: usize = 16 << 20;
-/// Bytes of a line at most.
+/// The most bytes of a line.
 pub const MOST_LINE: usize = 4096;
-/// Bytes of a user's name at most.
+/// The most bytes of a user's name.
 pub const MOST_NAME: usize = 255;
 
-/// A user as a file has it.
+/// A user as read from a file.
 #[derive(Clone, Debug)]
 pub struct UserLine {
     /// The name.
     pub name: Box<str>,
-    /// What its password is known by.
+    /// The hash of its password.
     pub hash: Hash,
     /// The line, from 1.
     pub line: u32,
 }
 
-/// What is wrong, and in which line.
+/// An error in a file of users, with its line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WrongUserFile {
-    /// The line, from 1; 0 if it is the file as a whole.
+    /// The line, from 1; 0 for the file as a whole.
     pub line: u32,
-    /// A sentence with none of the file's text.
+    /// A sentence without any of the file's secrets.
     pub message: String,
 }
 
@@ -52,7 +51,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<UserLine>, WrongUserFile> {
         let user = read(bytes).map_err(|message| WrongUserFile { line, message })?;
         let Some((name, hash)) = user else { continue };
         if let Some(before) = seen.insert(name.into(), line) {
-            let message = format!("the user '{name}' stands in line {before} already; keep one");
+            let message = format!("the user '{name}' is already in line {before}; keep one");
             return Err(WrongUserFile { line, message });
         }
         let hash = Hash::parse(hash)
@@ -62,14 +61,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<UserLine>, WrongUserFile> {
     Ok(users)
 }
 
-/// The lines with their numbers, without their ends.
+/// The lines with their numbers, without their line ends.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let lines = bytes.split(|byte| *byte == b'\n');
     (1..).zip(lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)))
 }
 
-/// Name and hash of a line; `None` of one that has none.
+/// Name and hash of a line; `None` if the line has no user.
 fn read(line: &[u8]) -> Result<Option<(&str, &str)>, String> {
     if line.len() > MOST_LINE {
         return Err(format!("the line is longer than {MOST_LINE} bytes"));
@@ -84,18 +83,18 @@ fn read(line: &[u8]) -> Result<Option<(&str, &str)>, String> {
     check_name(name)?;
     if hash.contains(':') {
         return Err(format!(
-            "the user '{name}' has a second ':' behind the name; a file of htdigest is not read, \
+            "the user '{name}' has a second ':' after the name; htdigest files are not read, \
              write NAME:HASH"
         ));
     }
     Ok(Some((name, hash.trim_end())))
 }
 
-/// Whether a user can have this name.
+/// Checks a user's name.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The sentence says what is wrong with the name.
 pub fn check_name(name: &str) -> Result<(), String> {
     let wrong = match name {
         "" => "is empty",
@@ -103,8 +102,8 @@ pub fn check_name(name: &str) -> Result<(), String> {
         _ if name.starts_with('#') => "begins with '#'",
         _ if name.contains(':') => "has a ':' in it",
         _ if name.chars().any(char::is_control) => "has a control character in it",
-        // It begins a file that was appended to another. At the beginning of ours it would be no part of
-        // the name.
+        // A mark in the middle comes from a file that was appended to another. At the start of the file it
+        // would be dropped from the name.
         _ if name.contains('\u{feff}') => "has a byte order mark (U+FEFF) in it",
         _ => return Ok(()),
     };
@@ -113,8 +112,8 @@ pub fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// The file with this user's line, in the place where it was or at the end; without `hash` the file
-/// without the user. Everything else stays as it is. `None` if there was nothing to be taken out.
+/// The file with this user's line replaced, or added at the end. Without `hash` the user is removed.
+/// Everything else stays as it is. `None` if there was no user to remove.
 pub fn edit(bytes: &[u8], name: &str, hash: Option<&str>) -> Option<Vec<u8>> {
     let is_the_users = |line: &[u8]| {
         line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b':'))
@@ -130,7 +129,7 @@ pub fn edit(bytes: &[u8], name: &str, hash: Option<&str>) -> Option<Vec<u8>> {
             continue;
         }
         edited.extend_from_slice(mark);
-        // One that stands there twice stands there once then.
+        // A duplicate line is dropped.
         if let Some(hash) = hash.filter(|_| !found) {
             edited.extend_from_slice(format!("{name}:{hash}").as_bytes());
             edited.extend_from_slice(if text.ends_with(b"\r\n") { b"\r\n" } else { b"\n" });
@@ -150,7 +149,7 @@ pub fn edit(bytes: &[u8], name: &str, hash: Option<&str>) -> Option<Vec<u8>> {
     Some(edited)
 }
 
-/// What is read can be edited, and then read again.
+/// A file that can be read can be edited, and then read again.
 #[doc(hidden)]
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
@@ -209,7 +208,7 @@ mod tests {
             ("a:@\nsecret", 2, "has no ':'"),
             ("a:secret", 1, "'a': this is not a hash"),
             ("a:$apr1$secret$x\n", 1, "'a': the hash is Apache's MD5"),
-            ("a:@\n\na:%", 3, "'a' stands in line 1 already"),
+            ("a:@\n\na:%", 3, "'a' is already in line 1"),
             (":@", 1, "name is empty"),
             ("a\u{7}:@", 1, "control character"),
             ("a:@\n\u{feff}b:%\n", 2, "byte order mark"),
@@ -248,7 +247,7 @@ mod tests {
         }
     }
 
-    /// What the fuzz target asserts also holds for its seeds, in every plain `cargo test`.
+    /// The seeds keep what the fuzz target asserts, in every plain `cargo test`.
     #[test]
     fn every_seed_keeps_the_invariants() {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/users_file");

@@ -1,5 +1,5 @@
-//! Remembers which user a token proved to be, so that a hash is computed once and not for each
-//! request.
+//! Remembers which user a token belongs to, so that its password hash is computed once and not
+//! for each request.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::token_tag::Tag;
 
-/// How long a right token is taken without computing its hash again.
+/// The time for which a right token is accepted without computing its hash again.
 pub const KEPT_RIGHT: Duration = Duration::from_secs(15 * 60);
-/// How long a wrong one is refused without it.
+/// The time for which a wrong token is refused without computing its hash again.
 pub const KEPT_WRONG: Duration = Duration::from_secs(60);
-/// Tokens of each sort that are remembered: those that guess cannot push out those that know. 48
-/// bytes each.
+/// The number of tokens remembered of each sort, 48 bytes each. The sorts are apart so that
+/// guesses cannot push out right tokens.
 pub const MOST_RESULTS: usize = 4096;
 
-/// Both sorts.
+/// Right and wrong tokens.
 #[derive(Debug, Default)]
 pub struct Results {
     right: Table<u32>,
@@ -25,7 +25,7 @@ pub struct Results {
 type Table<V> = HashMap<Tag, (V, Instant), BuildHasherDefault<RecentHalf>>;
 
 impl Results {
-    /// What is remembered: whose it is, or that it is nobody's.
+    /// The result remembered for a token: its user, or that it has none.
     #[inline]
     pub fn find(&self, tag: Tag, now: Instant) -> Option<Option<u32>> {
         if let Some((user, until)) = self.right.get(&tag)
@@ -36,7 +36,7 @@ impl Results {
         self.wrong.get(&tag).filter(|(_, until)| *until > now).map(|_| None)
     }
 
-    /// Remembers it.
+    /// Remembers the result for a token.
     pub fn insert(&mut self, tag: Tag, user: Option<u32>, now: Instant) {
         match user {
             Some(user) => {
@@ -54,7 +54,7 @@ impl Results {
 fn insert<V>(table: &mut Table<V>, tag: Tag, value: V, until: Instant, now: Instant) {
     if table.len() >= MOST_RESULTS && !table.contains_key(&tag) {
         table.retain(|_, (_, until)| *until > now);
-        // Rarely: the quarter that was remembered first goes.
+        // Drops the oldest quarter, which happens rarely.
         if table.len() >= MOST_RESULTS {
             let mut moments: Vec<Instant> = table.values().map(|(_, until)| *until).collect();
             let (_, &mut last, _) = moments.select_nth_unstable(MOST_RESULTS / 4);
@@ -64,7 +64,7 @@ fn insert<V>(table: &mut Table<V>, tag: Tag, value: V, until: Instant, now: Inst
     table.insert(tag, (value, until));
 }
 
-/// A tag is a hash already.
+/// Takes a tag as its hash, because a tag is a hash already.
 #[derive(Debug, Default)]
 pub struct RecentHalf(u64);
 

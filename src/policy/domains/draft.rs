@@ -1,4 +1,4 @@
-//! Builds such a set out of parts of lists that arrive in any order.
+//! Builds a set of domain names out of parts of lists that arrive in any order.
 
 use std::ops::Range;
 
@@ -6,28 +6,27 @@ use rayon::prelude::*;
 
 use super::{Bucket, Domains, HEADER, Labels, Listed, NameKey, Rank, TAGS, Value, bucket};
 
-/// Names of all lists together at most, doubles included: while they are read and put in order a
-/// name takes about 70 bytes.
+/// The most names of all lists together, doubles included. While lists are read and sorted, a name
+/// takes about 70 bytes.
 pub const MOST_NAMES: usize = 10_000_000;
-/// Names in a bucket, in the mean. There is room for twice as many, which all but one bucket of a
-/// hundred are content with.
+/// The mean number of names in a bucket. A bucket has tags for twice as many, which is enough for all
+/// but one bucket in a hundred.
 const IN_A_BUCKET: usize = 6;
-/// An allocation as large as this is a mapping of its own: what is not touched takes no memory, and
-/// all of it goes back to the system at once when it is dropped. (It is the most that glibc lets its
-/// threshold for that rise to.)
+/// An allocation of this size is a mapping of its own: untouched pages take no memory, and all of it
+/// is returned to the system at once. (glibc does not raise its threshold for that any higher.)
 const LARGE: usize = (32 << 20) + 1;
 
-/// A name on its way into the set. The order is that in which they are put together: by hash, of one
-/// name the one that decides first.
+/// A name on its way into the set. The order is the order of the finished set: by hash, and for one
+/// name the entry that decides first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Entry {
     hash: u64,
     value: Value,
-    /// Where its name is, a byte with its length before it.
+    /// The place of its name, a byte with the length before it.
     at: u32,
 }
 
-/// Names of a piece of a list.
+/// The names of a piece of a list.
 #[derive(Debug)]
 pub struct DraftPart {
     key: NameKey,
@@ -36,12 +35,12 @@ pub struct DraftPart {
 }
 
 impl DraftPart {
-    /// Without names.
+    /// An empty piece.
     pub fn new(key: NameKey) -> Self {
         Self { key, names: Vec::new(), entries: Vec::new() }
     }
 
-    /// Adds a name in lower case, of 1 to `MOST_BYTES` bytes, without a dot at its end. The line is
+    /// Adds a name in lower case, of 1 to `MOST_BYTES` bytes, without a trailing dot. Lines are
     /// counted from the beginning of the piece.
     pub fn add(&mut self, name: &[u8], rank: Rank, line: u32) {
         let (Ok(at), Ok(length)) = (u32::try_from(self.names.len()), u8::try_from(name.len()))
@@ -54,26 +53,26 @@ impl DraftPart {
         self.names.extend_from_slice(name);
     }
 
-    /// The names, in their order.
+    /// The names in their order.
     #[cfg(feature = "internals")]
     pub fn each(&self) -> impl Iterator<Item = (&[u8], Listed)> {
         self.entries.iter().map(|entry| (name_at(&self.names, entry.at), entry.value.listed()))
     }
 
-    /// How many names there are.
+    /// The number of names.
     #[cfg(feature = "internals")]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no names.
     #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }
 
-/// A set in the making.
+/// A set that is being built.
 #[derive(Debug)]
 pub struct Draft {
     key: NameKey,
@@ -81,7 +80,7 @@ pub struct Draft {
     entries: Vec<Entry>,
 }
 
-/// How far a draft had come.
+/// The length of a draft at some moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     names: usize,
@@ -89,13 +88,13 @@ pub struct Mark {
 }
 
 impl Draft {
-    /// Without names, for lists of about so many bytes.
+    /// An empty draft for lists of about this many bytes.
     pub fn new(key: NameKey, bytes: usize) -> Self {
         Self { key, names: roomy(bytes), entries: roomy(bytes / size_of::<Entry>()) }
     }
 
-    /// Adds the names of a piece that has so many lines before it, of all lists. Answers `false`, and
-    /// adds nothing, if there would be more than [`MOST_NAMES`].
+    /// Adds the names of a piece; `lines_before` counts the lines of all lists before it. Returns
+    /// `false`, and adds nothing, if there would be more than [`MOST_NAMES`].
     pub fn append(&mut self, part: &DraftPart, lines_before: u32) -> bool {
         if self.entries.len() + part.entries.len() > MOST_NAMES {
             return false;
@@ -110,29 +109,29 @@ impl Draft {
         true
     }
 
-    /// How many names there are, doubles included.
+    /// The number of names, doubles included.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no names.
     #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How far it has come.
+    /// Marks the current length.
     pub fn mark(&self) -> Mark {
         Mark { names: self.names.len(), entries: self.entries.len() }
     }
 
-    /// Forgets what was added since.
+    /// Drops everything added since the mark.
     pub fn back_to(&mut self, mark: Mark) {
         self.names.truncate(mark.names);
         self.entries.truncate(mark.entries);
     }
 
-    /// Makes the set, on the threads of the pool this runs in.
+    /// Builds the set, on the threads of the current pool.
     pub fn finish(self) -> Domains {
         let Self { key, names, mut entries } = self;
         entries.par_sort_unstable();
@@ -146,7 +145,7 @@ impl Draft {
     }
 }
 
-/// Room for so many; if that is much, in a mapping of its own.
+/// An empty vector with room for `count` items; if that is much, in a mapping of its own.
 fn roomy<T>(count: usize) -> Vec<T> {
     let most = LARGE.div_ceil(size_of::<T>());
     Vec::with_capacity(if count > most / 32 { count.max(most) } else { count })
@@ -160,7 +159,7 @@ fn name_at(names: &[u8], at: u32) -> &[u8] {
     }
 }
 
-/// How many labels the names have.
+/// The numbers of labels that occur in the names.
 fn labels(names: &[u8], entries: &[Entry]) -> Labels {
     let dots = |entry: &Entry| {
         let name = name_at(names, entry.at);
@@ -170,12 +169,12 @@ fn labels(names: &[u8], entries: &[Entry]) -> Labels {
     Labels(bits.reduce(|| 0, |a, b| a | b))
 }
 
-/// How many buckets there are for so many entries.
+/// The number of buckets for this many entries.
 fn buckets_for(entries: usize) -> usize {
     (entries / IN_A_BUCKET).max(1)
 }
 
-/// Of each entry, whether it can decide something: not if it is below one of at least its rank.
+/// Whether each entry can decide anything. An entry below a name of at least its own rank cannot.
 fn useful(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<bool> {
     let buckets = buckets_for(entries.len());
     let mut starts = Vec::with_capacity(buckets + 1);
@@ -207,11 +206,11 @@ fn useful(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<bool> {
     entries.par_iter().map(is_useful).collect()
 }
 
-/// Entries of consecutive buckets, and where they go.
+/// Entries of consecutive buckets, and their place in the set.
 struct Shard<'a> {
     from: &'a [Entry],
     numbers: Range<usize>,
-    /// Where its first byte is among all.
+    /// The place of its first byte among all bytes.
     before: u32,
     bytes: &'a mut [u8],
     buckets: &'a mut [Bucket],

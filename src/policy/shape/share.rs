@@ -10,70 +10,71 @@ use crate::policy::bucket::{LEAST, Nanos, nanos};
 use crate::policy::limits::{Direction, Limits};
 use crate::policy::tally::Tally;
 
-/// What an exchange is allowed first.
+/// The first allowance of an exchange.
 pub(super) const FIRST: u64 = 4 * 1024;
-/// How soon to look again whether bytes lent to others came back.
+/// The pause before another look at whether bytes lent to others came back.
 pub(super) const AGAIN: Duration = Duration::from_millis(10);
-/// How soon one who waits for longer looks whether its turn comes sooner: others have left, or another
-/// policy holds.
+/// The longest pause of a waiting exchange before it checks whether its turn comes sooner, because
+/// others have left or another policy holds.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The least of a portion that is worth a wake-up: a millisecond's worth.
+/// The smallest portion worth a wake-up: a millisecond's worth.
 fn least(rate: u64, portion: u64) -> u64 {
     (rate / 1000).max(LEAST).min(portion)
 }
 
-/// What an exchange may receive.
+/// The answer to an exchange that wants to receive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Grant {
-    /// So many bytes, now.
+    /// It may receive this many bytes now.
     Now(u64),
-    /// Some, then.
+    /// It may receive some at that time.
     At(Instant),
-    /// None, ever: the volume of the run is used up.
+    /// It may receive nothing more: the volume of the run is used up.
     Never,
 }
 
-/// One exchange's part in the counts that concern it.
+/// One exchange's part in the counts that apply to it.
 #[derive(Debug)]
 pub struct Share {
     pub(super) limits: Arc<Limits>,
     pub(super) parts: Vec<Part>,
-    /// Its client, if it shares a rate with others.
+    /// The client of the exchange, if it shares a rate with others.
     pub(super) client: Option<Arc<Tally>>,
     pub(super) ways: [Portion; 2],
-    /// Until when it waits, as far as it was told so since [`begin_turn`](Self::begin_turn).
+    /// The end of the wait in each direction, as far as [`ask`](Self::ask) answered with one since
+    /// [`begin_turn`](Self::begin_turn).
     pub(super) dry: [Option<Instant>; 2],
     pub(super) volume: Arc<Mutex<Relayed>>,
     pub(super) epoch: Instant,
 }
 
-/// Bytes relayed in the run, as far as they are counted.
+/// Bytes relayed in the run. Counted only under a limit on the volume.
 #[derive(Debug, Default)]
 pub(super) struct Relayed {
     pub(super) bytes: u64,
-    /// Allowed, and not known to be used yet.
+    /// Granted, and not yet known to be used.
     lent: u64,
 }
 
-/// A count, and the rates it is held to.
+/// A count, and the rates that apply to it.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) tally: Arc<Tally>,
-    /// Bytes a second, up and down; 0 is any.
+    /// Bytes a second, up and down; 0 is unlimited.
     pub(super) rates: [u64; 2],
-    /// Clients share it.
+    /// Whether several clients share the count.
     pub(super) shared: bool,
 }
 
-/// What is allowed in one direction.
+/// The allowance in one direction.
 #[derive(Debug)]
 pub(super) struct Portion {
-    /// The most to ask for.
+    /// The most to ask for next.
     next: u64,
-    /// Reserved, to be used from then on.
+    /// Bytes that the exchange waits for.
     waits: Option<Waits>,
-    /// Lent of the volume.
+    /// Bytes lent out of the volume of the run.
     lent: u64,
 }
 
@@ -86,14 +87,14 @@ impl Default for Portion {
 #[derive(Debug)]
 struct Waits {
     at: Instant,
-    /// Nothing is reserved yet: others of its client are in line.
+    /// Nothing is reserved yet, because others of the same client are in line.
     rests: bool,
     since: Instant,
     bytes: u64,
     counted: Option<Counted>,
 }
 
-/// Counts as one of a client's that wait for as long as it lives.
+/// Counts one waiting exchange of a client for as long as it lives.
 #[derive(Debug)]
 struct Counted(Arc<Tally>, Direction);
 
@@ -117,17 +118,17 @@ impl Part {
 }
 
 impl Share {
-    /// Whether it is held to these.
+    /// Whether these are the limits that apply to it.
     pub fn goes_by(&self, limits: &Arc<Limits>) -> bool {
         Arc::ptr_eq(&self.limits, limits)
     }
 
-    /// What it is held to.
+    /// The limits that apply to it.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// A turn begins: nothing is known yet of what will be waited for.
+    /// A turn begins: no wait is known yet.
     pub fn begin_turn(&mut self) {
         self.dry = [None, None];
     }
@@ -137,7 +138,7 @@ impl Share {
         self.wakes_for(direction).is_some()
     }
 
-    /// When there will be an allowance for a direction that waits for one.
+    /// The earliest end of a wait in either direction.
     pub fn wake_at(&self) -> Option<Instant> {
         let [up, down] = self.dry;
         up.into_iter().chain(down).min()
@@ -147,8 +148,8 @@ impl Share {
         self.dry.get(direction as usize).copied().flatten()
     }
 
-    /// How many bytes may be received now: `exactly` so many, or as many as is good. The second of the
-    /// answer is how long they were waited for.
+    /// Asks how many bytes may be received now: `exactly` this many, or as many as suit. The second
+    /// value is the time that was waited for them.
     pub fn ask(
         &mut self,
         direction: Direction,
@@ -215,7 +216,8 @@ impl Share {
         (self.lend(direction, bytes, now), waited)
     }
 
-    /// Gives back what was allowed and not used; less than nothing is what was used beyond.
+    /// Gives back the part of an allowance that was not used. A negative `left` is the number of bytes
+    /// used beyond it.
     pub fn settle(&mut self, direction: Direction, left: i64, now: Instant) {
         let now = self.nanos(now);
         let bytes = left.unsigned_abs();
@@ -246,7 +248,7 @@ impl Share {
         nanos(now.saturating_duration_since(self.epoch))
     }
 
-    /// As many bytes as it is good to have at a time.
+    /// The number of bytes to ask for at a time.
     fn portion(&mut self, direction: Direction, now: Instant) -> u64 {
         let now = self.nanos(now);
         let way = of(&mut self.ways, direction);
@@ -277,7 +279,7 @@ impl Share {
         later(now, from - at)
     }
 
-    /// Waits until then for what is reserved, if anything is.
+    /// Waits until `at` for the bytes reserved, if any are.
     fn wait(
         &mut self,
         direction: Direction,
@@ -294,8 +296,9 @@ impl Share {
         Grant::At(at)
     }
 
-    /// Until when it leaves the line to others of its client. They divide a portion; where it cannot be
-    /// divided any further each is in line for a part of the time only, as long as to make up for that.
+    /// The time until which this exchange leaves the line to others of its client. They divide one
+    /// portion; where it cannot be divided further, each is in line for part of the time, and rests
+    /// long enough to make up for the rest.
     fn rests_until(&self, direction: Direction, now: Instant) -> Instant {
         let start = self.nanos(now);
         let mates = self.client.as_ref();
@@ -313,7 +316,8 @@ impl Share {
         later(now, rest)
     }
 
-    /// From when what is reserved from `at` on may be used, now that others may have given back theirs.
+    /// The time from which the bytes reserved from `at` on may be used, now that others may have given
+    /// back theirs.
     fn look(&self, direction: Direction, bytes: u64, at: Instant, now: Instant) -> Instant {
         let (then, start) = (self.nanos(at), self.nanos(now));
         let mut from = start;
@@ -326,7 +330,8 @@ impl Share {
         }
         for part in &self.parts {
             let Some(rate) = part.rate(direction) else { continue };
-            // In each count from where its own line allows: the turn of another one is not its.
+            // Each count moves up only as far as its own line allows; the lines of the other counts
+            // differ.
             part.tally.with(direction, |b| {
                 let own = b.sooner(bytes, rate, then, start);
                 b.move_up(bytes, rate, own);
@@ -335,8 +340,8 @@ impl Share {
         later(now, from - start)
     }
 
-    /// What waits goes on under other limits: in counts that it was in it keeps its place, and in those
-    /// that are new it is reserved.
+    /// Carries a wait over to other limits. It keeps its place in counts that it was in before, and
+    /// reserves its bytes in new ones.
     pub(super) fn move_over(&mut self, direction: Direction, before: &[Part], now: Instant) {
         let Some(mut waits) = of(&mut self.ways, direction).waits.take() else { return };
         let (bytes, start, then) = (waits.bytes, self.nanos(now), self.nanos(waits.at));
@@ -363,7 +368,7 @@ impl Share {
         of(&mut self.ways, direction).waits = Some(waits);
     }
 
-    /// Takes bytes that rates allow out of the volume of the run.
+    /// Takes bytes that the rates allow out of the volume of the run.
     fn lend(&mut self, direction: Direction, bytes: u64, now: Instant) -> Grant {
         let Some(most) = self.limits.volume.as_ref().map(|v| v.bytes) else {
             return Grant::Now(bytes);
