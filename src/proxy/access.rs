@@ -1,5 +1,5 @@
-//! A request meets the policy before it goes anywhere, and so does its response before anything of it
-//! goes on.
+//! Applies the policy to a request before it goes anywhere, and to its response before any of it is
+//! passed on.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,30 +18,30 @@ use super::context::Turn;
 use super::intent::Asked;
 use super::limits::{self, Allowance};
 
-/// Where decisions on a request are written down.
+/// Where decisions on a request are recorded.
 pub(super) struct Ruling<'e> {
     pub(super) terms: &'e mut Terms,
     pub(super) allowance: &'e mut Allowance,
     pub(super) account: &'e mut Account,
 }
 
-/// Whether the client may come at all, for a request that goes nowhere.
+/// Whether the client may come in at all, for a request that the proxy answers itself.
 ///
 /// # Errors
 ///
-/// It may not: 403.
+/// The client is refused: 403.
 pub(super) fn come_in(asker: Asker, ruling: &mut Ruling<'_>, turn: &Turn<'_>) -> Result<(), Error> {
     let Some(rules) = turn.policy.of(asker.listener) else { return Ok(()) };
     follow(rules.decide_client(asker.address.ip()), ruling, turn)?;
     limits::come_in(asker, (ruling.allowance, ruling.account), turn)
 }
 
-/// Whether the request may go to its destination, as far as that is known without an address. `Some`
-/// is when to look at it again at the latest.
+/// Whether the request may go to its destination, as far as that can be told without an address. `Some`
+/// is the latest time to look at it again.
 ///
 /// # Errors
 ///
-/// It may not: 403, or 407.
+/// The request is refused: 403, or 407.
 pub(super) fn pass(
     asked: &Asked<'_>,
     caller: &mut Caller<'_>,
@@ -54,7 +54,7 @@ pub(super) fn pass(
     }
     ruling.terms.addresses.look = caller.proof.look.take();
     let judged = judge(rules, asked, caller, ruling, turn);
-    // What is known of a URL is for this request only, and it does not go to waste while that waits.
+    // The URL rules' findings are about this request only. They are kept while it waits.
     let look = ruling.terms.addresses.look.take();
     caller.proof.look = look.filter(|_| matches!(judged, Ok(Some(_))));
     judged
@@ -103,7 +103,7 @@ fn judge(
     admit(asked, caller.asker, ruling, turn)
 }
 
-/// Finds out who asks, where somebody has to say. `Some` is when to come again at the latest.
+/// Finds out which user asks, if the rules require one. `Some` is the latest time to come again.
 #[inline]
 fn prove(
     rules: &Rules,
@@ -146,8 +146,8 @@ fn follow(decision: Decision, ruling: &mut Ruling<'_>, turn: &Turn<'_>) -> Resul
     }
 }
 
-/// What is against a response, by its head. One to HEAD is judged as the one to GET would be (RFC 9110
-/// §9.3.2); one that has no content for another reason (204, 304) has nothing to be judged.
+/// The objection to a response, judged by its head. A response to HEAD is judged as the one to GET would
+/// be (RFC 9110 §9.3.2). A response that has no content for another reason (204, 304) is not judged.
 pub(super) fn judge_response(
     terms: &Terms,
     method: Method,

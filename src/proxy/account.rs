@@ -1,7 +1,7 @@
-//! What is told of an exchange when it is over: to the counters, and to the access log.
+//! Records an exchange while it runs, and reports it to the counters and the access log when it is over.
 //!
-//! Each stage says here what happened, when it happens: the rule that decided, the address that was
-//! connected to, the status. Counters and log line are made of that at the end, once.
+//! Each stage records its events as they happen: the rule that decided, the address connected to, the
+//! status. Counters and log line are made from that once, at the end.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -31,44 +31,44 @@ pub(super) struct Times {
 /// What is known of an exchange so far.
 #[derive(Debug, Default)]
 pub(super) struct Account {
-    /// When which phase ended.
+    /// When each phase ended.
     pub(super) times: Times,
-    /// What of the request the access log will say.
+    /// The parts of the request that the access log will show.
     pub(super) note: LogNote,
     /// The rule that decided, if one did.
     pub(super) rule: Option<RuleId>,
-    /// That rule would have refused it, if it were enforced.
+    /// The rule would have refused the exchange, had it been enforced.
     pub(super) would_deny: bool,
     /// Status of the final response; 0 while there is none.
     pub(super) status: u16,
-    /// It is a tunnel, and counted as one. It stays so whatever becomes of its stage: a panic in the
-    /// middle of a step must not lose that.
+    /// The exchange is a tunnel, and counted as one. This stays true whatever becomes of its stage: a
+    /// panic in the middle of a step must not lose it.
     pub(super) is_tunnel: bool,
-    /// The connection it went out on last had been kept.
+    /// The upstream connection used last had been kept from an earlier exchange.
     pub(super) reused: bool,
-    /// The address that it is connected to, or that was tried last.
+    /// The address connected to, or tried last.
     pub(super) upstream: Option<SocketAddr>,
-    /// What was mended in the heads of responses.
+    /// Repairs made to the heads of responses.
     pub(super) repairs: Repairs,
-    /// Bytes to the client up to the end of the final response's head.
+    /// Bytes sent to the client up to the end of the final response's head.
     pub(super) heads: u64,
     /// Why it failed, if it did.
     pub(super) failure: Option<Error>,
-    /// It ended without the reply, or the response, that it should have had.
+    /// The exchange ended without the reply or response that it should have had.
     pub(super) is_aborted: bool,
 }
 
 /// How many bytes went each way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Totals {
-    /// The request head, and what went on of what followed it.
+    /// The request head, and the part of the content that was passed on.
     pub(super) from_client: u64,
     /// Heads and content.
     pub(super) to_client: u64,
 }
 
 impl Account {
-    /// Forgets the exchange; the memory stays.
+    /// Forgets the exchange; the memory is kept.
     pub(super) fn clear(&mut self, started: Instant) {
         let note = std::mem::take(&mut self.note);
         let times = Times { started: Some(started), ..Times::default() };
@@ -76,7 +76,7 @@ impl Account {
         self.note.clear();
     }
 
-    /// What decided is noted, each rule once: the request may be sent again.
+    /// Records a decision. A rule counts once, even if the request is sent again.
     pub(super) fn decided(&mut self, decision: Decision, turn: &Turn<'_>) {
         let Some(rule) = decision.rule.filter(|rule| self.rule != Some(*rule)) else { return };
         let denial = match (decision.verdict, decision.would_deny) {
@@ -91,13 +91,14 @@ impl Account {
         }
     }
 
-    /// A rule that is no decision of the policy's has ended it: a limit, or the wrong credentials.
+    /// Records that something other than a policy decision ended the exchange: a limit, or wrong
+    /// credentials.
     pub(super) fn ended_by(&mut self, rule: RuleId, turn: &Turn<'_>) {
         self.rule = Some(rule);
         turn.policy.origins.hit(rule);
     }
 
-    /// Counts what was mended in the response, and says it to whoever looks for it.
+    /// Counts the repairs made to the response, and logs them at debug level.
     #[cold]
     pub(super) fn tell_repairs(intent: &Intent, repairs: Repairs, turn: &mut Turn<'_>) {
         turn.counters.count(|c| repairs.iter().for_each(|repair| c.count_repair(repair)));
@@ -111,7 +112,7 @@ impl Account {
         }
     }
 
-    /// Counts it as finished.
+    /// Counts the exchange as finished.
     pub(super) fn count(&self, intent: &Intent, totals: Totals, now: Instant, c: &mut Counters) {
         c.exchanges_finished += 1;
         c.count_status(self.status);
@@ -129,7 +130,7 @@ impl Account {
         c.exchange_seconds.record_nanos(total);
     }
 
-    /// Not a response that was relayed whole.
+    /// Counts an exchange that was not a response relayed in full.
     #[cold]
     fn count_otherwise(&self, now: Instant, c: &mut Counters) {
         let mut total = 0;
@@ -151,18 +152,18 @@ impl Account {
         }
     }
 
-    /// The phase it ended in.
+    /// The phase the exchange ended in.
     fn final_phase(&self) -> Phase {
         match &self.failure {
             Some(failure) => failure.phase(),
             None if self.times.response.is_some() || self.is_tunnel => Phase::Transfer,
-            // A reply of ours: its way to the client is no phase of an upstream's.
+            // A reply of the proxy's own: sending it is no phase of an upstream's.
             None => Phase::Request,
         }
     }
 
-    /// Gives the nanoseconds of each phase that took place, once each. What is left at the end
-    /// belongs to the final one.
+    /// Gives the nanoseconds of each phase that took place, once each. The time left at the end belongs
+    /// to the final phase.
     #[inline(always)]
     fn each_phase(&self, now: Instant, final_phase: Phase, mut f: impl FnMut(Phase, u64)) {
         let times = &self.times;
@@ -178,7 +179,7 @@ impl Account {
                 f(phase, nanos);
             }
         };
-        // Written out: this is done for every exchange.
+        // Unrolled, because this runs for every exchange.
         step(Phase::Request, times.head);
         step(Phase::Lookup, times.lookup);
         step(Phase::Connect, times.connect);
@@ -187,7 +188,7 @@ impl Account {
         f(final_phase, held + nanos_between(last, now));
     }
 
-    /// Tells the access log, if there is one.
+    /// Writes the exchange to the access log, if there is one.
     pub(super) fn tell(
         &self,
         user: &str,
@@ -230,7 +231,7 @@ impl Account {
     }
 }
 
-/// Most moments of a turn are the same: that is seen before anything is calculated.
+/// The nanoseconds between two times. Most times within a turn are equal, so that is checked first.
 #[inline(always)]
 fn nanos_between(from: Instant, to: Instant) -> u64 {
     if from == to {

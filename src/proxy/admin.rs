@@ -1,9 +1,9 @@
 //! Answers requests to the admin listener: metrics, statistics, health, and a page for people.
 //! Nothing here changes anything.
 //!
-//! Its connections are sessions like all others, on the same workers, with the same deadlines; only
-//! their permits are their own, so that they are answered when the proxy is full. Whatever a request
-//! says, the answer is one of a few, and bounded.
+//! Its connections are sessions like all others, on the same workers, with the same deadlines. Only
+//! their permits are separate, so that they are answered when the proxy is full. Every answer is one of
+//! a few, and bounded, whatever the request says.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -18,17 +18,17 @@ use crate::wire::{Authority, Method, Target};
 
 use super::reply::{Reply, escape};
 
-/// Connections to the admin listener at once; more wait in the kernel.
+/// Connections to the admin listener at once; further ones wait in the kernel.
 pub const MAX_CONNECTIONS: usize = 16;
 
-/// How long one may go without a whole request. Each has one request only: so nobody who merely keeps
-/// connections holds up those who look whether the proxy is alive.
+/// How long a connection may take to send its request. A connection carries one request only, so clients
+/// that merely hold connections open cannot block a health check.
 pub const HEAD_TIME: Duration = Duration::from_secs(2);
 
-/// Who knows how the proxy does. Asked on a worker, in the middle of a turn: no wait, no I/O on
-/// sockets.
+/// The source of the proxy's state and numbers. A worker asks it in the middle of a turn, so it must not
+/// wait, nor do I/O on sockets.
 pub trait Overview {
-    /// How far it is in its life.
+    /// Whether the proxy starts, serves or drains.
     fn life(&self) -> Life;
 
     /// All numbers.
@@ -38,17 +38,17 @@ pub trait Overview {
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
-/// What Prometheus wants its text format called.
+/// The media type that Prometheus expects for its text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const FIELDS: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
 const FIELDS_405: &str = "Cache-Control: no-store\r\nAllow: GET, HEAD\r\n";
-/// The page brings its own style and nothing else.
+/// The page contains its own style and loads nothing else.
 const FIELDS_HTML: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
     Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; \
     frame-ancestors 'none'\r\n";
 
-/// What there is, and what it is for.
+/// The paths, and what each is for.
 const PATHS: [(&str, &str); 4] = [
     ("/metrics", "all numbers, for Prometheus"),
     ("/stats.json", "the same as JSON"),
@@ -76,16 +76,16 @@ impl AdminAnswer {
     }
 }
 
-/// The names that the admin listener goes by. Under any other name a web page may lead a browser there (DNS
-/// rebinding), and would be let read the answer.
+/// The names that the admin listener answers to. Under any other name a web page could lead a browser
+/// here (DNS rebinding), and would be allowed to read the answer.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// In lower case, without a dot behind.
+    /// In lower case, without a trailing dot.
     names: Vec<String>,
 }
 
 impl Names {
-    /// These, and beyond loopback the one that the machine has given itself.
+    /// These names; beyond loopback also the host name of the machine.
     pub fn new(given: &[String], on_loopback: bool) -> Self {
         let own =
             (!on_loopback).then(|| rustix::system::uname().nodename().to_string_lossy().into());
@@ -93,7 +93,8 @@ impl Names {
         Self { names: all.map(|name: String| bare(&name)).filter(|n| !n.is_empty()).collect() }
     }
 
-    /// Whether a `Host` is one of them, or an address, `localhost`, or nothing: no page has those as its own.
+    /// Whether a `Host` is one of these names, an address, `localhost`, or empty: no web page has one of
+    /// those as its own.
     pub fn have(&self, host: Option<&str>) -> bool {
         let Some(host) = host.filter(|host| !host.is_empty()) else { return true };
         Authority::parse(host).is_ok_and(|authority| {
@@ -103,7 +104,7 @@ impl Names {
     }
 }
 
-/// Names are compared like this.
+/// The form in which names are compared.
 fn bare(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
@@ -116,7 +117,7 @@ pub fn elsewhere() -> AdminAnswer {
     AdminAnswer::new(421, TEXT, refusal)
 }
 
-/// The answer to a request for `target`; `html` if the client would rather read that.
+/// The answer to a request for `target`; `html` if the client prefers HTML.
 pub fn answer(method: Method, target: &Target<'_>, html: bool, of: &dyn Overview) -> AdminAnswer {
     let path = match target {
         Target::Origin(path) => path.split('?').next().unwrap_or_default(),
@@ -146,7 +147,7 @@ pub fn answer(method: Method, target: &Target<'_>, html: bool, of: &dyn Overview
             Life::Starting => AdminAnswer::new(503, TEXT, "not ready: the proxy is starting\n"),
             Life::Draining => AdminAnswer::new(503, TEXT, "not ready: the proxy is draining\n"),
         },
-        _ => AdminAnswer::new(404, TEXT, list("not found; there is\n\n")),
+        _ => AdminAnswer::new(404, TEXT, list("not found; these paths exist:\n\n")),
     }
 }
 
@@ -173,12 +174,12 @@ th,td{text-align:left;vertical-align:top;padding:.25em 1em .25em 0;border-top:1p
 th{white-space:nowrap}.n td{text-align:right}.n th~th{text-align:right}.n td:last-child,.n \
 th:last-child{padding-right:0}";
 
-/// Sources of rules on the page, those with the most hits.
+/// How many sources of rules the page shows: those with the most hits.
 const SOURCES: usize = 20;
-/// The same of single rules.
+/// How many single rules it shows.
 const RULES: usize = 10;
 
-/// The overview for a person.
+/// The overview page, for people.
 fn page(report: &Report) -> String {
     let class = if report.life == Life::Serving { "good" } else { "bad" };
     let mut html = format!(
@@ -200,7 +201,7 @@ fn page(report: &Report) -> String {
     html
 }
 
-/// What is now, and how much there was since the start.
+/// The current values, and the totals since the start.
 fn write_totals(html: &mut String, report: &Report) {
     let (c, g) = (&report.counters, &report.gauges);
     html.push_str("</table>\n<h2>Now, and since the start</h2>\n<table>\n");
@@ -272,7 +273,7 @@ fn write_totals(html: &mut String, report: &Report) {
     }
 }
 
-/// What rules decided, and how often.
+/// What the rules decided, and how often.
 fn write_decisions(html: &mut String, report: &Report) {
     let c = &report.counters;
     let [refused, reported] = c.denials;
@@ -314,7 +315,7 @@ fn counted<'a>(numbers: impl Iterator<Item = (&'a str, u64)>) -> String {
     numbers.map(|(word, n)| format!("{} {word}", grouped(n))).collect::<Vec<_>>().join(", ")
 }
 
-/// A number with a narrow space after each three digits.
+/// A number with a narrow space between groups of three digits.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut grouped = String::with_capacity(digits.len() * 2);

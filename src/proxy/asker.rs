@@ -1,4 +1,4 @@
-//! Who asks, and at which listener.
+//! The client that asks, and the listener it came to.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,22 +7,22 @@ use crate::policy::protected_mode::Scope;
 
 use super::front::Front;
 
-/// Who asks.
+/// The client that asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     /// The client's address; unspecified if it has none.
     pub address: SocketAddr,
-    /// Which listener it came to, by number.
+    /// The listener it came to, by number.
     pub listener: u16,
-    /// Whom the admin listener serves.
+    /// What the listener allows.
     pub scope: Scope,
     /// What the client speaks, and how it is answered.
     pub front: Front,
-    /// Its requests have to name this machine, as `Host`.
+    /// Its requests must name this machine as `Host`.
     pub names_us: bool,
 }
 
-/// As messages name it.
+/// As messages name the client.
 impl fmt::Display for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.front.is_admin() {

@@ -1,4 +1,4 @@
-//! Finds out who asks: a user, a 407, a delay, or a wait for a password to be verified.
+//! Finds out which user asks: the outcome is a user, a 407, a delay, or a wait for a password check.
 //!
 //! ```text
 //!            ┌──▶ no credentials, or none of ours ──▶ 407
@@ -7,7 +7,7 @@
 //!                          (wrong before)          └── known              └──▶ 407
 //! ```
 //!
-//! What has to wait leaves the head where it is, parks, and comes here again.
+//! A session that has to wait leaves the head in its buffer, parks, and comes here again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,30 +30,30 @@ use super::context::Turn;
 use super::sides::CLIENT;
 use super::verify::{AwaitedProof, Claim, Verified, note_wrong};
 
-/// How long a session waits for its credentials to be verified: enough for a whole office that comes at
-/// once from one address, whose line has 128 places.
+/// How long a session waits for its credentials to be verified. This is enough for a whole office that
+/// comes at once from one address, whose queue has 128 places.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a request waits for before it is known whose it is; dropping it leaves all lines.
+/// What a request waits for before its user is known. Dropping it leaves all queues.
 #[derive(Debug, Default)]
 pub struct Pending {
-    /// Until then its credentials are not looked at.
+    /// Its credentials are not looked at before this time.
     delayed: Option<(DelayedPlace, Instant)>,
-    /// They are being verified, by these users' hashes.
+    /// Its credentials are being verified against these users' hashes.
     asked: Option<(AwaitedProof, u64)>,
-    /// By then they have to be.
+    /// The verification must be done by this time.
     until: Option<Instant>,
 }
 
-/// What a session keeps of who asks.
+/// What a session remembers of its user.
 #[derive(Debug, Default)]
 pub struct Proof {
-    /// What the request in hand waits for.
+    /// What the current request waits for.
     pending: Option<Box<Pending>>,
-    /// Half the tag of the credentials that were right on this connection last; zero if none were. These
-    /// are looked at again, but they are no guess.
+    /// Half the tag of the credentials that were last right on this connection; zero if none were. The
+    /// same credentials are checked again, but do not count as a guess.
     proven: u64,
-    /// What the rules on URLs know of the request in hand.
+    /// What the URL rules know of the current request.
     pub(super) look: Option<Box<url_rules::UrlLook>>,
 }
 
@@ -68,45 +68,45 @@ impl Proof {
         self.pending.as_ref().is_some_and(|pending| pending.delayed.is_some())
     }
 
-    /// Whether it was the first to ask what was then answered.
+    /// Whether it was the first to ask the question that was then answered.
     fn has_asked_first(&self) -> bool {
         let asked = self.pending.as_ref().and_then(|pending| pending.asked.as_ref());
         asked.is_some_and(|(asked, _)| asked.is_first())
     }
 
-    /// It waits for nothing any more.
+    /// Records that the request waits for nothing any more.
     pub fn settle(&mut self) {
         self.pending = None;
         self.look = None;
     }
 }
 
-/// Who asks, and what for it waits.
+/// The client, and what its request waits for.
 pub(super) struct Caller<'a> {
     pub(super) asker: Asker,
     pub(super) waker: &'a Arc<dyn Wake>,
     pub(super) proof: &'a mut Proof,
 }
 
-/// What credentials came to.
+/// What the credentials are worth.
 pub(super) enum CredentialsWorth<'a> {
-    /// This user's.
+    /// They are this user's.
     User(&'a str),
-    /// To be looked at again then, at the latest: the waker is told earlier if it is known earlier.
+    /// Look again at this time at the latest. The waker is told if the answer is known earlier.
     Later(Instant),
 }
 
-/// A request goes no further, by this rule.
+/// The request is refused, by this rule.
 pub(super) struct Refusal {
     pub(super) rule: RuleId,
     pub(super) error: Error,
 }
 
-/// Finds out whose request it is, which began then.
+/// Finds out which user sent the request, which began at `begun`.
 ///
 /// # Errors
 ///
-/// It is nobody's: 407, or what else is wrong with its credentials.
+/// No user did: 407, or another fault of the credentials.
 pub(super) fn prove<'a>(
     auth: &'a Arc<Auth>,
     credentials: Credentials<'_>,
@@ -117,7 +117,9 @@ pub(super) fn prove<'a>(
     let proven = match credentials {
         Credentials::Basic(token) => weigh(auth, token, begun, caller, turn),
         Credentials::None => Err(unproven(UNPROVEN)),
-        Credentials::Other => Err(unproven("only credentials of the Basic scheme are taken here")),
+        Credentials::Other => {
+            Err(unproven("only credentials of the Basic scheme are accepted here"))
+        }
         Credentials::Repeated => {
             Err(malformed("the request has more than one Proxy-Authorization"))
         }
@@ -125,7 +127,7 @@ pub(super) fn prove<'a>(
     proven.map_err(|error| refuse(error, caller, turn))
 }
 
-/// What the token is worth.
+/// Finds out what the token is worth.
 fn weigh<'a>(
     auth: &'a Arc<Auth>,
     token: &[u8],
@@ -183,7 +185,7 @@ fn weigh<'a>(
                 c.auth_failures += 1;
                 c.auth_cache_hits += u64::from(known == KnownBy::Remembered);
             });
-            // What its own question came to is counted already.
+            // The outcome of its own question has been counted already.
             if answer.is_none() || !caller.proof.has_asked_first() {
                 note_wrong(&turn.ctx.failures, client, tag, begun, turn.now);
             }
@@ -192,11 +194,11 @@ fn weigh<'a>(
     }
 }
 
-/// Until when credentials that are not known to be right are not looked at, if they have to wait.
+/// Until when credentials not known to be right have to wait before they are looked at.
 ///
 /// # Errors
 ///
-/// Too many of its client's wait already.
+/// Too many requests of this client wait already.
 fn delayed(
     client: IpAddr,
     tag: Tag,
@@ -219,13 +221,13 @@ fn delayed(
     }
 }
 
-/// What was answered to the question that the request waits for, if it is one about these users.
+/// The answer to the question that the request waits for, if the question is about these users.
 fn answered(auth: &Auth, caller: &Caller<'_>) -> Option<Verified> {
     let (asked, number) = caller.proof.pending.as_ref()?.asked.as_ref()?;
     asked.answer().filter(|_| *number == auth.number())
 }
 
-/// Has them verified. Answers until when to wait for that.
+/// Has the credentials verified. Returns until when to wait for that.
 #[cold]
 fn verify(
     auth: &Arc<Auth>,
@@ -252,7 +254,7 @@ fn verify(
     Ok(until)
 }
 
-/// The request goes no further.
+/// Refuses the request.
 #[cold]
 fn refuse(error: Error, caller: &mut Caller<'_>, turn: &Turn<'_>) -> Refusal {
     caller.proof.pending = None;

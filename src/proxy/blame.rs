@@ -1,4 +1,4 @@
-//! Whose fault it is: failures that more than one step of an exchange can meet, as errors.
+//! Builds the errors that more than one step of an exchange can meet, each with the side at fault.
 
 use std::io;
 
@@ -39,7 +39,7 @@ pub(super) fn client_gone(e: io::Error) -> Error {
     Error::new(Side::Client, Phase::Transfer, Kind::ClientGone, reason).with_source(e)
 }
 
-/// The client takes nothing more.
+/// The client takes no more bytes.
 pub(super) fn client_is_stuck() -> Error {
     let reason = "the client took no more of the response for too long";
     Error::new(Side::Client, Phase::Transfer, Kind::ConnectionWriteTimeout, reason)
@@ -48,8 +48,8 @@ pub(super) fn client_is_stuck() -> Error {
 /// A peer of a tunnel is gone.
 pub(super) fn tunnel_reset(side: Side, e: io::Error) -> Error {
     let reason = match e.kind() {
-        // Keepalive probes, or bytes sent again and again, had no answer; or its socket ended and its
-        // layer did not.
+        // Keepalive probes or retransmissions had no answer, or the socket ended without an end of its
+        // layer.
         io::ErrorKind::TimedOut | io::ErrorKind::UnexpectedEof => {
             "a peer of the tunnel has vanished"
         }

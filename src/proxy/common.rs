@@ -1,5 +1,5 @@
-//! What outlives the stages of an exchange: what is wanted, what was decided, what is told, and the two
-//! directions. Each stage owns what is its own.
+//! The state that outlives the stages of an exchange: intent, decisions, account, and the two
+//! directions. Everything else belongs to the stage that uses it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use super::limits::Allowance;
 use super::onward_head::OnwardHead;
 use super::sides::Leg;
 
-/// Up to so many bytes of text are kept for the next request.
+/// This many bytes of text are kept for the next request.
 pub(super) const KEPT: usize = 4096;
 
-/// What was decided of a request, for as long as it lasts.
+/// The decisions on a request, kept for as long as it lasts.
 #[derive(Debug, Default)]
 pub(super) struct Terms {
-    /// Who asks; empty if nobody has to say.
+    /// The user who asks; empty if the rules require none.
     pub(super) user: String,
     /// Which addresses it may be connected to.
     pub(super) addresses: AddressRules,
-    /// Whoever judges the response, if it is judged.
+    /// The judge of the response, if the response is judged.
     pub(super) judge: Option<Arc<Judge>>,
-    /// What the client sends into its tunnel first is judged.
+    /// The first bytes that the client sends into its tunnel are judged.
     pub(super) reads_hello: bool,
 }
 
@@ -45,39 +45,39 @@ impl Terms {
     }
 }
 
-/// What an exchange has in each of its stages. The memory is used again for the next one.
+/// The state that every stage of an exchange shares. The memory is used again for the next exchange.
 #[derive(Debug, Default)]
 pub(super) struct Common {
     /// What the client wants.
     pub(super) intent: Intent,
-    /// What was decided of that.
+    /// The decisions on that.
     pub(super) terms: Terms,
     /// The next hop.
     pub(super) peer: Peer,
-    /// What is told at the end.
+    /// The record of the exchange, reported at the end.
     pub(super) account: Account,
     /// To the upstream: the head, once the next hop is known, and the request's content.
     pub(super) up: Leg,
     /// To the client: heads and replies, and the response's content.
     pub(super) down: Leg,
-    /// The head that goes on, until it is known to whom, and in case it has to be sent again.
+    /// The head to pass on. It is kept until the next hop is known, and in case it has to be sent again.
     pub(super) head: OnwardHead,
-    /// How often the request may still be sent again.
+    /// How many times the request may still be sent again.
     pub(super) retries: u8,
-    /// What may be received, if there are limits.
+    /// How much may be received, if there are limits.
     pub(super) allowance: Allowance,
-    /// Until when the present wait may last.
+    /// When the present wait ends at the latest.
     pub(super) deadline: Option<Instant>,
     /// When to come back even if nothing happens.
     pub(super) wake_at: Option<Instant>,
     /// The client's connection ends after this exchange.
     pub(super) close: bool,
-    /// The upstream's connection is this client's alone, because it logs in on it.
+    /// The upstream's connection is reserved for this client, because the client logs in on it.
     pub(super) pins: bool,
 }
 
 impl Common {
-    /// Ready for a new request; the memory stays.
+    /// Makes it ready for a new request; the memory is kept.
     pub(super) fn reset(&mut self, started: Instant) {
         self.intent.clear();
         self.terms.clear();
@@ -93,7 +93,7 @@ impl Common {
         self.pins = false;
     }
 
-    /// Gives back what should not be kept for the next request.
+    /// Gives back the memory that should not be kept for the next request.
     pub(super) fn trim(&mut self, turn: &mut Turn<'_>) {
         for leg in [&mut self.up, &mut self.down] {
             turn.buffers.discard(&mut leg.staged);
@@ -106,12 +106,12 @@ impl Common {
         self.account.note.trim();
     }
 
-    /// What to connect to.
+    /// The endpoint to connect to.
     pub(super) fn endpoint(&self) -> &Endpoint {
         self.peer.endpoint(&self.intent.destination)
     }
 
-    /// The head for the next hop, which is known now, goes out first.
+    /// Puts the head for the next hop, which is now known, in front of what goes out.
     pub(super) fn stage_head(&mut self, turn: &mut Turn<'_>) {
         let staged = &mut self.up.staged;
         turn.buffers.discard(staged);
@@ -120,7 +120,7 @@ impl Common {
         self.intent.onward_bytes = staged.len() as u64;
     }
 
-    /// Content in this framing belongs to the request, and nobody will take it.
+    /// Records that content in this framing belongs to the request, although nobody will take it.
     pub(super) fn leave_content(&mut self, framing: Framing) {
         self.up.goes_on_with(Content::of_request(framing));
     }
@@ -132,7 +132,7 @@ impl Common {
         Totals { from_client: head_bytes + content, to_client: self.down.flow.sent() }
     }
 
-    /// Waiting for an allowance is nobody's fault: the time for the next step begins after it.
+    /// Extends the deadline past a wait for an allowance, which is nobody's fault.
     pub(super) fn wait_on(&mut self, turn: &Turn<'_>) {
         let Some(at) = self.allowance.wake_at() else { return };
         let times = &turn.ctx.timeouts;
@@ -140,12 +140,12 @@ impl Common {
         self.deadline = self.deadline.map(|deadline| deadline.max(then));
     }
 
-    /// Whether the upstream's connection may be one to this address.
+    /// Whether the request may use an upstream connection to this address.
     pub(super) fn may_use(&self, address: SocketAddr) -> bool {
         self.terms.addresses.judge(address.ip(), address.port()).verdict == Verdict::Allow
     }
 
-    /// The request has been connected to this address: what decided that is noted.
+    /// Records the decision on this address, to which the request has been connected.
     #[cold]
     pub(super) fn settle(&mut self, address: SocketAddr, turn: &Turn<'_>) {
         let decision = self.terms.addresses.judge(address.ip(), address.port());
@@ -154,7 +154,7 @@ impl Common {
         self.learn(rule_host(destination), destination.ip(), turn);
     }
 
-    /// This host was reached: that is learnt, where it is to be.
+    /// Learns that this host was reached, if the policy learns.
     pub(super) fn learn(&self, host: &str, ip: Option<IpAddr>, turn: &Turn<'_>) {
         if self.terms.addresses.learns() {
             let port = self.intent.destination.port();
@@ -162,11 +162,11 @@ impl Common {
         }
     }
 
-    /// Follows what was decided of a response.
+    /// Applies the decision on a response.
     ///
     /// # Errors
     ///
-    /// It does not go on.
+    /// The response is refused.
     pub(super) fn follow_response(
         &mut self,
         (decision, kind): (Decision, Kind),
@@ -180,7 +180,7 @@ impl Common {
         }
     }
 
-    /// What the client gets instead of a refusal by rule: a status, and where it is sent.
+    /// The replacement for a refusal by rule: a status, and a location to send the client to.
     pub(super) fn instead<'d>(
         &self,
         error: &Error,

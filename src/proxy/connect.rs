@@ -1,5 +1,5 @@
-//! The stage `Connecting`: from a destination to a connection, by a name lookup and a dial, and what their
-//! failures mean.
+//! The stage `Connecting`: makes a connection to the destination by a name lookup and a dial, and
+//! explains their failures.
 
 use std::cell::Cell;
 use std::io;
@@ -21,22 +21,22 @@ use super::common::Common;
 use super::context::Turn;
 use super::sides::{ClientSide, SECOND, UPSTREAM};
 
-/// How often whoever waits for a lookup sees to it that slow ones count less.
+/// How often a waiting exchange checks for slow lookups, so that these count less.
 const SLOW_CHECK: Duration = Duration::from_millis(250);
 
-/// A connection that is being made.
+/// A connection being made.
 #[derive(Debug)]
 pub(super) struct Connecting {
-    /// The epoch of names in which this began.
+    /// The epoch of names in which it began.
     epoch: u32,
     by: By,
 }
 
 #[derive(Debug)]
 enum By {
-    /// The name's addresses are awaited, once they were asked for.
+    /// Waits for the name's addresses, once they were asked for.
     Lookup(Option<Box<AwaitedLookup>>),
-    /// Sockets are being connected. Boxed: most exchanges never dial.
+    /// Connects sockets. Boxed: most exchanges never dial.
     Dial(Box<Dial>),
 }
 
@@ -54,7 +54,7 @@ impl Connecting {
         Self { epoch: turn.ctx.pool.names_epoch(), by }
     }
 
-    /// Goes as far as it can without waiting. Answers the connection, once there is one.
+    /// Goes as far as it can without waiting. Returns the connection, once there is one.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl Connecting {
         }
     }
 
-    /// What it waits for.
+    /// What the stage waits for.
     pub(super) fn wait(&self) -> Wait {
         match &self.by {
             By::Lookup(_) => Wait::Lookup,
@@ -98,14 +98,14 @@ impl Connecting {
         }
     }
 
-    /// Notes an edge on a socket that is being connected.
+    /// Records an edge on a socket that is being connected.
     pub(super) fn note(&mut self, tag: u32, edge: Edge) {
         if let By::Dial(dial) = &mut self.by {
             dial.note((tag - UPSTREAM) as usize, edge);
         }
     }
 
-    /// It took too long.
+    /// The error for a wait that was too long.
     pub(super) fn expired(&self) -> Error {
         match &self.by {
             By::Lookup(_) => lookup_expired(),
@@ -114,7 +114,7 @@ impl Connecting {
     }
 }
 
-/// Looks the destination's name up. Answers its addresses, once they are known.
+/// Looks up the destination's name. Returns its addresses, once they are known.
 fn look_up(
     asked: &mut Option<Box<AwaitedLookup>>,
     common: &mut Common,
@@ -129,8 +129,9 @@ fn look_up(
             Some(answer) => answer,
             None => {
                 if client.half.ended || client.half.stream.is_ending() {
-                    // It has closed, or only ended its side: the answer is for it all the same.
-                    // The end may stand behind more than is read before there is a connection.
+                    // The client has closed, or only ended its side and still gets the answer. If nobody
+                    // else waits for this lookup, it counts no more. The client's end may stand behind
+                    // more bytes than are read before there is a connection.
                     asked.recede();
                 }
                 if common.wake_at.is_none_or(|at| at <= turn.now) {
@@ -172,13 +173,13 @@ fn look_up(
     Ok(Some(resolver.order(host, ips, turn.now)))
 }
 
-/// What a step of a dial came to.
+/// The outcome of a step of a dial.
 enum Tried {
     /// No socket is connected yet.
     Waits,
-    /// Descriptors were short, and are not any more.
+    /// Descriptors were short, and no longer are.
     Again,
-    /// This one is.
+    /// This socket is connected.
     Connected(Stream, SocketAddr),
 }
 
@@ -229,7 +230,7 @@ fn try_dial(
     }
 }
 
-/// No address took the connection. `met` is what was decided of the last one.
+/// Handles a dial in which no address took the connection. `met` is the decision on the last address.
 fn failed(
     why: DialFailure,
     met: Option<Decision>,
@@ -250,7 +251,7 @@ fn failed(
     Err(unconnected(why))
 }
 
-/// No address took the connection in time.
+/// The error for a dial in which no address took the connection in time.
 fn dial_expired(dial: &Dial) -> Error {
     if dial.is_in_line() {
         let reason = "too many connections to the upstream are being made already";
@@ -277,7 +278,7 @@ fn unconnected(why: DialFailure) -> Error {
         .with_source(e),
         DialFailure::NoSource => upstream(
             Kind::DestinationIpUnroutable,
-            "connections have a source address, and none of the destination's family",
+            "none of the proxy's source addresses is of the destination's family",
         ),
         DialFailure::NoAddress => upstream(Kind::DnsError, "the name has no address"),
         DialFailure::System(e) if is_shortage(&e) => Error::new(
@@ -295,7 +296,7 @@ fn unconnected(why: DialFailure) -> Error {
                 upstream(Kind::ConnectionTimeout, "the upstream cannot be reached")
             }
             _ if is_unroutable(&e) => {
-                upstream(Kind::DestinationIpUnroutable, "there is no way to the upstream")
+                upstream(Kind::DestinationIpUnroutable, "there is no route to the upstream")
                     .with_source(e)
             }
             _ => upstream(Kind::ConnectionTerminated, "the connection to the upstream failed")

@@ -1,8 +1,8 @@
-//! Content on its way through: what of the bytes in hand belongs to it, and how it is coded as it goes on.
+//! Content on its way through: finds its end, and changes its transfer coding where the two sides
+//! differ.
 //!
-//! Decoded and encoded at once where nothing has to change: the bytes then go on as they stand, and
-//! may be spliced. Where the coding changes each piece is taken out of its coding and written in the
-//! other one.
+//! If the coding stays, the bytes are passed on as they are, and may be spliced. If the coding changes,
+//! each piece is decoded and written again in the other coding.
 
 use crate::net::buffer::ORDINARY;
 use crate::wire::chunked::{LAST_CHUNK, write_chunk_head};
@@ -11,15 +11,15 @@ use crate::wire::{ChunkError, ChunkLimits, Chunked, Framing, Irregular, Repairs,
 /// How the end of content is found.
 #[derive(Debug)]
 enum Body {
-    /// So many bytes more.
+    /// This many more bytes.
     Length(u64),
-    /// Chunked coding says. Boxed: flows are moved, and most have none.
+    /// The chunked coding marks the end. Boxed: flows are moved, and most have none.
     Chunked(Box<Chunked>),
-    /// It ends with the connection; so many bytes more may come.
+    /// The connection's end is the content's; at most this many more bytes may come.
     UntilClose(u64),
 }
 
-/// What is done to the coding on the way.
+/// How the coding changes on the way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Coding {
     /// Byte for byte.
@@ -28,7 +28,8 @@ pub(super) enum Coding {
     Chunk,
     /// Chunked content becomes plain.
     Dechunk,
-    /// Chunked content gets chunks of our own: those that came are not in the strict form.
+    /// Chunked content gets chunks of the proxy's own, because those received are not in the strict
+    /// form.
     Rechunk,
 }
 
@@ -39,7 +40,7 @@ pub(super) enum Faulty {
     Cut,
     /// The coding is malformed.
     Framing(ChunkError),
-    /// There is more than the limit.
+    /// The content exceeds its limit.
     TooMuch,
 }
 
@@ -52,9 +53,9 @@ impl From<ChunkError> for Faulty {
     }
 }
 
-/// What ends a chunk.
+/// The end of a chunk.
 pub(super) const CRLF: &[u8] = b"\r\n";
-/// The most a chunk's head and end add to it, and a trailer field whose name was held back.
+/// The most that a chunk adds with its head and end, and a trailer field whose name was held back.
 pub(super) const CHUNK_FRAME: usize = 64;
 
 /// The content of one message, or one direction of a tunnel.
@@ -62,17 +63,17 @@ pub(super) const CHUNK_FRAME: usize = 64;
 pub(super) struct Content {
     body: Body,
     coding: Coding,
-    /// Everything that belongs here was taken.
+    /// All bytes of this content were taken.
     taken: bool,
 }
 
 impl Content {
-    /// Of a request in this framing, byte for byte.
+    /// Content of a request in this framing, passed on byte for byte.
     pub(super) fn of_request(framing: Framing) -> Self {
         Self::framed(framing, Coding::Keep, Tolerance::Literal)
     }
 
-    /// In this framing, whose chunks are judged so.
+    /// Content in this framing; its chunks are judged with this tolerance.
     pub(super) fn framed(framing: Framing, coding: Coding, tolerance: Tolerance) -> Self {
         let body = match framing {
             Framing::Empty => return Self::empty(),
@@ -84,18 +85,18 @@ impl Content {
         Self { body, coding, taken: false }
     }
 
-    /// None.
+    /// No content.
     pub(super) fn empty() -> Self {
         Self { body: Body::Length(0), coding: Coding::Keep, taken: true }
     }
 
-    /// Everything until the source ends.
+    /// All bytes until the source ends.
     pub(super) fn until_close(coding: Coding) -> Self {
         Self { body: Body::UntilClose(u64::MAX), coding, taken: false }
     }
 
-    /// Breaks with more than `most`, of which none has come yet. One with a length says beforehand how
-    /// much it has.
+    /// Makes the content fail if it exceeds `most`. None of it may have been taken yet. Content with a
+    /// length announces how much it has, so it is not counted here.
     pub(super) fn limit(&mut self, most: u64) {
         match &mut self.body {
             Body::Length(_) => {}
@@ -112,7 +113,7 @@ impl Content {
         self.taken
     }
 
-    /// How many bytes of a length that was given are still to be taken.
+    /// How many bytes of an announced length are still to be taken.
     pub(super) fn length_left(&self) -> Option<u64> {
         match self.body {
             Body::Length(left) if !self.taken => Some(left),
@@ -120,7 +121,7 @@ impl Content {
         }
     }
 
-    /// What was mended of the coding so far.
+    /// Repairs made to the coding so far.
     pub(super) fn repairs(&self) -> Repairs {
         match &self.body {
             Body::Chunked(chunked) => chunked.repairs(),
@@ -128,7 +129,7 @@ impl Content {
         }
     }
 
-    /// Whether the sink can tell the end only by the connection's.
+    /// Whether the sink can tell the end only by the end of the connection.
     pub(super) fn ends_by_closing(&self) -> bool {
         match self.body {
             Body::UntilClose(_) => self.coding == Coding::Keep,
@@ -137,32 +138,32 @@ impl Content {
         }
     }
 
-    /// Whether all is here only when the source has ended.
+    /// Whether the content is complete only when the source has ended.
     pub(super) fn ends_with_source(&self) -> bool {
         matches!(self.body, Body::UntilClose(_))
     }
 
-    /// Whether each byte has to be looked at, in order to find the end.
+    /// Whether each byte has to be examined to find the end.
     pub(super) fn is_looked_at(&self) -> bool {
         matches!(self.body, Body::Chunked(_))
     }
 
-    /// Whether bytes in hand may be the beginning of a line that is not passed on before it is whole.
+    /// Whether bytes in hand may be the beginning of a line that is passed on only when it is whole.
     pub(super) fn waits_for_line(&self) -> bool {
         self.coding == Coding::Keep && matches!(self.body, Body::Chunked(_))
     }
 
-    /// Whether what is spliced becomes a chunk.
+    /// Whether spliced bytes become a chunk.
     pub(super) fn makes_chunks(&self) -> bool {
         self.coding == Coding::Chunk
     }
 
-    /// Whether the coding changes: then bytes cannot go on as they stand.
+    /// Whether the coding changes, so that bytes cannot be passed on as they are.
     pub(super) fn is_recoded(&self) -> bool {
         self.coding != Coding::Keep
     }
 
-    /// How many bytes may go on unseen, and without being copied; nothing if it is few.
+    /// How many bytes may go on unexamined and without being copied; `None` if these are few.
     pub(super) fn spliceable(&self) -> Option<u64> {
         match self.body {
             _ if self.taken => None,
@@ -174,7 +175,7 @@ impl Content {
         }
     }
 
-    /// So many bytes went on unseen.
+    /// Records that this many bytes went on unexamined.
     pub(super) fn spliced(&mut self, bytes: usize) {
         if let Body::Length(left) | Body::UntilClose(left) = &mut self.body {
             *left = left.saturating_sub(bytes as u64);
@@ -182,9 +183,9 @@ impl Content {
         self.taken = matches!(self.body, Body::Length(0));
     }
 
-    /// How many bytes at the front of `held` belong here and may go on as they stand. Nothing if they
-    /// have to be written anew from here on; `is_behind` others that are still to go out before that.
-    /// `line_end` is called if the last of those owes a line end.
+    /// How many bytes at the front of `held` belong to the content and may be passed on as they are.
+    /// `None` if the bytes from here on have to be rewritten. `is_behind` means that others are still to
+    /// go out before these; `line_end` is called if the last of those owes a line end.
     pub(super) fn pass(
         &mut self,
         held: &[u8],
@@ -203,7 +204,7 @@ impl Content {
                     self.taken = chunked.is_at_end();
                     count
                 }
-                // What was passed on before goes out first.
+                // Bytes passed on earlier go out first.
                 Err(Irregular) if is_behind => 0,
                 Err(Irregular) => {
                     if chunked.owes_line_end() {
@@ -220,8 +221,8 @@ impl Content {
         }))
     }
 
-    /// Takes bytes at the front of `held` and writes what they stand for in the other coding. Answers how
-    /// many it took.
+    /// Takes bytes at the front of `held` and writes their content in the other coding. Returns how many
+    /// it took.
     pub(super) fn recode(&mut self, held: &[u8], out: &mut Vec<u8>) -> Result<usize, Faulty> {
         match &mut self.body {
             Body::Chunked(chunked) => {
@@ -243,7 +244,7 @@ impl Content {
         }
     }
 
-    /// The source has ended and nothing of it is left. Answers what is to be written then.
+    /// Handles the end of the source, of which nothing is left. Returns the bytes to write then.
     pub(super) fn end(&mut self) -> Result<&'static [u8], Faulty> {
         if !matches!(self.body, Body::UntilClose(_)) {
             return Err(Faulty::Cut);
@@ -260,7 +261,7 @@ fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(CRLF);
 }
 
-/// What is left of a limit behind so many bytes.
+/// The rest of a limit after this many bytes.
 fn room_for(left: u64, bytes: usize) -> Result<u64, Faulty> {
     left.checked_sub(bytes as u64).ok_or(Faulty::TooMuch)
 }

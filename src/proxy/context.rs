@@ -1,4 +1,4 @@
-//! What all sessions of one proxy share, how long each wait may last, and what a worker brings to a turn.
+//! The state that all sessions of one proxy share, the timeouts, and what a worker brings to a turn.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,14 +25,14 @@ use super::admin::{self, Overview};
 use super::own_addresses::OwnAddresses;
 use super::verify::Verifier;
 
-/// How long each wait may last. None of them holds a thread.
+/// How long each wait may last. No wait holds a thread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
     /// From a request's first byte (on a new connection: from accept) to the end of its head.
     pub head: Duration,
     /// How long a client connection may be idle between exchanges.
     pub idle: Duration,
-    /// For a name lookup, and then for connecting, all addresses together.
+    /// For a name lookup, and then again for connecting to all its addresses.
     pub connect: Duration,
     /// How long an exchange may stand still: no response head, and no byte moved either way.
     pub response: Duration,
@@ -41,7 +41,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The same, none longer than a year.
+    /// The same timeouts, none longer than a year.
     pub fn clamped(self) -> Self {
         Self {
             head: self.head.min(LONGEST),
@@ -65,31 +65,31 @@ impl Default for Timeouts {
     }
 }
 
-/// What all sessions of one proxy share.
+/// The state that all sessions of one proxy share.
 pub struct Context {
-    /// The waits.
+    /// How long each wait may last.
     pub timeouts: Timeouts,
-    /// Bounds of a head.
+    /// Limits on a head.
     pub limits: wire::HeadLimits,
-    /// How responses are judged.
+    /// How strictly responses are judged.
     pub leniency: wire::Leniency,
-    /// What is allowed.
+    /// The rules in force.
     pub policy: policy::Current,
-    /// What limits are held against.
+    /// Enforces the limits.
     pub shaper: Shaper,
     /// Clients that sent wrong credentials.
     pub failures: Arc<Failures>,
     /// Passwords that are being verified.
     pub verifier: Verifier,
-    /// What was reached, if that is to be known.
+    /// The destinations reached, if these are to be learnt.
     pub learnt: Arc<Learnt>,
-    /// Our pseudonym in `Via`, unless nothing is to be added.
+    /// Our pseudonym in `Via`; `None` adds no `Via`.
     pub via: Option<String>,
-    /// Whether origin servers are told who asks.
+    /// Whether origin servers are told the client's address.
     pub forwarded_for: bool,
-    /// The addresses we listen on: requests to them would come back.
+    /// The addresses we listen on: a request to one of them would come back.
     pub own: OwnAddresses,
-    /// The names that the admin listener goes by.
+    /// The names that the admin listener answers to.
     pub admin_names: admin::Names,
     /// Readiness.
     pub poller: Arc<Poller>,
@@ -97,15 +97,15 @@ pub struct Context {
     pub pool: Arc<Pool>,
     /// Pipes for streams.
     pub pipes: Pipes,
-    /// Names.
+    /// Name lookups.
     pub resolver: Resolver,
     /// New upstream connections.
     pub dialer: Dialer,
-    /// Where finished exchanges are told, if anywhere.
+    /// Where finished exchanges are logged, if anywhere.
     pub access_log: Option<AccessLog>,
-    /// How many exchanges are wanted, if that is bounded.
+    /// How many exchanges to serve, if that is limited.
     pub quota: Option<Quota>,
-    /// When the proxy began to shut down, if it has: connections are then not kept.
+    /// When the proxy began to shut down, if it has. Connections are not kept after that.
     pub draining: OnceLock<Instant>,
 }
 
@@ -115,19 +115,19 @@ impl Context {
         self.draining.get().is_some()
     }
 
-    /// Closes what is only kept to be used again, since descriptors are short: idle upstream
-    /// connections and empty pipes. Answers how many there were.
+    /// Closes idle upstream connections and empty pipes, which are only kept to be used again, because
+    /// descriptors are short. Returns how many were closed.
     pub fn free_descriptors(&self) -> usize {
         self.pool.clear(Retired::Full) + self.pipes.clear()
     }
 
-    /// The name in `Proxy-Status`: the pseudonym, or just what we are.
+    /// The name in `Proxy-Status`: the pseudonym, or `threadgate`.
     pub fn name(&self) -> &str {
         self.via.as_deref().unwrap_or("threadgate")
     }
 }
 
-/// Calls somebody once, when so many exchanges are over.
+/// Calls a function once, when a given number of exchanges are over.
 pub struct Quota {
     left: AtomicU64,
     then: Arc<dyn Fn() + Send + Sync>,
@@ -139,16 +139,17 @@ impl Quota {
         Self { left: AtomicU64::new(count.get()), then }
     }
 
-    /// One is over.
+    /// Counts an exchange that is over.
     pub fn spend(&self) {
-        // Past zero it wraps: that many more exchanges do not happen in the life of a machine.
+        // Past zero it wraps. A machine does not live long enough to come round to one again.
         if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             (self.then)();
         }
     }
 }
 
-/// Bytes a session may receive and send in one turn. With nobody else waiting the next turn follows at once.
+/// Bytes a session may receive and send in one turn. If nobody else waits, the next turn follows at
+/// once.
 pub(super) const TURN_BYTES: usize = 128 * 1024;
 /// How long a turn may last.
 const TURN_TIME: Duration = Duration::from_millis(1);
@@ -159,22 +160,22 @@ pub struct Turn<'w> {
     pub ctx: &'w Context,
     /// The worker's buffers.
     pub buffers: &'w mut Buffers,
-    /// What is allowed.
+    /// The rules in force.
     pub policy: &'w Arc<Policy>,
     /// The worker's counters.
     pub counters: &'w Shard,
-    /// What the admin listener tells.
+    /// The source of the admin listener's numbers.
     pub overview: &'w dyn Overview,
     /// When the turn began.
     pub now: Instant,
     /// Bytes received and bytes sent so far.
     pub moved: usize,
-    /// Bytes that go into a pipe at a time, at most.
+    /// The most bytes to put into a pipe at a time.
     pub portion: usize,
 }
 
 impl Turn<'_> {
-    /// The time, exactly if it is going to be told, else as the turn began.
+    /// The time: exact if the access log will show it, otherwise the start of the turn.
     pub fn clock(&self) -> Instant {
         if self.ctx.access_log.is_some() { Instant::now() } else { self.now }
     }

@@ -12,9 +12,9 @@
 //!         └──▶ Reply ──▶ finished
 //! ```
 //!
-//! A stage owns what is its own; what outlives it is in `common`. Request and response flow at the same
-//! time, so that an answer that comes while the request is still going out is passed on. Any step may
-//! fail with an [`Error`]; `session` makes a reply or a closed connection of it.
+//! Each stage owns its own state; the state that outlives a stage is in `common`. Request and response
+//! flow at the same time, so that an answer that comes while the request is still going out is passed
+//! on. Any step may fail with an [`Error`], which `session` turns into a reply or a closed connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,10 +45,10 @@ use super::tunnel::Tunnel;
 use super::upgrade;
 use super::waiting::Edges;
 
-/// Where the exchange has come to.
+/// The stage that the exchange is in.
 #[derive(Debug, Default)]
 enum Stage {
-    /// A rate lets the request go on later.
+    /// A rate holds the request back.
     Gate,
     /// A connection is being made.
     Connecting(Connecting),
@@ -83,17 +83,17 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Makes the exchange ready for a new request; the memory stays.
+    /// Makes the exchange ready for a new request; the memory is kept.
     pub fn reset(&mut self, started: Instant) {
         self.common.reset(started);
         self.stage = Stage::Reply;
     }
 
-    /// Gives back what should not be kept for the next request.
+    /// Gives back the memory that should not be kept for the next request.
     pub fn trim(&mut self, turn: &mut Turn<'_>) {
         if let Some(half) = self.stage.upstream_half() {
             if half.stream.has_layer() && !self.common.account.is_aborted {
-                // As far as it goes out now: nobody waits for it.
+                // As much as goes out now: nobody waits for the rest.
                 let _ = half.stream.finish();
             }
             turn.buffers.discard(&mut half.buffer);
@@ -102,7 +102,7 @@ impl Exchange {
         self.common.trim(turn);
     }
 
-    /// Until when the present wait may last.
+    /// When the present wait ends at the latest.
     pub fn deadline(&self, fallback: Instant) -> Instant {
         self.common.deadline.unwrap_or(fallback)
     }
@@ -116,7 +116,7 @@ impl Exchange {
         wake_at.iter().copied().chain(allowance.wake_at()).min()
     }
 
-    /// Whether limits have to do with it.
+    /// Whether limits apply to the exchange.
     pub fn is_limited(&self) -> bool {
         self.common.allowance.is_limited()
     }
@@ -126,18 +126,18 @@ impl Exchange {
         self.common.account.is_tunnel
     }
 
-    /// Whether a tunnel's client has been sent all there was, and the end.
+    /// Whether a tunnel's client has been sent all the bytes there were, and the end.
     pub fn is_one_way(&self) -> bool {
         self.is_tunnel() && self.common.down.flow.is_over()
     }
 
-    /// Whether a tunnel has no upstream any more, and only its client is to be told so.
+    /// Whether a tunnel has lost its upstream, so that only its client is still to be told.
     pub fn has_parted(&self) -> bool {
         let has_parted = matches!(&self.stage, Stage::Tunnel(tunnel) if tunnel.has_parted());
         has_parted && !self.common.account.is_aborted
     }
 
-    /// Keeps why it has parted; what is left is to tell the client.
+    /// Keeps the reason of the parting; only the client is still to be told.
     pub fn note_parting(&mut self, error: Error, turn: &Turn<'_>) {
         self.common.account.failure = Some(error);
         self.common.close = true;
@@ -145,8 +145,8 @@ impl Exchange {
         self.common.deadline = Some(turn.now + turn.ctx.timeouts.head);
     }
 
-    /// Whether a reply of ours can still be sent: none of the final response has gone out. What is
-    /// staged of it is dropped, interim responses stay.
+    /// Whether a reply of ours can still be sent, because none of the final response has gone out. The
+    /// staged part of the final response is dropped; interim responses stay.
     pub fn make_way_for_reply(&mut self) -> bool {
         let staged = match &self.stage {
             Stage::Gate | Stage::Connecting(_) => return true,
@@ -166,29 +166,29 @@ impl Exchange {
         true
     }
 
-    /// Whether it ended without the reply, or the response, it should have had.
+    /// Whether the exchange ended without the reply or response that it should have had.
     pub fn is_aborted(&self) -> bool {
         self.common.account.is_aborted
     }
 
-    /// Whether all of the request is out of the client's connection: what comes there next is
-    /// another one.
+    /// Whether the whole request is out of the client's connection: the next bytes there are another
+    /// one.
     pub fn request_is_clear(&self) -> bool {
         self.common.up.flow.is_clear()
     }
 
-    /// Whether what the client gets has no end but its connection's: a plain close would look like it,
-    /// and only a reset tells that there is more.
+    /// Whether only the connection's end marks the end of what the client gets. A plain close would then
+    /// look like the regular end, and only a reset tells the client that something is missing.
     pub fn looks_whole_by_its_end(&self) -> bool {
         self.is_tunnel() || self.common.down.flow.ends_by_closing()
     }
 
-    /// Why it failed, if it did.
+    /// The reason of the failure, if the exchange failed.
     pub fn failure(&self) -> Option<&Error> {
         self.common.account.failure.as_ref()
     }
 
-    /// The request is decided, and what goes on of its head is kept: finds a connection.
+    /// Begins an allowed request, whose head to pass on is kept: finds a connection for it.
     pub fn begin(&mut self, framing: Framing, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
         let common = &mut self.common;
         common.account.times.head = Some(turn.clock());
@@ -206,7 +206,7 @@ impl Exchange {
         self.go(client, turn);
     }
 
-    /// Finds a connection for the request: kept, or one that has to be made.
+    /// Finds a connection for the request: a kept one, or a new one.
     fn go(&mut self, client: &mut ClientSide<'_>, turn: &mut Turn<'_>) {
         let common = &mut self.common;
         common.peer.direct(&common.intent.destination);
@@ -216,7 +216,7 @@ impl Exchange {
             common.stage_head(turn);
         }
         if client.pinned.is_some() {
-            // What goes through a tunnel is not to be taken for the user who logged in.
+            // Bytes in a tunnel must not be taken for those of the user who logged in.
             if is_connect {
                 *client.pinned = None;
             } else if let Some(kept) = reuse::take_pinned(common, client, turn) {
@@ -252,7 +252,7 @@ impl Exchange {
             common.settle(address, turn);
         }
         if common.retries == 0 {
-            // Nobody asks for the head again, and an upload may last.
+            // The head will not be needed again, and an upload may last.
             common.head.trim(KEPT);
         }
         let lease = kept.unwrap_or_else(|| turn.ctx.pool.lease(turn.now));
@@ -270,7 +270,7 @@ impl Exchange {
         }
     }
 
-    /// A reply of ours, which is staged, is all there will be.
+    /// Makes a reply of ours, which is staged, the whole response.
     pub fn reply_only(&mut self, status: u16, failure: Option<Error>, turn: &mut Turn<'_>) {
         if let Some(half) = self.stage.upstream_half() {
             turn.buffers.discard(&mut half.buffer);
@@ -286,7 +286,7 @@ impl Exchange {
         common.deadline = Some(turn.now + turn.ctx.timeouts.response);
     }
 
-    /// The exchange ends here, without a reply.
+    /// Ends the exchange here, without a reply.
     pub fn abort(&mut self, failure: Error) {
         self.common.account.failure = Some(failure);
         self.common.account.is_aborted = true;
@@ -302,7 +302,8 @@ impl Exchange {
     ///
     /// # Errors
     ///
-    /// The exchange has failed; reply if [there is a way](Self::make_way_for_reply), else close.
+    /// The exchange has failed. Reply if [that is still possible](Self::make_way_for_reply), otherwise
+    /// close.
     pub fn advance(
         &mut self,
         client: &mut ClientSide<'_>,
@@ -357,16 +358,17 @@ impl Exchange {
         }
     }
 
-    /// The 101 is staged: what follows it, on both sides, is bytes.
+    /// Makes the exchange a tunnel. The 101 is staged; the bytes behind it, on both sides, have no
+    /// framing.
     fn change_protocol(&mut self, turn: &mut Turn<'_>) {
-        // Counted as a tunnel before its stage is one: what was begun stays known.
+        // Counted as a tunnel before the stage is one, so that the count survives a panic.
         upgrade::become_tunnel(&mut self.common, turn);
         if let Stage::Relay(relay) = std::mem::take(&mut self.stage) {
             self.stage = Stage::Tunnel(Tunnel::new(relay.upstream, None));
         }
     }
 
-    /// The pooled connection was dead: once more, on a fresh one.
+    /// Sends the request again on a fresh connection, because the pooled one was dead.
     fn resend(&mut self, turn: &mut Turn<'_>) {
         turn.counters.count(|c| c.resends += 1);
         if let Some(half) = self.stage.upstream_half() {
@@ -378,14 +380,14 @@ impl Exchange {
         common.up.reset();
         let Account { repairs, times, upstream, .. } = &mut common.account;
         (*repairs, times.sent, *upstream) = (Default::default(), None, None);
-        // Never from the pool again: what is idle there to the same server may be as dead.
+        // Not from the pool again: other idle connections to the same server may be dead, too.
         self.stage = Stage::Connecting(Connecting::new(common, turn));
     }
 
-    /// Which wait was too long.
+    /// The error for the wait that was too long.
     fn expired(&self, client: &ClientSide<'_>) -> Error {
         match &self.stage {
-            // Waiting there has no end but its time.
+            // A wait at the gate ends only by time.
             Stage::Gate => lookup_expired(),
             Stage::Connecting(connecting) => connecting.expired(),
             Stage::Relay(relay) => relay.expired(&self.common, client.half),
@@ -394,7 +396,7 @@ impl Exchange {
         }
     }
 
-    /// Notices a reset also where nothing is received from the peer now.
+    /// Notices a reset even where nothing is received from the peer now.
     fn notice_resets(&mut self, client: &mut ClientSide<'_>) -> Result<(), Error> {
         if let Some(e) = client.half.stream.broken() {
             return Err(match self.is_tunnel() {
@@ -408,7 +410,7 @@ impl Exchange {
         }
     }
 
-    /// Goes by the limits that are in force now.
+    /// Applies the limits that are in force now.
     #[inline]
     fn follow_limits(&mut self, client: &mut ClientSide<'_>, turn: &Turn<'_>) {
         if matches!(self.stage, Stage::Reply) {
@@ -420,8 +422,8 @@ impl Exchange {
         allowance.follow(client.asker, wanted, halves, turn);
     }
 
-    /// Notices a client that has gone while only the upstream is awaited. What else it says is the
-    /// next request, or its end, which is a half-close and gets its answer.
+    /// Notices a client that has gone while only the upstream is awaited. Other bytes of the client are
+    /// its next request. An end is a half-close, and such a client still gets its answer.
     fn listen_to_client(
         &mut self,
         client: &mut ClientSide<'_>,
@@ -445,7 +447,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Notes the limit that ended it, if one did.
+    /// Records the limit that ended the exchange, if one did.
     #[cold]
     fn ended_by<T>(&mut self, e: Error, turn: &Turn<'_>) -> Result<T, Error> {
         if let Some(rule) = self.common.allowance.take_met(turn) {
@@ -454,8 +456,8 @@ impl Exchange {
         Err(e)
     }
 
-    /// The end: counters and log are told, and the connection goes back to the pool if it can. Answers
-    /// one that is its client's alone instead.
+    /// Ends the exchange: reports to counters and log, and gives the connection back to the pool if
+    /// possible. Returns the connection instead if it is reserved for this client.
     pub fn conclude(
         &mut self,
         address: SocketAddr,
@@ -493,7 +495,7 @@ impl Exchange {
         pinned
     }
 
-    /// What it waits for, when it waits.
+    /// What the exchange waits for, while it waits.
     pub fn wait(&self) -> Wait {
         match &self.stage {
             _ if self.common.allowance.is_dry() => Wait::Tokens,
@@ -505,7 +507,7 @@ impl Exchange {
         }
     }
 
-    /// Whether edges are worth a turn.
+    /// Whether these edges are worth a turn.
     pub(super) fn heeds(&self, edges: &Edges, client: &Half) -> bool {
         let upstream = match &self.stage {
             Stage::Relay(relay) => Some(&relay.upstream.half),
@@ -515,7 +517,7 @@ impl Exchange {
         self.common.allowance.heeds(edges, client, upstream)
     }
 
-    /// Notes an edge on one of the exchange's sockets.
+    /// Records an edge on one of the exchange's sockets.
     pub fn note(&mut self, tag: u32, edge: Edge) {
         match &mut self.stage {
             Stage::Connecting(connecting) => connecting.note(tag, edge),
@@ -527,7 +529,7 @@ impl Exchange {
         }
     }
 
-    /// Sees to it that edges of the upstream's socket reach the session.
+    /// Makes edges of the upstream's socket reach the session.
     ///
     /// # Errors
     ///
@@ -538,7 +540,7 @@ impl Exchange {
         half.stream.watch(&turn.ctx.poller, &client.owner(UPSTREAM), write)
     }
 
-    /// Gives buffers that hold nothing back, since the session is about to wait.
+    /// Gives back empty buffers, because the session is about to wait.
     pub fn reclaim(&mut self, turn: &mut Turn<'_>) {
         turn.buffers.reclaim(&mut self.common.up.staged);
         turn.buffers.reclaim(&mut self.common.down.staged);
@@ -547,12 +549,12 @@ impl Exchange {
         }
     }
 
-    /// The upstream's connection, to be waited for on the worker.
+    /// The upstream's connection, so that the worker can wait for it.
     pub fn upstream_half(&mut self) -> Option<&mut Half> {
         self.stage.upstream_half()
     }
 
-    /// Bytes of the response were received outside a step.
+    /// Counts bytes of the response that were received outside a step.
     pub fn add_received(&mut self, bytes: usize) {
         if let Stage::Relay(relay) = &mut self.stage {
             relay.response.received(bytes);
@@ -560,7 +562,7 @@ impl Exchange {
     }
 }
 
-/// A CONNECT is connected: what flows from now on are bytes.
+/// Turns a connected CONNECT into a tunnel; from now on bytes flow without framing.
 fn open_tunnel(
     upstream: Upstream,
     common: &mut Common,

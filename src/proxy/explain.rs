@@ -1,4 +1,4 @@
-//! What the proxy would do with a request, found out by the functions that do it.
+//! Explains what the proxy would do with a request, with the same functions that do it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use super::blame::refused;
 use super::intent::Asked;
 use super::request::aim;
 
-/// Who asks.
+/// The client that asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Asking<'a> {
     /// The client's address.
     pub client: IpAddr,
-    /// Who it says it is; taken to be proven, if there is such a user.
+    /// The user it claims to be. The claim counts as proven, if there is such a user.
     pub user: Option<&'a str>,
 }
 
-/// What was decided before an address is known.
+/// The decision before an address is known, and the steps to it.
 #[derive(Debug)]
 pub struct Explained {
     /// Each step, in order.
     pub notes: Vec<Note>,
-    /// What it came to.
+    /// The outcome.
     pub decision: Decision,
-    /// How the request goes.
+    /// How the request is made: CONNECT, HTTP or WebSocket.
     pub way: Way,
     /// `host:port`.
     pub authority: String,
@@ -44,7 +44,7 @@ pub struct Explained {
     pub ip: Option<IpAddr>,
     /// The port.
     pub port: u16,
-    /// What limits it.
+    /// The limits that apply to it.
     pub limits: Vec<Applied>,
     addresses: AddressRules,
     rules: Arc<Rules>,
@@ -52,11 +52,11 @@ pub struct Explained {
     user: Option<String>,
 }
 
-/// Explains what becomes of the request whose head is `bytes`.
+/// Explains the decision on the request whose head is `bytes`.
 ///
 /// # Errors
 ///
-/// It is none that could be forwarded.
+/// The head is no request that could be forwarded.
 pub fn explain(
     bytes: &[u8],
     asking: Asking<'_>,
@@ -75,7 +75,7 @@ pub fn explain(
     }
     let mut destination = Endpoint::default();
     let (way, _) = aim(&head, &mut destination)?;
-    // Without users nobody is one, whatever a client says.
+    // Without users nobody is one, whatever the client claims.
     let user = asking.user.filter(|_| rules.auth.is_some());
     let asked = Asked::by_http(&head, way, asking.client, &destination);
     let request = asked.request(user.unwrap_or_default());
@@ -118,12 +118,12 @@ pub fn explain(
 }
 
 impl Explained {
-    /// Whether it may be connected to this address.
+    /// Judges a connection to this address.
     pub fn judge(&mut self, ip: IpAddr) -> Decision {
         self.addresses.judge_traced(ip, self.port, &mut self.notes)
     }
 
-    /// Notes what will be looked at once the request has been connected.
+    /// Notes the checks that follow once the request has been connected.
     pub fn foresee(&mut self) {
         match self.way {
             Way::Connect => self.notes.extend(of_hello(&self.rules)),
@@ -131,8 +131,8 @@ impl Explained {
         }
     }
 
-    /// What becomes of the tunnel, connected to this address, if its ClientHello names `name`: in lower
-    /// case and without a dot behind. `None` if nobody looks at it.
+    /// Judges a tunnel, connected to this address, whose ClientHello names `name` (in lower case,
+    /// without a trailing dot). `None` if no rule looks at the name.
     pub fn judge_hello(&mut self, name: &str, address: Option<IpAddr>) -> Option<Decision> {
         if self.way != Way::Connect || !self.rules.read_hellos() {
             let why = match (self.way, self.rules.sni) {
@@ -165,7 +165,7 @@ impl Explained {
         Some(decision)
     }
 
-    /// Whether it may be connected to this address, without a note.
+    /// Whether a connection to this address is allowed, without a note.
     pub fn allows(&self, ip: IpAddr) -> bool {
         self.addresses.judge(ip, self.port).verdict == Verdict::Allow
     }
@@ -175,37 +175,33 @@ impl Explained {
         self.rules.auth.is_some()
     }
 
-    /// What the client gets in place of a 403: a status, and where it is sent.
+    /// The reply to the client in place of a 403: a status, and a location to send it to.
     pub fn instead(&self) -> Option<(u16, Option<&str>)> {
         self.rules.deny_with.instead(self.way == Way::Connect, &self.authority)
     }
 }
 
-/// What will be made of the name with which TLS begins in a tunnel.
+/// The note on the check of the ClientHello in a tunnel.
 fn of_hello(rules: &Rules) -> Option<Note> {
     let said = match rules.sni {
         Sni::Match(rule) => {
-            let said = "the name with which TLS begins in the tunnel has to be the CONNECT's, if that is one";
+            let said = "the ClientHello in the tunnel must name the host of the CONNECT, if that is a name";
             return Some(later(DecisionStep::Hello, Some(rule), said.to_owned()));
         }
-        _ if rules.judge_hellos() => {
-            "the name with which TLS begins in the tunnel will be judged, too"
-        }
-        _ if rules.read_hellos() => {
-            "the name with which TLS begins in the tunnel will be learnt, too"
-        }
+        _ if rules.judge_hellos() => "the name in the tunnel's ClientHello will be judged, too",
+        _ if rules.read_hellos() => "the name in the tunnel's ClientHello will be learnt, too",
         _ => return None,
     };
     Some(later(DecisionStep::Hello, None, said.to_owned()))
 }
 
-/// What will be asked of the response.
+/// The notes on the checks of the response.
 fn of_responses(rules: &Rules, notes: &mut Vec<Note>) {
     let becomes = match rules.mode {
         Mode::Report => "would be refused",
         Mode::Open | Mode::Learn | Mode::Enforce => "will be refused",
     };
-    // Those of one option stand together.
+    // Types of one option stand together.
     for types in rules.responses.rules().types().chunk_by(|a, b| a.id() == b.id()) {
         let all: Vec<String> = types.iter().map(TypeRule::to_string).collect();
         let said = format!("a response of type {} {becomes}", all.join(" or "));

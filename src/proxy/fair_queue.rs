@@ -1,17 +1,17 @@
-//! A fair queue: each client has a line of its own, and no client's work stands before another's.
+//! A fair queue: each client waits in a line of its own, so that no client's work holds up another's.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// What may wait, of all clients together.
+/// How many jobs may wait, of all clients together.
 pub(super) const MOST_WAITING: usize = 256;
 
-/// The lines. The first of each has its turn in rotation.
+/// The lines. The first jobs of all lines take turns.
 #[derive(Debug)]
 pub(super) struct FairQueue<J> {
-    /// None is empty.
+    /// No line is empty.
     lines: HashMap<IpAddr, VecDeque<J>>,
-    /// Whose turn is next: each client with a line is there once.
+    /// The order of turns: each client with a line is in it once.
     turns: VecDeque<IpAddr>,
     waiting: usize,
 }
@@ -23,18 +23,18 @@ impl<J> Default for FairQueue<J> {
 }
 
 impl<J> FairQueue<J> {
-    /// Puts a job at the end of its client's line. A client may have as many there as places are left:
-    /// 128 if it is alone, 85 beside another who has as many, and there is always one for who comes new.
+    /// Puts a job at the end of its client's line. A line may be as long as there are places left: 128
+    /// if the client is alone, 85 beside another with as many. There is always a place for a new client.
     ///
     /// # Errors
     ///
-    /// The line is too long, and the job comes back.
+    /// The line is too long; the job comes back.
     pub(super) fn push(&mut self, client: IpAddr, job: J) -> Result<(), J> {
-        let own = self.lines.get(&client).map_or(0, VecDeque::len);
-        if own >= MOST_WAITING.saturating_sub(self.waiting) {
+        let length = self.lines.get(&client).map_or(0, VecDeque::len);
+        if length >= MOST_WAITING.saturating_sub(self.waiting) {
             return Err(job);
         }
-        if own == 0 {
+        if length == 0 {
             self.turns.push_back(client);
         }
         self.lines.entry(client).or_default().push_back(job);
@@ -42,7 +42,7 @@ impl<J> FairQueue<J> {
         Ok(())
     }
 
-    /// The job whose turn it is.
+    /// The next job.
     pub(super) fn pop(&mut self) -> Option<J> {
         let client = self.turns.pop_front()?;
         let line = self.lines.get_mut(&client)?;
@@ -56,7 +56,7 @@ impl<J> FairQueue<J> {
         Some(job)
     }
 
-    /// How many wait.
+    /// How many jobs wait.
     pub(super) fn len(&self) -> usize {
         self.waiting
     }
@@ -70,7 +70,7 @@ mod tests {
         IpAddr::from(n.to_be_bytes())
     }
 
-    /// How many of a client's are taken now, one behind the other.
+    /// How many jobs in a row of this client are taken now.
     fn fill(lines: &mut FairQueue<u32>, n: u32) -> usize {
         (0..1000).take_while(|_| lines.push(client(n), n).is_ok()).count()
     }
@@ -83,7 +83,7 @@ mod tests {
             assert_eq!(lines.push(client(job), job), Ok(()));
         }
         assert_eq!([lines.pop(), lines.pop()], [Some(1), Some(2)]);
-        // Who comes now is behind one of each.
+        // The new client comes after one job of each of the others.
         assert_eq!(lines.push(client(4), 4), Ok(()));
         let rest: Vec<u32> = std::iter::from_fn(|| lines.pop()).collect();
         assert_eq!(rest, [3, 1, 2, 4, 1, 1]);
@@ -100,7 +100,7 @@ mod tests {
             assert!(fill(&mut lines, n) >= 1, "{n}");
         }
         assert_eq!(lines.len(), MOST_WAITING);
-        // All are taken. A turn later it is a newcomer who gets the free one, not who has many.
+        // All places are taken. The next free one goes to a newcomer, not to the client that has many.
         assert_eq!(lines.push(client(10), 10), Err(10));
         assert_eq!(lines.pop(), Some(1));
         assert_eq!(lines.push(client(1), 1), Err(1));

@@ -1,10 +1,10 @@
-//! Moves bytes in one direction, whatever they are, and says why it stopped.
+//! Moves bytes in one direction, and reports why it stopped.
 //!
-//! A flow reads from a source under a framing and writes to a sink. Both directions of an exchange,
-//! both of a tunnel, and our own replies are flows. A step goes as far as it can without waiting;
-//! it may answer that it is blocked only after everything already held was offered to the framing
-//! and the sink, so that no byte in hand is ever waited for at a socket. What the framing leaves is the
-//! beginning of a chunk line, which goes on when it is whole.
+//! A flow reads from a source under a framing and writes to a sink. Both directions of an exchange, both
+//! of a tunnel, and the proxy's own replies are flows. A step goes as far as it can without waiting. It
+//! may report that it is blocked only after everything already held was offered to the framing and the
+//! sink, so that a flow never waits at a socket for a byte that it holds. The framing leaves only the
+//! beginning of a chunk line, which is passed on when it is whole.
 
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
@@ -19,18 +19,18 @@ use super::content::{CHUNK_FRAME, CRLF, Content, Faulty};
 use super::context::Turn;
 use super::half::Half;
 
-/// How bytes are moved, by how many come at a time.
+/// How bytes are moved, depending on how many come at a time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Pace {
     /// Through an ordinary buffer.
     Message,
-    /// Ordinary buffers were filled: through a large one.
+    /// Through a large buffer, because ordinary ones were filled.
     Stream,
-    /// Large ones were filled: through a pipe, without being copied.
+    /// Through a pipe, without being copied, because large ones were filled.
     Splice,
 }
 
-/// One direction.
+/// The flow of bytes in one direction.
 #[derive(Debug)]
 pub struct Flow {
     content: Content,
@@ -38,28 +38,28 @@ pub struct Flow {
     cleared: usize,
     /// How bytes are moved.
     pace: Pace,
-    /// Splices in a row that moved little.
+    /// Splices in a row that moved few bytes.
     small: u8,
     /// The sink was told that nothing more comes.
     over: bool,
     /// Bytes sent to the sink.
     sent: u64,
-    /// Bytes of this flow that are in a pipe, to be sent after `out` and before all others.
+    /// Bytes of this flow in a pipe, to be sent after `out` and before all others.
     pipe: Option<Box<Pipe>>,
-    /// When the sink took no more from the pipe.
+    /// Since when the sink has taken nothing more from the pipe.
     stalled: Option<Instant>,
 }
 
-/// What a step came to.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
     /// Everything was sent.
     Ended,
     /// The source has nothing now, or the sink takes nothing now.
     Blocked,
-    /// The turn is spent; the flow could go on.
+    /// The turn is spent, but the flow could go on.
     Spent,
-    /// The source may have something, and nothing of it may be taken now.
+    /// The source may have bytes, but its allowance is used up.
     Dry,
 }
 
@@ -74,19 +74,19 @@ pub enum Broken {
     Sink(io::Error),
     /// The coding is malformed.
     Framing(ChunkError),
-    /// There is more content than the limit.
+    /// The content exceeds its limit.
     TooMuch,
-    /// Nothing more may be relayed.
+    /// The total that may be relayed is used up.
     UsedUp,
 }
 
-/// Up to here content is copied behind a head, to go out in one plain send; beyond, the head and
-/// the content are gathered from where they are.
+/// Up to this size content is copied behind a head, to go out in one plain send. Beyond it, head and
+/// content are gathered from where they are.
 const COPY: usize = 4096;
-/// Splices that move less than an ordinary buffer holds cost more calls than copying: after so many
-/// in a row the bytes are copied again.
+/// Splices that move less than an ordinary buffer holds cost more calls than copying. After this many in
+/// a row the bytes are copied again.
 const SMALL_SPLICES: u8 = 8;
-/// A sink that stands still for this long has no use for a pipe's worth of bytes at a time.
+/// A sink that has stood still for this long does not need a pipe full of bytes at a time.
 const STALL: Duration = Duration::from_millis(50);
 
 impl Default for Flow {
@@ -96,7 +96,7 @@ impl Default for Flow {
 }
 
 impl Flow {
-    /// Of this content, of which nothing has come yet.
+    /// A flow of this content, none of which has come yet.
     pub(super) fn new(content: Content) -> Self {
         Self {
             content,
@@ -120,34 +120,34 @@ impl Flow {
         self.sent += bytes;
     }
 
-    /// Whether nothing of it is to come from the source any more. What is held of it may still be in
-    /// the source's buffer: see [`is_clear`](Self::is_clear).
+    /// Whether the source has nothing more to give to this flow. Its bytes may still be in the source's
+    /// buffer: see [`is_clear`](Self::is_clear).
     pub fn is_taken(&self) -> bool {
         self.content.is_taken()
     }
 
-    /// Whether everything was taken, and out of the source's buffer and the pipe: what stands there,
-    /// and what comes next, is something else.
+    /// Whether everything was taken, and is out of the source's buffer and the pipe. The bytes that
+    /// stand there, or come next, are then something else.
     pub fn is_clear(&self) -> bool {
         self.is_taken() && self.cleared == 0 && self.pipe.is_none()
     }
 
-    /// How many bytes of a length that was given are still to be taken.
+    /// How many bytes of an announced length are still to be taken.
     pub fn length_left(&self) -> Option<u64> {
         self.content.length_left()
     }
 
-    /// What was mended of the coding so far.
+    /// Repairs made to the coding so far.
     pub fn repairs(&self) -> Repairs {
         self.content.repairs()
     }
 
-    /// Closes the pipe, if there still is one: nobody will send what is in it.
+    /// Closes the pipe, if there still is one: nobody will send its bytes.
     pub fn drop_pipe(&mut self) {
         self.pipe = None;
     }
 
-    /// Whether the sink can tell the end only by the connection's.
+    /// Whether the sink can tell the end only by the end of the connection.
     pub fn ends_by_closing(&self) -> bool {
         self.content.ends_by_closing()
     }
@@ -157,7 +157,7 @@ impl Flow {
         self.over
     }
 
-    /// Notes that the sink was told that nothing more comes.
+    /// Records that the sink was told that nothing more comes.
     pub fn set_over(&mut self) {
         self.over = true;
     }
@@ -166,7 +166,7 @@ impl Flow {
     ///
     /// # Errors
     ///
-    /// The flow is over, and not well.
+    /// The flow has failed.
     pub fn step(
         &mut self,
         source: &mut Half,
@@ -183,13 +183,14 @@ impl Flow {
             self.take(source, out, turn)?;
             if !copy && self.can_splice(source, out, sink) && !(received && turn.is_spent()) {
                 copy = !self.splice(source, out, turn)?;
-                // What brought nothing is no receive: the plain one is still to come, spent or not.
+                // A splice that moved no bytes does not count as a receive, so the plain receive still
+                // runs, even if the turn is spent.
                 received |= !copy;
                 continue;
             }
             if !out.is_empty() || self.cleared > 0 {
                 if !sink.makes_room().map_err(Broken::Sink)? {
-                    // Who cannot keep up is not worth a large buffer.
+                    // A sink that cannot keep up is not worth a large buffer.
                     self.pace = Pace::Message;
                     return Ok(Step::Blocked);
                 }
@@ -198,7 +199,7 @@ impl Flow {
                     continue;
                 }
             }
-            // Nothing waits for more to come: a layer that holds bytes has to let them go now.
+            // Nothing more is in hand, so a layer that holds bytes has to send them now.
             let is_out = sink.flush().map_err(Broken::Sink)?;
             if self.is_taken() {
                 return Ok(if is_out { Step::Ended } else { Step::Blocked });
@@ -206,12 +207,12 @@ impl Flow {
             if !source.buffer.is_empty()
                 && (source.buffer.len() != held || !self.content.waits_for_line())
             {
-                // Held back because `out` was full; it is empty now.
+                // Bytes were held back because `out` was full; it is empty now.
                 continue;
             }
             if source.ended {
                 if source.is_cut && self.content.ends_with_source() {
-                    // What came before goes out first.
+                    // Bytes that came before the cut go out first.
                     return if is_out { Err(cut()) } else { Ok(Step::Blocked) };
                 }
                 self.end(out, turn)?;
@@ -220,7 +221,7 @@ impl Flow {
             if !source.stream.is_readable() {
                 return Ok(Step::Blocked);
             }
-            // Once at least: the other direction may have used up the turn.
+            // Receive at least once: the other direction may have used up the turn.
             if received && turn.is_spent() {
                 return Ok(Step::Spent);
             }
@@ -244,7 +245,7 @@ impl Flow {
             Pace::Stream => true,
             Pace::Splice => !self.may_splice(source, sink),
         };
-        // A small portion needs no more than an ordinary one.
+        // A small allowance needs no more than an ordinary buffer.
         if is_large && source.allows(LARGE / 2) {
             turn.buffers.lend_large(&mut source.buffer);
         } else {
@@ -253,7 +254,7 @@ impl Flow {
         let room = source.buffer.room();
         if let Received::Bytes(count) = source.receive_allowed().map_err(Broken::Source)? {
             turn.moved += count;
-            // Filling the buffer to the brim is what a stream does.
+            // Only a stream fills the buffer to the brim.
             if self.pace == Pace::Message && source.stream.is_readable() && count == room {
                 self.pace = Pace::Stream;
             }
@@ -265,13 +266,13 @@ impl Flow {
         Ok(())
     }
 
-    /// Whether bytes may go through a pipe at all.
+    /// Whether source, sink and content allow a pipe at all.
     fn may_splice(&self, source: &Half, sink: &Stream) -> bool {
         !self.content.is_looked_at() && source.stream.is_spliceable() && sink.is_spliceable()
     }
 
-    /// Whether what comes next can go through a pipe: nothing has to be looked at or changed, and
-    /// nothing that was received before it is still here.
+    /// Whether the next bytes can go through a pipe: they need not be examined or changed, and nothing
+    /// received before them is still here.
     fn can_splice(&self, source: &Half, out: &Buffer, sink: &Stream) -> bool {
         self.pace == Pace::Splice
             && self.pipe.is_none()
@@ -286,8 +287,8 @@ impl Flow {
             && out.len() <= CRLF.len()
     }
 
-    /// Receives into a pipe. Answers whether it got anything; if not, a plain receive has to say
-    /// whether there is nothing, the end, or something that cannot be spliced.
+    /// Receives into a pipe. Returns whether any bytes came. If none did, a plain receive has to find
+    /// out whether there is nothing, the end, or something that cannot be spliced.
     fn splice(
         &mut self,
         source: &mut Half,
@@ -295,7 +296,7 @@ impl Flow {
         turn: &mut Turn<'_>,
     ) -> Result<bool, Broken> {
         let Some(mut pipe) = turn.ctx.pipes.lend() else {
-            // The next large receive asks again.
+            // The next large receive tries again.
             self.pace = Pace::Stream;
             return Ok(false);
         };
@@ -332,7 +333,7 @@ impl Flow {
         Ok(true)
     }
 
-    /// Sends what is staged, then what is in the pipe. Answers whether all of it has gone.
+    /// Sends the staged bytes, then those in the pipe. Returns whether all of them have gone.
     fn send_pipe(
         &mut self,
         out: &mut Buffer,
@@ -367,7 +368,7 @@ impl Flow {
         Ok(true)
     }
 
-    /// Takes what belongs here from what the source has in hand.
+    /// Takes the bytes that belong to this flow from the source's buffer.
     fn take(
         &mut self,
         source: &mut Half,
@@ -415,7 +416,7 @@ impl Flow {
         Ok(())
     }
 
-    /// The source has ended and nothing of it is left.
+    /// Handles the end of the source, of which nothing is left.
     fn end(&mut self, out: &mut Buffer, turn: &mut Turn<'_>) -> Result<(), Broken> {
         let last = self.content.end()?;
         if !last.is_empty() {
@@ -457,7 +458,7 @@ impl Flow {
     }
 }
 
-/// The source's connection ended, and its content with it, before anybody said that this was all.
+/// The error of a source whose connection ended before it announced that this was all.
 #[cold]
 fn cut() -> Broken {
     Broken::Source(io::ErrorKind::UnexpectedEof.into())

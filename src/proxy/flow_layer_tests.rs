@@ -1,5 +1,5 @@
 //! Flows over a layer that codes bytes, holds them back, has to be flushed and is not ready when its
-//! socket is: what TLS may do.
+//! socket is, as TLS may do.
 #![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its bytes")]
 
 use std::io::{Read, Write};
@@ -21,8 +21,8 @@ fn doubled(piece: usize) -> (Half, TcpStream) {
     (Half::new(stream.doubled(piece)), peer)
 }
 
-/// Has the flow go on until it has ended. Everything it is to move was sent before: the kernel tells of
-/// nothing but room any more. So when it is blocked, it has to be the sink that it waits for.
+/// Runs the flow until it has ended. Everything it is to move was sent before, so the kernel reports
+/// nothing but room. A blocked flow therefore has to wait for the sink.
 #[track_caller]
 fn run(flow: &mut Flow, staged: &mut Buffer, source: &mut Half, sink: &mut Half) {
     let ctx = context(4);
@@ -42,7 +42,8 @@ fn run(flow: &mut Flow, staged: &mut Buffer, source: &mut Half, sink: &mut Half)
 
 const CONTENT: &[u8] = b"0123456789abcdef0123456789ABCDEF some content that is longer than a piece";
 
-/// What arrives is what was sent, and all of it has left the layer when the flow has ended.
+/// The bytes that arrive are those that were sent, and all of them have left the layer when the flow has
+/// ended.
 #[test]
 fn nothing_is_left_in_a_layer_when_a_flow_has_ended() {
     let chunked = [b"49\r\n", CONTENT, b"\r\n0\r\n\r\n"].concat();
@@ -68,7 +69,7 @@ fn nothing_is_left_in_a_layer_when_a_flow_has_ended() {
             Buffers::default().lend(&mut staged);
             staged.tail().extend_from_slice(b"head ");
             run(&mut flow(), &mut staged, &mut source, &mut sink);
-            // Nobody moves anything any more: what has not left the layer never will.
+            // Nobody moves anything after this: bytes still in the layer would never leave it.
             let expected = coded(&[b"head ", *expected].concat());
             let mut got = vec![0; expected.len()];
             to.read_exact(&mut got).unwrap_or_else(|e| panic!("{name}, {piece} at a time: {e}"));
@@ -77,7 +78,7 @@ fn nothing_is_left_in_a_layer_when_a_flow_has_ended() {
     }
 }
 
-/// A layer's bytes are not the socket's: they never go through a pipe.
+/// A layer's bytes are not the socket's, so they never go through a pipe.
 #[test]
 fn what_a_layer_codes_is_not_spliced() {
     for (first, second) in [(true, false), (false, true)] {
@@ -97,7 +98,7 @@ fn what_a_layer_codes_is_not_spliced() {
     }
 }
 
-/// A reply of ours has gone when the layer holds nothing of it.
+/// A reply of ours is sent only when the layer holds nothing of it.
 #[test]
 fn a_leg_is_flushed_when_its_layer_is() {
     let (mut sink, mut to) = doubled(3);
@@ -116,7 +117,7 @@ fn a_leg_is_flushed_when_its_layer_is() {
     assert_eq!(got, coded(CONTENT));
 }
 
-/// The end is said behind everything else, and only then is the socket shut down.
+/// The end is sent behind everything else, and only then is the socket shut down.
 #[test]
 fn an_end_goes_out_behind_what_is_held() {
     let (mut sink, mut to) = doubled(2);
@@ -126,7 +127,7 @@ fn an_end_goes_out_behind_what_is_held() {
         sink.stream.note(Edge { writable: true, ..Edge::default() });
         tries += 1;
         assert!(tries < 100);
-        // Reluctant at every third send: the second finish has something to do.
+        // The layer is reluctant at every third send, so the second finish has something to do.
         if tries == 1 {
             continue;
         }
@@ -136,7 +137,7 @@ fn an_end_goes_out_behind_what_is_held() {
     assert_eq!(got, [&coded(b"ab")[..], &[CODED_END]].concat());
 }
 
-/// What a layer says to itself makes no connection stale; content and the end do.
+/// A layer's own messages make no connection stale; content and the end do.
 #[test]
 fn a_ticket_is_not_staleness() {
     for (says, is_stale) in [
@@ -152,7 +153,7 @@ fn a_ticket_is_not_staleness() {
     }
 }
 
-/// Bytes in hand are not waited for at the socket, and a limit counts them decoded.
+/// A flow does not wait at the socket for bytes in hand, and a limit counts them decoded.
 #[test]
 fn held_bytes_make_a_connection_readable_and_count_as_content() {
     let (mut half, mut peer) = doubled(2);

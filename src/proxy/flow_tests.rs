@@ -1,5 +1,5 @@
-//! What only shows in a step by itself: a turn that is spent before it begins. In a whole proxy the
-//! other direction has to move 128 KiB without a pause for that, turn after turn.
+//! Tests of single steps of a flow, in a turn that is spent before it begins. In a whole proxy the other
+//! direction would have to move 128 KiB without a pause for that, turn after turn.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -61,7 +61,7 @@ pub(in crate::proxy) fn pair() -> (Half, TcpStream) {
     (Half::new(Stream::accepted(listener.accept().unwrap().0)), peer)
 }
 
-/// What a flow's step comes to when the other direction has used the turn up.
+/// The outcome of a flow's step when the other direction has used up the turn.
 fn spent_step(
     ctx: &Context,
     flow: &mut Flow,
@@ -71,7 +71,7 @@ fn spent_step(
     step(ctx, flow, &mut Buffer::default(), source, sink, TURN_BYTES)
 }
 
-/// What a flow's step comes to in a turn that has moved so many bytes already.
+/// The outcome of a flow's step in a turn that has moved this many bytes already.
 pub(super) fn step(
     ctx: &Context,
     flow: &mut Flow,
@@ -95,7 +95,7 @@ pub(super) fn step(
     flow.step(source, staged, &mut sink.stream, &mut turn)
 }
 
-/// Both directions of a tunnel get on, however much of each turn one of them takes.
+/// Both directions of a tunnel make progress, however much of each turn one of them takes.
 #[test]
 fn a_step_receives_once_even_if_the_turn_is_spent() {
     for (pace, pipes) in
@@ -132,7 +132,7 @@ fn urgent_data_in_front_keeps_no_flow_from_receiving_in_a_spent_turn() {
     assert_eq!(to.read(&mut [0; 2000]).expect("the flow moves on"), 1000);
 }
 
-/// What cannot be spliced is received through large buffers for as long as it is a stream.
+/// A stream that cannot be spliced is received through large buffers for as long as it lasts.
 #[test]
 fn a_stream_that_is_not_spliced_keeps_its_large_buffers() {
     type Make = fn() -> Flow;
@@ -148,7 +148,7 @@ fn a_stream_that_is_not_spliced_keeps_its_large_buffers() {
         }
         let mut flow = make();
         flow.pace = Pace::Splice;
-        // It has parked meanwhile: there is no buffer left from before.
+        // It has parked meanwhile, so no buffer is left from before.
         assert_eq!(from.write(b"4\r\nabcd\r\n").unwrap(), 9);
         source.stream.note(Edge { readable: true, ..Edge::default() });
         let mut step = || spent_step(&ctx, &mut flow, &mut source, &mut sink).unwrap();
@@ -157,8 +157,8 @@ fn a_stream_that_is_not_spliced_keeps_its_large_buffers() {
     }
 }
 
-/// The system tells a reset once. Whoever is told, what came before it is received first, and the end
-/// behind that is not taken for one in order.
+/// The system reports a reset once. Even if a send got the report, the bytes before the reset are
+/// received first, and the end behind them is not taken for a regular one.
 #[test]
 fn a_reset_that_a_send_was_told_of_is_what_receives_find_at_the_end() {
     for patient in [false, true] {
@@ -167,9 +167,9 @@ fn a_reset_that_a_send_was_told_of_is_what_receives_find_at_the_end() {
         let mut flow = Flow::new(Content::until_close(Coding::Keep));
         socket2::SockRef::from(&from).set_linger(Some(Duration::ZERO)).unwrap();
         drop(from);
-        // Until the reset has come; the send that meets it says so.
-        let told = (0..1000).find_map(|_| source.stream.send(b"x").err());
-        assert_eq!(told.map(|e| e.kind()), Some(io::ErrorKind::ConnectionReset));
+        // Until the reset has arrived; the send that meets it reports it.
+        let reset = (0..1000).find_map(|_| source.stream.send(b"x").err());
+        assert_eq!(reset.map(|e| e.kind()), Some(io::ErrorKind::ConnectionReset));
         if patient {
             Buffers::default().lend(&mut source.buffer);
             assert_eq!(source.receive_patiently(), Some(0));

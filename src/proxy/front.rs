@@ -1,8 +1,8 @@
-//! What a client speaks, and how it is answered.
+//! The protocol that a client speaks, and the form of the answers to it.
 //!
 //! A connection begins with the front of its listener; its first bytes may choose another one. The front
-//! finds where a request ends, and says a connected tunnel, a refusal, and what a request that is for the
-//! listener itself gets. What is asked leaves it in no protocol's words.
+//! finds where a request ends. It also writes the answer to a connected tunnel, to a refused request,
+//! and to a request for the listener itself. Behind the front, a request is independent of the protocol.
 
 use crate::error::Error;
 use crate::wire::head::find_end;
@@ -19,25 +19,25 @@ pub enum Front {
     /// A forward proxy.
     #[default]
     Forward,
-    /// The admin listener: it tells how the proxy does.
+    /// The admin listener: it reports on the proxy.
     Admin,
 }
 
-/// What the first bytes of a connection came to.
+/// The outcome of a connection's first bytes.
 pub(super) enum Greeted {
-    /// This is spoken from now on.
+    /// This front is used from now on.
     Speaks(Front),
-    /// Something that is not spoken here.
+    /// The client speaks something that is not supported here.
     Foreign(Foreign),
 }
 
 impl Front {
-    /// Whether it tells how the proxy does, and carries nothing for anybody.
+    /// Whether this front only reports on the proxy, and forwards nothing.
     pub fn is_admin(self) -> bool {
         self == Self::Admin
     }
 
-    /// What the first bytes of a connection mean.
+    /// Finds out what the first bytes of a connection mean.
     pub(super) fn greet(self, held: &[u8]) -> Greeted {
         match greeting::foreign(held) {
             Some(foreign) => Greeted::Foreign(foreign),
@@ -45,12 +45,12 @@ impl Front {
         }
     }
 
-    /// Finds where the request ends that begins `held`: how many bytes it has, nothing while it is not
-    /// whole. `scanned` is how much was looked at before.
+    /// Finds the end of the request that begins `held`. Returns how many bytes it has, or `None` while
+    /// it is not whole. `scanned` is how many bytes were looked at before.
     ///
     /// # Errors
     ///
-    /// It will never be one.
+    /// The bytes can never become a request.
     #[inline]
     pub(super) fn find(
         self,
@@ -63,15 +63,15 @@ impl Front {
         }
     }
 
-    /// What a client gets when its tunnel is connected. No content length, no transfer coding: what
-    /// follows belongs to the tunnel (RFC 9110 §9.3.6).
+    /// The answer to a client whose tunnel is connected. It has no content length and no transfer
+    /// coding: the bytes that follow belong to the tunnel (RFC 9110 §9.3.6).
     pub(super) fn established(self) -> &'static [u8] {
         match self {
             Self::Forward | Self::Admin => b"HTTP/1.1 200 Connection established\r\n\r\n",
         }
     }
 
-    /// Writes what a client gets whose request failed, or is refused.
+    /// Writes the answer to a request that failed or was refused.
     pub(super) fn refuse(
         self,
         out: &mut Vec<u8>,
@@ -87,8 +87,8 @@ impl Front {
         }
     }
 
-    /// Gives `write` the answer to a request that is for the listener itself: it names no server, or came to
-    /// the admin listener.
+    /// Gives `write` the answer to a request for the listener itself: one that names no server, or one
+    /// that came to the admin listener.
     pub(super) fn answer_itself(
         self,
         head: &RequestHead<'_, '_>,
@@ -108,7 +108,7 @@ impl Front {
     }
 }
 
-/// A TRACE or OPTIONS that may go no further is answered here (RFC 9110 §7.6.2).
+/// Answers a TRACE or OPTIONS that may go no further (RFC 9110 §7.6.2).
 pub(super) fn answer_last_hop(head: &RequestHead<'_, '_>, write: impl FnOnce(&Reply<'_>)) {
     if head.method != Method::Trace {
         return write(&local_replies::options());

@@ -1,16 +1,17 @@
-//! What a client's first bytes mean: HTTP/1, or something else that is answered in its own words.
+//! Tells by a client's first bytes whether it speaks HTTP/1, and answers other protocols in their own
+//! form.
 
 use crate::wire::detect::{Protocol, protocol};
 
-/// A client that speaks something else than HTTP/1.
+/// A client that does not speak HTTP/1.
 pub(super) struct Foreign {
-    /// What it is answered, in its own protocol as far as that goes.
+    /// The answer, in the client's own protocol as far as possible.
     pub(super) answer: &'static [u8],
-    /// What is said of it.
+    /// The reason, for the log.
     pub(super) reason: &'static str,
 }
 
-/// Judges a connection by its first bytes. Answers nothing if they may be HTTP/1.
+/// Judges a connection by its first bytes. Returns `None` if they may be HTTP/1.
 pub(super) fn foreign(held: &[u8]) -> Option<Foreign> {
     let (answer, reason): (&[u8], _) = match protocol(held)? {
         // A fatal alert, protocol_version (RFC 8446 §6).

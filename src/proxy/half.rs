@@ -1,5 +1,5 @@
-//! One of the two connections of an exchange, with the bytes that were read ahead, and how much
-//! may be taken from it.
+//! One of the two connections of an exchange, with the bytes read ahead, and how much may be taken from
+//! it.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::net::pipe::Pipe;
 use crate::net::poll::Edge;
 use crate::net::stream::{Received, Stream};
 
-/// A connection with what was read from it and not yet used.
+/// A connection, with the bytes read from it and not yet used.
 #[derive(Debug)]
 pub struct Half {
     /// The connection.
@@ -17,53 +17,53 @@ pub struct Half {
     pub buffer: Buffer,
     /// The peer has ended its side.
     pub ended: bool,
-    /// Its connection ended, and the layer on it was not told so: what only the end completes may be cut.
+    /// The connection ended without an end of its layer: content that only the end completes may be cut.
     pub is_cut: bool,
-    /// Bytes that flows may take from here; less than nothing is what they took beyond.
+    /// How many bytes flows may take from here; negative if they took more than was allowed.
     allowed: i64,
-    /// An error met outside a step. The system tells it once, so it is kept for the next receive.
+    /// An error met outside a step. The system reports it once, so it is kept for the next receive.
     failed: Option<io::Error>,
 }
 
-/// As many bytes as come.
+/// No limit.
 const UNLIMITED: i64 = i64::MAX;
-/// What is left of it when all that could ever come has.
+/// Above this, no limit is set, even after all bytes that could ever come were charged.
 const LIMITED: i64 = i64::MAX / 2;
 
 impl Half {
-    /// A connection nothing was read from yet.
+    /// A connection from which nothing was read yet.
     pub fn new(stream: Stream) -> Self {
         let buffer = Buffer::default();
         Self { stream, buffer, ended: false, is_cut: false, allowed: UNLIMITED, failed: None }
     }
 
-    /// From now on flows may take from here what is [allowed](Self::allow) only.
+    /// Limits flows: from now on they may take only as much as is [allowed](Self::allow).
     pub fn limit(&mut self) {
         self.allowed = 0;
     }
 
-    /// Flows may take what they find, again.
+    /// Lifts the limit: flows may take all bytes again.
     pub fn lift_limit(&mut self) {
         self.allowed = UNLIMITED;
     }
 
-    /// Flows may take so many bytes more.
+    /// Allows flows this many bytes more.
     pub fn allow(&mut self, bytes: u64) {
         self.allowed = self.allowed.saturating_add_unsigned(bytes);
     }
 
-    /// Bytes that belong to the flow were taken.
+    /// Charges bytes of the flow that were taken.
     pub fn charge(&mut self, bytes: usize) {
         self.allowed -= bytes as i64;
     }
 
-    /// What was allowed and not taken, less than nothing for what was taken beyond; nothing is
-    /// allowed any more.
+    /// Ends the allowance. Returns how much of it was not taken, or a negative number if more was taken.
     pub fn settle(&mut self) -> i64 {
         if self.allowed > LIMITED { 0 } else { std::mem::take(&mut self.allowed) }
     }
 
-    /// The same for what has not been received yet: what has stays allowed until it is charged.
+    /// Ends the allowance for bytes not yet received. Those received stay allowed until they are
+    /// charged.
     pub fn settle_unreceived(&mut self) -> i64 {
         if self.allowed > LIMITED {
             return 0;
@@ -78,7 +78,7 @@ impl Half {
         self.allowed <= self.buffer.len() as i64
     }
 
-    /// Receives what fits and is allowed, as [`receive`](Self::receive).
+    /// Receives as much as fits and is allowed, like [`receive`](Self::receive).
     ///
     /// # Errors
     ///
@@ -97,12 +97,12 @@ impl Half {
         self.received(received)
     }
 
-    /// Whether so many bytes may be received at once.
+    /// Whether this many bytes may be received at once.
     pub(super) fn allows(&self, bytes: usize) -> bool {
         self.allowed >= bytes as i64
     }
 
-    /// Receives what is allowed into a pipe, as [`Stream::splice_into`] does.
+    /// Receives into a pipe as much as is allowed, like [`Stream::splice_into`].
     pub(super) fn splice_allowed(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<Received> {
         if let Some(e) = self.failed.take() {
             return Err(e);
@@ -111,7 +111,7 @@ impl Half {
         self.stream.splice_into(pipe, most)
     }
 
-    /// Receives what fits; the buffer must be lent and have room.
+    /// Receives as much as fits; the buffer must be lent and have room.
     ///
     /// # Errors
     ///
@@ -135,8 +135,9 @@ impl Half {
         }
     }
 
-    /// An end that a layer was not told of is an end all the same: messages have their own, and between
-    /// them nothing is missing. Who needs it to know that all has come looks at [`is_cut`](Self::is_cut).
+    /// Treats an end that was not announced to a layer as an end all the same: messages mark their own
+    /// end, and between them nothing is missing. Content that needs the end to be complete checks
+    /// [`is_cut`](Self::is_cut).
     #[cold]
     fn is_end(&mut self, e: io::Error) -> io::Result<Received> {
         if e.kind() != io::ErrorKind::UnexpectedEof {
@@ -147,13 +148,13 @@ impl Half {
         Ok(Received::End)
     }
 
-    /// Waits a few milliseconds, on the worker, for something to receive. What comes of it, an end
-    /// or an error included, is there for the next step. Answers how many bytes came, or `None`
-    /// if nothing did and nothing may be there.
+    /// Waits on the worker for a few milliseconds for something to receive. The outcome, also an end or
+    /// an error, is there for the next step. Returns how many bytes came, or `None` if nothing came and
+    /// nothing may be there.
     pub fn receive_patiently(&mut self) -> Option<usize> {
         match self.stream.receive_patiently(&mut self.buffer) {
             Ok(Received::Bytes(count)) => Some(count),
-            // A layer may have received what is no content, and not all there is.
+            // The layer may have received bytes that are no content, and there may be more.
             Ok(Received::Nothing) => self.stream.is_readable().then_some(0),
             Ok(Received::End) => {
                 self.ended = true;

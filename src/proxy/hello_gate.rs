@@ -1,9 +1,9 @@
 //! Holds the first bytes of a tunnel until it is known which host they name.
 //!
-//! Only the client's direction waits, and only while what it has sent can still become a ClientHello:
-//! the upstream's bytes go on as ever, so that a server that speaks first is heard, and a client
-//! that says nothing, or no TLS, is not kept. Of a hello that is refused nothing goes to the upstream; the
-//! client gets an alert (RFC 8446 §6) and the end. What is said of the name is `policy::sni`'s.
+//! Only the client's direction waits, and only while its bytes can still become a ClientHello. The
+//! upstream's bytes are passed on as ever, so that a server that speaks first is heard. A client that
+//! says nothing, or no TLS, is not held. The upstream gets no byte of a hello that is refused; the
+//! client gets an alert (RFC 8446 §6) and the end. The verdict on the name is made in `policy::sni`.
 //!
 //! ```text
 //!            hello goes on               ServerHello, or no TLS
@@ -12,9 +12,9 @@
 //!   └──────────────────────────┴────────────────────────────────────────┘
 //! ```
 //!
-//! A server may ask for a second ClientHello, and serve the name in that one. So the client's records are
-//! passed on one by one until the server has answered the first, and after a HelloRetryRequest until
-//! the second has come. Then both directions are flows, as in every other tunnel.
+//! A server may ask for a second ClientHello, and serve the name in that one. So the client's records
+//! are passed on one by one until the server has answered the first hello, and after a HelloRetryRequest
+//! until the second has come. Then both directions are flows, as in every other tunnel.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,55 +35,57 @@ use super::flow::Step;
 use super::half::Half;
 use super::sides::Upstream;
 
-/// Bytes of early data that go on before the server has answered; more of it waits for the answer.
+/// Bytes of early data that are passed on before the server has answered; more of it waits for the
+/// answer.
 const EARLY: usize = 64 * 1024;
-/// Bytes that may stand between a HelloRetryRequest and the second ClientHello: what was under way.
+/// Bytes that may stand between a HelloRetryRequest and the second ClientHello, because they were under
+/// way.
 const UNDER_WAY: usize = 16 * 1024 * 1024;
-/// Why a tunnel ends whose client does not send the ClientHello that it was asked for.
+/// The reason to end a tunnel whose client does not send the ClientHello that it was asked for.
 const NO_SECOND: &str =
-    "the client answers a HelloRetryRequest with something else than a ClientHello";
-/// Why one ends whose client is not heard as TLS any more before the server has answered it.
-const NO_TLS: &str = "something else than TLS follows the client's ClientHello";
+    "the client answers a HelloRetryRequest with something other than a ClientHello";
+/// The reason to end one whose client stops speaking TLS before the server has answered its ClientHello.
+const NO_TLS: &str = "something other than TLS follows the client's ClientHello";
 
-/// What is known of a tunnel whose client's first bytes wait.
+/// The state of a tunnel whose client's first bytes wait.
 #[derive(Debug)]
 pub(super) struct HelloGate {
-    /// Where it came in: its rules are asked when the hello is there. (They are not kept here: a client may
-    /// say nothing for hours, and long lists must go when others take their place.)
+    /// The listener, whose rules are asked when the hello is there. The rules are not kept here: a
+    /// client may say nothing for hours, and long lists must be freed when others take their place.
     listener: u16,
     client: IpAddr,
     reader: Reader,
-    /// Until when the ClientHello has to be whole, once it has begun.
+    /// When the ClientHello must be whole at the latest, once it has begun.
     until: Option<Instant>,
-    /// What follows the first hello, once that may go on.
+    /// The state behind the first hello, once that was let through.
     behind: Option<Behind>,
 }
 
-/// What is known of a tunnel whose first ClientHello has gone on.
+/// The state of a tunnel whose first ClientHello was passed on.
 #[derive(Debug)]
 struct Behind {
-    /// What that one named.
+    /// The name in the first hello.
     name: Option<String>,
-    /// What the server has said to it.
+    /// The server's answer to it.
     answer: RetryAnswer,
     records: Records,
-    /// Bytes at the front of the client's buffer that may go on.
+    /// Bytes at the front of the client's buffer that may be passed on.
     clear: usize,
     /// Bytes that have passed since the hello, or since the server's answer.
     passed: usize,
 }
 
-/// What the bytes held turned out to be.
+/// What the held bytes turned out to be.
 enum Held {
     /// Not enough yet.
     Incomplete,
-    /// Some bytes may go on, and those behind them are still to be looked at.
+    /// Some bytes may be passed on; those behind them are still to be examined.
     Clear,
-    /// Enough went on for now: the server is to answer first.
+    /// Enough was passed on for now: the server must answer first.
     Full,
-    /// Everything may go on.
+    /// Everything may be passed on.
     Over,
-    /// What may not, with the alert that says so.
+    /// These bytes are refused, with the alert that tells the client.
     Refused(Alert, Error),
 }
 
@@ -91,8 +93,8 @@ enum Held {
 #[derive(Clone, Copy)]
 enum Alert {
     DecodeError = 50,
-    /// RFC 6066 §3. Not `access_denied`, which is about certificates, and which Chromium shows as a
-    /// broken protocol; this one it names.
+    /// RFC 6066 §3. Chromium names this alert. It shows `access_denied`, which is about certificates, as
+    /// a broken protocol.
     UnrecognizedName = 112,
 }
 
@@ -101,17 +103,17 @@ impl HelloGate {
         Self { listener, client, reader: Reader::default(), until: None, behind: None }
     }
 
-    /// Looks for the next hello behind the first. Answers `None` if one begins where the client's buffer
-    /// does; `until` is when it has to be whole.
+    /// Looks for the next hello behind the first. Returns `None` if one begins where the client's buffer
+    /// does; `until` is when it must be whole.
     ///
     /// # Errors
     ///
-    /// Why there is none that could be judged: a server that skips what comes here could still take one
-    /// behind it.
+    /// There is none that could be judged, for this reason. A server that skips these bytes could still
+    /// accept a hello behind them.
     fn find_hello(&mut self, client: &Half, until: Instant) -> Result<Option<Held>, &'static str> {
         let bytes = client.buffer.unread();
         let Some(behind) = &mut self.behind else {
-            // An end without a word is passed on.
+            // A client that ends without a word is passed on.
             let silent = if client.ended { Held::Over } else { Held::Incomplete };
             return Ok(bytes.is_empty().then_some(silent));
         };
@@ -151,22 +153,22 @@ impl Behind {
     }
 }
 
-/// What became of what a client sends while it is judged.
+/// The outcome for the client's bytes while they are judged.
 enum Gated {
-    /// It still has to wait.
+    /// They still have to wait.
     Waits(Step),
-    /// Everything may go on.
+    /// Everything may be passed on.
     Over,
-    /// It may not, with the alert that says so.
+    /// They are refused, with the alert that tells the client.
     Refused(Alert, Error),
 }
 
-/// Looks at both directions of a tunnel whose hellos are judged. Answers what became of the client's,
-/// if it still has to wait, and whether the server's has to wait as well.
+/// Looks at both directions of a tunnel whose hellos are judged. Returns the outcome for the client's
+/// direction, if it still has to wait, and whether the server's direction has to wait as well.
 ///
 /// # Errors
 ///
-/// It may not go on, and the upstream is parted with; or a peer is gone.
+/// The hello is refused and the upstream dropped, or a peer is gone.
 pub(super) fn judge_both(
     gate: &mut Option<Box<HelloGate>>,
     upstream: &mut Option<Upstream>,
@@ -183,7 +185,7 @@ pub(super) fn judge_both(
     let partly_heard = open.hear(&mut to.half, turn)?;
     match open.hold_back(to, common, client, turn)? {
         Gated::Waits(step) => {
-            // What the server says to a hello that has just gone on is looked at in the next turn.
+            // The server's answer to a hello that was just passed on is examined in the next turn.
             let unheard = step == Step::Spent && open.expects_answer();
             Ok((Some(step), partly_heard || unheard))
         }
@@ -200,7 +202,7 @@ pub(super) fn judge_both(
 }
 
 impl HelloGate {
-    /// Until when a ClientHello that has begun has to be whole.
+    /// When a ClientHello that has begun must be whole at the latest.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until
     }
@@ -209,7 +211,7 @@ impl HelloGate {
         self.behind.as_ref().is_some_and(|behind| behind.answer == RetryAnswer::Incomplete)
     }
 
-    /// Receives what the client sends first and looks at it.
+    /// Receives the client's first bytes and examines them.
     ///
     /// # Errors
     ///
@@ -240,7 +242,7 @@ impl HelloGate {
                     if common.up.is_broken {
                         return Ok(Gated::Over);
                     }
-                    // The server is not to answer before somebody listens.
+                    // The server must not answer before somebody listens.
                     return Ok(Gated::Waits(Step::Spent));
                 }
                 Held::Clear => continue,
@@ -258,7 +260,7 @@ impl HelloGate {
             }
             turn.buffers.lend(&mut client.buffer);
             if client.buffer.room() == 0 {
-                // With so many there is an answer.
+                // At this size the hello can be judged.
                 client.buffer.grow(MAX_BYTES);
             }
             match client.receive() {
@@ -270,7 +272,8 @@ impl HelloGate {
         }
     }
 
-    /// Sends what may go on. Answers whether all of it has gone, or nothing can be sent any more.
+    /// Sends the bytes that may be passed on. Returns whether all of them have gone, or nothing can be
+    /// sent any more.
     fn send_cleared(
         &mut self,
         upstream: &mut Upstream,
@@ -289,7 +292,7 @@ impl HelloGate {
                 Ok(true) => {}
                 Ok(false) => return false,
                 Err(_) => {
-                    // What the upstream said before it broke is still to be passed on.
+                    // Bytes that the upstream sent before it broke are still to be passed on.
                     up.is_broken = true;
                     return true;
                 }
@@ -304,8 +307,8 @@ impl HelloGate {
         }
     }
 
-    /// Looks at what the server says to the first ClientHello. Answers whether that has to wait for the
-    /// rest of it, which takes no more than what fits into one record.
+    /// Examines the server's answer to the first ClientHello. Returns whether that has to wait for the
+    /// rest of the answer, which takes no more than fits into one record.
     ///
     /// # Errors
     ///
@@ -333,7 +336,7 @@ impl HelloGate {
         Ok(false)
     }
 
-    /// What the bytes that have come turned out to be.
+    /// Finds out what the bytes received so far are.
     fn look(
         &mut self,
         upstream: &Upstream,
@@ -377,11 +380,11 @@ impl HelloGate {
                 };
             }
         };
-        // Where nothing is enforced, what cannot be read goes on, and is not looked at any further.
+        // If nothing is enforced, unreadable bytes are passed on and not examined any further.
         judged(decision, alert, common, turn).unwrap_or(Held::Over)
     }
 
-    /// What is said of a hello that names this.
+    /// Decides on a hello with this name.
     fn decide(
         &self,
         name: Option<&str>,
@@ -408,7 +411,7 @@ impl HelloGate {
         decision
     }
 
-    /// A hello of so many bytes may go on. What is behind it?
+    /// Lets a hello of this many bytes pass, and prepares for the bytes behind it.
     fn go_on_behind(
         &mut self,
         name: Option<String>,
@@ -421,13 +424,13 @@ impl HelloGate {
         self.reader = Reader::default();
         self.until = None;
         match &mut self.behind {
-            // There is only one (RFC 8446 §4.1.4).
+            // There is only one retry (RFC 8446 §4.1.4).
             Some(Behind { answer: RetryAnswer::Retry, .. }) => return Held::Over,
             Some(behind) => {
                 behind.clear = bytes;
                 behind.passed += bytes;
             }
-            // A server that has spoken already has not begun with TLS.
+            // A server that has spoken already does not speak TLS.
             None if heard => return Held::Over,
             behind => {
                 *behind = Some(Behind {
@@ -443,9 +446,9 @@ impl HelloGate {
     }
 }
 
-/// What becomes of a tunnel of whose ClientHello this was decided, if it does not go on.
+/// Applies the decision on a tunnel's ClientHello. Returns the refusal, if it is refused.
 fn judged(decision: Decision, alert: Alert, common: &mut Common, turn: &Turn<'_>) -> Option<Held> {
-    // What lets the name through has let the CONNECT through.
+    // A rule that allows the name has allowed the CONNECT, too.
     if decision.would_deny.is_some() || decision.verdict != Verdict::Allow {
         common.account.decided(decision, turn);
     }
@@ -457,7 +460,7 @@ fn judged(decision: Decision, alert: Alert, common: &mut Common, turn: &Turn<'_>
     Some(Held::Refused(alert, Error::new(side, Phase::Transfer, kind, reason)))
 }
 
-/// The tunnel is over for its upstream, which has got nothing of the hello; its client is told why.
+/// Drops the upstream, which has got nothing of the hello, and tells the client why.
 fn part_with(upstream: Option<Upstream>, alert: Alert, common: &mut Common, turn: &mut Turn<'_>) {
     turn.counters.count(|c| c.tunnels_refused += 1);
     if let Some(mut upstream) = upstream {
@@ -466,12 +469,12 @@ fn part_with(upstream: Option<Upstream>, alert: Alert, common: &mut Common, turn
     let down = &mut common.down;
     down.goes_on_with(Content::empty());
     turn.buffers.lend(&mut down.staged);
-    // A fatal one, in a record that every version understands.
+    // A fatal alert, in a record that every version understands.
     let alert = [0x15, 3, 3, 0, 2, 2, alert as u8];
     down.staged.tail().extend_from_slice(&alert);
 }
 
-/// The name, as rules have it.
+/// The name in the form that rules use.
 fn named(hello: &Hello<'_>) -> Option<String> {
     hello.sni.map(|name| without_dot(name).to_ascii_lowercase())
 }

@@ -1,4 +1,5 @@
-//! What a client wants: said by its front and decided by the policy. The stages read it, and note how much of it went on.
+//! What a client wants: read from its request by the front, judged by the policy, and used by all
+//! stages.
 
 use std::net::IpAddr;
 
@@ -10,10 +11,10 @@ use crate::wire::{Credentials, Method, Protocols, RequestHead, Version};
 
 use super::front::Front;
 
-/// What a request said that matters after its head is gone.
+/// The parts of a request that matter after its head is gone.
 #[derive(Debug)]
 pub(super) struct Intent {
-    /// What the listener that it came to is for.
+    /// The front on which it came in.
     pub(super) front: Front,
     /// The method.
     pub(super) method: Method,
@@ -25,17 +26,17 @@ pub(super) struct Intent {
     pub(super) repeatable: bool,
     /// The client waits for a 100 before it sends content.
     pub(super) expects: bool,
-    /// The client would rather read HTML.
+    /// The client prefers HTML.
     pub(super) html: bool,
-    /// The client logs its connection to the server in, not this request (RFC 4559).
+    /// The client logs in its connection to the server, not this request (RFC 4559).
     pub(super) logs_in: bool,
-    /// What the upstream is offered to change to.
+    /// The protocols that the upstream is offered to change to.
     pub(super) offer: Option<Protocols>,
-    /// The server that is to answer.
+    /// The server that the request is for.
     pub(super) destination: Endpoint,
     /// Bytes of the request head as received.
     pub(super) head_bytes: u64,
-    /// Bytes of the request head as it goes on.
+    /// Bytes of the request head as it is passed on.
     pub(super) onward_bytes: u64,
 }
 
@@ -59,14 +60,14 @@ impl Default for Intent {
 }
 
 impl Intent {
-    /// Forgets the request; the memory stays.
+    /// Forgets the request; the memory is kept.
     pub(super) fn clear(&mut self) {
         let mut destination = std::mem::take(&mut self.destination);
         destination.clear();
         *self = Self { destination, ..Self::default() };
     }
 
-    /// A tunnel that was asked for, as rules see it.
+    /// The CONNECT that asked for this tunnel, as rules see it.
     pub(super) fn as_connect<'a>(&'a self, client: IpAddr, user: &'a str) -> Request<'a> {
         let asked = Asked {
             client,
@@ -80,25 +81,25 @@ impl Intent {
     }
 }
 
-/// What is asked of the policy, in no protocol's words. It borrows the request's head.
+/// What a request asks of the policy, independent of the protocol. It borrows the request's head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     /// The client's address.
     pub(super) client: IpAddr,
     /// The method, as received.
     pub(super) method: &'a str,
-    /// How the request goes.
+    /// How the request is made.
     pub(super) way: Way,
     /// Where it goes.
     pub(super) destination: &'a Endpoint,
     /// The request-target, as received.
     pub(super) target: &'a str,
-    /// What the client says about who it is.
+    /// The credentials that the client sends.
     pub(super) credentials: Credentials<'a>,
 }
 
 impl<'a> Asked<'a> {
-    /// What the head of an HTTP request asks for.
+    /// From the head of an HTTP request.
     pub(super) fn by_http(
         head: &RequestHead<'_, 'a>,
         way: Way,
@@ -115,7 +116,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The request as rules see it, if this user has proven to ask; nobody if that is empty.
+    /// The request as rules see it, proven to come from this user; from nobody if `user` is empty.
     pub(super) fn request(&self, user: &'a str) -> Request<'a> {
         Request {
             client: self.client,
@@ -130,12 +131,12 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The host as rules and limits have it: no brackets, no dot behind.
+/// The host as rules and limits use it: without brackets or a trailing dot.
 pub(super) fn rule_host(destination: &Endpoint) -> &str {
     without_dot(destination.bare_host())
 }
 
-/// Who wants what, as limits see it.
+/// The client and its destination, as limits see them.
 pub(super) fn who<'a>(client: IpAddr, user: &'a str, destination: &'a Endpoint) -> Who<'a> {
     Who {
         client,

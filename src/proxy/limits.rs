@@ -1,10 +1,11 @@
-//! Applies limits: who is let in, how much may be received now, and who waits for more.
+//! Applies limits: which clients are let in, how much may be received now, and which flows wait for
+//! more.
 //!
-//! Bytes are accounted for where a flow takes them from its source: a request's head before it goes
-//! anywhere, content and tunnels as they are received, a response's head as part of what is received.
-//! A flow that has used up its allowance is *dry*: its source is left alone, no buffer or pipe is
-//! held for it, and its session is parked until the moment the share was told. What its source says
-//! meanwhile wakes nobody.
+//! Bytes are counted where a flow takes them from its source: a request's head before it goes anywhere,
+//! content and tunnels as they are received, a response's head as part of what is received. A flow that
+//! has used up its allowance is *dry*: its source is left alone, it holds no buffer or pipe, and its
+//! session is parked until the time that its share gives. Bytes that the source sends meanwhile wake
+//! nobody.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,28 +31,28 @@ use super::intent::who;
 use super::sides::{CLIENT, UPSTREAM};
 use super::waiting::Edges;
 
-/// What an exchange may receive; everything that comes, if no limit has to do with it.
+/// How much an exchange may receive; without limits, everything that comes.
 #[derive(Debug, Default)]
 pub(super) struct Allowance(Option<Box<Limited>>);
 
-/// What limits have to do with an exchange.
+/// The limits on an exchange.
 #[derive(Debug)]
 struct Limited {
-    /// What is counted for its connection.
+    /// The counts of its connection.
     line: Arc<ConnectionTally>,
-    /// Its part in the rates, if there are any.
+    /// Its share of the rates, if there are any.
     share: Option<Box<Share>>,
-    /// The limit that ended it.
+    /// The limit that ended the exchange.
     met: Option<RuleId>,
 }
 
 impl Limited {
-    /// Of an exchange on this connection.
+    /// For an exchange on this connection.
     fn on(line: &Arc<ConnectionTally>) -> Box<Self> {
         Box::new(Self { line: Arc::clone(line), share: None, met: None })
     }
 
-    /// When there will be an allowance for a flow that waits for one.
+    /// When a waiting flow gets an allowance.
     fn wake_at(&self) -> Option<Instant> {
         self.share.as_ref()?.wake_at()
     }
@@ -77,7 +78,7 @@ impl Limited {
                     Err(_) => return Err(Broken::UsedUp),
                 }
             }
-            // One whose turn is spent goes on at once.
+            // A flow whose turn is spent goes on at once, and keeps its allowance.
             if !matches!(step, Ok(Step::Spent)) {
                 self.settle(direction, source, turn.now);
             }
@@ -85,7 +86,7 @@ impl Limited {
         }
     }
 
-    /// Allows more to be taken from `half`. Answers whether it has; else the session has to wait.
+    /// Allows more to be taken from `half`. Returns false if the session has to wait for that.
     fn refill(
         &mut self,
         direction: Direction,
@@ -113,7 +114,7 @@ impl Limited {
         Ok(true)
     }
 
-    /// Gives back what was allowed and is not needed now.
+    /// Gives back the part of the allowance that is not needed now.
     fn settle(&mut self, direction: Direction, half: &mut Half, now: Instant) {
         let left = half.settle();
         self.give_back(direction, left, now);
@@ -121,7 +122,7 @@ impl Limited {
 
     #[cold]
     fn may_receive(&mut self, upstream: &mut Half, turn: &Turn<'_>) -> Result<bool, Error> {
-        // What was received before there was a limit may be more than one portion.
+        // The bytes received before there was a limit may be more than one portion.
         while upstream.is_dry() {
             if !self.refill(Direction::Down, None, upstream, turn)? {
                 return Ok(false);
@@ -137,11 +138,11 @@ impl Limited {
     }
 }
 
-/// Whether limits let a request pass that may go where it wants.
+/// Checks the limits for a request that the rules allow.
 ///
 /// # Errors
 ///
-/// Its client has too many of something, or nobody gets more: 429 or 503.
+/// The client has too many of something, or nobody gets more: 429 or 503.
 pub(super) fn admit(
     asker: Asker,
     (user, destination): (&str, &Endpoint),
@@ -158,11 +159,11 @@ pub(super) fn admit(
     Err(error)
 }
 
-/// Whether its client may have another connection, for a request that goes nowhere.
+/// Checks the limit on connections for a request that the proxy answers itself.
 ///
 /// # Errors
 ///
-/// It has too many: 429.
+/// The client has too many: 429.
 pub(super) fn come_in(
     asker: Asker,
     (allowance, account): (&mut Allowance, &mut Account),
@@ -216,7 +217,7 @@ fn find_refusal(
     None
 }
 
-/// Whether the request came on a connection too many, and by which rule.
+/// The rule that forbids the request's connection as one too many, if one does.
 fn is_crowded(
     limits: &Limits,
     client: IpAddr,
@@ -244,48 +245,48 @@ fn say_used_up(limits: &Limits, turn: &Turn<'_>) {
         && turn.ctx.shaper.says_so()
     {
         log::warn!(
-            "--max-bytes: {} were relayed: what was under way is cut, and requests are refused",
+            "--max-bytes: {} were relayed; exchanges under way are cut, and new requests are refused",
             volume.text
         );
     }
 }
 
 impl Allowance {
-    /// Of an exchange on a connection that is counted already.
+    /// For an exchange on a connection that is counted already.
     pub(super) fn on(line: &Arc<ConnectionTally>) -> Self {
         Self(Some(Limited::on(line)))
     }
 
-    /// What is counted for its connection.
+    /// The counts of its connection.
     pub(super) fn line(&self) -> Option<&Arc<ConnectionTally>> {
         self.0.as_ref().map(|limited| &limited.line)
     }
 
-    /// Whether a limit has to do with it.
+    /// Whether limits apply to the exchange.
     pub(super) fn is_limited(&self) -> bool {
         self.0.is_some()
     }
 
-    /// When there will be an allowance for a flow that waits for one.
+    /// When a waiting flow gets an allowance.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.0.as_ref()?.wake_at()
     }
 
-    /// Whether it waits for an allowance.
+    /// Whether the exchange waits for an allowance.
     pub(super) fn is_dry(&self) -> bool {
         self.wake_at().is_some()
     }
 
-    /// Whether its bytes are accounted for.
+    /// Whether its bytes are counted.
     pub(super) fn counts_bytes(&self) -> bool {
         self.0.as_ref().is_some_and(|limited| limited.share.is_some())
     }
 
-    /// Has a flow go as far as it can, and may.
+    /// Lets a flow go as far as it can and may.
     ///
     /// # Errors
     ///
-    /// The flow is over, and not well.
+    /// The flow has failed.
     #[inline]
     pub(super) fn step(
         &mut self,
@@ -300,7 +301,7 @@ impl Allowance {
         }
     }
 
-    /// Goes by the limits that are in force now. One branch where there never were any.
+    /// Applies the limits that are in force now. This is one branch if there never were any.
     #[inline]
     pub(super) fn follow<'a>(
         &mut self,
@@ -331,13 +332,13 @@ impl Allowance {
             }
             return;
         };
-        // Of one that is under way already it is too late to say that its connection is one too many.
+        // An exchange under way is not refused any more, even if its connection is one too many.
         let limited = self.0.get_or_insert_with(|| Limited::on(&Arc::default()));
         match &mut limited.share {
             Some(share) => {
                 share.begin_turn();
                 if !share.goes_by(limits) {
-                    // What is allowed and has not come goes back to the counts that it is from.
+                    // Bytes that were allowed but have not come go back to the counts they are from.
                     for (direction, half) in Direction::ALL.into_iter().zip(halves) {
                         let Some(half) = half else { continue };
                         share.settle(direction, half.settle_unreceived(), turn.now);
@@ -352,7 +353,7 @@ impl Allowance {
         }
     }
 
-    /// Whether a request whose head has so many bytes may go on now; until then nothing is connected to
+    /// Whether a request with a head of this size may be sent now. Before that, no connection is made
     /// for it.
     ///
     /// # Errors
@@ -384,7 +385,7 @@ impl Allowance {
         }
     }
 
-    /// Gives back what was allowed for a response's head, since none comes now.
+    /// Gives back the allowance for a response's head, because none comes now.
     pub(super) fn settle_response(&mut self, upstream: &mut Half, turn: &Turn<'_>) {
         if let Some(limited) = &mut self.0 {
             let left = upstream.settle_unreceived();
@@ -392,7 +393,7 @@ impl Allowance {
         }
     }
 
-    /// The limit that ended it, if one did.
+    /// The limit that ended the exchange, if one did.
     #[cold]
     pub(super) fn take_met(&mut self, turn: &Turn<'_>) -> Option<RuleId> {
         let limited = self.0.as_mut()?;
@@ -402,7 +403,8 @@ impl Allowance {
         Some(rule)
     }
 
-    /// Whether edges are worth a turn: more from a source that is left alone for now is not.
+    /// Whether these edges are worth a turn. More bytes from a source that is left alone for now are
+    /// not.
     pub(super) fn heeds(&self, edges: &Edges, client: &Half, upstream: Option<&Half>) -> bool {
         let Some(limited) = self.0.as_ref().filter(|limited| limited.wake_at().is_some()) else {
             return true;

@@ -1,5 +1,5 @@
 //! Answers requests to the proxy itself: its page, `/healthz`, and OPTIONS or TRACE that end here.
-//! Never a relay.
+//! Nothing is forwarded.
 
 use crate::wire::{Method, RequestHead};
 
@@ -65,8 +65,8 @@ pub fn options() -> Reply<'static> {
     Reply { status: 200, content: None, fields: ALLOW_ANY }
 }
 
-/// The content of the reply to a TRACE that ends here (RFC 9110 §9.3.8): the head as it came, but
-/// for the fields that carry secrets.
+/// The content of the reply to a TRACE that ends here (RFC 9110 §9.3.8): the head as received, without
+/// the fields that carry secrets.
 pub fn trace(head: &RequestHead<'_, '_>) -> Vec<u8> {
     let secret = ["authorization", "cookie", "proxy-authorization"];
     let mut echo = Vec::with_capacity(head.bytes());

@@ -1,29 +1,29 @@
-//! Keeps what the log line will say of a request until the exchange is over.
+//! Keeps the parts of a request that its log line will show, until the exchange is over.
 //!
-//! Nothing is kept without an access log, and `Referer` and `User-Agent` only for a format that
-//! shows them. The head's limit bounds what is kept; the memory is used again for the next request.
+//! Nothing is kept without an access log, and `Referer` and `User-Agent` only for a format that shows
+//! them. The limit on heads bounds what is kept. The memory is used again for the next request.
 
 use crate::wire::{RequestHead, Version};
 
-/// Up to here the memory is kept for the next request.
+/// Memory up to this size is kept for the next request.
 const KEPT_BYTES: usize = 4096;
 
 /// Method, target and perhaps two fields, as received.
 #[derive(Debug, Default)]
 pub struct LogNote {
-    /// One behind the other; empty while no head could be read.
+    /// One after the other; empty while no head could be read.
     bytes: Vec<u8>,
-    /// Where each but the last ends: method <= target <= referer <= `bytes.len()`.
+    /// The end of each part but the last: method <= target <= referer <= `bytes.len()`.
     method: usize,
     target: usize,
     referer: usize,
     version: Option<Version>,
-    /// The name in the ClientHello of a tunnel, if it is not the one of the CONNECT.
+    /// The name in the ClientHello of a tunnel, if it differs from the CONNECT's.
     sni: Option<Box<str>>,
 }
 
 impl LogNote {
-    /// Keeps what `head` says; with `fields` also who referred to the target and what asks.
+    /// Keeps the request line of `head`; with `fields` also its `Referer` and `User-Agent`.
     pub fn note(&mut self, head: &RequestHead<'_, '_>, fields: bool) {
         self.note_line(head.method_name, head.target_text, Some(head.version));
         if fields {
@@ -31,7 +31,7 @@ impl LogNote {
         }
     }
 
-    /// Keeps what is asked for, and in which version of HTTP.
+    /// Keeps the method, the target and the version of HTTP.
     pub fn note_line(&mut self, method: &str, target: &str, version: Option<Version>) {
         self.bytes.extend_from_slice(method.as_bytes());
         self.method = self.bytes.len();
@@ -41,7 +41,7 @@ impl LogNote {
         self.version = version;
     }
 
-    /// The first line of each name: others are an attempt to be shown as somebody else.
+    /// Keeps the first line of each name: others are an attempt to be shown as somebody else.
     #[cold]
     fn note_fields(&mut self, head: &RequestHead<'_, '_>) {
         let first = |name: &str| {
@@ -83,19 +83,19 @@ impl LogNote {
         self.sni = Some(name.into());
     }
 
-    /// The name in the ClientHello of a tunnel, if it is not the one of the CONNECT.
+    /// The name in the ClientHello of a tunnel, if it differs from the CONNECT's.
     pub fn sni(&self) -> Option<&str> {
         self.sni.as_deref()
     }
 
-    /// Forgets the request; the memory stays.
+    /// Forgets the request; the memory is kept.
     pub fn clear(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         *self = Self { bytes, ..Self::default() };
         self.bytes.clear();
     }
 
-    /// Gives memory back that an ordinary request does not need.
+    /// Gives back memory that an ordinary request does not need.
     pub fn trim(&mut self) {
         if self.bytes.capacity() > KEPT_BYTES {
             *self = Self::default();
@@ -107,14 +107,14 @@ impl LogNote {
     }
 }
 
-/// How many of these bytes to a client stand before the content of the final response, which is a
-/// reply of ours: the heads, or what is unsent of them.
+/// How many of these bytes to a client come before the content of the final response, which is a reply
+/// of ours. These are the heads, or the unsent part of them.
 pub fn heads_bytes(staged: &[u8]) -> usize {
     let mut at = 0;
     while let Some(head) = staged.get(at..).filter(|rest| !rest.is_empty()) {
         let Some(end) = memchr::memmem::find(head, b"\r\n\r\n") else { return staged.len() };
         at += end + 4;
-        // What does not begin as a head is the rest of an interim one.
+        // A part that does not begin like a head is the rest of an interim one.
         let rest = head.strip_prefix(b"HTTP/1.1 ");
         if rest.is_some_and(|rest| rest.first() != Some(&b'1')) {
             break;
@@ -128,51 +128,51 @@ mod tests {
     use super::*;
     use crate::wire::{HeadLimits, Slots};
 
-    fn note(noted: &mut LogNote, head: &str, fields: bool) {
+    fn note(kept: &mut LogNote, head: &str, fields: bool) {
         let mut slots = Slots::new();
         let head = RequestHead::read(head.as_bytes(), &mut slots, &HeadLimits::default()).unwrap();
-        noted.note(&head, fields);
+        kept.note(&head, fields);
     }
 
     #[test]
     fn the_line_and_the_first_field_of_each_name_are_kept() {
         let head = "GET http://a/b HTTP/1.0\r\nuser-AGENT: x y\r\nHost: a\r\n\
                     Referer: http://r/\r\nReferer: 2\r\nUser-Agent: 2\r\n\r\n";
-        let mut noted = LogNote::default();
+        let mut kept = LogNote::default();
         for _ in 0..2 {
-            note(&mut noted, head, true);
-            assert_eq!((noted.method(), noted.target()), ("GET", &b"http://a/b"[..]));
-            assert_eq!((noted.referer(), noted.user_agent()), (&b"http://r/"[..], &b"x y"[..]));
-            assert_eq!(noted.version(), Some(Version::Http10));
-            noted.clear();
-            assert_eq!((noted.method(), noted.target(), noted.version()), ("", &b""[..], None));
-            assert_eq!((noted.referer(), noted.user_agent()), (&b""[..], &b""[..]));
+            note(&mut kept, head, true);
+            assert_eq!((kept.method(), kept.target()), ("GET", &b"http://a/b"[..]));
+            assert_eq!((kept.referer(), kept.user_agent()), (&b"http://r/"[..], &b"x y"[..]));
+            assert_eq!(kept.version(), Some(Version::Http10));
+            kept.clear();
+            assert_eq!((kept.method(), kept.target(), kept.version()), ("", &b""[..], None));
+            assert_eq!((kept.referer(), kept.user_agent()), (&b""[..], &b""[..]));
         }
     }
 
     #[test]
     fn no_field_is_kept_unasked() {
-        let mut noted = LogNote::default();
+        let mut kept = LogNote::default();
         note(
-            &mut noted,
+            &mut kept,
             "GET http://a/ HTTP/1.1\r\nHost: a\r\nReferer: r\r\nUser-Agent: u\r\n\r\n",
             false,
         );
-        assert_eq!(noted.bytes, b"GEThttp://a/");
-        assert_eq!((noted.referer(), noted.user_agent()), (&b""[..], &b""[..]));
+        assert_eq!(kept.bytes, b"GEThttp://a/");
+        assert_eq!((kept.referer(), kept.user_agent()), (&b""[..], &b""[..]));
     }
 
     #[test]
     fn only_ordinary_memory_is_kept() {
-        let mut noted = LogNote::default();
-        note(&mut noted, "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", true);
-        noted.clear();
-        noted.trim();
-        assert!(noted.bytes.capacity() > 0);
+        let mut kept = LogNote::default();
+        note(&mut kept, "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", true);
+        kept.clear();
+        kept.trim();
+        assert!(kept.bytes.capacity() > 0);
         let long = format!("GET http://a/{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(KEPT_BYTES));
-        note(&mut noted, &long, true);
-        noted.trim();
-        assert_eq!(noted.bytes.capacity(), 0);
+        note(&mut kept, &long, true);
+        kept.trim();
+        assert_eq!(kept.bytes.capacity(), 0);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! A client connection from its first byte to its last: sessions, exchanges, tunnels, replies.
 //!
-//! In reading order: `asker` and [`front`] (who asks, and in which words), [`session`] (the states and what
-//! a turn may answer), [`request`] (a head becomes an exchange), `intent`, `access`, [`auth`] and `limits`
-//! (what is wanted, and whether it may be), [`exchange`] with `common` (the stages, and what outlives
-//! them), the stages `connect`, `relay` with `response`, `tunnel` with `hello_gate` and `upgrade`, `reuse` of
-//! connections, [`flow`] with `content` (what moves bytes), `account` (what is told at the end), and
-//! [`reply`] (what we say ourselves). Threads and queues are [`server`](crate::server)'s.
+//! In reading order: `asker` and [`front`] (the client, and the protocol it speaks), [`session`] (its
+//! states and the outcomes of a turn), [`request`] (a head becomes an exchange), `intent`, `access`,
+//! [`auth`] and `limits` (what the request wants, and whether it is allowed), [`exchange`] with `common`
+//! (the stages, and the state that outlives them), the stages `connect`, `relay` with `response`,
+//! `tunnel` with `hello_gate` and `upgrade`, `reuse` of connections, [`flow`] with `content` (moving the
+//! bytes), `account` (the report at the end), and [`reply`] (the proxy's own responses). Threads and
+//! queues belong to [`server`](crate::server).
 
 mod access;
 mod account;

@@ -1,10 +1,10 @@
-//! The head of a request as it goes on to the next hop.
+//! The head of a request as it is passed on to the next hop.
 
 use crate::upstream::peer::{Hop, Peer};
 use crate::wire::{RequestLine, write_request_line};
 
-/// A request's head as it goes on, in two parts: what depends on the next hop is written when that is
-/// known.
+/// A request's head as it is passed on, in two parts: the part that depends on the next hop is written
+/// when that is known.
 #[derive(Debug, Default)]
 pub(super) struct OnwardHead {
     pub(super) line: RequestLine,
@@ -13,7 +13,7 @@ pub(super) struct OnwardHead {
 }
 
 impl OnwardHead {
-    /// Appends it, as this next hop gets it.
+    /// Appends the head in the form for this next hop.
     pub(super) fn write(&self, peer: &Peer, out: &mut Vec<u8>) {
         let (method, target) = self.line.parts();
         match peer.hop() {
@@ -22,7 +22,7 @@ impl OnwardHead {
         out.extend_from_slice(&self.fields);
     }
 
-    /// Gives memory back that an ordinary request does not need.
+    /// Gives back memory that an ordinary request does not need.
     pub(super) fn trim(&mut self, most: usize) {
         self.line.trim(most);
         if self.fields.capacity() > most {

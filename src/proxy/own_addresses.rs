@@ -1,4 +1,4 @@
-//! The addresses of our own listeners, in every spelling: a request that goes there would come back.
+//! The addresses of our own listeners, in every spelling. A request to one of them would come back.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 pub struct OwnAddresses(Vec<SocketAddr>);
 
 impl OwnAddresses {
-    /// Of these listeners.
+    /// The addresses of these listeners.
     pub fn new(listeners: Vec<SocketAddr>) -> Self {
         Self(listeners)
     }
 
-    /// Whether a connection to `to` would reach one of our listeners, as far as the address tells.
-    /// An unspecified address connects to this machine.
+    /// Whether a connection to `to` would reach one of our listeners, as far as the address tells. An
+    /// unspecified address connects to this machine.
     pub fn contain(&self, to: SocketAddr) -> bool {
         let ip = to.ip().to_canonical();
         self.with_port(to.port()).any(|own| {
@@ -24,8 +24,8 @@ impl OwnAddresses {
         })
     }
 
-    /// Whether a connection between `from` and `to` reached one of our listeners after all: one on
-    /// every address answers to addresses we do not know beforehand.
+    /// Whether a connection between `from` and `to` reached one of our listeners after all. A listener
+    /// on every address answers to addresses that are not known in advance.
     pub fn answered(&self, from: IpAddr, to: SocketAddr) -> bool {
         from.to_canonical() == to.ip().to_canonical()
             && self.with_port(to.port()).any(|own| own.ip().is_unspecified())

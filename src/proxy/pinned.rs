@@ -1,13 +1,13 @@
-//! An upstream connection that belongs to one client connection, because the client logged in on
-//! it.
+//! An upstream connection reserved for one client connection, because the client logged in on it.
 //!
 //! NTLM, Negotiate and Kerberos prove who is at the other end of a connection, and a server takes all
-//! that comes on it afterwards for that user's (RFC 4559). Such a connection never goes into the pool.
-//! Its session keeps it between requests, so that a handshake of several messages finds the connection
-//! it began on, with or without a pool. It ends with the client connection, when the server closes it,
-//! and when the client asks for another destination or as another user of the proxy. A request on one that
-//! turns out to be dead goes out once more, if it may be repeated, on a fresh connection and on no kept one:
-//! nobody is logged in there, which the server says, as it would to a client that came by itself.
+//! later requests on it for that user's (RFC 4559). Such a connection never goes into the pool. Its
+//! session keeps it between requests, with or without a pool, so that a handshake of several messages
+//! finds the connection it began on. The connection ends with the client connection, when the server
+//! closes it, and when the client asks for another destination or as another user of the proxy. If it
+//! turns out to be dead, a request that may be repeated goes out once more, on a fresh connection and
+//! not on a kept one. Nobody is logged in there, and the server says so, as it would to a client that
+//! came directly.
 
 use std::io;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::upstream::pool::Kept;
 #[derive(Debug)]
 pub struct Pinned {
     kept: Kept,
-    /// Where it leads.
+    /// The next hop it leads to.
     peer: Peer,
-    /// Who of the proxy's users made it; empty if nobody has to say.
+    /// The user of the proxy who made it; empty if the rules require none.
     user: Box<str>,
 }
 
@@ -31,27 +31,27 @@ impl Pinned {
         Box::new(Self { kept, peer: peer.clone(), user: user.into() })
     }
 
-    /// Whether the server has closed it meanwhile, or said something that nobody asked for.
+    /// Whether the server has closed it meanwhile, or sent something unasked.
     pub(super) fn is_over(&mut self) -> bool {
         self.kept.stream.is_readable() && self.kept.stream.is_stale()
     }
 
-    /// The connection, if it leads there and was made by this user, and the server keeps it.
+    /// The connection, if it leads to this peer, was made by this user, and is still open.
     pub(super) fn into_kept(mut self, peer: &Peer, user: &str, epoch: u32) -> Option<Kept> {
         let fits = self.peer.key() == peer.key()
             && *self.user == *user
             && self.kept.stream.names_epoch() == epoch
-            // Asked whatever the request: a login is worth a look.
+            // Checked for every request: a login is worth it.
             && !self.kept.stream.is_stale();
         fits.then_some(self.kept)
     }
 
-    /// Notes an edge on its socket.
+    /// Records an edge on its socket.
     pub(super) fn note(&mut self, edge: Edge) {
         self.kept.stream.note(edge);
     }
 
-    /// Sees to it that its end reaches the session, its `owner`.
+    /// Makes its end reach the session, its `owner`.
     ///
     /// # Errors
     ///

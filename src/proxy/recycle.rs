@@ -1,8 +1,9 @@
-//! Finished exchanges are used again for the next ones: a request on a warm connection allocates nothing.
+//! Reuses finished exchanges for new ones, so that a request on a warm connection allocates nothing.
 //!
 //! Each worker keeps some exchanges for itself. An exchange may begin on one worker and end on another,
 //! so one worker would run short while another has too many. The surplus lies in a store that all
-//! workers share. It is taken and left in batches, so that at most one exchange in `BATCH` takes the lock.
+//! workers share. Exchanges are taken from it and left in it in batches, so that at most one exchange in
+//! `BATCH` takes the lock.
 
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ use super::exchange::Exchange;
 
 /// How many finished exchanges a worker keeps for itself.
 const OWN_KEPT: usize = 64;
-/// How many change hands at once.
+/// How many go to or from the store at once.
 const BATCH: usize = 32;
-/// How many lie in the store.
+/// How many the store holds.
 const SHARED_KEPT: usize = 512;
 
-/// The exchanges that workers have too many of.
-// Boxed in sessions too: they move between the two without being copied.
+/// The surplus exchanges of all workers.
+// Boxed in sessions too, so that they move between the two without being copied.
 #[allow(clippy::vec_box)]
 #[derive(Debug, Default)]
 pub struct SharedSpares(Mutex<Vec<Box<Exchange>>>);
@@ -27,36 +28,37 @@ pub struct SharedSpares(Mutex<Vec<Box<Exchange>>>);
 #[derive(Debug)]
 pub struct Spares {
     #[allow(clippy::vec_box)]
-    own: Vec<Box<Exchange>>,
+    kept: Vec<Box<Exchange>>,
     shared: Arc<SharedSpares>,
 }
 
 impl Spares {
-    /// None yet, of a worker that shares with others.
+    /// An empty set, for a worker that shares with others.
     pub fn new(shared: &Arc<SharedSpares>) -> Self {
-        Self { own: Vec::new(), shared: Arc::clone(shared) }
+        Self { kept: Vec::new(), shared: Arc::clone(shared) }
     }
 
-    /// An exchange to begin with: one of the worker's own, else one of the store, else a new one.
+    /// An exchange to begin with: one of the worker's own, otherwise one from the store, otherwise a new
+    /// one.
     pub(super) fn take(&mut self) -> Box<Exchange> {
-        if self.own.is_empty() {
+        if self.kept.is_empty() {
             let mut shared = self.shared.0.lock();
             let from = shared.len().saturating_sub(BATCH);
-            self.own.extend(shared.drain(from..));
+            self.kept.extend(shared.drain(from..));
         }
-        self.own.pop().unwrap_or_default()
+        self.kept.pop().unwrap_or_default()
     }
 
     /// Keeps a finished exchange, if there is room.
     pub(super) fn give(&mut self, exchange: Box<Exchange>) {
-        if self.own.len() >= OWN_KEPT {
+        if self.kept.len() >= OWN_KEPT {
             let mut shared = self.shared.0.lock();
             if shared.len() + BATCH > SHARED_KEPT {
                 return;
             }
-            shared.extend(self.own.drain(OWN_KEPT - BATCH..));
+            shared.extend(self.kept.drain(OWN_KEPT - BATCH..));
         }
-        self.own.push(exchange);
+        self.kept.push(exchange);
     }
 }
 
@@ -64,8 +66,8 @@ impl Spares {
 mod tests {
     use super::*;
 
-    /// Begun on one worker and ended on another for ever: what the second has too many of comes back
-    /// to the first.
+    /// If exchanges begin on one worker and end on another for ever, the surplus of the second comes
+    /// back to the first.
     #[test]
     fn what_one_worker_ends_another_begins_with() {
         let shared = Arc::default();
@@ -73,7 +75,7 @@ mod tests {
         let mut fresh = 0;
         for _ in 0..10_000 {
             let mut exchange = begins.take();
-            // A used one remembers.
+            // A used exchange is marked.
             fresh += usize::from(exchange.common.intent.head_bytes == 0);
             exchange.common.intent.head_bytes = 1;
             ends.give(exchange);
@@ -86,9 +88,9 @@ mod tests {
         let shared = Arc::default();
         let mut spares = Spares::new(&shared);
         (0..10_000).for_each(|_| spares.give(Box::default()));
-        assert!(spares.own.len() <= OWN_KEPT && shared.0.lock().len() <= SHARED_KEPT);
+        assert!(spares.kept.len() <= OWN_KEPT && shared.0.lock().len() <= SHARED_KEPT);
         let mut other = Spares::new(&shared);
         other.take();
-        assert_eq!(other.own.len(), BATCH - 1);
+        assert_eq!(other.kept.len(), BATCH - 1);
     }
 }

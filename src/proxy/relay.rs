@@ -1,5 +1,5 @@
-//! The stage `Relay`: messages both ways, the request as far as the upstream takes it, the response as it
-//! comes.
+//! The stage `Relay`: passes messages both ways, the request as far as the upstream takes it, the
+//! response as it comes.
 
 use std::io;
 
@@ -16,23 +16,23 @@ use super::half::Half;
 use super::response::{HeadFound, Response};
 use super::sides::{ClientSide, Progress, UPSTREAM, Upstream};
 
-/// An exchange that is connected.
+/// An exchange with a connected upstream.
 #[derive(Debug)]
 pub(super) struct Relay {
     pub(super) upstream: Upstream,
-    /// The response, as far as it has come.
+    /// The response so far.
     pub(super) response: Response,
 }
 
-/// What a step came to.
+/// The outcome of a step.
 pub(super) enum RelayStep {
     /// The exchange goes on, or is over.
     Progress(Progress),
-    /// The upstream has changed the protocol: a tunnel from now on.
+    /// The upstream has changed the protocol: the exchange is a tunnel from now on.
     Upgraded,
 }
 
-/// What receiving the response came to.
+/// The outcome of receiving the response.
 enum Pulled {
     Flow(Step),
     Upgraded,
@@ -62,8 +62,8 @@ impl Relay {
             Pulled::Flow(step) => step,
         };
         let begun = self.response.has_begun();
-        // Until the response begins, a head that comes byte by byte does not buy the upstream time;
-        // for interim responses see `renewed_wait` in `response`.
+        // A response head that comes byte by byte does not buy the upstream time. For interim responses
+        // see `renewed_wait` in `response`.
         if between > before || (begun && turn.moved > between) {
             common.deadline = Some(turn.now + turn.ctx.timeouts.response);
         }
@@ -74,7 +74,7 @@ impl Relay {
         if sent == Step::Spent || received == Step::Spent {
             return Ok(RelayStep::Progress(Progress::Spent));
         }
-        // A patient receive would take what comes, allowed or not.
+        // A patient receive would take everything that comes, allowed or not.
         let only_upstream = sent == Step::Ended
             && client.half.stream.is_writable()
             && !common.allowance.is_limited();
@@ -89,7 +89,7 @@ impl Relay {
     ) -> Result<Step, Error> {
         let up = &mut common.up;
         let times = &mut common.account.times;
-        // Content that is taken but still to be sent is in the client's buffer, or held by a layer.
+        // Content that is taken but not yet sent is in the client's buffer, or held by a layer.
         let is_clear = up.flow.is_clear() && up.staged.is_empty();
         if up.is_broken || (is_clear && self.upstream.half.stream.is_flushed()) {
             times.sent.get_or_insert_with(|| turn.clock());
@@ -117,7 +117,7 @@ impl Relay {
             |reason| Error::new(Side::Client, Phase::Send, Kind::HttpRequestError, reason);
         match broken {
             Broken::Sink(_) => {
-                // It may have answered before it closed: what it said is there to be read.
+                // The upstream may have answered before it closed, and its answer can still be read.
                 common.close |= !common.up.flow.is_clear();
                 common.up.breaks();
                 turn.buffers.discard(&mut common.up.staged);
@@ -125,7 +125,7 @@ impl Relay {
             }
             Broken::Source(e) => Err(client_gone(e)),
             Broken::UsedUp => Err(used_up(Phase::Transfer)),
-            // The response is on its way already: it goes on, and is the last.
+            // A response that is on its way already is passed on, and is the last.
             Broken::SourceEnded | Broken::Framing(_) | Broken::TooMuch
                 if self.response.has_begun() =>
             {
@@ -137,7 +137,7 @@ impl Relay {
                 "the client ended the connection before the request's content was complete",
             )),
             Broken::Framing(e) => Err(request_error(e.reason())),
-            // Requests have no limit.
+            // Request content has no limit.
             Broken::TooMuch => Ok(Step::Ended),
         }
     }
@@ -195,7 +195,7 @@ impl Relay {
         step.map(Pulled::Flow).map_err(|broken| response_broke(broken, common, turn))
     }
 
-    /// Whether nothing more of it comes or goes: its connection may serve another exchange.
+    /// Whether request and response are complete, so that the connection may serve another exchange.
     pub(super) fn is_reusable(&self, common: &Common) -> bool {
         let up = &common.up;
         let is_out = up.staged.is_empty() && self.upstream.half.stream.is_flushed();
@@ -206,12 +206,12 @@ impl Relay {
             && common.account.failure.is_none()
     }
 
-    /// Whether a request that failed goes out once more.
+    /// Whether a failed request is sent once more.
     pub(super) fn may_resend(&self, error: &Error, common: &Common, turn: &Turn<'_>) -> bool {
         error.kind() == Kind::ConnectionTerminated && self.response.may_repeat(common, turn)
     }
 
-    /// What it waits for.
+    /// What the stage waits for.
     pub(super) fn wait(&self, common: &Common) -> Wait {
         if self.response.has_begun() {
             Wait::Transfer
@@ -222,7 +222,7 @@ impl Relay {
         }
     }
 
-    /// Which wait was too long.
+    /// The error for the wait that was too long.
     pub(super) fn expired(&self, common: &Common, client: &Half) -> Error {
         let (begun, up) = (self.response.has_begun(), &common.up);
         if !self.upstream.half.stream.is_writable() {
@@ -269,7 +269,7 @@ fn response_broke(broken: Broken, common: &mut Common, turn: &Turn<'_>) -> Error
             let most = common.terms.judge.as_ref().and_then(|judge| judge.most_content());
             let judged = most.map(|(_, decision)| (decision, Kind::HttpResponseBodySize));
             let followed = judged.map(|j| common.follow_response(j, Phase::Transfer, turn));
-            // There is no such break without a limit.
+            // Without a limit this does not happen.
             followed.and_then(Result::err).unwrap_or_else(|| incomplete(None))
         }
     }

@@ -1,7 +1,7 @@
-//! The proxy's own responses: what went wrong, in which phase, on whose side, and what to try.
+//! The proxy's own responses: they say what went wrong, in which phase, on whose side, and what to try.
 //!
-//! Short on purpose. A browser gets HTML, everything else plain text. `Proxy-Status` (RFC 9209)
-//! says the same for programs.
+//! They are short on purpose. A browser gets HTML, every other client plain text. `Proxy-Status` (RFC
+//! 9209) tells programs the same.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -21,14 +21,14 @@ pub struct Reply<'a> {
     pub fields: &'a str,
 }
 
-/// What happens to the connection after a reply, as far as its head must say so.
+/// What happens to the connection after a reply, if its head must say so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Connection {
-    /// It ends: `Connection: close`.
+    /// The connection ends: `Connection: close`.
     Close,
-    /// It goes on, as it does by default in HTTP/1.1.
+    /// The connection stays open, as is the default in HTTP/1.1.
     Keep,
-    /// It goes on, which an HTTP/1.0 client must be told.
+    /// The connection stays open, and an HTTP/1.0 client must be told so.
     KeepOld,
 }
 
@@ -47,7 +47,7 @@ impl Reply<'_> {
         if let Some((media_type, _)) = self.content {
             let _ = write!(head, "Content-Type: {media_type}\r\n");
         }
-        // A 204 has none by its number (RFC 9110 §8.6).
+        // A 204 has no content by its number (RFC 9110 §8.6).
         if self.status != 204 {
             let length = self.content.map_or(0, |(_, content)| content.len());
             let _ = write!(head, "Content-Length: {length}\r\n");
@@ -65,20 +65,20 @@ impl Reply<'_> {
     }
 }
 
-/// What a reply says beside the error.
+/// The facts that a reply gives in addition to the error.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
     /// Our name in `Proxy-Status`.
     pub name: &'a str,
-    /// Where the request was going; empty if that is not known.
+    /// The request's destination; empty if that is not known.
     pub destination: &'a str,
     /// The rule that decided, if one did.
     pub rule: Option<RuleName<'a>>,
-    /// Where else the client is sent.
+    /// The location to send the client to instead.
     pub location: Option<&'a str>,
-    /// What the client is asked to prove, in a 407.
+    /// The challenge in a 407.
     pub challenge: Option<&'a str>,
-    /// Whether the client would rather read HTML.
+    /// Whether the client prefers HTML.
     pub html: bool,
 }
 
@@ -147,9 +147,9 @@ pub fn write_error(
         .write(out, connection, head_only);
 }
 
-/// What the reader of a reply can do.
+/// The advice to the reader of a reply.
 fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
-    // What a person has written, `--open` does not lift.
+    // `--open` does not lift a rule that a person has written.
     let written = rule.is_some_and(|rule| !rule.is_built_in());
     let advice = match error.kind() {
         Kind::ConnectionLimitReached if error.side() == Side::Upstream => {
@@ -193,7 +193,7 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
             414 | 431 => "a shorter request; --max-head-size sets the limit",
             501 => "CONNECT for https; other schemes and codings are not forwarded",
             505 => "HTTP/1.1",
-            _ => "a request as RFC 9112 has it; the sentence above says what was wrong",
+            _ => "a request in the form of RFC 9112; the sentence above says what was wrong",
         },
         Kind::HttpRequestTimeout => {
             "sending faster; --timeout-head sets the wait for a head, --timeout-response for content"
@@ -208,7 +208,7 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
     advice.into()
 }
 
-/// The same of a refusal.
+/// The advice to the reader of a refusal.
 fn of_refusal(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
     let written = rule.is_some_and(|rule| !rule.is_built_in());
     let is_default = rule.is_some_and(|rule| rule.is_default());
@@ -220,7 +220,7 @@ fn of_refusal(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
             return format!("again in {retry_after} s").into();
         }
         (_, _, Phase::Response) => {
-            "another resource; the operator of this proxy has it pass no such content on"
+            "another resource; the operator of this proxy does not let such content through"
         }
         (429, ..) => {
             return format!("again in {retry_after} s; --limit-requests sets how many").into();
@@ -230,7 +230,7 @@ fn of_refusal(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
             "asking the operator of this proxy, whose rule it is ('threadgate explain' tells why)"
         }
         _ if is_default => {
-            "asking the operator of this proxy, who lets only what is listed through"
+            "asking the operator of this proxy, which lets only listed destinations through"
         }
         _ => "asking the operator of this proxy; --open serves every network",
     };
@@ -263,14 +263,14 @@ pub fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// `name` as a structured-field item (RFC 8941 §3.3): a token if it can be one, else a string.
+/// `name` as a structured-field item (RFC 8941 §3.3): a token if possible, otherwise a string.
 fn item(name: &str) -> String {
     let token = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~:/".contains(c));
     if token { name.to_owned() } else { format!("\"{}\"", quotable(name)) }
 }
 
-/// `text` as a field value: other bytes than printable ASCII become `?`.
+/// `text` as a field value: bytes other than printable ASCII become `?`.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect()
 }
@@ -359,7 +359,7 @@ mod tests {
         let deny = RuleId { source: origins.add(RuleSource::Option("deny")), line: 1 };
         for (kind, rule, says) in [
             (Kind::HttpRequestDenied, RuleId::PROTECTED, "--open serves every network"),
-            (Kind::HttpRequestDenied, RuleId::DEFAULT, "only what is listed"),
+            (Kind::HttpRequestDenied, RuleId::DEFAULT, "only listed destinations"),
             (Kind::HttpRequestDenied, deny, "whose rule it is"),
             (Kind::DestinationIpProhibited, RuleId::PROTECTED, "--open lifts this"),
             (Kind::DestinationIpProhibited, deny, "whose rule it is"),

@@ -1,4 +1,4 @@
-//! A request head becomes an exchange: checked, routed, and written as it goes out.
+//! Turns a request head into an exchange: checks it, routes it, and prepares the head to pass on.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -24,25 +24,25 @@ use super::front::answer_last_hop;
 use super::intent::Asked;
 use super::reply::{Connection, Reply};
 
-/// What a valid head asks for.
+/// The outcome for a valid head.
 #[derive(Debug)]
 pub(super) enum Wanted {
-    /// To be forwarded, with content in this framing, or a tunnel; the exchange is prepared.
+    /// Forward it, with content in this framing, or open a tunnel; the exchange is prepared.
     Forward(Framing),
-    /// A reply of ours, which is staged, with this status.
+    /// Send a reply of ours, which is staged, with this status.
     Own(u16),
-    /// To be looked at again when the session is woken, or then.
+    /// Look at it again when the session is woken, or at this time.
     Later(Instant),
 }
 
 static HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("text/html"));
 
-/// Reads the head that is `bytes` and prepares an exchange for it. `waker` is told when
-/// one that is to be looked at [`Later`](Wanted::Later) can be decided, and `proof` has what it waits for.
+/// Reads the head `bytes` and prepares an exchange for it. `waker` is told when a request put off until
+/// [`Later`](Wanted::Later) can be decided; `proof` keeps what it waits for.
 ///
 /// # Errors
 ///
-/// The request is refused: reply, and close unless it was understood.
+/// The request is refused. Reply, and close the connection unless the request was understood.
 pub(super) fn prepare(
     bytes: &[u8],
     asker: Asker,
@@ -114,7 +114,7 @@ pub(super) fn prepare(
     }
 }
 
-/// What goes on has that what came has not.
+/// The changes to the head that is passed on.
 #[inline(always)]
 fn outgoing<'o>(
     head: &RequestHead<'_, 'o>,
@@ -135,7 +135,7 @@ fn outgoing<'o>(
     }
 }
 
-/// Whether the client may come at all.
+/// Whether the client may come in at all.
 fn come_in(
     head: &RequestHead<'_, '_>,
     asker: Asker,
@@ -145,13 +145,13 @@ fn come_in(
     let Common { terms, allowance, account, .. } = common;
     let came = access::come_in(asker, &mut Ruling { terms, allowance, account }, turn);
     if came.is_err() {
-        // The connection can go on if no content has to be read first.
+        // The connection can be kept if no content has to be read first.
         common.leave_content(head.framing);
     }
     came
 }
 
-/// Whether the request may go where it wants; see [`access::pass`].
+/// Whether the request may go to its destination; see [`access::pass`].
 #[inline]
 fn pass(
     head: &RequestHead<'_, '_>,
@@ -164,7 +164,7 @@ fn pass(
     let asked = Asked::by_http(head, way, caller.asker.address.ip(), &intent.destination);
     let passed = access::pass(&asked, caller, &mut Ruling { terms, allowance, account }, turn);
     if passed.is_err() {
-        // The connection can go on if no content has to be read first.
+        // The connection can be kept if no content has to be read first.
         common.leave_content(head.framing);
     }
     passed
@@ -181,7 +181,7 @@ fn check_loop(head: &RequestHead<'_, '_>, turn: &Turn<'_>) -> Result<(), Error> 
     }
 }
 
-/// Where a request goes, how, and what it offers to change to.
+/// The destination of a request, the way it is made, and the protocols it offers to change to.
 pub(super) fn aim(
     head: &RequestHead<'_, '_>,
     destination: &mut Endpoint,
@@ -189,7 +189,7 @@ pub(super) fn aim(
     match head.target {
         Target::Absolute { scheme, authority, .. } => {
             let offer = head.offer();
-            // A request for `ws:` is forwarded only if it can become one.
+            // A request for `ws:` is forwarded only if it can become a WebSocket.
             if scheme != Scheme::Http && !(scheme == Scheme::Ws && offer.is_some()) {
                 return Err(not_implemented("only http URLs are forwarded; https goes by CONNECT"));
             }
@@ -200,7 +200,7 @@ pub(super) fn aim(
             route(&authority, authority.port, destination)?;
             Ok((Way::Connect, None))
         }
-        // Asked of the proxy itself: nobody aims with it.
+        // Not reached: these are requests to the proxy itself.
         Target::Origin(_) | Target::Asterisk => {
             Err(not_implemented("the URL's scheme has no port"))
         }
@@ -217,7 +217,7 @@ fn route(
     Ok(())
 }
 
-/// The request is for the listener itself.
+/// Answers a request for the listener itself.
 fn answer_itself(
     head: &RequestHead<'_, '_>,
     path: Option<&str>,
@@ -236,14 +236,14 @@ fn answer_itself(
     Wanted::Own(status)
 }
 
-/// Stages a reply of ours. Answers its status.
+/// Stages a reply of ours. Returns its status.
 fn stage(
     reply: &Reply<'_>,
     head: &RequestHead<'_, '_>,
     common: &mut Common,
     turn: &mut Turn<'_>,
 ) -> u16 {
-    // Content would have to be read to find the next request: nobody wants it here.
+    // Content would have to be read to find the next request, and it is of no use here.
     common.leave_content(head.framing);
     common.close = !head.persistent()
         || head.framing != Framing::Empty
@@ -255,7 +255,7 @@ fn stage(
     reply.status
 }
 
-/// How a reply of ours says what becomes of the connection.
+/// How a reply of ours announces the fate of the connection.
 pub(super) fn connection(close: bool, version: Version) -> Connection {
     match (close, version) {
         (true, _) => Connection::Close,

@@ -1,4 +1,4 @@
-//! The response's heads: interim ones, one that changes the protocol, and the final one.
+//! Reads the heads of a response: interim ones, one that changes the protocol, and the final one.
 
 use std::io;
 use std::time::{Instant, SystemTime};
@@ -21,39 +21,39 @@ use super::context::Turn;
 use super::half::Half;
 use super::upgrade;
 
-/// Interim responses passed on for one request where responses are judged strictly.
+/// How many interim responses are passed on for one request if responses are judged strictly.
 const MAX_INTERIM: u32 = 16;
-/// How often interim responses can make the wait for the final one begin again, in lengths of that wait.
+/// How much longer interim responses can make the wait for the final one, in lengths of that wait.
 const INTERIM_WAITS: u32 = 10;
 
-/// A response as far as it has come.
+/// The response so far.
 #[derive(Debug, Default)]
 pub(super) struct Response {
-    /// The head as far as it was looked at.
+    /// The head, as far as it was looked at.
     scanned: HeadScan,
-    /// How many interim responses came before it.
+    /// How many interim responses came before the final one.
     interim: u32,
     /// Bytes of the response received so far.
     bytes: u64,
     /// The final response's head was staged.
     begun: bool,
-    /// How many bytes to the client there were, sent or staged, before the final response's head. Until
-    /// that has begun to go out, a reply of ours can take its place.
+    /// How many bytes, sent or staged, the client gets before the final response's head. Until that has
+    /// begun to go out, a reply of ours can take its place.
     staged_at: Option<u64>,
     /// The upstream keeps the connection.
     persists: bool,
-    /// There may be content that must not follow the response. Some servers send it all the same, and
-    /// behind the head: the next response on the connection might be that.
+    /// There may be content that must not follow the response. Some servers send it all the same, after
+    /// the head, and then it would be taken for the next response on the connection.
     withholds: bool,
 }
 
-/// What was found in what was received.
+/// The outcome of looking for a head.
 pub(super) enum HeadFound {
-    /// No whole head.
+    /// No head is complete.
     Nothing,
-    /// One, which is staged, or was passed over.
+    /// A head, which is staged, or was skipped.
     Head,
-    /// One that changes the protocol; it is staged.
+    /// A head that changes the protocol; it is staged.
     Upgrade,
 }
 
@@ -68,29 +68,29 @@ impl Response {
         self.interim > 0
     }
 
-    /// Where the final response begins among the bytes to the client, if it has.
+    /// Where the final response begins among the bytes to the client, once it has begun.
     pub(super) fn staged_at(&self) -> Option<u64> {
         self.staged_at
     }
 
-    /// So many bytes were received.
+    /// Counts bytes received.
     pub(super) fn received(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 
-    /// Whether the upstream's connection can serve another exchange, as far as the head tells. What
-    /// follows on a client's own connection could only be its own.
+    /// Whether the upstream's connection can serve another exchange, as far as the head tells. Withheld
+    /// content is no danger on a connection reserved for one client: it could only be that client's.
     pub(super) fn persists(&self, is_own: bool) -> bool {
         self.persists && (!self.withholds || is_own)
     }
 
-    /// Whether the request can go out once more: it went out on a connection that had been kept, and
-    /// nothing of an answer has reached the client.
+    /// Whether the request can be sent once more: it was sent on a connection that had been kept, and
+    /// the client has received nothing of an answer.
     pub(super) fn may_repeat(&self, common: &Common, turn: &Turn<'_>) -> bool {
         !self.begun && self.interim == 0 && common.retries > 0 && !turn.ctx.is_draining()
     }
 
-    /// The upstream closed or reset the connection before a response head was complete.
+    /// The error of an upstream that closed or reset the connection before a response head was complete.
     pub(super) fn unanswered(&self, e: Option<io::Error>) -> Error {
         let reason = if self.bytes == 0 {
             "the upstream closed the connection without an answer"
@@ -101,11 +101,11 @@ impl Response {
         e.into_iter().fold(error, Error::with_source)
     }
 
-    /// Looks for a response head in what was received.
+    /// Looks for a response head in the bytes received.
     ///
     /// # Errors
     ///
-    /// There is none, or it does not go on.
+    /// The bytes are no response head, or the response is refused.
     pub(super) fn find_head(
         &mut self,
         upstream: &mut Half,
@@ -150,7 +150,7 @@ impl Response {
         Ok(found)
     }
 
-    /// An interim response goes on to a client that knows such.
+    /// Passes an interim response on, to a client that knows interim responses.
     fn pass_interim(
         &mut self,
         head: &ResponseHead<'_, '_>,
@@ -174,7 +174,7 @@ impl Response {
         Ok(())
     }
 
-    /// The final response's head is staged. Answers what was decided of the response, if that is judged.
+    /// Stages the final response's head. Returns the decision on the response, if that is judged.
     fn stage_final(
         &mut self,
         head: &ResponseHead<'_, '_>,
@@ -182,8 +182,8 @@ impl Response {
         client: &Half,
         turn: &mut Turn<'_>,
     ) -> Result<Option<(Decision, Kind)>, Error> {
-        // It may only say that the server had given up waiting on the connection: not an answer, if it
-        // crossed a request that can be repeated (RFC 9110 §15.5.9).
+        // A 408 that crossed a request is no answer: the server may only have given up waiting on an
+        // idle connection. Such a request is repeated if possible (RFC 9110 §15.5.9).
         if head.status == 408 && !head.persistent() && self.may_repeat(common, turn) {
             return Err(self.unanswered(None));
         }
@@ -197,7 +197,7 @@ impl Response {
             return common.follow_response(found, Phase::Response, turn).map(|()| None);
         }
         common.account.times.response = Some(turn.clock());
-        // A response that has no date gets the time it came (RFC 9110 §6.6.1).
+        // A response without a date gets the time it was received (RFC 9110 §6.6.1).
         let date = (turn.ctx.via.is_some() && !head.has_date)
             .then(|| httpdate::fmt_http_date(SystemTime::now()));
         let (mut content, mut outgoing) = self.go_on_as(head, common, client, turn)?;
@@ -223,7 +223,7 @@ impl Response {
         Ok(judged)
     }
 
-    /// How the response goes to the client, and whether the connection lives on.
+    /// How the response is passed to the client, and whether the connection stays open.
     fn go_on_as<'t>(
         &self,
         head: &ResponseHead<'_, '_>,
@@ -255,8 +255,8 @@ impl Response {
                 return Err(malformed("the upstream opened a tunnel nobody asked for"));
             }
         };
-        // An answer to a request that is not whole yet: what is still to come of it must never be
-        // read as the next request, so there is none on this connection.
+        // The answer is early: the request is not complete yet. The rest of the request must never be
+        // read as the next one, so there is no next one on this connection.
         let early = !common.up.flow.is_clear();
         let close = common.close
             || ends
@@ -274,10 +274,11 @@ impl Response {
         Ok((content, outgoing))
     }
 
-    /// Whether a client has to be told that an early answer is the last on its connection: it would
-    /// finish its content and ask again there. One that still waits for a 100 sends none of it, and
-    /// one that gets a 417 asks again without `Expect`. Told of a close, curl 7.88 does not: it ends
-    /// as if all were well, with nothing sent. Untold, it finds the connection ended and makes one.
+    /// Whether a client has to be told that an early answer is the last on its connection. Otherwise it
+    /// would finish its content and ask again there. A client that still waits for a 100 sends no
+    /// content, and one that gets a 417 asks again without `Expect`. If it is told of a close, curl 7.88
+    /// does not ask again: it ends as if all were well, with nothing sent. If it is not told, it finds
+    /// the connection ended and makes a new one.
     fn must_know(&self, status: u16, common: &Common, client: &Half) -> bool {
         let waits = self.interim == 0 && common.up.sent_and_staged() <= common.intent.onward_bytes;
         let asks_again = (waits && client.buffer.is_empty()) || status == 417;
@@ -285,16 +286,16 @@ impl Response {
     }
 }
 
-/// Until when the wait for the final response lasts behind an interim one that the client gets: it begins
-/// again, for the upstream is at work (RFC 9110 §15.2), though not for ever.
+/// When the wait for the final response ends, after an interim one that the client gets. The wait begins
+/// again, because the upstream is at work (RFC 9110 §15.2), but not for ever.
 fn renewed_wait(times: &Times, turn: &Turn<'_>) -> Option<Instant> {
     let wait = turn.ctx.timeouts.response;
     let since = times.sent.or(times.started)?;
     Some((since + wait * INTERIM_WAITS).min(turn.now + wait))
 }
 
-/// Reads a whole response head: as it stands, or mended where that is wanted. Inline, for a head is a large
-/// value to hand back.
+/// Reads a whole response head, and repairs it if necessary and allowed. Inline, because a head is a
+/// large value to return.
 #[inline(always)]
 fn read_head<'h, 'b>(
     bytes: &'b [u8],
@@ -318,9 +319,9 @@ fn read_head<'h, 'b>(
         .map_err(|e| malformed(e.reason()))
 }
 
-/// Whether a client asks again for such a response, and does not want its content. curl 7.88 goes on
-/// at once if the connection ends with the response, as one without a length says directly, and else
-/// waits for the end of the content, which may never come.
+/// Whether a client asks again after such a response, and does not want its content. curl 7.88 asks at
+/// once if the connection ends with the response, as it does for a response without a length that came
+/// directly. Otherwise it waits for the end of the content, which may never come.
 fn is_asked_again(status: u16) -> bool {
     matches!(status, 300..=399 | 401)
 }

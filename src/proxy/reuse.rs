@@ -1,11 +1,12 @@
-//! Connections used more than once: one taken from the pool, one given back, or kept for a client alone.
+//! Uses connections more than once: takes one from the pool, gives one back, or reserves one for a
+//! client.
 //!
-//! A server may close a connection it kept at any moment, so also in the moment in which the next
-//! request is on its way. Nobody can tell whether that request was seen. One that may be repeated
-//! (idempotent, without content: RFC 9110 §9.2.2) therefore goes out once more, on a connection of
-//! its own, as long as nothing of an answer has reached the client (RFC 9112 §9.3.1). Every other
-//! gets a 502; so it takes a kept connection only if that was in use a moment ago, and no server's
-//! timer can have run out meanwhile, and else one of its own from the start.
+//! A server may close a kept connection at any moment, even while the next request is on its way. Then
+//! nobody can tell whether the server has seen the request. A request that may be repeated (idempotent,
+//! without content: RFC 9110 §9.2.2) therefore goes out once more, on a new connection, if no part of an
+//! answer has reached the client (RFC 9112 §9.3.1). Every other request gets a 502. It therefore takes a
+//! kept connection only if that was in use a moment ago, so that no server's timer can have run out.
+//! Otherwise it gets a new connection from the start.
 
 use std::sync::Arc;
 
@@ -17,13 +18,13 @@ use super::context::Turn;
 use super::pinned::Pinned;
 use super::sides::{ClientSide, SECOND, UPSTREAM, Upstream};
 
-/// As the former owner of a connection: the second of two attempts won under its own tag, and an edge
-/// of it may still have been on its way then.
+/// The former owner of a connection. It includes the tag of the second of two attempts, which may have
+/// won: an edge of it may still have been on its way then.
 fn former(waker: &Arc<dyn Wake>) -> Former<'_> {
     Former { who: &**waker, tags: UPSTREAM..=SECOND }
 }
 
-/// An idle connection to the next hop, if there is one that this request may go out on.
+/// An idle connection to the next hop, if this request may use one.
 pub(super) fn take_kept(
     common: &mut Common,
     client: &ClientSide<'_>,
@@ -31,14 +32,15 @@ pub(super) fn take_kept(
 ) -> Option<Kept> {
     let owner = client.owner(UPSTREAM);
     let repeatable = common.intent.repeatable;
-    // Who it was made for may be allowed more than this one.
+    // The client it was made for may be allowed more than this one.
     let fits = |address| common.may_use(address);
     let kept = turn.ctx.pool.take(common.peer.key(), &owner, repeatable, fits, turn.now)?;
     reuses(common, turn);
     Some(kept)
 }
 
-/// The connection that the client has logged in on, if it leads there. Else that one is closed.
+/// The connection that the client has logged in on, if it leads to the destination. Otherwise that one
+/// is closed.
 #[cold]
 pub(super) fn take_pinned(
     common: &mut Common,
@@ -56,14 +58,14 @@ pub(super) fn take_pinned(
     Some(kept)
 }
 
-/// The request goes out on a kept connection, which may turn out to be dead.
+/// Records that the request goes out on a kept connection, which may turn out to be dead.
 fn reuses(common: &mut Common, turn: &Turn<'_>) {
     common.retries = u8::from(common.intent.repeatable);
     turn.counters.count(|c| c.upstream_reuses += 1);
 }
 
-/// The response is whole, and so is the request: the connection is kept if it can be. Answers one that
-/// is its client's alone.
+/// Keeps the connection if possible, after a complete request and response. Returns it if it is reserved
+/// for this client.
 pub(super) fn keep(
     upstream: Upstream,
     common: &Common,
@@ -71,8 +73,8 @@ pub(super) fn keep(
     turn: &mut Turn<'_>,
 ) -> Option<Box<Pinned>> {
     let Upstream { mut half, address, lease } = upstream;
-    // Bytes past the end of a response would answer the next request.
-    // After a receive that filled its buffer only the socket knows whether there are more.
+    // Bytes past the end of a response would be taken for the answer to the next request. After a
+    // receive that filled its buffer only the socket knows whether there are more.
     let is_clean = half.buffer.is_empty()
         && !half.ended
         && !(half.stream.is_readable() && half.stream.is_stale());

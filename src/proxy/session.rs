@@ -1,4 +1,4 @@
-//! A client connection as a value that moves between workers and the parking thread.
+//! A client connection as a value, which moves between workers and the parking thread.
 //!
 //! ```text
 //!               first bytes      head complete
@@ -10,10 +10,10 @@
 //!                                       closed ◀── Linger ◀─────┘ still be sending
 //! ```
 //!
-//! A turn does as much as can be done without waiting and answers what becomes of the session. It is
-//! owned by exactly one of a queue, a worker or its parking slot; a dropped session is a closed
-//! connection with its permit returned. Every wait has a deadline, which the turn checks itself:
-//! a queue and a worker have no timer that watches.
+//! A turn does as much as possible without waiting, and returns what to do with the session next. A
+//! session is owned by exactly one of a queue, a worker or its parking slot. Dropping it closes its
+//! connection and returns its permit. Every wait has a deadline, which the turn checks itself, because
+//! no timer watches queues and workers.
 
 mod asking;
 mod ending;
@@ -48,36 +48,36 @@ use super::waiting::Waiting;
 
 use habit::Habit;
 
-/// What becomes of a session when its turn ends.
+/// What to do with a session when its turn ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub enum Next {
     /// The connection is over.
     Close,
-    /// Wait without a thread, at most until then. The socket with this tag, if any, is the only
-    /// one that can make the session go on.
+    /// Wait without a thread, at most until this time. The socket with this tag, if any, is the only one
+    /// that can make the session go on.
     Park(Instant, Option<u32>),
     /// The turn is spent but there is more to do: take another, after the others in the queue.
     Yield,
 }
 
-/// What a session is doing.
+/// What the session is doing.
 #[derive(Debug)]
 enum State {
-    /// The first bytes are awaited: they tell what the client speaks.
+    /// Waits for the first bytes, which tell what the client speaks.
     Greeting,
-    /// A request head is awaited; it began then, if it has begun.
+    /// Waits for a request head, which began at `begun`, if it has begun.
     Request { scanned: usize, skipped: usize, begun: Option<Instant> },
-    /// A request is being answered.
+    /// Answers a request.
     Exchange(Box<Exchange>),
-    /// The last reply is sent: what the client still sends is thrown away, so that closing does
-    /// not reset the connection before the reply was read.
+    /// The last reply is sent. Further bytes of the client are thrown away, so that closing does not
+    /// reset the connection before the reply is read.
     Linger {
-        /// How many bytes are thrown away at most.
+        /// How many more bytes may be thrown away.
         left: usize,
         /// The client was told that nothing more comes.
-        told: bool,
-        /// Nothing is left but to tell it.
+        end_sent: bool,
+        /// The session closes as soon as the client is told.
         closes: bool,
     },
 }
@@ -89,39 +89,40 @@ pub struct Session {
     client: Half,
     state: State,
     deadline: Instant,
-    /// Exchanges begun on this connection.
+    /// How many exchanges began on this connection.
     served: u32,
-    /// One is begun and not yet counted as finished.
+    /// An exchange has begun and is not yet counted as finished.
     open: bool,
     asker: Asker,
     waker: Arc<dyn Wake>,
-    /// Who asks, as far as that was shown.
+    /// What is known of the user.
     proof: Proof,
-    /// For the client and the upstream.
+    /// For the client's socket and the upstream's.
     habits: [Habit; 2],
-    /// Patience has failed once.
+    /// A patient wait has failed.
     impatient: bool,
-    /// How it is counted while no worker has it.
+    /// How the session is counted while no worker has it.
     pub waiting: Waiting,
-    /// When the last turn ended, and what it waited for.
+    /// When the last turn ended, and for which socket it waited.
     left: Option<(Instant, u32)>,
-    /// What limits count of it, if there are any.
+    /// Its entry in the counts of limits, if there are any.
     line: Option<Arc<ConnectionTally>>,
     /// An upstream connection that the client has logged in on.
     pinned: Option<Box<Pinned>>,
     _permit: Permit,
-    /// Between it and the acceptor that has its place. After the permit: who has left has given it back.
+    /// Shared with the acceptor of its place. Dropped after the permit, so that a session that has left
+    /// has returned it.
     seat: Option<Arc<Seat>>,
 }
 
-/// What a step of a turn came to.
+/// The outcome of a step of a turn.
 enum Stepped {
     Again,
     Next(Next),
 }
 
 impl Session {
-    /// A connection just accepted.
+    /// For a connection just accepted.
     pub fn new(
         stream: Stream,
         asker: Asker,
@@ -129,7 +130,7 @@ impl Session {
         permit: Permit,
         deadline: Instant,
     ) -> Self {
-        // Two system calls make a socket fit for patience: not before it has shown to be worth it.
+        // Patience costs a socket two system calls, so it has to prove worthwhile first.
         let habit = Habit::default();
         Self {
             client: Half::new(stream),
@@ -151,21 +152,21 @@ impl Session {
         }
     }
 
-    /// The same, counted by limits already.
+    /// The same session, counted by limits already.
     #[must_use]
     pub fn on_line(mut self, line: Arc<ConnectionTally>) -> Self {
         self.line = Some(line);
         self
     }
 
-    /// The same, on a place that others may want.
+    /// The same session, on a place that others may want.
     #[must_use]
     pub fn on_seat(mut self, seat: Arc<Seat>) -> Self {
         self.seat = Some(seat);
         self
     }
 
-    /// Whether others want its place.
+    /// Whether others want the session's place.
     fn is_asked_to_leave(&self) -> bool {
         self.seat.as_ref().is_some_and(|seat| seat.is_asked_to_leave())
     }
@@ -176,12 +177,12 @@ impl Session {
         }
     }
 
-    /// Who its client is.
+    /// The session's client.
     pub fn asker(&self) -> Asker {
         self.asker
     }
 
-    /// Gets as far as it can without waiting.
+    /// Goes as far as it can without waiting.
     pub fn turn(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Next {
         if let Some((since, tag)) = self.left.take()
             && let Some(habit) = self.habits.get_mut(tag as usize)
@@ -191,7 +192,7 @@ impl Session {
         if self.pinned.as_mut().is_some_and(|pinned| pinned.is_over()) {
             self.pinned = None;
         }
-        // A layer may have something to say that nobody gave it. What fails is met by the next receive or send.
+        // A layer may have messages of its own to send. An error shows at the next receive or send.
         let _ = self.flush_layers();
         let mut has_failed = false;
         loop {
@@ -202,7 +203,7 @@ impl Session {
                 State::Linger { .. } => self.linger(turn),
             };
             let Stepped::Next(next) = stepped else { continue };
-            // One that cannot be sent to has something to tell.
+            // A socket that cannot be sent to may hold a reason to read.
             if let Next::Park(..) = next
                 && self.flush_layers().is_err()
                 && !std::mem::replace(&mut has_failed, true)
@@ -213,7 +214,7 @@ impl Session {
         }
     }
 
-    /// Sends what layers hold, as far as their sockets take it.
+    /// Sends the bytes that layers hold, as far as their sockets take them.
     #[inline]
     fn flush_layers(&mut self) -> io::Result<()> {
         let client = self.client.stream.flush();
@@ -245,7 +246,7 @@ impl Session {
         }
     }
 
-    /// Makes a reply, or a closed connection, of a failure.
+    /// Turns a failure into a reply or a closed connection.
     fn fail(&mut self, error: Error, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         let State::Exchange(exchange) = &mut self.state else {
             return Stepped::Next(Next::Close);
@@ -267,8 +268,8 @@ impl Session {
         common.close |= !common.intent.persistent
             || !common.up.flow.is_clear()
             || error.side() == Side::Client
-            // A client may send what is meant for the tunnel without waiting for the answer. Those
-            // bytes must not be read as a request (RFC 9931).
+            // A client may send bytes for the tunnel without waiting for the answer. They must not be
+            // read as a request (RFC 9931).
             || common.intent.method == Method::Connect
             || (self.client.ended && self.client.buffer.is_empty())
             || turn.ctx.is_draining();
@@ -278,7 +279,7 @@ impl Session {
     }
 }
 
-/// Stages what a client gets whose request failed. Answers the error, with the status that says so.
+/// Stages the reply to a failed request. Returns the error with the status in that reply.
 fn refuse(error: Error, asker: Asker, common: &mut Common, turn: &mut Turn<'_>) -> Error {
     let rules = turn.policy.of(asker.listener);
     let instead = rules.and_then(|rules| common.instead(&error, &rules.deny_with));
@@ -302,7 +303,7 @@ fn refuse(error: Error, asker: Asker, common: &mut Common, turn: &mut Turn<'_>) 
     error
 }
 
-/// What a client is asked to prove.
+/// The challenge in a 407.
 fn challenge<'t>(status: u16, asker: Asker, turn: &'t Turn<'_>) -> Option<&'t str> {
     let rules = turn.policy.of(asker.listener).filter(|_| status == 407)?;
     rules.auth.as_ref().map(|auth| auth.challenge())

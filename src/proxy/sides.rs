@@ -1,4 +1,4 @@
-//! The two connections of an exchange, and what flows between them.
+//! The two connections of an exchange, and the two directions between them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,15 +24,15 @@ pub const SECOND: u32 = 2;
 /// How many sockets a session can have.
 pub const SOCKETS: usize = 3;
 
-/// The client's side of an exchange, as its session has it.
+/// The client's side of an exchange, lent by its session.
 pub struct ClientSide<'s> {
     /// The connection.
     pub half: &'s mut Half,
-    /// Who is told about sockets and lookups.
+    /// Receives the edges of sockets and the end of lookups.
     pub waker: &'s Arc<dyn Wake>,
-    /// Who it is.
+    /// The client.
     pub asker: &'s Asker,
-    /// The upstream connection that it has logged in on, while no exchange has it.
+    /// The upstream connection that the client has logged in on, while no exchange uses it.
     pub pinned: &'s mut Option<Box<Pinned>>,
 }
 
@@ -42,7 +42,7 @@ impl ClientSide<'_> {
     }
 }
 
-/// The connection an exchange goes out on.
+/// The connection to the upstream.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) half: Half,
@@ -50,44 +50,45 @@ pub(super) struct Upstream {
     pub(super) lease: Lease,
 }
 
-/// One direction of an exchange. It is the same from the first stage to the last, so that what was
-/// counted of it stays.
+/// One direction of an exchange. It stays the same from the first stage to the last, so that its counts
+/// are kept.
 #[derive(Debug, Default)]
 pub(super) struct Leg {
-    /// What flows, and how far it is.
+    /// The flow of content, and its progress.
     pub(super) flow: Flow,
-    /// What goes before it: heads and replies, and what was read of a tunnel before it was judged.
+    /// The bytes that go before it: heads and replies, and the first bytes of a tunnel until they are
+    /// judged.
     pub(super) staged: Buffer,
-    /// The sink takes no more; what comes the other way is still passed on.
+    /// The sink takes no more. Bytes in the other direction are still passed on.
     pub(super) is_broken: bool,
 }
 
 impl Leg {
-    /// Ready for another exchange; the memory stays.
+    /// Makes it ready for another exchange; the memory is kept.
     pub(super) fn reset(&mut self) {
         self.flow = Flow::default();
         self.is_broken = false;
     }
 
-    /// This content comes next, in the same direction.
+    /// Sets the content that comes next in this direction.
     pub(super) fn goes_on_with(&mut self, content: Content) {
         let sent = self.flow.sent();
         self.flow = Flow::new(content);
         self.flow.add_sent(sent);
     }
 
-    /// Bytes that were sent, and those that are staged.
+    /// How many bytes were sent or are staged.
     pub(super) fn sent_and_staged(&self) -> u64 {
         self.flow.sent() + self.staged.len() as u64
     }
 
-    /// Nothing more can be sent: what is in a pipe is dropped.
+    /// Records that nothing more can be sent. Bytes in a pipe are dropped.
     pub(super) fn breaks(&mut self) {
         self.is_broken = true;
         self.flow.drop_pipe();
     }
 
-    /// Sends staged bytes. Answers whether all have gone.
+    /// Sends staged bytes. Returns whether all have gone.
     pub(super) fn flush(&mut self, sink: &mut Stream) -> io::Result<bool> {
         while !self.staged.is_empty() && sink.makes_room()? {
             let count = sink.send(self.staged.unread())?;
@@ -98,13 +99,14 @@ impl Leg {
     }
 }
 
-/// What a step of an exchange came to.
+/// The outcome of a step of an exchange.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Progress {
-    /// Nothing more can be done now. If it is known, this socket (by tag) is next to be ready.
+    /// Nothing more can be done now. The tag, if there is one, is that of the socket expected to be
+    /// ready next.
     Wait(Option<u32>),
     /// The turn is spent.
     Spent,
-    /// The last byte has gone to the client.
+    /// The last byte was sent to the client.
     Finished,
 }

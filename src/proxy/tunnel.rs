@@ -1,4 +1,4 @@
-//! The stage `Tunnel`: bytes both ways, until each direction has ended.
+//! The stage `Tunnel`: passes bytes both ways, until each direction has ended.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -18,16 +18,16 @@ use super::sides::{CLIENT, ClientSide, Progress, UPSTREAM, Upstream};
 /// A tunnel.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    /// The other end; `None` once it was parted with, and only the client is to be told why.
+    /// The other end; `None` once it was dropped, and only the client is still to be told why.
     pub(super) upstream: Option<Upstream>,
-    /// What the client sends is not to go on yet.
+    /// Holds the client's bytes until its ClientHello is judged.
     pub(super) gate: Option<Box<HelloGate>>,
-    /// The kernel looks after the upstream's connection.
+    /// The kernel probes the upstream's connection.
     probed: bool,
 }
 
-/// How old a tunnel is when the kernel begins to look after the upstream's connection. Most tunnels
-/// are over by then, and never pay for it.
+/// How old a tunnel is when the kernel begins to probe the upstream's connection. Most tunnels are over
+/// by then, and never pay for the probes.
 fn probe_after(turn: &Turn<'_>) -> Duration {
     (turn.ctx.timeouts.tunnel / 10).min(Duration::from_secs(60))
 }
@@ -37,7 +37,7 @@ impl Tunnel {
         Self { upstream: Some(upstream), gate, probed: false }
     }
 
-    /// Whether there is no upstream any more, and only the client is to be told so.
+    /// Whether the upstream was dropped, so that only the client is still to be told.
     pub(super) fn has_parted(&self) -> bool {
         self.upstream.is_none()
     }
@@ -46,7 +46,7 @@ impl Tunnel {
     ///
     /// # Errors
     ///
-    /// It is over, and not well.
+    /// The tunnel has failed.
     pub(super) fn step(
         &mut self,
         common: &mut Common,
@@ -92,9 +92,9 @@ impl Tunnel {
             }
             (Step::Ended, Step::Ended) => Progress::Finished,
             (Step::Spent, _) | (_, Step::Spent) => Progress::Spent,
-            // A patient receive would take what comes, allowed or not.
+            // A patient receive would take everything that comes, allowed or not.
             _ if common.allowance.is_limited() => Progress::Wait(None),
-            // Whoever was spoken to is likely to answer.
+            // A peer that was just sent something is likely to answer.
             _ => Progress::Wait(
                 match (common.up.flow.sent() > sent.0, common.down.flow.sent() > sent.1) {
                     (true, false) => Some(UPSTREAM),
@@ -105,11 +105,11 @@ impl Tunnel {
         })
     }
 
-    /// Notices that the upstream was reset, also where nothing is received from it now.
+    /// Notices that the upstream was reset, even where nothing is received from it now.
     ///
     /// # Errors
     ///
-    /// It had ended its side before, so nothing more comes.
+    /// The upstream had ended its side before, so nothing more comes.
     pub(super) fn notice_reset(&mut self, common: &mut Common) -> Result<(), Error> {
         let reset = self.upstream.as_mut().and_then(|upstream| upstream.half.stream.broken());
         let Some(e) = reset else { return Ok(()) };
@@ -120,12 +120,12 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Until when a ClientHello that has begun has to be whole.
+    /// When a ClientHello that has begun must be whole at the latest.
     fn hello_until(&self) -> Option<Instant> {
         self.gate.as_ref().and_then(|gate| gate.until())
     }
 
-    /// It was quiet for too long.
+    /// The error for the wait that was too long.
     pub(super) fn expired(&self) -> Error {
         if self.hello_until().is_some() {
             return Error::new(
@@ -144,9 +144,9 @@ impl Tunnel {
     }
 }
 
-/// Has both directions go as far as they can. Answers what came of each: of the client's `held` if that
-/// is said, and nothing of a direction that ended for a reason that is no fault. What the server says is
-/// held back while that is `unheard`.
+/// Moves bytes in both directions as far as possible. Returns the outcome of each: `held` for the
+/// client's direction if that is given, and `None` for a direction that broke in a way that is no fault.
+/// The server's bytes are held back while they are `unheard`.
 fn move_both(
     common: &mut Common,
     client: &mut Half,
@@ -160,8 +160,8 @@ fn move_both(
         let was_over = flow.is_over();
         let step = allowance.step(flow, (from, staged, &mut to.stream), way, turn);
         if matches!(step, Ok(Step::Ended)) && !was_over {
-            // Closing is to come and says the same, once the peer has ended its side too; but not for a layer.
-            // The peer may have gone already, which its own flow will find.
+            // If the peer has ended its side, too, the connection is about to be closed, which says the
+            // same, but not to a layer. A peer that is already gone is found by its own flow.
             let says_end = !to.ended || to.stream.has_layer();
             if says_end && matches!(to.stream.finish(), Ok(false)) {
                 return Ok(Step::Blocked);
@@ -178,7 +178,7 @@ fn move_both(
     if !down.flow.is_over()
         && let Err(Broken::Sink(_)) = sent
     {
-        // What it said before it broke is still to be passed on.
+        // Bytes that the upstream sent before it broke are still to be passed on.
         up.breaks();
         sent = Ok(Step::Ended);
     }
@@ -198,11 +198,11 @@ fn move_both(
     }
 }
 
-/// There is no upstream any more: tells the client, as far as it is not told yet.
+/// Tells the client that the upstream was dropped, as far as that is still to be sent.
 fn part(common: &mut Common, client: &mut Half) -> Progress {
     match common.down.flush(&mut client.stream) {
         Ok(false) => Progress::Wait(None),
-        // One that is gone needs not be told.
+        // A client that is gone need not be told.
         Ok(true) | Err(_) => Progress::Finished,
     }
 }

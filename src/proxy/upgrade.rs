@@ -1,10 +1,10 @@
 //! Turns an exchange into a tunnel when the upstream answers 101 (RFC 9110 §7.8).
 //!
-//! `request` offers the upstream what the client offered us, of which [`wire::upgrade`](crate::wire::upgrade)
-//! leaves what may be changed to through a proxy. Only a 101 that chooses from that offer, and comes
-//! when all of the request has been sent, changes anything; every other answer is HTTP as ever.
-//! Bytes the client sent behind its request wait for the decision in its buffer: they are the new
-//! protocol's, or the next request, and go nowhere before.
+//! `request` offers the upstream the protocols that the client offered, reduced by
+//! [`wire::upgrade`](crate::wire::upgrade) to those that work through a proxy. Only a 101 that chooses
+//! from that offer, and comes after the whole request was sent, changes the protocol. Every other answer
+//! is ordinary HTTP. Bytes that the client sends behind its request wait in its buffer for the decision:
+//! they belong to the new protocol, or are the next request.
 
 use crate::error::Error;
 use crate::wire::{Protocols, Repair, ResponseHead, ResponseOutgoing, Version};
@@ -14,20 +14,20 @@ use super::common::Common;
 use super::content::{Coding, Content};
 use super::context::Turn;
 
-/// Stages a 101 for the client: what follows it, on both sides, is bytes. `is_out` says whether all
-/// that was sent to the upstream has left us.
+/// Stages a 101 for the client. The bytes behind it, on both sides, have no framing. `is_out` says
+/// whether all bytes for the upstream have left the proxy.
 ///
 /// # Errors
 ///
-/// Nobody offered that, or it came too early. What the upstream says next is in a protocol that
-/// nobody here speaks, so its connection is over.
+/// The protocol was not offered, or the 101 came too early. The next bytes of the upstream are in a
+/// protocol that nobody here speaks, so its connection is over.
 pub(super) fn stage(
     head: &ResponseHead<'_, '_>,
     is_out: bool,
     common: &mut Common,
     turn: &Turn<'_>,
 ) -> Result<(), Error> {
-    // Many interim responses are whole ones: nothing of them was mended.
+    // Many interim responses are a repair, but each of them was well-formed.
     if common.account.repairs.iter().any(|repair| repair != Repair::ManyInterim) {
         return Err(malformed("the upstream changed the protocol behind a malformed response"));
     }
@@ -39,7 +39,7 @@ pub(super) fn stage(
     Ok(())
 }
 
-/// What a 101 changes to.
+/// The protocols that a 101 changes to.
 fn agreed(head: &ResponseHead<'_, '_>, is_out: bool, common: &Common) -> Result<Protocols, Error> {
     let offer = common.intent.offer.as_ref();
     let chosen = head.protocols().filter(|_| head.version >= Version::Http11);
@@ -47,8 +47,8 @@ fn agreed(head: &ResponseHead<'_, '_>, is_out: bool, common: &Common) -> Result<
     let Some((chosen, _)) = agreed else {
         return Err(malformed("the upstream changed to a protocol nobody asked for"));
     };
-    // A client goes on with its message first (RFC 9110 §7.8). Stricter than that: a server that
-    // changes before it has the whole message would get content framed as HTTP in between.
+    // The proxy is stricter than RFC 9110 §7.8, which lets a client finish its message first: a server
+    // that changes before it has the whole message would get content framed as HTTP in between.
     let up = &common.up;
     if !up.flow.is_clear() || !up.staged.is_empty() || !is_out || up.is_broken {
         return Err(malformed("the upstream changed the protocol before the request was whole"));
@@ -56,9 +56,9 @@ fn agreed(head: &ResponseHead<'_, '_>, is_out: bool, common: &Common) -> Result<
     Ok(chosen)
 }
 
-/// The exchange becomes a tunnel, whose 101 is staged.
+/// Makes the exchange a tunnel; its 101 is staged.
 pub(super) fn become_tunnel(common: &mut Common, turn: &mut Turn<'_>) {
-    // Nothing is sent again or chosen any more, and a tunnel may last for days.
+    // Nothing is sent again or chosen after this, and a tunnel may last for days.
     common.head.trim(0);
     common.intent.offer = None;
     let account = &mut common.account;
@@ -76,8 +76,8 @@ pub(super) fn become_tunnel(common: &mut Common, turn: &mut Turn<'_>) {
     common.deadline = Some(turn.now + turn.ctx.timeouts.tunnel);
 }
 
-/// What a 426 must tell the client to use (RFC 9110 §15.5.22). In other responses `Upgrade` only
-/// advertises, and ends here.
+/// The protocols that a 426 must name to the client (RFC 9110 §15.5.22). In other responses `Upgrade`
+/// only advertises, and is not passed on.
 pub(super) fn wanted_instead(head: &ResponseHead<'_, '_>, version: Version) -> Option<Protocols> {
     if head.status != 426 || version < Version::Http11 {
         return None;

@@ -1,11 +1,11 @@
-//! Verifies passwords against hashes on threads of their own, because one takes a good part of a
+//! Verifies passwords against hashes on separate threads, because one hash takes a good part of a
 //! second.
 //!
-//! A session never moves there. It asks, parks, and is woken when the hash is computed, as with a
-//! name's addresses. Who asks for the same credentials at the same time waits for the same answer.
-//! There are at most two threads, begun when they are first needed, and before them a
-//! line for each client (`fair_queue`): one that has many keeps nobody else from theirs. The threads are
-//! never waited for: at the end of the process they end with it.
+//! A session never moves to these threads. It asks, parks, and is woken when the hash is computed, as
+//! with the addresses of a name. Sessions that ask for the same credentials at the same time share one
+//! answer. There are at most two threads, started when they are first needed. Each client has a line of
+//! its own in front of them (`fair_queue`), so that a client with many requests does not delay the
+//! others. Nothing waits for the threads to end: they end with the process.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,12 +26,12 @@ use crate::wire::credentials::UserPass;
 
 use super::fair_queue::FairQueue;
 
-/// Threads at most: what they take is taken from the workers.
+/// The most threads there may be: they take their time from the workers.
 const MOST_THREADS: usize = 2;
-/// How much other threads come first, as nice(1) has it.
+/// The niceness of these threads, as in nice(1).
 const NICE: i32 = 10;
 
-/// What there is to verify, and who does.
+/// The passwords to verify, and the threads that do it.
 pub struct Verifier {
     shared: Arc<Shared>,
     threads: Mutex<Threads>,
@@ -46,13 +46,13 @@ struct Threads {
 #[derive(Default)]
 struct Shared {
     table: Mutex<Table>,
-    /// There is one more job, or it is all over.
+    /// Signals one more job, or the end.
     more: Condvar,
 }
 
 #[derive(Default)]
 struct Table {
-    /// Those that wait or are computed, under the number of the users they are verified against.
+    /// Waiting or running verifications, keyed by the number of the users they are made for.
     questions: HashMap<(u64, Tag), Arc<Verification>>,
     lines: FairQueue<Job>,
     /// Threads that wait for a job.
@@ -68,34 +68,35 @@ struct Job {
 
 /// Credentials as a client sent them.
 pub struct Claim {
-    /// Stands for them.
+    /// Stands for the credentials.
     pub tag: Tag,
-    /// What they say.
+    /// The user and password in them.
     pub read: UserPass,
-    /// Who sent them.
+    /// The client that sent them.
     pub client: IpAddr,
-    /// When the request began that has them.
+    /// When their request began.
     pub begun: Instant,
-    /// It has waited for as long as one of a client that guesses has to, or need not.
+    /// The request has waited for as long as one of a guessing client must, or need not wait.
     pub has_waited: bool,
-    /// What is known of clients that guess.
+    /// The record of clients that guess.
     pub failures: Arc<Failures>,
 }
 
-/// What credentials turned out to be.
+/// The outcome of a verification.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verified {
-    /// Not looked at: the client has guessed meanwhile, and has to wait before.
+    /// Not verified: the client has guessed meanwhile, and has to wait first.
     Early,
-    /// Nobody's.
+    /// The credentials are nobody's.
     Nobody,
-    /// This user's.
+    /// The credentials are this user's.
     User(u32),
 }
 
 type Verification = Question<Verified>;
 
-/// A place among those who wait for the same credentials; what nobody waits for any more is not computed.
+/// A place among the sessions that wait for the same credentials. A verification for which nobody waits
+/// any more is not computed.
 #[derive(Debug)]
 pub struct AwaitedProof {
     place: shared_question::QuestionPlace<Verified>,
@@ -108,14 +109,14 @@ impl AwaitedProof {
         self.place.answer()
     }
 
-    /// Whether nobody had asked the same. A wrong answer is then counted by who computes it, so that
-    /// leaving before it comes does not make a guess free.
+    /// Whether nobody had asked the same before. The thread that computes the answer then counts a wrong
+    /// one, so that a client cannot guess for free by leaving early.
     pub fn is_first(&self) -> bool {
         self.is_first
     }
 }
 
-/// Counts wrong credentials, and says so of a client that guesses.
+/// Counts wrong credentials, and logs a client that guesses.
 pub(super) fn note_wrong(
     failures: &Failures,
     client: IpAddr,
@@ -125,7 +126,7 @@ pub(super) fn note_wrong(
 ) {
     if let Some(Guessing(count)) = failures.wrong(client, tag, begun, now) {
         log::warn!(
-            "{client} has sent {count} wrong credentials; its next ones are looked at after a delay"
+            "{client} has sent {count} wrong credentials; its next ones are checked after a delay"
         );
     }
 }
@@ -146,8 +147,9 @@ impl Drop for Verifier {
 }
 
 impl Verifier {
-    /// Has credentials verified, or joins those who wait for the same; the owner gets an edge when that is
-    /// done, and what came of it is remembered. `None` if too many of this client wait, or of all.
+    /// Has credentials verified, or joins the sessions that wait for the same. The owner gets an edge
+    /// when that is done, and the outcome is remembered. `None` if too many verifications wait, of this
+    /// client or of all.
     pub fn ask(&self, auth: &Arc<Auth>, claim: Claim, asker: &Owner) -> Option<AwaitedProof> {
         let asked = self.shared.ask(auth, claim, asker)?;
         if asked.is_first {
@@ -157,13 +159,13 @@ impl Verifier {
         Some(asked)
     }
 
-    /// Threads there are.
+    /// How many threads there are.
     #[cfg(feature = "internals")]
     pub fn threads(&self) -> usize {
         self.threads.lock().started
     }
 
-    /// Sees to it that there is a thread for the job just queued, if there may be one more.
+    /// Starts a thread for the job just queued, if it is needed and allowed.
     fn see_to_one(&self) {
         let mut threads = self.threads.lock();
         let (idle, waiting) = {
@@ -179,7 +181,7 @@ impl Verifier {
             .spawn(move || shared.work());
         match spawned {
             Ok(_) => threads.started += 1,
-            // Those already running get to it, or the asker's deadline does.
+            // The running threads get to the job, or the asker's deadline passes.
             Err(e) => log::warn!("cannot start a thread for passwords: {e}"),
         }
     }
@@ -204,23 +206,23 @@ impl Shared {
         refused.is_none().then_some(AwaitedProof { place, is_first: true })
     }
 
-    /// Until the verifier is dropped.
+    /// Runs until the verifier is dropped.
     fn work(&self) {
-        // Linux has it for each thread. Not to be allowed it changes nothing but who comes first.
+        // On Linux this applies to the thread alone. If it is not permitted, only the priority is lost.
         let _ = rustix::process::setpriority_process(None, NICE);
         while let Some(job) = self.next() {
-            // A panic is no proof, and no end of the thread.
+            // A panic proves nothing, and does not end the thread.
             let found = catch_unwind(AssertUnwindSafe(|| verify(&job))).unwrap_or_else(|_| {
                 log::error!("verifying a password panicked");
                 Verified::Nobody
             });
             self.table.lock().questions.remove(&job.key());
-            // Whoever still found the question in the table has joined it by now.
+            // No session can join the question any more, as it is out of the table.
             job.question.answer(found);
         }
     }
 
-    /// The job whose turn it is, once there is one; `None` when it is all over.
+    /// The next job, once there is one; `None` at the end.
     fn next(&self) -> Option<Job> {
         let mut table = self.table.lock();
         loop {
@@ -231,7 +233,7 @@ impl Shared {
                 if job.question.is_awaited() {
                     return Some(job);
                 }
-                // While nobody can join it: who did would never be told.
+                // Removed while the table is locked: a session that joined it would never be told.
                 table.questions.remove(&job.key());
             }
             table.idle += 1;
@@ -293,7 +295,7 @@ mod tests {
         Arc::new(Auth::new([("alice".into(), secret)], "test"))
     }
 
-    /// Of this client, with this password.
+    /// A claim of this client, with this password.
     fn claim(auth: &Auth, failures: &Arc<Failures>, client: [u8; 4], password: &str) -> Claim {
         let token = credentials::encode("alice", password);
         Claim {
@@ -309,7 +311,7 @@ mod tests {
     const HERE: [u8; 4] = [192, 0, 2, 1];
     const THERE: [u8; 4] = [192, 0, 2, 2];
 
-    /// Does what a thread does with its next job; what came of it.
+    /// Does a thread's work for the next job, and returns the outcome.
     fn work_once(shared: &Shared) -> Verified {
         let job = shared.next().unwrap();
         let found = verify(&job);
@@ -357,7 +359,7 @@ mod tests {
             (0..64).map(|n| ask(HERE, &n.to_string(), false)).collect();
         let waited = ask(HERE, "waited", true);
         let other = ask(THERE, "secret", false);
-        // The second turn is that of the other client, whatever the first one has in line.
+        // The second turn is the other client's, however many jobs of the first wait.
         assert_eq!([work_once(&shared), work_once(&shared)], [Verified::Nobody, Verified::User(0)]);
         assert_eq!(other.answer(), Some(Verified::User(0)));
         let rest: Vec<Verified> = (0..64).map(|_| work_once(&shared)).collect();

@@ -1,4 +1,5 @@
-//! What a session waits for, as the counters name it, and what has arrived for it meanwhile.
+//! A session between its turns: what it waits for, as the counters name it, and the edges that came
+//! meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -7,32 +8,32 @@ use crate::observe::stats::Wait;
 
 use super::sides::SOCKETS;
 
-/// Who moves so many bytes in a turn is a stream.
+/// A session that moves this many bytes in a turn is a stream.
 const STREAM: usize = 64 * 1024;
-/// How often one that goes on and on is looked at for what it does not wait for.
+/// How often a session that does not wait checks all its sockets.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// How a session is counted while no worker has it.
 #[derive(Debug)]
 pub struct Waiting {
-    /// What it is counted as waiting for.
+    /// What the session is counted as waiting for.
     parked: Option<Wait>,
-    /// Its next way through the ready queue is measured.
+    /// The session's next passage through the ready queue is measured.
     measure: bool,
-    /// Since when it is in the queue, if that is measured.
+    /// Since when the session is in the queue, if that is measured.
     queued: Option<Instant>,
-    /// Its last turn moved as much as only a stream does.
+    /// The last turn moved as much as only a stream does.
     streams: bool,
     /// The turn before did.
     streamed: bool,
-    /// It goes on without having waited since its last turn.
+    /// The session goes on without having waited since its last turn.
     goes_on: bool,
-    /// When it was looked at last, if it ever was.
+    /// When its sockets were last checked, if ever.
     looked: Option<Instant>,
 }
 
 impl Waiting {
-    /// Of a connection just accepted; its way to the first turn is measured.
+    /// For a connection just accepted; its passage to the first turn is measured.
     pub fn new() -> Self {
         Self {
             parked: None,
@@ -45,35 +46,36 @@ impl Waiting {
         }
     }
 
-    /// It is about to park, counted until [`resumed`](Self::resumed). If `measure`, its way through
-    /// the ready queue will be measured.
+    /// Records that the session is about to park. It is counted until [`resumed`](Self::resumed). With
+    /// `measure`, its passage through the ready queue will be measured.
     pub fn parks(&mut self, wait: Wait, measure: bool) {
         self.parked = Some(wait);
         self.measure = measure;
     }
 
-    /// What it was counted as waiting for, and is no more.
+    /// Ends the count, and returns what the session was counted as waiting for.
     pub fn resumed(&mut self) -> Option<Wait> {
         self.parked.take()
     }
 
-    /// Its last turn moved so many bytes.
+    /// Records how many bytes the last turn moved.
     pub fn moved(&mut self, bytes: usize) {
         self.streamed = std::mem::replace(&mut self.streams, bytes >= STREAM);
     }
 
-    /// Whether it is a stream, by its last turn or the one before: one may pause for a turn.
+    /// Whether the session is a stream, by its last turn or the one before: a stream may pause for a
+    /// turn.
     pub fn is_streaming(&self) -> bool {
         self.streams || self.streamed
     }
 
-    /// It takes another turn without having waited for anything.
+    /// Records that the session takes another turn without having waited.
     pub fn goes_on(&mut self) {
         self.goes_on = true;
     }
 
-    /// Whether it did so and it is time to look for what nobody has told it: asked before a turn, and true
-    /// once a millisecond at most.
+    /// Whether to check the sockets for events that nobody reported, because the session goes on and the
+    /// time has come. To be asked before a turn; true once a millisecond at most.
     pub fn is_to_look(&mut self, now: Instant) -> bool {
         let looks = std::mem::take(&mut self.goes_on)
             && self.looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK);
@@ -83,14 +85,15 @@ impl Waiting {
         looks
     }
 
-    /// It goes into the ready queue.
+    /// Records that the session enters the ready queue.
     pub fn enqueued(&mut self) {
         if std::mem::take(&mut self.measure) {
             self.queued = Some(Instant::now());
         }
     }
 
-    /// It leaves the ready queue: since when it was there, if that was measured.
+    /// Records that the session leaves the ready queue. Returns since when it was there, if that was
+    /// measured.
     pub fn dequeued(&mut self) -> Option<Instant> {
         self.queued.take()
     }
@@ -110,7 +113,7 @@ pub struct Edges {
 }
 
 impl Edges {
-    /// Adds one.
+    /// Adds an edge.
     pub fn add(&mut self, tag: u32, edge: Edge) {
         self.any = true;
         if let Some(known) = self.sockets.get_mut(tag as usize) {
@@ -118,18 +121,18 @@ impl Edges {
         }
     }
 
-    /// Whether there was one on the socket with this tag, which is seen to now.
+    /// Takes the edge on the socket with this tag, and returns whether there was one.
     pub fn take(&mut self, tag: u32) -> bool {
         let edge = self.sockets.get_mut(tag as usize).map(std::mem::take);
         edge.is_some_and(|edge| edge != Edge::default())
     }
 
-    /// Those there were, with their tags.
+    /// All edges, with their tags.
     pub(super) fn each(&self) -> impl Iterator<Item = (u32, &Edge)> {
         (0..).zip(&self.sockets).filter(|(_, edge)| **edge != Edge::default())
     }
 
-    /// Whether there was none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         !self.any
     }

@@ -30,30 +30,30 @@ use super::worker_pool::WorkerPool;
 
 /// How long to wait for a descriptor to come free before trying again.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// How often those in the anteroom are looked at while they wait.
+/// How often the connections in the anteroom are checked while they wait.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// One listener and what its connections need.
+/// One listener, with all that its connections need.
 pub struct Acceptor {
     /// The listener.
     pub listener: Arc<Listener>,
-    /// What its clients may do.
+    /// What the listener allows.
     pub scope: Scope,
-    /// Its number among those of its kind.
+    /// Its number among the listeners of its kind.
     pub number: u16,
-    /// Whose workers serve.
+    /// The workers that serve its connections.
     pub pool: Arc<WorkerPool>,
-    /// Places for connections, shared by all listeners.
+    /// Places for connections; all listeners of the proxy share them.
     pub permits: Arc<Permits>,
     /// Set before the listener is shut down.
     pub stopping: Arc<AtomicBool>,
-    /// What its clients find.
+    /// The front of its connections.
     pub front: Front,
-    /// Requests have to name this machine.
+    /// Requests must name this machine.
     pub names_us: bool,
 }
 
-/// Stands for the address of a client that has none: it came by a unix socket.
+/// Stands for the address of a client without one, which came by a unix socket.
 const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Acceptor {
@@ -109,8 +109,8 @@ impl Acceptor {
         }
     }
 
-    /// While all places are taken: accepts without one, and gives each that comes free to who waits for it.
-    /// Answers the first that nobody waits for; `None` at the end.
+    /// While all places are taken: accepts connections without a place, and gives each free place to one
+    /// that waits. Returns the first place for which none waits; `None` at the end.
     fn wait_in(&self, anteroom: &mut Anteroom, short: &mut Trouble) -> Option<Permit> {
         while !self.stopping.load(Ordering::SeqCst) {
             if let Some(permit) = self.permits.try_take() {
@@ -122,7 +122,7 @@ impl Acceptor {
             }
             anteroom.make_way(Instant::now());
             if anteroom.is_empty() {
-                // Whoever comes is the first to want a place.
+                // The next connection is the first to want a place.
                 if !self.listener.wait(LOOK) {
                     continue;
                 }
@@ -145,17 +145,18 @@ impl Acceptor {
         None
     }
 
-    /// One of the proxy's own clients gets a session, unless it has too many.
+    /// Gives a session to a client of the proxy, unless it has too many connections.
     fn serve(&self, waiting: Arrived, permit: Permit) {
         self.pool.stats.other().count(|c| c.connections_accepted += 1);
-        // Not kept: the next connection may be hours away, and long lists must go when
-        // others take their place.
+        // The policy is not kept: the next connection may be hours away, and long lists must be freed
+        // when others take their place.
         let policy = self.pool.ctx.policy.get();
         let limits = policy.limits(self.number).filter(|l| l.connections.is_some());
         let ip = waiting.address.ip();
         let entered = limits.map(|limits| self.pool.ctx.shaper.enter(ip, limits, Instant::now()));
         if let Some(None) = entered {
-            // As many as are let in are told that they are too many; not these.
+            // The limit lets some connections in to be told that they are too many. This one is beyond
+            // those.
             self.count(|c| {
                 c.connections_closed += 1;
                 c.count_limited(Refused::Connections);
@@ -170,12 +171,12 @@ impl Acceptor {
         self.pool.ready.push(Message::Ready(Job { session: Box::new(session), slot }));
     }
 
-    /// A connection of the admin listener gets a session, which may have to leave for another.
+    /// Gives a session to a connection of the admin listener. It may have to leave for another.
     fn seat(&self, waiting: Arrived, permit: Permit, anteroom: &mut Anteroom) {
         self.pool.stats.other().count(|c| c.admin_connections_accepted += 1);
         let now = Instant::now();
         let (ip, seat) = (waiting.address.ip(), Arc::<Seat>::default());
-        // It could not be served before it had a place.
+        // The time counts from here, because the connection could not be served before it had a place.
         let (session, slot) = self.session(waiting, permit, now + anteroom.head_time());
         let waker = Arc::clone(&slot) as Arc<dyn Wake>;
         anteroom.seat(Arc::clone(&seat), waker, ip, now);
@@ -196,7 +197,7 @@ impl Acceptor {
         (Session::new(waiting.stream, asker, waker, permit, deadline), slot)
     }
 
-    /// `accept` failed. Answers whether that is the end.
+    /// Handles a failure of `accept`. Returns whether that is the end.
     fn failed(&self, e: &io::Error, permit: Permit, short: &mut Trouble) -> bool {
         if self.stopping.load(Ordering::SeqCst) {
             return true;
@@ -217,10 +218,10 @@ impl Acceptor {
 }
 
 fn say_short(e: &io::Error) {
-    log::warn!("cannot accept connections: {e}: trying again until it goes");
+    log::warn!("cannot accept connections: {e}; trying again until it works");
 }
 
-/// A connection just accepted. IPv4 on a listener for both is written as IPv4 everywhere.
+/// Describes a connection just accepted. An IPv4-mapped address becomes plain IPv4, as everywhere.
 fn arrived(socket: Socket, address: Option<SocketAddr>) -> Arrived {
     let address = address
         .map_or(NO_ADDRESS, |address| SocketAddr::new(address.ip().to_canonical(), address.port()));
@@ -228,7 +229,7 @@ fn arrived(socket: Socket, address: Option<SocketAddr>) -> Arrived {
 }
 
 impl Acceptor {
-    /// Counts what is counted of the proxy's listeners only.
+    /// Counts, but only for the proxy's own listeners.
     fn count(&self, f: impl FnOnce(&mut Counters)) {
         if !self.front.is_admin() {
             self.pool.stats.other().count(f);
@@ -236,14 +237,14 @@ impl Acceptor {
     }
 }
 
-/// How long all must have been well before it is said to be. Who is at a limit goes over it and
-/// back with each connection that ends.
+/// How long a shortage must be over before its end is logged. A proxy at a limit crosses it with each
+/// connection that ends.
 const CALM: Duration = Duration::from_secs(10);
 
-/// Something to be said once when it begins and once when it ends.
+/// A shortage to log once when it begins and once when it ends.
 #[derive(Default)]
 struct Trouble {
-    /// When it was met last, from its beginning to its end.
+    /// When it was last met, from its beginning to its end.
     met: Option<Instant>,
 }
 

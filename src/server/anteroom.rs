@@ -1,11 +1,12 @@
-//! Where connections to the admin listener wait while its places are taken.
+//! Holds connections to the admin listener while its places are taken.
 //!
-//! Clients that say nothing, half a request or nothing more must not keep those out that ask whether the
-//! proxy is alive. So a connection is accepted without a place, and one whose request is whole gets the
-//! next. To make room, a connection is closed whose request is not whole for [`GRACE`], or that was
-//! answered [`AFTER`] ago: the oldest of the client with the most places. One that is slow to take its
-//! answer has [`PATIENCE`], but [`GRACE`] only while its client has all places and another client waits. When the room itself is full, the oldest without a whole request of the client with the most
-//! there is closed at once.
+//! Clients that send nothing, half a request or nothing more must not keep out a client that checks
+//! whether the proxy is alive. So a connection is accepted without a place, and one with a complete
+//! request gets the next place. To make room, a connection is closed whose request has not been complete
+//! for [`GRACE`], or that was answered [`AFTER`] ago: the oldest of the client with the most places. A
+//! client that is slow to take its answer has [`PATIENCE`], but only [`GRACE`] while it has all places
+//! and another client waits. When the room itself is full, the oldest connection without a complete
+//! request, of the client with the most there, is closed at once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,61 +20,62 @@ use crate::proxy::sides::CLIENT;
 use crate::wire::HeadLimits;
 use crate::wire::head::{find_end, leading_empty_lines};
 
-/// How long a connection may be without a whole request while others wait for its place.
+/// How long a connection may be without a complete request while others wait for its place.
 pub const GRACE: Duration = Duration::from_millis(200);
-/// How long it may stay after its answer.
+/// How long a connection may stay after its answer.
 pub const AFTER: Duration = Duration::from_millis(20);
-/// How long it may take its answer.
+/// How long a client may take to receive its answer.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-/// How many wait at most.
+/// How many connections may wait.
 const ROOM: usize = 32;
-/// How much of a request is looked at before it has a place. A longer one waits for a free place.
+/// How much of a request is examined before its connection has a place. A longer request waits for a
+/// free place.
 const LOOKED_AT: usize = 8 * 1024;
 
 /// A connection without a place.
 pub struct Arrived {
     /// The connection.
     pub stream: Stream,
-    /// Whose it is.
+    /// The client's address.
     pub address: SocketAddr,
     /// When it was accepted.
     pub since: Instant,
 }
 
-/// One of those in the room.
+/// A connection in the room.
 struct Visitor {
     one: Arrived,
     says: Says,
 }
 
-/// What a connection has said.
+/// What a connection has sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Says {
-    /// So many bytes, which are no whole request.
+    /// This many bytes, which are no complete request.
     Part(usize),
-    /// What can be answered.
+    /// Something that can be answered.
     Whole,
-    /// It has ended.
+    /// The end.
     Gone,
 }
 
-/// A connection that has one.
+/// A connection with a place.
 struct Guest {
     seat: Arc<Seat>,
     slot: Arc<dyn Wake>,
     client: IpAddr,
-    /// Where it was when last looked at, and since when.
+    /// How far it was when last checked, and since when.
     step: Occupancy,
     since: Instant,
 }
 
-/// Those who wait, and those who have places.
+/// The connections that wait, and those with places.
 pub struct Anteroom {
     head_time: Duration,
     limits: HeadLimits,
     waiting: Vec<Visitor>,
     guests: Vec<Guest>,
-    /// What was looked at last.
+    /// The bytes examined last.
     looked_at: Vec<u8>,
 }
 
@@ -86,7 +88,7 @@ impl Visitor {
         self.says == Says::Whole
     }
 
-    /// Sees what it has said meanwhile.
+    /// Checks what the connection has sent meanwhile.
     fn look(&mut self, limits: &HeadLimits, buffer: &mut [u8]) {
         let Says::Part(known) = self.says else { return };
         let count = match self.one.stream.peek(buffer) {
@@ -100,18 +102,18 @@ impl Visitor {
         if count == known {
             return;
         }
-        let said = buffer.get(..count).unwrap_or_default();
-        let head = said.get(leading_empty_lines(said)..).unwrap_or_default();
+        let bytes = buffer.get(..count).unwrap_or_default();
+        let head = bytes.get(leading_empty_lines(bytes)..).unwrap_or_default();
         self.says = match find_end(head, &mut 0, limits) {
             Ok(None) => Says::Part(count),
-            // A fault is answered at once, too.
+            // A faulty request is answered at once, too.
             Ok(Some(_)) | Err(_) => Says::Whole,
         };
     }
 }
 
 impl Guest {
-    /// The session that had the other end of the seat is gone.
+    /// Whether the session at the other end of the seat is gone.
     fn has_left(&self) -> bool {
         Arc::strong_count(&self.seat) == 1
     }
@@ -123,7 +125,7 @@ impl Guest {
         }
     }
 
-    /// Whether it may be asked to leave; `patience` is what one that is being answered has.
+    /// Whether the session may be asked to leave; `patience` is for one that is being answered.
     fn is_due(&self, patience: Duration, now: Instant) -> bool {
         let grace = match self.step {
             Occupancy::Asks => GRACE,
@@ -135,28 +137,28 @@ impl Guest {
 }
 
 impl Anteroom {
-    /// Nobody is there. A request has to be whole within `head_time`.
+    /// An empty room. A request must be complete within `head_time`.
     pub fn new(head_time: Duration, limits: HeadLimits) -> Self {
         let (waiting, guests, looked_at) = (Vec::new(), Vec::new(), Vec::new());
         Self { head_time, limits, waiting, guests, looked_at }
     }
 
-    /// How long a request may take to become whole.
+    /// How long a request may take to become complete.
     pub fn head_time(&self) -> Duration {
         self.head_time
     }
 
-    /// Whether nobody waits.
+    /// Whether no connection waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether nobody more may come in, since the requests of all are whole.
+    /// Whether no further connection may come in, because all those here have complete requests.
     pub fn is_full(&self) -> bool {
         self.waiting.len() >= ROOM && self.waiting.iter().all(Visitor::is_whole)
     }
 
-    /// One more waits. Another may have to go for it.
+    /// Takes one more connection in. Another may have to go for it.
     pub fn enter(&mut self, one: Arrived) {
         self.waiting.push(Visitor { one, says: Says::Part(0) });
         self.look();
@@ -165,21 +167,22 @@ impl Anteroom {
             let many = |one: &Visitor| {
                 self.waiting.iter().filter(|other| other.client() == one.client()).count()
             };
-            // The first of those with as many is the oldest.
+            // The first of those with equally many is the oldest.
             let most = parts.rev().max_by_key(|(_, one)| many(one));
             let place = most.map_or(self.waiting.len() - 1, |(place, _)| place);
             self.waiting.remove(place);
         }
     }
 
-    /// Sees what those who wait have said. Those who have gone are dropped.
+    /// Checks what the waiting connections have sent, and drops those that are gone.
     fn look(&mut self) {
         self.looked_at.resize(LOOKED_AT, 0);
         self.waiting.iter_mut().for_each(|one| one.look(&self.limits, &mut self.looked_at));
         self.waiting.retain(|one| one.says != Says::Gone);
     }
 
-    /// Who gets a place that is free: one whose request is whole, of the client with the fewest places.
+    /// Takes out the connection for a free place: one with a complete request, of the client with the
+    /// fewest places.
     pub fn leave_for_a_place(&mut self) -> Option<Arrived> {
         self.guests.retain(|guest| !guest.has_left());
         self.look();
@@ -189,14 +192,15 @@ impl Anteroom {
         Some(self.waiting.remove(place).one)
     }
 
-    /// It has a place now.
+    /// Records a session that now has a place.
     pub fn seat(&mut self, seat: Arc<Seat>, slot: Arc<dyn Wake>, client: IpAddr, since: Instant) {
         self.guests.retain(|guest| !guest.has_left());
         let step = seat.occupancy();
         self.guests.push(Guest { seat, slot, client: client_key(client), step, since });
     }
 
-    /// Asks as many to leave as wait with a whole request. Who waits with less for too long is dropped.
+    /// Asks one session to leave for each complete request that waits. A connection that waits too long
+    /// without one is dropped.
     pub fn make_way(&mut self, now: Instant) {
         self.guests.retain(|guest| !guest.has_left());
         self.guests.iter_mut().for_each(|guest| guest.look(now));
@@ -210,21 +214,21 @@ impl Anteroom {
             let due = self.guests.iter().filter(|guest| guest.is_due(self.patience(guest), now));
             let rank =
                 |guest: &Guest| (guest.step != Occupancy::IsAnswered, self.places_of(guest.client));
-            // The first of those with as many is the oldest.
+            // The first of those with equal rank is the oldest.
             let Some(guest) = due.rev().max_by_key(|guest| rank(guest)) else { return };
             guest.seat.ask_to_leave(guest.step);
             let _ = guest.slot.wake(CLIENT, Edge::default());
         }
     }
 
-    /// How long this guest may take its answer.
+    /// How long this session's client may take to receive its answer.
     fn patience(&self, guest: &Guest) -> Duration {
         let mut others = self.waiting.iter().filter(|one| one.is_whole());
         let has_all = self.guests.iter().all(|other| other.client == guest.client);
         if has_all && others.any(|one| one.client() != guest.client) { GRACE } else { PATIENCE }
     }
 
-    /// How many places a client has, without those that it was asked to leave.
+    /// How many places a client has, without those of sessions asked to leave.
     fn places_of(&self, client: IpAddr) -> usize {
         let stay = self.guests.iter().filter(|guest| !guest.seat.is_asked_to_leave());
         stay.filter(|guest| guest.client == client).count()
@@ -254,13 +258,13 @@ mod tests {
         (Anteroom::new(HEAD_TIME, HeadLimits::default()), Instant::now())
     }
 
-    /// A connection of the client with this number, and its other end, which says this.
+    /// A connection of the client with this number, and its other end, which sends `says`.
     fn connection(client: u8, since: Instant, says: &[u8]) -> (Arrived, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut stream = Stream::accepted(listener.accept().unwrap().0);
         assert_eq!(peer.write(says).unwrap(), says.len());
-        // What was sent over loopback is there.
+        // Bytes sent over loopback have arrived.
         assert_eq!(stream.is_stale(), !says.is_empty());
         (Arrived { stream, address: address(client), since }, peer)
     }
@@ -269,7 +273,7 @@ mod tests {
         ([192, 0, 2, client], 1).into()
     }
 
-    /// Each client of `clients` has a place, one a millisecond.
+    /// Gives each client of `clients` a place, one a millisecond.
     fn seated(room: &mut Anteroom, now: Instant, clients: &[u8]) -> Vec<Arc<Seat>> {
         let seat = |(i, client): (usize, &u8)| {
             let (seat, since) = (Arc::<Seat>::default(), now + Duration::from_millis(i as u64));
@@ -326,7 +330,8 @@ mod tests {
         seats.clear();
     }
 
-    /// What a layer has on the wire is no request, and a request is none on the wire.
+    /// A layer's messages on the wire are no request, and a request in plain text means nothing to a
+    /// layer.
     #[test]
     fn who_has_a_layer_is_heard_through_it() {
         let (mut room, now) = room();
@@ -343,7 +348,7 @@ mod tests {
             one.stream = one.stream.doubled_willingly(3);
             room.enter(one);
             assert_eq!(room.waiting.last().map(|one| one.says), says, "{wire:x?}");
-            // It was left to be received.
+            // The bytes were left to be received.
             let Some(mut one) = room.leave_for_a_place().filter(|_| says == Some(Says::Whole))
             else {
                 room.waiting.clear();
@@ -393,7 +398,7 @@ mod tests {
         seats[0].comes_to(Occupancy::IsAnswered);
         room.make_way(later);
         assert_eq!(asked(&seats), [false, true]);
-        // It has gone on before it could be asked.
+        // The session has gone on before it could be asked.
         let seat = Seat::default();
         seat.comes_to(Occupancy::IsAnswered);
         seat.ask_to_leave(Occupancy::Asks);

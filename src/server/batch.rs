@@ -1,13 +1,14 @@
-//! Runs workers and the parking thread under `SCHED_BATCH`, except beside streams. A woken thread
-//! then does not push aside the one that runs, so that more events come together before they are
-//! looked at. Worth a fifth of the processor time of a request and more of a connection's
-//! (`docs/performance.md`). Beside streams it is left: there a message would wait until a stream's
-//! worker has used up its slice. No privilege is needed. Linux only, and only a hint: failing
-//! changes nothing.
+//! Runs workers and the parking thread under `SCHED_BATCH`, except beside streams.
+//!
+//! A woken batch thread does not push aside the one that runs, so that more events come together before
+//! they are handled. This saves a fifth of the processor time of a request, and more of a connection's
+//! (`docs/performance.md`). Beside streams the threads leave it, because a message would wait there
+//! until a stream's worker has used up its slice. The policy needs no privilege. It is for Linux only,
+//! and only a hint: failing changes nothing.
 
 use super::streams::Streams;
 
-/// How the scheduler takes the thread that has this.
+/// The scheduling policy of the thread that owns this.
 #[derive(Debug, Default)]
 pub struct Batch {
     is_in: bool,
@@ -20,8 +21,8 @@ impl Batch {
         Self { is_in: true }
     }
 
-    /// Leaves it while streams run, and takes it up again when they have ended. Called by the thread
-    /// that entered.
+    /// Leaves the policy while streams run, and takes it up again when they have ended. To be called by
+    /// the thread that entered.
     pub fn follow<J>(&mut self, streams: &Streams<J>) {
         if self.is_in {
             if streams.run() {

@@ -1,4 +1,4 @@
-//! What can be changed while a proxy runs.
+//! Changes settings of a running proxy: its rules, its log file, its hosts files.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ use crate::policy::{Access, Policy};
 
 use super::worker_pool::WorkerPool;
 
-/// How long workers may take to see that there is another policy: a turn is over in a millisecond.
+/// How long to wait for workers to see another policy: a turn is over in a millisecond.
 const LET_GO: Duration = Duration::from_millis(200);
 
-/// Changes a running proxy, from any thread. No worker waits for it, and no connection ends. When the
-/// proxy is gone it changes nothing any more.
+/// Changes a running proxy, from any thread. No worker waits for it, and no connection ends. After the
+/// end of the proxy it has no effect.
 #[derive(Clone)]
 pub struct Control {
     pool: Arc<WorkerPool>,
@@ -28,8 +28,8 @@ impl Control {
         Self { pool, addresses }
     }
 
-    /// Puts another policy in force: requests that come from now on are decided by it, and what was
-    /// decided stays. If `access` was built with the policy in force as `before`, rules keep their hits:
+    /// Puts another policy in force. It decides requests that come from now on; earlier decisions stay.
+    /// If `access` was built with the policy in force as `before`, rules keep their hits:
     ///
     /// ```
     /// # use threadgate::{AccessOptions, Options, Server};
@@ -40,12 +40,12 @@ impl Control {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// `open` is what [`Options::open`](crate::Options::open) says. It may take 0.2 s, until the workers have let
-    /// the old policy go.
+    /// `open` is [`Options::open`](crate::Options::open). The call may take 0.2 s, until the workers
+    /// have let go of the old policy.
     pub fn set_access(&self, access: &Access, open: bool) {
         let old = self.pool.ctx.policy.set(access.policy(&self.addresses, open));
         self.pool.ready.rouse();
-        // Long lists are freed here, not in the turn of whichever worker is the last to let them go.
+        // Long lists are freed here, not in the turn of the last worker to let them go.
         let until = Instant::now() + LET_GO;
         while Arc::strong_count(&old) > 1 && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
@@ -57,7 +57,7 @@ impl Control {
         self.pool.ctx.policy.get()
     }
 
-    /// Counts a reload: whether it was taken, or refused because something was wrong.
+    /// Counts a reload, as taken or as refused because of a mistake.
     pub fn count_reload(&self, taken: bool) {
         let [takes, refusals] = &self.pool.reloads;
         let count = if taken { takes } else { refusals };
@@ -71,13 +71,13 @@ impl Control {
         }
     }
 
-    /// Reads the hosts files again, on this thread; `None` if there are none. The next lookup sees
-    /// what they say now. Idle upstream connections are closed, for they may lead to where a name
-    /// led before, and those in use are not used again.
+    /// Reads the hosts files again, on this thread; `None` if there are none. The next lookup uses their
+    /// new content. Idle upstream connections are closed, because they may lead to a name's old address,
+    /// and those in use are not used again.
     ///
     /// # Errors
     ///
-    /// What is wrong with a file; all that was read before stays in use.
+    /// The mistake in a file; everything read before stays in use.
     pub fn reread_hosts(&self) -> Option<Result<usize, WrongHosts>> {
         let given = self.pool.ctx.resolver.given();
         given.have_files().then(|| {

@@ -1,18 +1,18 @@
-//! What goes through the ready queue.
+//! The entries of the ready queue.
 
-/// What a worker takes from the queue.
+/// An entry of the queue.
 pub enum Message<J> {
     /// A session that can go on.
     Ready(J),
-    /// The worker that takes it ends.
+    /// Ends the worker that takes it.
     Stop,
 }
 
 /// A session on its way through the queue.
 pub trait Queued {
-    /// It goes into the queue.
+    /// Called when it goes into the queue.
     fn enqueued(&mut self);
 
-    /// Whether it stands in the line of streams.
+    /// Whether it belongs in the line of streams.
     fn is_streaming(&self) -> bool;
 }

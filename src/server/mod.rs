@@ -65,16 +65,16 @@ use parking::{Parking, Stage};
 use ready::ReadyQueue;
 use worker_pool::{Birth, WorkerPool};
 
-/// What a request gets as `Via`.
+/// The value of `Via` in requests.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Via {
-    /// `threadgate-` and four hexadecimal digits, drawn at start: two proxies in a row must not
-    /// take each other for themselves.
+    /// `threadgate-` and four hexadecimal digits, drawn at start: two proxies in a row must not take
+    /// each other for themselves.
     #[default]
     Drawn,
     /// This pseudonym (RFC 9110 §7.6.3).
     Named(String),
-    /// Nothing is added, to requests or responses; loops are found by address only.
+    /// No `Via` is added to requests or responses; loops are found by address only.
     Off,
 }
 
@@ -88,64 +88,65 @@ impl Via {
     }
 }
 
-/// What a proxy needs to run. `Default` is a proxy for this machine on a free port of loopback.
+/// The settings of a proxy. `Default` is a proxy for this machine on a free port of loopback.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where to listen; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
-    /// Where to tell how the proxy does, to whoever asks over HTTP (`/metrics`, `/stats.json`,
-    /// `/healthz`, `/readyz`); nowhere by default. Its 16 connections are not among
+    /// The address of the admin listener, which reports on the proxy over HTTP (`/metrics`,
+    /// `/stats.json`, `/healthz`, `/readyz`); none by default. Its 16 connections do not count towards
     /// `max_connections`. Beyond loopback it serves private networks only, unless `open`.
     pub admin: Option<ListenPlace>,
-    /// Names that its requests may have as `Host`, beside addresses, `localhost`, and beyond loopback the
-    /// machine's own; a unix socket takes any.
+    /// Further names that its requests may have as `Host`. Addresses, `localhost`, and beyond loopback
+    /// the machine's own name are always allowed; a unix socket takes any.
     pub admin_names: Vec<String>,
     /// Workers; by default four for each processor.
     pub threads: Option<NonZeroUsize>,
-    /// Client connections at once; by default what the open-file limit allows.
+    /// Client connections at once; by default as many as the open-file limit allows.
     pub max_connections: Option<NonZeroUsize>,
     /// Pipes for streams at once, two descriptors each; 0 copies all bytes. By default a quarter
     /// of `max_connections`, 256 at most.
     pub max_pipes: Option<usize>,
-    /// Which upstream connections are kept between exchanges: never more in all than
+    /// The limits on upstream connections kept between exchanges; in all never more than
     /// `max_connections`.
     pub pool: pool::PoolLimits,
     /// How long each wait may last.
     pub timeouts: Timeouts,
-    /// Bytes of a request or response head at most.
+    /// The most bytes a request or response head may have.
     pub max_head_bytes: usize,
-    /// What `Via` says.
+    /// The value of `Via`.
     pub via: Via,
-    /// Requests go on with the client's address, in `Forwarded` (RFC 7239) and `X-Forwarded-For`. Else
-    /// both go on as they came.
+    /// Adds the client's address to requests, in `Forwarded` (RFC 7239) and `X-Forwarded-For`. If false,
+    /// both are passed on as received.
     pub forwarded_for: bool,
-    /// Responses that are not in the strict form are refused (502). Else those that clients take are
-    /// mended, and counted.
+    /// Refuses responses that are not in the strict form (502). If false, those that clients accept are
+    /// repaired, and counted.
     pub strict_responses: bool,
-    /// Listeners beyond loopback serve everybody and connect everywhere.
+    /// Lets listeners beyond loopback serve everybody and connect everywhere.
     pub open: bool,
-    /// Who may do what: [`AccessOptions::build`](crate::AccessOptions::build) makes it. By default there is
-    /// no rule.
+    /// The rules, made by [`AccessOptions::build`](crate::AccessOptions::build). By default there are
+    /// none.
     pub access: Access,
-    /// Gets what was reached, if the policy is [`Mode::Learn`](crate::Mode::Learn).
+    /// Collects the destinations reached, if the policy is [`Mode::Learn`](crate::Mode::Learn).
     pub learnt: Arc<Learnt>,
-    /// Where a line for each finished exchange goes, and its format; nowhere by default.
+    /// The destination and format of the access log, which has a line for each finished exchange; none
+    /// by default.
     pub access_log: Option<(LogDestination, LineFormat)>,
-    /// Called once, when so many exchanges and tunnels are over, failed ones included; by a worker,
-    /// so it must not wait.
+    /// Called once, after this many exchanges and tunnels, failed ones included. A worker makes the
+    /// call, so it must not wait.
     pub after: Option<After>,
-    /// How names become addresses.
+    /// Resolves names to addresses.
     pub resolver: Arc<dyn Resolve>,
-    /// What is known about names beforehand, and how long answers are kept.
+    /// Addresses of names given in advance, and how long answers are kept.
     pub names: NameOptions,
-    /// Which addresses upstream connections come from.
+    /// The source addresses of upstream connections.
     pub sources: Sources,
-    /// Connects to one address that may be pending at once.
+    /// How many connects to one address may be pending at once.
     pub max_connecting: NonZeroUsize,
 }
 
-/// Connects to one address that may be pending at once, unless something else is said: enough for
-/// a thousand new connections a second to a server 100 ms away.
+/// The default of [`Options::max_connecting`]: enough for a thousand new connections a second to a
+/// server 100 ms away.
 pub const MAX_CONNECTING: NonZeroUsize = NonZeroUsize::new(128).unwrap();
 
 impl Default for Options {
@@ -176,7 +177,7 @@ impl Default for Options {
     }
 }
 
-/// Why a proxy could not start.
+/// The reason why a proxy could not start.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
@@ -243,7 +244,7 @@ struct Admin {
     acceptor: Option<JoinHandle<()>>,
 }
 
-/// How often a shutdown looks whether the last connection has ended.
+/// How often a shutdown checks whether the last connection has ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a stuck log writer may hold up the end.
 const LOG_GRACE: Duration = Duration::from_secs(1);
@@ -253,7 +254,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What could not be had; nothing is left running.
+    /// The part that could not be set up; nothing is left running.
     pub fn start(options: Options) -> Result<Self, StartError> {
         options.sources.check().map_err(|(ip, e)| StartError::Source(ip, e))?;
         let resolver = Resolver::new(options.resolver, options.names).map_err(StartError::Hosts)?;
@@ -316,7 +317,7 @@ impl Server {
         });
         // Each acceptor holds a permit while it waits in `accept`.
         let places = places + listeners.len().saturating_sub(1);
-        // From here on, dropping the server ends what was started.
+        // From here on, dropping the server ends everything that was started.
         let mut server = Self {
             addresses,
             listeners,
@@ -385,27 +386,27 @@ impl Server {
         &self.addresses
     }
 
-    /// Where the admin listener is, if there is one, with the port the system chose.
+    /// The admin listener's address, if there is one, with the port the system chose.
     pub fn admin(&self) -> Option<&ListenPlace> {
         self.admin.as_ref().map(|admin| admin.listener.place())
     }
 
-    /// Workers in the pool.
+    /// How many workers the pool has.
     pub fn threads(&self) -> usize {
         self.workers.len()
     }
 
-    /// Client connections there may be at once.
+    /// How many client connections there may be at once.
     pub fn max_connections(&self) -> usize {
         self.places
     }
 
-    /// What was counted so far.
+    /// The counters.
     pub fn stats(&self) -> Snapshot {
         self.pool.snapshot()
     }
 
-    /// All numbers, as the admin listener tells them.
+    /// All numbers, as the admin listener reports them.
     pub fn report(&self) -> Report {
         self.pool.report()
     }
@@ -422,8 +423,9 @@ impl Server {
         move || pool.report()
     }
 
-    /// Writes what the access log holds, and waits so long for that, after the server itself is gone
-    /// or while it drains; for a process that is about to exit. Lines that come later are dropped.
+    /// Writes the lines that the access log still holds, and waits this long for that. Works after the
+    /// server itself is gone, and while it drains; for a process that is about to exit. Later lines are
+    /// dropped.
     pub fn log_finisher(&self) -> impl Fn(Duration) + Send + 'static {
         let pool = Arc::clone(&self.pool);
         move |within| {
@@ -433,8 +435,8 @@ impl Server {
         }
     }
 
-    /// Removes the file of the admin listener, if it has one, after the server itself is gone or while
-    /// it drains; for a process that is about to exit.
+    /// Removes the socket file of the admin listener, if it has one. Works after the server itself is
+    /// gone, and while it drains; for a process that is about to exit.
     pub fn admin_file_remover(&self) -> impl Fn() + Send + 'static {
         let listener = self.admin.as_ref().map(|admin| Arc::clone(&admin.listener));
         move || {
@@ -449,13 +451,13 @@ impl Server {
         self.control().set_access(access, open);
     }
 
-    /// What can be changed while it runs, also from another thread and while it drains.
+    /// Changes the running proxy, also from another thread and while it drains.
     pub fn control(&self) -> Control {
         Control::new(Arc::clone(&self.pool), self.addresses.clone())
     }
 
-    /// Stops accepting, closes idle connections, gives the others `grace` to finish, closes what is
-    /// left, and ends all threads. Answers how many connections had to be closed.
+    /// Stops accepting, closes idle connections, gives the others `grace` to finish, closes the rest,
+    /// and ends all threads. Returns how many connections had to be closed.
     pub fn shutdown(mut self, grace: Duration) -> usize {
         self.stop(grace)
     }
@@ -465,12 +467,13 @@ impl Server {
             return 0;
         }
         self.stopping.store(true, Ordering::SeqCst);
-        // First, so that no response says its connection stays once the listeners are closed.
+        // First, so that no response promises to keep its connection once the listeners are closed.
         self.pool.ctx.draining.get_or_init(Instant::now);
         self.listeners.iter().for_each(|listener| listener.shut_down());
         self.permits.close();
         for acceptor in self.acceptors.drain(..) {
-            // One that panicked has said so. Each gives the permit back that it held in `accept`.
+            // An acceptor that panicked has logged it. Each gives back the permit that it held in
+            // `accept`.
             let _ = acceptor.join();
         }
         self.pool.parking.enter(Stage::Draining);
@@ -491,7 +494,7 @@ impl Server {
         self.pool.parking.stop();
         let threads = self.workers.drain(..).chain(self.parking.take());
         for thread in threads {
-            // A thread that panicked has said so.
+            // A thread that panicked has logged it.
             let _ = thread.join();
         }
         for message in self.pool.ready.drain() {
@@ -507,7 +510,7 @@ impl Server {
     }
 }
 
-/// Waits until all `places` are free, at most `limit`.
+/// Waits until all `places` are free, for `limit` at most.
 fn wait_for_the_last(permits: &Arc<Permits>, places: usize, limit: Duration) {
     let end = Instant::now() + limit.min(LONGEST);
     while permits.left() < places {
@@ -534,13 +537,14 @@ impl Admin {
         self.listener.shut_down();
         self.permits.close();
         if let Some(acceptor) = self.acceptor.take() {
-            // One that panicked has said so.
+            // An acceptor that panicked has logged it.
             let _ = acceptor.join();
         }
     }
 }
 
-/// Listens on these addresses. Answers also which they are, those with port 0 among them.
+/// Listens on these addresses. Returns the listeners, and their addresses with the ports chosen for port
+/// 0.
 fn bind(listen: &[SocketAddr]) -> Result<(Vec<Arc<Listener>>, Vec<SocketAddr>), StartError> {
     let mut listeners = Vec::with_capacity(listen.len());
     let mut addresses = Vec::with_capacity(listen.len());
@@ -562,7 +566,7 @@ fn bind_admin(place: &ListenPlace) -> Result<Admin, StartError> {
     Ok(Admin::new(bound))
 }
 
-/// Where a listener is, if not at a file.
+/// The address of a listener that is not a unix socket.
 fn tcp(listener: &Listener) -> Option<SocketAddr> {
     match listener.place() {
         ListenPlace::Tcp(address) => Some(*address),

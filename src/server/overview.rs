@@ -1,4 +1,4 @@
-//! How the proxy is doing, gathered when somebody asks.
+//! Gathers the state and the numbers of the proxy when somebody asks for them.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use crate::proxy::admin::Overview;
 use super::worker_pool::WorkerPool;
 
 impl WorkerPool {
-    /// What was counted so far.
+    /// The counters.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.stats.snapshot();
         snapshot.upstream_retired = self.ctx.pool.retired();

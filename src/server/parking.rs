@@ -1,10 +1,9 @@
-//! Sessions that wait without a thread, and the one thread that watches for all of them.
+//! Parks sessions that wait, without a thread each; one thread watches for all of them.
 //!
-//! Each session has one slot for life. An edge, a finished lookup, a deadline and a drain all go
-//! through the same `Option::take` under the slot's lock, so exactly one of them gets the session.
-//! One that comes while the session runs is kept in the slot, never dropped: the next attempt to
-//! park finds it and the session goes on instead. So no wake-up is lost, and some are spurious,
-//! which a turn tolerates.
+//! Each session has one slot for life. An edge, a finished lookup, a deadline and a drain all go through
+//! the same `Option::take` under the slot's lock, so exactly one of them gets the session. An edge that
+//! comes while the session runs is kept in the slot: the next attempt to park finds it, and the session
+//! goes on instead. So no wake-up is lost. Some are spurious, which a turn tolerates.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -40,40 +39,40 @@ impl Queued for Job {
     }
 }
 
-/// How far the proxy is in shutting down.
+/// How far the shutdown of the proxy is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub enum Stage {
-    /// It is not.
+    /// The proxy is not shutting down.
     Running,
-    /// Idle sessions are closed, the others may finish.
+    /// Idle sessions are closed; the others may finish.
     Draining,
     /// All sessions are closed.
     Cutting,
 }
 
-/// Where a session waits.
+/// The place where a session waits.
 pub struct Slot {
     state: Mutex<SlotState>,
     ready: Arc<ReadyQueue<Job>>,
 }
 
 struct SlotState {
-    /// The session, while it waits. It holds the slot: the circle ends when it is taken, which its
-    /// deadline sees to.
+    /// The session, while it waits. It holds the slot: the cycle ends when the session is taken, at its
+    /// deadline at the latest.
     parked: Option<Job>,
-    /// What came while it did not wait.
+    /// Edges that came while the session did not wait.
     edges: Edges,
-    /// Until when it waits.
+    /// When the wait ends at the latest.
     until: Instant,
-    /// The moment of its one live timer entry: at or before `until` while it waits.
+    /// The time of the slot's one live timer entry: at or before `until` while the session waits.
     filed: Option<Instant>,
     /// The session is gone.
     over: bool,
 }
 
 impl Slot {
-    /// An empty slot of a session that will be sent to `ready` when it is woken.
+    /// An empty slot, for a session that is sent to `ready` when it is woken.
     pub fn new(ready: Arc<ReadyQueue<Job>>) -> Arc<Self> {
         let until = Instant::now();
         let edges = Edges::default();
@@ -85,7 +84,7 @@ impl Slot {
         self.ready.push(Message::Ready(job));
     }
 
-    /// The session is gone: its timer entry, if any, is for nobody.
+    /// Records that the session is gone; its timer entry, if any, is for nobody.
     pub fn end(&self, parking: &Parking) {
         let filed = {
             let mut state = self.state.lock();
@@ -139,7 +138,7 @@ impl Expire for Slot {
         let job = {
             let mut state = self.state.lock();
             if state.filed != Some(filed) {
-                // An earlier entry took this one's place.
+                // An earlier entry has replaced this one.
                 return None;
             }
             state.filed = None;
@@ -171,7 +170,7 @@ pub struct Parking {
     timers: Arc<Timers>,
     stage: AtomicU8,
     start: Instant,
-    /// When somebody looked for edges last, in microseconds since `start`.
+    /// When edges were last looked for, in microseconds since `start`.
     looked: AtomicU64,
 }
 
@@ -185,7 +184,7 @@ impl Parking {
         Self { poller, timers, stage, start: Instant::now(), looked: AtomicU64::new(0) }
     }
 
-    /// How far the proxy is in shutting down.
+    /// How far the shutdown of the proxy is.
     pub fn stage(&self) -> Stage {
         match self.stage.load(Ordering::SeqCst) {
             0 => Stage::Running,
@@ -194,8 +193,8 @@ impl Parking {
         }
     }
 
-    /// Lets the session wait until something happens or `until` comes. Hands it back if something
-    /// has happened already, or if the stage is no longer the one its last turn has `seen`.
+    /// Lets the session wait until something happens or `until` comes. Returns it if something has
+    /// happened already, or if the stage is no longer the one `seen` by its last turn.
     pub fn park(&self, job: Job, until: Instant, seen: Stage) -> Option<Job> {
         let slot = Arc::clone(&job.slot);
         let mut job = job;
@@ -221,8 +220,8 @@ impl Parking {
                 }
                 superseded = state.filed.replace(until).is_some();
             }
-            // Without the slot's lock: timers take the two in the other order. The entry may come
-            // due before the session is stored; then the loop files another.
+            // Done without the slot's lock, because timers take the two locks in the other order. The
+            // entry may come due before the session is stored; then the loop files another.
             self.timers.file(until, Arc::clone(&slot) as Arc<dyn Expire>);
             if superseded {
                 self.timers.one_is_over();
@@ -230,15 +229,15 @@ impl Parking {
         }
     }
 
-    /// Enters `stage` and wakes every session that waits, to see to it.
+    /// Enters `stage`, and wakes every waiting session so that it notices.
     pub fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::SeqCst);
-        // A session that waits has an entry; one that is about to files it first and then looks
-        // at the stage; and no entry is out while all are hurried. So none is missed.
+        // No session is missed: one that waits has an entry, one about to wait files its entry first and
+        // then checks the stage, and no entry is out while all are hurried.
         self.timers.hurry_all();
     }
 
-    /// Watches until the parking thread is told to end by [`stop`](Self::stop).
+    /// Watches until [`stop`](Self::stop) ends the parking thread.
     pub fn watch(&self, ready: &ReadyQueue<Job>) {
         let mut batch = Batch::enter();
         let mut events = Events::default();
@@ -256,7 +255,7 @@ impl Parking {
         }
     }
 
-    /// Looks for edges on a worker's thread, if nobody has for a while: under load the parking thread
+    /// Looks for edges on a worker's thread, if nobody has for a while. Under load the parking thread
     /// may have to wait for a processor longer than a session may be kept waiting.
     pub fn glance(&self, events: &mut Events, now: Instant) {
         let looked = self.start + Duration::from_micros(self.looked.load(Ordering::Relaxed));

@@ -1,13 +1,13 @@
-//! The ready queue, and which of the workers that wait for it is woken.
+//! The ready queue, and the choice of the worker to wake for it.
 //!
-//! The queue is a crossbeam channel. What is added is who wakes when something comes: one worker at
-//! a time, the one that went to sleep last. It is *searching* until it has found a session; only
-//! then, and only if more are queued, is the next one woken. So a burst of ten sessions on a busy
-//! machine costs one or two wake-ups instead of ten, the others being served by whoever is awake,
-//! and the worker with the warmest caches and buffers works most.
+//! The queue is a crossbeam channel. This module adds the waking: a new entry wakes one worker, the one
+//! that went to sleep last. That worker is *searching* until it has found a session. Only then, and only
+//! if more are queued, is the next one woken. So a burst of ten sessions on a busy machine costs one or
+//! two wake-ups instead of ten, because workers that are awake serve the others, and the worker with the
+//! warmest caches and buffers works most.
 //!
-//! No more workers are awake than there are processors: a turn never blocks, so one more would only
-//! make them take turns on a processor. Whoever does block, out of patience, does not count as awake.
+//! No more workers are awake than there are processors. A turn never blocks, so one more would only have
+//! to share a processor. A worker that does block, out of patience, does not count as awake.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
@@ -18,27 +18,27 @@ use parking_lot::Mutex;
 use super::message::{Message, Queued};
 use super::streams::{Lane, Streams};
 
-/// The queue. Unbounded only in name: a session is in it at most once, and permits bound the
-/// sessions; no table is sized by that bound.
+/// The queue. It is unbounded only in name: a session is in it at most once, and permits bound the
+/// sessions. No table is sized by that bound.
 pub struct ReadyQueue<J> {
     sender: Sender<Message<J>>,
     receiver: Receiver<Message<J>>,
     streams: Streams<J>,
-    /// Sleeping workers by index, the latest last.
+    /// Sleeping workers by index; the last one fell asleep last.
     asleep: Mutex<Vec<usize>>,
-    /// How many sleep; decremented before a woken one looks for work.
+    /// How many workers sleep; decremented before a woken one looks for work.
     free: AtomicUsize,
-    /// A woken worker has not found a session yet.
+    /// A woken worker is still looking for a session.
     searching: AtomicBool,
     /// Workers neither asleep nor patient.
     awake: AtomicUsize,
     processors: usize,
-    /// Workers that wait with their session.
+    /// Workers that wait with their sessions.
     patient: AtomicUsize,
     beds: Box<[Bed]>,
 }
 
-/// A worker's leave to wait with its session; it ends when this drops.
+/// A worker's permission to wait with its session; dropping it ends the wait.
 #[must_use]
 pub struct Patience<'q> {
     awake: &'q AtomicUsize,
@@ -59,7 +59,7 @@ struct Bed {
 }
 
 impl<J: Queued> ReadyQueue<J> {
-    /// An empty queue for so many workers.
+    /// An empty queue for this many workers.
     pub fn new(workers: usize) -> Self {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -71,14 +71,14 @@ impl<J: Queued> ReadyQueue<J> {
             free: AtomicUsize::new(0),
             searching: AtomicBool::new(false),
             patient: AtomicUsize::new(0),
-            // They start awake, and find nothing.
+            // Workers start awake, and find nothing.
             awake: AtomicUsize::new(workers),
             processors,
             beds: (0..workers).map(|_| Bed::default()).collect(),
         }
     }
 
-    /// Queues a message and sees to it that somebody takes it.
+    /// Queues a message, and makes sure that a worker takes it.
     pub fn push(&self, mut message: Message<J>) {
         let mut sender = &self.sender;
         if let Message::Ready(job) = &mut message {
@@ -92,7 +92,7 @@ impl<J: Queued> ReadyQueue<J> {
         self.nudge();
     }
 
-    /// How many are queued.
+    /// How many messages are queued.
     pub fn len(&self) -> usize {
         self.receiver.len() + self.streams.len()
     }
@@ -110,7 +110,7 @@ impl<J: Queued> ReadyQueue<J> {
         self.receiver.is_empty() && self.streams.is_empty()
     }
 
-    /// The streams among them.
+    /// The line of streams.
     pub fn streams(&self) -> &Streams<J> {
         &self.streams
     }
@@ -125,9 +125,9 @@ impl<J: Queued> ReadyQueue<J> {
         self.free.load(Ordering::SeqCst) > 0
     }
 
-    /// Leave for a worker to wait with its session: another one must be free to take what comes.
-    /// Only as many as there are processors may, since each such wait that ends is a thread to
-    /// switch to, while a burst of events is served by one.
+    /// Permits a worker to wait with its session, if another worker is free to take new work. No more
+    /// workers may wait than there are processors: each such wait that ends is a thread to switch to,
+    /// while one thread serves a whole burst of events.
     pub fn be_patient(&self) -> Option<Patience<'_>> {
         if self.free.load(Ordering::SeqCst) == 0 {
             return None;
@@ -135,8 +135,8 @@ impl<J: Queued> ReadyQueue<J> {
         let before = self.patient.fetch_add(1, Ordering::SeqCst);
         self.awake.fetch_sub(1, Ordering::SeqCst);
         let patience = Patience { awake: &self.awake, patient: &self.patient };
-        // Whoever queued something before this worker ceased to count as awake may have left it to
-        // this worker.
+        // A message queued before this worker ceased to count as awake may have been left to this
+        // worker.
         (before < self.processors && self.is_empty()).then_some(patience)
     }
 
@@ -159,8 +159,8 @@ impl<J: Queued> ReadyQueue<J> {
                 }
                 return;
             }
-            // Another nudge took the last sleeper and has not said so yet. Who fell asleep since
-            // may have taken this one for the searching worker.
+            // Another nudge took the last sleeper and has not counted it yet. A worker that fell asleep
+            // since then may have taken this one for the searching worker.
             self.searching.store(false, Ordering::SeqCst);
             if !self.has_work() {
                 return;
@@ -168,9 +168,10 @@ impl<J: Queued> ReadyQueue<J> {
         }
     }
 
-    /// Takes the next message, sleeping until there is one. Called by worker `worker` only, which
-    /// is done with what it took before; `lane` is where that stood, and will be where this did. `look` is
-    /// called before it sleeps and when it was woken: it sees what [`rouse`](Self::rouse) is called for.
+    /// Takes the next message, sleeping until there is one. Only worker `worker` may call it, when it is
+    /// done with the last message. `lane` is the line of the last message, and becomes that of the next.
+    /// `look` is called before the worker sleeps and when it was woken, to see the change that
+    /// [`rouse`](Self::rouse) announces.
     pub fn take(&self, worker: usize, lane: &mut Lane, mut look: impl FnMut()) -> Message<J> {
         self.done(lane);
         let mut searching = false;
@@ -179,7 +180,7 @@ impl<J: Queued> ReadyQueue<J> {
                 if searching {
                     self.searching.store(false, Ordering::SeqCst);
                 }
-                // Whoever queued what is left may have seen this worker searching.
+                // A message still in the queue may have been left to this worker while it was searching.
                 if self.has_work() {
                     self.nudge();
                 }
@@ -191,11 +192,11 @@ impl<J: Queued> ReadyQueue<J> {
         }
     }
 
-    /// Wakes all that sleep, for them to see what has changed beside the queue.
+    /// Wakes all sleeping workers, so that they notice a change outside the queue.
     pub fn rouse(&self) {
         let sleepers = std::mem::take(&mut *self.asleep.lock());
         for bed in sleepers.into_iter().filter_map(|worker| self.beds.get(worker)) {
-            // As `nudge` does it: each looks whether there is work before it sleeps again.
+            // As in `nudge`: each worker looks for work before it sleeps again.
             self.free.fetch_sub(1, Ordering::SeqCst);
             self.awake.fetch_add(1, Ordering::SeqCst);
             bed.woken.store(true, Ordering::SeqCst);
@@ -221,12 +222,12 @@ impl<J: Queued> ReadyQueue<J> {
         }
     }
 
-    /// What is left when the workers have ended.
+    /// The messages left when the workers have ended.
     pub fn drain(&self) -> impl Iterator<Item = Message<J>> {
         self.receiver.try_iter().chain(self.streams.drain())
     }
 
-    /// A worker ends: it is not awake any more.
+    /// Records that a worker ends, and is no longer awake.
     pub fn leave(&self) {
         self.awake.fetch_sub(1, Ordering::SeqCst);
         if self.has_work() {
@@ -234,7 +235,7 @@ impl<J: Queued> ReadyQueue<J> {
         }
     }
 
-    /// Sleeps until woken, as the searching worker.
+    /// Sleeps until woken as the searching worker.
     fn sleep(&self, worker: usize, searching: bool, look: &mut impl FnMut()) {
         let Some(bed) = self.beds.get(worker) else { return };
         {
@@ -249,11 +250,11 @@ impl<J: Queued> ReadyQueue<J> {
         if searching {
             self.searching.store(false, Ordering::SeqCst);
         }
-        // What was queued before this worker could be seen asleep woke nobody.
+        // A message queued before this worker was listed as asleep woke nobody.
         if self.has_work() {
             self.nudge();
         }
-        // What has changed before this worker could be seen asleep roused everybody else.
+        // A change before this worker was listed as asleep roused only the others.
         look();
         while !bed.woken.swap(false, Ordering::SeqCst) {
             thread::park();
@@ -268,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    /// What these tests queue: only stops.
+    /// An entry for these tests, which queue only stops.
     struct Nothing;
 
     impl Queued for Nothing {
@@ -279,7 +280,7 @@ mod tests {
         }
     }
 
-    /// Every message is taken, however pushes and sleeps fall together.
+    /// Every message is taken, however pushes and sleeps interleave.
     #[test]
     fn no_message_is_left_lying() {
         const WORKERS: usize = 4;
@@ -306,7 +307,7 @@ mod tests {
             if sent % 7 == 0 {
                 queue.rouse();
             }
-            // Alternately let them fall asleep and keep them busy.
+            // Lets the workers fall asleep and keeps them busy by turns.
             if sent % 3 == 0 {
                 let limit = Instant::now() + Duration::from_secs(5);
                 while taken.load(Ordering::SeqCst) < sent {

@@ -1,9 +1,9 @@
 //! A second line beside the ready queue, for sessions that move much data.
 //!
-//! A stream can always go on, and its turns are the longest there are. In one line with the others
-//! it would keep every worker busy, and a small message would wait for a turn of each of them and
-//! then for the scheduler, which gives a thread that never sleeps a few milliseconds at a time. So
-//! messages go first, and as long as there are any, streams leave one processor to them.
+//! A stream can always go on, and its turns are the longest. In one line with the others, streams would
+//! keep every worker busy. A small message would then wait for a turn of each of them, and after that
+//! for the scheduler, which gives a thread that never sleeps a few milliseconds at a time. So messages
+//! go first, and while there are any, streams leave one processor to them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,17 +12,17 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::message::Message;
 
-/// How long after the last message streams still leave one processor free, and how long after the
-/// last stream threads still wake at once.
+/// How long after the last message streams still leave one processor free, and how long after the last
+/// stream threads still wake at once.
 const LATELY: Duration = Duration::from_millis(100);
 
-/// Which line a worker's session stood in.
+/// The line in which a worker's session stood.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Lane {
-    /// That of messages.
+    /// The line of messages.
     #[default]
     Message,
-    /// That of streams.
+    /// The line of streams.
     Stream,
 }
 
@@ -30,19 +30,19 @@ pub enum Lane {
 pub struct Streams<J> {
     sender: Sender<Message<J>>,
     receiver: Receiver<Message<J>>,
-    /// Workers that serve one.
+    /// How many workers serve a stream.
     running: AtomicUsize,
-    /// How many may while there are messages, too.
+    /// How many workers may do so beside messages.
     places: usize,
     start: Instant,
-    /// When a message was taken beside a stream last, in microseconds since `start`.
+    /// When a message was last taken beside a stream, in microseconds since `start`.
     message: AtomicU64,
-    /// When a stream was taken last.
+    /// When a stream was last taken.
     stream: AtomicU64,
 }
 
 impl<J> Streams<J> {
-    /// An empty line, for so many processors.
+    /// An empty line, for this many processors.
     pub fn new(processors: usize) -> Self {
         let (sender, receiver) = crossbeam_channel::unbounded();
         Self {
@@ -56,27 +56,28 @@ impl<J> Streams<J> {
         }
     }
 
-    /// Where it is queued.
+    /// The end at which streams are queued.
     pub fn sender(&self) -> &Sender<Message<J>> {
         &self.sender
     }
 
-    /// How many are queued.
+    /// How many streams are queued.
     pub fn len(&self) -> usize {
         self.receiver.len()
     }
 
-    /// Whether nothing is queued.
+    /// Whether no stream is queued.
     pub fn is_empty(&self) -> bool {
         self.receiver.is_empty()
     }
 
-    /// Whether one is queued that a worker may take now.
+    /// Whether a stream is queued that a worker may take now.
     pub fn has_work(&self) -> bool {
         !self.is_empty() && self.has_place(self.running.load(Ordering::SeqCst))
     }
 
-    /// Takes one, if there is one and a place for it. Who got one says so by [`left`](Self::left).
+    /// Takes a stream, if there is one and a place for it. The worker that got it must call
+    /// [`left`](Self::left).
     pub fn take(&self) -> Option<Message<J>> {
         if self.is_empty() {
             return None;
@@ -90,13 +91,13 @@ impl<J> Streams<J> {
         taken
     }
 
-    /// A worker is done with one.
+    /// Records that a worker is done with a stream.
     pub fn left(&self) {
         self.running.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// What a worker has may have become a stream, or ceased to be one, since it was taken:
-    /// `lane` is where it stands from now on.
+    /// Records whether a worker's session is a stream now. It may have become one, or ceased to be one,
+    /// since it was taken; `lane` follows it.
     pub fn follow(&self, lane: &mut Lane, streams: bool) {
         match (*lane, streams) {
             (Lane::Message, true) => {
@@ -113,29 +114,29 @@ impl<J> Streams<J> {
         }
     }
 
-    /// Something else was taken.
+    /// Records that a message was taken.
     pub fn passed(&self) {
         if self.running.load(Ordering::Relaxed) > 0 {
             self.message.store(self.micros(), Ordering::Relaxed);
         }
     }
 
-    /// Whether there were messages beside them lately. Reads the clock.
+    /// Whether there were messages beside streams lately. Reads the clock.
     pub fn are_beside_messages(&self) -> bool {
         self.is_recent(&self.message)
     }
 
-    /// Whether one runs.
+    /// Whether a stream runs.
     pub fn run(&self) -> bool {
         self.running.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether one ran lately. Reads the clock.
+    /// Whether a stream ran lately. Reads the clock.
     pub fn ran_lately(&self) -> bool {
         self.run() || self.is_recent(&self.stream)
     }
 
-    /// What is left when the workers have ended.
+    /// The entries left when the workers have ended.
     pub fn drain(&self) -> impl Iterator<Item = Message<J>> {
         self.receiver.try_iter()
     }

@@ -1,12 +1,12 @@
-//! A session's turn on a worker, and the waits on the worker that may follow it.
+//! Gives a session turns on a worker, and waits for it there if that is likely to pay.
 //!
-//! With nothing else to do a worker may be *patient*: it stays with its session for a few
-//! milliseconds. That is allowed only while another worker is free to take what comes, so the last free
-//! worker never sits still. (A build with `--cfg threadgate_impatient` leaves it out, for the benchmarks to
-//! compare with.) There are two kinds:
+//! A worker with nothing else to do may be *patient*: it stays with its session for a few milliseconds.
+//! That is allowed only while another worker is free to take new work, so the last free worker never
+//! waits like this. (A build with `--cfg threadgate_impatient` leaves it out, for benchmarks to
+//! compare.) There are two kinds:
 //!
 //! - a blocking read of the one socket that can make the session go on;
-//! - for a stream, a look at both sockets. The edges of both are off meanwhile, and as long as it stays.
+//! - for a stream, a look at both sockets, whose edges are off for as long as the worker stays.
 
 use std::time::Instant;
 
@@ -22,16 +22,17 @@ use super::parking::Stage;
 use super::streams::Lane;
 use super::worker_pool::WorkerPool;
 
-/// A session may stay with its patient worker for hours: after so many turns they are counted.
-const TELL: u64 = 64;
+/// Counts are added after this many patient reads that paid, because a session may stay with its worker
+/// for hours.
+const COUNT_AFTER: u64 = 64;
 
-/// What a session came to.
+/// The outcome of a session's turns.
 pub(super) enum Came {
-    /// It is over.
+    /// The session is over.
     Close,
-    /// It can go on.
+    /// The session can go on.
     Again,
-    /// It has to wait, until then at most, and is ready to be parked.
+    /// The session has to wait, until this time at most, and is ready to be parked.
     Park(Instant),
 }
 
@@ -40,18 +41,18 @@ pub(super) struct Turns<'w> {
     pub(super) pool: &'w WorkerPool,
     pub(super) policy: &'w Followed,
     pub(super) stage: Stage,
-    /// In which line the session stands.
+    /// The line in which the session stands.
     pub(super) lane: &'w mut Lane,
-    /// What it was counted as waiting for.
+    /// What the session was counted as waiting for.
     pub(super) was: &'w mut Option<Wait>,
-    /// The next parking is measured.
+    /// The session's next passage through the queue is measured.
     pub(super) measure: bool,
-    pub(super) untold: Untold,
+    pub(super) uncounted: Uncounted,
 }
 
-/// What is still to be counted.
+/// Counts that are still to be added.
 #[derive(Default)]
-pub(super) struct Untold {
+pub(super) struct Uncounted {
     turns: u64,
     reads: u64,
     reads_paid: u64,
@@ -59,19 +60,19 @@ pub(super) struct Untold {
     waits_paid: u64,
 }
 
-/// What came of patience.
+/// The outcome of patience.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Patience {
-    /// There is none, or nothing came.
+    /// The worker has none, or nothing came.
     Ended,
     /// The session can go on at once.
     Paid,
-    /// It can go on, after a look at what has changed.
+    /// The session can go on, but changes elsewhere must be looked at first.
     PaidAgain,
 }
 
 impl Turns<'_> {
-    /// Gives the session turns until it is over, has to wait, or others are to be looked for.
+    /// Gives the session turns until it is over, has to wait, or others must be looked for.
     pub(super) fn take(
         mut self,
         session: &mut Session,
@@ -84,20 +85,21 @@ impl Turns<'_> {
         }
         loop {
             let next = session.turn(turn, spares);
-            self.untold.turns += 1;
+            self.uncounted.turns += 1;
             session.waiting.moved(turn.moved);
             self.pool.ready.streams().follow(self.lane, session.waiting.is_streaming());
             let (until, tag) = match next {
                 Next::Close => {
-                    self.tell(turn, |_| {});
+                    self.count(turn, |_| {});
                     return Came::Close;
                 }
                 Next::Yield => {
-                    // Else nobody could stay with it, and edges would have to be switched on again.
+                    // Otherwise no worker could stay with it, and edges would have to be switched on
+                    // again.
                     if self.is_worth_staying(session) && self.may_stay() {
                         session.hush();
                     }
-                    self.tell(turn, |_| {});
+                    self.count(turn, |_| {});
                     return Came::Again;
                 }
                 Next::Park(until, tag) => (until, tag),
@@ -105,7 +107,7 @@ impl Turns<'_> {
             match self.be_patient(session, (until, tag), turn) {
                 Patience::Paid => turn.moved = 0,
                 Patience::PaidAgain => {
-                    self.tell(turn, |_| {});
+                    self.count(turn, |_| {});
                     return Came::Again;
                 }
                 Patience::Ended => return self.get_ready(session, (until, tag), turn),
@@ -113,15 +115,15 @@ impl Turns<'_> {
         }
     }
 
-    /// Whether a worker does well to stay with the session. Messages come first: beside them streams are woken
-    /// for as ever, and leave them a processor.
+    /// Whether a worker had better stay with the session. Messages come first: beside them, streams are
+    /// woken as usual, and leave them a processor.
     fn is_worth_staying(&self, session: &mut Session) -> bool {
         !cfg!(threadgate_impatient)
             && session.is_worth_staying()
             && !self.pool.ready.streams().are_beside_messages()
     }
 
-    /// Whether patience is allowed at all now, as far as that can be told beforehand.
+    /// Whether patience is allowed now, as far as that can be told in advance.
     fn may_stay(&self) -> bool {
         self.pool.ready.has_free_worker() && self.pool.parking.stage() == Stage::Running
     }
@@ -145,26 +147,26 @@ impl Turns<'_> {
         }
         let Some(_place) = ready.be_patient() else { return Patience::Ended };
         if stays {
-            self.untold.waits += 1;
+            self.uncounted.waits += 1;
             session.hush();
             if !session.stay_with_stream(until, turn) {
                 return Patience::Ended;
             }
-            self.untold.waits_paid += 1;
+            self.uncounted.waits_paid += 1;
             return Patience::PaidAgain;
         }
         let Some(expected) = expected else { return Patience::Ended };
-        self.untold.reads += 1;
+        self.uncounted.reads += 1;
         if !session.be_patient(expected, turn) {
             return Patience::Ended;
         }
-        self.untold.reads_paid += 1;
-        // What has come is for the policy that is in force by now.
+        self.uncounted.reads_paid += 1;
+        // The bytes that have come are subject to the policy in force now.
         if self.policy.is_stale(&self.pool.ctx.policy) {
             return Patience::PaidAgain;
         }
-        if self.untold.reads_paid == TELL {
-            self.tell(turn, |_| {});
+        if self.uncounted.reads_paid == COUNT_AFTER {
+            self.count(turn, |_| {});
         }
         Patience::Paid
     }
@@ -177,9 +179,9 @@ impl Turns<'_> {
     ) -> Came {
         let wait = session.wait();
         session.waiting.parks(wait, self.measure);
-        self.tell(turn, |c| c.count_park(wait));
+        self.count(turn, |c| c.count_park(wait));
         if let Err(e) = session.prepare_to_park(tag, turn) {
-            log::warn!("{}: closed, since it cannot be watched: {e}", session.asker());
+            log::warn!("{}: closed, because its socket cannot be watched: {e}", session.asker());
             let reason = "the proxy cannot watch another socket";
             session.cut(Kind::ConnectionLimitReached, reason, turn);
             return Came::Close;
@@ -187,16 +189,16 @@ impl Turns<'_> {
         Came::Park(until)
     }
 
-    fn tell(&mut self, turn: &Turn<'_>, more: impl FnOnce(&mut Counters)) {
-        let untold = std::mem::take(&mut self.untold);
+    fn count(&mut self, turn: &Turn<'_>, more: impl FnOnce(&mut Counters)) {
+        let uncounted = std::mem::take(&mut self.uncounted);
         let was = self.was.take();
         turn.counters.count(|c| {
             c.count_resume(was);
-            c.turns += untold.turns;
-            c.patient_reads += untold.reads;
-            c.patient_reads_paid += untold.reads_paid;
-            c.stream_waits += untold.waits;
-            c.stream_waits_paid += untold.waits_paid;
+            c.turns += uncounted.turns;
+            c.patient_reads += uncounted.reads;
+            c.patient_reads_paid += uncounted.reads_paid;
+            c.stream_waits += uncounted.waits;
+            c.stream_waits_paid += uncounted.waits_paid;
             more(c);
         });
     }

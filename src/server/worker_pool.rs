@@ -1,4 +1,4 @@
-//! What the workers of a proxy share.
+//! The state that the workers of a proxy share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -11,33 +11,33 @@ use crate::proxy::recycle::SharedSpares;
 use super::parking::{Job, Parking};
 use super::ready::ReadyQueue;
 
-/// What the workers share.
+/// The state that the workers share.
 pub struct WorkerPool {
-    /// What all sessions share.
+    /// The state that all sessions share.
     pub ctx: Arc<Context>,
-    /// Where sessions wait.
+    /// The place where sessions wait.
     pub parking: Arc<Parking>,
-    /// Counters, a shard a worker.
+    /// The counters, one shard for each worker.
     pub stats: Arc<Stats>,
     /// Sessions that can go on.
     pub ready: Arc<ReadyQueue<Job>>,
     /// Finished exchanges that some worker has too many of.
     pub spares: Arc<SharedSpares>,
-    /// When it all began.
+    /// The facts fixed at start.
     pub birth: Birth,
     /// Set when all listeners accept.
     pub serves: AtomicBool,
-    /// Reloads that were taken, and that were refused.
+    /// How many reloads were taken, and how many refused.
     pub reloads: [AtomicU64; 2],
 }
 
-/// What does not change while it runs.
+/// The facts that do not change while the proxy runs.
 #[derive(Debug)]
 pub struct Birth {
-    /// When it started, by the clock on the wall.
+    /// The start, by the wall clock.
     pub time: SystemTime,
-    /// When it started.
+    /// The start, by the monotonic clock.
     pub moment: Instant,
-    /// Client connections there may be at once.
+    /// How many client connections there may be at once.
     pub places: usize,
 }

@@ -19,7 +19,7 @@ use super::batch::Batch;
 use super::message::Message;
 use super::parking::Job;
 use super::streams::Lane;
-use super::turns::{Came, Turns, Untold};
+use super::turns::{Came, Turns, Uncounted};
 use super::worker_pool::WorkerPool;
 
 /// Starts `count` workers named `worker-0`, `worker-1`, … They end on [`Message::Stop`].
@@ -47,7 +47,7 @@ pub(super) fn spawn(count: usize, pool: &Arc<WorkerPool>) -> io::Result<Vec<Join
                     batch: Batch::enter(),
                     policy: pool.ctx.policy.follow(),
                 };
-                // A panic outside a turn, telling of another one included, is no end either.
+                // A panic outside a turn, even one while logging another, does not end the worker.
                 while catch_unwind(AssertUnwindSafe(|| worker.work())).is_err() {
                     worker.pool.stats.shard(index).count(|c| c.panics += 1);
                 }
@@ -55,7 +55,7 @@ pub(super) fn spawn(count: usize, pool: &Arc<WorkerPool>) -> io::Result<Vec<Join
         })
         .collect();
     if spawned.is_err() {
-        // Those that started end.
+        // The workers that did start end.
         (0..count).for_each(|_| pool.ready.push(Message::Stop));
     }
     spawned
@@ -68,28 +68,29 @@ struct Worker<'p> {
     events: Events,
     /// What the session of this turn was counted as waiting for.
     was: Option<Wait>,
-    /// What that session came to.
+    /// The front of that session.
     front: Front,
-    /// Sessions parked.
+    /// How many sessions were parked.
     parked: u8,
-    /// Exchanges that are over, to be used again.
+    /// Finished exchanges, to be used again.
     spares: Spares,
-    /// Where its session stood in line.
+    /// The line in which its session stood.
     lane: Lane,
     batch: Batch,
     policy: Followed,
 }
 
-/// One parking in so many is measured on its way through the queue: reading the clock for each would
+/// One parking in this many is measured on its way through the queue. Reading the clock for each would
 /// be one part in a hundred of a request's cost.
 const MEASURED: u8 = 16;
 
-/// What is moved at a time beside messages, and before it is a stream: the more, the longer they wait for its turn to end.
+/// How much to move at a time beside messages, and before a session is a stream. Messages wait the
+/// longer, the more is moved.
 const PORTION: usize = PIPE_BYTES / 2;
 
 /// What to do with a session after a turn.
 enum After {
-    /// It is still at hand.
+    /// The session is still here.
     Again,
     Gone,
 }
@@ -98,7 +99,7 @@ impl Worker<'_> {
     fn work(&mut self) {
         loop {
             let Self { pool, index, lane, policy, .. } = self;
-            // One that sleeps on must not keep what has been replaced.
+            // A worker that stays asleep must not keep a policy that was replaced.
             match pool.ready.take(*index, lane, || policy.refresh(&pool.ctx.policy)) {
                 Message::Ready(mut job) => {
                     self.batch.follow(self.pool.ready.streams());
@@ -117,12 +118,12 @@ impl Worker<'_> {
         }
     }
 
-    /// Gives the session turns for as long as it can go on and nobody else waits.
+    /// Gives the session turns for as long as it can go on and no other waits.
     fn serve(&mut self, job: Job, mut now: Instant) {
         let mut held = Some(job);
         loop {
-            // A panic costs one session, not a worker: the pool is fixed and must not shrink. What is
-            // left here is buffers, each empty or whole.
+            // A panic costs one session, not a worker: the pool is fixed and must not shrink. A panic
+            // leaves only buffers behind, each empty or whole.
             let after = match catch_unwind(AssertUnwindSafe(|| self.take_turn(&mut held, now))) {
                 Ok(after) => after,
                 Err(_) => {
@@ -150,7 +151,7 @@ impl Worker<'_> {
         }
     }
 
-    /// A turn of the session that is `held`, and is left there unless it is gone.
+    /// Gives a turn to the session in `held`, which stays there unless it is gone.
     fn take_turn(&mut self, held: &mut Option<Job>, now: Instant) -> After {
         let Some(job) = held else { return After::Gone };
         self.was = job.session.waiting.resumed();
@@ -176,8 +177,8 @@ impl Worker<'_> {
             },
         };
         let measure = parked.wrapping_add(1) % MEASURED == 0;
-        let untold = Untold::default();
-        let turns = Turns { pool, policy, stage, lane, was, measure, untold };
+        let uncounted = Uncounted::default();
+        let turns = Turns { pool, policy, stage, lane, was, measure, uncounted };
         let until = match turns.take(&mut job.session, &mut turn, spares) {
             Came::Close => {
                 self.close(held);
@@ -200,7 +201,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether other sessions wait for a worker, those included that nobody has looked for yet.
+    /// Whether other sessions wait for a worker, even those that nobody has looked for yet.
     fn others_wait(&mut self, now: Instant) -> bool {
         self.pool.parking.glance(&mut self.events, now);
         !self.pool.ready.is_empty()

@@ -1,4 +1,4 @@
-//! A client asks: its first bytes, a request head as it comes, and the exchange that begins with it.
+//! Reads a client's first bytes and its request heads, and begins an exchange with each head.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,19 +22,19 @@ use super::{AWAITED, Next, Session, State, Stepped};
 
 /// Bytes of empty lines accepted before a request line (RFC 9112 §2.2 asks for one line at least).
 const MAX_EMPTY_BYTES: usize = 8;
-/// How long a connection that has not said anything may still send a first request when the proxy
-/// begins to shut down: it may be on its way.
+/// How long a silent connection may still send a first request after the proxy has begun to shut down:
+/// the request may be on its way.
 const LATE_FIRST: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Looks at the first bytes: whoever speaks something else is answered in its own words.
+    /// Examines the first bytes. A client of another protocol gets an answer in that protocol.
     pub(super) fn greet(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         loop {
             let held = self.client.buffer.unread();
             let empty = leading_empty_lines(held);
-            let said = held.get(empty..).unwrap_or_default();
-            if !said.is_empty() || empty > MAX_EMPTY_BYTES {
-                match self.asker.front.greet(said) {
+            let bytes = held.get(empty..).unwrap_or_default();
+            if !bytes.is_empty() || empty > MAX_EMPTY_BYTES {
+                match self.asker.front.greet(bytes) {
                     Greeted::Speaks(front) => {
                         // Permits and counts are those of the listener.
                         debug_assert_eq!(front.is_admin(), self.asker.front.is_admin());
@@ -54,7 +54,7 @@ impl Session {
     /// Reads a request head as it comes.
     pub(super) fn read_request(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         if self.proof.is_pending() && self.client.stream.broken().is_some() {
-            // Nobody is left to be told whose the request is.
+            // The client is gone, so its credentials no longer matter.
             self.proof.settle();
             return Stepped::Next(Next::Close);
         }
@@ -70,7 +70,7 @@ impl Session {
             let flooded = *skipped > MAX_EMPTY_BYTES;
             let held = self.client.buffer.unread();
             if held.is_empty() && begun.is_some() && self.served > 0 {
-                // It was an empty line, not the start of a request.
+                // The bytes were an empty line, not the start of a request.
                 *begun = None;
                 self.deadline = turn.now + turn.ctx.timeouts.idle;
             }
@@ -96,7 +96,7 @@ impl Session {
         }
     }
 
-    /// Receives more from the client, whose request began then. Answers what becomes of the session if
+    /// Receives more from the client, whose request began at `begun`. Returns a step for the session if
     /// nothing can be received now.
     fn receive_more(
         &mut self,
@@ -105,19 +105,20 @@ impl Session {
         spares: &mut Spares,
     ) -> Option<Stepped> {
         if self.client.ended {
-            // Nothing, or half a head and nobody who would finish it.
+            // The client has ended with nothing, or in the middle of a head.
             return Some(self.close(turn));
         }
         let deadline = match turn.ctx.draining.get().filter(|_| begun.is_none()) {
-            // It has said nothing yet. Who comes to the admin listener meanwhile wants to know just that.
+            // The connection is still silent. A client of the admin listener may want to watch the
+            // shutdown.
             Some(_) if self.served == 0 && self.asker.front.is_admin() => self.deadline,
             Some(&since) if self.served == 0 => self.deadline.min(since + LATE_FIRST),
             Some(_) => turn.now,
             None => self.deadline,
         };
         let waits = !self.client.stream.is_readable();
-        // A deadline is held against what has come by then, which may be read only now. Who is idle
-        // when the proxy drains is closed all the same.
+        // The deadline applies to the bytes that have come by then, which may be read only now. An idle
+        // connection is closed while the proxy drains all the same.
         if turn.now >= deadline && (waits || begun.is_none() && self.served > 0) {
             let Some(begun) = begun else { return Some(self.close(turn)) };
             let reason = "the request did not come in time";
@@ -141,7 +142,7 @@ impl Session {
         }
     }
 
-    /// A head is complete, or will never be: an exchange begins.
+    /// Begins an exchange, because a head is complete or will never be.
     fn begin(
         &mut self,
         head: Result<usize, Error>,
@@ -189,7 +190,7 @@ impl Session {
         self.answer(wanted, exchange, turn, spares)
     }
 
-    /// What is wanted is known: the exchange sets out for it.
+    /// Answers the request, now that its outcome is known.
     fn answer(
         &mut self,
         wanted: Result<Wanted, Error>,
@@ -198,7 +199,7 @@ impl Session {
         spares: &mut Spares,
     ) -> Stepped {
         let refused = match wanted {
-            // Is not answered for what is to be replied to.
+            // Never passed here: `begin` puts such a request off.
             Ok(Wanted::Later(_)) => None,
             Ok(Wanted::Forward(framing)) => {
                 let (asker, pinned) = (&self.asker, &mut self.pinned);
@@ -215,10 +216,10 @@ impl Session {
             Err(e) => {
                 let common = &mut exchange.common;
                 common.account.times.head = Some(turn.clock());
-                // What follows a head that could not be read is perhaps content, perhaps a request:
-                // nobody can tell. One that is refused by a rule was understood.
+                // The bytes behind an unreadable head may be content or a request: nobody can tell. A
+                // request refused by a rule was understood.
                 common.close = e.kind() != Kind::HttpRequestDenied || self.asker.front.is_admin();
-                // What is here already costs nothing to pass over.
+                // Content that is already here costs nothing to skip.
                 if let Some(length) = common.up.flow.length_left()
                     && let held = self.client.buffer.len()
                     && length <= held as u64
@@ -237,8 +238,8 @@ impl Session {
         }
     }
 
-    /// The request is not decided yet, or not to go on yet: its head stays where it is, and is looked
-    /// at again when somebody wakes the session, or then.
+    /// Puts a request off that is not decided yet, or may not go on yet. Its head stays in the buffer,
+    /// and is looked at again when the session is woken, or at `until`.
     fn hold(&mut self, until: Instant, now: Instant) -> Stepped {
         if let State::Request { scanned, .. } = &mut self.state {
             *scanned = 0;
@@ -246,7 +247,7 @@ impl Session {
         Stepped::Next(if until <= now { Next::Yield } else { Next::Park(until, None) })
     }
 
-    /// The client speaks something else: it is told so in its own protocol, as far as that goes.
+    /// Answers a client of another protocol in that protocol, as far as possible.
     fn refuse_foreign(&mut self, foreign: &Foreign, turn: &Turn<'_>) -> Stepped {
         log::debug!("{}: {}", self.asker, foreign.reason);
         if !self.asker.front.is_admin() {

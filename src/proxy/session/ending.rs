@@ -1,5 +1,5 @@
-//! How an exchange and its connection end: the next request, a close, a client that is still read from for
-//! a while; from outside, when the proxy stops; and after a panic.
+//! Ends exchanges and connections: goes on to the next request, closes, or reads on for a while; also
+//! when the proxy stops, and after a panic.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::wire::Method;
 
 use super::{AWAITED, Next, Session, State, Stepped};
 
-/// How long a client that may still be sending is read from after a last reply.
+/// How long to go on reading, after a last reply, from a client that may still be sending.
 const LINGER_TIME: Duration = Duration::from_secs(2);
-/// How many bytes of it are thrown away at most.
+/// How many of its bytes to throw away at most.
 const LINGER_BYTES: usize = 1024 * 1024;
 
 impl Session {
-    /// The exchange is over, one way or another.
+    /// Ends an exchange, however it went.
     pub(super) fn end_exchange(&mut self, turn: &mut Turn<'_>, spares: &mut Spares) -> Stepped {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             return Stepped::Next(Next::Close);
         };
         let gone = exchange.is_aborted() || exchange.is_tunnel();
         let unread = !exchange.request_is_clear() || exchange.failure().is_some();
-        // The last that a gone upstream said may still be on its way.
+        // The last bytes of an upstream that is gone may still be on their way.
         let upstream_gone = exchange.failure().is_some_and(|e| e.side() == Side::Upstream);
         let last_words = (exchange.is_one_way() && upstream_gone) || exchange.has_parted();
         let lingers = last_words && !self.client.ended;
@@ -51,7 +51,7 @@ impl Session {
                 self.begin_linger(turn)
             };
         }
-        // Kept across a reply of ours, which went out on no connection.
+        // A connection is kept across a reply of ours, which used none.
         if pinned.is_some() {
             self.pinned = pinned;
         }
@@ -67,7 +67,8 @@ impl Session {
         self.tell_end(false, turn)
     }
 
-    /// Ends the connection, of which nothing is missing. A layer says so first; else closing does.
+    /// Ends the connection, which is complete. A layer announces the end first; without one, closing
+    /// does.
     #[inline]
     pub(super) fn close(&mut self, turn: &Turn<'_>) -> Stepped {
         match self.client.stream.has_layer() {
@@ -76,29 +77,32 @@ impl Session {
         }
     }
 
-    /// Tells the client that nothing more comes. If it `closes`, nothing of the client is waited for.
+    /// Tells the client that nothing more comes. If `closes`, the session does not wait for the client's
+    /// end.
     fn tell_end(&mut self, closes: bool, turn: &Turn<'_>) -> Stepped {
-        let Ok(told) = self.client.stream.finish() else {
+        let Ok(end_sent) = self.client.stream.finish() else {
             return Stepped::Next(Next::Close);
         };
         self.client.buffer.consume(self.client.buffer.len());
         self.pinned = None;
         self.deadline = turn.now + LINGER_TIME;
         self.comes_to(Occupancy::Lingers);
-        self.state = State::Linger { left: LINGER_BYTES, told, closes };
+        self.state = State::Linger { left: LINGER_BYTES, end_sent, closes };
         Stepped::Again
     }
 
     pub(super) fn linger(&mut self, turn: &mut Turn<'_>) -> Stepped {
-        let State::Linger { left, told, closes } = &mut self.state else { return Stepped::Again };
-        if !*told {
+        let State::Linger { left, end_sent, closes } = &mut self.state else {
+            return Stepped::Again;
+        };
+        if !*end_sent {
             match self.client.stream.finish() {
-                Ok(said) => *told = said,
+                Ok(is_sent) => *end_sent = is_sent,
                 Err(_) => return Stepped::Next(Next::Close),
             }
         }
         loop {
-            if turn.now >= self.deadline || (*told && *closes) {
+            if turn.now >= self.deadline || (*end_sent && *closes) {
                 return Stepped::Next(Next::Close);
             }
             if *closes || !self.client.stream.is_readable() {
@@ -124,8 +128,8 @@ impl Session {
         }
     }
 
-    /// The session is dropped without another turn: what looks whole only by its end must not, and what
-    /// was counted as begun is counted as finished.
+    /// Drops the session without another turn. A response that only the end completes must not look
+    /// complete, and an exchange counted as begun is counted as finished.
     pub fn abandon(&self, counters: &Shard) {
         if self.open {
             let (tunnel, method) = match &self.state {
@@ -141,11 +145,11 @@ impl Session {
         }
     }
 
-    /// The session is closed from outside: what it was doing is told as failed.
+    /// Closes the session from outside; its exchange is reported as failed.
     pub fn cut(&mut self, kind: Kind, reason: &'static str, turn: &mut Turn<'_>) {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             if self.client.stream.has_layer() {
-                // Nothing is cut off, which a client takes only a layer's word for.
+                // Nothing is cut off, but a client believes only its layer about that.
                 let _ = self.client.stream.finish();
             }
             return;
@@ -155,7 +159,7 @@ impl Session {
         }
         exchange.abort(Error::new(Side::Proxy, Phase::Transfer, kind, reason));
         self.open = false;
-        // The session ends, and with it what was the client's alone.
+        // The session ends, and so does the connection reserved for its client.
         drop(exchange.conclude(self.asker.address, &self.waker, turn));
     }
 }

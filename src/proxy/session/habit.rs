@@ -1,11 +1,11 @@
-//! Whether it pays that a worker waits with a session, by what became of it before.
+//! Judges by earlier waits whether a worker should wait with a session.
 
 use std::time::{Duration, Instant};
 
 /// A wait shorter than this would have been worth a worker's patience.
 const WORTH_PATIENCE: Duration = Duration::from_millis(2);
 
-/// Whether waiting on the worker has been worth it, for one socket's part.
+/// Whether waiting on the worker has been worth it, for one socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Habit {
     pub(super) pays: bool,
@@ -15,7 +15,7 @@ pub(super) struct Habit {
 }
 
 impl Habit {
-    /// The session waited so long for it without a worker.
+    /// Records how long the session waited for this socket without a worker.
     pub(super) fn waited(&mut self, since: Instant, now: Instant) {
         self.pays = now.saturating_duration_since(since) < WORTH_PATIENCE;
         self.short = if self.pays { self.short.saturating_add(1) } else { 0 };

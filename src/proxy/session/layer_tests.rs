@@ -1,5 +1,5 @@
-//! Whole sessions over connections with a layer below HTTP. Their sockets are watched by a poller: a session
-//! that has parked gets another turn when the kernel tells of an edge, and never else.
+//! Whole sessions over connections with a layer below HTTP. A poller watches their sockets: a session
+//! that has parked gets another turn only when the kernel reports an edge.
 #![expect(clippy::disallowed_methods, reason = "a peer of the test may wait for its bytes")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -30,7 +30,7 @@ use crate::proxy::waiting::Edges;
 use crate::upstream::peer::{Endpoint, Peer};
 use crate::upstream::pool::{Former, Kept, Pool, PoolLimits};
 
-/// What a session's slot is told, for the next turn.
+/// The edges reported to a session's slot, for the next turn.
 #[derive(Default)]
 struct Slot(Mutex<Edges>);
 
@@ -53,15 +53,16 @@ struct Bench {
     events: Events,
 }
 
-/// Where the upstream is said to be. Nobody is there: it is reached by what the pool keeps.
+/// The address given for the upstream. Nobody listens there: the session uses the connection in the
+/// pool.
 const UPSTREAM_ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
 const LONG: Duration = Duration::from_secs(5);
 
 impl Bench {
-    /// Of a client, with an upstream connection that was in use a moment ago.
+    /// For this client, with an upstream connection that was in use a moment ago.
     fn new(client: Stream, upstream: Option<Stream>) -> Self {
         let mut ctx = context(4);
-        // However slow the machine is.
+        // Long enough for a slow machine.
         let limits = PoolLimits { unrepeatable: LONG, ..PoolLimits::default() };
         let timers = Arc::new(Timers::new(Arc::clone(&ctx.poller)));
         ctx.pool = Pool::new(limits, timers, Arc::clone(&ctx.poller));
@@ -113,7 +114,7 @@ impl Bench {
         f(self.session.as_mut().expect("it is closed"), &mut turn, &mut self.spares)
     }
 
-    /// Gives turns until the session parks, or is closed.
+    /// Runs turns until the session parks, or is closed.
     fn settle(&mut self) {
         for _ in 0..10_000 {
             let next = self.with(|session, turn, spares| {
@@ -132,7 +133,7 @@ impl Bench {
         panic!("it spins");
     }
 
-    /// Goes on as the kernel tells, until `done` says so.
+    /// Goes on as the kernel reports edges, until `done` is true.
     #[track_caller]
     fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let limit = Instant::now() + LONG;
@@ -155,7 +156,8 @@ impl Bench {
         }
     }
 
-    /// What this peer gets, as it is on the wire, until `done` says so. An end, or a reset, is the last.
+    /// The bytes that this peer receives, as on the wire, until `done` is true. An end or a reset ends
+    /// them.
     #[track_caller]
     fn heard(
         &mut self,
@@ -179,7 +181,7 @@ impl Bench {
         (got, end)
     }
 
-    /// The same of a peer that is under a layer: what it gets decoded, whatever its layer says to itself.
+    /// The same for a peer under a layer: the decoded bytes, without the layer's own messages.
     #[track_caller]
     fn heard_coded(&mut self, what: &str, peer: &mut TcpStream, end: &[u8]) -> Vec<u8> {
         self.heard(what, peer, |got| coded(got).ends_with(end)).0
@@ -199,7 +201,8 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const UNTIL_CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhello";
 
-/// The layer takes the last of the content and its socket is full: nothing but room is told of then.
+/// The layer takes the last of the content while its socket is full. After that the kernel reports only
+/// room.
 #[test]
 fn a_request_leaves_a_layer_that_has_taken_all_of_it() {
     let (client, mut from) = stream();
@@ -226,7 +229,7 @@ fn a_request_leaves_a_layer_that_has_taken_all_of_it() {
     bench.until("kept", |bench| bench.ctx.pool.len() == 1);
 }
 
-/// What the layer holds is not sent: nothing can be agreed on a connection, or be asked on it again.
+/// Bytes that a layer holds are not sent: the connection cannot change the protocol or be used again.
 #[test]
 fn a_connection_whose_layer_holds_the_request_is_not_changed_and_not_kept() {
     let upgrade =
@@ -251,7 +254,7 @@ fn a_connection_whose_layer_holds_the_request_is_not_changed_and_not_kept() {
     }
 }
 
-/// The bytes and the end come in one receive, and the kernel has nothing more to tell.
+/// The bytes and the end come in one receive, and the kernel has nothing more to report.
 #[test]
 fn an_end_that_came_with_the_last_bytes_is_told() {
     for (asked, ends) in [(GET, "5\r\nhello\r\n0\r\n\r\n"), (GET_OLD, "hello")] {
@@ -267,7 +270,7 @@ fn an_end_that_came_with_the_last_bytes_is_told() {
     }
 }
 
-/// An end of the socket alone is one that anybody on the way could have made.
+/// Anybody on the way could have made an end of the socket alone.
 #[test]
 fn content_that_only_the_end_completes_is_cut_when_the_end_was_not_said() {
     let garbage = [&coded(UNTIL_CLOSE)[..], &[CODED_GARBAGE]].concat();
@@ -282,7 +285,7 @@ fn content_that_only_the_end_completes_is_cut_when_the_end_was_not_said() {
                 to.shutdown(Shutdown::Write).unwrap();
             }
             let (got, end) = bench.heard("the end", &mut from, |_| false);
-            // A reset may overtake what came before it.
+            // A reset may overtake the bytes before it.
             match asked == GET_OLD {
                 true => assert_eq!(end, Some(ErrorKind::ConnectionReset), "it looks whole"),
                 false => assert!(got.ends_with(b"hello\r\n"), "no last chunk"),
@@ -292,10 +295,10 @@ fn content_that_only_the_end_completes_is_cut_when_the_end_was_not_said() {
     }
 }
 
-/// Messages have an end of their own, and between them nothing is missing.
+/// Messages mark their own end, and between them nothing is missing.
 #[test]
 fn an_end_that_was_not_said_is_an_end_between_messages() {
-    // Of the upstream: the response is whole, and its connection is not kept.
+    // On the upstream's side: the response is whole, and its connection is not kept.
     let ((client, mut from), (upstream, mut to)) = (stream(), stream());
     let mut bench = Bench::new(client, Some(upstream.doubled_willingly(1000)));
     from.write_all(GET).unwrap();
@@ -306,7 +309,7 @@ fn an_end_that_was_not_said_is_an_end_between_messages() {
     assert!(got.ends_with(b"hello") && end.is_none());
     bench.until("dropped", |bench| bench.ctx.pool.is_empty());
 
-    // Of the client, behind its request: it gets its answer, and the end is said to it.
+    // On the client's side, behind its request: the client gets its answer, and is told the end.
     let ((client, mut from), (upstream, mut to)) = (stream(), stream());
     let client = client.doubled_willingly(1000);
     let mut bench = Bench::new(client, Some(upstream.doubled_willingly(1000)));
@@ -319,8 +322,8 @@ fn an_end_that_was_not_said_is_an_end_between_messages() {
     assert!(coded(&got).windows(5).any(|five| five == b"hello"));
 }
 
-/// Whoever has a layer takes only its word for the end, also where the connection is closed at once, and
-/// also if the last bytes do not go out at once.
+/// A client with a layer believes only its layer about the end, even if the connection is closed at
+/// once, and even if the last bytes do not go out at once.
 #[test]
 fn a_client_with_a_layer_is_told_the_end() {
     for length in [5, 300_000] {
@@ -381,7 +384,7 @@ fn tunnel() -> (Bench, TcpStream, TcpStream) {
     (bench, from, to)
 }
 
-/// The client ends first; the end of the server is still to be said to it.
+/// The client ends first; the server's end must still reach it.
 #[test]
 fn each_end_of_a_tunnel_is_told_to_a_client_with_a_layer() {
     let (mut bench, mut from, mut to) = tunnel();
@@ -405,7 +408,7 @@ fn a_tunnel_is_reset_when_the_end_was_not_said() {
     assert_eq!(end, Some(ErrorKind::ConnectionReset));
 }
 
-/// Nobody gave it that, and no flow goes that way.
+/// Messages of the layer itself, which no flow carries.
 #[test]
 fn what_a_layer_has_to_say_by_itself_goes_out() {
     let ((mut client, mut from), (upstream, mut to)) = (stream(), stream());
@@ -429,7 +432,7 @@ fn what_a_layer_has_to_say_by_itself_goes_out() {
     bench.heard_coded("the rest", &mut from, b"lo");
 }
 
-/// A receive that filled its room with tickets has not found all there is.
+/// A receive that filled its room with tickets may have left something.
 #[test]
 fn a_patient_receive_that_brought_only_tickets_may_have_left_something() {
     let (client, mut from) = stream();
@@ -443,7 +446,7 @@ fn a_patient_receive_that_brought_only_tickets_may_have_left_something() {
     assert!(!went_on(&mut bench));
 }
 
-/// A socket that cannot be sent to is no reason to take turns for ever.
+/// A socket that cannot be sent to does not make the session take turns for ever.
 #[test]
 fn a_layer_that_cannot_send_ends_its_session() {
     let (mut client, from) = stream();

@@ -1,4 +1,4 @@
-//! A session between its turns: how it parks, and what wakes it.
+//! Parks a session between its turns, and decides what wakes it.
 
 use std::io;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::proxy::waiting::Edges;
 use super::{Session, State};
 
 impl Session {
-    /// Gets ready to be parked: buffers go back, and edges are asked for.
+    /// Prepares to park: gives buffers back, and asks for edges.
     ///
     /// # Errors
     ///
-    /// When the kernel cannot watch another socket: the session has to be closed.
+    /// When the kernel cannot watch another socket; the session then has to be closed.
     pub fn prepare_to_park(&mut self, tag: Option<u32>, turn: &mut Turn<'_>) -> io::Result<()> {
         debug_assert!(!self.could_go_on());
         if let Some(tag) = tag {
@@ -39,8 +39,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether it could have gone on instead of parking: something is known to be there for which no edge will
-    /// come. Says no where that is hard to tell.
+    /// Whether the session could have gone on instead of parking, because something is there that no
+    /// edge will report. False where that is hard to tell.
     fn could_go_on(&mut self) -> bool {
         let client = &self.client;
         let client_speaks = client.stream.is_readable() && !client.ended;
@@ -52,7 +52,7 @@ impl Session {
             State::Exchange(exchange) => exchange,
         };
         let is_tunnel = exchange.is_tunnel();
-        // What a limit or a ClientHello keeps back goes on by other rules.
+        // Bytes held back by a limit or for a ClientHello follow other rules.
         if exchange.is_limited() || exchange.common.terms.reads_hello {
             return false;
         }
@@ -65,7 +65,7 @@ impl Session {
             || (is_sending && client_speaks && upstream_listens)
     }
 
-    /// What it waits for, when it parks.
+    /// What the session waits for when it parks.
     pub fn wait(&self) -> Wait {
         match &self.state {
             _ if self.asker.front.is_admin() => Wait::Admin,
@@ -76,12 +76,12 @@ impl Session {
         }
     }
 
-    /// It was not parked after all: something had come already.
+    /// Records that the session was not parked after all, because something had come already.
     pub fn did_not_wait(&mut self) {
         self.left = None;
     }
 
-    /// Whether edges are worth a turn.
+    /// Whether these edges are worth a turn.
     pub fn heeds(&self, edges: &Edges) -> bool {
         match &self.state {
             _ if self.is_asked_to_leave() => true,
@@ -90,13 +90,13 @@ impl Session {
         }
     }
 
-    /// Notes edges that came.
+    /// Records edges that came.
     pub fn note(&mut self, edges: Edges) {
         for (tag, edge) in edges.sockets.into_iter().enumerate() {
             match &mut self.state {
                 _ if edge == Edge::default() => {}
                 _ if tag as u32 == CLIENT => self.client.stream.note(edge),
-                // No exchange has another upstream while it is here.
+                // While a pinned connection is here, no exchange has another upstream.
                 _ if let Some(pinned) = &mut self.pinned => pinned.note(edge),
                 State::Exchange(exchange) => exchange.note(tag as u32, edge),
                 _ => {}

@@ -1,4 +1,4 @@
-//! Whether a worker waits with a session for a few milliseconds, and what comes of it.
+//! Lets a worker wait with a session for a few milliseconds, if that is likely to pay.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::proxy::sides::UPSTREAM;
 
 use super::{Session, State};
 
-/// Short waits in a row after which a tunnel is taken for question and answer.
+/// Short waits in a row after which a tunnel counts as question and answer.
 const PING_PONG: u8 = 8;
 /// Patient receives in a row that paid off before edges are switched off.
 const STEADY: u8 = 4;
@@ -21,8 +21,9 @@ impl Session {
     pub fn would_be_patient(&self, tag: u32) -> bool {
         let Some(habit) = self.habits.get(tag as usize) else { return false };
         match &self.state {
-            // Both sides of a tunnel may speak: the one not waited for would be kept waiting. So
-            // it has to look like question and answer for a while, and one mistake is enough.
+            // Both sides of a tunnel may speak, and the side that the worker does not wait for is kept
+            // waiting. So the tunnel has to look like question and answer for a while, and one mistake
+            // is enough.
             State::Exchange(exchange) if exchange.is_tunnel() => {
                 habit.pays && habit.short >= PING_PONG && !self.impatient
             }
@@ -30,7 +31,7 @@ impl Session {
         }
     }
 
-    /// Waits on the worker, a few milliseconds at most, for the socket `tag`. Answers whether the
+    /// Waits on the worker for the socket `tag`, for a few milliseconds at most. Returns whether the
     /// session can go on.
     pub fn be_patient(&mut self, tag: u32, turn: &mut Turn<'_>) -> bool {
         let (end, upstream) = match (tag, &mut self.state) {
@@ -64,15 +65,15 @@ impl Session {
         went_on
     }
 
-    /// Whether it is a stream between two ends: the worker that moves it had better look for more than be
-    /// told of it. One that is slowed down has somebody else to wait for.
+    /// Whether this is a stream between two ends, so that its worker had better look for more bytes than
+    /// wait to be told of them. A stream slowed down by a limit waits for something else.
     pub fn is_worth_staying(&mut self) -> bool {
         let State::Exchange(exchange) = &mut self.state else { return false };
         self.waiting.is_streaming() && !exchange.is_limited() && exchange.upstream_half().is_some()
     }
 
-    /// Switches edges off while a worker moves the stream: each would wake the parking thread for what the
-    /// worker finds by itself.
+    /// Switches edges off while a worker moves the stream. Each edge would wake the parking thread for
+    /// something that the worker finds by itself.
     pub fn hush(&mut self) {
         let State::Exchange(exchange) = &mut self.state else { return };
         let Some(upstream) = exchange.upstream_half() else { return };
@@ -80,15 +81,15 @@ impl Session {
         self.client.stream.unwatch();
     }
 
-    /// Waits on the worker, a few milliseconds at most and not past `until`, for either socket of a
-    /// [hushed](Self::hush) stream. Answers whether the session can go on.
+    /// Waits on the worker for either socket of a [hushed](Self::hush) stream, for a few milliseconds at
+    /// most and not past `until`. Returns whether the session can go on.
     pub fn stay_with_stream(&mut self, until: Instant, turn: &Turn<'_>) -> bool {
         let most = until.saturating_duration_since(turn.now).min(STAY);
         self.look_both_ways(most)
     }
 
-    /// Looks at both sockets, without waiting. Edges are noted when a session parks: one that goes on and on,
-    /// for one direction of it never stops, would not hear of the other.
+    /// Looks at both sockets, without waiting. Edges are recorded when a session parks. A session that
+    /// never parks, because one direction never stops, would not notice the other.
     pub fn look(&mut self) {
         self.look_both_ways(Duration::ZERO);
     }
@@ -97,7 +98,7 @@ impl Session {
         let State::Exchange(exchange) = &mut self.state else { return false };
         let Some(upstream) = exchange.upstream_half() else { return false };
         let client = &mut self.client;
-        // Whoever takes nothing now needs nothing brought.
+        // A side that takes nothing now needs no bytes from the other.
         let reads = [
             !client.ended && upstream.stream.is_writable(),
             !upstream.ended && client.stream.is_writable(),
