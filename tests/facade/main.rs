@@ -251,7 +251,7 @@ fn what_was_learnt_is_read_back() {
     again.read(&learnt.to_string()).unwrap();
     assert_eq!((again.len(), again.to_string()), (1, learnt.to_string()));
     let wrong: NotLearnt = again.read("something else").unwrap_err();
-    assert!(wrong.to_string().contains("not a list of what was learnt"));
+    assert!(wrong.to_string().contains("not a learnt list"));
 }
 
 #[test]

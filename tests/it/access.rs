@@ -1,4 +1,4 @@
-//! Who may do what: rules on requests, the addresses they lead to, and what a refused client is told.
+//! Access rules: rules on requests, the addresses they lead to, and the answer to a refused client.
 
 use std::net::SocketAddr;
 
@@ -138,7 +138,7 @@ fn what_is_beyond_a_bound_is_refused_whatever_allows_it() {
         let refused = client.read_response();
         assert_eq!((refused.status, refused.rule()), (403, Some(rule)), "{line}");
     }
-    // An offer that the proxy does not pass on is none.
+    // An offer that the proxy does not pass on counts as none.
     let mut client = Peer::connect(proxy.addr);
     let offer = "Connection: upgrade\r\nUpgrade: h2c\r\n";
     client.send(format!("GET http://{to}/ HTTP/1.1\r\nHost: {to}\r\n{offer}\r\n"));
@@ -163,7 +163,7 @@ fn a_refused_network_is_refused_inside_ipv6_and_an_allowed_one_is_not_allowed_th
         let refused = once(proxy.addr, &format!("http://{host}/"));
         assert_eq!((refused.status, refused.rule()), (403, Some(rule)), "{host}");
     }
-    // By the address that a name leads to.
+    // By the address that the name leads to.
     let rules = ["--deny=10.0.0.0/8", "--resolve=nat64.example:[64:ff9b::a00:1]"];
     let proxy = Binary::start(&[&rules[..], &["--resolve=6to4.example:[2002:a00:1::1]"]].concat());
     for name in ["nat64.example", "6to4.example"] {
@@ -234,8 +234,8 @@ fn a_refused_request_gets_what_is_asked_for_and_keeps_its_connection() {
             assert_eq!(refused.field("cache-control"), Some("no-store"), "{option}");
             assert!(refused.field("proxy-status").is_some_and(|s| s.contains("error=")));
         }
-        // Round in circles nobody is sent, a tunnel is never sent elsewhere, and what is no rule's doing
-        // stays what it is.
+        // Nobody is sent round in circles, a tunnel is never sent elsewhere, and a failure that is not
+        // due to a rule keeps its status.
         if status == 302 {
             assert_eq!(ask(&mut client, "http://Blocked.example:8080/").status, 403);
         }

@@ -1,4 +1,4 @@
-//! One line an exchange or tunnel, and what it says.
+//! The access log: one line for each exchange or tunnel, and its fields.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::peers::{Peer, comes_true};
 use crate::proxies::{Binary, OK, get, get_request};
 use crate::servers::{Origin, RefusedPort};
 
-/// A proxy with an access log in JSON, and what stands in that.
+/// A proxy with an access log in JSON, and the log.
 pub(crate) struct Logged {
     pub(crate) proxy: Binary,
     file: tempfile::TempPath,
@@ -23,7 +23,7 @@ impl Logged {
         Self { proxy, file }
     }
 
-    /// Its lines, once there are `count`; never more.
+    /// The log's lines, once there are `count`; never more.
     #[track_caller]
     fn lines(&self, count: usize) -> Vec<Value> {
         let mut text = String::new();
@@ -44,7 +44,7 @@ impl Logged {
     }
 }
 
-/// The phases sum to the total, but for what rounding to microseconds loses.
+/// The phases sum to the total, apart from rounding to microseconds.
 #[track_caller]
 fn assert_phases_sum(line: &Value) {
     let phases = ["request_us", "lookup_us", "connect_us", "send_us", "wait_us", "transfer_us"];
@@ -97,7 +97,7 @@ fn an_exchange_has_a_line_with_bytes_upstream_and_times() {
 
 #[test]
 fn a_kept_connection_that_failed_is_logged_as_reused_and_a_second_attempt_as_fresh() {
-    // After an interim response nothing is repeated.
+    // After an interim response no request is repeated.
     for (last_words, status, reused) in
         [("HTTP/1.1 103 Early Hints\r\n\r\n", 502, true), ("HTTP/1.1 2", 200, false)]
     {

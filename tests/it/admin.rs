@@ -1,6 +1,6 @@
-//! The admin listener: what it answers, to whom, and what its clients cannot do to it or the proxy.
+//! The admin listener: its answers, who may ask, and what its clients cannot do to it or the proxy.
 //!
-//! What the numbers say is in `metrics`.
+//! The numbers themselves are tested in `metrics`.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -40,7 +40,7 @@ pub(crate) fn admin_of(proxy: &Server) -> SocketAddr {
     }
 }
 
-/// The response to a request in these words, on a connection of its own.
+/// The response to this request, on a connection of its own.
 #[track_caller]
 pub(crate) fn ask(admin: SocketAddr, request: &str) -> Response {
     let mut client = Peer::connect(admin);
@@ -143,7 +143,7 @@ fn it_forwards_nothing() {
     }
 }
 
-/// Whoever may use the proxy could read what was meant for this machine alone.
+/// Otherwise every user of the proxy could read what is meant for this machine alone.
 #[test]
 fn the_proxy_does_not_lead_to_its_admin_listener() {
     let proxy = proxy_with_admin(|_| {});
@@ -172,7 +172,7 @@ fn what_is_no_request_is_refused_and_said() {
         (&long, 431),
     ] {
         let mut client = Peer::connect(admin);
-        // It may refuse before it has read all.
+        // The server may refuse before it has read everything.
         let _ = client.try_send(request);
         assert_eq!(client.read_response().status, status, "{request:.60}");
         client.expect_end();
@@ -236,7 +236,7 @@ fn it_answers_while_the_proxy_is_full() {
     }
     let gauges = proxy.report().gauges;
     assert_eq!((gauges.connections_open, gauges.connections_max, gauges.ready), (2, 2, 1));
-    // Which of the two connections hears it first is not said.
+    // Either of the two connections may hear it first.
     clients.iter().for_each(|_| answer.has_come());
     for client in &mut clients {
         assert_eq!(client.read_response().status, 200);
@@ -262,11 +262,11 @@ fn the_seventeenth_connection_waits_for_one_to_leave() {
     assert_eq!(stats.accepts_refused_no_permit, 0, "a number of the proxy's own listeners");
 }
 
-/// What a wait of seconds would be, and no stall of a busy machine is.
+/// Less than a wait of seconds, and more than the stall of a busy machine.
 const SOON: Duration = Duration::from_millis(1900);
 
-/// An orchestrator would kill a proxy that does well. Those that neither ask nor go would each keep their
-/// place for 2 s, and a place that is given in a row to many takes as much longer.
+/// Otherwise an orchestrator would kill a proxy that is well. Connections that neither ask nor leave
+/// would each keep their place for 2 s, and a client waiting behind many would wait many times that.
 #[test]
 fn connections_that_do_not_ask_make_way_for_who_asks_whether_it_is_alive() {
     for (count, says) in [
@@ -277,14 +277,14 @@ fn connections_that_do_not_ask_make_way_for_who_asks_whether_it_is_alive() {
         (16, ""),
         (256, ""),
         (256, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n"),
-        // They are answered, and still there.
+        // These clients are answered, and stay.
         (256, "GET\r\n\r\n"),
     ] {
         for from in [[127, 0, 0, 1], [127, 0, 0, 2]] {
             let proxy = proxy_with_admin(|_| {});
             let admin = admin_of(&proxy);
             let mut others: Vec<Peer> = (0..count).map(|_| Peer::connect(admin)).collect();
-            // Those that had to go already may not take it.
+            // A client that had to go already may not take the bytes.
             others.iter_mut().for_each(|other| drop(other.try_send(says)));
             for path in ["/readyz", "/healthz"] {
                 let start = Instant::now();
@@ -295,7 +295,7 @@ fn connections_that_do_not_ask_make_way_for_who_asks_whether_it_is_alive() {
                 assert!(took < SOON, "{path} {count} {says:?} {from:?}: {took:?}");
             }
             if says.is_empty() {
-                // The newest of them is still there, and is served if it asks at last.
+                // The newest of them is still there, and is served when it finally asks.
                 let newest = others.last_mut().unwrap();
                 newest.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
                 assert_eq!(newest.read_response().status, 200);
@@ -304,7 +304,7 @@ fn connections_that_do_not_ask_make_way_for_who_asks_whether_it_is_alive() {
     }
 }
 
-/// A page on the web can have its own name lead to loopback, and would read the answer.
+/// A web page can have its own name lead to loopback, and would read the answer.
 #[test]
 fn it_answers_only_to_localhost_and_the_names_it_has() {
     let proxy = proxy_with_admin(|_| {});
@@ -327,7 +327,7 @@ fn it_answers_only_to_localhost_and_the_names_it_has() {
     assert_eq!(ask(admin, "GET /metrics HTTP/1.0\r\n\r\n").status, 200, "asks for nobody");
     drop(proxy);
 
-    // One that others reach may have been given a name: that has to be said.
+    // A listener that others reach may have been given a name, which must be set with an option.
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
     for place in [any, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))] {
@@ -443,7 +443,7 @@ fn who_may_reach_it_beyond_loopback_is_said() {
     }
 }
 
-/// What the binary says when it does not start, and its exit code.
+/// The binary's message when it does not start, and its exit code.
 #[track_caller]
 fn refused(args: &[&str]) -> (Option<i32>, String) {
     let usual = ["--listen", "127.0.0.1:0"];
@@ -477,7 +477,7 @@ fn a_place_that_cannot_be_had_is_said_with_the_right_code() {
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
 }
 
-/// What is said on a unix socket to a request for `path`.
+/// The answer on a unix socket to a request for `path`.
 #[track_caller]
 fn fetch_unix(socket: &Path, path: &str) -> String {
     let mut client = UnixStream::connect(socket).expect("connects");

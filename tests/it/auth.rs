@@ -1,4 +1,4 @@
-//! Users: who is let in by what, what it costs, and who has to wait.
+//! Users: which credentials let a client in, what checking them costs, and who has to wait.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -19,7 +19,7 @@ use crate::peers::{Peer, Response, eventually};
 use crate::proxies::{Binary, OK, proxy_with, proxy_with_one_worker};
 use crate::servers::{Origin, Recorder, Untouched, listen};
 
-/// `Proxy-Authorization` of this user, as a line.
+/// The `Proxy-Authorization` line of this user.
 pub(crate) fn proof(user: &str, password: &str) -> String {
     format!("Proxy-Authorization: Basic {}\r\n", encode(user, password))
 }
@@ -33,7 +33,7 @@ pub(crate) fn once(proxy: SocketAddr, target: &str, lines: &str) -> Response {
     ask_with(&mut Peer::connect(proxy), target, lines)
 }
 
-/// An origin server that answers whatever comes, for as long as it is there.
+/// An origin server that answers every request, for as long as it exists.
 pub(crate) struct Site(Arc<TcpListener>);
 
 impl Drop for Site {
@@ -71,7 +71,7 @@ pub(crate) fn connect_from(ip: [u8; 4], to: SocketAddr) -> Peer {
     Peer::new(socket.into())
 }
 
-/// A hash of `secret` that takes some time: longer by half for each that it is more than 4.
+/// A hash of `secret` that takes longer with `cost`: half as long again for each step above 4.
 pub(crate) fn hash(cost: u32) -> String {
     bcrypt::hash_with_salt("secret", cost, [9; 16]).unwrap().to_string()
 }
@@ -171,7 +171,7 @@ fn content_that_is_here_is_passed_over_and_the_rest_ends_the_connection() {
         format!("POST {url} HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n{content}")
     };
     let mut client = Peer::connect(proxy.addr());
-    // With a request in it that nobody may take for one.
+    // The content holds a request that must not be read as one.
     let smuggled = format!("GET {url} HTTP/1.1\r\nHost: a\r\n{}\r\n", proof("alice", "secret"));
     let length = format!("Content-Length: {}\r\n", smuggled.len());
     client.send(post(&length, &smuggled));
@@ -233,7 +233,7 @@ fn rules_that_need_no_user_come_before_the_question_who_it_is() {
     assert_eq!(once(proxy.addr, &url, "").status, 407);
     let far = Binary::start(&["--auth=alice:x", "--allow-client=192.0.2.0/24"]);
     assert_eq!(once(far.addr, &url, "").status, 403);
-    // The proxy's own pages tell nothing, and are for everybody who is served at all.
+    // The proxy's own pages reveal nothing, and are for everybody who is served at all.
     assert_eq!(once(proxy.addr, "/", "").status, 200);
     assert_eq!(once(proxy.addr, "/healthz", "").status, 200);
     assert_eq!(once(far.addr, "/", "").status, 403);
@@ -262,7 +262,7 @@ fn rules_may_be_for_some_users() {
         let answer = once(proxy.addr(), &url, &proof(user, &user[..1]));
         assert_eq!((answer.status, answer.rule()), (status, decided), "{user}");
     }
-    // The second and the third rule need a user, so the question comes first; the first one does not.
+    // The second and the third rule need a user, so the question comes first; the first rule needs none.
     assert_eq!(once(proxy.addr(), &url, "").status, 407);
     let never = once(proxy.addr(), "http://never.example/", "");
     assert_eq!((never.status, never.rule()), (403, Some("one")));
@@ -276,7 +276,7 @@ fn a_hash_is_computed_once_for_a_thousand_requests() {
     let request =
         format!("GET {url} HTTP/1.1\r\nHost: a.example\r\n{}\r\n", proof("alice", "secret"));
     for round in 0..20 {
-        // All at once, the first of each before anything is known.
+        // All clients ask at once, each for the first time, before anything is known.
         clients.iter_mut().for_each(|client| client.send(&request));
         for client in &mut clients {
             assert_eq!(client.read_response().status, 200, "round {round}");
@@ -310,7 +310,7 @@ fn a_password_is_verified_beside_the_worker() {
     assert_eq!(slow.read_response().status, 200);
 }
 
-/// How long a hash takes is measured beside the code, by the processor's time.
+/// The time of a hash is measured next to the code, by the processor's time.
 #[test]
 fn a_name_that_is_nobodys_costs_a_hash_like_a_wrong_password() {
     let (_origin, url) = origin();
@@ -343,7 +343,7 @@ fn who_guesses_is_slowed_and_nobody_else() {
         assert_eq!(refused.status, 407);
         start.elapsed()
     };
-    // Known here before anybody guesses: what was proven stays so.
+    // This user is known here before anybody guesses, and stays so.
     let mut user = Peer::connect(addr);
     assert_eq!(ask_with(&mut user, &url, &proof("bob", "secret")).status, 200);
     let mut guesser = Peer::connect(addr);
@@ -352,7 +352,7 @@ fn who_guesses_is_slowed_and_nobody_else() {
     assert!(wrong(&mut guesser) >= Duration::from_millis(490), "the sixth waits");
     assert!(wrong(&mut guesser) >= Duration::from_millis(990), "the seventh waits longer");
 
-    // The eighth waits while others are served: another address, and not by waiting themselves.
+    // The eighth waits. A client at another address is served meanwhile, and does not have to wait.
     let request = format!("GET {url} HTTP/1.1\r\nHost: a\r\n{}\r\n", proof("alice", "guess8"));
     guesser.send(request);
     eventually(|| proxy.stats().auth_delays >= 3);
@@ -364,7 +364,7 @@ fn who_guesses_is_slowed_and_nobody_else() {
     }
     assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     assert!(!guesser.has_something_within(Duration::from_millis(1)), "it waits");
-    // What is known here does not wait beside the guesses, on this connection or another.
+    // A user who is known here does not wait beside the guesses, on this connection or another.
     let start = Instant::now();
     assert_eq!(ask_with(&mut user, &url, &proof("bob", "secret")).status, 200);
     assert_eq!(once(addr, &url, &proof("bob", "secret")).status, 200);
@@ -382,7 +382,7 @@ fn guesses_on_many_connections_are_not_even_looked_at() {
     }
     let mut clients: Vec<Peer> = (0..30).map(|_| Peer::connect(proxy.addr())).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        // The right one among them.
+        // The right password is among them.
         let password = if n == 29 { "secret".to_owned() } else { format!("guess{n}") };
         client.send(format!("GET {url} HTTP/1.1\r\nHost: a\r\n{}\r\n", proof("alice", &password)));
         if n == 7 {
@@ -415,7 +415,7 @@ fn an_asker_that_leaves_gives_its_place_back() {
         }
         eventually(|| proxy.stats().auth_delays == before + 8);
         drop(clients);
-        // They are gone when their delay is over at the latest.
+        // The connections are gone when their delay is over at the latest.
         eventually(|| proxy.stats().active_connections() == 1);
     }
 }
@@ -434,7 +434,8 @@ fn a_hundred_guesses_at_once_are_a_few_hashes_and_the_threads_are_two() {
     }
     let statuses: Vec<u16> = clients.iter_mut().map(|c| c.read_response().status).collect();
     let count = |status| statuses.iter().filter(|s| **s == status).count();
-    // Five, what another thread has in hand meanwhile, and the eight that may wait; no more are computed.
+    // Five, those that another thread computes meanwhile, and the eight that may wait; no more are
+    // computed.
     assert!((13..20).contains(&count(407)), "{statuses:?}");
     assert_eq!(count(407) + count(429), 100, "{statuses:?}");
     let threads = proxy.thread_names().into_iter().filter(|name| name.starts_with("auth-")).count();
@@ -443,7 +444,7 @@ fn a_hundred_guesses_at_once_are_a_few_hashes_and_the_threads_are_two() {
     assert!(proxy.wait().success());
 }
 
-/// Everything is read again, and that is over.
+/// Has everything read again, and waits until that is over.
 #[track_caller]
 pub(crate) fn reloaded(proxy: &Binary) {
     let count = || {
@@ -479,7 +480,7 @@ fn the_file_is_read_again_and_a_wrong_one_changes_nothing() {
     reloaded(&proxy);
     assert!(proxy.stderr().contains(":1: the user 'carol': the hash is Apache's MD5"));
     assert_eq!((status("carol", "secret"), status("bob", "b")), (200, 200));
-    // Emptied by mistake, perhaps; with a comment it is meant so, and nobody of the file is let in.
+    // An empty file may be a mistake. A file with only a comment is meant like that: it lets nobody in.
     write(&[]);
     reloaded(&proxy);
     assert_eq!((status("carol", "secret"), status("bob", "b")), (200, 200));

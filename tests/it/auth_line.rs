@@ -22,7 +22,7 @@ fn send(client: &mut Peer, url: &str, user: &str, password: &str) {
     client.send(format!("GET {url} HTTP/1.1\r\nHost: a.example\r\n{line}\r\n"));
 }
 
-/// Each is held while its hash is computed, and begins again on whatever worker comes next.
+/// Each request is held while its hash is computed, and goes on with any worker.
 #[test]
 fn a_request_that_waited_for_its_password_leaves_no_connection_counted() {
     let (_origin, url) = origin();
@@ -47,7 +47,7 @@ fn a_request_that_waited_for_its_password_leaves_no_connection_counted() {
     }
 }
 
-/// Eight may wait at a time, each with a descriptor and a connection of those there are.
+/// Eight may wait at a time. Each takes a descriptor, and one of the connections allowed.
 #[test]
 fn a_client_that_resets_while_it_is_delayed_is_let_go_at_once() {
     let (_origin, url) = origin();
@@ -76,7 +76,8 @@ fn a_client_that_resets_while_it_is_delayed_is_let_go_at_once() {
     assert!(!stays.has_something_within(Duration::from_millis(1)), "it waits still");
 }
 
-/// Everybody behind one address is one client, whose guesses then wait. Who has shown there whom it is does not.
+/// Everybody behind one address counts as one client, whose guesses then wait. A user who has already
+/// logged in there does not wait.
 #[test]
 fn one_guesser_keeps_no_known_user_of_the_same_address_out() {
     let (_origin, url) = origin();
@@ -106,7 +107,8 @@ fn one_guesser_keeps_no_known_user_of_the_same_address_out() {
             assert_eq!(once(proxy.addr(), &url, &proof(user, "secret")).status, 200, "{user}");
         }
     }
-    // Who has not is one of those who guess, and the same connection with another password as well.
+    // A user who has not logged in counts as guessing, and so does the same connection with another
+    // password.
     let other = once(proxy.addr(), &url, &proof("user1", "other"));
     assert_eq!((other.status, other.field("retry-after")), (429, Some("5")));
     assert_eq!(ask_with(&mut kept, &url, &proof("user0", "other")).status, 429);
@@ -157,7 +159,7 @@ fn a_line_of_one_address_is_not_in_front_of_another() {
     }
 }
 
-/// What was verified is forgotten when any user changes, and only then.
+/// Verified passwords are forgotten when any user changes, and only then.
 #[test]
 fn a_reload_that_changes_no_user_computes_no_hash_again() {
     let (_origin, url) = origin();

@@ -1,5 +1,5 @@
-//! Files that cannot be used, at the start and in the place of good ones while the proxy runs: what is
-//! wrong is said with file and line, and what was read before stays.
+//! Files that cannot be used, at the start, and in the place of good ones while the proxy runs. The
+//! message names file and line, and what was read before stays in use.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,23 +20,23 @@ use crate::programs::{output, tool};
 use crate::proxies::Binary;
 use crate::soak_access::{Busy, Stops, fixed_threads};
 
-/// What stands where a file was.
+/// What stands in the place of a file.
 enum Bad<'a> {
     Text(&'a [u8]),
-    /// A file of its own, which is moved there and back.
+    /// Another file, which is moved there and back.
     File(&'a Path),
     Missing,
     Directory,
     Fifo,
     Socket,
-    /// What reads of it answer, leads there.
+    /// A link to something that answers reads.
     Link(&'a str),
 }
 
 /// A proxy's files, all of them good.
 struct Files {
     dir: TempDir,
-    /// Each with what is in it when it is good.
+    /// The name of each, with its good content.
     good: Vec<(&'static str, String)>,
 }
 
@@ -73,7 +73,7 @@ impl Files {
             Bad::Link(to) => symlink(to, &beside).unwrap(),
             Bad::Socket => drop(UnixListener::bind(&beside).unwrap()),
             Bad::Fifo => drop(output(tool("mkfifo").unwrap().arg(&beside))),
-            // A directory takes no file's place.
+            // A directory cannot take a file's place.
             Bad::Missing | Bad::Directory => {
                 fs::remove_file(&path).unwrap();
                 if matches!(bad, Bad::Missing) {
@@ -104,7 +104,7 @@ fn ask(client: &mut Peer, host: &str, user: &str) -> Response {
     client.read_response()
 }
 
-/// All that the good files say holds, on a connection that is there from the beginning.
+/// Checks that all the good files are in force, on a connection that is there from the beginning.
 #[track_caller]
 fn assert_holds(client: &mut Peer, origin: SocketAddr, after: &str) {
     for (host, status, rule) in [
@@ -122,7 +122,7 @@ fn count(proxy: &Binary, what: &str) -> usize {
     proxy.stderr().matches(what).count()
 }
 
-/// Everything is read again, and that is over. What was said meanwhile.
+/// Has everything read again, waits until that is over, and returns the messages logged meanwhile.
 #[track_caller]
 fn reload(proxy: &Binary) -> String {
     let over = || count(proxy, ".toml was read again") + count(proxy, "nothing was changed by");
@@ -132,7 +132,7 @@ fn reload(proxy: &Binary) -> String {
     proxy.stderr().split_off(said)
 }
 
-/// The most memory it has had, in KiB.
+/// The most memory that the proxy has used, in KiB.
 fn most_memory(proxy: &Binary) -> usize {
     let pid = proxy.pid().as_raw_nonzero();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -140,8 +140,8 @@ fn most_memory(proxy: &Binary) -> usize {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Whatever is wrong with whichever file: the same is said at the start and at a reload, once and in a
-/// bounded time; the start ends, and at a reload all stays as it is.
+/// Every mistake in every file gives the same message at the start and at a reload, once and in a
+/// bounded time. At the start the proxy ends; at a reload everything stays as it is.
 #[test]
 fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
     if tool("mkfifo").is_none() {
@@ -149,7 +149,7 @@ fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
     }
     let origin = Busy::kind();
     let files = Files::new(origin.addr);
-    // A hundred megabytes without the end of a line, and very many lines.
+    // A hundred megabytes without a line end, and very many lines.
     let (long, many) = (files.path("long"), files.path("many"));
     fs::write(&long, b"a".repeat(100 << 20)).unwrap();
     fs::write(&many, b"a b c d e f g\n".repeat(100 << 10)).unwrap();
@@ -223,7 +223,7 @@ fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
     assert!(peak < 64 << 10, "{peak} KiB more at one time");
 }
 
-/// With --watch the same is said once, and the next good file is taken.
+/// With --watch the message is the same and is given once, and the next good file is taken.
 #[test]
 fn with_watch_a_file_that_cannot_be_used_is_named_once() {
     let origin = Busy::kind();
@@ -235,13 +235,13 @@ fn with_watch_a_file_that_cannot_be_used_is_named_once() {
     for (name, _) in bad {
         files.spoil(name, &Bad::Text(b"<!DOCTYPE html>\n"));
     }
-    // One is named at a time: the first that is read.
+    // One file is named at a time: the first that is read.
     for (n, (name, says)) in bad.into_iter().enumerate() {
         eventually(|| count(&proxy, "ERROR not reloaded") == n + 1);
         eventually(|| count(&proxy, says) == 1);
         assert_holds(&mut client, origin.addr, name);
         if n == 0 {
-            // They are looked at meanwhile, and nothing has changed.
+            // The files are checked meanwhile, and nothing has changed.
             thread::sleep(Duration::from_millis(2500));
             assert_eq!(count(&proxy, "ERROR not reloaded"), 1, "{}", proxy.stderr());
         }
@@ -252,7 +252,7 @@ fn with_watch_a_file_that_cannot_be_used_is_named_once() {
     assert_holds(&mut client, origin.addr, "all of them");
 }
 
-/// A configuration out of a pipe cannot be read again, and nobody waits for another one.
+/// A configuration from a pipe cannot be read again, and the proxy waits for no other.
 #[test]
 fn a_configuration_that_came_through_a_pipe_is_read_once() {
     let Some(mut mkfifo) = tool("mkfifo") else { return };
@@ -275,7 +275,7 @@ fn a_configuration_that_came_through_a_pipe_is_read_once() {
     assert_eq!(count(&proxy, "it is not a regular file"), 2, "{}", proxy.stderr());
 }
 
-/// Names in other scripts are the same names in both of their forms, wherever they are written.
+/// A name in another script is the same name in both of its forms, wherever it is written.
 #[test]
 fn a_name_in_another_script_is_the_same_in_both_forms() {
     let forms = ["bücher.example", "BU\u{308}CHER.example.", "xn--bcher-kva.example"];
@@ -303,7 +303,7 @@ fn a_name_in_another_script_is_the_same_in_both_forms() {
         let refused = ask(&mut Peer::connect(proxy.addr), &to, "a:b");
         assert_eq!(refused.rule(), Some("--deny:1"), "{form}");
     }
-    // What allows it is the same, too: a list, and a learnt one.
+    // Rules that allow it match both forms, too: a list, and a learnt list.
     for (n, form) in forms.into_iter().enumerate() {
         let bom = if n == 1 { "\u{feff}" } else { "" };
         fs::write(&list, format!("{bom}# learnt\r\n{form}   # 2 requests, last 2026\r\n")).unwrap();
@@ -315,7 +315,7 @@ fn a_name_in_another_script_is_the_same_in_both_forms() {
     }
 }
 
-/// Somebody writes a list all the time, as it should be done: each reload has one of the two whole.
+/// A list is written all the time, in the proper way. Each reload gets one of the two whole lists.
 #[test]
 fn a_list_that_is_replaced_while_it_is_read_is_never_read_in_parts() {
     let dir = tempfile::tempdir().unwrap();
@@ -351,7 +351,7 @@ fn a_list_that_is_replaced_while_it_is_read_is_never_read_in_parts() {
         assert!(whole || read.starts_with("it changes while it is read; write"), "{read}");
     }
     assert!(reads.len() > 10, "{said}");
-    // In place it can only be said what came of it, and that is over soon, whatever did.
+    // With a file written in place only the message can be checked; the reload is over soon in any case.
     stop.store(false, Ordering::Relaxed);
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! The configuration: what a file and the environment say, `threadgate check`, and reading it all again
+//! The configuration: the file and the environment, `threadgate check`, and reading everything again
 //! while the proxy runs.
 
 use std::fs;
@@ -41,7 +41,7 @@ impl Configured {
         Binary::start(&[&["-c", self.name()], args].concat())
     }
 
-    /// Another text takes the place of the file, as editors do it.
+    /// Replaces the file with another text, in the way editors do.
     fn replace(&self, text: &str) {
         replace(&self.path, text);
     }
@@ -59,7 +59,7 @@ fn replace(path: &Path, text: &str) {
     fs::rename(&beside, path).unwrap();
 }
 
-/// An origin server that answers whatever it is asked, on any number of connections.
+/// An origin server that answers every request, on any number of connections.
 struct Answering {
     addr: SocketAddr,
     accepted: Arc<AtomicUsize>,
@@ -91,7 +91,7 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // The last connection, which ends the wait for others.
+        // One more connection ends the wait in `accept`.
         let _ = TcpStream::connect(self.addr);
     }
 }
@@ -101,7 +101,7 @@ fn ask(client: &mut Peer, host: &str) -> Response {
     client.read_response()
 }
 
-/// The rule that refuses a request to `host` on a connection of its own, without its directory.
+/// The rule that refuses a request to `host`, on a connection of its own; without its directory.
 fn refused_by(proxy: SocketAddr, host: &str) -> Option<String> {
     let response = ask(&mut Peer::connect(proxy), host);
     let rule = response.rule()?;
@@ -112,7 +112,7 @@ fn said(proxy: &Binary, what: &str) -> usize {
     proxy.stderr().matches(what).count()
 }
 
-/// Everything is read again, and that is over.
+/// Has everything read again, and waits until that is over.
 #[track_caller]
 fn reloaded(proxy: &Binary) {
     let over = |proxy: &Binary| said(proxy, "was read again") + said(proxy, "nothing was changed");
@@ -129,7 +129,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// `threadgate check` with these words.
+/// `threadgate check` with these arguments.
 fn check(args: &[&str]) -> Output {
     run(&[&["check"], args].concat())
 }
@@ -249,13 +249,13 @@ fn a_file_that_cannot_be_used_is_refused_with_what_to_try() {
     fails(&["-c", "/nonexistent"], 78, &["--config /nonexistent: cannot read it: No such file"]);
     fails(&["-c", ""], 2, &["--config: '' is not a file"]);
 
-    // What is no mistake.
+    // These are no mistakes.
     for bytes in [&b""[..], b"\xef\xbb\xbf# a BOM\r\nopen = true\r\n", b"\n"] {
         fs::write(&configured.path, bytes).unwrap();
         let output = check(&["-c", configured.name()]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     }
-    // 100 MB are not read.
+    // A file of 100 MB is not read.
     let huge = fs::File::create(&configured.path).unwrap();
     huge.set_len(100 << 20).unwrap();
     let begin = Instant::now();
@@ -302,7 +302,7 @@ fn check_prints_what_counts_with_where_it_comes_from_and_can_be_read_again() {
     ] {
         assert!(text.lines().any(|it| it == line), "{line}\n{text}");
     }
-    // What it prints means the same.
+    // The printed configuration means the same.
     let again = configured.file("again.toml", &text);
     let output = check(&["-c", again.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -326,7 +326,7 @@ fn check_reads_the_files_and_says_all_that_is_wrong() {
     assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with(&at)), "{said}");
     assert!(lines[0].contains("/bad:2: 'x' is not an IP address"), "{said}");
     assert!(lines[1].contains("/none: cannot read it: No such file"), "{said}");
-    // And starting says the same of the first.
+    // Starting gives the same message for the first mistake.
     fails(&["-c", configured.name()], 78, &[&at, "/bad:2: 'x' is not"]);
 }
 
@@ -353,7 +353,7 @@ fn a_reload_changes_rules_and_keeps_connections_and_a_broken_one_changes_nothing
     assert_eq!(said(&proxy, &says), 1, "{}", proxy.stderr());
     assert_eq!(refused_by(proxy.addr, "a.two.example").as_deref(), Some("threadgate.toml:2"));
 
-    // An editor that has only just begun.
+    // An editor has only just begun to write.
     configured.replace("");
     reloaded(&proxy);
     assert_eq!(said(&proxy, "threadgate.toml: it is empty; to take all of it back"), 1);
@@ -422,24 +422,24 @@ fn with_watch_a_changed_file_is_read_however_it_was_written() {
     let rest = "hosts-file = 'names'\nwatch = true\n";
     configured.replace(&format!("deny = '.two.example'\n{rest}"));
     becomes("a.two.example", Some("threadgate.toml:1"));
-    // In place, in two writes: the first half is never taken.
+    // The file is written in place, in two steps: the first half is never taken.
     let half = "\n\n\ndeny = '.three";
     fs::write(&configured.path, half).unwrap();
     fs::write(&configured.path, format!("{half}.example'\n{rest}")).unwrap();
     becomes("a.three.example", Some("threadgate.toml:4"));
-    // Removed and made anew.
+    // The file is removed and made anew.
     fs::remove_file(&configured.path).unwrap();
     becomes("a.three.example", Some("threadgate.toml:4"));
     fs::write(&configured.path, format!("\n\ndeny = '.four.example'\n{rest}")).unwrap();
     becomes("a.four.example", Some("threadgate.toml:3"));
-    // A link that leads elsewhere.
+    // The path becomes a link to another file.
     let other = configured.file("other", &format!("\n\n\n\n\ndeny = '.five.example'\n{rest}"));
     let link = configured.dir.path().join("link");
     symlink(&other, &link).unwrap();
     fs::rename(&link, &configured.path).unwrap();
     becomes("a.five.example", Some("threadgate.toml:6"));
     assert_eq!(said(&proxy, "not reloaded"), 0, "{}", proxy.stderr());
-    // A file that it names.
+    // A file that the configuration names changes.
     eventually(|| said(&proxy, "hosts files were read again: 1 names") >= 4);
     configured.file("names", "127.0.0.1 a.example b.example\n");
     eventually(|| said(&proxy, "hosts files were read again: 2 names") == 1);
@@ -449,12 +449,12 @@ fn with_watch_a_changed_file_is_read_however_it_was_written() {
     becomes("a.one.list.example", Some("list:1"));
     replace(&list, "# more\ntwo.list.example\n");
     becomes("a.two.list.example", Some("list:2"));
-    // One that was refused is looked at, too.
+    // A configuration that was refused is watched, too.
     fs::write(&other, format!("block-list = 'other-list'\n{rest}")).unwrap();
     eventually(|| said(&proxy, "ERROR not reloaded") == 1);
     configured.file("other-list", "three.list.example\n");
     becomes("a.three.list.example", Some("other-list:1"));
-    // What is wrong is said once, and what comes after is taken.
+    // A mistake is reported once, and the next good file is taken.
     fs::write(&other, "deny = \n").unwrap();
     eventually(|| said(&proxy, "ERROR not reloaded") == 2);
     fs::write(&other, format!("deny = '.six.example'\n{rest}")).unwrap();
@@ -467,7 +467,7 @@ fn the_example_in_the_docs_is_right() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/threadgate.toml");
     let output = check(&["-c", example.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    // Taken out of its comments, each line is right, too.
+    // Each line is also correct when its comment sign is removed.
     let text = fs::read_to_string(&example).unwrap();
     let all: String = text
         .lines()
@@ -488,7 +488,8 @@ fn the_example_in_the_docs_is_right() {
     assert!(stdout(&output).contains("[[listeners]]"), "{}", stdout(&output));
 }
 
-/// A file that is cut to nothing is one that is being written, and nobody is let through meanwhile.
+/// A file that is cut to nothing is being written. It changes nothing, so nobody is let through
+/// meanwhile.
 #[test]
 fn a_file_that_was_emptied_changes_nothing_until_something_is_in_it() {
     let configured = Configured::new("");

@@ -1,4 +1,4 @@
-//! Tunnels: CONNECT, and bytes both ways until both ways have ended.
+//! Tunnels: CONNECT, and bytes both ways until both directions have ended.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::peers::{End, Moment, Peer, eventually_eq, field, pattern};
 use crate::proxies::{Binary, Names, OK, get_request, proxy, proxy_with, proxy_with_names};
 use crate::servers::{Origin, RefusedPort, Untouched, listen_v6};
 
-/// A tunnel to `authority` through the proxy at `proxy`, its 200 read.
+/// Opens a tunnel to `authority` through the proxy at `proxy`, and reads the 200.
 #[track_caller]
 fn tunnel(proxy: std::net::SocketAddr, authority: impl std::fmt::Display) -> Peer {
     let mut client = Peer::connect(proxy);
@@ -204,7 +204,7 @@ fn a_tunnel_may_follow_exchanges_on_the_same_connection() {
     });
     let proxy = proxy();
     let mut client = Peer::connect(proxy.addr());
-    // All in one segment: what stands behind the CONNECT is tunnel content.
+    // All in one segment: the bytes behind the CONNECT belong to the tunnel.
     client.send(format!(
         "{}CONNECT {1} HTTP/1.1\r\nHost: {1}\r\n\r\nin",
         get_request(web.addr, "/"),
@@ -326,14 +326,14 @@ fn a_refused_connect_ends_its_connection_and_nothing_behind_it_runs() {
             let connect =
                 format!("CONNECT {authority} HTTP/{version}\r\nHost: a\r\n{keep}{fields}\r\n");
             let inside = get_request(untouched.addr, "/smuggled");
-            // In the same segment, and when the refusal was read.
+            // In the same segment, and after the refusal was read.
             for behind in [&inside, ""] {
                 let mut client = Peer::connect(proxy.addr);
                 client.send(format!("{connect}{behind}"));
                 let response = client.read_response();
                 assert_eq!(response.status, status, "{connect}");
                 assert_eq!(response.field("connection"), Some("close"), "{connect}");
-                // It is the proxy that ends it; what comes meanwhile is thrown away.
+                // The proxy ends the connection, and throws away further bytes.
                 let _ = client.try_send(&inside);
                 client.expect_eof();
             }
@@ -345,7 +345,7 @@ fn a_refused_connect_ends_its_connection_and_nothing_behind_it_runs() {
 fn the_answer_to_a_refused_connect_arrives_whatever_was_sent_behind_it() {
     let proxy = Binary::start(&["--deny=a.example"]);
     let mut client = Peer::connect(proxy.addr);
-    // More than the proxy reads ahead: closing with it unread would reset the connection.
+    // More than the proxy reads ahead: closing with unread bytes would reset the connection.
     client.send("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n");
     client.send(pattern(500_000));
     let response = client.read_response();

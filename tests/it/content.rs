@@ -1,4 +1,4 @@
-//! Rules on what messages say and carry: URLs of requests, media types and sizes of responses.
+//! Rules on the content of messages: URLs of requests, media types and sizes of responses.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -24,13 +24,13 @@ fn refusing_types(types: &[&str]) -> Server {
     proxy(&AccessOptions { deny_type: words(types), ..AccessOptions::default() })
 }
 
-/// Responses have this much content at most.
+/// A proxy that limits the content of responses to `bytes`.
 fn with_most(bytes: u64) -> Server {
     let max_response_bytes = NonZeroU64::new(bytes);
     proxy(&AccessOptions { max_response_bytes, ..AccessOptions::default() })
 }
 
-/// Answers each connection's one request with this, and waits for the proxy to end it.
+/// Answers each connection's one request with one of these, and waits for the proxy to end it.
 fn answering(responses: &[&str]) -> Origin {
     let responses: Vec<String> = words(responses);
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -101,7 +101,7 @@ fn a_url_is_refused_in_every_spelling_and_the_connection_stays() {
     origin.join();
 }
 
-/// Patterns of which each takes about as long for a hard URL as that may.
+/// Patterns that each take about as long as is allowed for a hard URL.
 fn hard_patterns() -> Vec<String> {
     let hard = (0..12).map(|i| format!("[ab]*a[ab]{{{}}}[yz]", 4990 + i));
     ["/ads/".to_owned()].into_iter().chain(hard).collect()
@@ -151,7 +151,7 @@ fn hard_urls_hold_nobody_up_and_are_refused_in_the_end() {
     let mut client = Peer::connect(proxy.addr());
     assert_eq!(ask(&mut client, origin.addr, "/").status, 200);
     origin.join();
-    // The others have a good second of looking before them, in which this one was served.
+    // The others still need a good second, and this request was served within it.
     let has_answer = |peer: &mut Peer| peer.has_something_within(Duration::from_millis(1));
     let answered = slow.iter_mut().map(has_answer).filter(|has| *has).count();
     assert!(answered < slow.len(), "all were answered first");
@@ -270,7 +270,7 @@ fn an_announced_length_over_the_limit_gets_a_reply_before_anything_is_sent() {
         "HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n",
         "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1000/9999\r\n\
          Content-Length: 1001\r\n\r\n",
-        // All of it is there at once.
+        // All content is there at once.
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n",
     ]);
     let proxy = with_most(1000);
@@ -287,7 +287,7 @@ fn an_announced_length_over_the_limit_gets_a_reply_before_anything_is_sent() {
     origin.join();
 }
 
-/// How a body goes: its head, and what stands round a part of it.
+/// The framing of a body: its head, and what goes round a part of it.
 #[derive(Clone, Copy)]
 enum Way {
     Length,
@@ -345,7 +345,7 @@ fn content_that_does_not_announce_its_length_is_cut_so_that_it_shows() {
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         let mut body = Vec::new();
         for _ in 0..2 {
-            // As a client of 1.0 it comes without coding.
+            // A client of HTTP/1.0 gets the content without a coding.
             let coded = if version == "1.1" { b"64\r\n".len() + b"\r\n".len() } else { 0 };
             body.extend(client.read_exact(PART + coded));
             come.has_come();
@@ -371,7 +371,7 @@ fn as_much_as_is_allowed_goes_through_whole() {
         for way in [Way::Length, Way::Chunked, Way::UntilClose] {
             let proxy = with_most((PARTS * PART) as u64);
             let come = Moment::new();
-            // It need not wait for anybody.
+            // The origin need not wait for anybody.
             (0..PARTS).for_each(|_| come.has_come());
             let origin = in_parts(way, PARTS, PART, come);
             let mut client = Peer::connect(proxy.addr());
@@ -391,7 +391,7 @@ fn a_stream_is_cut_at_the_limit_at_the_latest() {
         peer.read_head();
         peer.send("HTTP/1.1 200 OK\r\n\r\n");
         let part = pattern(100_000);
-        // It ends by itself, should nobody cut it.
+        // The origin ends by itself if nobody cuts it.
         let _ = (0..400).find(|_| peer.try_send(&part).is_err());
     });
     let mut client = Peer::connect(proxy.addr());
@@ -400,7 +400,7 @@ fn a_stream_is_cut_at_the_limit_at_the_latest() {
     client.read_head();
     let (content, end) = client.read_to_any_end();
     assert_eq!(end, End::Reset);
-    // A reset throws away what is on its way.
+    // A reset throws away the bytes under way.
     assert!(content.len() <= 5_000_000, "{}", content.len());
     origin.join();
     let failed = &proxy.stats().failures_by_kind;

@@ -1,4 +1,4 @@
-//! Each phase has one deadline, and nobody moves it by being slow instead of silent.
+//! Deadlines: each phase has one, and no peer extends it by being slow instead of silent.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::proxies::{Names, OK, get, get_request, proxy, proxy_with};
 use crate::servers::{Origin, listen_on_a_port_of_its_own};
 
 const SHORT: Duration = Duration::from_millis(300);
-/// What a deadline may be late on a busy machine.
+/// How late a deadline may be on a busy machine.
 const LATE: Duration = Duration::from_secs(2);
 
-/// A proxy whose every patience is short.
+/// A proxy with short timeouts.
 fn impatient() -> Server {
     proxy_with(|options| {
         let timeouts = &mut options.timeouts;
@@ -27,7 +27,7 @@ fn impatient() -> Server {
     })
 }
 
-/// What `wait` waits for comes neither before its time nor long after.
+/// Checks that `wait` ends neither before its time nor long after.
 #[track_caller]
 fn in_time<T>(wait: impl FnOnce() -> T) -> T {
     let start = Instant::now();
@@ -131,7 +131,7 @@ fn a_server_that_only_ever_says_100_costs_a_504_no_later() {
     });
     let proxy = impatient();
     let mut client = Peer::connect(proxy.addr());
-    // 1.0, so that the client sees none of them.
+    // HTTP/1.0, so that the client sees none of the interim responses.
     client.send(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr));
     let response = in_time(|| client.read_response());
     assert_refused(&response, 504, "http_response_timeout");

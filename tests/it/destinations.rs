@@ -1,4 +1,4 @@
-//! Where the proxy does not go: to itself, and from a listener open to others into private networks.
+//! Forbidden destinations: the proxy itself, and private networks for a listener open to others.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn ask(proxy: SocketAddr, target: &str) -> Response {
 
 #[test]
 fn a_request_to_the_proxys_own_address_is_a_loop_in_every_spelling() {
-    // The system's resolver reads the old spellings of addresses too.
+    // The system's resolver understands the old spellings of addresses, too.
     let proxy = proxy();
     let port = proxy.addr().port();
     for host in [
@@ -40,11 +40,11 @@ fn a_request_to_the_proxys_own_address_is_a_loop_in_every_spelling() {
         "0",
     ] {
         let response = ask(proxy.addr(), &format!("http://{host}:{port}/"));
-        // Some of them are no names for every resolver; none of them reaches the proxy.
+        // Some resolvers take some of these for no name. None of them reaches the proxy.
         let refused = [508, 502, 400].contains(&response.status);
         assert!(refused, "{host}: {}", response.head);
         let certain = ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"];
-        // Not an address as it is written, and no name.
+        // Neither addresses as written, nor names.
         let neither =
             ["127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "0"];
         if certain.contains(&host) {
@@ -124,7 +124,7 @@ fn two_proxies_do_not_take_each_other_for_themselves() {
     assert_ne!(names[0], names[1]);
 }
 
-/// A proxy whose listener others could reach; asked over loopback.
+/// A proxy with a listener that others could reach; asked over loopback.
 fn beyond_loopback(open: bool, resolver: Names) -> (Server, SocketAddr) {
     let proxy = proxy_with(|options| {
         options.listen = vec!["0.0.0.0:0".parse().unwrap()];

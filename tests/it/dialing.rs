@@ -1,5 +1,5 @@
-//! Connecting: addresses that drop SYNs, families, source addresses, and how many connects to one
-//! address are under way at once.
+//! Connecting: addresses that drop SYNs, families, source addresses, and the limit on pending connects
+//! to one address.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -31,14 +31,14 @@ fn assert_refused(response: &Response, status: u16, error: &str) {
     assert!(field.contains(&format!("error={error}")), "{field}");
 }
 
-/// Asks for `http://name:port/` on a connection of its own, which the upstream's does not outlive.
+/// Asks for `http://name:port/` on a connection of its own, which ends with its response.
 fn ask(proxy: SocketAddr, name: &str, port: u16) -> Peer {
     let mut client = Peer::connect(proxy);
     client.send(format!("GET http://{name}:{port}/ HTTP/1.1\r\nHost: a\r\n\r\n"));
     client
 }
 
-/// A server that answers so many connections with OK and `Connection: close`, all at once.
+/// A server that answers this many connections, all at once, with OK and `Connection: close`.
 fn answers(listener: TcpListener, connections: usize) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         thread::scope(|scope| {
@@ -73,13 +73,13 @@ fn three_black_holed_addresses_cost_three_staggers_and_not_the_timeout() {
     let start = Instant::now();
     assert_eq!(ask(proxy.addr(), "four.example", port).read_response().text(), "ok");
     let took = start.elapsed();
-    // The fourth waits one round longer: it comes while two are pending for the second time.
+    // The fourth waits one round longer, because it begins while two are pending for the second time.
     assert!((STAGGER * 3..STAGGER * 3 + Duration::from_secs(1)).contains(&took), "{took:?}");
     origin.join().unwrap();
     assert_eq!(proxy.stats().connects_pending, 0, "nothing is left pending");
 }
 
-/// Design: 200 requests to a name whose first address is black-holed, each done in half a second.
+/// 200 requests to a name whose first address is black-holed are each done in half a second.
 #[test]
 fn two_hundred_requests_past_a_black_hole_are_answered_in_half_a_second_each() {
     const REQUESTS: usize = 200;
@@ -150,7 +150,7 @@ fn a_family_without_a_way_costs_no_time() {
     let listener = listen();
     let port = listener.local_addr().unwrap().port();
     let origin = answers(listener, 1);
-    // To a multicast address there is never a TCP connection: it fails like a missing route.
+    // A TCP connection to a multicast address never exists: it fails like a missing route.
     let ips = ["ff02::1", "ff02::2", "ff02::3", "127.0.0.1"].map(|ip| ip.parse().unwrap());
     let proxy = proxy_with(|options| {
         options.resolver = Arc::new(Names::default().with("four.example", &ips));
@@ -161,7 +161,7 @@ fn a_family_without_a_way_costs_no_time() {
     origin.join().unwrap();
 }
 
-/// A proxy with one worker that has one connect at a time under way to each address.
+/// A proxy with one worker, which has one pending connect at a time to each address.
 fn one_at_a_time(change: impl FnOnce(&mut Options)) -> Server {
     proxy_with_one_worker(|options| {
         options.max_connecting = 1.try_into().unwrap();
@@ -192,7 +192,7 @@ fn a_dead_destination_crowds_nobody_out() {
             client
         })
         .collect();
-    // One descriptor a client, and those of the few connects that may be pending.
+    // One descriptor for each client, and those of the few connects that may be pending.
     let most = idle + CLIENTS + MOST;
     eventually(|| proxy.descriptors() == most);
     for _ in 0..20 {
@@ -205,7 +205,7 @@ fn a_dead_destination_crowds_nobody_out() {
         assert!(proxy.descriptors() <= most + 3, "{} of {most}", proxy.descriptors());
         origin.join().unwrap();
     }
-    // Those whose connect was pending, and those that waited in line, each at its own time.
+    // Some were pending, and some waited in line, each with its own time.
     let mut limits = 0;
     for client in &mut asking {
         let response = client.read_response();
@@ -244,7 +244,7 @@ fn who_waits_in_line_is_served_in_turn() {
     assert_eq!(proxy.stats().connects_pending, 1);
     let listener = hole.relent();
     let origin = answers(listener, 3);
-    // Its place goes to the next, whose first SYN is heard.
+    // The place of the first goes to the next, whose first SYN arrives.
     first.reset();
     for client in &mut waiting {
         assert_eq!(client.read_response().text(), "ok");
@@ -283,7 +283,7 @@ fn connections_come_from_the_source_address() {
         assert_eq!(get(proxy.addr, origin.addr, "/").text(), "ok");
     }
     origin.join();
-    // There is none for IPv6.
+    // There is no source address for IPv6.
     let response = get(proxy.addr, "[::1]:9".parse().unwrap(), "/");
     assert_refused(&response, 502, "destination_ip_unroutable");
     assert!(response.text().contains("source address"), "{}", response.text());
@@ -310,8 +310,8 @@ fn from_loopback(peer: &mut Peer) {
     peer.send(OK);
 }
 
-/// The kind and time (s) of the kernel's timer of the connection whose local port is `port` and
-/// remote port `remote`; kind 2 is keepalive.
+/// The kind and the time (s) of the kernel's timer for the connection with these local and remote ports;
+/// kind 2 is keepalive.
 fn timer(port: u16, remote: u16) -> Option<(u8, u64)> {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let ends = [format!(":{port:04X}"), format!(":{remote:04X}")];
@@ -321,7 +321,7 @@ fn timer(port: u16, remote: u16) -> Option<(u8, u64)> {
             return None;
         }
         let (kind, when) = words[5].split_once(':')?;
-        // In hundredths of a second.
+        // The field is in hundredths of a second.
         let when = u64::from_str_radix(when, 16).unwrap() / 100;
         Some((u8::from_str_radix(kind, 16).unwrap(), when))
     })
@@ -331,13 +331,13 @@ fn timer(port: u16, remote: u16) -> Option<(u8, u64)> {
 fn the_kernel_looks_after_both_sides_of_a_tunnel_that_lasts() {
     const KEEPALIVE: u8 = 2;
     let origin = Origin::hostile(1, NeverAnswers);
-    // A tenth of it is when a tunnel has lasted.
+    // A tunnel counts as lasting after a tenth of this.
     let proxy = proxy_with(|options| options.timeouts.tunnel = Duration::from_secs(5));
     let mut client = Peer::connect(proxy.addr());
     client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
     let head = client.read_head();
     assert!(head.starts_with("HTTP/1.1 200 ") && field(&head, "content-length").is_none());
-    // It sends nothing of its own accord: the head is what the origin server waits for.
+    // The origin server sends nothing of its own accord: it waits for the head.
     let here = client.stream().local_addr().unwrap().port();
     let (kind, when) = timer(proxy.addr().port(), here).expect("the client's connection");
     assert!(kind == KEEPALIVE && (50..=60).contains(&when), "{kind} in {when} s");

@@ -1,4 +1,4 @@
-//! `threadgate explain` says what the proxy does, and why.
+//! `threadgate explain`: it says what the proxy does, and why.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
@@ -14,7 +14,7 @@ fn explain(args: &[&str]) -> Ended {
     run(&mut command(&[&["explain"], args].concat()))
 }
 
-/// A client from this address of loopback.
+/// A client at this address of loopback.
 fn client_from(ip: &str, proxy: SocketAddr) -> Peer {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let ip: Ipv4Addr = ip.parse().unwrap();
@@ -23,7 +23,7 @@ fn client_from(ip: &str, proxy: SocketAddr) -> Peer {
     Peer::new(TcpStream::from(socket))
 }
 
-/// What the proxy answers: the status and the rule.
+/// The proxy's answer: the status and the rule.
 fn ask(proxy: &Binary, method: &str, url: &str, client: &str, user: &str) -> (u16, Option<String>) {
     let mut client = client_from(client, proxy.addr);
     let auth = match user {
@@ -42,7 +42,7 @@ fn ask(proxy: &Binary, method: &str, url: &str, client: &str, user: &str) -> (u1
     (status(&head), rule.map(|(rule, _)| rule.to_owned()))
 }
 
-/// The last line of the access log, which is of `url`.
+/// The last line of the access log, which is about `url`.
 fn logged(proxy: &Binary, lines: usize) -> Value {
     let mut last = Value::Null;
     eventually(|| {
@@ -61,7 +61,7 @@ const NAMES: [&str; 4] = [
     "--resolve=both.example:127.0.0.1",
 ];
 
-/// Each row: a method, a URL in which PORT is one that refuses, a client, a user.
+/// Each row: a method, a URL in which PORT is a port that refuses, a client, a user.
 type Row = (&'static str, &'static str, &'static str, &'static str);
 
 const HOME: &str = "127.0.0.1";
@@ -132,7 +132,7 @@ fn it_says_of_each_request_what_the_proxy_does_with_it() {
     assert!(compared >= 103, "{compared}");
 }
 
-/// Compares what is explained with what happens. How many there were.
+/// Compares what is explained with what happens. Returns how many rows were compared.
 fn compare(flags: &[&str], rows: &[Row]) -> usize {
     let refused = RefusedPort::new();
     let flags: Vec<&str> = flags.iter().chain(&NAMES).copied().collect();
@@ -218,7 +218,7 @@ address  allowed         192.0.2.7: nothing is against it
 verdict  allowed
 "
     );
-    // Of several addresses one is enough; where none is known, that is said.
+    // Of several addresses one is enough. If none is known, the output says so.
     let guarded = ["--listen=0.0.0.0:3128", "GET", "http://x.example/", "--address=10.0.0.1"];
     assert_eq!(explain(&guarded).status.code(), Some(3));
     assert_eq!(explain(&[&guarded[..], &["--address=8.8.8.8"]].concat()).status.code(), Some(0));
@@ -245,10 +245,10 @@ verdict  allowed
     assert!(coloured.text().contains("\x1b[31mdenied         \x1b[0m"), "{}", coloured.text());
 }
 
-/// Names `www.example.com`.
+/// A ClientHello that names `www.example.com`.
 const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
 
-/// Each verdict on a ClientHello is what becomes of the tunnel.
+/// Each verdict on a ClientHello is what happens to the tunnel.
 #[test]
 fn it_says_of_a_client_hello_what_the_proxy_does_with_it() {
     for (flags, host, verdict) in [
@@ -293,7 +293,7 @@ fn it_says_of_a_client_hello_what_the_proxy_does_with_it() {
     }
 }
 
-/// The limits that are listed are those that refuse, under the same names.
+/// The limits listed are those that refuse, under the same names.
 #[test]
 fn it_names_limits_as_their_refusals_do() {
     let dir = tempfile::tempdir().unwrap();
@@ -323,7 +323,7 @@ fn it_names_limits_as_their_refusals_do() {
     }
 }
 
-/// What will be asked of a response, and what of a request is within its bounds.
+/// Checks that come later: those of the response, and the bounds that a request keeps within.
 #[test]
 fn it_says_what_will_be_looked_at_later() {
     let flags = [
@@ -364,7 +364,7 @@ verdict  denied          the ClientHello does not name the host of the CONNECT (
 ";
     assert!(ended.text().ends_with(says), "{}", ended.text());
     assert!(ended.text().contains("allowed: method CONNECT, CONNECT to port 443\n"));
-    assert!(ended.text().contains("of what goes through a tunnel no URL is seen\n"));
+    assert!(ended.text().contains("URLs inside a tunnel are not visible\n"));
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn what_cannot_be_asked_is_a_usage_error() {
             "--listener: 127.0.0.1:1 is none of them; give one of 127.0.0.1:3128",
         ),
         (&["GET", "http://a/", "--listener=1"], "--listener: 1 is none of them; give one of 127"),
-        (&["GET", "http://a/", "--deny=..a"], "--deny: '..a' is no destination"),
+        (&["GET", "http://a/", "--deny=..a"], "--deny: '..a' is not a destination"),
     ] {
         let ended = explain(args);
         assert_eq!(ended.status.code(), Some(2), "{args:?}: {}", ended.text());

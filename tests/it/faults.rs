@@ -1,8 +1,8 @@
-//! What a machine does to a process: descriptors run out, it is stopped for a while, its clock
-//! jumps, its disk is full, it meets a defect of its own.
+//! Faults of the machine: descriptors run out, the process is stopped for a while, its clock jumps, its
+//! disk is full, it meets a defect of its own.
 //!
-//! The proxy is the real binary here, with one fault each. What peers do is `faults_upstream` and
-//! `faults_resets`.
+//! The proxy is the real binary here, with one fault each. Faults of the peers are in `faults_upstream`
+//! and `faults_resets`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn idle_client(proxy: &Binary) -> Peer {
     client
 }
 
-/// How often the proxy has said so.
+/// How many times the proxy has logged this.
 fn said(proxy: &Binary, what: &str) -> usize {
     proxy.stderr().matches(what).count()
 }
@@ -57,7 +57,7 @@ fn without_descriptors_clients_wait_until_others_go_and_it_is_said_once() {
     eventually(|| said(&proxy, "cannot accept connections") == 1);
     eventually(|| proxy.snapshot().contains("stats: accept failures"));
 
-    // It tries again some times a second, and costs next to nothing meanwhile.
+    // The proxy tries again some times a second, and costs next to nothing meanwhile.
     let before = proxy.cpu_ticks();
     thread::sleep(Duration::from_secs(1));
     let ticks = proxy.cpu_ticks() - before;
@@ -67,7 +67,7 @@ fn without_descriptors_clients_wait_until_others_go_and_it_is_said_once() {
     let served = waiting.iter_mut().filter_map(|client| answered(client).then_some(())).count();
     assert!((1..10).contains(&served), "{served} of {MANY} have a descriptor");
 
-    // Whoever was answered goes, and makes room for the next.
+    // A client that was answered leaves, and makes room for the next.
     let begun = Instant::now();
     while !waiting.is_empty() {
         assert!(begun.elapsed() < STEP * 2, "{} were never served", waiting.len());
@@ -115,7 +115,7 @@ fn without_descriptors_for_an_upstream_a_request_gets_a_503_that_says_so() {
     assert!(status.contains("error=connection_limit_reached"), "{status}");
     assert!(refused.text().contains("no descriptor left"), "{}", refused.text());
     drop(others);
-    // As soon as they are gone; until then a 503 is right.
+    // As soon as the others are gone; until then a 503 is right.
     let mut status = 503;
     comes_true(STEP, &mut || {
         client.send(get_request(origin.addr, "/"));
@@ -128,7 +128,7 @@ fn without_descriptors_for_an_upstream_a_request_gets_a_503_that_says_so() {
     origin.join();
 }
 
-/// A suspended machine, or one that has no time: what is due by then is due, and nothing is stuck.
+/// A machine that is suspended, or too busy: everything due by then is due, and nothing is stuck.
 #[test]
 fn a_proxy_that_is_stopped_for_a_while_goes_on_and_what_is_overdue_ends_cleanly() {
     let names = ["--timeout-head", "--timeout-idle", "--timeout-response", "--timeout-tunnel"];
@@ -157,7 +157,7 @@ fn a_proxy_that_is_stopped_for_a_while_goes_on_and_what_is_overdue_ends_cleanly(
     let threads = proxy.started_threads();
 
     stop(proxy.pid());
-    // Once for each request: the one that is asked already, and the one in the backlog.
+    // Once for each request: the one already sent, and the one in the backlog.
     stands_still.has_come();
     stands_still.has_come();
     half.send(&HEALTHZ[20..]);
@@ -167,10 +167,10 @@ fn a_proxy_that_is_stopped_for_a_while_goes_on_and_what_is_overdue_ends_cleanly(
     proxy.signal(Signal::CONT);
 
     let begun = Instant::now();
-    // Came in time but was not seen in time: either answer is true.
+    // The head came in time but was not seen in time: either answer is right.
     assert!([200, 408].contains(&half.read_response().status));
     assert!([200, 504].contains(&waiting.read_response().status));
-    // Nobody began to count for the one in the backlog.
+    // No timeout began for the connection in the backlog.
     assert_eq!(backlog.read_response().status, 200);
     idle.expect_eof();
     tunnel.expect_end();
@@ -181,8 +181,8 @@ fn a_proxy_that_is_stopped_for_a_while_goes_on_and_what_is_overdue_ends_cleanly(
     origin.join();
 }
 
-/// A clock that shows what a file says, for one process: libfaketime. Moments that only go on
-/// (`CLOCK_MONOTONIC`) stay as they are, as they do when somebody sets a machine's clock.
+/// A clock that shows the time in a file, for one process: libfaketime. Monotonic times
+/// (`CLOCK_MONOTONIC`) stay as they are, as when somebody sets a machine's clock.
 struct Clock {
     library: PathBuf,
     file: tempfile::NamedTempFile,
@@ -204,9 +204,9 @@ impl Clock {
         Some(clock)
     }
 
-    /// The clock is off by this much from now on.
+    /// Sets the clock off by this much from now on.
     fn show(&self, offset: &str) {
-        // In one write: it is read at any moment.
+        // In one write, because the file may be read at any moment.
         fs::write(self.file.path(), format!("{offset}\n")).unwrap();
     }
 
@@ -235,7 +235,7 @@ fn a_clock_that_jumps_moves_dates_and_no_deadline() {
     ]);
     let origin = Origin::script_at_once(2, |peer| {
         if peer.try_read_head().is_some_and(|head| head.starts_with("GET ")) {
-            // Never answered.
+            // The request is never answered.
             peer.read_to_any_end();
             return;
         }
@@ -265,7 +265,7 @@ fn a_clock_that_jumps_moves_dates_and_no_deadline() {
         assert!(!tunnel.has_something_within(Duration::from_millis(1)), "{offset}");
     }
     clock.show("-3700d");
-    // The deadline counts time that passed.
+    // The deadline counts the time that passed.
     assert_eq!(waiting.read_response().status, 504);
     let took = begun.elapsed();
     assert!(took > Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
@@ -281,8 +281,8 @@ fn a_clock_that_jumps_moves_dates_and_no_deadline() {
     origin.join();
 }
 
-/// The one way to a defect of ours that is known from outside: no date can be written for the
-/// year 10000. No kernel lets a clock get there, so it is left as it is, for this.
+/// The only defect of ours known from outside: no date can be written for the year 10000. No kernel lets
+/// a clock get there, so the defect is left in, for this test.
 #[test]
 fn a_panic_costs_one_session_and_no_worker() {
     const PANICS: usize = 20;
@@ -313,7 +313,7 @@ fn a_panic_costs_one_session_and_no_worker() {
     assert!(line("exchanges ").contains(" 0 active"), "each was counted as finished: {snapshot}");
 }
 
-/// The other way in is a library's user: its code runs on a resolver thread.
+/// Another way in is code of a library's user, which runs on a resolver thread.
 #[test]
 fn a_resolver_that_panics_costs_a_502_and_no_thread() {
     #[derive(Debug)]
@@ -354,7 +354,7 @@ impl OnFullDisk {
     fn start() -> Option<Self> {
         let unshare = tool("unshare")?;
         let program = unshare.get_program().to_str().unwrap().to_owned();
-        // Who is not root is so in a namespace of users of its own.
+        // A user who is not root becomes root in a user namespace.
         let options = if rustix::process::geteuid().is_root() { "-m" } else { "-Urm" };
         let place = tempfile::tempdir().unwrap();
         let path = place.path().to_str().unwrap();
@@ -398,7 +398,7 @@ fn an_access_log_on_a_full_disk_loses_lines_counts_them_and_comes_back() {
     eventually(|| proxy.snapshot().contains("stats: access log lines dropped"));
     ask();
     fs::remove_file(&filler).unwrap();
-    // Nobody tells it: it finds out with the next lines.
+    // Nothing announces the room: the proxy notices it with the next lines.
     let asked = ask();
     eventually(|| said(&proxy, "works again") == 1);
     assert_eq!(said(&proxy, "access log: cannot write to"), 1, "{}", proxy.stderr());

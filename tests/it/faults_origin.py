@@ -1,11 +1,11 @@
-"""An origin server to be stopped and killed: `faults_origin.py ADDR PORT` says where it listens.
+"""An origin server to be stopped and killed: `faults_origin.py ADDR PORT`, the address to listen on.
 
 /length /chunked /close   a head, the beginning of the content, and nothing more
 /big                      16 MiB
-/upload                   whether 16 MiB came as they should
+/upload                   whether 16 MiB came as expected
 any other path            the path
 
-It ends with its standard input: whoever started it is gone then.
+It ends with its standard input, because its parent is gone then.
 """
 
 import os
@@ -23,7 +23,7 @@ _, address, port = sys.argv
 
 
 def pattern():
-    """The bytes of `peers::pattern`: in each block of 64 KiB the same but for one mask."""
+    """The bytes of `peers::pattern`: each block of 64 KiB is the same, except for one mask."""
     low = [bytes(i * 31 & 255 ^ high for i in range(256)) for high in range(256)]
     block = b"".join(low)
     masks = (bytes(byte ^ mask for byte in range(256)) for mask in range(BIG >> 16))
@@ -31,7 +31,7 @@ def pattern():
 
 
 def read_head(connection):
-    """Reads no further than the head: content stays where it is, in the kernel."""
+    """Reads no further than the head, so that content stays in the kernel."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)
@@ -61,7 +61,7 @@ def serve(connection):
         path = head.split(" ")[1]
         if path in HALF:
             connection.sendall(f"HTTP/1.1 200 OK\r\n{HALF[path]}the beginning".encode())
-            # Until it is killed.
+            # Waits until it is killed.
             threading.Event().wait()
         elif path == "/big":
             connection.sendall(answer(PATTERN))

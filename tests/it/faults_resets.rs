@@ -1,6 +1,6 @@
-//! Clients that leave, at every stage of their connection and in every way there is: a table.
+//! A table of clients that leave, at every stage of their connection and in every way there is.
 //!
-//! One proxy with one worker serves all rows, so that whatever a row leaves behind is seen: a
+//! One proxy with one worker serves all rows, so that anything a row leaves behind is noticed: a
 //! connection, an exchange, a permit, a descriptor. After each row the next client is served.
 
 use std::fs;
@@ -19,7 +19,7 @@ use crate::peers::{End, Peer, STEP, comes_true, eventually, eventually_eq, shown
 use crate::proxies::{Binary, OK, proxy_with_one_worker};
 use crate::servers::{accept_within, listen};
 
-/// Where a row takes place.
+/// The proxy and the servers of a row.
 pub(crate) struct Scene {
     pub(crate) proxy: SocketAddr,
     pub(crate) origin: SocketAddr,
@@ -29,14 +29,14 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// The file is the proxy's access log, in JSON.
+    /// `log` is the proxy's access log, in JSON.
     pub(crate) fn new(proxy: SocketAddr, log: tempfile::TempPath) -> Self {
         let listener = listen();
         let origin = listener.local_addr().unwrap();
         Self { proxy, origin, listener, log, hole: DropsSyns::new() }
     }
 
-    /// A client that has sent this; `{o}` is the origin server, `{h}` one that drops SYNs.
+    /// A client that has sent `bytes`; `{o}` is the origin server, `{h}` a server that drops SYNs.
     #[track_caller]
     pub(crate) fn client(&self, bytes: &str) -> Peer {
         let mut client = Peer::connect(self.proxy);
@@ -45,7 +45,7 @@ impl Scene {
         client
     }
 
-    /// The proxy, as the origin server sees it, with the head it has sent.
+    /// The proxy's connection to the origin server, at the server's end, with the request head read.
     #[track_caller]
     pub(crate) fn upstream(&self) -> Peer {
         let mut upstream = Peer::new(accept_within(&self.listener, STEP));
@@ -58,7 +58,7 @@ impl Scene {
         memchr::memchr_iter(b'\n', &fs::read(&self.log).unwrap()).count()
     }
 
-    /// The one line that was written since there were `before`.
+    /// The one line that was written after the first `before`.
     #[track_caller]
     pub(crate) fn line_after(&self, before: usize) -> Value {
         eventually_eq(|| self.lines(), before + 1);
@@ -66,7 +66,7 @@ impl Scene {
         serde_json::from_str(text.lines().last().unwrap()).unwrap()
     }
 
-    /// The next client is served, by the one worker and through a permit.
+    /// Checks that the next client is served, by the one worker and through a permit.
     #[track_caller]
     pub(crate) fn serves_the_next(&self) {
         let before = self.lines();
@@ -80,10 +80,10 @@ impl Scene {
 struct Held {
     client: Peer,
     upstream: Option<Peer>,
-    /// What the upstream has still to say, and the end of what the client gets for it.
+    /// The rest of the upstream's bytes, and the end of what the client gets for them.
     rest: Vec<u8>,
     tail: &'static str,
-    /// FairQueue of the log that were written on the way here.
+    /// Lines written to the log on the way here.
     lines: usize,
 }
 
@@ -101,32 +101,33 @@ impl Held {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum How {
     Resets,
-    /// Its end is seen, and a reset when something is sent to it.
+    /// The other end sees the end, and a reset when it sends something.
     Closes,
-    /// It sends no more and still reads.
+    /// This end sends no more and still reads.
     HalfCloses,
 }
 
 pub(crate) const HOW: [How; 3] = [How::Resets, How::Closes, How::HalfCloses];
 
-/// What comes of it.
+/// The outcome.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    /// The connection is closed; there was nothing to tell.
+    /// The connection is closed; there was nothing to log.
     Quiet,
     /// The upstream is freed at once, and the log says that the client has gone.
     Freed,
     /// The upstream is freed when it sends more, and the log says that the client has gone.
     FreedWhenSent,
-    /// The upstream is freed, and this stands in the log: status, error, side. A client that still reads gets it.
+    /// The upstream is freed, and the log has this status, error and side. A client that still reads
+    /// gets the reply.
     Refused(u16, &'static str, &'static str),
     /// A client that still reads gets the whole answer.
     Answered,
     /// The tunnel is reset.
     TunnelReset,
-    /// The upstream sees the end; what it still says arrives, and the tunnel ends well.
+    /// The upstream sees the end; its last bytes arrive, and the tunnel ends well.
     TunnelHalfClosed,
-    /// The upstream sees the end; when it says something, the tunnel is reset.
+    /// The upstream sees the end; when it sends something, the tunnel is reset.
     TunnelResetWhenSent,
     /// The upstream's connection is kept for the next client.
     Kept,
@@ -144,7 +145,7 @@ const NO_CONNECT: Then = Refused(504, "connection_timeout", "upstream");
 const GET: &str = "GET http://{o}/ HTTP/1.1\r\nHost: {o}\r\n\r\n";
 const CONNECT: &str = "CONNECT {o} HTTP/1.1\r\nHost: {o}\r\n\r\n";
 
-/// A stage, how to get there, and what comes of each way to leave.
+/// A stage, how to get there, and the outcome of each way to leave.
 type Row = (&'static str, fn(&Scene) -> Held, [Then; 3]);
 
 const TABLE: &[Row] = &[
@@ -237,7 +238,7 @@ const TABLE: &[Row] = &[
             let mut held = awaiting(s);
             held.upstream.as_mut().unwrap().send(OK);
             assert_eq!(held.client.read_response().text(), "ok");
-            // The upstream's connection is put away behind the response, but before the next request.
+            // The upstream's connection is kept after the response, but before the next request.
             held.client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(held.client.read_response().status, 200);
             Held { lines: 2, ..held }
@@ -261,7 +262,7 @@ enum Body {
     UntilClose,
 }
 
-/// The client has the beginning; what is left is more than it can be sent unnoticed.
+/// The client has the beginning; the rest is more than can be sent to it unnoticed.
 fn content(scene: &Scene, version: &str, body: Body) -> Held {
     const LEFT: usize = 1 << 20;
     let client = scene.client(&format!("GET http://{{o}}/ HTTP/{version}\r\nHost: {{o}}\r\n\r\n"));
@@ -300,7 +301,7 @@ fn tunnel(scene: &Scene) -> Held {
     Held::new(client).with(scene.upstream())
 }
 
-/// Nobody has read what the other has sent.
+/// Neither end has read what the other has sent.
 fn full_tunnel(scene: &Scene) -> Held {
     let mut held = tunnel(scene);
     let upstream = held.upstream.as_mut().unwrap();
@@ -313,7 +314,7 @@ fn full_tunnel(scene: &Scene) -> Held {
     held
 }
 
-/// Plays a row, one way; `is_back` is whether the proxy has let go of all it had.
+/// Plays a row, one way; `is_back` is whether the proxy has let go of everything it had.
 fn play(scene: &Scene, (_, setup, thens): &Row, how: How, is_back: &dyn Fn() -> bool) {
     let before = scene.lines();
     let Held { mut client, mut upstream, rest, tail, lines } = setup(scene);
@@ -339,7 +340,7 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How, is_back: &dyn Fn() -> 
         Quiet => {
             client.iter_mut().for_each(Peer::expect_end);
             eventually_eq(|| scene.lines(), before);
-            // Now, not when a wait is over.
+            // Now, and not when a wait is over.
             assert!(comes_true(Duration::from_millis(1500), &mut || is_back()));
         }
         Freed => {
@@ -366,7 +367,7 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How, is_back: &dyn Fn() -> 
         Answered => {
             let mut upstream = upstream.take().unwrap();
             let Some(client) = &mut client else {
-                // Whether anybody has read it shows in nothing but luck.
+                // Whether anybody has read it is a matter of luck.
                 upstream.send(&rest);
                 let line = scene.line_after(before);
                 assert!([Value::Null, "client_gone".into()].contains(&line["error"]), "{line}");
@@ -406,13 +407,13 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How, is_back: &dyn Fn() -> 
         TunnelResetWhenSent => {
             let mut upstream = upstream.take().unwrap();
             upstream.expect_eof();
-            // Who has read the end reads no reset, but cannot send.
+            // A peer that has read the end reads no reset, but cannot send.
             eventually(|| upstream.try_send("to nobody").is_err());
             gone(&scene.line_after(before), "connection_terminated");
         }
         Kept => {
             client.iter_mut().for_each(Peer::expect_end);
-            // The client has its answer a moment before the connection can be had by the next.
+            // The client has its answer a moment before the connection is free for the next.
             eventually_eq(|| scene.lines(), before);
             let mut upstream = upstream.take().unwrap();
             let mut next = scene.client(GET);
@@ -426,7 +427,7 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How, is_back: &dyn Fn() -> 
     assert!(comes_true(STEP, &mut || is_back()), "something of it is still there");
 }
 
-/// Plays all rows that `may` be played, each way, and names the one that fails.
+/// Plays all rows allowed by `may`, each way, and names the one that fails.
 fn play_all(scene: &Scene, may: impl Fn(&str) -> bool, is_back: &dyn Fn() -> bool) {
     for row in TABLE.iter().filter(|row| may(row.0)) {
         for how in HOW {
@@ -438,7 +439,7 @@ fn play_all(scene: &Scene, may: impl Fn(&str) -> bool, is_back: &dyn Fn() -> boo
     }
 }
 
-/// Says which row it was.
+/// Names the row that failed.
 pub(crate) struct NameOnPanic(pub(crate) String);
 
 impl Drop for NameOnPanic {
@@ -458,7 +459,7 @@ fn a_client_that_leaves_at_any_stage_leaves_nothing_behind() {
         options.resolver = Arc::new(resolver);
         options.via = Via::Off;
         options.timeouts.connect = Duration::from_millis(300);
-        // A permit that does not come back stops everything soon.
+        // A permit that does not come back soon stops everything.
         options.max_connections = NonZeroUsize::new(4);
     });
     let scene = Scene::new(proxy.addr(), log);
@@ -485,12 +486,12 @@ fn a_client_that_leaves_at_any_stage_leaves_no_descriptor_open() {
     let scene = Scene::new(proxy.addr, log);
     scene.serves_the_next();
     let mut before = 0;
-    // The same twice running: the connection of the client just served has gone.
+    // The same number twice running: the connection of the client just served has gone.
     eventually(|| std::mem::replace(&mut before, proxy.sockets()) == proxy.sockets());
     let (threads, others) = (proxy.started_threads(), proxy.descriptors() - proxy.sockets());
     // Names are not looked up here.
     play_all(&scene, |name| !name.starts_with("lookup"), &|| proxy.sockets() <= before);
-    // Two for each of the pipes that are kept.
+    // Two for each pipe that is kept.
     let now = proxy.descriptors() - proxy.sockets();
     assert!(now <= others + 32, "{now} descriptors, {others} before");
     assert_eq!(proxy.thread_names(), threads);

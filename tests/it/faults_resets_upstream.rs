@@ -1,6 +1,6 @@
-//! Upstreams that leave, at every stage of an exchange and in every way there is: a table.
+//! A table of upstreams that leave, at every stage of an exchange and in every way there is.
 //!
-//! As in `faults_resets` one proxy with one worker serves all rows, and the next client after each.
+//! As in `faults_resets`, one proxy with one worker serves all rows, and the next client after each.
 
 use std::time::Duration;
 
@@ -18,30 +18,30 @@ use crate::servers::accept_within;
 struct Held {
     client: Peer,
     upstream: Peer,
-    /// The client can tell the content's end only by the connection's.
+    /// Only the connection's end tells the client where the content ends.
     bare: bool,
-    /// FairQueue of the log that were written on the way here.
+    /// Lines written to the log on the way here.
     lines: usize,
 }
 
-/// What comes of it.
+/// The outcome.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    /// The client gets this reply, and this stands in the log.
+    /// The client gets this reply, and the log has it.
     Replied(u16, &'static str),
     /// The request goes out once more, on a new connection, and is answered.
     SentAgain,
-    /// The response that had begun is cut, and does not look whole.
+    /// The response that had begun is cut, and does not look complete.
     Cut,
-    /// What ends by closing has ended: the response is whole (RFC 9112 §8).
+    /// Content that ends by closing has ended: the response is complete (RFC 9112 §8).
     Whole,
     /// The idle connection is forgotten: the next request goes out on a new one.
     Forgotten,
     /// The client sees a reset.
     TunnelReset,
-    /// The client sees the end, and what it still says is taken until it ends, too.
+    /// The client sees the end; its further bytes are taken until it ends, too.
     TunnelHalfClosed,
-    /// The client sees the end; when it says something, the tunnel is reset.
+    /// The client sees the end; when it sends something, the tunnel is reset.
     TunnelResetWhenSent,
 }
 
@@ -53,7 +53,7 @@ const UNANSWERED: Then = Replied(502, "connection_terminated");
 const GET: &str = "GET http://{o}/ HTTP/1.1\r\nHost: {o}\r\n\r\n";
 const PUT: &str = "PUT http://{o}/ HTTP/1.1\r\nHost: {o}\r\nContent-Length: 10\r\n\r\nhalf";
 
-/// A stage, how to get there, and what comes of each way to leave.
+/// A stage, how to get there, and the outcome of each way to leave.
 type Row = (&'static str, fn(&Scene) -> Held, [Then; 3]);
 
 const TABLE: &[Row] = &[
@@ -114,7 +114,7 @@ fn idle(scene: &Scene) -> Held {
     Held { lines: 1, ..held(client, upstream) }
 }
 
-/// And its second one has arrived.
+/// Its second request has arrived, too.
 fn used(scene: &Scene, request: &str) -> Held {
     let mut held = idle(scene);
     held.client.send(request.replace("{o}", &scene.origin.to_string()));
@@ -122,7 +122,7 @@ fn used(scene: &Scene, request: &str) -> Held {
     held
 }
 
-/// The upstream has said so much, and the proxy has heard it.
+/// The upstream has sent `bytes`, and the proxy has received them.
 fn said(scene: &Scene, version: &str, bytes: &str) -> Held {
     let client = scene.client(&format!("{}\r\n", start("GET", version)));
     let mut held = held(client, scene.upstream());
@@ -130,7 +130,7 @@ fn said(scene: &Scene, version: &str, bytes: &str) -> Held {
     if bytes.ends_with("\r\n\r\n") {
         held.client.read_head();
     } else {
-        // Half a head shows nowhere: this is the shortest pause that lets it be read.
+        // Half a head has no visible effect: this is the shortest pause that lets it be read.
         held.client.has_something_within(Duration::from_millis(20));
     }
     held
@@ -164,7 +164,7 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How) {
             None
         }
         How::Closes => {
-            // What it has not read would make it a reset.
+            // Unread bytes would turn the close into a reset.
             SockRef::from(upstream.stream()).set_linger(None).unwrap();
             drop(upstream);
             None
@@ -201,7 +201,7 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How) {
             told("http_response_incomplete");
         }
         Whole => {
-            // It may keep the client's connection for another request.
+            // The proxy may keep the client's connection for another request.
             client.half_close_if_open();
             let (rest, end) = client.read_to_any_end();
             assert_eq!(end, End::Closed, "{}", shown(&rest));
@@ -222,7 +222,7 @@ fn play(scene: &Scene, (_, setup, thens): &Row, how: How) {
         }
         TunnelResetWhenSent => {
             client.expect_eof();
-            // Who has read the end reads no reset, but cannot send.
+            // A peer that has read the end reads no reset, but cannot send.
             eventually(|| client.try_send("to nobody").is_err());
             told("connection_terminated");
         }

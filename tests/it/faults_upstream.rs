@@ -1,7 +1,7 @@
-//! An origin server that is stopped, or killed in the middle of what it says.
+//! An origin server that is stopped, or killed in the middle of its response.
 //!
-//! It is a process of its own, since only that has a kernel that goes on accepting and taking
-//! bytes for it while it stands still, and that ends its connections for it when it is gone.
+//! The server is a process of its own. Only a process has a kernel that goes on accepting and taking
+//! bytes for it while it is stopped, and that ends its connections when it is gone.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -17,7 +17,7 @@ use crate::peers::{End, Peer, eventually_eq, is_whole_chunked, pattern};
 use crate::proxies::{Binary, OK, get, get_request};
 use crate::servers::Origin;
 
-/// Bytes of `/big`, and of an upload that no buffer on the way holds.
+/// Bytes of `/big`, and of an upload that no buffers on the way can hold.
 const BIG: usize = 16 << 20;
 
 /// The process; killed when dropped.
@@ -66,7 +66,7 @@ impl Drop for OriginProcess {
     }
 }
 
-/// A proxy with one worker: if a stopped upstream holds that, nobody is served.
+/// A proxy with one worker: if a stopped upstream held that, no client would be served.
 fn proxy(args: &[&str]) -> Binary {
     Binary::start_as(&[&["-l", "127.0.0.1:0", "--threads", "1"], args].concat())
 }
@@ -91,7 +91,7 @@ fn asks(proxy: &Binary, origin: &OriginProcess, path: &str) -> Peer {
 fn what_a_stopped_upstream_was_asked_it_answers_when_it_goes_on() {
     let origin = OriginProcess::start();
     let proxy = proxy(&[]);
-    // One goes out on a connection that is there, the others on their own.
+    // One request goes out on an existing connection, the others on new ones.
     assert_eq!(get(proxy.addr, origin.addr, "/first").text(), "/first");
     let mut reader = asks(&proxy, &origin, "/big");
     reader.read_head();
@@ -121,7 +121,7 @@ fn what_a_stopped_upstream_was_asked_it_answers_when_it_goes_on() {
     uploading.join().unwrap();
 }
 
-/// And none of its late answers reaches anybody who asked for something else.
+/// Its late answers reach nobody who asked for something else.
 #[test]
 fn a_stopped_upstream_costs_a_504_and_is_used_again_when_it_goes_on() {
     let origin = OriginProcess::start();
@@ -145,14 +145,14 @@ fn a_stopped_upstream_costs_a_504_and_is_used_again_when_it_goes_on() {
     }
 }
 
-/// What a client got of a response that was cut.
+/// The parts of a response that was cut.
 struct Cut {
     head: String,
     rest: Vec<u8>,
     end: End,
 }
 
-/// Has `origin` killed when `request` has got its head and "the beginning".
+/// Kills `origin` when `request` has got its head and "the beginning".
 #[track_caller]
 fn cut(proxy: &Binary, origin: &mut OriginProcess, request: &str) -> Cut {
     let mut client = Peer::connect(proxy.addr);
@@ -171,8 +171,8 @@ fn a_response_whose_upstream_is_killed_never_looks_whole() {
     let proxy = proxy(&["--access-log", log_path, "--log-format", "json"]);
     let mut origin = OriginProcess::start();
     let get = |path: &str| format!("GET http://{{o}}{path} HTTP/1.1\r\nHost: {{o}}\r\n\r\n");
-    // What it left unread makes the kernel reset the connection: only so can content that ends by
-    // closing be told from content that is cut (RFC 9112 §8).
+    // Unread content makes the kernel reset the connection. Only a reset distinguishes content that is
+    // cut from content that ends by closing (RFC 9112 §8).
     let post = |path: &str, version: &str| {
         let content = "x".repeat(100);
         format!(
@@ -202,7 +202,7 @@ fn a_response_whose_upstream_is_killed_never_looks_whole() {
         let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         let told = [&line["error"], &line["side"], &line["phase"]];
         assert_eq!(told, ["http_response_incomplete", "upstream", "transfer"], "{name}: {line}");
-        // It is started again, and the next request works at once.
+        // The server is started again, and the next request works at once.
         origin = OriginProcess::start_on(origin.addr);
         let next = crate::proxies::get(proxy.addr, origin.addr, "/next");
         assert_eq!(next.text(), "/next", "{name}");

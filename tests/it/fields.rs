@@ -1,4 +1,4 @@
-//! What becomes of field lines on their way, in both directions.
+//! Field lines on their way through the proxy, in both directions.
 
 use threadgate::server::Via;
 
@@ -26,8 +26,8 @@ fn via_names_the_version_the_message_came_in_and_keeps_who_was_there_before() {
     assert_eq!(fields(&response.head, "via").join(", "), "1.0 cache (squid), 1.0 here");
 }
 
-/// What a proxy that adds nothing must hand on untouched: order, case, spaces inside values, repeats,
-/// empty values, bytes beyond ASCII.
+/// Lines that a proxy which adds nothing must pass on untouched: order, case, spaces inside values,
+/// repeats, empty values, bytes beyond ASCII.
 const LINES: &[&str] = &[
     "aCCept: */*",
     "X-Twice: 1",
@@ -90,7 +90,7 @@ fn order_case_and_repeats_are_kept_with_via_on_too() {
     assert_eq!(seen, LINES);
 }
 
-/// RFC 9110 §7.6.1, and `Proxy-Connection`, which nothing defines and clients send.
+/// RFC 9110 §7.6.1, and `Proxy-Connection`, which no standard defines but clients send.
 const HOP_BY_HOP: &[&str] = &[
     "Connection: X-Drop, keep-alive",
     "Keep-Alive: timeout=5",

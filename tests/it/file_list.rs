@@ -1,7 +1,7 @@
 //! `docs/files.md`: the list of source files, made of the first sentence of each file.
 //!
-//! `make docs` runs the test with `THREADGATE_WRITE_DOCS` set, and it writes the page. Without it the
-//! test says whether the page is what would be written.
+//! `make docs` runs the test with `THREADGATE_WRITE_DOCS` set, and it then writes the page. Otherwise
+//! the test checks that the page is up to date.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -86,8 +86,8 @@ fn page() -> String {
     page
 }
 
-/// For each part of a file's path where the front page of its directory names it. What is not named comes
-/// last, by the alphabet; a directory's own file comes before those in it.
+/// For each part of a file's path, its place in the front page of its directory. Files that are not
+/// named there come last, in alphabetical order; a directory's own file comes before those in it.
 fn reading_order(root: &Path, file: &str) -> Vec<(usize, String)> {
     let path = file.strip_suffix("/mod.rs").or(file.strip_suffix(".rs")).unwrap();
     let mut order = Vec::new();

@@ -1,4 +1,4 @@
-//! Forwarding a request: its target in every form, and what becomes of its method.
+//! Forwarding of requests: every form of target, and every method.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn the_scheme_is_read_in_any_case_and_the_path_is_left_as_it_is() {
     }
 }
 
-/// As curl and Go send them to a proxy.
+/// In the form that curl and Go send to a proxy.
 #[test]
 fn bytes_above_ascii_in_path_or_query_go_on_percent_encoded() {
     const ROWS: [(&[u8], &str); 5] = [
@@ -215,7 +215,7 @@ fn a_target_that_names_no_usable_server_is_refused() {
     }
 }
 
-/// RFC 9110 §4.2.4: treated as an error, since it is used to hide where a link leads.
+/// RFC 9110 §4.2.4: treated as an error, because it is used to hide where a link leads.
 #[test]
 fn userinfo_in_a_target_is_refused() {
     let untouched = Untouched::new();

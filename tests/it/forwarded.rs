@@ -1,4 +1,4 @@
-//! `--forwarded-for`: who a server is told asks.
+//! `--forwarded-for`: the client's address in requests to servers.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,7 +25,7 @@ fn request(origin: SocketAddr, fields: &str) -> String {
     get_request(origin, "/").replace("\r\n\r\n", &format!("\r\n{fields}\r\n\r\n"))
 }
 
-/// What an origin server sees of a request with `fields` through `proxy`.
+/// The request that an origin server gets for one with `fields` through `proxy`.
 fn seen(proxy: SocketAddr, fields: &str) -> String {
     let (sender, seen) = crossbeam_channel::bounded(1);
     let origin = Origin::script(1, move |peer| {
@@ -63,7 +63,7 @@ fn asked_to_the_client_comes_last_in_one_line_of_each_name() {
     let expected = format!("for=10.0.0.1, for=\"[::1]:80\", {ours}");
     assert_eq!(field(&head, "forwarded"), Some(expected.as_str()), "{head}");
     assert_eq!(field(&head, "x-forwarded-for"), Some("10.0.0.1, spoofed, 127.0.0.7"), "{head}");
-    // An open quote would swallow what follows it.
+    // An open quote would swallow the rest of the field.
     let head = seen(proxy.addr(), "Forwarded: for=\"open");
     assert_eq!(field(&head, "forwarded"), Some(ours.as_str()), "{head}");
 }
@@ -139,7 +139,7 @@ fn a_tunnel_carries_what_the_client_sends_and_nothing_else() {
 }
 
 /// nginx that takes the client's address from X-Forwarded-For as its realip module reads it: the last
-/// that is not of a proxy it trusts.
+/// address that is not of a trusted proxy.
 fn nginx() -> Option<(Running, SocketAddr)> {
     let mut nginx = tool("nginx")?;
     let dir = tempfile::tempdir().unwrap();
@@ -167,7 +167,8 @@ fn nginx_takes_the_address_we_say_and_not_the_one_a_client_made_up() {
     for (proxy, fields, expected) in [
         (on.addr(), "A: b", "127.0.0.7"),
         (on.addr(), "X-Forwarded-For: 10.9.8.7", "127.0.0.7"),
-        // So it is without us: whoever passes on what came must not be trusted.
+        // It is the same without the proxy: a proxy that passes on the field as received must not be
+        // trusted.
         (off.addr(), "X-Forwarded-For: 10.9.8.7", "10.9.8.7"),
     ] {
         let mut client = connect_from([127, 0, 0, 7].into(), proxy);
@@ -182,7 +183,7 @@ fn a_head_at_its_limit_still_gets_its_fields() {
         options.forwarded_for = true;
         options.max_head_bytes = 4096;
     });
-    // 98 fields and `Host`, one below the limit on their number, and nearly all bytes there may be.
+    // 98 fields and `Host`, one below the limit on their number, with nearly as many bytes as allowed.
     let fields: Vec<String> = (0..98).map(|i| format!("N{i:02}: {}", "x".repeat(33))).collect();
     let head = seen(proxy.addr(), &fields.join("\r\n"));
     assert_eq!(field(&head, "x-forwarded-for"), Some("127.0.0.7"));

@@ -1,5 +1,5 @@
-//! Where content ends: every framing both ways, re-framing between versions, and truncation, which
-//! must look like truncation on the other side too.
+//! The end of content: every framing both ways, re-framing between versions, and truncation, which must
+//! look like truncation on the other side, too.
 
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::peers::{
 use crate::proxies::{OK, get_request, proxy};
 use crate::servers::{Origin, Recorder};
 
-/// Around the sizes of buffers, and well beyond what sockets hold.
+/// Sizes around those of buffers, and well beyond what sockets hold.
 const SIZES: &[usize] = &[0, 1, 2, 4095, 4096, 16_384, 65_535, 65_536, 65_537, 3_000_000];
 
 #[test]
@@ -221,13 +221,13 @@ fn a_response_cut_short_reaches_the_client_cut_short() {
     }
 }
 
-/// A close is the end there; a reset is not, and must not become the last chunk.
+/// A close is the end there. A reset is not, and must not become the last chunk.
 #[test]
 fn a_response_until_close_that_is_reset_reaches_the_client_cut_short() {
     truncated(Origin::hostile(1, ResetMidBody { sent: "HTTP/1.1 200 OK\r\n\r\nhalf" }), "reset");
 }
 
-/// The system tells a reset once: here to the send that is under way.
+/// The system reports a reset once: here to the send that is under way.
 #[test]
 fn a_response_until_close_that_is_reset_under_an_upload_reaches_the_client_cut_short() {
     let come = Moment::new();
@@ -245,7 +245,7 @@ fn a_response_until_close_that_is_reset_under_an_upload_reaches_the_client_cut_s
         origin.addr
     ));
     let mut writer = Peer::new(client.stream().try_clone().unwrap());
-    // Nobody reads it: from some moment on the proxy has bytes in hand that it cannot send.
+    // Nobody reads these bytes, so from some moment on the proxy holds some that it cannot send.
     let sending = thread::spawn(move || while writer.try_send([b'x'; 65536]).is_ok() {});
     let content = client.read_until(b"4\r\nhalf\r\n");
     let stuck = || comes_true(Duration::from_millis(100), &mut || sending.is_finished());
@@ -257,8 +257,8 @@ fn a_response_until_close_that_is_reset_under_an_upload_reaches_the_client_cut_s
     origin.join();
 }
 
-/// Asks `origin`; the client gets a head and some content, then the end, and can tell that it came
-/// too early.
+/// Asks `origin`. The client gets a head, some content and the end, and can tell that the end came too
+/// early.
 #[track_caller]
 fn truncated(origin: Origin, what: &str) {
     let proxy = proxy();
@@ -291,7 +291,7 @@ fn a_1_0_client_sees_a_truncated_chunked_response_as_a_reset() {
     client.send(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr));
     let head = client.read_head();
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    // Its only framing is the close, so only a reset can say that this was not the end.
+    // The close is its only framing, so only a reset can tell that this was not the end.
     let (_, end) = client.read_to_any_end();
     assert_eq!(end, End::Reset);
     origin.join();

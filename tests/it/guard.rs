@@ -1,4 +1,5 @@
-//! The guard on destinations: which address a connection goes to counts, however the request came by it.
+//! The guard on destinations: it judges the address of each connection, by whatever way the request got
+//! it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -29,7 +30,7 @@ pub(crate) fn guarded(change: impl FnOnce(&mut Options)) -> (Server, SocketAddr)
     (proxy, addr)
 }
 
-/// Rules as the command line has them.
+/// Rules, in the form of the command line.
 pub(crate) fn access(allow: &[&str], deny: &[&str]) -> Access {
     let words = |all: &[&str]| all.iter().map(|&word| word.to_owned()).collect();
     let options = AccessOptions { allow: words(allow), deny: words(deny), ..Default::default() };
@@ -51,7 +52,7 @@ pub(crate) fn tunnel(proxy: SocketAddr, host: &str) -> Response {
     client.read_response()
 }
 
-/// A resolver that answers each time with the next of its answers, the last of them for ever.
+/// A resolver that gives its answers one after the other, and the last one for ever.
 #[derive(Debug)]
 pub(crate) struct Answers(Mutex<Vec<Vec<IpAddr>>>, pub(crate) AtomicUsize);
 
@@ -74,7 +75,7 @@ impl Resolve for Answers {
     }
 }
 
-/// Somebody on another address of loopback with this port, whom nobody may connect to.
+/// A listener on another address of loopback with this port, to which no connection is allowed.
 pub(crate) struct Elsewhere(TcpListener);
 
 impl Elsewhere {
@@ -164,7 +165,8 @@ fn an_explicit_allowance_wins_by_address_and_by_name() {
             options.access = access(&[allowed], &[]);
         });
         assert_eq!(once(addr, &host).status, 200, "{allowed} {host}");
-        // A denial is none less for it: what allows comes first, what is not named is guarded.
+        // A denial does not change that: `allow` rules come first, and destinations not named are
+        // guarded.
         let (_proxy, addr) = guarded(|options| {
             options.resolver = near();
             options.access = access(&["10.0.0.0/8", "other.example"], &["192.0.2.0/24"]);
@@ -174,7 +176,7 @@ fn an_explicit_allowance_wins_by_address_and_by_name() {
     origin.join();
 }
 
-/// Of a name's addresses each is judged by itself, whichever is tried first.
+/// Each of a name's addresses is judged by itself, whichever is tried first.
 #[test]
 fn of_several_addresses_only_those_that_may_be_are_tried() {
     let origin = Origin::script_at_once_on(listen_on_a_port_of_its_own(), 2, |peer| {
@@ -191,7 +193,7 @@ fn of_several_addresses_only_those_that_may_be_are_tried() {
         assert_eq!(once(addr, &format!("both.example:{port}")).status, 200, "{answer:?}");
     }
     origin.join();
-    // The one that may be tried is down: the other is not tried for it.
+    // The allowed address is down, and the other is not tried instead.
     let (proxy, addr) = guarded(|options| {
         options.resolver = Answers::new(&[&["127.0.0.3", "127.0.0.2"]]);
         options.access = access(&["127.0.0.3"], &[]);
@@ -200,7 +202,7 @@ fn of_several_addresses_only_those_that_may_be_are_tried() {
     assert_eq!(proxy.stats().upstream_connects, 0);
 }
 
-/// A name that leads to a public address when it is looked at, and to a private one when it is used.
+/// A name that leads to a public address when it is checked, and to a private one when it is used.
 #[test]
 fn a_name_that_leads_elsewhere_the_next_time_is_judged_anew() {
     let origin = Origin::script_on(listen_on_a_port_of_its_own(), 1, |peer| {
@@ -213,7 +215,7 @@ fn a_name_that_leads_elsewhere_the_next_time_is_judged_anew() {
     let (_proxy, addr) = guarded(|options| {
         options.resolver = Arc::<Answers>::clone(&answers);
         options.names.ttl = Duration::ZERO;
-        // What is public is what the test can connect to.
+        // The test can connect to this address, which stands for a public one.
         options.access = access(&["127.0.0.1"], &[]);
     });
     let mut client = Peer::connect(addr);
@@ -240,7 +242,7 @@ fn with_rule(rule: WrittenRule) -> AccessOptions {
     AccessOptions { rules: vec![rule], ..AccessOptions::default() }
 }
 
-/// The connection that one client was allowed to make waits in the pool when another asks for the same.
+/// A connection that one client was allowed to make waits in the pool when another asks for the same.
 #[test]
 fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
     let origin = Origin::script(1, |peer| {
@@ -262,7 +264,7 @@ fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
         let refused = ask(&mut other, &host);
         assert_eq!((refused.status, refused.rule()), (403, Some("protected-mode")));
     }
-    // Another policy is put in force: it holds for what is kept, too.
+    // A new policy applies to kept connections, too.
     let rule = WrittenRule::allow("later").clients(["127.0.0.4"]).destinations(["name.example"]);
     let before = proxy.control().policy();
     proxy.set_access(&with_rule(rule).build(Some(&before)).unwrap(), false);

@@ -1,5 +1,5 @@
-//! The pages of `docs/guide` are true: their scripts, commands and configurations are taken from them
-//! and run, and their links lead somewhere.
+//! The pages of `docs/guide` are true: the tests run their scripts, commands and configurations, and
+//! follow their links.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -34,10 +34,10 @@ fn block(page: &str, start: &str) -> String {
     found.unwrap_or_else(|| panic!("no block begins with {start:?}"))
 }
 
-/// A script of a page as a command, with `threadgate` to be found.
+/// A script of a page as a command that finds `threadgate`.
 ///
-/// The interpreter is named: a file just written may be open still in a process that another test is
-/// starting, and then cannot be executed.
+/// The command names the interpreter: a file just written may still be open in a process that another
+/// test is starting, and then cannot be executed.
 fn script(dir: &Path, name: &str, start: &str) -> Command {
     let file = dir.join(name);
     fs::write(&file, block(&page("script.md"), start)).unwrap();
@@ -47,7 +47,7 @@ fn script(dir: &Path, name: &str, start: &str) -> Command {
     command
 }
 
-/// With `threadgate` to be found.
+/// Makes `threadgate` available to the command.
 fn in_path(command: &mut Command) -> &mut Command {
     let binary = Path::new(env!("CARGO_BIN_EXE_threadgate"));
     let mut path = binary.parent().unwrap().as_os_str().to_owned();
@@ -77,7 +77,7 @@ fn the_shell_script_runs_a_command_and_says_what_it_fetched() {
         assert_eq!(ended.status.code(), Some(code), "{}", ended.stderr);
         assert!(ended.stderr.contains(&line), "{}", ended.stderr);
     }
-    // One that cannot start has its own status.
+    // A command that cannot start has its own status.
     let mut fails = script(dir.path(), "traced.sh", "#!/bin/sh");
     let text = fs::read_to_string(dir.path().join("traced.sh")).unwrap();
     let taken = text.replace("--port 0", &format!("--port {}", origin.clear.port()));
@@ -98,13 +98,13 @@ fn the_python_program_fetches_and_says_what_it_cost() {
     let said = text(script(dir.path(), "traced.py", "#!/usr/bin/env python3").args([&good, &bad]));
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 2, "{said}");
-    // The next request may be logged before the last one is: they are on different connections.
+    // The second request may be logged before the first: they are on different connections.
     for begins in [format!("GET {good} 200 ok "), format!("GET {bad} 502 connection_refused ")] {
         assert!(lines.iter().any(|line| line.starts_with(&begins)), "{said}");
     }
 }
 
-/// The commands of `egress.md`, in its order, with a build that reaches an nginx.
+/// The commands of `egress.md`, in the page's order, with a build that reaches an nginx.
 #[test]
 fn an_egress_list_is_learnt_rehearsed_and_enforced() {
     if tool("curl").is_none() || tool("jq").is_none() {
@@ -156,7 +156,7 @@ fn an_egress_list_is_learnt_rehearsed_and_enforced() {
     assert_eq!(ended.text(), shown);
 }
 
-/// The commands of `users.md`, in its order; what is typed at a terminal is piped in.
+/// The commands of `users.md`, in the page's order. Text typed at a terminal is piped in.
 #[test]
 fn users_are_let_in_and_limited_as_the_page_says() {
     if tool("curl").is_none() {
@@ -180,7 +180,7 @@ fn users_are_let_in_and_limited_as_the_page_says() {
         ended.text()
     };
     let url = format!("http://{}/hello", origin.clear);
-    // A proxy as the page starts it, but on a free port.
+    // A proxy started as on the page, but on a free port.
     let start = |command: &str| {
         let words = command.rsplit_once("threadgate ").unwrap().1.replace("0.0.0.0:3128", "");
         let words = words.split_whitespace().filter(|word| *word != "-l");
@@ -261,7 +261,7 @@ fn the_commands_that_read_a_log_work() {
     }
 }
 
-/// Without what differs each time: the time before a message, and how long something took.
+/// The line without the parts that differ each time: the time before a message, and durations.
 fn settled(line: &str) -> String {
     let line = match line.split_once("Z INFO ").or_else(|| line.split_once("Z WARN ")) {
         Some((_, message)) => message,
@@ -282,7 +282,7 @@ fn the_commands_that_block_ads_say_what_the_page_says() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("ads.txt"), "0.0.0.0 ads.example\n0.0.0.0 tracker.example\n")
         .unwrap();
-    // The page's own proxy, where its lists and its log are.
+    // The page's own proxy, with its lists and its log.
     let args = ["--block-list=ads.txt", "--access-log=access.json", "--log-format=json"];
     let there = |command: &mut Command| {
         command.current_dir(dir.path());
@@ -349,12 +349,12 @@ fn one_of_two_behind_haproxy_stops_without_a_failed_request() {
         eventually(|| served.load(Ordering::Relaxed) > before + 100);
         stop.store(true, Ordering::Relaxed);
     });
-    // The checks have asked where they should.
+    // The checks have asked at the right place.
     eventually(|| haproxy.said().contains("Server proxies/one is DOWN"));
     assert!(!haproxy.said().contains("proxies/two is DOWN"), "{}", haproxy.said());
 }
 
-/// Asks again and again, on one connection if it `keeps` it. A request that fails fails the test.
+/// Asks again and again, on one connection if it `keeps` it. A failed request fails the test.
 fn ask_until(
     stop: &AtomicBool,
     served: &AtomicUsize,
@@ -374,7 +374,7 @@ fn ask_until(
     }
 }
 
-/// The unit's command line, with a log and an address that are ours.
+/// The unit's command line, with a log and an address of our own.
 #[test]
 fn the_unit_of_systemd_starts_the_proxy_and_is_found_in_order() {
     let unit = fs::read_to_string(root().join("docs/threadgate.service")).unwrap();
@@ -396,7 +396,7 @@ fn the_unit_of_systemd_starts_the_proxy_and_is_found_in_order() {
     let Some(mut analyze) = tool("systemd-analyze") else { return };
     let file = dir.path().join("threadgate.service");
     let there = unit.replace("/usr/local/bin/threadgate", env!("CARGO_BIN_EXE_threadgate"));
-    // Its page of the manual is not installed here.
+    // Its manual page is not installed here.
     fs::write(&file, there.replace("Documentation=man:threadgate(1)\n", "")).unwrap();
     let ended = run(analyze.args(["verify", "--man=no"]).arg(&file));
     assert!(ended.status.success() && ended.stderr.is_empty(), "{}", ended.stderr);
@@ -404,7 +404,7 @@ fn the_unit_of_systemd_starts_the_proxy_and_is_found_in_order() {
     output(security.args(["security", "--offline=true", "--threshold=20"]).arg(&file));
 }
 
-/// The help's examples and those of the man page, with places that are ours.
+/// The examples of the help and of the man page, with paths of our own.
 #[test]
 fn the_examples_of_the_help_and_the_man_page_start() {
     let help = text(Command::new(env!("CARGO_BIN_EXE_threadgate")).arg("--help"));
@@ -429,7 +429,7 @@ fn the_examples_of_the_help_and_the_man_page_start() {
         if !words.iter().any(|word| ["-p", "-l"].contains(&word.as_str())) {
             words.extend(["-p".to_owned(), "0".to_owned()]);
         }
-        // The port file is how the proxy is found here, too.
+        // The port file tells this test, too, where the proxy listens.
         if let Some(at) = words.iter().position(|word| word == "--port-file") {
             words.drain(at..at + 2);
         }
@@ -460,7 +460,7 @@ fn documents() -> Vec<PathBuf> {
     documents
 }
 
-/// What a heading is called in a link: as GitHub makes it.
+/// The anchors of a text's headings, in GitHub's form.
 fn anchors(text: &str) -> Vec<String> {
     let mut in_block = false;
     let headings = text.lines().filter(|line| {
@@ -501,7 +501,8 @@ fn every_link_leads_somewhere() {
     assert!(seen > 50, "{seen}");
 }
 
-/// The table of `docs/responses.md` has a row for each message of `tests/messages`, and each of those is there.
+/// The table of `docs/responses.md` has a row for each message of `tests/messages`, and a message for
+/// each row.
 #[test]
 fn each_odd_message_has_its_line_in_the_index_and_its_row_in_the_table() {
     let messages = root().join("tests/messages");
@@ -524,7 +525,7 @@ fn each_odd_message_has_its_line_in_the_index_and_its_row_in_the_table() {
     assert_eq!(names, files);
 }
 
-/// The script that makes the table asks the proxy alone: each message does what the index says.
+/// The script that makes the table asks only the proxy: each message is treated as the index says.
 #[test]
 fn each_odd_message_is_delivered_or_refused_as_the_index_says() {
     let Some(mut python) = tool("python3") else { return };

@@ -1,7 +1,7 @@
-//! Peers that misbehave on purpose, a named type a misbehaviour.
+//! Peers that misbehave on purpose, one type for each misbehaviour.
 //!
-//! Those that answer implement [`Misbehaves`] and stand behind [`Origin::hostile`]; those that ask
-//! have a constructor that connects.
+//! Those that answer implement [`Misbehaves`] and run behind [`Origin::hostile`]. Those that ask have a
+//! constructor that connects.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::peers::{Peer, STEP, is_timeout};
 use crate::servers::{Origin, listen};
 
-/// What an origin server does instead of its work, once per connection.
+/// The behaviour of an origin server instead of its work, once per connection.
 pub(crate) trait Misbehaves: Send + 'static {
     fn play(&self, peer: &mut Peer);
 }
@@ -33,7 +33,7 @@ pub(crate) struct DripFeed {
 }
 
 impl DripFeed {
-    /// Drips until the other end says something (or the bytes run out); how long that took.
+    /// Drips until the other end sends something (or the bytes run out). Returns how long that took.
     pub(crate) fn until_answered(&self, peer: &mut Peer) -> Duration {
         let start = Instant::now();
         for byte in self.bytes {
@@ -58,7 +58,7 @@ impl Misbehaves for DripFeed {
 pub(crate) struct NeverReads(Peer);
 
 impl NeverReads {
-    /// Connects with the smallest receive buffer there is, and sends `request`.
+    /// Connects with the smallest possible receive buffer, and sends `request`.
     pub(crate) fn ask(proxy: SocketAddr, request: &str) -> Self {
         let socket =
             Socket::new(Domain::for_address(proxy), Type::STREAM, Some(Protocol::TCP)).unwrap();
@@ -69,7 +69,7 @@ impl NeverReads {
         Self(peer)
     }
 
-    /// Changes its mind.
+    /// Begins to read.
     pub(crate) fn read_after_all(self) -> Peer {
         self.0
     }
@@ -77,7 +77,7 @@ impl NeverReads {
 
 /// An origin server that resets the connection in the middle of its response.
 pub(crate) struct ResetMidBody {
-    /// All that is sent before the reset.
+    /// All bytes sent before the reset.
     pub(crate) sent: &'static str,
 }
 
@@ -85,7 +85,7 @@ impl Misbehaves for ResetMidBody {
     fn play(&self, peer: &mut Peer) {
         peer.read_head();
         peer.send(self.sent);
-        // A reset discards what the other side has not read yet: give it the time to.
+        // A reset discards bytes that the other side has not read yet, so it gets time to read.
         wait_until_taken(peer);
         socket2::SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO)).unwrap();
     }
@@ -117,7 +117,7 @@ impl HalfCloses {
     }
 }
 
-/// An origin server that takes the request and says nothing until the other end gives up.
+/// An origin server that takes the request and sends nothing until the other end gives up.
 pub(crate) struct NeverAnswers;
 
 impl Misbehaves for NeverAnswers {
@@ -165,13 +165,13 @@ impl DropsSyns {
         Self { addr, listener, queue }
     }
 
-    /// Accepts connections from now on. Whoever waits is heard when it sends its SYN again, a second
-    /// or more after the one before.
+    /// Accepts connections from now on. A waiting client gets through when it sends its SYN again, a
+    /// second or more after the one before.
     pub(crate) fn relent(self) -> TcpListener {
         drop(self.queue);
         self.listener.listen(64).unwrap();
         let listener = TcpListener::from(self.listener);
-        // Those that made the queue full.
+        // The connections that filled the queue.
         listener.set_nonblocking(true).unwrap();
         while listener.accept().is_ok() {}
         listener.set_nonblocking(false).unwrap();
@@ -199,8 +199,8 @@ pub(crate) struct HangingResolver {
 pub(crate) struct Gate(#[expect(dead_code, reason = "dropping it is all it is for")] Sender<()>);
 
 impl HangingResolver {
-    /// Hangs for every name that begins with `hang`; every other name, and a released lookup, has
-    /// `answer`.
+    /// A lookup hangs for every name that begins with `hang`. Every other name, and a released lookup,
+    /// gets `answer`.
     pub(crate) fn new(answer: Vec<IpAddr>) -> (Self, Gate) {
         let (sender, gate) = bounded(0);
         (Self { gate, answer }, Gate(sender))
@@ -208,7 +208,7 @@ impl HangingResolver {
 
     pub(crate) fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         if host.starts_with("hang") {
-            // Only the end of the sender, or of patience, ends this wait.
+            // The wait ends with the sender, or when patience does.
             let _ = self.gate.recv_timeout(STEP * 2);
         }
         Ok(self.answer.clone())
@@ -217,7 +217,7 @@ impl HangingResolver {
 
 /// Waits until the other end's kernel has taken everything sent, and its reader had a moment.
 fn wait_until_taken(peer: &mut Peer) {
-    // Nothing is expected to come: this is the shortest pause that lets the reader go first.
+    // Nothing is expected: this is the shortest pause that lets the reader go first.
     peer.has_something_within(Duration::from_millis(50));
 }
 
@@ -275,8 +275,8 @@ fn a_hanging_lookup_ends_with_its_gate() {
     assert_eq!(lookup.join().unwrap(), [Ipv4Addr::LOCALHOST]);
 }
 
-/// An origin server that answers a connection's first request with its target, and closes at random
-/// later: before or in the middle of an answer, right behind it, or while idle.
+/// An origin server that answers a connection's first request with its target, and closes at a random
+/// time later: before or in the middle of an answer, right behind it, or while idle.
 pub(crate) struct ClosesAtRandom {
     pub(crate) addr: SocketAddr,
     listener: Arc<TcpListener>,
@@ -360,7 +360,7 @@ fn play_at_random(peer: &mut Peer, seed: u64) {
     }
 }
 
-/// The close to come will be a reset.
+/// Turns the next close into a reset.
 fn set_to_reset(peer: &Peer) {
     socket2::SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO)).unwrap();
 }

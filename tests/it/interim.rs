@@ -1,5 +1,5 @@
-//! What comes before, or instead of, the answer one expects: 1xx responses, `Expect`, answers that
-//! arrive while the upload still runs, answers without content.
+//! Responses before or instead of the expected answer: 1xx responses, `Expect`, answers that arrive
+//! while the upload still runs, answers without content.
 
 use crate::peers::{Moment, Peer, field, pattern, status};
 use crate::proxies::{OK, get_request, proxy, proxy_without_via};
@@ -45,7 +45,7 @@ fn an_interim_response_in_the_same_segment_as_the_final_one_is_told_from_it() {
     drop(proxy);
 }
 
-/// RFC 9110 §15.2: never to a client of HTTP/1.0.
+/// RFC 9110 §15.2: a client of HTTP/1.0 must not get one.
 #[test]
 fn a_1_0_client_gets_no_interim_response() {
     let origin = Origin::answer(
@@ -91,16 +91,16 @@ fn a_refused_expectation_is_passed_on_and_the_content_is_never_taken_for_a_reque
     let length = never.len();
     client.send(post(&origin, &format!("Expect: 100-continue\r\nContent-Length: {length}\r\n")));
     assert_eq!(client.read_response().status, 417);
-    // Content, for it is within the announced length, although it looks like a request. The proxy
-    // may close instead of reading it.
+    // These bytes are content, because they are within the announced length, although they look like a
+    // request. The proxy may close instead of reading them.
     let _ = client.try_send(&never);
     client.half_close_if_open();
     client.expect_end();
     drop(proxy);
 }
 
-/// curl takes an announced close for the end of its attempt, and asks again where there is none. The
-/// connection ends in either case, and what follows there is nobody's request.
+/// curl takes an announced close for the end of its attempt, and asks again if none is announced. The
+/// connection ends in either case, and the bytes behind it are nobody's request.
 #[test]
 fn an_early_answer_ends_the_connection_and_says_so_only_where_the_client_must_know() {
     const EXPECT: &str = "Expect: 100-continue\r\n";
@@ -137,8 +137,8 @@ fn an_early_answer_ends_the_connection_and_says_so_only_where_the_client_must_kn
     }
 }
 
-/// curl that follows a redirect or authenticates goes on at once, as it does without the proxy, since the
-/// response says that its connection ends. Content that is wanted costs no connection.
+/// A curl that follows a redirect or authenticates goes on at once, as it does without the proxy,
+/// because the response says that its connection ends. Content that is wanted costs no connection.
 #[test]
 fn unended_content_of_a_redirect_is_not_waited_for() {
     for (status, ends) in [(302, true), (307, true), (401, true), (200, false), (404, false)] {
@@ -159,7 +159,7 @@ fn unended_content_of_a_redirect_is_not_waited_for() {
     }
 }
 
-/// After a 100 the client sends: it has to know.
+/// The client sends content after a 100, so it has to know.
 #[test]
 fn an_early_answer_after_a_100_says_that_the_connection_ends() {
     let origin = Origin::answer(
@@ -202,7 +202,7 @@ fn an_answer_during_a_stalled_upload_reaches_a_client_that_cannot_send_more() {
     let origin = Origin::script(1, move |peer| {
         peer.read_head();
         peer.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much");
-        // Reads nothing more, and keeps the connection open: the upload stalls.
+        // The server reads nothing more, and keeps the connection open: the upload stalls.
         peer.has_something_within(crate::peers::STEP);
     });
     let proxy = proxy();
@@ -220,7 +220,7 @@ fn an_upload_and_its_answer_may_run_side_by_side() {
     let origin = Origin::script(1, |peer| {
         peer.read_head();
         peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n");
-        // An echo: nothing is sent before as much has come.
+        // An echo: it sends nothing before it has received as much.
         let mut left = 1 << 20;
         while left > 0 {
             let n = 4096.min(left);
@@ -253,7 +253,7 @@ fn a_response_that_has_no_content_has_none_whatever_its_head_says() {
         ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 1000\r\n\r\n"),
         ("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"),
     ] {
-        // Where there may be content nobody can tell whether it comes all the same.
+        // If there may be content, nobody can tell whether it comes all the same.
         let is_kept =
             method != "HEAD" && !response.contains("Length") && !response.contains("chunked");
         let origin = Origin::script(if is_kept { 1 } else { 2 }, move |peer| {

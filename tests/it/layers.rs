@@ -1,4 +1,4 @@
-//! Imports go one way: a module uses only the layers listed before its own.
+//! The order of layers: a module imports only from the layers listed before its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::rust_source::{circles, functions, sources, types, uses};
 
-/// In the order in which they build on each other.
+/// The layers, in the order in which they build on each other.
 pub(crate) const LAYERS: &[&str] =
     &["wire", "error", "net", "policy", "observe", "upstream", "proxy", "server", "config", "cli"];
 
@@ -37,7 +37,7 @@ fn no_module_imports_from_a_layer_above_its_own() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The features of a test are on when an example is built, so that it would find the layers, too.
+/// A test's features are on when an example is built, so an example would find the layers, too.
 #[test]
 fn what_users_are_shown_needs_no_layer() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -55,7 +55,7 @@ fn what_users_are_shown_needs_no_layer() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Numbers that users get are for reading: what writes to them is of the crate alone.
+/// Users only read these numbers: the methods that write them are private to the crate.
 #[test]
 fn users_read_numbers_and_do_not_write_them() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/observe");
@@ -78,11 +78,11 @@ fn users_read_numbers_and_do_not_write_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Within a layer, too, imports go one way. A module is a file, and `x/mod.rs` is one beside the files
-/// of `x/`. It uses another one if it imports something that is written down there, or names it by a
-/// path. What the other only passes on (`mod`, `pub use`) is a use of the module that it comes from,
-/// and passing on is none: so a directory's front page may collect names, and its children may share
-/// what is written in it only if it needs nothing of theirs.
+/// Within a layer, too, imports go one way. A module is a file, and `x/mod.rs` counts as one beside the
+/// files of `x/`. A module uses another one if it imports an item defined there, or names it by a path.
+/// An item that the other only passes on (`mod`, `pub use`) counts as a use of the module that defines
+/// it, and passing on counts as no use. So a directory's front page may collect names, and its children
+/// may share its items only if these need nothing of theirs.
 #[test]
 fn no_modules_of_a_layer_import_each_other_in_a_circle() {
     let graph = uses(&sources());
@@ -100,8 +100,8 @@ fn no_modules_of_a_layer_import_each_other_in_a_circle() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Two types that more than their own file can name have two names, so that a reader need not look
-/// which one was imported.
+/// Two types that other files can name must have two names, so that a reader need not look up which one
+/// was imported.
 #[test]
 fn no_two_types_share_a_name() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -115,7 +115,8 @@ fn no_two_types_share_a_name() {
     assert!(places.is_empty(), "{places:#?}");
 }
 
-/// A struct that everybody writes into wants stages: in `proxy` none has more than 25 fields.
+/// A struct that everything writes into should be split into stages: no struct in `proxy` has more than
+/// 25 fields.
 #[test]
 fn no_struct_of_the_proxy_is_a_bag() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy");
@@ -166,7 +167,7 @@ fn no_function_is_longer_than_two_screens() {
     assert!(long.is_empty(), "{long:#?}");
 }
 
-/// `docs/architecture.md` says of each crate what it is for; `file_list` has the files.
+/// `docs/architecture.md` describes each crate; `file_list` covers the files.
 #[test]
 fn the_architecture_names_each_crate() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -226,7 +227,7 @@ fn no_source_file_is_asynchronous() {
     }
 }
 
-/// No async runtime, in no dependency that ships either.
+/// There is no async runtime, not even in a dependency that ships.
 #[test]
 fn no_dependency_brings_an_async_runtime() {
     let lock =

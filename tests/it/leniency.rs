@@ -1,5 +1,5 @@
-//! Responses that clients take and the grammar does not: they arrive in the strict form, on a connection that
-//! is not used again, unless `--strict-responses` refuses them.
+//! Responses that clients accept although the grammar does not. They arrive in the strict form, on a
+//! connection that is not used again, unless `--strict-responses` refuses them.
 
 use threadgate::Server;
 use threadgate::wire::Repair;
@@ -9,7 +9,7 @@ use crate::proxies::{Binary, OK, get_request, proxy, proxy_with};
 use crate::servers::Origin;
 use crate::upgrade::{SWITCH, offer};
 
-/// What a server sends, what the client gets of it, and what was mended.
+/// The server's response, the response that the client gets, and the repair.
 type Row = (&'static str, &'static str, Repair);
 
 const MENDED: &[Row] = &[
@@ -106,7 +106,7 @@ fn strict() -> Server {
     })
 }
 
-/// What a client gets whose server sends these pieces, each when the one before has gone out.
+/// The response to a client whose server sends these pieces, each when the one before has gone out.
 fn received(proxy: &Server, pieces: impl Iterator<Item = String> + Send + 'static) -> String {
     let pieces: Vec<_> = pieces.collect();
     let origin = Origin::script(1, move |peer| {
@@ -119,7 +119,7 @@ fn received(proxy: &Server, pieces: impl Iterator<Item = String> + Send + 'stati
     client.half_close();
     let (all, _) = client.read_to_any_end();
     origin.join();
-    // Ours comes last in the head.
+    // The proxy's own field comes last in the head.
     String::from_utf8_lossy(&all).replacen("Connection: close\r\n\r\n", "\r\n", 1)
 }
 
@@ -150,7 +150,7 @@ fn strict_responses_refuses_each_of_them() {
         let proxy = strict();
         let got = received(&proxy, [(*sent).to_owned()].into_iter());
         let refused = got.starts_with("HTTP/1.1 502 ");
-        // Behind a head that was good, and that has gone out, the response ends before its end.
+        // Behind a good head, which has gone out, the response is cut.
         let ends_early = sent.contains("chunked\r\n\r\n")
             && !got.ends_with("0\r\n\r\n")
             && !got.ends_with("X: y\r\n\r\n");
@@ -204,7 +204,7 @@ fn a_long_response_in_padded_chunks_arrives_whole() {
     let got = received(&lenient(), [sent].into_iter());
     let (_, body) = got.split_once("\r\n\r\n").unwrap();
     assert!(crate::peers::is_whole_chunked(body.as_bytes()), "it was cut");
-    // Reads cut some chunks in two.
+    // Some chunks are cut in two by reads.
     let data: String = body.split("\r\n").skip(1).step_by(2).collect();
     assert_eq!(data, "0123456789".repeat(20_000));
 }
@@ -221,7 +221,7 @@ fn all_interim_responses_are_passed_on() {
     }
 }
 
-/// The memory that a client can bind by not reading is that of the sockets and one buffer each way.
+/// A client that does not read can bind only the memory of the sockets and one buffer each way.
 #[test]
 fn a_client_that_does_not_read_interim_responses_gets_no_more_of_them() {
     let stopped = Moment::new();
@@ -231,7 +231,7 @@ fn a_client_that_does_not_read_interim_responses_gets_no_more_of_them() {
         peer.stream().set_write_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
         let head = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(16_000));
         let mut sent = 0_usize;
-        // Until nobody takes any more: the proxy, the sockets.
+        // Until nothing takes any more: the proxy, the sockets.
         while sent < 64 << 20 && peer.try_send(&head).is_ok() {
             sent += head.len();
         }
@@ -253,28 +253,28 @@ fn a_client_that_does_not_read_interim_responses_gets_no_more_of_them() {
 fn what_leaves_two_readings_stays_refused_with_a_true_reason() {
     for (sent, reason) in [
         ("HTTP/1.1 200 OK\r\nA: b\0\r\n\r\n", "NUL"),
-        ("HTTP/1.1 200 OK\r\nA: b\rC: d\r\n\r\n", "a CR without LF"),
+        ("HTTP/1.1 200 OK\r\nA: b\rC: d\r\n\r\n", "a CR without an LF"),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
             "two different values",
         ),
         (
             "HTTP/1.1 200 OK\r\nContent-Length : 2\r\nContent-Length: 3\r\n\r\nok!",
-            "white space stands between",
+            "white space between",
         ),
         (
             "HTTP/1.1 200 OK\nTransfer-Encoding : chunked\nContent-Length: 2\n\nok",
-            "white space stands between",
+            "white space between",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity\r\n\r\nok",
-            "the only transfer coding known here is chunked",
+            "the only supported transfer coding is chunked",
         ),
         (
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             "HTTP/1.0 has no Transfer-Encoding",
         ),
-        ("HTTP/1.1 099 Odd\r\n\r\n", "not one from 100 to 599"),
+        ("HTTP/1.1 099 Odd\r\n\r\n", "not between 100 and 599"),
         ("HTTP/1.1 200 OK\r\n A: b\r\n\r\n", "starts with white space"),
     ] {
         let got = received(&lenient(), [sent.to_owned()].into_iter());
@@ -329,7 +329,7 @@ fn a_request_gets_none_of_this() {
     }
 }
 
-/// RFC 9112 §7.1.1 has white space before a `;`; and no client says behind its content who it is.
+/// RFC 9112 §7.1.1 has white space before a `;`. No client identifies itself behind its content.
 #[test]
 fn the_chunks_of_a_request_are_written_anew_where_the_grammar_allows_it() {
     for (body, expected) in [
@@ -401,8 +401,8 @@ fn an_interim_response_makes_the_wait_begin_again_for_a_client_that_gets_it() {
     origin.join();
 }
 
-/// More interim responses than are passed on where responses are judged strictly are no fault of the 101
-/// behind them. What had to be mended is.
+/// More interim responses than are passed on in strict mode are no fault of the 101 behind them. A
+/// repaired response is.
 #[test]
 fn a_101_behind_many_interim_responses_counts_and_one_behind_a_mended_one_does_not() {
     for (interim, expected) in [

@@ -1,4 +1,4 @@
-//! The binary from start to end: what it says, which status it exits with, what signals do.
+//! The binary from start to end: its messages, its exit status, and its reaction to signals.
 
 use std::net::TcpStream;
 use std::process::{Command, Output};
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &[&str]) -> Output {
     run_command(command(args))
 }
 
-/// Runs it to its end, which must come by itself.
+/// Runs the command to its end, which must come by itself.
 #[track_caller]
 pub(crate) fn run_command(mut command: Command) -> Output {
     let mut child = command.spawn().unwrap();
@@ -175,7 +175,7 @@ fn a_file_that_cannot_be_written_is_named() {
     }
 }
 
-/// An exchange under way through `proxy`: the client, the moment that lets its answer come.
+/// An exchange under way through `proxy`: the client, and the moment that lets the answer come.
 fn under_way(proxy: &Binary) -> (Peer, Moment, Origin) {
     let (asked, answer) = (Moment::new(), Moment::new());
     let (is_asked, may_answer) = (asked.clone(), answer.clone());
@@ -183,7 +183,7 @@ fn under_way(proxy: &Binary) -> (Peer, Moment, Origin) {
         peer.read_head();
         is_asked.has_come();
         may_answer.wait();
-        // Gone when the proxy did not wait for it.
+        // The connection is gone if the proxy did not wait for it.
         let _ = peer.try_send(OK);
     });
     let mut client = Peer::connect(proxy.addr);
@@ -205,7 +205,7 @@ fn a_signal_lets_what_is_under_way_end_and_takes_nothing_new() {
         idle.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(idle.read_response().status, 200);
         proxy.signal(signal);
-        // Idle clients are let go at once, new ones refused.
+        // Idle clients are closed at once, and new ones refused.
         idle.expect_eof();
         eventually(|| refuses_connections(&proxy));
         answer.has_come();
@@ -248,7 +248,7 @@ fn a_drain_has_an_end() {
     origin.join();
 }
 
-/// A balancer may have chosen this proxy just before it heard of the end.
+/// A load balancer may have chosen this proxy just before it learnt of the end.
 #[test]
 fn a_connection_that_has_said_nothing_may_still_send_its_first_request() {
     let origin = Origin::answer(OK);
@@ -261,14 +261,14 @@ fn a_connection_that_has_said_nothing_may_still_send_its_first_request() {
     assert_eq!(own_page(&proxy), 200, "all have been accepted");
     let begun = Instant::now();
     proxy.signal(Signal::TERM);
-    // Between two requests it ends at once.
+    // An idle connection between two requests ends at once.
     idle.expect_eof();
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     asks.send(get_request(origin.addr, "/"));
     let response = asks.read_response();
     assert_eq!((response.status, response.field("connection")), (200, Some("close")));
     asks.expect_eof();
-    // Who goes on saying nothing has a second.
+    // A connection that stays silent has a second.
     assert_eq!(proxy.wait().code(), Some(0));
     let took = begun.elapsed();
     assert!(took > Duration::from_millis(900), "too early: {took:?}");

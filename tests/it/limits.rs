@@ -1,4 +1,4 @@
-//! Limits: how fast bytes go through, and who is told that it is too much.
+//! Limits: the rate of bytes, and the refusal of clients that want too much.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -28,7 +28,7 @@ fn limited(limit: &[&str]) -> Server {
     proxy_with(|options| options.access = rates(limit))
 }
 
-/// Sends as many bytes as the path of each request says, on each connection there is.
+/// Sends the number of bytes in each request's path, on every connection.
 fn downloads() -> SocketAddr {
     let listener = listen();
     let addr = listener.local_addr().unwrap();
@@ -51,7 +51,7 @@ fn serve_downloads(peer: &mut Peer) {
     }
 }
 
-/// Asks for so many bytes; when the head has come.
+/// Asks for `bytes` bytes, and reads the head.
 #[track_caller]
 fn begin(proxy: SocketAddr, origin: SocketAddr, bytes: usize) -> Peer {
     let mut client = Peer::connect(proxy);
@@ -60,7 +60,7 @@ fn begin(proxy: SocketAddr, origin: SocketAddr, bytes: usize) -> Peer {
     client
 }
 
-/// A download from its head to its last byte, each of which is looked at.
+/// A download from its head to its last byte, with each byte checked.
 #[track_caller]
 fn download(proxy: SocketAddr, origin: SocketAddr, bytes: usize) -> Duration {
     let expected = pattern(bytes);
@@ -72,8 +72,8 @@ fn download(proxy: SocketAddr, origin: SocketAddr, bytes: usize) -> Duration {
     took
 }
 
-/// `bytes` at `rate`; a pause saves up a tenth of a second's worth, and the last portion, of which
-/// there are ten a second at least, comes when its turn begins.
+/// Checks that `bytes` took as long as they should at `rate`. A pause saves up a tenth of a second's
+/// worth. The last portion, of at least ten a second, comes when its turn begins.
 #[track_caller]
 fn assert_rate(took: Duration, bytes: usize, rate: usize) {
     let exact = bytes as f64 / rate as f64;
@@ -110,7 +110,7 @@ fn a_fast_rate_goes_through_pipes() {
     let proxy = limited(&["down=10MB/s"]);
     let bytes = 7_000_000;
     let took = download(proxy.addr(), origin, bytes);
-    // A machine that does other things besides may take longer.
+    // A busy machine may take longer.
     assert!(took > Duration::from_millis(480), "{took:?}");
     let stats = proxy.stats();
     assert!(stats.bytes_spliced > 4_000_000, "{}", stats.bytes_spliced);
@@ -149,7 +149,7 @@ fn heads_and_small_responses_count_too() {
     for (limit, filler, bytes) in [("client:up=50kB/s", 5_000, 0), ("down=50kB/s", 0, 5_000)] {
         let proxy = limited(&[limit]);
         let started = Instant::now();
-        // A connection each, and one for all.
+        // Each asks on a new connection, and one connection is for all.
         for _ in 0..5 {
             get(&mut Peer::connect(proxy.addr()), filler, bytes);
         }
@@ -236,8 +236,8 @@ fn two_downloads_share_a_rate_equally() {
         });
         let all: usize = counts.iter().sum();
         assert!((700_000..900_000).contains(&all), "{limit}: {counts:?}");
-        // A busy machine lets one of them run before the other; that it comes out even is measured
-        // by the simulation in `policy::shape`.
+        // A busy machine lets one of them run before the other. The simulation in `policy::shape`
+        // measures that they come out even.
         let fair = all * 40 / 100..=all * 60 / 100;
         assert!(counts.iter().all(|n| fair.contains(n)), "{limit}: {counts:?}");
     }
@@ -271,7 +271,7 @@ fn throttled_downloads_hold_no_worker_and_free_all_when_they_go() {
     drop((clients, client));
     eventually_eq(|| waits_for_tokens(&proxy), 0);
     eventually_eq(|| proxy.stats().active_connections(), 0);
-    // What they had reserved and did not take is free again.
+    // The allowance that they had reserved and did not take is free again.
     let took = download(proxy.addr(), slow, 50_000);
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
@@ -311,7 +311,7 @@ fn another_rate_holds_at_once_for_what_is_under_way() {
     client.read_exact(bytes - 10_000);
     let took = started.elapsed();
     assert!((0.4..3.0).contains(&took.as_secs_f64()), "{took:?}");
-    // None at all, and then one that there was not before.
+    // First no limit at all, then one that was not there before.
     let mut client = begin(proxy.addr(), origin, 1_000_000);
     proxy.set_access(&rates(&[]), false);
     client.read_exact(500_000);
@@ -346,7 +346,7 @@ fn a_rate_that_is_new_holds_for_what_is_under_way() {
 #[test]
 fn who_waits_for_long_waits_no_longer_than_there_is_a_reason() {
     let origin = downloads();
-    // A head each: the later ones would wait for 10 s and more.
+    // A large head for each: the later ones would wait for 10 s and more.
     let filler = "x".repeat(10_000);
     let head = format!("GET http://{origin}/10 HTTP/1.1\r\nHost: {origin}\r\nA: {filler}\r\n\r\n");
     for then in [&["up=100MB/s"][..], &["client:up=100MB/s"], &[]] {
@@ -407,7 +407,7 @@ fn a_client_with_too_many_connections_is_told_so() {
     refused(&response, 429, "--limit-connections");
     assert_eq!(response.field("connection"), Some("close"));
     clients[3].expect_end();
-    // More than twice as many are not even told.
+    // Beyond twice as many, clients are not even told.
     let more: Vec<_> = (0..2).map(|_| Peer::connect(proxy.addr())).collect();
     for mut client in more {
         if client.try_send("GET / HTTP/1.1\r\n\r\n").is_ok() {
@@ -430,7 +430,7 @@ fn who_has_ended_its_side_keeps_its_place_until_the_answer() {
     });
     let limits = LimitOptions { limit_connections: Some("1".into()), ..LimitOptions::default() };
     let proxy = proxy_with(|options| options.access = access(limits));
-    // One beyond those that are told gets nothing.
+    // One connection beyond those that are told gets nothing.
     let page = || {
         let mut client = Peer::connect(proxy.addr());
         let _ = client.try_send("GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
@@ -486,7 +486,7 @@ fn the_volume_of_a_run_is_a_hard_stop() {
     let proxy = Binary::start(&["--max-bytes=100kB"]);
     let mut client = begin(proxy.addr, origin, 1_000_000);
     let (received, _) = client.read_to_any_end();
-    // What was relayed includes the request's head and the response's.
+    // The relayed bytes include the request's head and the response's.
     assert!((95_000..100_000).contains(&received.len()), "{}", received.len());
     for _ in 0..2 {
         let mut client = Peer::connect(proxy.addr);
@@ -513,7 +513,7 @@ fn nobody_wakes_for_limits_that_nobody_meets() {
     ]);
     let mut client = begin(proxy.addr, origin, 1_000);
     client.read_exact(1_000);
-    // Idle from here on.
+    // The proxy is idle from here on.
     let mut before = Vec::new();
     let quiet = || {
         let now = proxy.context_switches();
@@ -527,7 +527,7 @@ fn nobody_wakes_for_limits_that_nobody_meets() {
     eventually(quiet);
 }
 
-/// `user:` and a name in Base64, as `--auth NAME:p` wants it.
+/// `ann:p` in Base64, as for `--auth ann:p`.
 const ANN: &str = "Proxy-Authorization: Basic YW5uOnA=";
 const BOB: &str = "Proxy-Authorization: Basic Ym9iOnA=";
 
@@ -555,7 +555,7 @@ fn users_have_rates_and_connections_of_their_own() {
     // Over two connections, one after the other.
     clients.iter_mut().for_each(|client| assert_eq!(ask(client, ANN, 25_000).status, 200));
     assert_rate(started.elapsed(), 50_000, 50_000);
-    // From other addresses, so that the client's own limit is not met.
+    // From other addresses, so that the client's own limit is not reached.
     let mut others: Vec<_> = (2..4)
         .map(|last| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

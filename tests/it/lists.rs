@@ -1,4 +1,4 @@
-//! Lists of domains: what of them is kept, what a refused client is told, and files that are none.
+//! Lists of domains: their memory, the answer to a refused client, and files that are no lists.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -35,7 +35,7 @@ fn ask(client: &mut Peer, method: &str, target: &str) -> Response {
 
 #[test]
 fn a_listed_name_is_refused_however_it_is_spelled_and_the_rest_is_not() {
-    // A connection each: they are different destinations.
+    // A new connection for each, because they are different destinations.
     let origin = Origin::script(3, |peer| {
         peer.read_head();
         peer.send(OK);
@@ -205,7 +205,7 @@ fn what_cannot_be_kept_is_counted_and_named() {
     }
 }
 
-/// Workers that sleep, and tunnels that are open, must not keep long lists that are not in force.
+/// Sleeping workers and open tunnels must not keep long lists that are not in force any more.
 #[test]
 fn lists_that_were_replaced_are_let_go_by_sleepers_and_tunnels() {
     let dir = lists(&[("ads", b"ads.example\n")]);
@@ -257,7 +257,7 @@ fn lists_that_were_replaced_are_let_go_by_sleepers_and_tunnels() {
     echo.join();
 }
 
-/// A file of bytes that compress badly, without NULs or ends of lines too far apart.
+/// A file of bytes that compress badly, without NULs, and with line ends not too far apart.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut noise = Vec::with_capacity(bytes);
@@ -309,7 +309,7 @@ fn a_file_that_is_no_list_ends_the_start_and_says_why() {
     }
 }
 
-/// Root may read everything: then there is nothing to see.
+/// Root may read everything, so there is nothing to test as root.
 #[test]
 fn a_file_that_is_not_permitted_has_its_own_status() {
     let dir = lists(&[("ads", b"ads.example\n")]);
@@ -323,7 +323,7 @@ fn a_file_that_is_not_permitted_has_its_own_status() {
         return;
     }
     let Some(mut setpriv) = tool("setpriv") else { return };
-    // The program and the directories above it may be closed to others: it is run from here.
+    // The program and the directories above it may be closed to others, so it is run from here.
     let program = dir.path().join("threadgate");
     fs::copy(Path::new(env!("CARGO_BIN_EXE_threadgate")), &program).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,5 +1,5 @@
-//! Where the access log goes: full, moved, deleted, not read. The proxy serves on, says it once, and
-//! goes on by itself.
+//! Failing destinations of the access log: full, moved, deleted, not read. The proxy serves on, reports
+//! it once, and writes again by itself.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use crate::programs::{output, tool};
 use crate::proxies::{Binary, OK, get_request};
 use crate::servers::Origin;
 
-/// Asks for `/healthz?text` `count` times, each of which has a line.
+/// Asks for `/healthz?text` `count` times; each request has a line.
 fn ask(proxy: &Binary, text: &str, count: usize) {
     let mut client = Peer::connect(proxy.addr);
     for _ in 0..count {
@@ -28,7 +28,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// How many lines of its messages have `part`.
+/// How many of its messages contain `part`.
 fn said(proxy: &Binary, part: &str) -> usize {
     proxy.stderr().lines().filter(|line| line.contains(part)).count()
 }
@@ -37,7 +37,7 @@ fn said(proxy: &Binary, part: &str) -> usize {
 struct Small(tempfile::TempDir);
 
 impl Small {
-    /// `None` where nobody may mount.
+    /// `None` if mounting is not permitted.
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = tool("mount")?;
@@ -53,7 +53,7 @@ impl Small {
 
 impl Drop for Small {
     fn drop(&mut self) {
-        // Lazily: the proxy may have its file open still.
+        // Lazily: the proxy may still have its file open.
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
@@ -64,7 +64,7 @@ fn a_full_file_system_costs_lines_is_said_once_and_recovers() {
     let (log, ballast) = (small.0.path().join("log"), small.0.path().join("ballast"));
     fs::write(&ballast, vec![0; 48 << 10]).unwrap();
     let mut proxy = Binary::start(&["--access-log", log.to_str().unwrap()]);
-    // Far more than the 16 KiB that are left, in batches of their own.
+    // Far more than the 16 KiB that are left, in separate batches.
     for _ in 0..4 {
         ask(&proxy, &"x".repeat(1000), 20);
     }
@@ -73,7 +73,7 @@ fn a_full_file_system_costs_lines_is_said_once_and_recovers() {
     let full = read(&log);
     fs::remove_file(&ballast).unwrap();
     let mut asked = 81;
-    // With more lines, as they come: one alone was not seen to be written once, on a busy machine.
+    // With more and more lines: on a busy machine a single line once went unnoticed.
     let works = comes_true(STEP, &mut || {
         ask(&proxy, "kept", 1);
         asked += 1;
@@ -86,7 +86,7 @@ fn a_full_file_system_costs_lines_is_said_once_and_recovers() {
     let text = read(&log);
     assert!(full.len() <= 16 << 10 && text.len() > full.len());
     assert!(text.contains("?kept") && text.ends_with('\n'), "{text}");
-    // What is there is whole, and what is not was counted.
+    // The lines that were written are complete, and the others were counted.
     assert!(text.lines().all(|line| line.contains(" transfer=")), "{text}");
     let stderr = proxy.stderr();
     let lost = stderr.split_once("works again; ").unwrap().1.split(' ').next().unwrap();
@@ -99,14 +99,14 @@ fn a_fifo_that_nobody_reads_does_not_hold_up_the_start() {
     let path = dir.path().join("log");
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let mut proxy = Binary::start(&["--access-log", path.to_str().unwrap()]);
-    eventually(|| said(&proxy, "nobody reads") == 1);
+    eventually(|| said(&proxy, "has no reader") == 1);
     ask(&proxy, "nobody", 3);
     eventually(|| {
         proxy.signal(Signal::USR2);
         said(&proxy, "access log lines dropped  3") > 0
     });
     let reader = Command::new("cat").arg(&path).stdout(std::process::Stdio::piped()).spawn();
-    // Its opening ends when the proxy has opened the other end, for the first line that comes.
+    // Opening it ends when the proxy has opened the other end, for the first line.
     eventually(|| {
         ask(&proxy, "read", 1);
         said(&proxy, "works again") == 1
@@ -149,7 +149,7 @@ fn a_deleted_file_is_made_anew_and_said() {
     fs::remove_file(&path).unwrap();
     ask(&proxy, "after", 1);
     eventually(|| read(&path).contains("?after"));
-    eventually(|| said(&proxy, "was deleted; it is made anew") == 1);
+    eventually(|| said(&proxy, "was deleted; creating it again") == 1);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn lines_that_a_stuck_reader_never_took_are_said_at_the_end() {
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait().code(), Some(0));
     let stderr = proxy.stderr();
-    assert!(stderr.contains("WARN the access log did not take its last "), "{stderr}");
+    assert!(stderr.contains("WARN access log: the last "), "{stderr}");
     drop(reader);
 }
 
@@ -239,7 +239,7 @@ fn a_second_signal_loses_no_line_of_what_had_ended() {
     proxy.signal(Signal::TERM);
     eventually(|| said(&proxy, "stopping") == 1);
     answer.has_come();
-    // Its end comes after its line was recorded, which the writer would keep for 20 ms.
+    // The client's end comes after its line was recorded, which the writer would keep for 20 ms.
     ending.read_to_end();
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait().code(), Some(1));

@@ -1,5 +1,5 @@
-//! The formats of the access log, judged by those they are for: GoAccess, a JSON Schema validator,
-//! somebody at a terminal.
+//! The formats of the access log, judged by their users: GoAccess, a JSON Schema validator, a person at
+//! a terminal.
 
 use std::fs;
 use std::io::Read;
@@ -17,11 +17,11 @@ use crate::programs::{output, python, tool};
 use crate::proxies::{Binary, OK, command, get, get_request, threads};
 use crate::servers::{Origin, RefusedPort};
 
-/// What a browser sends, and what somebody sends who wants to be seen in the log.
+/// The name that a browser sends, and the name of somebody who wants to fake one in the log.
 const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 const HOSTILE: &str = "\" 200 1 \"-\" \"x\\\"\t\u{e4}\u{7}";
 
-/// One of each kind of exchange, logged in `format`: the lines, when all have come.
+/// Logs one exchange of each kind in `format`. Returns the lines, when all have come.
 fn one_of_each(format: &str) -> (Vec<String>, SocketAddr, PathBuf, tempfile::TempDir) {
     let origin = Origin::script(4, |peer| {
         let Some(head) = peer.try_read_head() else { return };
@@ -55,7 +55,7 @@ fn one_of_each(format: &str) -> (Vec<String>, SocketAddr, PathBuf, tempfile::Tem
     client.send(get_request(origin.addr, "/gone"));
     crate::peers::eventually(|| origin.accepted() == 4);
     client.reset();
-    // A tunnel, and what never gets to a server.
+    // A tunnel, and requests that never get to a server.
     let echo = Origin::script(1, |peer| {
         peer.read_exact(4);
         peer.send("pong!");
@@ -103,14 +103,14 @@ fn one_of_each(format: &str) -> (Vec<String>, SocketAddr, PathBuf, tempfile::Tem
     (text.lines().map(str::to_owned).collect(), origin_addr(&text), file, dir)
 }
 
-/// Where the origin server was, out of the first line.
+/// The origin server's address, from the first line.
 fn origin_addr(text: &str) -> SocketAddr {
     let (_, rest) = text.split_once("http://127.0.0.1:").unwrap();
     let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
     format!("127.0.0.1:{port}").parse().unwrap()
 }
 
-/// The line that has `part`, behind its time.
+/// The line with `part`, without its time.
 #[track_caller]
 fn after_time<'a>(lines: &'a [String], part: &str) -> &'a str {
     let line = lines.iter().find(|line| line.contains(part)).expect(part);
@@ -130,7 +130,7 @@ fn a_combined_line_has_what_apache_would_write() {
              \"http://***@a.example/b?c=d\" \"{FIREFOX}\""
         )
     );
-    // Content alone counts; with its chunks, as it went out.
+    // Only content counts, with its chunks, as it was sent.
     assert_eq!(
         line("/chunks"),
         format!("\"GET http://{origin}/chunks HTTP/1.1\" 404 13 \"-\" \"curl/8.5.0\"")
@@ -225,7 +225,7 @@ print(count)
     assert_eq!(String::from_utf8_lossy(&said).trim(), lines.len().to_string());
 }
 
-/// The binary at a terminal, 80 columns wide; what the terminal was sent.
+/// The binary at a terminal 80 columns wide, and the text on the terminal.
 struct Watched {
     child: Child,
     master: fs::File,
@@ -252,7 +252,7 @@ impl Watched {
         Self { child: child.unwrap(), master: master.into(), port_file, _dir: dir }
     }
 
-    /// Asks for one page that there is and one that cannot be had, and stops it.
+    /// Asks for one page that exists and one that fails, and stops it.
     #[track_caller]
     fn said(mut self) -> String {
         let mut port = None;
@@ -284,7 +284,7 @@ impl Drop for Watched {
     }
 }
 
-/// Where the target begins in each access line, without colours.
+/// The column of the target in each access line, without colours.
 fn target_columns(said: &str) -> Vec<usize> {
     let lines =
         said.lines().filter(|line| line.contains("http://127.0.0.1:") && !line.contains("curl"));

@@ -1,5 +1,5 @@
-//! Logins that belong to a connection (NTLM, Negotiate, Kerberos): who logs in on one is logged in there
-//! alone, and gets there through the proxy as without it.
+//! Logins that belong to a connection (NTLM, Negotiate, Kerberos): only the client that logged in on a
+//! connection uses it, and it works through the proxy as without one.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ fn authorization(head: &str) -> Option<(&str, &str)> {
     field(head, "authorization").map(|value| value.split_once(' ').unwrap_or((value, "")))
 }
 
-/// A server that ties a login to its connection: it challenges whoever says hello, and lets in who
-/// answers the challenge of the same connection.
+/// A server that ties a login to its connection. It challenges every client that says hello, and lets in
+/// a client that answers the challenge of the same connection.
 fn remembers(connections: usize) -> Origin {
     let count = AtomicUsize::new(0);
     Origin::script_at_once(connections, move |peer| {
@@ -55,7 +55,7 @@ fn remembers(connections: usize) -> Origin {
 struct User<'a> {
     peer: Peer,
     origin: &'a Origin,
-    /// The version it speaks, and what it sends with each request.
+    /// The version it speaks, and the lines it sends with each request.
     version: &'static str,
     lines: String,
 }
@@ -77,7 +77,7 @@ impl<'a> User<'a> {
         ));
     }
 
-    /// What the server says: on which of its connections, and who asks there.
+    /// The server's answer: on which of its connections, and who asks there.
     #[track_caller]
     fn says(&mut self, authorization: &str) -> String {
         self.send("GET", authorization);
@@ -202,7 +202,7 @@ fn a_connection_is_kept_apart_by_whatever_a_server_may_remember_of_it() {
         for turn in 0..4 {
             let user = if turn % 2 == 0 { &mut first } else { &mut second };
             assert_eq!(user.says(""), "no");
-            // It is in the pool a moment after the client has its response.
+            // The connection is in the pool a moment after the client has its response.
             eventually_eq(|| proxy.report().gauges.upstream_idle, u64::from(!apart));
         }
         assert_eq!(origin.accepted(), connections, "{request} {response}");
@@ -216,7 +216,7 @@ fn clients_are_told_that_such_a_login_works_here() {
     for (challenge, supports) in [
         ("WWW-Authenticate: NTLM\r\n", true),
         ("WWW-Authenticate: Basic realm=\"a\", Negotiate\r\n", true),
-        // Of what another proxy supports nothing is passed on.
+        // Another proxy's statement of support is not passed on.
         ("WWW-Authenticate: NTLM\r\nProxy-Support: Session-Based-Authentication\r\n", true),
         ("WWW-Authenticate: Basic realm=\"a\"\r\n", false),
         ("Proxy-Support: Session-Based-Authentication\r\n", false),
@@ -269,7 +269,7 @@ fn a_login_that_the_server_ends_is_given_up_while_the_client_is_silent_and_the_n
             peer.send(OK);
             theirs.0.wait();
             peer.half_close();
-            // The proxy has seen it, and closes, though its client says nothing.
+            // The proxy has noticed it, and closes, though its client says nothing.
             peer.expect_eof();
             theirs.1.has_come();
         } else {
@@ -287,7 +287,7 @@ fn a_login_that_the_server_ends_is_given_up_while_the_client_is_silent_and_the_n
     origin.join();
 }
 
-/// As a client does that came by itself: the login is gone, and the server says so.
+/// It is the same as for a client that came directly: the login is gone, and the server says so.
 #[test]
 fn a_request_whose_connection_with_a_login_dies_goes_out_once_more_on_a_fresh_one() {
     for authorization in ["", "NTLM alice"] {
@@ -307,7 +307,7 @@ fn a_request_whose_connection_with_a_login_dies_goes_out_once_more_on_a_fresh_on
         let proxy = proxy();
         let mut alice = User::new(proxy.addr(), &origin);
         assert_eq!(alice.says("NTLM hello"), "ok");
-        // Somebody else's kept connection is none for her.
+        // A connection kept for somebody else is not for her.
         let mut bob = Peer::connect(proxy.addr());
         bob.send(get_request(origin.addr, "/other"));
         eventually(|| origin.accepted() == 2);
@@ -337,7 +337,7 @@ fn a_request_that_must_not_be_repeated_is_not_sent_on_another_connection() {
     origin.join();
 }
 
-/// A tunnel to the same server, too, does not begin where somebody has logged in.
+/// A tunnel to the same server does not begin where somebody has logged in, either.
 #[test]
 fn a_tunnel_does_not_go_through_the_connection_with_the_login() {
     let origin = Origin::script_at_once(2, |peer| {
@@ -347,7 +347,7 @@ fn a_tunnel_does_not_go_through_the_connection_with_the_login() {
         } else {
             OK
         });
-        // A tunnel that is left ends as its client does.
+        // A tunnel ends when its client leaves.
         peer.read_to_any_end();
     });
     let proxy = proxy();
@@ -424,7 +424,7 @@ fn another_user_of_the_proxy_does_not_get_the_login_even_on_the_same_connection(
     origin.join();
 }
 
-/// What an NTLM acceptor answers to the first message: no target, a challenge, names in OEM.
+/// An NTLM acceptor's answer to the first message: no target, a challenge, names in OEM.
 fn ntlm_challenge() -> String {
     let mut message = b"NTLMSSP\0".to_vec();
     message.extend(2_u32.to_le_bytes());

@@ -1,9 +1,9 @@
-//! One integration binary: a module a feature.
+//! The one integration binary, with a module for each feature.
 //!
-//! Read `peers` and `servers` first: every test is a conversation between scripted peers and one
-//! proxy of its own. `hostile` has the peers that misbehave on purpose, `proxies` starts proxies,
-//! `programs` the clients and servers people use. The number of worker threads comes from
-//! `THREADGATE_TEST_THREADS` (default 1): each promise must hold at any number.
+//! Read `peers` and `servers` first: every test is a conversation between scripted peers and a proxy of
+//! its own. `hostile` has the peers that misbehave on purpose, `proxies` starts proxies, and `programs`
+//! the clients and servers that people use. `THREADGATE_TEST_THREADS` sets the number of worker threads
+//! (default 1): each promise must hold for any number.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

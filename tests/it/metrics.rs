@@ -1,4 +1,4 @@
-//! What the numbers say: that they are those of what went through, in every form.
+//! Metrics: the numbers are those of the traffic that went through, in every form.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -45,8 +45,8 @@ fn stats(admin: SocketAddr) -> Value {
     serde_json::from_str(fetch(admin, "/stats.json").text()).expect("JSON")
 }
 
-/// The same samples as read by Python's `prometheus_client`, which also sees to it that each family
-/// has a type and a help text and that histograms are whole. `None` if it is missing.
+/// The same samples as read by Python's `prometheus_client`, which also checks that each family has a
+/// type and a help text, and that histograms are complete. `None` if it is missing.
 #[track_caller]
 pub(crate) fn read_by_another(text: &str) -> Option<Samples> {
     const SCRIPT: &str = r#"
@@ -93,7 +93,7 @@ json.dump(seen, sys.stdout)
     Some(serde_json::from_slice(&output.stdout).unwrap())
 }
 
-/// Traffic of every kind, and what the numbers must be then.
+/// Traffic of every kind, and the numbers that must result.
 struct Played {
     proxy: Server,
     from_clients: u64,
@@ -205,11 +205,11 @@ fn the_numbers_are_those_of_what_went_through() {
         ("client_received_bytes_total", from_clients),
         ("client_sent_bytes_total", to_clients),
         ("exchange_seconds_count", 6),
-        // The tunnel's, too.
+        // Including the tunnel's.
         ("phase_seconds_count{phase=\"request\"}", 7),
-        // One found, one failed.
+        // One name found, one failed.
         ("phase_seconds_count{phase=\"lookup\"}", 2),
-        // Two made, one refused.
+        // Two connections made, one refused.
         ("phase_seconds_count{phase=\"connect\"}", 3),
         ("phase_seconds_count{phase=\"send\"}", 4),
         ("phase_seconds_count{phase=\"wait\"}", 4),
@@ -225,7 +225,7 @@ fn the_numbers_are_those_of_what_went_through() {
     assert!(seen["threadgate_queue_wait_seconds_count"] >= 3.0, "one a connection at least");
     assert!(seen["process_resident_memory_bytes"] > 1e6);
 
-    // The library, JSON and Prometheus say the same.
+    // The library, JSON and Prometheus give the same numbers.
     let json = stats(admin);
     let counted = proxy.stats();
     assert_eq!(json["exchanges_by_status"]["2xx"], 4);
@@ -251,7 +251,7 @@ fn another_parser_reads_the_same() {
     }
 }
 
-/// How many are parked in each way.
+/// How many sessions are parked in each way.
 fn parked(proxy: &Server) -> BTreeMap<&'static str, u64> {
     let parked = proxy.report().gauges.parked;
     Wait::ALL.iter().map(|w| w.word()).zip(parked).filter(|(_, n)| *n > 0).collect()
@@ -265,7 +265,7 @@ fn sessions_are_counted_by_what_they_wait_for() {
         options.resolver = Arc::new(resolver);
         options.timeouts.head = Duration::from_secs(30);
     });
-    // Answers at once, never, with half, with more than fits.
+    // The server answers at once, never, with half, or with more than fits.
     let origin = Origin::script_at_once(3, |peer| {
         let head = peer.read_head();
         if head.contains("/now") {
@@ -306,7 +306,7 @@ fn sessions_are_counted_by_what_they_wait_for() {
         expected.insert(wait, 1);
         eventually_eq(|| parked(&proxy), expected.clone());
     }
-    // A connection that says nothing waits for a head, one of the admin listener for whatever.
+    // A silent connection waits for a head; a connection of the admin listener has its own kind.
     clients.push(Peer::connect(proxy.addr()));
     expected.insert("head", 2);
     clients.push(Peer::connect(admin_of(&proxy)));
@@ -387,7 +387,7 @@ fn counters_only_rise_whatever_goes_on() {
                 assert!(!rises(name) || *value >= before[name], "{name} fell to {value}");
             }
             if round % 20 == 0 {
-                // Also while everything moves a histogram is whole.
+                // A histogram is complete even while everything moves.
                 read_by_another(text.text());
             }
             before = after;
@@ -406,7 +406,7 @@ fn counters_only_rise_whatever_goes_on() {
     ] {
         assert_eq!(seen[&format!("threadgate_{name}")], f64::from(sent), "{name}");
     }
-    // Phases follow each other without gap: together they are the whole.
+    // Phases follow each other without a gap, so together they are the total.
     let sum = |name: &str| seen[&format!("threadgate_{name}")];
     let phases: f64 = ["request", "lookup", "connect", "send", "wait", "transfer"]
         .iter()
@@ -436,7 +436,7 @@ fn a_wait_of_known_length_is_in_its_bucket() {
     }
 }
 
-/// The names of the labels that the metrics in a part of a rule have, `le` being gone with its histogram.
+/// The labels of the metrics in a part of a rule; `le` is gone with its histogram.
 fn labels_of(part: &str, proxy: &Server) -> Option<Vec<&'static str>> {
     let report = proxy.report();
     let measures = report.measures();
@@ -451,7 +451,7 @@ fn labels_of(part: &str, proxy: &Server) -> Option<Vec<&'static str>> {
     Some(labels.into_iter().collect())
 }
 
-/// Samples whose labels differ are never compared, so such an alert would never fire.
+/// Samples with different labels are never compared, so such an alert would never fire.
 #[test]
 fn the_rules_in_the_manual_compare_samples_with_the_same_labels() {
     let manual = include_str!("../../docs/manual.md");

@@ -1,4 +1,4 @@
-//! Names: given by an option or a file, kept for a while, asked for once however many want to know.
+//! Names: given by an option or a file, kept for a while, looked up once however many clients ask.
 
 use std::fs;
 use std::io;
@@ -178,7 +178,7 @@ fn same_port() -> (TcpListener, TcpListener) {
     (first, second)
 }
 
-/// An origin server that can be told from the other.
+/// An origin server with an answer that differs from the other's.
 fn answers_loudly(listener: TcpListener) -> Origin {
     Origin::script_on(listener, 1, |peer| {
         peer.read_head();
@@ -186,7 +186,7 @@ fn answers_loudly(listener: TcpListener) -> Origin {
     })
 }
 
-/// One that is in use while the name changes is not used again.
+/// A connection in use while the name changes is not used again.
 #[test]
 fn a_connection_in_use_does_not_survive_the_change_of_its_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -217,7 +217,7 @@ fn a_connection_in_use_does_not_survive_the_change_of_its_name() {
     new.join();
 }
 
-/// A connection kept from before leads to where the name led before.
+/// A connection kept from before leads to the name's old address.
 #[test]
 fn an_idle_connection_does_not_survive_the_change_of_its_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -328,7 +328,7 @@ fn many_who_want_to_know_one_name_are_one_lookup() {
     origin.join();
 }
 
-/// Asks from another address of loopback: as another client.
+/// Asks from another address of loopback, as another client.
 #[track_caller]
 fn ask_as_another(proxy: SocketAddr, host: &str) -> Peer {
     let mut client = Peer::connect_from([127, 0, 0, 2], proxy);
@@ -349,27 +349,27 @@ fn names_that_never_answer_keep_nobody_from_other_names() {
         eventually_eq(|| proxy.stats().lookups - before, MANY as u64);
         asking
     };
-    // All in one domain: the same client goes on with others, and another one with all.
+    // All in one domain: the same client gets other domains, and another client gets all.
     let one_domain = hang(&|i| format!("hang-{i}.dead.test"));
     let quick = |host: &str| ask(proxy.addr(), &format!("{host}:{port}")).read_response().status;
     assert_eq!(quick("quick.alive.test"), 200);
-    // In many domains: another client goes on.
+    // In many domains: another client is served.
     let many_domains = hang(&|i| format!("hang.dead-{i}.test"));
     for host in ["quick.other.test", "quick.dead.test"] {
         let mut other = ask_as_another(proxy.addr(), &format!("{host}:{port}"));
         assert_eq!(other.read_response().status, 200, "{host}");
     }
-    // When they have gone the first client goes on, though the name servers are as silent as before.
+    // When those are gone, the first client is served, though the name servers are as silent as before.
     one_domain.into_iter().for_each(Peer::reset);
     drop(many_domains);
     assert_eq!(quick("quick.again.test"), 200);
-    // Those that only closed their side would still be answered.
+    // Clients that only closed their side would still be answered.
     drop(proxy);
     drop(gate);
     origin.join();
 }
 
-/// On loopback all clients are one.
+/// On loopback all clients count as one.
 #[test]
 fn names_that_never_answer_keep_their_own_client_from_new_ones_for_a_moment_only() {
     for count in [48, 100, 200] {
@@ -384,13 +384,13 @@ fn names_that_never_answer_keep_their_own_client_from_new_ones_for_a_moment_only
             // Within the 5 s of a step: the others hang for 10.
             assert_answers(proxy.addr(), &format!("quick.alive-{i}.test:{port}"));
         }
-        // Those released would still be answered.
+        // Released clients would still be answered.
         drop((hanging, proxy, gate));
         origin.join();
     }
 }
 
-/// The end of its connection stands behind content that nobody reads before there is an upstream.
+/// The end of each connection stands behind content that nobody reads before there is an upstream.
 #[test]
 fn clients_that_go_in_the_middle_of_an_upload_do_not_keep_others_from_new_names() {
     let (resolver, gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
@@ -403,7 +403,7 @@ fn clients_that_go_in_the_middle_of_an_upload_do_not_keep_others_from_new_names(
         client.send(format!(
             "POST http://hang.dead-{i}.test/ HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
         ));
-        // What does not fit waits in the kernel or is not sent at all.
+        // The rest waits in the kernel, or is not sent at all.
         client.stream().set_nonblocking(true).unwrap();
         let _ = client.try_send(&content);
         client

@@ -1,5 +1,5 @@
-//! The pool never runs out because somebody is slow: one worker, somebody in each wait that a peer
-//! can stretch, and a second client that is served meanwhile.
+//! Patience: the pool does not run out because somebody is slow. There is one worker, somebody in each
+//! wait that a peer can stretch, and a second client that is served meanwhile.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Barrier};
@@ -13,14 +13,14 @@ use crate::peers::{Moment, Peer, STEP, eventually};
 use crate::proxies::{OK, get, get_request, proxy_with_one_worker};
 use crate::servers::Origin;
 
-/// How many are in the wait at once: more than any patience, queue or batch may hide.
+/// How many clients are in the wait at once: more than any patience, queue or batch may hide.
 const SLOW: usize = 20;
 
 fn one_worker() -> Server {
     proxy_with_one_worker(|_| {})
 }
 
-/// A client that comes now is served: an exchange on a connection of its own, and a tunnel.
+/// Checks that a new client is served: an exchange on a connection of its own, and a tunnel.
 #[track_caller]
 fn others_are_served(proxy: &Server) {
     for _ in 0..3 {
@@ -236,7 +236,7 @@ fn clients_that_never_read_hold_no_worker() {
     let slow: Vec<_> = (0..SLOW).map(|_| NeverReads::ask(proxy.addr(), &request)).collect();
     eventually(|| origin.accepted() == SLOW);
     others_are_served(&proxy);
-    // What waited for them is still there.
+    // The answer they waited for is still there.
     let mut changed = slow.into_iter().map(NeverReads::read_after_all).next().unwrap();
     changed.read_head();
     drop(changed);
@@ -310,7 +310,7 @@ fn refused_clients_that_do_not_leave_hold_no_worker() {
     others_are_served(&proxy);
 }
 
-/// Each waits for all the others: whoever held the worker would hang them all.
+/// Each waits for all the others: a client that held the worker would hang them all.
 #[test]
 fn two_hundred_requests_are_in_flight_at_once() {
     const MANY: usize = 200;
@@ -367,7 +367,7 @@ fn bulk_flows_do_not_starve_small_exchanges() {
     origin.join();
 }
 
-/// A turn is bounded here too: always another request in hand, always room for its answer.
+/// Here, too, a turn is bounded: there is always another request in hand, and room for its answer.
 #[test]
 fn a_client_that_pipelines_without_end_does_not_starve_others() {
     let proxy = one_worker();

@@ -1,4 +1,4 @@
-//! One end of a connection, spoken to in literal bytes, and the words to wait with.
+//! One end of a connection that sends and expects literal bytes, and the functions to wait with.
 //!
 //! [`Peer`] is a client, or the server's end inside a script of `servers`. Nothing here waits longer
 //! than [`STEP`], so a hang is a failure.
@@ -17,7 +17,7 @@ pub(crate) const STEP: Duration = Duration::from_secs(5);
 /// One end of a connection.
 pub(crate) struct Peer {
     stream: TcpStream,
-    /// Received, not yet asked for.
+    /// Received, but not yet asked for.
     held: Vec<u8>,
 }
 
@@ -27,7 +27,7 @@ impl Peer {
         Self::new(TcpStream::connect_timeout(&addr, STEP).expect("connects"))
     }
 
-    /// From this address of loopback: as another client.
+    /// Connects from this address of loopback, as another client.
     #[track_caller]
     pub(crate) fn connect_from(from: [u8; 4], to: SocketAddr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -53,7 +53,7 @@ impl Peer {
         self.stream.write_all(bytes.as_ref()).expect("sends");
     }
 
-    /// Sends what the other end takes; whether it took everything.
+    /// Sends as much as the other end takes. Fails if it did not take everything.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
@@ -73,12 +73,12 @@ impl Peer {
         }
     }
 
-    /// All that was received and not asked for.
+    /// Takes everything that was received and not asked for.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
 
-    /// Forgets what was received and not asked for.
+    /// Forgets everything that was received and not asked for.
     pub(crate) fn discard(&mut self) {
         self.held.clear();
     }
@@ -125,7 +125,7 @@ impl Peer {
         self.take_first(bytes)
     }
 
-    /// A copy as a whole: `drain` without optimization goes byte by byte.
+    /// Copies the whole: `drain` without optimization goes byte by byte.
     fn take_first(&mut self, bytes: usize) -> Vec<u8> {
         let rest = self.held.split_off(bytes);
         std::mem::replace(&mut self.held, rest)
@@ -168,7 +168,7 @@ impl Peer {
         line
     }
 
-    /// Reads a response to anything but HEAD, by its own framing. Interim responses are the caller's.
+    /// Reads a response to anything but HEAD, by its own framing. The caller reads interim responses.
     #[track_caller]
     pub(crate) fn read_response(&mut self) -> Response {
         let head = self.read_head();
@@ -200,7 +200,7 @@ impl Peer {
         }
     }
 
-    /// Reads until the other end closes or resets; which of the two it was.
+    /// Reads until the other end closes or resets. Returns which of the two it was.
     #[track_caller]
     pub(crate) fn read_to_any_end(&mut self) -> (Vec<u8>, End) {
         loop {
@@ -213,20 +213,20 @@ impl Peer {
         }
     }
 
-    /// The other end closes, and sends nothing more.
+    /// Checks that the other end closes, and sends nothing more.
     #[track_caller]
     pub(crate) fn expect_eof(&mut self) {
         let rest = self.read_to_end();
         assert!(rest.is_empty(), "expected the end, got {}", shown(&rest));
     }
 
-    /// The other end sends exactly this, and closes.
+    /// Checks that the other end sends exactly this, and closes.
     #[track_caller]
     pub(crate) fn expect_text_and_eof(&mut self, text: &str) {
         assert_eq!(String::from_utf8_lossy(&self.read_to_end()), text);
     }
 
-    /// The other end closes or resets, and sends nothing more.
+    /// Checks that the other end closes or resets, and sends nothing more.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) {
         let (rest, _) = self.read_to_any_end();
@@ -254,7 +254,7 @@ impl Peer {
         self.stream.shutdown(Shutdown::Write).expect("still open");
     }
 
-    /// The same, when the other end may have reset the connection already.
+    /// The same, if the other end may have reset the connection already.
     pub(crate) fn half_close_if_open(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -351,7 +351,7 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
     format!("{} bytes {:?}", bytes.len(), String::from_utf8_lossy(first))
 }
 
-/// `len` bytes that differ from their neighbours, so that a lost or repeated one shows.
+/// `len` bytes that differ from their neighbours, so that a lost or repeated one is noticed.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i.wrapping_mul(31) ^ (i >> 8) ^ (i >> 16)) as u8).collect()
 }
@@ -364,7 +364,7 @@ pub(crate) fn is_gone(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
-/// Waits until `true`, at most [`STEP`].
+/// Waits until `is` is true, at most [`STEP`].
 #[track_caller]
 pub(crate) fn eventually(mut is: impl FnMut() -> bool) {
     assert!(comes_true(STEP, &mut is), "not so within {STEP:?}");
@@ -380,7 +380,7 @@ pub(crate) fn eventually_eq<T: PartialEq + std::fmt::Debug>(
     assert_eq!(is(), expected, "within {STEP:?}");
 }
 
-/// Whether it becomes true within `limit`. Looks often, because there is no event to wait for.
+/// Whether `is` becomes true within `limit`. Looks often, because there is no event to wait for.
 pub(crate) fn comes_true(limit: Duration, is: &mut impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     while Instant::now() < end {
@@ -406,7 +406,7 @@ impl Moment {
         self.0.send(()).unwrap();
     }
 
-    /// Whether it has; then it has to come again.
+    /// Whether the moment has come; then it has to come again.
     pub(crate) fn has_come_already(&self) -> bool {
         self.1.try_recv().is_ok()
     }

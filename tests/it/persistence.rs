@@ -1,4 +1,4 @@
-//! Connections that serve more than one exchange, on both sides, and what happens when one dies.
+//! Connections that serve more than one exchange, on both sides, and the consequences when one dies.
 
 use std::time::Duration;
 
@@ -222,7 +222,7 @@ fn a_1_0_upstream_that_keeps_alive_is_used_again() {
     origin.join();
 }
 
-/// Whatever size buffers have: "it was full" must not be taken for "there is more".
+/// For any size of buffer, "it was full" must not be taken for "there is more".
 #[test]
 fn a_response_that_fills_a_buffer_exactly_leaves_its_connection_usable() {
     let head_is_there = Moment::new();
@@ -247,7 +247,8 @@ fn a_response_that_fills_a_buffer_exactly_leaves_its_connection_usable() {
     origin.join();
 }
 
-/// On its first connection answers one request and dies on the second; on every other answers.
+/// On its first connection answers one request and dies on the second; on every other connection
+/// answers.
 fn dies_when_reused(connections: usize) -> Origin {
     let first = std::sync::atomic::AtomicBool::new(true);
     Origin::script(connections, move |peer| {
@@ -272,7 +273,7 @@ fn a_get_that_met_a_dying_reused_connection_is_sent_once_more() {
     assert_eq!(proxy.stats().resends, 1);
 }
 
-/// It goes out on a kept connection at all only because that was just used.
+/// A POST goes out on a kept connection only because that was just used.
 #[test]
 fn a_post_is_never_sent_twice() {
     for content in ["", "abc"] {
@@ -295,7 +296,7 @@ fn a_post_is_never_sent_twice() {
     }
 }
 
-/// The kept connection would die of it, as one does whose server has had enough of waiting.
+/// The kept connection would die of it, like one whose server has waited long enough.
 #[test]
 fn a_post_on_a_connection_that_was_idle_for_a_while_goes_out_on_a_fresh_one() {
     for (method, content) in
@@ -352,8 +353,8 @@ fn a_fresh_connection_that_dies_is_an_answer_not_a_reason_to_repeat() {
     assert_eq!(proxy.stats().resends, 0);
 }
 
-/// Answers one request on its first connection, says `rest` to the second and closes. On all others it
-/// answers.
+/// Answers one request on its first connection, sends `rest` after the second and closes. On all other
+/// connections it answers.
 fn dies_when_reused_after(connections: usize, rest: &'static str) -> Origin {
     let first = std::sync::atomic::AtomicBool::new(true);
     Origin::script(connections, move |peer| {
@@ -398,7 +399,7 @@ fn a_get_is_sent_once_more_until_anything_of_an_answer_has_reached_the_client() 
     }
 }
 
-/// Not an answer to this request, but to none for a while (RFC 9110 §15.5.9).
+/// Such a 408 answers no request: the server had received none for a while (RFC 9110 §15.5.9).
 #[test]
 fn a_408_that_crossed_a_request_on_a_kept_connection_is_not_its_answer() {
     const LATE: &str = "HTTP/1.1 408 Late\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -422,7 +423,7 @@ fn a_408_that_crossed_a_request_on_a_kept_connection_is_not_its_answer() {
     drop(proxy);
 }
 
-/// Others that are idle may be as dead.
+/// Other idle connections may be dead, too.
 #[test]
 fn a_request_is_repeated_on_a_fresh_connection_not_on_another_kept_one() {
     let both = std::sync::Arc::new(std::sync::Barrier::new(2));

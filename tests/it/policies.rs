@@ -1,4 +1,4 @@
-//! What is done with what no rule names, and with what rules are against: `--policy`.
+//! `--policy`: the fate of requests that no rule names, and of those that rules refuse.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::programs::{free_port, run};
 use crate::proxies::{Binary, OK, command};
 use crate::servers::{Origin, Recorder, RefusedPort, listen_on_a_port_of_its_own};
 
-/// The lines of an access log in JSON on stdout, once there are so many.
+/// The lines of an access log in JSON on stdout, once there are `count`.
 #[track_caller]
 fn lines(proxy: &Binary, count: usize) -> Vec<Value> {
     let mut lines: Vec<Value> = Vec::new();
@@ -22,7 +22,7 @@ fn lines(proxy: &Binary, count: usize) -> Vec<Value> {
     lines
 }
 
-/// What `report` lets through is what `enforce` refuses, by the same rules.
+/// `report` lets through what `enforce` refuses, by the same rules.
 #[test]
 fn report_lets_through_and_names_what_enforce_refuses() {
     let origin = Origin::script_at_once_on(listen_on_a_port_of_its_own(), 4, |peer| {
@@ -68,7 +68,7 @@ fn report_lets_through_and_names_what_enforce_refuses() {
     let (reported, enforced) = (lines(&report, asked.len()), lines(&enforce, asked.len()));
     for (method, host, against) in asked {
         let expected = against.map_or(Value::Null, Value::from);
-        // Another worker may have told of a later request first.
+        // Another worker may have logged a later request first.
         let of = |lines: &[Value]| {
             let target = format!("http://{host}:{to}/");
             let its = |line: &&Value| line["target"] == *target && line["method"] == method;
@@ -90,7 +90,7 @@ fn report_lets_through_and_names_what_enforce_refuses() {
     origin.join();
 }
 
-/// Hits are the same in every place that tells them, and another parser reads them.
+/// Hits are the same in every place that shows them, and another parser reads them.
 #[test]
 fn hits_are_told_by_source_in_every_form() {
     let admin = free_port().to_string();
@@ -135,7 +135,7 @@ fn hits_are_told_by_source_in_every_form() {
         let name = format!("threadgate_rule_hits_total{{source=\"{source}\"}}");
         assert_eq!(samples.get(&name), Some(&f64::from(hits)), "{source}");
     }
-    // Single rules by the names that they have in logs; the busiest first.
+    // Single rules by their names in logs; the busiest first.
     let busiest = serde_json::json!({"--deny:1": 2, "--allow:1": 1, "--deny:2": 1, "--methods": 1});
     assert_eq!(stats["busiest_rules"], busiest);
     if let Some(theirs) = read_by_another(metrics.text()) {
@@ -155,7 +155,7 @@ fn hits_are_told_by_source_in_every_form() {
     });
 }
 
-/// An origin server that answers so many connections for as long as they ask.
+/// An origin server that serves this many connections for as long as they ask.
 fn origin(connections: usize) -> Origin {
     Origin::script_at_once(connections, |peer| {
         while peer.try_read_head().is_some() {
@@ -193,7 +193,7 @@ fn what_was_reached_is_learnt_and_goes_on_from_run_to_run() {
     assert_eq!(learnt(), [""; 0], "written at the start already");
     assert_eq!(ask_for(&proxy, &format!("www.good.example:{to}")), 200);
     assert_eq!(ask_for(&proxy, &format!("cdn.good.example:{to}")), 200);
-    // What was not reached is not learnt.
+    // A destination that was not reached is not learnt.
     assert_eq!(ask_for(&proxy, &format!("later.example:{}", refused.addr.port())), 502);
     assert_eq!(ask_for(&proxy, &format!("bad.example:{to}")), 403);
     assert_eq!(ask_for(&proxy, "nowhere.invalid"), 502);
@@ -219,17 +219,18 @@ fn what_was_reached_is_learnt_and_goes_on_from_run_to_run() {
     origin.join();
 }
 
-/// Names `www.example.com`.
+/// A ClientHello that names `www.example.com`.
 const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
 
-/// A tunnel by address, in which TLS begins with a name: what is learnt of it has to let the same through.
+/// A tunnel by address, in which the ClientHello has a name: the learnt list must let the same tunnel
+/// through.
 #[test]
 fn the_name_in_a_client_hello_is_learnt_for_it_will_be_judged() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("learnt.txt").display().to_string();
     let server = Recorder::answering("");
     let target = server.addr.to_string();
-    // How often the server has been sent something.
+    // How many times the server has been sent something.
     let reached = || server.seen_at_end().iter().filter(|seen| !seen.bytes.is_empty()).count();
     let tunnel = |proxy: &Binary, bytes: &[u8]| {
         let mut tunnel = Peer::connect(proxy.addr);
@@ -241,7 +242,7 @@ fn the_name_in_a_client_hello_is_learnt_for_it_will_be_judged() {
     };
     let mut learning = Binary::start(&["--policy=learn", "--learn-file", &file]);
     tunnel(&learning, HELLO);
-    // Nothing was refused, not even what cannot be read.
+    // Nothing was refused, not even unreadable bytes.
     let odd = [&[0x16, 3, 1, 0, 5][..], b"oddly"].concat();
     tunnel(&learning, &odd);
     assert_eq!(reached(), 2);
@@ -278,7 +279,7 @@ fn a_learn_file_that_is_something_else_ends_the_start_and_is_left_alone() {
         assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
         assert!(ended.stderr.contains(&format!("--learn-file {path}: {says}")), "{}", ended.stderr);
         let checked = crate::lifecycle::run(&["check", "--policy=learn", "--learn-file", &path]);
-        // Whether it can be written only a start tells.
+        // Only a start tells whether the file can be written.
         let code = if says.starts_with("cannot write") { 0 } else { 1 };
         assert_eq!(checked.status.code(), Some(code), "{path}");
     }

@@ -1,5 +1,5 @@
-//! Idle upstream connections: which are kept, for how long, and what happens when one turns out to
-//! be dead. How one connection serves several exchanges is shown in `persistence`.
+//! Idle upstream connections: which are kept, for how long, and the consequences when one turns out to
+//! be dead. `persistence` shows how one connection serves several exchanges.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::peers::{Moment, Peer, STEP, eventually_eq};
 use crate::proxies::{OK, get, get_request, proxy, proxy_with};
 use crate::servers::Origin;
 
-/// Each of these moments is one at which servers close connections they had kept.
+/// Servers close kept connections at each of these moments.
 #[test]
 fn a_connection_that_dies_at_any_moment_never_costs_a_repeatable_request() {
     const CLIENTS: usize = 8;
@@ -32,12 +32,12 @@ fn a_connection_that_dies_at_any_moment_never_costs_a_repeatable_request() {
     });
     eventually_eq(|| proxy.stats().exchanges_by_status[2], (CLIENTS * EACH) as u64);
     let stats = proxy.stats();
-    // Otherwise nothing was shown.
+    // Otherwise the test has shown nothing.
     assert!(stats.resends > 100, "{stats}");
     assert!(stats.upstream_reuses > 1000, "{stats}");
 }
 
-/// Asks twice at the same time, so that there are two connections, which then are idle or not.
+/// Asks twice at the same time, so that there are two connections, which may then become idle.
 fn two_at_once(proxy: &threadgate::Server, origins: [&Origin; 2]) {
     let mut clients = origins.map(|origin| {
         let mut client = Peer::connect(proxy.addr());
@@ -152,7 +152,7 @@ fn a_connection_the_upstream_ends_while_idle_is_dropped_at_once() {
     eventually_eq(|| proxy.stats().upstream_retired, [1, 0, 0, 0]);
 }
 
-/// A server that sends content behind the head of its answer to HEAD, in a segment of its own.
+/// A server that sends content behind the head of its answer to HEAD, in a separate segment.
 #[test]
 fn content_that_was_withheld_and_comes_all_the_same_answers_nobody() {
     const ROUNDS: usize = 20;
@@ -208,7 +208,7 @@ fn a_connection_is_kept_behind_what_can_have_no_content_only() {
         let mut client = Peer::connect(proxy.addr());
         client.send(get_request(origin.addr, "/").replace("GET", method));
         client.read_head();
-        // Otherwise it closes the connection while it goes on itself.
+        // Otherwise the proxy closes the connection while the client's goes on.
         if kept {
             client.send(get_request(origin.addr, "/again"));
             assert_eq!(client.read_response().text(), "ok");

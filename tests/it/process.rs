@@ -1,4 +1,4 @@
-//! What a supervisor, a script or an init system asks of the process: to be told when it is ready, its
+//! Requirements of a supervisor, a script or an init system: a sign that the proxy is ready, its process
 //! number in a file, and an end by itself.
 
 use std::fs;
@@ -16,7 +16,7 @@ use crate::peers::{Moment, Peer, STEP, eventually};
 use crate::proxies::{Binary, OK, command, get, get_request};
 use crate::servers::Origin;
 
-/// The usual, run by a shell `script` in which it is `"$@"`.
+/// The usual command, run by a shell `script` in which it is `"$@"`.
 #[track_caller]
 fn by_shell(script: &str, args: &[&str]) -> Binary {
     Binary::start_by(&["sh", "-c", script, "sh"], |_| {}, args)
@@ -31,7 +31,8 @@ fn healthz(proxy: &Binary) -> u16 {
 
 #[test]
 fn the_ready_descriptor_gets_a_line_and_is_closed_while_the_proxy_runs() {
-    // stdout of the shell is descriptor 3 of the proxy, and nobody else's: its end is our end.
+    // The shell's stdout is descriptor 3 of the proxy, and of nothing else, so its end is the end of
+    // this test's pipe.
     let proxy = by_shell("exec \"$@\" 3>&1 >/dev/null", &["--ready-fd", "3"]);
     eventually(|| proxy.stdout_has_ended());
     assert_eq!(proxy.stdout(), "\n");
@@ -111,7 +112,7 @@ fn the_pid_file_has_the_number_while_the_proxy_runs() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pid");
     let name = file.to_str().unwrap();
-    // What a dead process left is replaced: no process has this number.
+    // The file of a dead process is replaced: no process has this number.
     fs::write(&file, "4194305\n").unwrap();
     let mut proxy = Binary::start(&["--pid-file", name]);
     let number = format!("{}\n", proxy.pid().as_raw_pid());
@@ -183,7 +184,7 @@ fn a_fifo_or_a_device_is_no_pid_file_and_holds_up_no_start() {
     let dir = tempfile::tempdir().unwrap();
     let wait = dir.path().join("fifo");
     fifo(&wait);
-    // Not by its own path, at which a defect would cost the machine its /dev/null.
+    // Not under its real path, where a defect would cost the machine its /dev/null.
     let null = dir.path().join("null");
     symlink("/dev/null", &null).unwrap();
     for file in [&wait, &null] {
@@ -294,7 +295,7 @@ fn failed_exchanges_and_tunnels_count_when_they_are_over() {
     let mut client = Peer::connect(proxy.addr);
     client.send("nonsense\r\n\r\n");
     assert_eq!(client.read_response().status, 400);
-    // An open tunnel is not over: the refusal was the first.
+    // An open tunnel is not over, so the refusal was the first.
     tunnel.send("ping");
     assert_eq!(tunnel.read_text(4), "pong");
     assert!(!proxy.stderr().contains("stopping"), "{}", proxy.stderr());
@@ -319,7 +320,7 @@ fn what_is_under_way_when_it_is_enough_is_finished() {
     asked.wait();
     assert_eq!(healthz(&proxy), 200);
     eventually(|| proxy.stderr().contains("stopping"));
-    // Its log says so before it does so.
+    // The log announces the stop before it happens.
     eventually(|| TcpStream::connect(proxy.addr).is_err());
     answer.has_come();
     let response = client.read_response();

@@ -1,7 +1,7 @@
-//! Real programs as peers: finding them, running them within a time, and ending what they started.
+//! Real programs as peers: the tests find them, run them within a time limit, and end what they started.
 //!
-//! Where `CI` is set a missing program is a failure; elsewhere it is said on stderr. A program runs
-//! in a process group of its own, and what is left of the group ends with it.
+//! Where `CI` is set a missing program is a failure; elsewhere a message on stderr reports it. A program
+//! runs in a process group of its own, and the rest of the group ends with it.
 
 use std::fs;
 use std::io::Read;
@@ -22,10 +22,10 @@ use tempfile::TempDir;
 use crate::peers::{STEP, comes_true, eventually, pattern};
 use crate::proxies::{Binary, without_settings};
 
-/// No program that is run to its end runs longer than this.
+/// The time limit of a program that is run to its end.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// What whoever runs the tests may have set, and would lead a program elsewhere.
+/// Settings of the user who runs the tests, which would lead a program elsewhere.
 const SETTINGS: &[&str] = &[
     "ALL_PROXY",
     "HTTP_PROXY",
@@ -44,7 +44,7 @@ const SETTINGS: &[&str] = &[
     "SSL_CERT_FILE",
 ];
 
-/// The command `name`, without the settings of whoever runs the tests; `None` if it is missing.
+/// The command `name`, without the user's settings; `None` if it is missing.
 pub(crate) fn tool(name: &str) -> Option<Command> {
     let mut dirs: Vec<PathBuf> =
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
@@ -55,7 +55,7 @@ pub(crate) fn tool(name: &str) -> Option<Command> {
     }
 }
 
-/// `path` as a command, without those settings and without anything to read.
+/// `path` as a command, without those settings and without stdin.
 pub(crate) fn clean(path: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(path);
     for name in SETTINGS {
@@ -66,14 +66,14 @@ pub(crate) fn clean(path: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Says that `what` is missing; where it may not be, fails.
+/// Reports that `what` is missing; fails where it must not be.
 pub(crate) fn missing<T>(what: &str) -> Option<T> {
     assert!(std::env::var_os("CI").is_none(), "{what} is missing");
     eprintln!("{what} is missing: not tested with it");
     None
 }
 
-/// Debian's Python, which has Debian's packages, if it has these modules.
+/// Debian's Python, which has Debian's packages, if these modules are installed.
 pub(crate) fn python(modules: &str) -> Option<Command> {
     let path = "/usr/bin/python3";
     let has = |modules: &str| {
@@ -84,17 +84,17 @@ pub(crate) fn python(modules: &str) -> Option<Command> {
         return missing(&format!("{path} with {modules}"));
     }
     let mut python = clean(path);
-    // Neither the variables nor the packages of whoever runs the tests.
+    // Without the variables and packages of the user who runs the tests.
     python.args(["-I", "-B"]);
     Some(python)
 }
 
-/// A script of `clients/`, in whatever language.
+/// A script of `clients/`, in any language.
 pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(name)
 }
 
-/// What a program said until it ended.
+/// The output of a program that has ended.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: Vec<u8>,
@@ -107,7 +107,7 @@ impl Ended {
     }
 }
 
-/// Runs it; its stdout, when it succeeds.
+/// Runs it. Returns its stdout if it succeeds.
 #[track_caller]
 pub(crate) fn output(command: &mut Command) -> Vec<u8> {
     let ended = run(command);
@@ -121,13 +121,13 @@ pub(crate) fn output(command: &mut Command) -> Vec<u8> {
     ended.stdout
 }
 
-/// Runs it; its stdout as text, when it succeeds.
+/// Runs it. Returns its stdout as text if it succeeds.
 #[track_caller]
 pub(crate) fn text(command: &mut Command) -> String {
     String::from_utf8(output(command)).unwrap()
 }
 
-/// Runs it to its end, which is not later than [`LIMIT`].
+/// Runs it to its end, within [`LIMIT`].
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Ended {
     let mut group = Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -145,13 +145,13 @@ pub(crate) fn run(command: &mut Command) -> Ended {
 fn all_of(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut all = Vec::new();
-        // What was read until an error is what there is.
+        // After an error, the bytes read so far are the output.
         let _ = from.read_to_end(&mut all);
         all
     })
 }
 
-/// A child that leads a process group. All of the group ends with it.
+/// A child that leads a process group. The whole group ends with it.
 struct Group {
     child: Child,
     has_ended: bool,
@@ -169,17 +169,17 @@ impl Group {
         Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
     }
 
-    /// Waits for the child's end, but leaves it to be reaped: until then nobody else gets its number.
+    /// Waits for the child's end, but leaves it to be reaped, so that no other process gets its number.
     fn ends_within(&self, limit: Duration) -> bool {
         let pidfd = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
         let limit = Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: 0 };
         poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).unwrap() > 0
     }
 
-    /// Ends what is left, the child included.
+    /// Ends the rest of the group, including the child.
     fn end(&mut self) -> ExitStatus {
         if !self.has_ended {
-            // It fails when nothing is left.
+            // It fails if nothing is left.
             let _ = kill_process_group(self.pid(), Signal::KILL);
             self.has_ended = true;
         }
@@ -193,7 +193,7 @@ impl Drop for Group {
     }
 }
 
-/// A server program and its directory; ended when dropped, with everything that it started.
+/// A server program and its directory; ended when dropped, with everything it started.
 pub(crate) struct Running {
     group: Group,
     pub(crate) dir: TempDir,
@@ -234,13 +234,13 @@ pub(crate) fn in_background(command: &mut Command, dir: TempDir) -> Running {
 /// A port that is free on every IPv4 address, for programs that cannot choose one and for tests that
 /// need the same port on several addresses.
 ///
-/// The port is below those that the system chooses, so no connection gets it meanwhile. No test gets
-/// a port twice.
+/// The port is below those that the system chooses, so no connection gets it meanwhile. No test gets a
+/// port twice.
 pub(crate) fn free_port() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Two runs at one time begin at different places. Chromium refuses 10080.
+        // Two runs at the same time begin at different places. Chromium refuses 10080.
         let port = 10_100 + std::process::id().wrapping_mul(97).wrapping_add(next) % 22_000;
         let port = port.try_into().unwrap();
         if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
@@ -256,8 +256,8 @@ pub(crate) fn open_dir() -> TempDir {
     dir
 }
 
-/// nginx in clear and with TLS, serving what is in its directory `root`: there is a file of a
-/// megabyte, `/file`. `/gone` is gone, and what is PUT below `/up/` is there afterwards.
+/// nginx in clear and with TLS, serving its directory `root`, which has a file of a megabyte, `/file`.
+/// `/gone` is gone, and a file PUT below `/up/` is there afterwards.
 pub(crate) struct Nginx {
     pub(crate) clear: SocketAddr,
     pub(crate) tls: SocketAddr,
@@ -318,7 +318,8 @@ impl Nginx {
     }
 }
 
-/// Makes a certificate authority and a leaf for 127.0.0.1; where the former's certificate is.
+/// Makes a certificate authority and a leaf for 127.0.0.1. Returns the path of the authority's
+/// certificate.
 pub(crate) fn certificates(dir: &Path) -> Option<PathBuf> {
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let mut make_ca = tool("openssl")?;
@@ -343,13 +344,13 @@ pub(crate) fn certificates(dir: &Path) -> Option<PathBuf> {
     Some(dir.join("ca.pem"))
 }
 
-/// The real binary, that writes down each exchange and tunnel.
+/// The real binary, with a log of each exchange and tunnel.
 #[track_caller]
 pub(crate) fn logging_proxy(args: &[&str]) -> Binary {
     Binary::start(&[&["--access-log", "-", "--log-format", "json"], args].concat())
 }
 
-/// What the log of a [`logging_proxy`] has, once there is `enough`.
+/// The log of a [`logging_proxy`], once there is `enough`.
 #[track_caller]
 pub(crate) fn logged(proxy: &Binary, enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let mut lines = Vec::new();
@@ -386,7 +387,7 @@ fn a_program_that_runs_too_long_ends_with_all_it_started() {
     );
     let stdout = all_of(group.child.stdout.take().unwrap());
     assert!(!group.ends_within(Duration::ZERO));
-    // The pipe closes when nobody is left who could write to it.
+    // The pipe closes when no process is left that could write to it.
     group.end();
     let pid = String::from_utf8(stdout.join().unwrap()).unwrap();
     eventually(|| !Path::new("/proc").join(pid.trim()).join("exe").exists());

@@ -1,7 +1,7 @@
-//! Starting proxies: in this process through the library, or as the real binary.
+//! Starts proxies: in this process through the library, or as the real binary.
 //!
-//! In-process proxies are quick and have counters to ask; the binary is for what only a process has:
-//! arguments, signals, exit codes, descriptors, threads, CPU time.
+//! In-process proxies are quick and have counters to ask. The binary is for things that only a process
+//! has: arguments, signals, exit codes, descriptors, threads, CPU time.
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,7 +25,7 @@ use crate::hostile::HangingResolver;
 use crate::peers::{Peer, Response, STEP, comes_true, eventually_eq};
 use crate::servers::Origin;
 
-/// How many workers a proxy gets unless a test is about their number.
+/// The number of workers of a proxy, unless a test is about that number.
 pub(crate) fn threads() -> NonZeroUsize {
     match std::env::var("THREADGATE_TEST_THREADS") {
         Ok(n) => n.parse().expect("THREADGATE_TEST_THREADS is a number of threads"),
@@ -38,10 +38,10 @@ pub(crate) fn proxy() -> Server {
     proxy_with(|_| {})
 }
 
-/// A proxy on loopback, its options changed.
+/// A proxy on loopback with changed options.
 pub(crate) fn proxy_with(change: impl FnOnce(&mut Options)) -> Server {
     let mut options = Options { threads: Some(threads()), ..Options::default() };
-    // A test may be slow, and means to use the connection again.
+    // A slow test still means to use the connection again.
     options.pool.unrepeatable = STEP;
     change(&mut options);
     Server::start(options).expect("starts")
@@ -135,7 +135,7 @@ impl Binary {
         Self::spawn(command(args))
     }
 
-    /// The usual, that may open so many files and no more.
+    /// The usual command, which may open only this many files.
     #[track_caller]
     pub(crate) fn start_limited(files: u32, args: &[&str]) -> Self {
         let script = format!("ulimit -n {files} && exec \"$0\" --listen 127.0.0.1:0 \"$@\"");
@@ -144,7 +144,7 @@ impl Binary {
         Self::spawn(command)
     }
 
-    /// The usual with `args`, started by another program with arguments of its own before it.
+    /// The usual command with `args`, started by another program with arguments of its own before it.
     #[track_caller]
     pub(crate) fn start_by(by: &[&str], change: impl FnOnce(&mut Command), args: &[&str]) -> Self {
         let threads = threads().to_string();
@@ -180,7 +180,7 @@ impl Binary {
         Self { child, addr, stdout, stderr, dir }
     }
 
-    /// `http://127.0.0.1:PORT`, as tools want their proxy named.
+    /// `http://127.0.0.1:PORT`, the form in which tools take their proxy.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
@@ -189,7 +189,7 @@ impl Binary {
         self.stdout.text()
     }
 
-    /// Whether nobody holds it open any more.
+    /// Whether no process holds its stdout open any more.
     pub(crate) fn stdout_has_ended(&self) -> bool {
         self.stdout.has_ended()
     }
@@ -237,7 +237,7 @@ impl Binary {
         links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
     }
 
-    /// From now on it may open so many descriptors more, one of which its acceptor reserves.
+    /// Lets it open only this many more descriptors from now on. Its acceptor reserves one of them.
     pub(crate) fn leave_descriptors(&self, left: usize) {
         let names = self.entries("fd").into_iter();
         let taken: Vec<u64> = names.map(|name| name.to_str().unwrap().parse().unwrap()).collect();
@@ -247,15 +247,15 @@ impl Binary {
         prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a process of ours");
     }
 
-    /// Memory in use that is its own, in KiB.
+    /// Memory in use that is not shared, in KiB.
     pub(crate) fn memory(&self) -> usize {
         let status = fs::read_to_string(self.proc().join("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// A snapshot of its counters, as USR2 has it written to the log. Rare events, which stand
-    /// last, may be missing: ask again.
+    /// A snapshot of its counters, which it writes to the log on USR2. Rare events, which stand last,
+    /// may be missing: ask again.
     #[track_caller]
     pub(crate) fn snapshot(&self) -> String {
         const FIRST: &str = "stats: connections ";
@@ -273,7 +273,7 @@ impl Binary {
         said
     }
 
-    /// How often each of its threads was switched to, by thread.
+    /// How often each of its threads was switched to.
     pub(crate) fn context_switches(&self) -> Vec<(String, String)> {
         let tasks = self.entries("task");
         let status = |task| {
@@ -300,7 +300,7 @@ impl Binary {
         names
     }
 
-    /// The same once each has its own name, which it gives itself a moment after it was started.
+    /// The same, once each thread has its own name, which it sets a moment after it was started.
     #[track_caller]
     pub(crate) fn started_threads(&self) -> Vec<String> {
         let named = |names: &[String]| names.iter().filter(|name| *name == "threadgate").count();
@@ -352,7 +352,7 @@ fn piped(program: &str) -> Command {
     command
 }
 
-/// Takes away what whoever runs the tests may have set: for them, or for a proxy of their own.
+/// Removes settings of the user who runs the tests, for the tests or for a proxy of the user's own.
 pub(crate) fn without_settings(command: &mut Command) {
     let ours = |name: &str| name == "RUST_LOG" || name.starts_with("THREADGATE_");
     for (name, _) in std::env::vars_os() {
@@ -362,7 +362,7 @@ pub(crate) fn without_settings(command: &mut Command) {
     }
 }
 
-/// What a pipe has said so far.
+/// The bytes read from a pipe so far.
 struct Collected {
     said: Arc<Mutex<String>>,
     ended: Receiver<()>,
@@ -377,7 +377,7 @@ impl Collected {
         matches!(self.ended.try_recv(), Err(TryRecvError::Disconnected))
     }
 
-    /// The process is gone: waits until the last it said is here.
+    /// Waits, when the process is gone, until its last output is here.
     fn wait(&self) {
         // Nothing is ever sent: only the end of the sender counts.
         let _ = self.ended.recv_timeout(STEP);
@@ -399,8 +399,8 @@ fn collected(mut from: impl Read + Send + 'static) -> Collected {
     Collected { said, ended }
 }
 
-/// One exchange without request content. `{o}` in `request` is where the origin server is. What that
-/// saw, and what the client got.
+/// One exchange without request content. `{o}` in `request` is the origin server's address. Returns the
+/// request that the server saw, and the response that the client got.
 #[track_caller]
 pub(crate) fn exchange(
     proxy: &Server,

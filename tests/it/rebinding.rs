@@ -1,5 +1,5 @@
-//! Names that lead elsewhere later, connections that are kept meanwhile, and several addresses at once:
-//! each connection is judged by the address it goes to, whenever that is.
+//! Names whose address changes, connections that are kept meanwhile, and several addresses at once: each
+//! connection is judged by the address it goes to, whenever that is.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use crate::peers::{Peer, eventually_eq, status};
 use crate::proxies::OK;
 use crate::servers::{Origin, listen_on_a_port_of_its_own};
 
-/// What a name says later changes nothing for a connection that is there, and everything for the next.
+/// A new answer for a name changes nothing for an existing connection, and everything for the next one.
 #[test]
 fn a_kept_connection_is_as_good_as_its_address_and_a_new_one_as_the_new_address() {
     let origin = Origin::script_on(listen_on_a_port_of_its_own(), 1, |peer| {
@@ -36,7 +36,7 @@ fn a_kept_connection_is_as_good_as_its_address_and_a_new_one_as_the_new_address(
     let mut client = Peer::connect(addr);
     assert_eq!(ask(&mut client, &host).status, 200);
     eventually_eq(|| proxy.report().gauges.upstream_idle, 1);
-    // Nobody asks where the name leads now: this is still the address that was judged.
+    // Nobody asks for the name's address now: this is still the address that was judged.
     assert_eq!(ask(&mut client, &host).status, 200);
     assert_eq!((proxy.stats().upstream_connects, answers.1.load(Ordering::SeqCst)), (1, 1));
     // The server has closed it.
@@ -49,7 +49,7 @@ fn a_kept_connection_is_as_good_as_its_address_and_a_new_one_as_the_new_address(
     origin.join();
 }
 
-/// A policy that is put in force later holds for what the pool has kept; what is under way stays.
+/// A new policy applies to connections that the pool has kept. Exchanges under way go on.
 #[test]
 fn a_kept_connection_to_an_address_that_is_refused_from_now_on_is_not_used() {
     let origin = Origin::script_at_once(2, |peer| {
@@ -81,7 +81,7 @@ fn a_kept_connection_to_an_address_that_is_refused_from_now_on_is_not_used() {
         for refused in [ask(&mut client, &host), once(addr, &host), tunnel(addr, &host)] {
             assert_eq!((refused.status, refused.rule()), (403, Some(*rule)));
         }
-        // What was let through goes on.
+        // The tunnel that was let through goes on.
         tunnelled.send("GET / HTTP/1.1\r\n\r\n");
         assert_eq!(tunnelled.read_response().text(), "ok");
     }
@@ -93,7 +93,7 @@ fn a_kept_connection_to_an_address_that_is_refused_from_now_on_is_not_used() {
     origin.join();
 }
 
-/// However long the addresses before and after it take: one that is refused is never tried.
+/// A refused address is never tried, however long the addresses before and after it take.
 #[test]
 fn an_address_that_is_refused_is_not_tried_while_others_are_waited_for() {
     let origin = Origin::script_at_once_on(listen_on_a_port_of_its_own(), 3, |peer| {
@@ -108,7 +108,7 @@ fn an_address_that_is_refused_is_not_tried_while_others_are_waited_for() {
         (&[hangs, refused, good][..], 200),
         (&[refused, hangs, good], 200),
         (&[hangs, good, refused], 200),
-        // Nobody is left who may be tried.
+        // No allowed address is left.
         (&[hangs, refused], 504),
         (&[refused, hangs], 504),
         (&[refused, "::ffff:127.0.0.2", "64:ff9b::7f00:2", "2002:7f00:2::1"], 403),
@@ -126,8 +126,8 @@ fn an_address_that_is_refused_is_not_tried_while_others_are_waited_for() {
     origin.join();
 }
 
-/// A hosts file sends a name elsewhere: what is kept to where it led is not used, and the new address
-/// is judged.
+/// A hosts file changes a name's address: connections to the old address are not used, and the new
+/// address is judged.
 #[test]
 fn a_hosts_file_that_leads_elsewhere_now_is_judged_anew() {
     let origin = Origin::script_at_once_on(listen_on_a_port_of_its_own(), 2, |peer| {
@@ -163,7 +163,7 @@ fn a_hosts_file_that_leads_elsewhere_now_is_judged_anew() {
     origin.join();
 }
 
-/// Who refuses a network refuses it in every form of its addresses.
+/// A rule that refuses a network refuses it in every form of its addresses.
 #[test]
 fn a_rule_on_a_network_is_about_addresses_in_ipv6_clothes_as_well() {
     let listener = listen_on_a_port_of_its_own();

@@ -1,4 +1,5 @@
-//! One test a defect that was found by reading, fuzzing or use, and that no other file is about.
+//! Regressions: one test for each defect that was found by reading, fuzzing or use, and that no other
+//! file covers.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,13 +41,13 @@ fn an_idle_connection_made_for_one_listener_is_no_way_around_the_rules_of_anothe
     denied.send(get_request(origin.addr, "/"));
     assert_eq!(denied.read_response().status, 403);
     eventually(|| proxy.stats().failures_of(Side::Proxy) == 1);
-    // It is still there for those who may use it.
+    // The connection is still there for those who may use it.
     allowed.send(get_request(origin.addr, "/"));
     assert_eq!(allowed.read_response().text(), "ok");
     assert_eq!(proxy.stats().upstream_connects, 1);
 }
 
-/// An HTTP/1.0 client knows the end of such content only by the connection's: a cut must show.
+/// An HTTP/1.0 client knows the end of such content only by the connection's, so a cut must be visible.
 #[test]
 fn content_until_close_that_a_shutdown_cuts_ends_in_a_reset() {
     let origin = Origin::script(1, |peer| {
@@ -63,7 +64,7 @@ fn content_until_close_that_a_shutdown_cuts_ends_in_a_reset() {
     origin.join();
 }
 
-/// A worker may stay with a lively session for as long as it is lively, but not past the end.
+/// A worker may stay with a lively session for as long as it is lively, but not past the shutdown.
 #[test]
 fn a_shutdown_reaches_a_tunnel_that_never_pauses() {
     const TUNNELS: usize = 40;
@@ -82,8 +83,8 @@ fn a_shutdown_reaches_a_tunnel_that_never_pauses() {
     });
     let proxy = proxy_with(|options| options.threads = std::num::NonZeroUsize::new(4));
     let paid = || proxy.stats().patient_reads_paid;
-    // One wait that is too long, since the machine has other things to do, and the session gets no
-    // more patience: then another tunnel tries.
+    // One wait may be too long because the machine has other things to do, and then the session gets no
+    // more patience. In that case another tunnel tries.
     let tunnel = (0..TUNNELS).find_map(|_| {
         let mut client = Peer::connect(proxy.addr());
         client.send(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
@@ -116,14 +117,14 @@ fn a_shutdown_reaches_a_tunnel_that_never_pauses() {
     server.join().unwrap();
 }
 
-/// Both directions of a tunnel get on, however busy the other one is.
-/// The rule behind it has a test of its own, beside `src/proxy/flow.rs`: what floods here pauses.
+/// Both directions of a tunnel make progress, however busy the other one is. The rule behind this has a
+/// test of its own, beside `src/proxy/flow.rs`; the flood here pauses.
 #[test]
 fn a_flood_one_way_does_not_stop_the_other_way() {
     const BYTES: usize = 2 * 1024 * 1024;
     let origin = Origin::script(1, |peer| {
         let stream = peer.stream().try_clone().unwrap();
-        // Takes all that comes, for as long as it comes.
+        // Takes all bytes, for as long as they come.
         let drain = thread::spawn(move || std::io::copy(&mut &stream, &mut std::io::sink()));
         peer.send(pattern(BYTES));
         drain.join().unwrap().unwrap();
@@ -182,7 +183,7 @@ fn an_upstream_that_takes_no_more_of_a_request_costs_a_504() {
     let (go, went) = crossbeam_channel::bounded::<()>(1);
     let origin = Origin::script(1, move |peer| {
         peer.read_head();
-        // Reads no more until the proxy has given up.
+        // The server reads no more until the proxy has given up.
         went.recv_timeout(Duration::from_secs(5)).unwrap();
     });
     let proxy = proxy_with(|options| options.timeouts.response = Duration::from_millis(300));
@@ -207,8 +208,8 @@ fn an_upstream_that_takes_no_more_of_a_request_costs_a_504() {
     origin.join();
 }
 
-/// A server that closes while its client still sends resets the connection, and what it said before
-/// that is as good as ever: on a direct connection the client reads it.
+/// A server that closes while its client still sends resets the connection. The bytes it sent before are
+/// still valid: on a direct connection the client reads them.
 #[test]
 fn what_an_upstream_said_before_it_reset_a_tunnel_still_arrives() {
     let origin = listen();
@@ -220,7 +221,7 @@ fn what_an_upstream_said_before_it_reset_a_tunnel_still_arrives() {
     let mut upstream = Peer::new(origin.accept().unwrap().0);
     client.send("an upload");
     assert_eq!(upstream.read_text(9), "an upload");
-    // Both come while the proxy does not look.
+    // Both come while the proxy is stopped.
     stop(proxy.pid());
     upstream.send("the last words");
     upstream.reset();
@@ -239,10 +240,10 @@ fn kernel_has(end: SocketAddr, other: SocketAddr) -> bool {
     table.contains(&format!("{end} {other}"))
 }
 
-/// All it said is under way when the upstream closes; that it takes no more does not matter then.
+/// All its bytes are under way when the upstream closes. It does not matter then that it takes no more.
 #[test]
 fn a_client_that_sends_to_an_upstream_that_has_closed_loses_nothing_of_what_that_said() {
-    // So many fit into the buffers on the proxy's side.
+    // This many fit into the buffers on the proxy's side.
     const BYTES: usize = 100_000;
     let origin = listen();
     let to = origin.local_addr().unwrap();
@@ -252,27 +253,28 @@ fn a_client_that_sends_to_an_upstream_that_has_closed_loses_nothing_of_what_that
     let mut upstream = Peer::new(origin.accept().unwrap().0);
     upstream.send(pattern(BYTES));
     let from = upstream.stream().peer_addr().unwrap();
-    // Closing waits until they are there.
+    // Closing waits until the bytes have arrived.
     SockRef::from(upstream.stream()).set_linger(Some(STEP)).unwrap();
     drop(upstream);
     assert!(kernel_has(to, from), "it has ended one side only");
     let mut client = client.read_after_all();
     client.read_head();
-    // To this the upstream's kernel answers with a reset; until that has come and gone the client
-    // reads nothing.
+    // The upstream's kernel answers this with a reset. Until that has come and gone the client reads
+    // nothing.
     client.send("and another thing");
     eventually(|| !kernel_has(to, from));
     assert!(client.read_to_end() == pattern(BYTES), "not all, or not the same");
     eventually(|| proxy.stats().failures_of(Side::Upstream) == 1);
 }
 
-/// A receive stops at the urgent mark, whatever is behind it (RFC 6093 §3): short is not all.
+/// A receive stops at the urgent mark, even if there is more behind it (RFC 6093 §3): short does not
+/// mean all.
 #[test]
 fn urgent_data_in_a_quiet_tunnel_holds_up_nothing_behind_it() {
     let origin = Origin::script(1, |peer| {
         for _ in 0..50 {
             let (mut before, mut behind) = (peer.read_text(1), peer.read_text(1));
-            // What the urgent byte itself becomes is the system's affair.
+            // The system decides what becomes of the urgent byte itself.
             if behind == "!" {
                 behind = peer.read_text(1);
             }

@@ -1,5 +1,5 @@
-//! What the proxy says itself: its own small pages, and refusals that say what went wrong, where,
-//! and what to try.
+//! The proxy's own responses: its small pages, and refusals that say what went wrong, where, and what to
+//! try.
 
 use crate::peers::{Peer, field};
 use crate::proxies::{OK, get, get_request, proxy, proxy_with};

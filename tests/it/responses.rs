@@ -1,5 +1,5 @@
-//! What upstreams say that is no valid response: the client gets a 502 and none of the garbage, and
-//! bytes past the end of a response never answer another request.
+//! Invalid responses of upstreams: the client gets a 502 and none of the garbage, and bytes past the end
+//! of a response never answer another request.
 
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ fn a_response_head_that_does_not_end_is_refused() {
     let origin = Origin::script(1, |peer| {
         peer.read_head();
         peer.send("HTTP/1.1 200 OK\r\n");
-        // Until the proxy has had enough.
+        // Until the proxy gives up.
         while peer.try_send(format!("A: {}\r\n", "x".repeat(1000))).is_ok() {}
     });
     let proxy = proxy();
@@ -122,7 +122,7 @@ fn interim_responses_without_end_have_their_time() {
         options.timeouts.response = Duration::from_secs(1);
     });
     let mut client = Peer::connect(proxy.addr());
-    // 1.0, so that the client sees none of them.
+    // HTTP/1.0, so that the client sees none of the interim responses.
     client.send(format!("GET http://{}/ HTTP/1.0\r\n\r\n", origin.addr));
     // They hold no worker meanwhile.
     let other = Origin::answer(OK);

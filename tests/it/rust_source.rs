@@ -1,4 +1,4 @@
-//! Rust sources as the tests of their layout read them: words and marks, without comments and tests.
+//! Rust sources as the tests of the layout read them: words and marks, without comments and tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,24 +6,24 @@ use std::path::Path;
 
 use crate::layers::rust_files;
 
-/// A word, a number or a mark (`::` is one), and the line that it stands in. A string is `""`.
+/// A word, a number or a mark (`::` is one), with its line. A string is `""`.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) line: usize,
 }
 
-/// One file of `src`, as far as the tests of the layout care.
+/// One file of `src`, reduced to what the tests of the layout need.
 pub(crate) struct Source {
-    /// As in `src/net/dial.rs`.
+    /// Such as `src/net/dial.rs`.
     pub(crate) file: String,
-    /// As in `["net", "dial"]`: `mod.rs` stands for its directory.
+    /// Such as `["net", "dial"]`: `mod.rs` stands for its directory.
     pub(crate) module: Vec<String>,
-    /// Without comments, and without anything that is compiled for tests only.
+    /// Without comments and code that is compiled for tests only.
     pub(crate) tokens: Vec<Token>,
 }
 
-/// All files of `src` but `lib.rs`, `main.rs` and those that are tests from end to end.
+/// All files of `src` except `lib.rs`, `main.rs` and those that contain only tests.
 pub(crate) fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
@@ -41,14 +41,13 @@ pub(crate) fn sources() -> Vec<Source> {
     sources
 }
 
-/// Whether all of a file is tests.
+/// Whether a file contains only tests.
 pub(crate) fn is_tests(file: &str) -> bool {
     file.ends_with("_tests.rs") || file.ends_with("/tests.rs")
 }
 
-/// For each module, which modules it uses: it imports something from them, or names something by a
-/// path through them. A name that a module only passes on (`pub use`) is a use of the module it
-/// comes from.
+/// For each module, the modules it uses: it imports something from them, or names something by a path
+/// through them. A name that a module only passes on (`pub use`) is a use of the module that defines it.
 pub(crate) fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     let modules: BTreeSet<&[String]> = sources.iter().map(|s| &s.module[..]).collect();
     let read: BTreeMap<&[String], Paths> =
@@ -64,7 +63,7 @@ pub(crate) fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     graph
 }
 
-/// The module in which what `path` names is written down.
+/// The module that defines the item named by `path`.
 fn home<'a>(
     path: &[String],
     modules: &BTreeSet<&'a [String]>,
@@ -80,10 +79,10 @@ fn home<'a>(
     }
 }
 
-/// What a module names of the crate, as paths from its root.
+/// The crate's items that a module names, as paths from the root.
 struct Paths {
     used: BTreeSet<Vec<String>>,
-    /// Names that `use` brought in, by what they stand for.
+    /// Names brought in by `use`, and the paths they stand for.
     names: BTreeMap<String, Vec<String>>,
 }
 
@@ -93,7 +92,7 @@ impl Paths {
         let mut paths = Self { used: BTreeSet::new(), names: BTreeMap::new() };
         let mut passed_on = Vec::new();
         let mut words = BTreeSet::new();
-        // Modules written in the file: at which depth of braces each begins.
+        // Modules written in the file: the depth of braces at which each begins.
         let (mut depth, mut inner) = (0, Vec::new());
         let mut at = 0;
         while let Some(token) = tokens.get(at) {
@@ -151,8 +150,8 @@ impl Paths {
     }
 }
 
-/// `path` from the root of the crate, if it leads into the crate by itself: through a name that
-/// `use` brought in it does not, and its `use` counts.
+/// `path` from the root of the crate, if it leads into the crate by itself. A path through a name
+/// brought in by `use` does not, and the `use` counts.
 fn absolute(
     path: &[String],
     module: &[String],
@@ -223,7 +222,7 @@ impl Tree<'_> {
     }
 }
 
-/// Circles of a graph as `a -> b -> a`: for each edge that is part of one, the shortest.
+/// Cycles of a graph as `a -> b -> a`: for each edge in a cycle, the shortest.
 pub(crate) fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     let mut circles = BTreeSet::new();
     for (from, all) in graph {
@@ -267,7 +266,7 @@ fn way<'a>(
     None
 }
 
-/// Types that more than their own file can name: name and line.
+/// Types that other files can name: name and line.
 pub(crate) fn types(tokens: &[Token]) -> Vec<(String, usize)> {
     let mut types = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
@@ -342,7 +341,7 @@ fn part_end(tokens: &[Token], at: usize) -> usize {
     tokens.len() - 1
 }
 
-/// Without what stands behind `#[cfg(test)]`.
+/// The tokens without the items behind `#[cfg(test)]`.
 fn without_tests(tokens: &[Token]) -> Vec<Token> {
     const FOR_TESTS: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut left = Vec::new();
@@ -354,8 +353,8 @@ fn without_tests(tokens: &[Token]) -> Vec<Token> {
             while tokens[item].text == "#" {
                 item += tokens[item..].iter().position(|t| t.text == "]").unwrap() + 1;
             }
-            // A variant or the arm of a match begins with a name, every item and statement with a word
-            // of the language.
+            // A variant or a match arm begins with a name; every item and statement begins with a
+            // keyword.
             let is_part = tokens[item].text.starts_with(|c: char| c.is_uppercase());
             at = if is_part { part_end(tokens, item) } else { item_end(tokens, item) } + 1;
         } else {
@@ -395,7 +394,7 @@ fn tokens(text: &str) -> Vec<Token> {
     tokens
 }
 
-/// How much of `rest` is white space or a comment.
+/// How much of the beginning of `rest` is white space or a comment.
 fn skipped(rest: &str) -> Option<usize> {
     let white = rest.len() - rest.trim_start().len();
     if white > 0 {
@@ -407,7 +406,7 @@ fn skipped(rest: &str) -> Option<usize> {
     rest.starts_with("/*").then(|| rest.find("*/").map_or(rest.len(), |end| end + 2))
 }
 
-/// How long the string or character is that `rest` begins with.
+/// The length of the string or character at the beginning of `rest`.
 fn string(rest: &str) -> Option<usize> {
     let prefix = ["br", "cr", "b", "c", "r", ""].into_iter().find(|prefix| {
         let after = rest.strip_prefix(prefix);
@@ -445,7 +444,7 @@ fn source(file: &str, text: &str) -> Source {
     Source { file: format!("src/{file}.rs"), module, tokens: without_tests(&tokens(text)) }
 }
 
-/// What `a/b` uses, beside `a` that has `front` and `a/c`, `a/d`, `a/d/e`.
+/// Checks the modules that `a/b` uses, beside `a` with `front` and `a/c`, `a/d`, `a/d/e`.
 #[track_caller]
 fn check_uses(front: &str, text: &str, expected: &[&str]) {
     let mut all = vec![source("a", front), source("a/b", text)];

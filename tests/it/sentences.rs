@@ -1,5 +1,5 @@
-//! Everything the program can say when something fails stands in `docs/guide/errors.md`, and nothing
-//! else does. Found by reading the sources: a new sentence without a row there fails here.
+//! The messages for failures: `docs/guide/errors.md` has all of them, and no others. The tests read the
+//! sources, so a new sentence without a row there fails here.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,8 +9,8 @@ use threadgate::error::{Error, Kind, Phase, Side};
 
 use crate::layers::rust_files;
 
-/// What says nothing about a failure at run time: help and usage errors, which say what to write
-/// themselves; counters; what `explain` says of limits; the advice in replies, whose place the page takes.
+/// Files without messages about a failure at run time: help and usage errors, which say what to write;
+/// counters; what `explain` says of limits; the advice in replies, which the page replaces.
 const OTHERS: &[&str] = &[
     "cli/argv.rs",
     "cli/explain.rs",
@@ -35,8 +35,8 @@ const OTHERS: &[&str] = &[
     "proxy/reply.rs",
 ];
 
-/// Sentences that nobody gets to read on a failure, and those of `threadgate::server::StartError`, for
-/// which the command line has words of its own.
+/// Sentences that nobody reads on a failure, and those of `threadgate::server::StartError`, for which
+/// the command line has its own words.
 const NOT_SAID: &[&str] = &[
     "\ntry 'threadgate --help'",
     "{word:?} is not UTF-8",
@@ -49,13 +49,13 @@ const NOT_SAID: &[&str] = &[
     "cannot listen on {place} (admin): {e}",
     "a file that is no socket",
     "'{one}'{which} is not a media type",
-    // Of what `check` prints.
+    // From the output of `check`.
     "not used: addresses are given",
     "not used: given on the",
-    // Of what `explain` prints.
+    // From the output of `explain`.
     "CONNECT to port {}",
-    "no bound is about it",
-    // Of the admin listener's page.
+    "no bound applies",
+    // From the admin listener's page.
     ":root{",
     "200 for as long as the process serves",
     "200 while new work is taken",
@@ -68,24 +68,24 @@ const NOT_SAID: &[&str] = &[
     "{} under way, {} finished",
     "these are not the options of a proxy",
     "would be denied by ",
-    // Of assertions that fuzz targets make.
+    // From assertions of fuzz targets.
     "Upgrade, and Connection that names it",
     "fields were lost, added or changed",
     "two lines of one name",
     "written in another way than ours",
 ];
 
-/// A text that stands in the sources.
+/// A text in the sources.
 #[derive(Debug)]
 struct Text {
     file: String,
-    /// What stands before it: the macro or function it is given to.
+    /// The code before it: the macro or function it is given to.
     given_to: String,
     text: String,
 }
 
 impl Text {
-    /// Whether it is one that people read: words, and for them.
+    /// Whether it is a sentence for people.
     fn is_sentence(&self) -> bool {
         let words = self.text.split([' ', '\n']).filter(|word| {
             word.len() > 1
@@ -99,7 +99,7 @@ impl Text {
             && !NOT_SAID.iter().any(|not| self.text.starts_with(not))
     }
 
-    /// Its parts between what is filled in.
+    /// The parts between its placeholders.
     fn parts(&self) -> Vec<&str> {
         let mut parts = Vec::new();
         let mut rest = self.text.as_str();
@@ -112,19 +112,19 @@ impl Text {
     }
 }
 
-/// All texts of the program that are not for tests.
+/// All texts of the program, except those for tests.
 fn texts() -> Vec<Text> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut texts = Vec::new();
     for path in rust_files(&src) {
         let file = path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
-        // What is wrong with a list is found when it is read, and not as a usage error.
+        // A mistake in a list is found when the list is read, so it is no usage error.
         let is_other = |other: &&str| file.starts_with(*other) && !file.starts_with("config/lists");
         if file.ends_with("tests.rs") || OTHERS.iter().any(is_other) {
             continue;
         }
         let source = fs::read_to_string(&path).unwrap();
-        // What fuzz targets and tests say stands last.
+        // Texts of fuzz targets and tests stand last.
         let ends = ["\npub fn fuzz", "\nmod tests"].map(|end| source.find(end));
         let source = &source[..ends.into_iter().flatten().min().unwrap_or(source.len())];
         for (given_to, text) in literals(source) {
@@ -134,8 +134,8 @@ fn texts() -> Vec<Text> {
     texts
 }
 
-/// The string literals of a source, each with some of the code before it. Knows comments, attributes
-/// and characters; raw strings do not occur in what ships.
+/// The string literals of a source, each with some of the code before it. Knows comments, attributes and
+/// characters; shipped code has no raw strings.
 fn literals(source: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut code = String::new();
@@ -162,7 +162,7 @@ fn literals(source: &str) -> Vec<(String, String)> {
     found
 }
 
-/// What follows an attribute, which may have strings and brackets in it.
+/// The source behind an attribute, which may contain strings and brackets.
 fn after_attribute(source: &str) -> &str {
     let mut depth = 0;
     let mut rest = source;
@@ -181,7 +181,7 @@ fn after_attribute(source: &str) -> &str {
     }
 }
 
-/// What follows a character; `None` if it is a lifetime, or something else altogether.
+/// The source behind a character; `None` if it is a lifetime, or something else altogether.
 fn after_character(source: &str) -> Option<&str> {
     let inside = source.strip_prefix('\'')?;
     if let Some(escaped) = inside.strip_prefix('\\') {
@@ -191,7 +191,7 @@ fn after_character(source: &str) -> Option<&str> {
     inside[c.len_utf8()..].strip_prefix('\'')
 }
 
-/// A string from behind its opening quote: what it says, and what follows it.
+/// A string, from behind its opening quote: its text, and the source behind it.
 fn string(source: &str) -> (String, &str) {
     let mut text = String::new();
     let mut rest = source;
@@ -226,7 +226,7 @@ fn page() -> String {
     fs::read_to_string(page).unwrap()
 }
 
-/// The rows that have a sentence or a message.
+/// The rows with a sentence or a message.
 fn rows(page: &str) -> Vec<Row> {
     let mut columns: Vec<String> = Vec::new();
     let mut rows = Vec::new();
@@ -267,7 +267,7 @@ fn has_in_order(line: &str, parts: &[&str]) -> bool {
 #[test]
 fn the_guide_has_every_sentence_the_program_can_say() {
     let page = page();
-    // In a table or in the text, but on one line of its own.
+    // In a table or in the text, but on a line of its own.
     let lines: Vec<String> = page.lines().map(|line| line.replace('`', "")).collect();
     let texts = texts();
     let sentences: Vec<&Text> = texts.iter().filter(|text| text.is_sentence()).collect();
@@ -287,7 +287,7 @@ fn the_guide_has_no_sentence_that_nothing_says() {
     let rows = rows(&page);
     assert!(rows.len() > 120, "{}", rows.len());
     for row in &rows {
-        // The words in capitals stand for what is filled in.
+        // Words in capitals are placeholders.
         let is_filled_in = |word: &&str| {
             let word = word.trim_start_matches("http://").trim_start_matches("unix:");
             let word = word.trim_matches(|c: char| !c.is_ascii_alphabetic());
@@ -319,7 +319,7 @@ fn the_guide_has_the_errors_there_are_with_their_status() {
     // Named once for a whole table.
     assert!(page.contains("The error is `http_request_error`"));
     assert!(tokens.remove("http_request_error"));
-    // And of tunnels, where it has no status.
+    // Named also for tunnels, where it has no status.
     assert!(words.remove("http_request_error"));
     assert_eq!(words, tokens);
     for row in rows.iter().filter(|row| row.status.is_some()) {

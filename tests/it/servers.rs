@@ -1,7 +1,7 @@
-//! Servers for the far side of the proxy.
+//! Servers on the far side of the proxy.
 //!
-//! [`Origin`] plays a script on each connection it accepts, [`Recorder`] takes down what it is sent,
-//! [`Untouched`] must never hear anything, [`RefusedPort`] is nobody.
+//! [`Origin`] plays a script on each connection it accepts, [`Recorder`] records the bytes it is sent,
+//! [`Untouched`] must never receive anything, and at a [`RefusedPort`] nobody listens.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,19 +24,19 @@ pub(crate) fn listen() -> TcpListener {
 
 /// A listening socket on loopback whose port is free on every other IPv4 address.
 ///
-/// The system gives out one port on 127.0.0.1 and on 127.0.0.2 at a time: a test that needs both
-/// would now and then find the second taken by another test.
+/// The system gives out the same port on 127.0.0.1 and on 127.0.0.2: a test that needs both would now
+/// and then find the second taken by another test.
 pub(crate) fn listen_on_a_port_of_its_own() -> TcpListener {
     TcpListener::bind(free_port()).unwrap()
 }
 
-/// A listening socket on IPv6 loopback, if this machine has that.
+/// A listening socket on IPv6 loopback, if this machine has one.
 pub(crate) fn listen_v6() -> Option<TcpListener> {
     let listener = TcpListener::bind("[::1]:0");
     listener.inspect_err(|e| eprintln!("no IPv6 loopback here ({e}): not tested")).ok()
 }
 
-/// A port on loopback that nobody listens on, held so that nobody takes it meanwhile.
+/// A port on loopback at which nobody listens, held so that nobody takes it meanwhile.
 pub(crate) struct RefusedPort {
     pub(crate) addr: SocketAddr,
     _bound: socket2::Socket,
@@ -54,12 +54,12 @@ impl RefusedPort {
 
 /// An origin server that plays a script on each connection it accepts.
 ///
-/// [`Origin::join`] re-raises a script's panic, so an assertion that failed over there fails the test
-/// here, and checks that nobody connected more often than the script says. Dropping joins too.
+/// [`Origin::join`] re-raises a script's panic, so that an assertion that failed there fails the test
+/// here. It also checks that nobody connected more often than the script says. Dropping joins, too.
 pub(crate) struct Origin {
     pub(crate) addr: SocketAddr,
     accepted: Arc<AtomicUsize>,
-    /// Open until the end: a connection too many is seen, not refused.
+    /// Open until the end, so that a connection too many is noticed, not refused.
     listener: Arc<TcpListener>,
     thread: Option<JoinHandle<()>>,
 }
@@ -177,8 +177,8 @@ impl Drop for Untouched {
     }
 }
 
-/// A server that takes down what each connection sends, answers nothing, and closes when the other
-/// end does.
+/// A server that records the bytes of each connection, answers nothing, and closes when the other end
+/// does.
 pub(crate) struct Recorder {
     pub(crate) addr: SocketAddr,
     log: Arc<Mutex<Vec<Recorded>>>,
@@ -219,12 +219,12 @@ impl Recorder {
         Self { addr, log, listener, thread: Some(thread) }
     }
 
-    /// What came, a connection each.
+    /// The bytes received so far, for each connection.
     pub(crate) fn seen(&self) -> Vec<Recorded> {
         self.log.lock().clone()
     }
 
-    /// What came, once every connection has ended.
+    /// The bytes received, once every connection has ended.
     #[track_caller]
     pub(crate) fn seen_at_end(&self) -> Vec<Recorded> {
         eventually(|| !somebody_waits_untaken(&self.listener) && self.all_ended());
@@ -257,7 +257,7 @@ fn record(mut stream: TcpStream, greeting: &str, change: impl Fn(&dyn Fn(&mut Re
         }
         if !greeted {
             greeted = true;
-            // The other end may be gone already: what it sent is what counts.
+            // The other end may be gone already; only its bytes count.
             let _ = stream.write_all(greeting.as_bytes());
         }
     }
@@ -283,7 +283,7 @@ pub(crate) fn somebody_waits(listener: &TcpListener) -> bool {
     waits
 }
 
-/// The same, without accepting it.
+/// The same, without accepting the connection.
 pub(crate) fn somebody_waits_untaken(listener: &TcpListener) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(listener, PollFlags::IN)];

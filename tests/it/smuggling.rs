@@ -1,5 +1,5 @@
-//! Requests that could be read in two ways: each is refused, ends its connection, and nothing of
-//! what stood behind it is ever run as another request.
+//! Requests that could be read in two ways: each is refused and ends its connection, and nothing behind
+//! it is ever executed as another request.
 
 use crate::peers::{Peer, STEP, eventually, field, is_whole_chunked, status};
 use crate::proxies::{get_request, proxy, proxy_with, proxy_with_names};
@@ -158,7 +158,7 @@ fn a_head_that_can_be_read_two_ways_is_refused_and_nothing_behind_it_runs() {
     }
 }
 
-/// One of `statuses`, a `Connection: close`, and the end.
+/// Checks for one of `statuses`, a `Connection: close`, and the end.
 #[track_caller]
 fn refused(client: &mut Peer, statuses: &[u16], what: &str) {
     let head = client.read_head();
@@ -204,7 +204,7 @@ fn a_method_target_or_head_beyond_its_limit_is_refused() {
         ("\r\n".repeat(50_000), &[400, 431]),
     ] {
         let mut client = Peer::connect(proxy.addr());
-        // The proxy may refuse before it has read all.
+        // The proxy may refuse before it has read everything.
         let _ = client.try_send(&head);
         let what = &head[..80.min(head.len())];
         assert!(client.has_something_within(STEP), "{what:?}: no answer and no end");
@@ -228,7 +228,7 @@ fn the_limit_of_a_head_is_what_the_options_say() {
     drop(proxy);
 }
 
-/// Bodies that stop making sense.
+/// Bodies that become invalid somewhere.
 const BROKEN_BODIES: &[&str] = &[
     "5x\r\nhello\r\n0\r\n\r\n",
     "0x5\r\nhello\r\n0\r\n\r\n",
@@ -280,7 +280,7 @@ fn overlong_extensions_and_trailers_are_refused() {
     broken(&format!("5;{long}\r\nhello\r\n0\r\n\r\n"), false);
     broken(&format!("5\r\nhello\r\n0\r\nA: {long}\r\n\r\n"), false);
     broken(&format!("5\r\nhello\r\n0\r\n{}\r\n", "A: 1\r\n".repeat(20_000)), false);
-    // Extensions cost the sender a few bytes and the reader a line each: their sum is bounded too.
+    // Extensions cost the sender a few bytes and the reader a line each, so their sum is bounded, too.
     let many =
         "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(50_000);
     broken(&format!("{many}0\r\n\r\n"), false);
@@ -303,7 +303,7 @@ fn broken(body: &str, together: bool) {
     } else {
         client.send(head);
         eventually(|| recorder.seen().iter().any(|c| !c.bytes.is_empty()));
-        // The proxy may refuse before it has read all.
+        // The proxy may refuse before it has read everything.
         let _ = client.try_send(rest);
     }
     assert!(client.has_something_within(STEP), "{what:?}: no answer and no end");

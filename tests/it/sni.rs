@@ -1,4 +1,4 @@
-//! The name with which TLS begins in a tunnel: judged before anything of it goes on.
+//! The name in a tunnel's ClientHello, which is judged before the server gets any byte of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::programs::{Nginx, clean, in_short, logged, logging_proxy, run, tool};
 use crate::proxies::{Names, proxy_with, proxy_with_one_worker};
 use crate::servers::{Origin, Recorder};
 
-/// Names `www.example.com`.
+/// A ClientHello that names `www.example.com`.
 const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
 const HELLO_1_2: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl12");
 const CHROMIUM: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/chromium");
-/// Names nobody.
+/// A ClientHello without a name.
 const NAMELESS: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl_nosni");
 /// Fatal: unrecognized_name, decode_error.
 const REFUSED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
@@ -36,7 +36,7 @@ fn proxy(access: &AccessOptions) -> Server {
     })
 }
 
-/// A tunnel to this port under a name, its 200 read.
+/// Opens a tunnel to this port under a name, and reads the 200.
 #[track_caller]
 fn tunnel(proxy: SocketAddr, host: &str, to: SocketAddr) -> Peer {
     let mut client = Peer::connect(proxy);
@@ -47,7 +47,7 @@ fn tunnel(proxy: SocketAddr, host: &str, to: SocketAddr) -> Peer {
     client
 }
 
-/// The client has been sent this and an end in order, and no server has had a byte.
+/// Checks that the client was sent this and a regular end, and that no server has had a byte.
 #[track_caller]
 fn ends_with(client: &mut Peer, alert: &[u8], server: &Recorder) {
     assert_eq!(client.read_to_any_end(), (alert.to_vec(), End::Closed));
@@ -55,7 +55,7 @@ fn ends_with(client: &mut Peer, alert: &[u8], server: &Recorder) {
     assert!(seen.iter().all(|c| c.bytes.is_empty()), "{seen:?}");
 }
 
-/// The handshake message of a hello in records of so many bytes.
+/// The handshake message of a hello in records of `bytes` bytes.
 fn in_records(hello: &[u8], bytes: usize) -> Vec<u8> {
     let record = |part: &[u8]| {
         let length = u16::try_from(part.len()).unwrap().to_be_bytes();
@@ -107,12 +107,12 @@ fn a_hello_that_may_go_on_goes_on_byte_for_byte() {
     assert_eq!(proxy.stats().tunnels_refused, 0);
 }
 
-/// One as long as it may be, which names `www.example.com`.
+/// A hello as long as is allowed, which names `www.example.com`.
 fn longest() -> Vec<u8> {
     let name = b"www.example.com";
     let host = [&[0, 0, 0, 20, 0, 18, 0, 0, 15][..], name].concat();
     let before = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
-    // What is left of 16 KiB, but for the heads of the message and of its extensions.
+    // The rest of 16 KiB, without the heads of the message and of its extensions.
     let extensions = (16 << 10) - 4 - before.len() - 2;
     let padding = extensions - host.len() - 4;
     let be = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
@@ -238,7 +238,7 @@ fn a_hello_under_another_version_or_format_is_no_way_around_a_rule() {
     ends_with(&mut client, UNREADABLE, &server);
 }
 
-/// A ClientHello that names a host in these bytes.
+/// A ClientHello with these bytes as its host name.
 fn hello_naming(name: &[u8]) -> Vec<u8> {
     let be = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
     let host = [&[0][..], &be(name.len()), name].concat();
@@ -299,7 +299,7 @@ fn half_a_hello_has_the_time_of_a_head_and_holds_no_worker() {
     });
     let mut slow = tunnel(proxy.addr(), "good.example", server.addr);
     slow.send(&HELLO[..100]);
-    // One that says nothing waits for nothing.
+    // A silent client waits for nothing.
     let mut silent = tunnel(proxy.addr(), "good.example", server.addr);
     let origin = Origin::script(1, |peer| {
         assert_eq!(peer.read_exact(HELLO.len()), HELLO);
@@ -310,7 +310,7 @@ fn half_a_hello_has_the_time_of_a_head_and_holds_no_worker() {
     assert_eq!(other.read_text(2), "ok", "meanwhile, on the one worker");
     drop(other);
     origin.join();
-    // Each byte moves, and none buys time.
+    // Each byte moves, but none buys time.
     let dripped = std::thread::scope(|scope| {
         let writer = slow.stream().try_clone().unwrap();
         scope.spawn(move || {
@@ -497,7 +497,7 @@ fn what_is_only_reported_goes_on() {
     assert_eq!(reported, [Some("--deny:1"), Some("--sni")]);
 }
 
-/// The least and the most that curl speaks.
+/// The lowest and the highest version for curl to use.
 const VERSIONS: [(&str, &str); 2] = [("--tlsv1.2", "1.2"), ("--tlsv1.3", "1.3")];
 
 #[test]
@@ -518,7 +518,7 @@ fn curl_is_told_by_an_alert_and_gets_through_under_the_right_name() {
             let mut curl = clean("curl");
             curl.args(["-q", "-sSk", "--noproxy", "", "--max-time", "20", version]);
             curl.args(["--tls-max", at_most, "-x", &proxy.url()]);
-            // The CONNECT says good.example, whatever the URL does.
+            // The CONNECT names good.example, whatever the URL names.
             curl.args(["--connect-to", &format!("{host}:{port}:good.example:{port}")]);
             run(curl.arg(format!("https://{host}:{port}/file")))
         };
@@ -586,7 +586,7 @@ fn hellos_of_programs_are_read() {
             let rest = peer.read_exact(usize::from(u16::from_be_bytes([head[3], head[4]])));
             sender.send([head, rest].concat()).unwrap();
         });
-        // It fails: nobody answers it.
+        // It fails, because nobody answers it.
         let _ = run(&mut command(origin.addr.to_string()));
         let hello = came.recv_timeout(STEP).unwrap();
         match Reader::default().read(&hello) {

@@ -1,4 +1,5 @@
-//! The second ClientHello of a connection, which a server may ask for: it has to name what the first did.
+//! The second ClientHello of a connection, which a server may ask for: it has to name the same host as
+//! the first.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use crate::programs::{Nginx, clean, logged, logging_proxy, run, tool};
 use crate::proxies::{Names, proxy_with, proxy_with_one_worker};
 use crate::servers::{Origin, Recorder};
 
-/// Names `www.example.com`.
+/// A ClientHello that names `www.example.com`.
 const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
 const NAMELESS: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl_nosni");
-/// What nginx answers if it wants another key, and if it does not.
+/// The answer of nginx if it wants another key, and if it does not.
 const RETRY: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/retry");
 const SERVER_HELLO: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/hello13");
 const SERVER_HELLO_1_2: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/hello12");
@@ -24,7 +25,7 @@ const REFUSED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 const UNREADABLE: &[u8] = &[0x15, 3, 3, 0, 2, 2, 50];
 const CHANGE: &[u8] = &[0x14, 3, 3, 0, 1, 1];
 
-/// The hello for a host whose name is as long.
+/// The hello for a host with a name of the same length.
 fn hello_to(name: &str) -> Vec<u8> {
     let old = b"www.example.com";
     let at = HELLO.windows(old.len()).position(|part| part == old).unwrap();
@@ -32,7 +33,7 @@ fn hello_to(name: &str) -> Vec<u8> {
     [&HELLO[..at], name.as_bytes(), &HELLO[at + old.len()..]].concat()
 }
 
-/// A record of what is encrypted; some of it looks like a ClientHello.
+/// A record of encrypted bytes, some of which look like a ClientHello.
 fn encrypted(bytes: usize) -> Vec<u8> {
     let length = u16::try_from(bytes).unwrap().to_be_bytes();
     let content = HELLO.iter().copied().cycle().take(bytes).collect();
@@ -68,7 +69,7 @@ fn tunnel(proxy: SocketAddr, to: SocketAddr) -> Peer {
     client
 }
 
-/// A server that reads a ClientHello, says this, reads so many bytes more, and then the end.
+/// A server that reads a ClientHello, sends `says`, reads `more` bytes, and then the end.
 fn server(says: &'static [u8], step: usize, more: usize) -> Origin {
     Origin::script(1, move |peer| {
         assert_eq!(peer.read_exact(HELLO.len()), HELLO);
@@ -190,7 +191,7 @@ fn a_client_that_sends_no_second_hello_for_16_mib_is_refused() {
     origin.join();
 }
 
-/// Sends `sent` one way and the same back, and each arrives byte for byte.
+/// Sends `sent` one way and the same back, and checks that each arrives byte for byte.
 #[track_caller]
 fn goes_on(proxy: &Server, says: &'static [u8], sent: Vec<Vec<u8>>) {
     let expected = sent.concat();
@@ -222,7 +223,7 @@ fn a_tunnel_is_as_ever_once_no_second_hello_can_come() {
     let early = vec![encrypted(16_000); 8];
     let early = [early, vec![CHANGE.to_vec(), HELLO.to_vec(), long.clone()]].concat();
     for (says, sent) in [
-        // What is encrypted may look like a hello.
+        // Encrypted bytes may look like a hello.
         (SERVER_HELLO, vec![CHANGE.to_vec(), other.clone(), long.clone()]),
         (
             SERVER_HELLO_1_2,
@@ -302,7 +303,7 @@ fn what_is_only_reported_goes_on_with_its_second_hello() {
     assert_eq!(lines[0]["would_deny"].as_str(), Some("--sni"), "{}", lines[0]);
 }
 
-/// nginx takes no key but one on a curve that nobody offers first.
+/// nginx accepts only a key on a curve that no client offers first.
 #[test]
 fn programs_get_through_a_retry_and_nginx_never_has_a_second_name() {
     let settings = "ssl_protocols TLSv1.3; ssl_ecdh_curve secp384r1;";

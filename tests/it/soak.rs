@@ -1,8 +1,8 @@
-//! Much of everything, with bounds: what was opened is closed again, the pool stays as it was, idle
-//! costs nothing, and no wake-up is lost.
+//! Soak tests with bounds: everything opened is closed again, the pool stays as it was, idle costs
+//! nothing, and no wake-up is lost.
 //!
-//! `THREADGATE_STRESS` is the number of round trips of the ping-pong (default 20,000; `make soak`
-//! sets 1,000,000).
+//! `THREADGATE_STRESS` is the number of round trips of the ping-pong (default 20,000; `make soak` sets
+//! 1,000,000).
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -52,7 +52,7 @@ impl Busy {
     /// Ends every connection, idle or not.
     fn close_all(&self) {
         for stream in self.open.lock().values() {
-            // It may have ended by itself.
+            // The connection may have ended by itself.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -72,7 +72,7 @@ impl Drop for Busy {
     }
 }
 
-/// A proxy and what it has open before anybody came.
+/// A proxy, and what it had open before the first client.
 struct Watched {
     proxy: Binary,
     descriptors: usize,
@@ -80,7 +80,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// Starts one that gives up stalled peers soon.
+    /// Starts a proxy that soon gives up stalled peers.
     fn start() -> Self {
         let short = ["--timeout-idle", "--timeout-head", "--timeout-response", "--timeout-tunnel"];
         let args: Vec<_> = short.iter().flat_map(|name| [*name, "2s"]).chain(["-q"]).collect();
@@ -100,7 +100,7 @@ impl Watched {
     }
 }
 
-/// Brings everything into being that is made when first needed.
+/// Makes the proxy create everything that it makes when first needed.
 fn warm_up(proxy: &Binary) -> Peer {
     let mut client = Peer::connect(proxy.addr);
     client.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -127,7 +127,7 @@ fn descriptors_and_threads_are_back_after_ten_thousand_exchanges() {
             });
         }
     });
-    // Idle upstream connections are noticed to be closed.
+    // The proxy notices that idle upstream connections are closed.
     origin.close_all();
     watched.assert_back();
 }
@@ -156,15 +156,15 @@ fn ten_thousand_rapid_connections_leave_nothing_behind_and_hold_up_nobody() {
         assert!(served > 100, "only {served} exchanges beside them");
     });
     assert!(proxy.memory() <= kib + 2048, "{} KiB, {kib} before", proxy.memory());
-    // Idle upstream connections are noticed to be closed.
+    // The proxy notices that idle upstream connections are closed.
     origin.close_all();
     good.close_all();
     watched.assert_back();
     drop(warm_up(proxy));
 }
 
-/// So many connections that are given up as soon as they are made, or a little later: closed or
-/// reset, at every stage that is reached without waiting.
+/// Makes this many connections and gives them up at once, or a little later: closed or reset, at every
+/// stage that is reached without waiting.
 fn rush(proxy: &Binary, origin: &Busy, connections: usize) {
     let request = get_request(origin.addr, "/");
     let connect = format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr);
@@ -229,8 +229,8 @@ fn the_number_of_threads_does_not_depend_on_the_load() {
     assert_eq!(proxy.thread_names(), before);
 }
 
-/// A whole second comes in which `count` stays the same. What was sent may still trickle into
-/// buffers for a while; what spins never has such a second.
+/// Waits for a whole second in which `count` stays the same. Bytes may still trickle into buffers for a
+/// while, but a thread that spins never has such a second.
 #[track_caller]
 fn a_second_comes_without<T: PartialEq + std::fmt::Debug>(what: &str, count: impl Fn() -> T) {
     let still = || {
@@ -284,7 +284,7 @@ fn idle_connections_wake_nobody() {
     a_second_comes_without("context switches", || proxy.context_switches());
 }
 
-/// No lost wake-up: each round trip parks and wakes both ways of a tunnel.
+/// No lost wake-up: each round trip parks and wakes both directions of a tunnel.
 #[test]
 fn a_ping_pong_through_tunnels_never_stalls() {
     for threads in [1, 8] {
@@ -379,7 +379,7 @@ fn out_of_descriptors_it_waits_and_recovers() {
     let mut clients: Vec<_> = (0..80).map(|_| Peer::connect(proxy.addr)).collect();
     clients[0].send(healthz);
     assert_eq!(clients[0].read_response().status, 200);
-    // It waits instead of trying again and again.
+    // The proxy waits instead of trying again and again.
     a_second_comes_without("much CPU time", || proxy.cpu_ticks() / 10);
     let mut last = clients.pop().unwrap();
     last.send(healthz);

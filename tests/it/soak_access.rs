@@ -1,8 +1,8 @@
-//! Who may do what, how fast, under load: thousands that wait for a rate, files that change ten times a
-//! second, and refusals without end. No worker is held, nothing grows, nobody is dropped.
+//! Access rules and limits under load: thousands that wait for a rate, files that change ten times a
+//! second, and endless refusals. No worker is held, nothing grows, nobody is dropped.
 //!
-//! `THREADGATE_STRESS` is the number of refusals of each kind times ten (default 100,000; `make soak` sets
-//! 1,000,000).
+//! `THREADGATE_STRESS` is the number of refusals of each kind times ten (default 100,000; `make soak`
+//! sets 1,000,000).
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -55,7 +55,7 @@ impl Busy {
         Self { addr, listener, accepted }
     }
 
-    /// One that says OK to everything.
+    /// A server that answers every request with OK.
     pub(crate) fn kind() -> Self {
         Self::start(|peer| while peer.try_read_head().is_some() && peer.try_send(OK).is_ok() {})
     }
@@ -68,7 +68,7 @@ impl Drop for Busy {
     }
 }
 
-/// Ends what goes on until then, also when an assertion fails first.
+/// Sets the flag that ends the other threads when dropped, also when an assertion fails first.
 pub(crate) struct Stops<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Stops<'_> {
@@ -77,8 +77,7 @@ impl Drop for Stops<'_> {
     }
 }
 
-/// Its threads but for those that resolve names and verify passwords, of which there are as many as
-/// are needed: some.
+/// Its threads, without those that resolve names and verify passwords, whose number varies.
 pub(crate) fn fixed_threads(proxy: &Binary) -> Vec<String> {
     let mut all = proxy.started_threads();
     let before = all.len();
@@ -97,8 +96,8 @@ fn stats(admin: SocketAddr) -> Value {
     serde_json::from_str(fetch(admin, "/stats.json").text()).unwrap()
 }
 
-/// A thousand downloads share a rate, on eight workers; requests to another server go through beside
-/// them. Then the rate is taken away, and each gets the rest of what it asked for.
+/// A thousand downloads share a rate, on eight workers, while requests to another server go through.
+/// Then the rate is taken away, and each download gets the rest.
 #[test]
 fn a_thousand_throttled_downloads_hold_no_worker_and_each_is_whole_at_last() {
     const MANY: usize = 1000;
@@ -138,7 +137,7 @@ fn a_thousand_throttled_downloads_hold_no_worker_and_each_is_whole_at_last() {
     let enough = MANY as u64 * 9 / 10;
     assert!(comes_true(STEP * 3, &mut || parked() >= enough), "{}", stats(admin)["parked"]);
 
-    // What workers do is looked at while others are served.
+    // The workers are sampled while others are served.
     let (mut samples, mut held) = (0, 0);
     thread::scope(|scope| {
         let asking: Vec<_> = (0..4)
@@ -192,7 +191,7 @@ fn states(origin: SocketAddr) -> [State; 2] {
             "{}block-list = 'block'\nauth-file = 'users'\ndeny = '.{name}.rule'\n\
              limit = 'connection:down=300kB/s'\n\
              [[rules]]\naction = 'deny'\ndestinations = ['.never']\n",
-            // FairQueue move.
+            // Line numbers shift.
             if name == "one" { "" } else { "# two\n" }
         ),
         block: if name == "one" { "one.list\n" } else { "# two\ntwo.list\n" },
@@ -200,7 +199,7 @@ fn states(origin: SocketAddr) -> [State; 2] {
     })
 }
 
-/// What is wrong with a file, and what is said of it.
+/// A mistake in a file, and the message about it.
 const BROKEN: [(&str, &str, &str); 3] = [
     ("threadgate.toml", "den = '.one.rule'\n", "threadgate.toml:1: unknown key 'den'"),
     ("block", "<html>\n", "block:1: '<html>' cannot be used"),
@@ -230,8 +229,8 @@ fn count(proxy: &Binary, what: &str) -> usize {
 }
 
 /// Configuration, list and users are all replaced ten times a second, some of them by broken ones.
-/// Meanwhile what both states allow is never refused, no connection ends, a rate is kept, and nothing
-/// grows.
+/// Meanwhile a request that both states allow is never refused, no connection ends, a rate is kept, and
+/// nothing grows.
 #[test]
 fn files_that_change_ten_times_a_second_fail_no_request_and_drop_no_connection() {
     const TIME: Duration = Duration::from_secs(4);
@@ -274,7 +273,7 @@ fn files_that_change_ten_times_a_second_fail_no_request_and_drop_no_connection()
         let got = ask(&mut Peer::connect(proxy.addr), host, "both");
         got.rule().map(|rule| rule.rsplit('/').next().unwrap().to_owned())
     };
-    // What each of the states decides.
+    // The decisions of each state.
     let names = ["a.one.rule", "a.two.rule", "one.list", "two.list"];
     let decided: Vec<[Option<String>; 4]> = states
         .iter()
@@ -310,7 +309,7 @@ fn files_that_change_ten_times_a_second_fail_no_request_and_drop_no_connection()
                     tunnel.send([n as u8; 50]);
                     assert_eq!(tunnel.read_exact(50), [n as u8; 50]);
                     answered.fetch_add(2, Ordering::Relaxed);
-                    // On the same connection what the states differ in.
+                    // On the same connection: a name that the states decide differently.
                     let which = n % 4;
                     let got = ask(&mut client, names[which], "both");
                     let rule = got.rule().map(|rule| rule.rsplit('/').next().unwrap().to_owned());
@@ -351,7 +350,7 @@ fn files_that_change_ten_times_a_second_fail_no_request_and_drop_no_connection()
         }
         let took = downloading.join().unwrap();
         drop(stops);
-        // A tenth of a second's worth is saved up, and comes once.
+        // A tenth of a second's worth is saved up, and comes at once.
         let exact = BYTES as f64 / 300_000.0;
         assert!(took.as_secs_f64() > (exact - 0.2) * 0.97, "{took:?} for {exact} s");
     });
@@ -359,10 +358,10 @@ fn files_that_change_ten_times_a_second_fail_no_request_and_drop_no_connection()
     let (grown, open) = (proxy.memory().saturating_sub(memory), proxy.descriptors());
     assert!(grown < 3 << 10, "{grown} KiB in {reloads} reloads");
     assert!(open <= descriptors + 8, "{open} descriptors, {descriptors} before");
-    // Each client's, and each tunnel's: none was closed.
+    // One for each client, and one for each tunnel: none was closed.
     assert!(origin.accepted.load(Ordering::SeqCst) <= 4, "{:?}", origin.accepted);
     assert_eq!(echo.accepted.load(Ordering::SeqCst), 4);
-    // One that was still to come when a file was broken has read that, too.
+    // A reload still to come when a file was broken has read the broken file, too.
     let refused = count(&proxy, "ERROR not reloaded");
     assert!((broken..=2 * broken).contains(&refused), "{refused} for {broken}");
     assert_eq!(count(&proxy, "nothing was changed by the reload"), refused);
@@ -401,8 +400,8 @@ fn connect_as(client: usize, proxy: SocketAddr) -> Peer {
     Peer::new(TcpStream::from(socket))
 }
 
-/// Refusals of every kind, pipelined on one connection, and on a connection each from as many
-/// clients: each gets its status and is counted, and nothing is left of it.
+/// Refusals of every kind, pipelined on one connection, and on a separate connection for each of as many
+/// clients. Each client gets its status and is counted, and nothing is left behind.
 #[test]
 fn refusals_without_end_are_all_counted_and_leave_nothing() {
     const AT_ONCE: usize = 50;
@@ -427,7 +426,7 @@ fn refusals_without_end_are_all_counted_and_leave_nothing() {
         let proof = BASE64_STANDARD.encode(format!("alice:{password}"));
         format!("Proxy-Authorization: Basic {proof}\r\n")
     };
-    // What is asked, what comes of it, and which source counts it.
+    // The request, its outcome, and the source that counts it.
     let kinds = [
         ("x.rule", String::new(), 403, Some("--deny")),
         ("x.ads.list", proof("secret"), 403, Some(list)),
@@ -446,7 +445,7 @@ fn refusals_without_end_are_all_counted_and_leave_nothing() {
             let line = format!("HTTP/1.1 {} ", kinds[kind].2);
             for n in 0..count / AT_ONCE {
                 client.send(asks(kind, n).repeat(AT_ONCE));
-                // All that are asked for at once are as long as the first.
+                // All responses requested at once are as long as the first.
                 let one = client.read_response();
                 let rest = client.read_exact((one.head.len() + one.content.len()) * (AT_ONCE - 1));
                 let found = memchr::memmem::find_iter(&rest, line.as_bytes()).count();
@@ -454,7 +453,7 @@ fn refusals_without_end_are_all_counted_and_leave_nothing() {
             }
             total[kind] += count / AT_ONCE * AT_ONCE;
         }
-        // An address each, and an exchange.
+        // Each client has its own address, and one exchange.
         for n in 0..clients {
             let kind = n % 4;
             let mut client = connect_as(n, proxy.addr);
@@ -464,7 +463,7 @@ fn refusals_without_end_are_all_counted_and_leave_nothing() {
         }
     };
     let count = refusals();
-    // Clients are remembered, each once: 200 bytes for limits, and 150 for a wrong password.
+    // Each client is remembered once: 200 bytes for limits, and 150 for a wrong password.
     let clients = count / 8;
     refuse(count.min(4_000), clients);
     let open = || stats(admin)["connections_open"].as_u64();

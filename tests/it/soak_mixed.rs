@@ -1,6 +1,6 @@
-//! Good and hostile traffic side by side, for as long as `THREADGATE_SOAK` says (in seconds, 6 by
-//! default; `make soak` takes ten minutes at each number of workers): whatever the hostile do, no
-//! good exchange fails, and memory, descriptors and threads stay what they are.
+//! Good and hostile traffic side by side, for `THREADGATE_SOAK` seconds (6 by default; `make soak` takes
+//! ten minutes at each number of workers). Whatever the hostile peers do, no good exchange fails, and
+//! memory, descriptors and threads stay constant.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::peers::{Peer, STEP, comes_true, pattern};
 use crate::proxies::{Binary, threads};
 use crate::servers::listen;
 
-/// Bytes of a response that is bulk.
+/// The bytes of a bulk response.
 const BULK: usize = 4 << 20;
 
 fn duration() -> Duration {
@@ -64,7 +64,7 @@ impl Drop for Crowd {
         // Wakes `accept`, which then fails.
         let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
         for stream in self.open.lock().values() {
-            // It may have ended by itself.
+            // The connection may have ended by itself.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -112,7 +112,7 @@ fn chunks(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Sends back what comes.
+/// Sends back all bytes.
 fn echo(peer: &mut Peer) {
     let mut buf = vec![0; 64 << 10];
     while let Ok(count @ 1..) = io::Read::read(&mut peer.stream(), &mut buf) {
@@ -122,19 +122,19 @@ fn echo(peer: &mut Peer) {
     }
 }
 
-/// Takes what comes.
+/// Takes all bytes.
 fn sink(peer: &mut Peer) {
     while peer.fill().is_ok_and(|count| count > 0) {
         peer.discard();
     }
 }
 
-/// Does something wrong, another thing with each connection.
+/// Does something wrong, and something else with the next connection.
 fn hostile_origin(number: usize, peer: &mut Peer) {
     const OK: &str = "HTTP/1.1 200 OK\r\n";
     let step = Duration::from_millis(20);
     if number.is_multiple_of(12) {
-        // Before anything was asked.
+        // Before any request.
         return;
     }
     let _ = peer.try_read_head();
@@ -156,7 +156,7 @@ fn hostile_origin(number: usize, peer: &mut Peer) {
             while peer.try_send([b'x'; 10_000]).is_ok() {}
         }
         10 => {
-            // An answer that nobody has asked for stands behind the one that is due.
+            // An answer that nobody asked for follows the one that is due.
             let _ = peer.try_send(with_length(b"ok").repeat(2));
             peer.has_something_within(step);
         }
@@ -171,7 +171,7 @@ fn reset_later(peer: &mut Peer, bytes: &str) {
     let _ = SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO));
 }
 
-/// Where everything is, and what has happened so far.
+/// The addresses of all servers, and the counts so far.
 struct Field {
     proxy: SocketAddr,
     good: SocketAddr,
@@ -182,7 +182,7 @@ struct Field {
     stop: AtomicBool,
     exchanges: AtomicU64,
     attacks: AtomicU64,
-    /// Of a small exchange, in microseconds.
+    /// The slowest small exchange, in microseconds.
     slowest: AtomicU64,
 }
 
@@ -195,7 +195,7 @@ impl Field {
         format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n")
     }
 
-    /// A small response that is checked and timed.
+    /// Asks for a small response, which is checked and timed.
     fn asks(&self, client: &mut Peer, bytes: usize) {
         let begun = Instant::now();
         client.send(self.get(self.good, bytes));
@@ -260,7 +260,7 @@ impl Field {
         }
     }
 
-    /// One piece of mischief. Those whose client should stay for a while are kept.
+    /// One piece of mischief. Clients that should stay for a while are kept.
     fn attack(&self, round: usize, kept: &mut Vec<NeverReads>) {
         const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
         let mut client = Peer::connect(self.proxy);
@@ -317,7 +317,7 @@ impl Field {
         self.attacks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Works round after round until the end; a panic is everybody's end.
+    /// Works round after round until the end; a panic ends all threads.
     fn work(&self, mut round: impl FnMut(usize)) {
         let rounds = || {
             let going = |_: &usize| !self.stop.load(Ordering::Relaxed);
@@ -330,7 +330,7 @@ impl Field {
     }
 }
 
-/// What the process used at one moment.
+/// The resources of the process at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     kib: usize,
@@ -344,7 +344,7 @@ fn median(samples: &[Sample], of: impl Fn(&Sample) -> usize) -> usize {
     values[values.len() / 2]
 }
 
-/// A value at the beginning and at the end, neither of which is warming up.
+/// A value near the beginning and at the end, both after warming up.
 struct Trend {
     first: usize,
     last: usize,
@@ -369,7 +369,7 @@ impl fmt::Display for Trend {
     }
 }
 
-/// To the terminal, past what the test harness keeps for failures.
+/// Writes to the terminal directly, because the test harness keeps output for failures.
 fn tell(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
@@ -417,7 +417,7 @@ fn good_traffic_beside_hostile_traffic_does_not_fail_and_nothing_grows() {
         field.stop.store(true, Ordering::Relaxed);
     });
 
-    // The first fifth is for buffers, pipes and pools to come into being.
+    // In the first fifth buffers, pipes and pools come into being.
     let settled = &samples[samples.len() / 5..];
     let memory = Trend::of(settled, |s| s.kib);
     let descriptors = Trend::of(settled, |s| s.descriptors);
@@ -446,7 +446,7 @@ fn good_traffic_beside_hostile_traffic_does_not_fail_and_nothing_grows() {
     assert!(proxy.memory() <= memory.first * 11 / 10 + 4096, "{} KiB at last", proxy.memory());
 }
 
-/// Looks once a second, more often in a short run, until the time is over.
+/// Takes a sample once a second, more often in a short run, until the time is over.
 fn watch(field: &Field, proxy: &Binary, names: &[String]) -> Vec<Sample> {
     let mut samples = Vec::new();
     let begun = Instant::now();

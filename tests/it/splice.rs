@@ -1,5 +1,5 @@
-//! Streams: what is long and fast goes from socket to socket through a pipe, and nobody can tell but
-//! by the counter. Each promise holds with pipes, with a single one, and with none.
+//! Streams: long and fast content goes from socket to socket through a pipe, and only the counter shows
+//! it. Each promise holds with pipes, with a single one, and with none.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use crate::peers::{End, Moment, Peer, eventually, eventually_eq, field, pattern}
 use crate::proxies::{OK, get, get_request, proxy_with};
 use crate::servers::Origin;
 
-/// Long enough for every pace; not a multiple of anything the proxy works with.
+/// Long enough for every pace, and not a multiple of any size that the proxy works with.
 const LONG: usize = (3 << 20) + 12_345;
 
-/// Runs `test` with a proxy of each kind; the number is what `max_pipes` is.
+/// Runs `test` with a proxy of each kind; the number is `max_pipes`.
 #[track_caller]
 fn with_and_without_pipes(test: impl Fn(&Server, Option<usize>)) {
     for pipes in [None, Some(1), Some(0)] {
@@ -24,7 +24,7 @@ fn with_and_without_pipes(test: impl Fn(&Server, Option<usize>)) {
     }
 }
 
-/// Checks that what should have been spliced was, a good part of `bytes` at least.
+/// Checks that at least a good part of `bytes` was spliced, if there are pipes.
 #[track_caller]
 fn assert_spliced(proxy: &Server, pipes: Option<usize>, bytes: usize) {
     let spliced = proxy.stats().bytes_spliced;
@@ -58,7 +58,7 @@ fn a_long_response_is_spliced_and_both_connections_live_on() {
             client.send(get_request(origin.addr, "/long"));
             let response = client.read_response();
             assert!(response.content == pattern(LONG), "bytes differ");
-            // Another message on both connections, which have to be what they were.
+            // Another message on both connections, which must be in their regular state.
             client.send(get_request(origin.addr, "/short"));
             assert_eq!(client.read_response().status, 200);
         }
@@ -162,7 +162,7 @@ fn a_stream_that_turns_back_into_messages_is_copied_again_and_none_is_late() {
             client.send(&question);
             assert_eq!(client.read_text(64), question);
         }
-        // Only the first few small ones find the flow still at the pace of a stream.
+        // Only the first few small messages find the flow still at the pace of a stream.
         let small = proxy.stats().bytes_spliced - before;
         assert!(small <= 16 * 64, "{small} bytes of small messages spliced");
         origin.join();
@@ -183,7 +183,7 @@ fn who_takes_nothing_keeps_a_pipe_but_holds_up_nobody_and_gets_everything_later(
                 peer.send(pattern(LONG));
             }
         });
-        // Two that read a little, so that the stream gets going, and then nothing more.
+        // Two clients that read a little, so that the stream gets going, and then nothing more.
         let mut sleepers: Vec<_> = (0..2)
             .map(|_| {
                 let mut client = Peer::connect(proxy.addr());
@@ -193,7 +193,7 @@ fn who_takes_nothing_keeps_a_pipe_but_holds_up_nobody_and_gets_everything_later(
                 client
             })
             .collect();
-        // Somebody else is served on the only worker meanwhile.
+        // Another client is served on the only worker meanwhile.
         assert_eq!(get(proxy.addr(), origin.addr, "/short").status, 200);
         for client in &mut sleepers {
             for _ in 1..8 {
@@ -221,7 +221,7 @@ fn a_stream_that_is_cut_short_does_not_look_whole() {
                 peer.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
                 peer.send(pattern(LONG));
                 if reset || fields.is_empty() {
-                    // A reset overtakes bytes: only once they were read is it known what it cuts.
+                    // A reset overtakes bytes: only after they were read is it known what it cuts.
                     theirs.wait();
                     SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO)).unwrap();
                 }
@@ -234,7 +234,7 @@ fn a_stream_that_is_cut_short_does_not_look_whole() {
                 read.has_come();
             }
             client.expect_end();
-            // Without a length only a chunked body that does not end, or a reset, can tell.
+            // Without a length only a reset, or a chunked body that does not end, shows the cut.
             let mut client = Peer::connect(proxy.addr());
             client.send(get_request(origin.addr, "/close"));
             let head = client.read_head();
@@ -261,7 +261,7 @@ fn a_client_that_leaves_in_the_middle_of_a_stream_frees_the_upstream_and_its_pip
         let origin = Origin::script(4, |peer| {
             peer.read_head();
             peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 64 * LONG));
-            // Until the proxy has gone, too.
+            // Until the proxy is gone, too.
             while peer.try_send(pattern(LONG)).is_ok() {}
         });
         for _ in 0..4 {
@@ -273,7 +273,7 @@ fn a_client_that_leaves_in_the_middle_of_a_stream_frees_the_upstream_and_its_pip
         }
         origin.join();
         assert_spliced(proxy, pipes, 4 * LONG);
-        // Each held bytes nobody wanted; with one pipe in all, a leak would show in the second.
+        // Each held bytes that nobody wanted. With one pipe in all, a leak would show in the second.
         eventually(|| proxy.stats().connections_closed == 4);
     });
 }
@@ -331,7 +331,7 @@ fn the_end_behind_urgent_data_cuts_nothing_off() {
                 sent.wait();
                 client.read_chunked().0
             } else {
-                // All of it is under way, the end included, when the proxy comes to the mark.
+                // All bytes are under way, and the end, too, when the proxy comes to the mark.
                 let mut got = client.read_exact(LONG / 2);
                 sent.wait();
                 got.extend(client.read_to_end());

@@ -1,5 +1,5 @@
 //! A worker that moves a stream stays with it for a moment when it stops, with the edges of both sockets
-//! off. Nobody can tell but by the counters: what comes is never late, and never lost.
+//! off. Only the counters show it: no bytes are late, and none are lost.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -23,19 +23,19 @@ use crate::peers::{Moment, Peer, STEP, comes_true, eventually, is_timeout, patte
 use crate::proxies::{OK, get_request, proxy_with};
 use crate::servers::Origin;
 
-/// What a stream sends before it pauses: far more than a turn moves.
+/// How much a stream sends before it pauses: far more than a turn moves.
 const PART: usize = 1 << 20;
-/// How often it does.
+/// How many parts it sends.
 const PARTS: usize = 12;
 
-/// One part. All are the same one, which takes a while to make.
+/// The bytes of one part. All parts share them, because making them takes a while.
 fn part() -> &'static [u8] {
     static PART_ONCE: LazyLock<Vec<u8>> = LazyLock::new(|| pattern(PART));
     &PART_ONCE
 }
 
-/// Runs `test` where a worker is never free to stay, and where others are. What it gives back outlives
-/// the proxy: origins whose connections only that ends.
+/// Runs `test` with one worker, which is never free to stay, and with eight. Its result outlives the
+/// proxy: some origins' connections end only with that.
 #[track_caller]
 fn at_one_and_at_eight<T>(change: impl Fn(&mut Options), test: impl Fn(&Server, usize) -> T) {
     for workers in [1, 8] {
@@ -72,7 +72,8 @@ fn is_parked(proxy: &Server, wait: Wait) -> bool {
     proxy.stats().parked()[wait as usize] == 1
 }
 
-/// It goes on whether a worker is still with it or it was parked: every other pause lasts until it is.
+/// A stream goes on whether a worker is still with it or it was parked. Every other pause lasts until it
+/// is parked.
 #[test]
 fn a_stream_that_pauses_goes_on_whoever_waits_for_it() {
     at_one_and_at_eight(
@@ -108,7 +109,7 @@ fn a_stream_that_pauses_goes_on_whoever_waits_for_it() {
     );
 }
 
-/// The same for a receiver that pauses: room is waited for as bytes are.
+/// The same for a receiver that pauses: a worker waits for room as it does for bytes.
 #[test]
 fn a_receiver_that_pauses_gets_the_rest() {
     at_one_and_at_eight(
@@ -144,7 +145,7 @@ fn a_worker_stays_with_a_stream_while_another_is_free_and_the_last_one_never_doe
                 proxy.stats().stream_waits_paid > 0
             };
             let stayed = (0..ROUNDS).any(|_| stayed());
-            // A busy machine makes one wait too long, and not all of them.
+            // A busy machine makes one wait too long, but not all of them.
             assert_eq!(stayed, workers > 1, "{}", proxy.stats());
             if workers == 1 {
                 assert_eq!(proxy.stats().stream_waits, 0);
@@ -155,7 +156,7 @@ fn a_worker_stays_with_a_stream_while_another_is_free_and_the_last_one_never_doe
     );
 }
 
-/// Moves a part at a time until `enough`: a busy machine makes some waits too long.
+/// Moves a part at a time until `enough`, because a busy machine makes some waits too long.
 fn move_parts(client: &mut Peer, mut enough: impl FnMut() -> bool) {
     let moved = |_: usize| {
         client.send("more");
@@ -165,7 +166,7 @@ fn move_parts(client: &mut Peer, mut enough: impl FnMut() -> bool) {
     assert!((0..4000).any(moved), "not so for a thousand megabytes");
 }
 
-/// Answers whatever comes with a part of a part.
+/// Answers each request with a part of a part.
 fn sends_parts(peer: &mut Peer) {
     while peer.fill().is_ok_and(|count| count > 0) {
         peer.discard();
@@ -178,7 +179,7 @@ fn sends_parts(peer: &mut Peer) {
 #[test]
 fn what_follows_a_stream_on_its_connection_and_is_none_is_not_counted_as_a_wait_with_one() {
     const CLIENTS: usize = 10;
-    /// One turn moves all of it, and it makes a stream.
+    /// One turn moves this much, which makes a stream.
     const SOME: usize = 48 << 10;
     let (resolver, gate) = HangingResolver::new(vec![Ipv4Addr::LOCALHOST.into()]);
     let proxy = proxy_with(|options| {
@@ -204,7 +205,7 @@ fn what_follows_a_stream_on_its_connection_and_is_none_is_not_counted_as_a_wait_
             assert_eq!(client.read_response().content.len(), PART / 4);
             proxy.stats().stream_waits > before
         };
-        // Workers stay with streams, as far as there are any.
+        // Workers stay with streams, if there are several.
         assert!((0..4000).any(|_| much()), "{}", proxy.stats());
         client.send(get_request(origin.addr, "/little"));
         assert_eq!(client.read_response().content.len(), 1);
@@ -219,12 +220,12 @@ fn what_follows_a_stream_on_its_connection_and_is_none_is_not_counted_as_a_wait_
         eventually(|| proxy.stats().connections_closed == nth as u64 + 1);
         is_uncounted
     };
-    // What comes in several parts is waited for.
+    // A worker waits for a response that comes in several parts.
     assert!((0..CLIENTS).any(is_uncounted), "each wait for a name was counted");
     drop((proxy, gate));
 }
 
-/// What is in force when the stream goes on holds for it, and not what was when the wait began.
+/// The limits in force when the stream goes on apply to it, not those from when the wait began.
 #[test]
 fn a_limit_that_comes_while_a_worker_waits_holds_for_what_comes_next() {
     const ROUNDS: usize = 3;
@@ -236,7 +237,7 @@ fn a_limit_that_comes_while_a_worker_waits_holds_for_what_comes_next() {
         let before = proxy.stats().stream_waits;
         move_parts(&mut client, || proxy.stats().stream_waits > before);
         proxy.set_access(&limited(), false);
-        // The wait that went on is over with the next part, and is counted.
+        // The wait under way is over with the next part, and is counted.
         move_parts(&mut client, || true);
         eventually(|| is_parked(&proxy, Wait::Tunnel));
         let limited_from = proxy.stats().stream_waits;
@@ -248,7 +249,7 @@ fn a_limit_that_comes_while_a_worker_waits_holds_for_what_comes_next() {
     origin.join();
 }
 
-/// The deadline comes in the middle of the wait, which then ends: it is no reason to wait again.
+/// The deadline comes in the middle of the wait, which then ends, and no new wait begins.
 #[test]
 fn a_deadline_that_comes_while_a_worker_waits_with_a_stream_is_met() {
     const ROUNDS: usize = 50;
@@ -260,7 +261,7 @@ fn a_deadline_that_comes_while_a_worker_waits_with_a_stream_is_met() {
             let mut soonest = STEP;
             for _ in 0..ROUNDS {
                 let mut client = tunnel(proxy, &origin);
-                // On a busy machine the time is up before it asks.
+                // On a busy machine the time is up before the client asks.
                 let _ = client.try_send("more");
                 let mut last = Instant::now();
                 while client.fill().is_ok_and(|count| count > 0) {
@@ -312,7 +313,7 @@ fn small_messages_are_answered_while_a_worker_waits_with_a_stream() {
     );
 }
 
-/// One side that has ended says so for ever: nobody may look at it again and again.
+/// A side that has ended is always readable, so it must not be looked at again and again.
 #[test]
 fn a_half_close_in_the_middle_of_a_stream_ends_that_half_and_costs_nothing_more() {
     at_one_and_at_eight(
@@ -363,8 +364,8 @@ fn streams_and_clients_that_ask_little_get_all_of_theirs_side_by_side() {
                 begin_content(peer, PARTS * PART);
                 (0..PARTS).for_each(|_| peer.send(part()));
             });
-            // The first answers wait for each other, so that each client has its own connection:
-            // one that is done before another begins would leave it its kept one.
+            // The first answers wait for each other, so that each client has its own connection. A
+            // client that was done before another began would leave it its kept one.
             let all_asked = Barrier::new(CLIENTS);
             let short = Origin::script_at_once(CLIENTS, move |peer| {
                 if peer.try_read_head().is_some() {
@@ -397,14 +398,14 @@ fn streams_and_clients_that_ask_little_get_all_of_theirs_side_by_side() {
     );
 }
 
-/// A rate that slows nothing down.
+/// A rate too high to slow anything down.
 fn limited() -> Access {
     let limit = vec!["down=1GB/s".to_owned()];
     let limits = LimitOptions { limit, ..LimitOptions::default() };
     AccessOptions { limits, ..AccessOptions::default() }.build(None).unwrap()
 }
 
-/// It waits for its allowance, and not for its sockets.
+/// The stream waits for its allowance, and not for its sockets.
 #[test]
 fn a_stream_that_is_slowed_down_is_never_stayed_with() {
     let access = limited();
@@ -426,7 +427,7 @@ fn a_stream_that_is_slowed_down_is_never_stayed_with() {
     );
 }
 
-/// As many as keep the workers busy for good: by its next turn each has been sent more than a turn moves.
+/// Enough to keep the workers busy for good: by its next turn each has been sent more than a turn moves.
 const FLOODS: usize = 12;
 
 /// Sends without end.
@@ -434,19 +435,19 @@ fn flood(mut stream: &TcpStream) {
     while stream.write_all(part()).is_ok() {}
 }
 
-/// Receives whatever comes and throws it away unseen, which costs next to nothing.
+/// Receives all bytes and throws them away unseen, which costs next to nothing.
 fn drain(stream: &TcpStream) {
     let mut room = vec![0; PART];
     while recv(stream, room.as_mut_slice(), RecvFlags::TRUNC).is_ok_and(|(_, count)| count > 0) {}
 }
 
-/// Tells of what comes, how much at a time, until it has told of the end: 0.
+/// Reports the size of each receive, until it has reported the end: 0.
 fn hear(peer: &mut Peer, tell: impl Fn(usize)) {
     loop {
         match peer.fill() {
             Ok(0) => return tell(0),
             Ok(count) => tell(count),
-            // Most of them are never spoken to.
+            // Most of them are never sent anything.
             Err(e) if is_timeout(&e) => {}
             Err(_) => return,
         }
@@ -454,8 +455,8 @@ fn hear(peer: &mut Peer, tell: impl Fn(usize)) {
     }
 }
 
-/// Has each of these connections used by a thread of its own while `test` runs, which ends them however it
-/// ends.
+/// Runs `use_it` on each of these connections in a thread of its own while `test` runs, and ends the
+/// threads however that ends.
 fn beside(streams: &[TcpStream], use_it: impl Fn(&TcpStream) + Sync, test: impl FnOnce()) {
     thread::scope(|scope| {
         for stream in streams {
@@ -471,10 +472,11 @@ fn clones(peers: &[Peer]) -> Vec<TcpStream> {
     peers.iter().map(|peer| peer.stream().try_clone().unwrap()).collect()
 }
 
-/// How long a few bytes may be on their way beside a direction that never pauses.
+/// How long a few bytes may take beside a direction that never pauses.
 const SOON: Duration = Duration::from_secs(2);
 
-/// One direction can always go on, and the worker never has to wait: the other one is seen to all the same.
+/// One direction can always go on, and the worker never has to wait. The other direction is still
+/// served.
 #[test]
 fn a_few_bytes_and_the_end_arrive_against_a_stream_that_never_pauses() {
     at_one_and_at_eight(
@@ -517,7 +519,7 @@ fn an_answer_that_comes_early_arrives_against_content_that_never_pauses() {
                 thread::scope(|scope| {
                     scope.spawn(|| drain(&stream));
                     comes.wait();
-                    // The rest of it does not come.
+                    // The rest of the response does not come.
                     peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nearly");
                 });
             });

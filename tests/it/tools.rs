@@ -1,6 +1,6 @@
-//! Real peers: the clients and servers people use, through the real binary.
+//! Real peers: the clients and servers that people use, through the real binary.
 //!
-//! Where `CI` is set a missing tool is a failure; elsewhere it is said on stderr.
+//! Where `CI` is set a missing tool is a failure; elsewhere a message on stderr reports it.
 
 use std::fs;
 use std::process::Command;
@@ -83,7 +83,7 @@ fn curl_uploads_and_waits_for_the_continue_it_expects() {
     });
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, pattern(3 << 20)).unwrap();
-    // It would send without a 100 after a second; the server above would not notice.
+    // curl would send without a 100 after a second, and the server above would not notice.
     curl.args(["--expect100-timeout", "15", "-T"]).arg(file.path());
     assert_eq!(output(curl.arg(format!("http://{}/up", origin.addr))), b"done");
     origin.join();
@@ -208,7 +208,7 @@ fn a_websocket_goes_through_by_a_plain_request() {
     assert_eq!(output(python.args([script, &host, &port])), b"ok\n");
 }
 
-/// What is not HTTP must not hang a browser: it closes at once.
+/// A peer that does not speak HTTP must not hang a browser: the connection closes at once.
 #[test]
 fn a_recorder_that_answers_in_another_protocol_is_a_502_for_curl() {
     let proxy = Binary::start(&[]);

@@ -1,7 +1,7 @@
 //! `Upgrade`: a 101 turns an exchange into a tunnel, any other answer leaves it HTTP (RFC 9110 §7.8).
 //!
-//! What a tunnel does once it is one is shown in `connect`; here is how it comes about, and that
-//! bytes sent early on either side reach whom they were meant for.
+//! `connect` shows a tunnel in use. These tests show how it comes about, and that bytes sent early on
+//! either side reach the right peer.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) fn offer(origin: &Origin, protocols: &str) -> String {
     )
 }
 
-/// A connection through the proxy that has changed to a WebSocket, as far as anybody checks.
+/// A connection through the proxy that has changed to a WebSocket, as far as any test checks.
 #[track_caller]
 fn upgraded(proxy: std::net::SocketAddr, origin: &Origin) -> Peer {
     let mut client = Peer::connect(proxy);
@@ -82,7 +82,7 @@ fn a_101_turns_the_exchange_into_a_tunnel() {
     assert_eq!(stats.exchanges_by_status[1], 1);
 }
 
-/// aiohttp names the server so, in a request like any other.
+/// aiohttp names the server like this, in an otherwise ordinary request.
 #[test]
 fn a_ws_url_is_an_http_one_that_asks_for_an_upgrade() {
     let origin = Origin::script(1, |peer| {
@@ -96,7 +96,7 @@ fn a_ws_url_is_an_http_one_that_asks_for_an_upgrade() {
     assert_eq!(status(&client.read_head()), 101);
     client.send(b"\x81\0");
     origin.join();
-    // Without an offer that can go on it is one of those that are not forwarded.
+    // Without an offer that can be passed on, the request is not forwarded.
     for offer in ["", "Connection: upgrade\r\nUpgrade: h2c\r\n", "Upgrade: websocket\r\n"] {
         let mut client = Peer::connect(proxy.addr());
         client.send(format!("GET ws://127.0.0.1:9/ HTTP/1.1\r\nHost: 127.0.0.1:9\r\n{offer}\r\n"));
@@ -114,7 +114,7 @@ fn bytes_behind_a_101_arrive_wherever_its_bytes_are_cut() {
             peer.read_head();
             let (first, rest) = text.split_at(cut);
             peer.send(first);
-            // Whatever can be seen of the first part is on its way to the client.
+            // The visible bytes of the first part are on their way to the client.
             if cut < text.len() {
                 std::thread::sleep(Duration::from_millis(1));
                 peer.send(rest);
@@ -134,7 +134,7 @@ fn bytes_behind_a_101_arrive_wherever_its_bytes_are_cut() {
 
 #[test]
 fn bytes_behind_the_request_wait_for_the_101() {
-    // More than a buffer, and more than all of them.
+    // More than one buffer, and more than all of them.
     for size in [1, 5_000, 400_000] {
         let origin = Origin::script(1, move |peer| {
             peer.read_head();
@@ -170,7 +170,7 @@ fn a_refused_upgrade_stays_http_and_what_follows_is_the_next_request() {
             403,
         ),
     ] {
-        // The same connection: it was never anything but HTTP.
+        // On the same connection, which was HTTP all the time.
         let origin = Origin::script(1, move |peer| {
             assert_eq!(field(&peer.read_head(), "upgrade"), Some("websocket"));
             assert!(!peer.has_something_within(Duration::from_millis(5)), "before the answer");
@@ -199,7 +199,7 @@ fn a_refused_upgrade_stays_http_and_what_follows_is_the_next_request() {
     }
 }
 
-/// RFC 9110 §15.5.22: a 426 has to say what would be accepted.
+/// RFC 9110 §15.5.22: a 426 has to name the protocol that would be accepted.
 #[test]
 fn a_426_says_which_protocol_is_wanted_but_for_those_that_stay_here() {
     for (wanted, expected) in [
@@ -261,7 +261,7 @@ fn a_1_0_client_offers_nothing() {
     assert_eq!(response.status, 502);
 }
 
-/// Whatever the upstream says behind such an answer is in a protocol nobody speaks here.
+/// The bytes behind such an answer are in a protocol that nobody speaks here.
 #[test]
 fn a_101_to_what_was_not_offered_is_a_502_and_ends_the_upstream_connection() {
     for (offered, answer) in [
@@ -375,7 +375,7 @@ fn an_upgrade_may_follow_exchanges_on_both_connections() {
     assert_eq!(proxy.stats().upstream_reuses, 1);
 }
 
-/// It has no content and a safe method, and nothing behind it was sent on yet.
+/// The request has no content and a safe method, and no bytes behind it were sent on yet.
 #[test]
 fn an_upgrade_on_a_connection_that_died_goes_out_once_more_with_its_offer() {
     let origin = Origin::script(2, |peer| {
@@ -501,7 +501,7 @@ fn nothing_is_written_into_an_upgraded_connection_when_the_proxy_shuts_down() {
     origin.join();
 }
 
-/// Draining says `Connection: close`, which an answer that changes the protocol cannot.
+/// A draining proxy sends `Connection: close`, which an answer that changes the protocol cannot have.
 #[test]
 fn an_upgrade_under_way_when_the_drain_begins_is_still_carried_out() {
     let (asked, draining) = (Moment::new(), Moment::new());
@@ -519,7 +519,7 @@ fn an_upgrade_under_way_when_the_drain_begins_is_still_carried_out() {
     client.send(offer(&origin, "websocket"));
     asked.wait();
     let stopping = std::thread::spawn(move || proxy.shutdown(crate::peers::STEP));
-    // Nobody listens any more once it drains.
+    // Nobody listens once the proxy drains.
     let addr = client.stream().peer_addr().unwrap();
     crate::peers::eventually(|| std::net::TcpStream::connect(addr).is_err());
     draining.has_come();

@@ -1,4 +1,5 @@
-//! Users as people have them: `threadgate passwd`, files of `htpasswd`, and the clients that are asked.
+//! Users in practice: `threadgate passwd`, files of `htpasswd`, and clients that are asked for a
+//! password.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,11 +20,11 @@ use crate::programs::{
 };
 use crate::proxies::{Binary, command};
 
-/// `threadgate passwd` with this on its stdin.
+/// `threadgate passwd` with this stdin.
 fn passwd(args: &[&str], stdin: &str) -> Output {
     let mut command = command(&[&["passwd"], args].concat());
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    // It may have ended without a look at it.
+    // It may have ended without reading it.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -49,11 +50,11 @@ fn passwd_makes_replaces_and_takes_out_one_line() {
     assert_eq!(mode(&path), 0o600);
     fs::write(&path, format!("# the house\r\n\r\n{alice}bob:$5$x$y\r\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-    // What else is wrong with the file is told, and left alone.
+    // Other mistakes in the file are reported, and left alone.
     let output = passwd(&["--algorithm=sha512", name, "alice"], "other");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("users:4: the user 'bob': this is not a whole SHA-crypt"), "{said}");
+    assert!(said.contains("users:4: the user 'bob': this is not a complete SHA-crypt"), "{said}");
     let edited = fs::read_to_string(&path).unwrap();
     assert!(edited.starts_with("# the house\r\n\r\nalice:$6$rounds=200000$"), "{edited}");
     assert!(edited.ends_with("bob:$5$x$y\r\n"), "{edited}");
@@ -65,7 +66,7 @@ fn passwd_makes_replaces_and_takes_out_one_line() {
         assert!(user.hash.verify(password.as_bytes()), "{}", user.name);
     }
     assert!(!done(&["--delete", name, "bob"], "").contains("bob"));
-    // Behind a link it is the file that changes.
+    // Behind a link, the file itself changes.
     let link = dir.path().join("link");
     symlink(&path, &link).unwrap();
     done(&[link.to_str().unwrap(), "carol"], "x");
@@ -82,7 +83,7 @@ fn passwd_says_what_is_wrong_and_changes_nothing() {
     for (args, stdin, exit, says) in [
         (&[name, "alice"][..], "", 1, "there is no password on stdin"),
         (&[name, "alice"], "a\tb\n", 1, "the password has a control character"),
-        (&[name, "alice"], &"x".repeat(73), 1, "72 bytes of a password only, and this one has 73"),
+        (&[name, "alice"], &"x".repeat(73), 1, "72 bytes of a password, and this one has 73"),
         (&[name, "a:b"], "x", 2, "the user's name has a ':' in it"),
         (&[name, "#a"], "x", 2, "the user's name begins with '#'"),
         (&[name, ""], "x", 2, "the user's name is empty"),
@@ -142,7 +143,7 @@ fn passwd_asks_twice_at_a_terminal_and_shows_nothing() {
     }
 }
 
-/// A signal while it asks leaves the terminal as it was.
+/// A signal during the prompt leaves the terminal as it was.
 #[test]
 fn passwd_gives_the_terminal_back_when_it_is_interrupted() {
     let dir = tempfile::tempdir().unwrap();
@@ -265,11 +266,11 @@ fn files_that_htpasswd_makes_are_read() {
         let said = text(curl(&proxy, Some(user)).unwrap().args(CODE).arg(nginx.url()));
         assert!(said.starts_with(code), "{user}: {said}");
     }
-    // And it reads what we make.
+    // htpasswd reads the files that we make.
     let ours = passwd(&[name, "carol"], "sesame\n");
     assert!(ours.status.success());
     output(tool("htpasswd").unwrap().args(["-vb", name, "carol", "sesame"]));
-    // What it makes otherwise is refused by name.
+    // Its other formats are refused by name.
     for (option, says) in [("-m", "Apache's MD5"), ("-s", "plain SHA-1"), ("-d", "DES crypt")] {
         output(tool("htpasswd").unwrap().args(["-cb", option, name, "alice", "secret12"]));
         let refused = crate::lifecycle::run(&["check", "--auth-file", name]);

@@ -1,4 +1,4 @@
-"""A browser that its user answers, over the DevTools protocol: `asked_for_a_password.py DIR USER PASSWORD URL`.
+"""A browser whose login prompt is answered over the DevTools protocol: `asked_for_a_password.py DIR USER PASSWORD URL`.
 
 Prints who asked for what, and what the page then says. DIR is the profile of a Chromium that runs."""
 
@@ -35,7 +35,7 @@ async def main():
 
         await call("Fetch.enable", handleAuthRequests=True)
         enabled = await call("Page.enable")
-        # Else the page may be there before anybody is told of it.
+        # Without this the page may be there before its event is seen.
         while json.loads(await browser.recv()).get("id") != enabled:
             pass
         await call("Page.navigate", url=URL)
@@ -51,7 +51,7 @@ async def main():
                     challenge = params["authChallenge"]
                     print(challenge["source"], challenge["scheme"], challenge["realm"])
                     asked += 1
-                    # The first time it is typed wrong.
+                    # The first password is wrong.
                     answer = {"response": "ProvideCredentials", "username": USER}
                     answer["password"] = PASSWORD if asked > 1 else "wrong"
                     await call("Fetch.continueWithAuth", requestId=params["requestId"], authChallengeResponse=answer)

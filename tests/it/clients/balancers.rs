@@ -1,4 +1,5 @@
-//! HAProxy and nginx before the proxy, sharing its clients out, and behind it, as origin servers.
+//! HAProxy and nginx in front of the proxy, where they share out its clients, and behind it, as origin
+//! servers.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use crate::programs::{
 };
 use crate::proxies::{Binary, get};
 
-/// HAProxy with these sections; `ADDR` in them is where it listens.
+/// HAProxy with these sections; `ADDR` in them is its address.
 fn haproxy(sections: &str) -> Option<(SocketAddr, Running)> {
     let mut haproxy = tool("haproxy")?;
     let (addr, dir) = (free_port(), tempfile::tempdir().unwrap());
@@ -32,7 +33,7 @@ fn haproxy(sections: &str) -> Option<(SocketAddr, Running)> {
     Some((addr, started(haproxy.arg("-db").arg("-f").arg(&file), addr, dir)))
 }
 
-/// nginx with this configuration; `ADDR` in it is where it listens.
+/// nginx with this configuration; `ADDR` in it is its address.
 fn nginx_before(config: &str) -> Option<(SocketAddr, Running)> {
     let mut nginx = tool("nginx")?;
     let (addr, dir) = (free_port(), open_dir());
@@ -65,7 +66,7 @@ fn curl(addr: SocketAddr, args: &[&str]) -> Option<Vec<u8>> {
     Some(output(&mut curl))
 }
 
-/// A file, the same in a tunnel, and back what was sent, by whatever is at `addr`.
+/// Gets a file, gets it again in a tunnel, and sends bytes that come back, through the proxy at `addr`.
 fn assert_serves(addr: SocketAddr, nginx: &Nginx) {
     let Some(file) = curl(addr, &[&nginx.url()]) else { return };
     assert!(file == nginx.content);
@@ -97,7 +98,7 @@ fn haproxy_in_front_shares_connections_out() {
     }
 }
 
-/// In mode http it reads the requests, and passes absolute-form on; CONNECT, too.
+/// In mode http HAProxy reads the requests, and passes absolute-form on; CONNECT, too.
 #[test]
 fn haproxy_in_front_passes_requests_and_tunnels_on() {
     let gate = logging_proxy(&[]);
@@ -126,7 +127,7 @@ fn nginx_in_front_passes_connections_on() {
     assert_serves(front, &nginx);
 }
 
-/// nginx takes absolute-form, and sends it when it is told how; it does not know CONNECT.
+/// nginx accepts absolute-form, and sends it if configured to. It does not know CONNECT.
 #[test]
 fn nginx_in_front_sends_absolute_form_when_told_to() {
     let gate = logging_proxy(&[]);
@@ -163,7 +164,7 @@ fn nginx_in_front_sends_absolute_form_when_told_to() {
     assert_eq!(texts[3], "GET /as-it-is 404 -");
 }
 
-/// What an origin server can do: lengths, chunks, large heads, content both ways; kept or closed.
+/// The abilities of an origin server: lengths, chunks, large heads, content both ways; kept or closed.
 #[track_caller]
 fn assert_served_by(origin: SocketAddr, gate: &Binary, nginx: &Nginx, is_kept: bool) {
     let url = |path: &str| format!("http://{origin}{path}");
@@ -189,10 +190,10 @@ fn assert_served_by(origin: SocketAddr, gate: &Binary, nginx: &Nginx, is_kept: b
     }
     let lines = logged(gate, |lines| lines.len() >= 11);
     assert!(lines.iter().all(|line| line["error"].is_null()), "{lines:?}");
-    // An upload may get a connection of its own.
+    // An upload may get a new connection.
     let repeatable = lines.iter().filter(|line| line["method"] != "PUT");
     let reused = repeatable.filter(|line| line["reused"] == true).count();
-    // All but the first; behind the HEAD an upload comes.
+    // All but the first; an upload follows the HEAD.
     assert_eq!(reused, if is_kept { 7 } else { 0 }, "{lines:?}");
 }
 
@@ -202,7 +203,7 @@ fn text_of(bytes: Option<Vec<u8>>) -> String {
     String::from_utf8(bytes.unwrap()).unwrap()
 }
 
-/// nginx with a page in chunks and a large head, as HAProxy has it too.
+/// nginx with a page in chunks and a large head, as HAProxy gets them, too.
 fn origin() -> Option<Nginx> {
     // A word of its configuration may not be longer.
     let large = format!("add_header X-Large {};", "x".repeat(4_000)).repeat(6);

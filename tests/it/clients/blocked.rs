@@ -1,5 +1,5 @@
-//! Chromium and a page of which a part is on a block list: the page is there, and what is missing is
-//! missing as it was asked for.
+//! Chromium and a page with parts on a block list: the page is shown, and each blocked part fails in the
+//! way that was configured.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::programs::{Nginx, free_port, logged, logging_proxy};
 use super::browser::shown;
 use super::origin::Echo;
 
-/// Loads each part, and says of it whether it came; of an image how wide it is.
+/// Loads each part, and reports whether it came; of an image, how wide it is.
 const PAGE: &str = r#"<!DOCTYPE html>
 <meta charset="utf-8">
 <title>a page of which a part is blocked</title>
@@ -55,7 +55,7 @@ fn chromium_shows_a_page_without_what_is_on_a_block_list() {
     fs::write(&list, "# ads\nads.example\n\n||tracker.example^\n").unwrap();
     let list = list.to_str().unwrap();
     let line = |line: usize| Value::from(format!("{list}:{line}"));
-    // What is asked for, and by which line of the list it is refused.
+    // The parts, and the line of the list that refuses each.
     let parts = [
         (format!("http://site.example:{clear}/part.svg"), None),
         (format!("http://site.example:{clear}/part.js"), None),

@@ -1,6 +1,6 @@
 //! Chromium without a window: a page of sixty parts from two origin servers, and a WebSocket.
 //!
-//! The page looks at what it got, and sends that to its origin server.
+//! The page checks what it got, and sends the result to its origin server.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ const PARTS: usize = 60;
 
 /// The Nth part: its name, and its text.
 fn part(n: usize) -> (String, String) {
-    // Some small, some larger than a buffer.
+    // Some parts are small, some larger than a buffer.
     let filler = "filler ".repeat(7 * n * n);
     match n % 3 {
         0 => (
@@ -35,7 +35,7 @@ fn part(n: usize) -> (String, String) {
     }
 }
 
-/// Writes the page and its parts. Every other part is to be had from `other`.
+/// Writes the page and its parts. Every other part comes from `other`.
 fn write_page(dir: &Path, other_dir: &Path, other: &str, websocket: &str, result: &str) {
     let mut elements = String::new();
     for n in 1..=PARTS {
@@ -55,7 +55,7 @@ fn write_page(dir: &Path, other_dir: &Path, other: &str, websocket: &str, result
     fs::write(dir.join("page.html"), page.replace("RESULT", result)).unwrap();
 }
 
-/// A Chromium that has nothing but what is in `dir`, and reaches nothing but through the proxy.
+/// A Chromium that has only the files in `dir`, and reaches everything through the proxy.
 pub(crate) fn chromium(proxy: &Binary, dir: &Path) -> Option<Command> {
     let mut chromium = tool("chromium")?;
     for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
@@ -63,7 +63,7 @@ pub(crate) fn chromium(proxy: &Binary, dir: &Path) -> Option<Command> {
     }
     chromium.arg(format!("--user-data-dir={}", dir.display()));
     chromium.arg(format!("--proxy-server={}", proxy.url()));
-    // Else it goes to this machine without a proxy. What it wants of its maker (updates, the time)
+    // Without this, Chromium reaches this machine without the proxy. Its own traffic (updates, the time)
     // is not for the proxy, and leads nowhere.
     chromium.arg("--proxy-bypass-list=<-loopback>;*.com");
     chromium.arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
@@ -75,7 +75,7 @@ pub(crate) fn chromium(proxy: &Binary, dir: &Path) -> Option<Command> {
     Some(chromium)
 }
 
-/// What the page at `url` found when Chromium showed it. Nothing of Chromium is left then.
+/// The result of the page at `url`, after Chromium has shown it. No process of Chromium is left then.
 #[track_caller]
 pub(super) fn shown(proxy: &Binary, url: &str, origin: &Echo) -> Option<Value> {
     let dir = tempfile::tempdir().unwrap();
@@ -108,7 +108,7 @@ fn chromium_shows_a_page_of_many_parts_and_talks_over_a_websocket() {
     });
     assert_eq!(result, all);
 
-    // Every one of them went through the proxy, and the WebSocket through a tunnel.
+    // Each of them went through the proxy, and the WebSocket through a tunnel.
     let tunnel = format!("CONNECT {} 200 ", echo.clear);
     let is_tunnel = |line: &Value| in_short(line).starts_with(&tunnel);
     let lines = logged(&proxy, |lines| lines.iter().any(is_tunnel));
@@ -122,7 +122,7 @@ fn chromium_shows_a_page_of_many_parts_and_talks_over_a_websocket() {
         |text: &str| [echo.clear, nginx.clear].iter().any(|addr| text.contains(&addr.to_string()));
     assert!(texts.iter().all(|text| is_ours(text)), "{texts:#?}");
     let gets: Vec<_> = lines.into_iter().filter(|line| line["method"] == "GET").collect();
-    // Six for each origin server, kept, and perhaps one that was opened ahead.
+    // Six kept connections for each origin server, and perhaps one opened ahead.
     assert!(client_connections(&gets) <= 14, "{}", client_connections(&gets));
 }
 

@@ -1,4 +1,5 @@
-//! Two downloads by curl that share a rate: each gets half of it, and both together no more.
+//! Two downloads by curl that share a rate: each gets half of it, and both together get no more than the
+//! rate.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +10,7 @@ use crate::peers::{STEP, comes_true};
 use crate::programs::{Nginx, Running, in_background, open_dir, tool};
 use crate::proxies::Binary;
 
-/// What both share, in bytes a second.
+/// The rate that both share, in bytes a second.
 const RATE: f64 = 1_000_000.0;
 
 /// A download into a file of its directory.
@@ -19,7 +20,7 @@ impl Download {
     fn begin(mut curl: Command, proxy: &Binary, url: &str) -> Self {
         let dir = open_dir();
         curl.args(["-q", "-sS", "--max-time", "20", "--noproxy", "", "-x", &proxy.url()]);
-        // What has come is in the file.
+        // The bytes that have come are in the file.
         curl.args(["--no-buffer", "-k", "-o"]).arg(dir.path().join("file")).arg(url);
         Self(in_background(&mut curl, dir))
     }
@@ -62,12 +63,12 @@ fn share(nginx: &Nginx, limit: &str, urls: [&String; 2]) {
         assert!(is_so, "{limit}: not {what}: {:?} {said:?}", bytes());
         (bytes(), Instant::now())
     };
-    // From when both are under way to when the first is nearly there.
+    // From the time when both are under way to the time when the first is nearly complete.
     let (before, begin) = becomes("under way", &|bytes| bytes.iter().all(|n| *n > all / 10));
     let (after, end) = becomes("nearly there", &|bytes| bytes.iter().any(|n| *n > all * 9 / 10));
     let got = [0, 1].map(|i| (after[i] - before[i]) as f64);
     let (both, took) = (got[0] + got[1], end.duration_since(begin).as_secs_f64());
-    // Bytes come in portions of a tenth of a second's worth at most, to each in its turn.
+    // Bytes come in portions of at most a tenth of a second, to each in its turn.
     let portion = RATE / 10.0;
     assert!(both <= (RATE * took + 2.0 * portion) * 1.02, "{limit}: {got:?} in {took} s");
     assert!(both >= (RATE * took - 2.0 * portion) * 0.7, "{limit}: {got:?} in {took} s");

@@ -10,14 +10,14 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vtc")
 }
 
-/// Runs a script of that name with a proxy of its own.
+/// Runs the script of this name with a proxy of its own.
 #[track_caller]
 fn play(name: &str) {
     let Some(mut varnishtest) = tool("varnishtest") else { return };
     let proxy = Binary::start(&[]);
     let dir = tempfile::tempdir().unwrap();
     varnishtest.env("TMPDIR", dir.path()).arg("-D").arg(format!("gate={}", proxy.addr));
-    // It tells everything when it fails.
+    // It prints everything when it fails.
     output(varnishtest.args(["-q", "-t", "30"]).arg(scripts().join(format!("{name}.vtc"))));
 }
 

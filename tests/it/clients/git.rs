@@ -1,4 +1,4 @@
-//! git over HTTP: Apache runs `git http-backend`, as a server of repositories does.
+//! git over HTTP: Apache runs `git http-backend`, as a repository server does.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::programs::{
 };
 use crate::proxies::Binary;
 
-/// Apache before the repository `/repo.git`, in clear and with TLS.
+/// Apache in front of the repository `/repo.git`, in clear and with TLS.
 struct Forge {
     clear: SocketAddr,
     tls: SocketAddr,
@@ -32,9 +32,9 @@ impl Forge {
             output(git(&repository).unwrap().args(["config", key, value]));
         };
         config("http.receivepack", "true");
-        // It would go on behind the push, on a directory that is about to vanish.
+        // Garbage collection would go on after the push, in a directory that is about to vanish.
         config("receive.autogc", "false");
-        // As root Apache becomes this user, which has to own what it writes.
+        // As root, Apache becomes this user, which has to own the files it writes.
         if rustix::process::geteuid().is_root() {
             let mut own = tool("chown")?;
             output(own.args(["-R", "65534:65534"]).arg(&repository));
@@ -89,18 +89,18 @@ impl Forge {
     }
 }
 
-/// git in `dir`, without the settings of whoever runs the tests.
+/// git in `dir`, without the settings of the user who runs the tests.
 fn git(dir: &Path) -> Option<Command> {
     let mut git = tool("git")?;
     git.current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     git.env("GIT_TERMINAL_PROMPT", "0").env("HOME", dir);
     git.args(["-c", "user.name=tester", "-c", "user.email=tester@localhost"]);
-    // The repository of the server belongs to its user.
+    // The server's repository belongs to its user.
     git.args(["-c", "safe.directory=*"]);
     Some(git)
 }
 
-/// git in `dir` that has been told of the proxy.
+/// git in `dir`, configured for the proxy.
 fn proxied(dir: &Path, proxy: &Binary) -> Command {
     let mut git = git(dir).unwrap();
     git.arg("-c").arg(format!("http.proxy={}", proxy.url()));
@@ -128,7 +128,7 @@ fn git_clones_pushes_and_fetches() {
     for i in 0..40 {
         fs::write(one.join(format!("file-{i}")), format!("the content of file {i}\n")).unwrap();
     }
-    // More than git sends at once (`http.postBuffer`): a probe, then chunked content.
+    // More than git sends at once (`http.postBuffer`), so it sends a probe, then chunked content.
     fs::write(one.join("large"), incompressible(3 << 20)).unwrap();
     commit(&one, "begin");
     output(proxied(&one, &proxy).args(["push", "-q", "origin", "main"]));
@@ -168,7 +168,7 @@ fn git_clones_and_pushes_over_https() {
     fs::write(one.join("large"), incompressible(3 << 20)).unwrap();
     commit(&one, "begin");
     output(tls(&one).args(["push", "-q", "origin", "main"]));
-    // Only the newest commit is asked for.
+    // Only the newest commit is requested.
     output(tls(dir.path()).args(["clone", "-q", "--depth", "1", &forge.tls_url(), "two"]));
     assert_eq!(newest(&dir.path().join("two")), newest(&one));
 
@@ -176,7 +176,7 @@ fn git_clones_and_pushes_over_https() {
     let tunnel = format!("CONNECT {} 200 ", forge.tls);
     for line in &lines {
         assert!(in_short(line).starts_with(&tunnel), "{line}");
-        // git may go with something unread, the server's end of TLS; then its end is a reset.
+        // git may leave something unread, the server's end of TLS; then its own end is a reset.
         assert!(line["error"].is_null() || line["side"] == "client", "{line}");
     }
 }
@@ -186,7 +186,7 @@ fn count(lines: &[serde_json::Value], start: &str, part: &str) -> usize {
     texts.filter(|text| text.starts_with(start) && text.contains(part)).count()
 }
 
-/// Bytes that do not get smaller when they are packed.
+/// Bytes that do not compress.
 fn incompressible(len: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {

@@ -1,4 +1,4 @@
-//! Load and patience: `ab` with many requests, slowhttptest with clients that take their time.
+//! Load and patience: `ab` with many requests, slowhttptest with slow clients.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,8 +9,8 @@ use crate::peers::{comes_true, eventually};
 use crate::programs::{Nginx, Running, in_background, logged, logging_proxy, text, tool};
 use crate::proxies::{Binary, get};
 
-/// ab through `proxy`: 2,000 requests for a small file of nginx's, 20 at a time. What it says of a
-/// kind of requests.
+/// Runs ab through `proxy`: 2,000 requests for a small file of nginx's, 20 at a time. Returns its
+/// report, by kind of request.
 fn ab(proxy: &Binary, nginx: &Nginx, keep: bool) -> Option<impl Fn(&str) -> Option<u32>> {
     let mut ab = tool("ab")?;
     fs::write(nginx.root.join("small"), "a little\n").unwrap();
@@ -34,7 +34,7 @@ fn ab_has_no_failed_request() {
         assert_eq!(number("Complete requests:"), Some(2000));
         assert_eq!(number("Failed requests:"), Some(0));
         assert_eq!(number("Non-2xx responses:"), None);
-        // It speaks HTTP/1.0, which has to ask for it.
+        // ab speaks HTTP/1.0, in which a client has to ask for this.
         assert_eq!(number("Keep-Alive requests:"), keep.then_some(2000));
     }
 }
@@ -51,7 +51,7 @@ fn slow(proxy: &Binary, args: &[&str]) -> Option<Running> {
     Some(in_background(&mut slow, dir))
 }
 
-/// While the slow ones are there another client is served at once.
+/// While the slow clients are there, another one is served at once.
 #[track_caller]
 fn assert_prompt(proxy: &Binary, origin: SocketAddr, slow: &Running) {
     // On a busy machine the first are gone before the last come.
@@ -65,14 +65,14 @@ fn assert_prompt(proxy: &Binary, origin: SocketAddr, slow: &Running) {
     }
 }
 
-/// It ends before its time, because none of its connections is open any more; and never found the
-/// proxy busy.
+/// The run ends early because none of its connections is open any more, and it never found the proxy
+/// busy.
 #[track_caller]
 fn assert_all_closed(slow: &Running) {
     assert!(comes_true(Duration::from_secs(25), &mut || slow.is_over()), "{}", slow.said());
     assert!(slow.said().contains("No open connections left"), "{}", slow.said());
     let report = fs::read_to_string(slow.dir.path().join("report.csv")).unwrap();
-    // Seconds, closed, pending, connected, service available.
+    // The columns: seconds, closed, pending, connected, service available.
     for line in report.lines().skip(1) {
         assert!(!line.ends_with(",0"), "not available at a time:\n{report}");
     }
@@ -82,7 +82,7 @@ fn assert_all_closed(slow: &Running) {
 fn slow_heads_get_a_408_at_the_head_timeout() {
     let proxy = logging_proxy(&["--timeout-head", "2s"]);
     let Some(nginx) = Nginx::start() else { return };
-    // A field a second, and never an end.
+    // A field a second, without end.
     let Some(slow) = slow(&proxy, &["-H", "-i", "1", "-u", &nginx.url()]) else { return };
     assert_prompt(&proxy, nginx.clear, &slow);
     assert_all_closed(&slow);

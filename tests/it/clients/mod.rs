@@ -1,7 +1,8 @@
-//! The clients people use, a file a subject, each through the real binary to a real server.
+//! The clients that people use, one file for each subject, each through the real binary to a real
+//! server.
 //!
-//! What they got is compared with what there is, and the proxy's access log says that it really went
-//! through the proxy, over how many connections, and how each exchange ended.
+//! The tests compare what the clients got with what the server has. The proxy's access log shows that
+//! everything went through the proxy, over how many connections, and how each exchange ended.
 
 mod balancers;
 mod blocked;

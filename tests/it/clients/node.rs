@@ -1,4 +1,4 @@
-//! Node.js: fetch and `node:http`, with the agents people give them. The script checks what it gets.
+//! Node.js: fetch and `node:http`, with their usual agents. The script checks what it gets.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn node_fetches_with_a_proxy_agent() {
     output(node.arg(nginx.root.join("file")));
 
     let lines = logged(&proxy, |lines| lines.iter().filter(|l| l["method"] == "GET").count() >= 6);
-    // The agent of undici is in tunnels, that of node:http in requests.
+    // The agent of undici uses tunnels, that of node:http requests.
     let gets: Vec<_> = lines.iter().filter(|l| l["method"] == "GET").cloned().collect();
     let texts: Vec<_> = gets.iter().map(in_short).collect();
     assert_eq!(texts[..5], vec![format!("GET {} 200 -", nginx.url()); 5]);

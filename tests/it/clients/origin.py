@@ -1,9 +1,9 @@
 """An origin server: `origin.py DIR CLEAR_PORT TLS_PORT`, the files of its certificate in DIR.
 
-/echo        what was sent to it, in chunks
-/ws          a WebSocket that says everything back
+/echo        the content sent to it, in chunks
+/ws          a WebSocket that sends everything back
 /page/...    the files of DIR/page
-/result      takes down what is sent to it, in DIR/result
+/result      writes the content sent to it to DIR/result
 """
 
 import asyncio

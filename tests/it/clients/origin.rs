@@ -1,4 +1,4 @@
-//! An origin server that answers while it is spoken to: aiohttp's, in `origin.py`.
+//! An origin server that answers while it receives: aiohttp's, in `origin.py`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::programs::{Running, certificates, free_port, open_dir, python, script, started};
 
-/// `origin.py` says what it has.
+/// The addresses that `origin.py` prints, and its process.
 pub(super) struct Echo {
     pub(super) clear: SocketAddr,
     pub(super) tls: SocketAddr,
@@ -14,7 +14,7 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    /// With the certificates of `ca_dir`, or its own.
+    /// Starts it with the certificates of `ca_dir`, or its own.
     pub(super) fn start(ca_dir: Option<&Path>) -> Option<Self> {
         let mut origin = python("aiohttp")?;
         let dir = open_dir();
@@ -33,12 +33,12 @@ impl Echo {
         Some(Self { clear, tls, running })
     }
 
-    /// What stands here is below `/page/`.
+    /// The directory served below `/page/`.
     pub(super) fn page(&self) -> PathBuf {
         self.running.dir.path().join("page")
     }
 
-    /// What was sent to `/result`, if it has come.
+    /// The content sent to `/result`, if it has come.
     pub(super) fn result(&self) -> Option<String> {
         fs::read_to_string(self.running.dir.path().join("result")).ok()
     }

@@ -21,7 +21,7 @@ def data(name):
 
 
 def wheels(directory, _):
-    """An index as PEP 503 has it: a page of links for each project."""
+    """An index in the form of PEP 503: a page of links for each project."""
     for name, needs in NEEDS.items():
         page = directory / "simple" / name
         page.mkdir(parents=True)
@@ -49,7 +49,7 @@ def record_hash(bytes):
 
 
 def npm(directory, origin):
-    """A registry of files: what is known about each package, and an archive of it."""
+    """A registry of files: the metadata of each package, and its archive."""
     for name, needs in NEEDS.items():
         package = {"name": name, "version": "1.0.0", "dependencies": dict.fromkeys(needs, "^1.0.0")}
         packed = io.BytesIO()

@@ -1,4 +1,4 @@
-//! What installs packages: pip, apt-get and npm, each from files that nginx serves.
+//! Package installers: pip, apt-get and npm, each with files that nginx serves.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::programs::{
 };
 use crate::proxies::Binary;
 
-/// Makes packages of a kind in nginx's directory, to be had at `origin`.
+/// Makes packages of a kind in nginx's directory, served at `origin`.
 fn make(nginx: &Nginx, kind: &str, origin: &str) -> Option<()> {
     let mut make = tool("python3")?;
     output(make.arg(script("packages.py")).arg(kind).arg(&nginx.root).arg(origin));
@@ -29,7 +29,7 @@ fn assert_installed(nginx: &Nginx, dir: &Path) {
     }
 }
 
-/// Debian's pip installs `upper` and what that needs from `index` into `dir`.
+/// Debian's pip, installing `upper` and its dependencies from `index` into `dir`.
 fn pip(proxy: &Binary, index: &str, dir: &Path) -> Option<Command> {
     let mut pip = python("pip")?;
     pip.args(["-m", "pip", "--isolated", "--disable-pip-version-check", "--no-input"]);
@@ -75,7 +75,7 @@ fn pip_installs_over_https() {
     assert!(in_short(&lines[0]).starts_with(&format!("CONNECT {} 200", nginx.tls)), "{lines:?}");
 }
 
-/// How many packages the repository of [`repository`] has.
+/// How many packages the [`repository`] has.
 const DEBS: usize = 24;
 
 /// A repository of Debian packages in nginx's directory: `sample-0` and so on.
@@ -102,14 +102,14 @@ fn repository(nginx: &Nginx) -> Option<()> {
     Some(())
 }
 
-/// apt-get with a system of its own in `dir`, that knows one repository.
+/// apt-get with a system of its own in `dir`, which knows one repository.
 fn apt_get(proxy: &Binary, dir: &Path, repository: &str, args: &[&str]) -> Option<Command> {
     for part in ["etc", "state/lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(dir.join(part)).unwrap();
     }
     fs::write(dir.join("etc/sources"), format!("deb [trusted=yes] {repository} ./\n")).unwrap();
     fs::write(dir.join("state/status"), "").unwrap();
-    // A file of one's own instead of the machine's, whatever those say.
+    // A configuration of its own, so that the machine's does not matter.
     let config = format!(
         "Dir::Etc::sourcelist \"{0}/etc/sources\"; Dir::Etc::sourceparts \"-\";
          Dir::Etc::main \"-\"; Dir::Etc::parts \"-\"; Dir::Etc::trusted \"-\"; Dir::Etc::trustedparts \"-\";
@@ -195,7 +195,7 @@ fn apt_get_downloads_over_https() {
     assert!(lines.iter().all(|line| in_short(line).starts_with(&tunnel)), "{lines:?}");
 }
 
-/// apt says what the proxy said when there is nobody.
+/// apt reports the proxy's status when the server is not there.
 #[test]
 fn apt_get_reports_the_status_of_the_proxy() {
     let proxy = Binary::start(&[]);
@@ -212,7 +212,7 @@ fn npm(proxy: &Binary, registry: &str) -> Option<(Command, TempDir)> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("package.json"), r#"{"name": "works-on-it", "version": "0.0.0"}"#)
         .unwrap();
-    // The settings of whoever runs the tests come from files and from variables.
+    // The settings of the user who runs the tests come from files and from variables.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().to_lowercase().starts_with("npm_config_") {
             npm.env_remove(name);

@@ -1,4 +1,4 @@
-//! Python: requests and aiohttp, as Debian has them. The scripts check what they get.
+//! Python: requests and aiohttp, in Debian's versions. The scripts check what they get.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::servers::RefusedPort;
 
 use super::origin::Echo;
 
-/// nginx that compresses a page, and sends from one address to another.
+/// nginx that compresses a page, and redirects from one address to another.
 fn nginx() -> Option<Nginx> {
     let nginx =
         Nginx::start_with("gzip on; gzip_proxied any; location = /moved { return 302 /file; }")?;
@@ -31,8 +31,9 @@ fn requests_downloads_uploads_and_keeps_its_connections() {
     let of = |method: &str| {
         lines.iter().filter(|line| line["method"] == method).cloned().collect::<Vec<_>>()
     };
-    // One session: one connection for requests, and another for the TLS inside a tunnel. The one
-    // without a session, told by the environment, has its own, and so has the refused tunnel.
+    // One session takes one connection for requests, and another for the TLS inside a tunnel. The
+    // request without a session, configured by the environment, has its own connection, and so has the
+    // refused tunnel.
     let clear: Vec<_> = ["GET", "PUT", "HEAD"].iter().flat_map(|m| of(m)).collect();
     assert_eq!(
         client_connections(&clear),
@@ -57,7 +58,7 @@ fn aiohttp_has_many_requests_at_once_and_websockets() {
     python.arg(format!("http://{}/", refused.addr)).arg(nginx.root.join("file"));
     output(&mut python);
 
-    // It takes a new connection for each request to a proxy, whatever the proxy would keep.
+    // It makes a new connection for each request to a proxy, whether or not the proxy would keep one.
     let lines = logged(&proxy, |lines| lines.iter().any(|l| l["kind"] == "tunnel"));
     let files: Vec<_> = lines
         .iter()

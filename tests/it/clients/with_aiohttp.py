@@ -22,7 +22,7 @@ async def read(session, url):
 
 
 async def works(session, base, echo):
-    # Many at once over few connections.
+    # Many requests at once over few connections.
     copies = await asyncio.gather(*(read(session, f"{base}/file") for _ in range(40)))
     assert all(copy == CONTENT for copy in copies)
     async with session.get(f"{base}/file", proxy=PROXY) as response:
@@ -31,7 +31,7 @@ async def works(session, base, echo):
     async with session.put(f"{base}/up/whole", data=CONTENT, proxy=PROXY) as response:
         assert response.status in (201, 204)
     assert await read(session, f"{base}/up/whole") == CONTENT
-    # Chunks both ways, the response beginning before the request is whole.
+    # Chunks both ways; the response begins before the request is complete.
     async with session.post(f"{echo}/echo", data=pieces(), proxy=PROXY) as response:
         assert await response.read() == CONTENT
 
@@ -51,7 +51,7 @@ async def main():
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         await works(session, CLEAR, ECHO)
         await works(session, TLS, ECHO_TLS)
-        # One in a tunnel, and one by a request that upgrades its connection.
+        # One WebSocket in a tunnel, and one by a request that upgrades its connection.
         await websocket(session, ECHO_TLS.replace("https", "wss") + "/ws")
         await websocket(session, ECHO.replace("http", "ws") + "/ws")
         async with session.get(REFUSED, proxy=PROXY) as response:

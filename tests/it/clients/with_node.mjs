@@ -1,5 +1,5 @@
-// What people do with Node.js, through a proxy:
-// `node with_node.mjs MODULES PROXY CA CLEAR TLS ECHO REFUSED FILE`.
+// What people do with Node.js, through a proxy: `node with_node.mjs MODULES PROXY CA CLEAR TLS ECHO
+// REFUSED FILE`.
 
 import assert from "node:assert";
 import { readFileSync } from "node:fs";
@@ -20,7 +20,7 @@ function same(bytes) {
   assert(content.equals(Buffer.from(bytes)), "the content differs");
 }
 
-// fetch, with undici's agent: it opens a tunnel for http, too.
+// fetch, with undici's agent, which opens a tunnel for http, too.
 const dispatcher = new ProxyAgent({ uri: proxy, requestTls: { ca } });
 for (const origin of [clear, tls]) {
   const bodies = Array.from({ length: 20 }, async () => {
@@ -30,7 +30,7 @@ for (const origin of [clear, tls]) {
   (await Promise.all(bodies)).forEach(same);
 }
 
-// The fetch that is built in takes the agent that is set for all.
+// The built-in fetch takes the global agent.
 setGlobalDispatcher(dispatcher);
 same(await (await fetch(`${tls}/file`)).arrayBuffer());
 async function* pieces() {

@@ -19,12 +19,12 @@ def works(session, base):
         assert session.get(f"{base}/file").content == CONTENT
     with session.get(f"{base}/file", stream=True) as response:
         assert b"".join(response.iter_content(10_000)) == CONTENT
-    # A range, and a head alone.
+    # A range, and HEAD.
     part = session.get(f"{base}/file", headers={"Range": "bytes=1000-1999"})
     assert (part.status_code, part.content) == (206, CONTENT[1000:2000])
     head = session.head(f"{base}/file")
     assert (head.headers["Content-Length"], head.content) == (str(len(CONTENT)), b"")
-    # nginx compresses what it sends, in chunks.
+    # nginx compresses this page, in chunks.
     page = session.get(f"{base}/page.html")
     assert page.headers["Content-Encoding"] == "gzip"
     assert page.content == b"a line of it\n" * 20_000
@@ -35,7 +35,7 @@ def works(session, base):
         assert session.put(url, data=data).status_code == 201
         assert session.get(url).content == CONTENT
     assert session.get(f"{base}/gone").text == "gone"
-    # Away from where it was, and back.
+    # A redirect to the other server, and back.
     assert session.get(f"{base}/moved").content == CONTENT
 
 
@@ -54,6 +54,6 @@ try:
 except requests.exceptions.ProxyError as error:
     assert "502" in str(error), error
 
-# Without a session, and told by the environment.
+# Without a session, with the proxy from the environment.
 os.environ["http_proxy"] = PROXY
 assert requests.get(f"{CLEAR}/file").content == CONTENT
