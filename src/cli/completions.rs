@@ -148,19 +148,28 @@ fn bash() -> String {
          \x20   case ${{COMP_WORDS[1]}} in\n\
          \x20       {}) command=${{COMP_WORDS[1]}} ;;\n\
          \x20   esac\n\
-         \x20   case $command$prev in\n",
+         \x20   case $prev in\n",
         names.join(" "),
         names.join(" | "),
     );
-    for command in &COMMANDS {
-        for option in options_of(command).iter().filter(|option| option.hint.is_some()) {
-            let patterns: Vec<String> =
-                option.names().iter().map(|name| format!("{}{name}", command.name)).collect();
-            let _ = writeln!(script, "        {})", patterns.join(" | "));
-            script.push_str(&bash_values(&option.words, option.is_file));
-            script.push_str("            return\n            ;;\n");
+    let mut seen: Vec<String> = Vec::new();
+    let mut silent: Vec<String> = Vec::new();
+    for option in COMMANDS.iter().flat_map(options_of).filter(|option| option.hint.is_some()) {
+        if seen.contains(&option.long) {
+            continue;
         }
+        match option.words.is_empty() && !option.is_file {
+            true => silent.extend(option.names()),
+            false => {
+                let _ = writeln!(script, "        {})", option.names().join(" | "));
+                script.push_str(&bash_values(&option.words, option.is_file));
+                script.push_str("            return\n            ;;\n");
+            }
+        }
+        seen.push(option.long);
     }
+    // A value of which nothing is known.
+    let _ = writeln!(script, "        {}) return ;;", silent.join(" | "));
     script.push_str("    esac\n    case $command in\n");
     for command in &COMMANDS {
         let names: Vec<String> =
@@ -188,7 +197,7 @@ fn bash_values(words: &[&str], is_file: bool) -> String {
     let mut lines = String::new();
     if is_file {
         lines.push_str("            compopt -o filenames\n");
-        lines.push_str("            COMPREPLY=($(compgen -f -- \"$cur\"))\n");
+        lines.push_str("            mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n");
     }
     if !words.is_empty() {
         let words = words.join(" ");
