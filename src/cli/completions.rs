@@ -3,9 +3,8 @@
 
 use std::fmt::Write as _;
 
-use argh::{ArgsInfo, FlagInfoKind, FromArgs};
+use argh::{ArgsInfo, FlagInfoKind, FromArgs, SubCommandInfo};
 
-use crate::cli::Threadgate;
 use crate::cli::exit::Failure;
 use crate::cli::help::Page;
 use crate::cli::help::commands::{COMMANDS, CommandText};
@@ -21,13 +20,16 @@ pub(crate) struct CompletionsArgs {
     shell: Vec<String>,
 }
 
-/// Prints the script.
-pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+/// Prints the script. `described` is what argh says of the commands.
+pub(crate) fn completions(
+    args: &CompletionsArgs,
+    described: &[SubCommandInfo],
+) -> Result<(), Failure> {
     let script = match args.shell.as_slice() {
         [shell] => match shell.as_str() {
-            "bash" => bash(),
-            "zsh" => zsh(),
-            "fish" => fish(),
+            "bash" => bash(described),
+            "zsh" => zsh(described),
+            "fish" => fish(described),
             other => {
                 let says = format!(
                     "completions: '{other}' is not a shell we know; give bash, zsh or fish"
@@ -79,9 +81,8 @@ impl Completed {
 }
 
 /// The options of a command, its own first.
-fn options_of(command: &CommandText) -> Vec<Completed> {
-    let described = Threadgate::get_args_info().commands;
-    let own = described.into_iter().find(|it| it.name == command.name && it.name != "serve");
+fn options_of(command: &CommandText, described: &[SubCommandInfo]) -> Vec<Completed> {
+    let own = described.iter().find(|it| it.name == command.name && it.name != "serve");
     let own = own.map(|it| it.command.flags).unwrap_or_default();
     let own = own.iter().filter(|flag| flag.long != "--help").map(|flag| {
         let hint = match flag.kind {
@@ -127,7 +128,7 @@ fn takes_a_file(command: &CommandText) -> bool {
     command.usage.contains("FILE")
 }
 
-fn bash() -> String {
+fn bash(described: &[SubCommandInfo]) -> String {
     let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
     let mut script = format!(
         "# bash completion of threadgate, printed by 'threadgate completions bash'\n\
@@ -154,7 +155,11 @@ fn bash() -> String {
     );
     let mut seen: Vec<String> = Vec::new();
     let mut silent: Vec<String> = Vec::new();
-    for option in COMMANDS.iter().flat_map(options_of).filter(|option| option.hint.is_some()) {
+    for option in COMMANDS
+        .iter()
+        .flat_map(|it| options_of(it, described))
+        .filter(|option| option.hint.is_some())
+    {
         if seen.contains(&option.long) {
             continue;
         }
@@ -173,7 +178,7 @@ fn bash() -> String {
     script.push_str("    esac\n    case $command in\n");
     for command in &COMMANDS {
         let names: Vec<String> =
-            options_of(command).iter().map(|it| format!("--{}", it.long)).collect();
+            options_of(command, described).iter().map(|it| format!("--{}", it.long)).collect();
         let _ = writeln!(script, "        {})", command.name);
         let _ = writeln!(script, "            words='{}'", names.join(" "));
         if takes_a_file(command) || !words_of(command).is_empty() {
@@ -206,7 +211,7 @@ fn bash_values(words: &[&str], is_file: bool) -> String {
     lines
 }
 
-fn zsh() -> String {
+fn zsh(described: &[SubCommandInfo]) -> String {
     let mut script = String::from(
         "#compdef threadgate\n\
          # zsh completion of threadgate, printed by 'threadgate completions zsh'\n\
@@ -233,7 +238,7 @@ fn zsh() -> String {
     );
     for command in &COMMANDS {
         let _ = writeln!(script, "        ({})\n            options=(", command.name);
-        for option in options_of(command) {
+        for option in options_of(command, described) {
             let _ = writeln!(script, "                {}", zsh_option(&option));
         }
         let words = words_of(command).join(" ");
@@ -272,7 +277,7 @@ fn zsh_option(option: &Completed) -> String {
     }
 }
 
-fn fish() -> String {
+fn fish(described: &[SubCommandInfo]) -> String {
     let mut script = String::from(
         "# fish completion of threadgate, printed by 'threadgate completions fish'\n\
          complete -c threadgate -f\n",
@@ -291,7 +296,7 @@ fn fish() -> String {
             "serve" => format!("not __fish_seen_subcommand_from {}", others.join(" ")),
             name => format!("__fish_seen_subcommand_from {name}"),
         };
-        for option in options_of(command) {
+        for option in options_of(command, described) {
             let letter = option.letter.map(|letter| format!(" -s {letter}")).unwrap_or_default();
             let value = match (option.hint, option.is_file) {
                 (None, _) => "",
@@ -331,13 +336,15 @@ fn quoted_in_fish(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Threadgate;
 
     #[test]
     fn every_script_has_every_option_and_every_command() {
+        let described = Threadgate::get_args_info().commands;
         for (script, option, value) in [
-            (bash(), "--", "text json common combined"),
-            (zsh(), "--", "(text json common combined)"),
-            (fish(), " -l ", "'text json common combined'"),
+            (bash(&described), "--", "text json common combined"),
+            (zsh(&described), "--", "(text json common combined)"),
+            (fish(&described), " -l ", "'text json common combined'"),
         ] {
             for row in options::all() {
                 assert!(script.contains(&format!("{option}{}", row.name)), "{}", row.name);

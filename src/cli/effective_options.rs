@@ -61,7 +61,7 @@ impl Effective {
         for file in &self.config.server.names.hosts_files {
             if let Err(e) = Hosts::read(std::slice::from_ref(file)) {
                 let unusable = unusable_hosts(&e, &self.settings);
-                wrong.push((WrongSetting::unusable(&unusable, &self.settings), unusable.denied));
+                wrong.push((self.settings.placed(&unusable), unusable.denied));
             }
         }
         if let Err(unusable) = self.config.access(None) {
@@ -106,8 +106,8 @@ fn unusable_alone(settings: &Settings) -> Vec<(WrongSetting, bool)> {
     for (row, value, _) in settings.files(FileUse::Read) {
         let mut alone = Settings::default();
         alone.set(row, vec![value.clone()]);
-        if let Err(unusable) = Config::read(&alone).0.access(None) {
-            wrong.push((WrongSetting::unusable(&unusable, &alone), unusable.denied));
+        if let Err(unusable) = alone.meaning().0.access(None) {
+            wrong.push((alone.placed(&unusable), unusable.denied));
         }
     }
     wrong
@@ -116,7 +116,7 @@ fn unusable_alone(settings: &Settings) -> Vec<(WrongSetting, bool)> {
 /// A hosts file that is wrong, with the place where it was named.
 pub(crate) fn refused_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> Failure {
     let unusable = unusable_hosts(wrong, settings);
-    Failure::unusable(&unusable, WrongSetting::unusable(&unusable, settings))
+    Failure::unusable(&unusable, settings.placed(&unusable))
 }
 
 fn unusable_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> Unusable {
@@ -131,7 +131,7 @@ fn unusable_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> Unusable {
 /// The place of what is wrong: where the listener has the option that is meant, or all have it.
 fn placed(unusable: &Unusable, all: &Settings, own: &[(u16, Settings)]) -> WrongSetting {
     let of_listener = own.iter().find(|(number, _)| Some(*number) == unusable.listener);
-    WrongSetting::unusable(unusable, of_listener.map_or(all, |(_, settings)| settings))
+    of_listener.map_or(all, |(_, settings)| settings).placed(unusable)
 }
 
 impl GivenOptions {
@@ -205,7 +205,7 @@ impl GivenOptions {
         };
         let layers = [&self.flags, &self.environment, &written.settings];
         for layer in layers.into_iter().chain(of_listeners(&written)) {
-            wrong.extend(Config::read(layer).1);
+            wrong.extend(layer.meaning().1);
         }
         let effective = self.together(written, &mut wrong);
         Ok((effective, wrong))
@@ -312,7 +312,7 @@ fn with_listeners(
 
 /// What the settings mean, and where the options that are rules were given.
 fn read(settings: &Settings) -> (Config, Vec<WrongSetting>) {
-    let (mut config, wrong) = Config::read(settings);
+    let (mut config, wrong) = settings.meaning();
     let rules = settings.iter().filter(|(row, _)| row.is_of_a_listener());
     config.access.said = rules.filter_map(|(row, values)| said(row, values)).collect();
     (config, wrong)

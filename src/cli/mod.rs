@@ -33,7 +33,7 @@ mod stdout;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use argh::{ArgsInfo, FromArgs};
+use argh::{ArgsInfo, FromArgs, SubCommandInfo};
 
 use crate::cli::argv::{Invocation, Words};
 use crate::cli::check::CheckArgs;
@@ -93,18 +93,18 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     match invocation.map_err(of_command)? {
         Invocation::Help(page) => print(&page.text(&described)),
         Invocation::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
-        Invocation::Run(words) => run_command(&words).map_err(of_command),
+        Invocation::Run(words) => run_command(&words, &described).map_err(of_command),
     }
 }
 
-fn run_command(words: &Words) -> Result<(), Failure> {
+fn run_command(words: &Words, described: &[SubCommandInfo]) -> Result<(), Failure> {
     let given = || GivenOptions::read(Settings::of_words(&strs(&words.serve)));
     match parse(&words.own)? {
         Command::Serve(ServeArgs) => serve::serve(given()?),
         Command::Check(CheckArgs {}) => check::check(&given()?),
         Command::Explain(args) => explain::run(&args, &given()?),
         Command::Passwd(args) => passwd::passwd(&args),
-        Command::Completions(args) => completions::completions(&args),
+        Command::Completions(args) => completions::completions(&args, described),
     }
 }
 

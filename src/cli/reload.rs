@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::cli::effective_options::{Effective, GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::readiness::Readiness;
-use crate::config::options::{self, Scope};
+use crate::config::options::{self, OptionScope};
 use crate::config::settings::{Settings, WrittenValue};
 use crate::config::together::{NOTHING, learning};
 use crate::config::{Config, OwnListener};
@@ -193,8 +193,9 @@ impl Reload {
         });
         let learns = |of: &Effective| learning(&Config { learn_file: None, ..of.config.clone() });
         if let (Err(missing), None) = (learns(&new), &self.running.config.learn_file) {
-            let message = format!("{missing}, and start again");
-            return Err(Failure::new(Exit::Configuration, message));
+            let mut failure = new.unusable(&missing);
+            failure.message.push_str(", and start again");
+            return Err(failure);
         }
         let before = self.control.policy();
         let access = config.access(Some(&before)).map_err(|e| new.unusable(&e))?;
@@ -292,7 +293,7 @@ fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Ve
 }
 
 fn is_taken(name: &str) -> bool {
-    options::find(name).is_some_and(|row| row.scope != Scope::Process)
+    options::find(name).is_some_and(|row| row.scope != OptionScope::Process)
 }
 
 /// The files that are read.

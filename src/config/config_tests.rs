@@ -15,7 +15,7 @@ use crate::server::Via;
 fn config(words: &str) -> Result<Config, String> {
     let words: Vec<&str> = words.split_whitespace().map(|w| w.trim_matches('\'')).collect();
     let settings = Settings::of_words(&words);
-    let (config, wrong) = Config::read(&settings);
+    let (config, wrong) = settings.meaning();
     if let Some(wrong) = wrong.into_iter().next() {
         return Err(wrong.message);
     }

@@ -135,6 +135,7 @@ pub fn parse(text: &str, path: &Path) -> (Written, Vec<WrongSetting>) {
         path: path.into(),
         dir: path.parent().unwrap_or(Path::new("")).to_owned(),
         lines: starts(text.as_bytes()),
+        is_option: |name| options::find(name).is_some(),
     };
     let mut wrong = source.malformed(text, &errors);
     let mut written = Written { is_blank: text.trim().is_empty(), ..Written::default() };

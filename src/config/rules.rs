@@ -19,8 +19,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::methods::{parse_method, parse_scheme};
-use super::settings::{WrittenAt, WrongSetting};
 use super::toml_source::{TomlSource, integer, kind};
+use super::written::{WrittenAt, WrongSetting};
 use crate::policy::destination::{DestinationPattern, parse_ports};
 use crate::policy::network::Network;
 use crate::policy::rule_origin::{self, Origins, RuleId};

@@ -4,97 +4,13 @@
 //! configuration file. Here its values stay text, each with the place it came from, so that a wrong
 //! one is refused in the same words wherever it stood.
 
-use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::options::{self, FileUse, OptionKind, OptionRow, PREFIX};
 use super::suggestion::nearest;
 use super::unusable::Unusable;
-
-/// Where something was said.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum WrittenAt {
-    /// On the command line.
-    Flag,
-    /// In a variable of the environment.
-    Variable(String),
-    /// In a file, on this line.
-    File(Arc<Path>, u32),
-}
-
-impl WrittenAt {
-    /// How a sentence about option `name` begins that was found here.
-    pub fn before(&self, name: &str) -> String {
-        match self {
-            Self::Flag => format!("--{name}"),
-            Self::Variable(variable) => variable.clone(),
-            Self::File(..) => format!("{self}: {name}"),
-        }
-    }
-}
-
-impl fmt::Display for WrittenAt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag => f.write_str("command line"),
-            Self::Variable(name) => f.write_str(name),
-            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
-        }
-    }
-}
-
-/// A value as it was written, and where.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct WrittenValue {
-    /// Its text; of a switch `true` or `false`, of a counter a number.
-    pub text: String,
-    /// Where it stands.
-    pub place: WrittenAt,
-}
-
-/// What is wrong, and where.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct WrongSetting {
-    /// Where.
-    pub place: WrittenAt,
-    /// The option that is wrong, without dashes, if it is one.
-    pub option: Option<&'static str>,
-    /// A sentence that begins with the place.
-    pub message: String,
-}
-
-impl WrongSetting {
-    /// The value of option `name` that stands at `place` is wrong.
-    pub fn value(place: &WrittenAt, name: &'static str, why: &str) -> Self {
-        Self::at(place, name, &format!(": {why}"))
-    }
-
-    /// The same, with what follows the name of the option.
-    fn at(place: &WrittenAt, name: &'static str, rest: &str) -> Self {
-        let message = format!("{}{rest}", place.before(name));
-        Self { place: place.clone(), option: Some(name), message }
-    }
-
-    /// The address of one of `[[listeners]]` is wrong.
-    pub fn of_listener(place: &WrittenAt, why: &str) -> Self {
-        let message = format!("{place}: address: {why}");
-        Self { place: place.clone(), option: None, message }
-    }
-
-    /// What is wrong with an option of these settings. If they do not have it, it is as if it stood on
-    /// the command line.
-    pub fn unusable(unusable: &Unusable, settings: &Settings) -> Self {
-        let Some(option) = unusable.option else {
-            let message = unusable.to_string();
-            return Self { place: WrittenAt::Flag, option: None, message };
-        };
-        let values = settings.values(option).unwrap_or_default();
-        let value = unusable.value.and_then(|at| values.get(at)).or_else(|| values.last());
-        let place = value.map_or(&WrittenAt::Flag, |value| &value.place);
-        Self::at(place, option, &unusable.rest())
-    }
-}
+use super::values::Config;
+pub use super::written::{WrittenAt, WrittenValue, WrongSetting};
 
 /// All that one place, or several together, say of options.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -121,6 +37,37 @@ impl Settings {
     pub fn remove(&mut self, name: &str) -> Option<Vec<WrittenValue>> {
         let at = self.0.iter().position(|(known, _)| known.name == name)?;
         Some(self.0.remove(at).1)
+    }
+
+    /// Reads all values. Also answers each value that is wrong, with its place; the configuration is as
+    /// if that value had not been given.
+    pub fn meaning(&self) -> (Config, Vec<WrongSetting>) {
+        let mut config = Config::default();
+        let usual = std::mem::take(&mut config.server.listen);
+        let mut wrong = Vec::new();
+        for (row, values) in self.iter() {
+            for value in values {
+                if let Err(why) = (row.read)(&mut config, &value.text) {
+                    wrong.push(WrongSetting::value(&value.place, row.name, &why));
+                }
+            }
+        }
+        if config.server.listen.is_empty() {
+            config.server.listen = usual;
+        }
+        (config, wrong)
+    }
+
+    /// Where the option stands that is wrong. If these settings do not have it, it is as if it stood on
+    /// the command line.
+    pub fn placed(&self, unusable: &Unusable) -> WrongSetting {
+        let Some(option) = unusable.option else {
+            return WrongSetting::nowhere(unusable.to_string());
+        };
+        let values = self.values(option).unwrap_or_default();
+        let value = unusable.value.and_then(|at| values.get(at)).or_else(|| values.last());
+        let place = value.map_or(&WrittenAt::Flag, |value| &value.place);
+        WrongSetting::at(place, option, &unusable.rest())
     }
 
     /// Forgets values.

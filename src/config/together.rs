@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Config;
 use super::options::{FileUse, OptionRow};
 use super::settings::Settings;
 use super::unusable::Unusable;
+use super::values::Config;
 use crate::net::listener::ListenPlace;
 use crate::policy::decide::Mode;
 

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::options;
-use super::settings::{WrittenAt, WrongSetting};
 use super::suggestion::nearest;
+use super::written::{WrittenAt, WrongSetting};
 
 /// A file that is being read.
 pub(super) struct TomlSource {
@@ -18,6 +17,8 @@ pub(super) struct TomlSource {
     /// What file names in it are relative to.
     pub(super) dir: PathBuf,
     pub(super) lines: Vec<usize>,
+    /// Whether this is the name of an option.
+    pub(super) is_option: fn(&str) -> bool,
 }
 
 impl TomlSource {
@@ -41,7 +42,7 @@ impl TomlSource {
         let name = key.get_ref().as_ref();
         let advice = match nearest(name, all.clone()) {
             Some(meant) => format!("did you mean {meant}?"),
-            None if options::find(name).is_some() => "options stand above the first [[".to_owned(),
+            None if (self.is_option)(name) => "options stand above the first [[".to_owned(),
             None => format!("it has {}", all.collect::<Vec<_>>().join(", ")),
         };
         let why = format!("unknown key '{}' in [[{table}]]; {advice}", shown(name));

@@ -530,8 +530,8 @@ fn a_policy_that_begins_to_learn_needs_a_file_since_the_start() {
     let file = configured.dir.path().join("learnt");
     configured.replace(&format!("policy = 'learn'\nlearn-file = '{}'\n", file.display()));
     reloaded(&proxy);
-    let says =
-        "--policy learn: needs a file for what is reached; give --learn-file FILE, and start again";
+    let says = "threadgate.toml:1: policy: learn needs a file for the domains that are reached; give \
+                --learn-file FILE, and start again";
     assert_eq!(said(&proxy, says), 1, "{}", proxy.stderr());
     assert_eq!(refused_by(proxy.addr, "a.example").as_deref(), Some("threadgate.toml:1"));
 }

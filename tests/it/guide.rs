@@ -423,6 +423,10 @@ fn the_examples_of_the_help_and_the_man_page_start() {
                 "8080" => "0".to_owned(),
                 "0.0.0.0:3128" => "0.0.0.0:0".to_owned(),
                 "access.log" | "/var/log/threadgate.log" => place("log"),
+                "hosts.txt" => {
+                    fs::write(place("hosts.txt"), "0.0.0.0 ads.example\n").unwrap();
+                    place("hosts.txt")
+                }
                 other => other.to_owned(),
             };
         }

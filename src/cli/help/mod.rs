@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use argh::{FlagInfo, FlagInfoKind, SubCommandInfo};
 
-use crate::config::options::{self, OptionKind, OptionRow, Scope, TOPICS, Topic, Usual};
+use crate::config::options::{self, OptionKind, OptionRow, OptionScope, TOPICS, Topic, Usual};
 use commands::{COMMANDS, CommandText, TEXTS};
 
 /// Columns of a page.
@@ -246,9 +246,9 @@ fn key(row: &OptionRow) -> String {
 
 fn changes(row: &OptionRow) -> &'static str {
     match row.scope {
-        Scope::Process => "needs a restart",
-        Scope::Reload => "is taken by a reload",
-        Scope::Listener => "is taken by a reload; [[listeners]] can have their own",
+        OptionScope::Process => "needs a restart",
+        OptionScope::Reload => "is taken by a reload",
+        OptionScope::Listener => "is taken by a reload; [[listeners]] can have their own",
     }
 }
 

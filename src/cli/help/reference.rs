@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{at_length, head};
-use crate::config::options::{self, FileUse, OptionRow, Scope, TOPICS, Topic, Usual};
+use crate::config::options::{self, FileUse, OptionRow, OptionScope, TOPICS, Topic, Usual};
 
 /// The options as the man page has them.
 fn man() -> String {
@@ -73,7 +73,7 @@ fn example() -> String {
             };
             let apart = if row.is_apart { "# " } else { "#" };
             let line = format!("{apart}{} = {value}", row.name);
-            let restart = if row.scope == Scope::Process { " (restart)" } else { "" };
+            let restart = if row.scope == OptionScope::Process { " (restart)" } else { "" };
             let _ = writeln!(text, "{line:42} # {}{restart}", row.brief);
         }
         text.push('\n');

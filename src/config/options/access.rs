@@ -1,15 +1,16 @@
 //! Options about who may do what: destinations and clients, users, and what requests and responses have
 //! in them.
 
-use super::Topic;
-use super::row::{FileUse, ONCE, OptionKind, OptionRow, REPEATED, SWITCH, Scope, Usual, add, keep};
-use crate::config::{self, access, users};
+use super::row::{
+    FileUse, ONCE, OptionKind, OptionRow, OptionScope, REPEATED, SWITCH, Topic, Usual, add, keep,
+};
+use crate::config::{access, users, values};
 
 /// An option that a listener can have of its own.
-const OF_A_LISTENER: OptionRow = OptionRow { scope: Scope::Listener, ..REPEATED };
+const OF_A_LISTENER: OptionRow = OptionRow { scope: OptionScope::Listener, ..REPEATED };
 
 /// The same with one value.
-const ONCE_OF_A_LISTENER: OptionRow = OptionRow { scope: Scope::Listener, ..ONCE };
+const ONCE_OF_A_LISTENER: OptionRow = OptionRow { scope: OptionScope::Listener, ..ONCE };
 
 /// The same with several values in one.
 const LIST_OF_A_LISTENER: OptionRow =
@@ -144,7 +145,7 @@ pub(super) const ACCESS: Topic = Topic {
             example: "\"learned.txt\"",
             is_apart: true,
             file: FileUse::Written,
-            read: |to, text| keep(&mut to.learn_file, config::parse_file(text).map(Some)),
+            read: |to, text| keep(&mut to.learn_file, values::parse_file(text).map(Some)),
             ..ONCE
         },
         OptionRow {
@@ -223,7 +224,7 @@ pub(super) const USERS: Topic = Topic {
                    SIGUSR1 read the file again; a wrong file changes nothing.",
             example: "[\"users\"]",
             file: FileUse::Read,
-            read: |to, text| add(&mut to.access.users.files, config::parse_file(text)),
+            read: |to, text| add(&mut to.access.users.files, values::parse_file(text)),
             ..OF_A_LISTENER
         },
         OptionRow {
@@ -291,5 +292,5 @@ pub(super) const CONTENT: Topic = Topic {
 };
 
 fn checked_file(text: &str) -> Result<String, String> {
-    config::parse_file(text).map(|_| text.to_owned())
+    values::parse_file(text).map(|_| text.to_owned())
 }

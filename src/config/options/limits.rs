@@ -1,8 +1,7 @@
 //! Options about how much the proxy takes, how it finds and reaches servers, and how long it waits.
 
-use super::Topic;
-use super::row::{FileUse, ONCE, OptionRow, REPEATED, Usual, add, keep};
-use crate::config::{self, address_options, duration, number, size};
+use super::row::{FileUse, ONCE, OptionRow, REPEATED, Topic, Usual, add, keep};
+use crate::config::{address_options, duration, number, size, values};
 
 pub(super) const LIMITS: Topic = Topic {
     name: "limits",
@@ -20,7 +19,7 @@ pub(super) const LIMITS: Topic = Topic {
             default: Usual::Words("four for each processor"),
             example: "8",
             read: |to, text| {
-                let count = number::parse_count(text, config::MOST_THREADS, "8");
+                let count = number::parse_count(text, values::MOST_THREADS, "8");
                 keep(&mut to.server.threads, count.map(Some))
             },
             ..ONCE
@@ -34,7 +33,7 @@ pub(super) const LIMITS: Topic = Topic {
             default: Usual::Words("by the limit on open files"),
             example: "10000",
             read: |to, text| {
-                let count = number::parse_count(text, config::MOST_CONNECTIONS, "10000");
+                let count = number::parse_count(text, values::MOST_CONNECTIONS, "10000");
                 keep(&mut to.server.max_connections, count.map(Some))
             },
             ..ONCE
@@ -50,7 +49,7 @@ pub(super) const LIMITS: Topic = Topic {
             default: Usual::Words("a quarter of the connections, at most 256"),
             example: "256",
             read: |to, text| {
-                let count = number::parse_from_zero(text, config::MOST_PIPES, "64");
+                let count = number::parse_from_zero(text, values::MOST_PIPES, "64");
                 keep(&mut to.server.max_pipes, count.map(Some))
             },
             ..ONCE
@@ -64,7 +63,7 @@ pub(super) const LIMITS: Topic = Topic {
             default: Usual::Value("2048"),
             example: "2048",
             read: |to, text| {
-                let count = number::parse_from_zero(text, config::MOST_CONNECTIONS, "64");
+                let count = number::parse_from_zero(text, values::MOST_CONNECTIONS, "64");
                 keep(&mut to.server.pool.per_destination, count)
             },
             ..ONCE
@@ -108,7 +107,7 @@ pub(super) const NAMES: Topic = Topic {
                    leaves the names read before in use, and is named in the log.",
             example: "[\"hosts\"]",
             file: FileUse::Read,
-            read: |to, text| add(&mut to.server.names.hosts_files, config::parse_file(text)),
+            read: |to, text| add(&mut to.server.names.hosts_files, values::parse_file(text)),
             ..REPEATED
         },
         OptionRow {
@@ -141,7 +140,7 @@ pub(super) const NAMES: Topic = Topic {
             default: Usual::Value("128"),
             example: "128",
             read: |to, text| {
-                let count = number::parse_count(text, config::MOST_CONNECTING, "256");
+                let count = number::parse_count(text, values::MOST_CONNECTING, "256");
                 keep(&mut to.server.max_connecting, count)
             },
             ..ONCE
@@ -214,7 +213,7 @@ pub(super) const TIMEOUTS: Topic = Topic {
 };
 
 fn head_bytes(text: &str) -> Result<usize, String> {
-    let (least, most) = (config::LEAST_HEAD_BYTES, config::MOST_HEAD_BYTES);
+    let (least, most) = (values::LEAST_HEAD_BYTES, values::MOST_HEAD_BYTES);
     let bytes = size::parse_within(text, least as u64, most as u64)?;
     Ok(usize::try_from(bytes).unwrap_or(most))
 }

@@ -1,8 +1,10 @@
 //! Options about where the proxy listens, its configuration, and its process.
 
-use super::Topic;
-use super::row::{FileUse, ONCE, OptionRow, REPEATED, SWITCH, Scope, Usual, add, keep};
-use crate::config::{self, ExitAfter, duration, listen, number};
+use super::row::{
+    FileUse, ONCE, OptionRow, OptionScope, REPEATED, SWITCH, Topic, Usual, add, keep,
+};
+use crate::config::values::{self, ExitAfter};
+use crate::config::{duration, listen, number};
 
 pub(super) const LISTENING: Topic = Topic {
     name: "listening",
@@ -54,7 +56,7 @@ pub(super) const LISTENING: Topic = Topic {
             more: "The port of --admin comes last.",
             example: "\"port\"",
             file: FileUse::Written,
-            read: |to, text| keep(&mut to.port_file, config::parse_file(text).map(Some)),
+            read: |to, text| keep(&mut to.port_file, values::parse_file(text).map(Some)),
             ..ONCE
         },
         OptionRow {
@@ -93,7 +95,7 @@ pub(super) const LISTENING: Topic = Topic {
             help: "Beyond loopback, serve clients of every network, and connect to every address. Without it a \
                    listener beyond loopback serves private networks only, and connects to public addresses only.",
             example: "false",
-            scope: Scope::Listener,
+            scope: OptionScope::Listener,
             read: |to, text| keep(&mut to.server.open, Ok(text == "true")),
             ..SWITCH
         },
@@ -115,7 +117,7 @@ pub(super) const CONFIGURATION: Topic = Topic {
                    environment (THREADGATE_TIMEOUT_HEAD=5s), and the environment before FILE.",
             more: "'threadgate check' prints a file with every option to begin with.",
             file: FileUse::Configuration,
-            read: |_, text| config::parse_file(text).map(drop),
+            read: |_, text| values::parse_file(text).map(drop),
             ..ONCE
         },
         OptionRow {
@@ -124,7 +126,7 @@ pub(super) const CONFIGURATION: Topic = Topic {
             help: "Reload when the configuration file, or a file that an option names, changes.",
             more: "Files are looked at once a second and read when they have stopped changing. SIGHUP reloads at once.",
             example: "true",
-            scope: Scope::Reload,
+            scope: OptionScope::Reload,
             read: |to, text| keep(&mut to.watch, Ok(text == "true")),
             ..SWITCH
         },
@@ -155,7 +157,7 @@ pub(super) const PROCESS: Topic = Topic {
             more: "The file of a dead process is replaced; that of a running threadgate stops the start.",
             example: "\"threadgate.pid\"",
             file: FileUse::Written,
-            read: |to, text| keep(&mut to.pid_file, config::parse_file(text).map(Some)),
+            read: |to, text| keep(&mut to.pid_file, values::parse_file(text).map(Some)),
             ..ONCE
         },
         OptionRow {

@@ -1,8 +1,7 @@
 //! Options about what the proxy writes into messages, and what it logs.
 
-use super::Topic;
-use super::row::{FileUse, ONCE, OptionKind, OptionRow, SWITCH, Usual, keep};
-use crate::config::{self, Color, LogFormat, LogTarget};
+use super::row::{FileUse, ONCE, OptionKind, OptionRow, SWITCH, Topic, Usual, keep};
+use crate::config::values::{self, Color, LogFormat, LogTarget};
 
 pub(super) const LOGS: Topic = Topic {
     name: "logs",
@@ -19,7 +18,7 @@ pub(super) const LOGS: Topic = Topic {
                    response without a Date gets none.",
             default: Usual::Words("threadgate-XXXX"),
             example: "\"threadgate-1\"",
-            read: |to, text| keep(&mut to.server.via, config::parse_via(text)),
+            read: |to, text| keep(&mut to.server.via, values::parse_via(text)),
             ..ONCE
         },
         OptionRow {
@@ -30,7 +29,7 @@ pub(super) const LOGS: Topic = Topic {
             more: "The address is added behind those that came with the request. With off both fields pass as they \
                    came. The server of a tunnel is told nothing.",
             default: Usual::Value("off"),
-            read: |to, text| keep(&mut to.server.forwarded_for, config::parse_switch(text)),
+            read: |to, text| keep(&mut to.server.forwarded_for, values::parse_switch(text)),
             ..ONCE
         },
         OptionRow {

@@ -16,20 +16,7 @@ mod logs;
 mod row;
 mod traffic;
 
-pub use row::{FileUse, OptionKind, OptionRow, PREFIX, Scope, Usual};
-
-/// Options that belong together, as `threadgate help` shows them.
-#[derive(Debug)]
-pub struct Topic {
-    /// Its name: `threadgate help access`.
-    pub name: &'static str,
-    /// Its heading.
-    pub title: &'static str,
-    /// What it is about, in a few words.
-    pub about: &'static str,
-    /// Its options.
-    pub rows: &'static [OptionRow],
-}
+pub use row::{FileUse, OptionKind, OptionRow, OptionScope, PREFIX, Topic, Usual};
 
 /// All topics, in the order of `--help`.
 pub static TOPICS: [Topic; 11] = [

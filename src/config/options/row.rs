@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::Config;
+use crate::config::values::Config;
 
 /// How the environment variables begin: `THREADGATE_TIMEOUT_HEAD` is `timeout-head`.
 pub const PREFIX: &str = "THREADGATE_";
@@ -36,7 +36,7 @@ pub struct OptionRow {
     #[cfg_attr(not(test), allow(dead_code, reason = "only the example file has examples"))]
     pub is_apart: bool,
     /// For what it holds, and when another value is taken.
-    pub scope: Scope,
+    pub scope: OptionScope,
     /// What becomes of the file that its value names.
     pub file: FileUse,
     /// Whether its value must not be shown.
@@ -75,7 +75,7 @@ pub enum Usual {
 
 /// For what an option holds, and when another value is taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Scope {
+pub enum OptionScope {
     /// For the process: another value needs a restart.
     Process,
     /// For the process: a reload takes another value.
@@ -97,6 +97,19 @@ pub enum FileUse {
     Written,
 }
 
+/// Options that belong together, as `threadgate help` shows them.
+#[derive(Debug)]
+pub struct Topic {
+    /// Its name: `threadgate help access`.
+    pub name: &'static str,
+    /// Its heading.
+    pub title: &'static str,
+    /// What it is about, in a few words.
+    pub about: &'static str,
+    /// Its options.
+    pub rows: &'static [OptionRow],
+}
+
 /// An option with one value.
 pub(super) const ONCE: OptionRow = OptionRow {
     name: "",
@@ -111,7 +124,7 @@ pub(super) const ONCE: OptionRow = OptionRow {
     default: Usual::Unset,
     example: "",
     is_apart: false,
-    scope: Scope::Process,
+    scope: OptionScope::Process,
     file: FileUse::Unused,
     is_secret: false,
     instead_of: None,
@@ -156,7 +169,7 @@ impl OptionRow {
 
     /// Whether a listener can have it of its own.
     pub fn is_of_a_listener(&self) -> bool {
-        self.scope == Scope::Listener
+        self.scope == OptionScope::Listener
     }
 
     /// The file that a value names, if it names one.

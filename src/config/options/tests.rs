@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::config::Config;
 use crate::config::settings::Settings;
+use crate::config::values::Config;
 
 fn words(text: &str) -> Settings {
     Settings::of_words(&text.split_whitespace().collect::<Vec<_>>())
@@ -54,13 +54,13 @@ fn defaults_and_words_are_those_that_are_read() {
                     place: crate::config::settings::WrittenAt::Flag,
                 },
             );
-            let (config, wrong) = Config::read(&settings);
+            let (config, wrong) = settings.meaning();
             assert_eq!(wrong, [], "{}", row.name);
             let same = format!("{config:?}") == usual;
             assert!(same || USED_ELSEWHERE.contains(&row.name), "{} {value}", row.name);
         }
         for word in row.words() {
-            let (_, wrong) = Config::read(&words(&format!("--{} {word}", row.name)));
+            let (_, wrong) = words(&format!("--{} {word}", row.name)).meaning();
             assert_eq!(wrong, [], "{} {word}", row.name);
         }
     }

@@ -1,7 +1,6 @@
 //! Options about how fast, how often and how much.
 
-use super::Topic;
-use super::row::{ONCE, OptionRow, REPEATED, Scope, Usual, add, keep};
+use super::row::{ONCE, OptionRow, OptionScope, REPEATED, Topic, Usual, add, keep};
 use crate::config::limits;
 
 pub(super) const TRAFFIC: Topic = Topic {
@@ -21,7 +20,7 @@ pub(super) const TRAFFIC: Topic = Topic {
                    user=NAME, destination=DESTINATION. All limits hold at once. Heads, content and tunnels count. \
                    Waiting costs no thread.",
             example: "[\"down=10mbit\", \"total:1gbit\"]",
-            scope: Scope::Listener,
+            scope: OptionScope::Listener,
             read: |to, text| add(&mut to.access.limits.limit, limits::checked_limit(text)),
             ..REPEATED
         },
@@ -34,7 +33,7 @@ pub(super) const TRAFFIC: Topic = Topic {
             more: "total is everybody together. Clients of one IPv6 network of 64 bits are one client.",
             default: Usual::Value("total"),
             example: "\"client\"",
-            scope: Scope::Listener,
+            scope: OptionScope::Listener,
             read: |to, text| {
                 keep(&mut to.access.limits.limit_per, limits::checked_per(text).map(Some))
             },
@@ -48,7 +47,7 @@ pub(super) const TRAFFIC: Topic = Topic {
             more: "All of them may come at once; after that they become available one by one. The 429 has \
                    Retry-After.",
             example: "\"100/s\"",
-            scope: Scope::Listener,
+            scope: OptionScope::Listener,
             read: |to, text| {
                 keep(&mut to.access.limits.limit_requests, limits::checked_requests(text).map(Some))
             },
@@ -61,7 +60,7 @@ pub(super) const TRAFFIC: Topic = Topic {
             help: "Connections of a client, and of a user, at one time. Requests on connections beyond get a 429.",
             more: "Connections beyond twice as many are closed at once.",
             example: "200",
-            scope: Scope::Listener,
+            scope: OptionScope::Listener,
             read: |to, text| {
                 let count = limits::checked_connections(text);
                 keep(&mut to.access.limits.limit_connections, count.map(Some))
@@ -75,7 +74,7 @@ pub(super) const TRAFFIC: Topic = Topic {
             help: "Stop relaying after this many bytes, both directions together. Transfers under way are cut, and \
                    later requests get a 503.",
             example: "\"500GB\"",
-            scope: Scope::Reload,
+            scope: OptionScope::Reload,
             read: |to, text| {
                 keep(&mut to.access.limits.max_bytes, limits::checked_volume(text).map(Some))
             },
