@@ -104,6 +104,12 @@ session-check: release ## whether docs/session.svg shows what the commands in it
 
 ## Now and then
 
+install: ## PREFIX=/usr/local DESTDIR=: the binary, man page, completions and unit; builds only what is missing
+	.ci/install
+
+uninstall: ## with the same variables: remove those files
+	.ci/install --remove
+
 advisories: ## known vulnerabilities; fetches the advisory database from its git host
 	.ci/tools cargo-deny
 	cargo deny --locked check advisories
@@ -119,4 +125,4 @@ list-checks:
 	@echo $(CHECKS)
 
 .PHONY: help test check fmt doc docs bench responses session soak fuzz-smoke fmt-check clippy bench-check examples \
-	no-async deny release session-check advisories tools clean list-checks
+	no-async deny release session-check install uninstall advisories tools clean list-checks
