@@ -1,5 +1,5 @@
-//! The README is true: what it tells a newcomer to paste works and leaves nothing behind, and an install
-//! that cannot be whole installs nothing.
+//! The README is true: what it tells a newcomer to paste works and leaves nothing behind, and `make
+//! install` puts every file where it says.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::programs::{free_port, run, tool};
+use crate::programs::{clean, free_port, output, run, text, tool};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -115,6 +115,43 @@ fn make(word: &str, destination: &Path, variables: &[&str]) -> Option<Command> {
     variable.push(destination);
     make.arg(variable);
     Some(make)
+}
+
+#[test]
+fn make_install_puts_each_file_in_its_place_and_uninstall_takes_it_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let package = dir.path().join("a package");
+    let binary = concat!("BINARY=", env!("CARGO_BIN_EXE_threadgate"));
+    let prefix = "PREFIX=/opt/thread gate";
+    let Some(mut install) = make("install", &package, &[binary, prefix]) else { return };
+    output(&mut install);
+
+    let places = [
+        "bin/threadgate",
+        "lib/systemd/system/threadgate.service",
+        "share/bash-completion/completions/threadgate",
+        "share/fish/vendor_completions.d/threadgate.fish",
+        "share/man/man1/threadgate.1",
+        "share/zsh/site-functions/_threadgate",
+    ];
+    let there = package.join("opt/thread gate");
+    assert_eq!(files_below(&there), places.map(PathBuf::from));
+    assert_eq!(files_below(&package).len(), places.len());
+
+    let read = |place: &str| fs::read_to_string(there.join(place)).unwrap();
+    let unit = read("lib/systemd/system/threadgate.service");
+    assert!(unit.contains("\nExecStart=\"/opt/thread gate/bin/threadgate\" --listen "), "{unit}");
+    assert!(!unit.contains("/usr/local"), "{unit}");
+    for place in &places[2..] {
+        assert!(read(place).contains("threadgate"), "{place}");
+    }
+    let version = text(clean(there.join("bin/threadgate")).arg("--version"));
+    assert!(version.starts_with("threadgate "), "{version}");
+
+    // What is not ours stays.
+    fs::write(there.join("bin/other"), "").unwrap();
+    output(&mut make("uninstall", &package, &[prefix]).unwrap());
+    assert_eq!(files_below(&package), [PathBuf::from("opt/thread gate/bin/other")]);
 }
 
 #[test]
