@@ -8,7 +8,7 @@ SHELL := /bin/sh
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 # Everything CI runs, in this order; the tests last, so that their result closes the output.
-CHECKS := fmt-check clippy doc bench-check examples no-async deny release fuzz-smoke test
+CHECKS := fmt-check clippy doc bench-check examples no-async deny release session-check fuzz-smoke test
 
 # Worker threads of the proxies in the integration suite: each promise must hold at any number.
 THREADS := 1 8
@@ -26,7 +26,7 @@ ASYNC := tokio|async-std|smol|futures|futures-[a-z]+|mio|hyper|h2
 help: ## this list
 	@echo 'usage: make TARGET'
 	@awk -F ':.*## ' '/^## /{ printf "\n%s\n", substr($$0, 4) } \
-		/^[a-z-]+:.*## /{ printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## /{ printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 test: ## unit and doc tests, then the integration suite at 1 and at 8 worker threads
 	.ci/tools packages modules
@@ -57,6 +57,9 @@ responses: ## write the table of docs/responses.md again: odd messages through c
 
 docs: ## write docs/files.md again: the list of source files, from their first sentences
 	THREADGATE_WRITE_DOCS=1 cargo test --locked --test it file_list
+
+session: release ## draw docs/session.svg again: the README's picture, from a run of the commands in it
+	.ci/session-svg
 
 soak: ## SOAK=600 seconds of good and hostile traffic, and the stress tests in release
 	set -e; for threads in $(THREADS); do \
@@ -96,7 +99,16 @@ deny: ## licences, banned crates and sources of all dependencies
 release: ## the binary as it ships
 	cargo build --locked --release
 
+session-check: release ## whether docs/session.svg shows what the commands in it say
+	.ci/session-svg --check
+
 ## Now and then
+
+install: ## PREFIX=/usr/local DESTDIR=: the binary, man page, completions and unit; builds only what is missing
+	.ci/install
+
+uninstall: ## with the same variables: remove those files
+	.ci/install --remove
 
 advisories: ## known vulnerabilities; fetches the advisory database from its git host
 	.ci/tools cargo-deny
@@ -112,5 +124,5 @@ clean: ## remove everything built and measured
 list-checks:
 	@echo $(CHECKS)
 
-.PHONY: help test check fmt doc docs bench responses soak fuzz-smoke fmt-check clippy bench-check examples no-async deny \
-	release advisories tools clean list-checks
+.PHONY: help test check fmt doc docs bench responses session soak fuzz-smoke fmt-check clippy bench-check examples \
+	no-async deny release session-check install uninstall advisories tools clean list-checks

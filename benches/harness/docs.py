@@ -1,7 +1,7 @@
 """Brings measured figures into the documents, and holds the documents to them.
 
 `docs/performance.json` is what they are made from: the tables between the markers in
-`docs/performance.md` and the chart. `check` makes them once more and compares.
+`docs/performance.md` and in the README, and the chart. `check` makes them once more and compares.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 FIGURES = DOCS / "performance.json"
 PAGE = DOCS / "performance.md"
 CHART = DOCS / "performance.svg"
+README = DOCS.parent / "README.md"
 
 HINT = "`python3 benches/bench.py --write-docs`"
 
@@ -47,6 +48,18 @@ HEADINGS = {
     "privoxy": "Privoxy",
 }
 """Names of peers above a column."""
+
+COSTS = (
+    ("keepalive-64", "cpu_us", "a GET, 64 clients that keep their connections"),
+    ("per-connection", "cpu_us", "a GET on a connection of its own"),
+    ("listed-1m", "cpu_us", "the same beside a block list of a million names"),
+    ("connect", "cpu_us", "a tunnel: CONNECT, one exchange, close"),
+    ("bulk-get-1", "cpu_s_per_gb", "a gigabyte by GET"),
+    ("idle-tunnels", "kib_each", "an idle tunnel (memory)"),
+)
+"""What the README shows: the row, the number, and what it is there."""
+
+COST_COLUMNS = ("haproxy", "squid", "tinyproxy", "privoxy", "apache", "goproxy")
 
 GOALS = {
     "cpu_us": "CPU",
@@ -106,32 +119,42 @@ def write(data: Entry) -> None:
     if quick := [entry["row"] for entry in data["rows"] if entry["quick"]]:
         raise BenchError(f"measured with --quick, which is no figure: {', '.join(quick)}")
     FIGURES.write_text(report.dump(data))
-    PAGE.write_text(page_with(PAGE.read_text(), data))
+    for path, tables in pages(data):
+        path.write_text(page_with(path, tables))
     CHART.write_text(chart.svg(data))
 
 
 def check() -> None:
     """Checks that the tables and the chart are the ones the figures make."""
     data = report.read(FIGURES)
-    stale = []
-    if page_with(PAGE.read_text(), data) != PAGE.read_text():
-        stale.append(PAGE.name)
+    stale = [
+        path.name for path, tables in pages(data) if page_with(path, tables) != path.read_text()
+    ]
     if not CHART.exists() or chart.svg(data) != CHART.read_text():
         stale.append(CHART.name)
     if stale:
         raise BenchError(
-            f"{' and '.join(stale)} in docs/ differ from {FIGURES.name}: {HINT} makes them anew, "
+            f"{' and '.join(stale)} differ from docs/{FIGURES.name}: {HINT} makes them anew, "
             "from the last results"
         )
 
 
-def page_with(text: str, data: Entry) -> str:
-    """The page, with the text between its markers made from the figures."""
-    for name, made in (("targets", targets(data)), ("figures", figures(data))):
+def pages(data: Entry) -> list[tuple[Path, dict[str, str]]]:
+    """The pages, and the tables of each."""
+    return [
+        (PAGE, {"targets": targets(data), "figures": figures(data)}),
+        (README, {"costs": costs(data)}),
+    ]
+
+
+def page_with(path: Path, tables: dict[str, str]) -> str:
+    """The page with what stands between its markers made from the figures."""
+    text = path.read_text()
+    for name, made in tables.items():
         begin, end = f"<!-- {name}: made by benches/bench.py -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
         if not pattern.search(text):
-            raise BenchError(f"{PAGE.name} has no markers {begin} and {end}")
+            raise BenchError(f"{path.name} has no markers {begin} and {end}")
         text = pattern.sub(lambda _, made=made: f"\n{made}\n", text)
     return text
 
@@ -199,6 +222,30 @@ def label(proxy: str, entry: Entry) -> str:
     if proxy == report.OURS:
         return WITHOUT[entry["subject"]]
     return LABELS.get(proxy, proxy)
+
+
+def costs(data: Entry) -> str:
+    """The few numbers of the README; a proxy that is not in a row has a dash there."""
+    entries = {entry["row"]: entry for entry in data["rows"]}
+    names = " | ".join(LABELS.get(peer, peer) for peer in COST_COLUMNS)
+    text = [f"| processor time of | threadgate | {names} |", "|---|" + "--:|" * (1 + len(COST_COLUMNS))]
+    for row, metric, words in COSTS:
+        if row not in entries:
+            continue
+        values = entries[row]["values"].get(metric, {})
+        own = values.get(entries[row]["subject"])
+        cells = [cost(own, metric), *(cost(of_peer(values, peer), metric) for peer in COST_COLUMNS)]
+        text.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
+def of_peer(values: dict[str, float], peer: str) -> float | None:
+    """A peer's number; the better one of a peer that was measured in two ways."""
+    return min((values[name] for name in (peer, f"{peer}-splice") if name in values), default=None)
+
+
+def cost(value: float | None, metric: str) -> str:
+    return "–" if value is None else f"{number(value)}{SUFFIXES[metric]}"
 
 
 def how(data: Entry) -> str:

@@ -125,13 +125,17 @@ class Documents(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             at = Path(directory)
             figures, page, drawn = at / "f.json", at / "p.md", at / "c.svg"
+            readme = at / "r.md"
             page.write_text("before\n" + markers.format("targets") + markers.format("figures"))
-            with mock.patch.multiple(docs, FIGURES=figures, PAGE=page, CHART=drawn):
+            readme.write_text(markers.format("costs"))
+            places = {"FIGURES": figures, "PAGE": page, "CHART": drawn, "README": readme}
+            with mock.patch.multiple(docs, **places):
                 docs.write(self.data)
                 docs.check()
                 self.assertIn("before\n", page.read_text())
                 for path, old, new in (
                     (page, "8 µs", "7 µs"),
+                    (readme, "8 µs", "7 µs"),
                     (drawn, "0.80 ×", "0.70 ×"),
                     (figures, '"threadgate": 8.0', '"threadgate": 7.0'),
                 ):
@@ -142,6 +146,19 @@ class Documents(unittest.TestCase):
                         docs.check()
                     path.write_text(text)
                 docs.check()
+
+    def test_the_readme_has_the_better_number_of_a_peer_and_a_dash_for_who_is_missing(self):
+        self.data["rows"][0]["values"]["cpu_us"]["haproxy-splice"] = 9.0
+        *_, line = docs.costs(self.data).splitlines()
+        self.assertTrue(line.endswith("| 8 µs | 9 µs | – | – | – | – | – |"), line)
+
+    def test_every_cost_is_a_number_of_its_row(self):
+        known = {row.name: row for row in rows.ROWS}
+        for name, metric, _ in docs.COSTS:
+            goals = {goal.metric for goal in known[name].goals}
+            self.assertIn(metric, goals | set(known[name].shown), name)
+            self.assertIn(metric, docs.SUFFIXES, name)
+        self.assertLessEqual(set(docs.COST_COLUMNS), set(STARTERS))
 
     def test_every_number_has_its_words(self):
         for each in rows.ROWS:

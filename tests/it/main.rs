@@ -55,6 +55,7 @@ mod pool;
 mod process;
 mod programs;
 mod proxies;
+mod readme;
 mod rebinding;
 mod regression;
 mod replies;
