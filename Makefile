@@ -55,7 +55,8 @@ responses: ## write the table of docs/responses.md again: odd messages through c
 	cargo build --locked
 	python3 tests/messages/compare.py --threadgate target/debug/threadgate --write docs/responses.md
 
-docs: ## write docs/files.md again: the list of source files, from their first sentences
+docs: ## write again what is made from the sources: docs/files.md, the man page's options, docs/threadgate.toml
+	THREADGATE_WRITE_DOCS=1 cargo test --locked --lib reference
 	THREADGATE_WRITE_DOCS=1 cargo test --locked --test it file_list
 
 session: release ## draw docs/session.svg again: the README's picture, from a run of the commands in it
