@@ -1,22 +1,22 @@
-//! Turns the words that people type into those that argh takes.
+//! Rewrites the words of a command line into the forms that argh accepts.
 //!
-//! argh wants `--option value`, long or short, and nothing else. People type more, so each
-//! word is read here and written back in argh's way:
+//! argh accepts only `--option value`, long or short. People type more than that, so each word is
+//! read here and written back in argh's form:
 //!
 //! - `--key=value`, `-p8080`, `-p=8080`, `-vv`, `-vp8080`;
 //! - no command at all, which means `serve`;
 //! - `-h`, `--help`, `help`, `-V` and `--version` anywhere an option may stand.
 //!
-//! Some commands take the options of `serve` beside their own: their words are parted into those that
+//! Some commands take the options of `serve` as well as their own. Their words are split into those that
 //! argh reads as the command and those that it reads as `serve`.
 //!
-//! And what argh would refuse with a bare sentence is refused here with the name of the
-//! option and what to try. The value of an option is the next word, unless that looks like
-//! an option (a dash and a letter, or two dashes): `-t -1` has the value `-1`, and
-//! `--port-file=--odd` is how to name a file `--odd`.
+//! Mistakes that argh would refuse with a bare sentence are refused here, with the name of the option and
+//! what to try. The value of an option is the next word, unless that word looks like an option (a dash
+//! and a letter, or two dashes): `-t -1` has the value `-1`, and `--port-file=--odd` names a file
+//! `--odd`.
 //!
-//! argh tells what the options are, so nothing here has to be kept in step with them. What a value means
-//! is not looked at.
+//! The list of options comes from argh, so nothing here has to be kept in step with it. Values are not
+//! parsed here.
 
 use std::vec::IntoIter;
 
@@ -32,7 +32,7 @@ const DEFAULT_COMMAND: &str = "serve";
 /// The help command and the option of every command, with its letter.
 const HELP: (&str, &str, char) = ("help", "--help", 'h');
 
-/// The option of every command that asks for the version, with its letter.
+/// The option of every command that prints the version, with its letter.
 const VERSION: (&str, char) = ("--version", 'V');
 
 /// What the words ask for.
@@ -46,13 +46,12 @@ pub(crate) enum Invocation {
     Run(Words),
 }
 
-/// What was typed, in the words argh takes.
+/// The words of the command line, in argh's form.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Words {
     /// The command, its name first.
     pub(crate) own: Vec<String>,
-    /// Options of a proxy, behind the name of the default command; for that command itself, the
-    /// same as `own`.
+    /// The default command and its options. For that command itself, the same as `own`.
     pub(crate) serve: Vec<String>,
 }
 
@@ -96,10 +95,10 @@ pub(crate) fn normalise(
 struct Scan<'a> {
     commands: &'a [SubCommandInfo],
     command: &'a CommandInfoWithArgs,
-    /// Options of the default command that this one takes, too.
+    /// Options of the default command that this command also takes.
     shared: &'a [FlagInfo<'a>],
     words: IntoIter<String>,
-    /// What argh will read.
+    /// The words for argh.
     out: Words,
     /// The options with a value so far, for those that take only one.
     given: Vec<(&'a str, String)>,
@@ -136,13 +135,13 @@ impl<'a> Scan<'a> {
         Ok(Invocation::Run(self.out))
     }
 
-    /// Help was asked for: that of the command, or for a proxy this page.
+    /// The answer to a request for help: the page of the command, or this page for the default command.
     fn help(&self, of_a_proxy: Page) -> Invocation {
         let text = commands::find(self.command.name).filter(|it| it.name != DEFAULT_COMMAND);
         Invocation::Help(text.map_or(of_a_proxy, |it| Page::Command(it.name)))
     }
 
-    /// All options there are here, the command's own first.
+    /// All options that this command takes, its own first.
     fn flags(&self) -> impl Iterator<Item = &'a FlagInfo<'a>> + use<'a> {
         let own = self.command.flags;
         let others = self.shared.iter().filter(|f| !own.iter().any(|own| own.long == f.long));

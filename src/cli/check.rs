@@ -1,7 +1,8 @@
-//! `threadgate check`: would a proxy start with these options, and which values would count? It does not find out what only a start can tell: that a port is taken, or that another proxy runs.
+//! `threadgate check`: checks the options and files of a proxy, and prints the values in effect. Only a
+//! start can show that a port is in use, or that another proxy is running.
 //!
-//! What it prints is itself a configuration file with the same meaning: each line has behind it where
-//! the value comes from, and what holds by default is a comment. Secrets are not shown.
+//! The output is itself a configuration file with the same meaning. Each line ends with the source of its
+//! value, and defaults are comments. Secrets are not shown.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -22,11 +23,11 @@ use crate::config::settings::{Settings, WrittenValue};
 #[argh(subcommand, name = "check")]
 pub(crate) struct CheckArgs {}
 
-/// Reads every file that the options name, and prints what counts.
+/// Reads every file that the options name, and prints the values in effect.
 pub(crate) fn check(given: &GivenOptions) -> Result<(), Failure> {
     let effective = given.effective_with_files()?;
     for warning in &effective.warnings {
-        // With stderr gone there is nobody left to tell.
+        // If stderr is gone, the message has nowhere to go.
         let _ = writeln!(io::stderr(), "threadgate: {warning}");
     }
     effective.config.learn_file.as_deref().map(LearnFile::read).transpose()?;
@@ -35,7 +36,7 @@ pub(crate) fn check(given: &GivenOptions) -> Result<(), Failure> {
     print(&text(&lines, io::stdout().is_terminal()))
 }
 
-/// A line: what it says, and where that comes from.
+/// A line of the output: a setting and its source.
 type Line = (String, String);
 
 fn text(lines: &[Line], aligned: bool) -> String {
@@ -141,7 +142,7 @@ fn rules(key: &str, rules: &[WrittenRule], lines: &mut Vec<Line>) {
     }
 }
 
-/// A text as TOML writes it.
+/// A text as a TOML string.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for c in text.chars() {
@@ -157,7 +158,7 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// A secret as it may be shown: whose it is.
+/// The part of a secret that may be shown: the name of the user.
 fn masked(text: &str) -> String {
     match text.split_once(':') {
         Some((user, _)) => format!("{user}:***"),
@@ -166,7 +167,7 @@ fn masked(text: &str) -> String {
 }
 
 impl Effective {
-    /// Whether the command line or the environment says something of an option.
+    /// Whether the command line or the environment gives an option.
     fn is_said_above(&self, name: &str) -> bool {
         let own = Settings::default().over(&self.written.settings);
         self.settings.values(name).is_some() && self.settings.values(name) != own.values(name)

@@ -1,5 +1,5 @@
-//! `threadgate completions SHELL`: a script that completes commands, options, their values and files,
-//! made from the table of options and from what argh knows of the commands.
+//! `threadgate completions SHELL`: prints a shell script that completes commands, options, values and
+//! files. The script is made from the table of options and argh's list of commands.
 
 use std::fmt::Write as _;
 
@@ -47,11 +47,11 @@ pub(crate) fn completions(
     print(&script)
 }
 
-/// An option as a shell has to know it.
+/// An option, as far as a shell needs to know it.
 struct Completed {
     long: String,
     letter: Option<char>,
-    /// What its value looks like, if it takes one.
+    /// The form of its value, if it takes one.
     hint: Option<&'static str>,
     /// Words that its value can be.
     words: Vec<&'static str>,
@@ -73,7 +73,7 @@ impl Completed {
         }
     }
 
-    /// How it is written: `--port`, `-p`.
+    /// Its spellings: `--port`, `-p`.
     fn names(&self) -> Vec<String> {
         let letter = self.letter.map(|letter| format!("-{letter}"));
         [format!("--{}", self.long)].into_iter().chain(letter).collect()
@@ -115,7 +115,7 @@ fn options_of(command: &CommandText, described: &[SubCommandInfo]) -> Vec<Comple
     own.chain(shared).chain(always).collect()
 }
 
-/// The words that can stand behind a command.
+/// The words that can follow a command.
 fn words_of(command: &CommandText) -> Vec<&'static str> {
     match command.name {
         "help" => Page::words().collect(),
@@ -123,7 +123,7 @@ fn words_of(command: &CommandText) -> Vec<&'static str> {
     }
 }
 
-/// Whether the first word behind a command is a file.
+/// Whether the first word after a command is a file.
 fn takes_a_file(command: &CommandText) -> bool {
     command.usage.contains("FILE")
 }

@@ -1,12 +1,12 @@
-//! Merges the command line, the environment and the configuration file into the options that count,
-//! and reports mistakes with their place.
+//! Merges the command line, the environment and the configuration file into the options in effect,
+//! and reports each mistake with its place.
 //!
 //! ```text
 //! flags ──▶ over environment ──▶ over file ──▶ Config
 //! ```
 //!
-//! Every mistake that can be found is found in one run: each value by itself, also one that another
-//! value replaces, and then the values together.
+//! One run reports every mistake it can find. It checks each value by itself, including values that
+//! another one replaces, and then checks the values together.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -24,26 +24,26 @@ use crate::net::hosts::{self, Hosts};
 use crate::net::listener;
 use crate::policy::rule_origin::OptionPlace;
 
-/// Variables that begin like ours and are no options.
+/// Variables that begin like ours but are not options.
 const OTHER_VARIABLES: [&str; 1] = ["THREADGATE_LOG"];
 
-/// The options given where the process was started, which stay as they are.
+/// The options given at the start of the process, which a reload does not change.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GivenOptions {
     flags: Settings,
     environment: Settings,
     /// The configuration file, if there is one.
     pub(crate) file: Option<PathBuf>,
-    /// Variables that seem to be meant for us, and a sentence for each.
+    /// Variables that look like misspelt options, and a sentence for each.
     unknown: Vec<(String, String)>,
 }
 
-/// The options that count.
+/// The options in effect.
 #[derive(Clone, Debug)]
 pub(crate) struct Effective {
-    /// What they mean.
+    /// Their parsed values.
     pub(crate) config: Config,
-    /// The options as they are written, for all listeners.
+    /// The options for all listeners, as written.
     pub(crate) settings: Settings,
     /// The same for each listener that has options of its own, by its number.
     own: Vec<(u16, Settings)>,
@@ -54,8 +54,8 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
-    /// Reads every file that is named and can be wrong; answers each that is, and whether that is because
-    /// this process may not read it.
+    /// Reads every file that an option names. Returns each wrong one, and whether the reason is that this
+    /// process may not read it.
     fn wrong_files(&self) -> Vec<(WrongSetting, bool)> {
         let mut wrong = Vec::new();
         for file in &self.config.server.names.hosts_files {
@@ -79,7 +79,7 @@ impl Effective {
         wrong
     }
 
-    /// Why no policy can be made of a value or a file, with the place where that was given.
+    /// The failure for a value or a file that cannot be used, with the place where it was given.
     pub(crate) fn unusable(&self, unusable: &Unusable) -> Failure {
         Failure::unusable(unusable, placed(unusable, &self.settings, &self.own))
     }
@@ -100,7 +100,7 @@ fn of_listeners(written: &Written) -> impl Iterator<Item = &Settings> {
     written.listeners.iter().map(|listener| &listener.settings)
 }
 
-/// What is wrong with each file by itself.
+/// The mistakes in each file by itself.
 fn unusable_alone(settings: &Settings) -> Vec<(WrongSetting, bool)> {
     let mut wrong = Vec::new();
     for (row, value, _) in settings.files(FileUse::Read) {
@@ -113,7 +113,7 @@ fn unusable_alone(settings: &Settings) -> Vec<(WrongSetting, bool)> {
     wrong
 }
 
-/// A hosts file that is wrong, with the place where it was named.
+/// The failure for a wrong hosts file, with the place where it was named.
 pub(crate) fn refused_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> Failure {
     let unusable = unusable_hosts(wrong, settings);
     Failure::unusable(&unusable, settings.placed(&unusable))
@@ -128,7 +128,7 @@ fn unusable_hosts(wrong: &hosts::WrongHosts, settings: &Settings) -> Unusable {
     }
 }
 
-/// The place of what is wrong: where the listener has the option that is meant, or all have it.
+/// The place of a mistake: where the listener gives the option, or else where it is given for all.
 fn placed(unusable: &Unusable, all: &Settings, own: &[(u16, Settings)]) -> WrongSetting {
     let of_listener = own.iter().find(|(number, _)| Some(*number) == unusable.listener);
     of_listener.map_or(all, |(_, settings)| settings).placed(unusable)
@@ -139,7 +139,7 @@ impl GivenOptions {
     ///
     /// # Errors
     ///
-    /// All that is wrong with a variable.
+    /// All mistakes in variables.
     pub(crate) fn read(flags: Settings) -> Result<Self, Failure> {
         let variables = env::vars_os().filter_map(|(name, text)| {
             let text = text.into_string().map_err(|text| text.to_string_lossy().into_owned());
@@ -163,7 +163,7 @@ impl GivenOptions {
         Ok(given)
     }
 
-    /// The options that stand above the file.
+    /// The options that take precedence over the file.
     fn above(&self) -> Settings {
         self.flags.clone().over(&self.environment)
     }
@@ -172,17 +172,17 @@ impl GivenOptions {
     ///
     /// # Errors
     ///
-    /// All that is wrong, a line for each.
+    /// All mistakes, one a line.
     pub(crate) fn effective(&self) -> Result<Effective, Failure> {
         let (effective, wrong) = self.look()?;
         if wrong.is_empty() { Ok(effective) } else { Err(in_order(wrong)) }
     }
 
-    /// The same, and reads all files that options name.
+    /// Like [`effective`](Self::effective), and also reads all files that options name.
     ///
     /// # Errors
     ///
-    /// All that is wrong, a line for each.
+    /// All mistakes, one a line.
     pub(crate) fn effective_with_files(&self) -> Result<Effective, Failure> {
         let (effective, mut wrong) = self.look()?;
         let files = effective.wrong_files();
@@ -191,13 +191,13 @@ impl GivenOptions {
         wrong.extend(files.into_iter().map(|(wrong, _)| wrong));
         match (wrong.is_empty(), are_files) {
             (true, _) => Ok(effective),
-            // The command line is right, and a file it names is not.
+            // The command line is right, but a file that it names is wrong.
             (false, true) => Err(in_order(wrong).of_files(only_denied)),
             (false, false) => Err(in_order(wrong)),
         }
     }
 
-    /// What counts, as far as it can be read, and all that is wrong.
+    /// The options in effect, as far as they can be read, and all mistakes.
     fn look(&self) -> Result<(Effective, Vec<WrongSetting>), Failure> {
         let (written, mut wrong) = match &self.file {
             None => (Written::default(), Vec::new()),
@@ -211,8 +211,8 @@ impl GivenOptions {
         Ok((effective, wrong))
     }
 
-    /// What all values mean together. What contradicts is added to `wrong`, unless it depends on a value
-    /// that is wrong by itself.
+    /// Combines all values. A contradiction is added to `wrong`, unless it depends on a value that is
+    /// wrong by itself.
     fn together(&self, written: Written, wrong: &mut Vec<WrongSetting>) -> Effective {
         let above = self.above();
         let settings = above.clone().over(&written.settings);
@@ -253,7 +253,7 @@ impl GivenOptions {
         Effective { config, settings, own, written, warnings }
     }
 
-    /// Sentences about what has no effect.
+    /// Sentences about settings that have no effect.
     fn warnings(
         &self,
         config: &Config,
@@ -261,7 +261,7 @@ impl GivenOptions {
         written: &Written,
         says_where: bool,
     ) -> Vec<String> {
-        // Variables that an option names are meant for it.
+        // A variable that an option names belongs to that option.
         let all = [settings].into_iter().chain(of_listeners(written)).flat_map(Settings::iter);
         let variables = all.filter(|(row, _)| row.hint == "VAR");
         let named: Vec<&str> =
@@ -278,8 +278,8 @@ impl GivenOptions {
             && says_where
         {
             warnings.push(format!(
-                "{}: [[listeners]] are left out, with all they have of their own: the command line or \
-                 the environment says where to listen",
+                "{}: [[listeners]] are ignored, with all their options: the command line or the \
+                 environment says where to listen",
                 listener.address.place
             ));
         }
@@ -287,7 +287,8 @@ impl GivenOptions {
     }
 }
 
-/// Adds the addresses of listeners to those of the file's options; answers the number of the first.
+/// Adds the addresses of `[[listeners]]` to those of the file's options. Returns the number of the first
+/// one added.
 fn with_listeners(
     settings: &mut Settings,
     listeners: &[WrittenListener],
@@ -310,7 +311,7 @@ fn with_listeners(
     u16::try_from(first).unwrap_or(u16::MAX)
 }
 
-/// What the settings mean, and where the options that are rules were given.
+/// Parses the settings, and records where the options that are rules were given.
 fn read(settings: &Settings) -> (Config, Vec<WrongSetting>) {
     let (mut config, wrong) = settings.meaning();
     let rules = settings.iter().filter(|(row, _)| row.is_of_a_listener());
@@ -339,7 +340,7 @@ fn in_order(mut wrong: Vec<WrongSetting>) -> Failure {
     wrong.sort_by_key(|wrong| match wrong.place {
         WrittenAt::Flag => (0, 0),
         WrittenAt::Variable(_) => (1, 0),
-        // The last one says that there are more.
+        // Line 0 is the sentence that there are more mistakes; it comes last.
         WrittenAt::File(_, 0) => (3, 0),
         WrittenAt::File(_, line) => (2, line),
     });

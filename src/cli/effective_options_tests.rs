@@ -30,7 +30,7 @@ const SAMPLES: [&str; 23] = [
     "https://a.example/",
 ];
 
-/// What some option does not do without.
+/// Options, and the words that each of them requires.
 const BESIDE: [(&str, &str); 3] = [
     ("auth-realm", "--auth user:secret"),
     ("learn-file", "--policy learn"),
@@ -43,7 +43,7 @@ fn given(words: &str, variables: &[(&str, &str)]) -> Result<GivenOptions, Failur
     GivenOptions::of(words, variables)
 }
 
-/// What counts with a file of this text; an empty one is none.
+/// The options in effect with a file of this text; an empty text means no file.
 fn effective(words: &str, variables: &[(&str, &str)], text: &str) -> Result<Effective, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.toml");
@@ -57,7 +57,7 @@ fn effective(words: &str, variables: &[(&str, &str)], text: &str) -> Result<Effe
     result.map_err(|failure| failure.message.replace(&dir, ""))
 }
 
-/// What is meant, wherever it was said, as text that can be compared.
+/// The parsed options, without their places, as text that can be compared.
 fn meant(words: &str, variables: &[(&str, &str)], text: &str) -> Result<String, String> {
     let mut config = effective(words, variables, text)?.config;
     config.access.said = Vec::new();
@@ -91,7 +91,7 @@ fn each_option_is_a_key_and_a_variable() {
         };
         let variable = row.variable();
         assert_eq!(meant(beside, &[(&variable, in_variable)], ""), expected, "{variable}");
-        // Files are relative to that of the configuration.
+        // File names are relative to the configuration file.
         let in_file = match row.file_of(value).is_some() {
             true => in_file.replace(value, &format!("/{value}")),
             false => in_file,
@@ -123,7 +123,7 @@ fn flags_come_before_variables_before_the_file_before_the_defaults() {
         let head = config.server.timeouts.head.as_secs();
         assert_eq!(head, seconds, "{words:?} {variable:?} {text:?}");
     }
-    // Lists are not added up, and of two ways to say where to listen the upper one counts.
+    // Lists are not added up. Of --listen and --port, the one with precedence counts.
     for (words, variables, text, listen) in [
         ("-- --listen :1", &[("THREADGATE_LISTEN", ":2 :3")][..], "listen = ':4'", ":1"),
         ("", &[("THREADGATE_LISTEN", ":2 :3")], "listen = ':4'", ":2 :3"),
@@ -165,7 +165,7 @@ fn the_file_itself_is_named_by_a_flag_or_a_variable() {
 fn a_variable_that_is_no_option_is_warned_about_unless_an_option_names_it() {
     let variable = [("THREADGATE_USER", "alice:secret")];
     let warnings = |words, text| effective(words, &variable, text).unwrap().warnings;
-    assert!(warnings("", "")[0].starts_with("THREADGATE_USER is no option"));
+    assert!(warnings("", "")[0].starts_with("THREADGATE_USER is not an option"));
     assert!(warnings("--auth-env THREADGATE_USER", "").is_empty());
     assert!(warnings("", "auth-env = 'THREADGATE_USER'").is_empty());
 }
@@ -218,10 +218,10 @@ rules = []
     assert_eq!(of(1).access.policy, config.access.policy);
     assert!(of(1).access.rules.len() == 1 && of(1).access.rules[0].allows);
     assert!(of(2).access.deny.is_empty() && of(2).access.rules.is_empty());
-    // What is said above the file is said of all.
+    // Options above the file hold for all listeners.
     let config = effective("--deny x.example", &[], text).unwrap().config;
     assert!(config.own.iter().all(|own| own.access.deny == ["x.example"]));
-    // And where to listen is one question.
+    // --listen and --port replace each other.
     assert!(effective("--port 9", &[], text).unwrap().config.own.is_empty());
     let beside = "listen = [':8', ':9']\n[[listeners]]\naddress = ':1'";
     assert_eq!(effective("", &[], beside).unwrap().config.own[0].number, 2);
@@ -285,17 +285,17 @@ policy = 'closed'
             "t.toml:9: policy: 'closed' is not a policy",
         ]
     );
-    // One that only misses another is right beside it, wherever that is said.
+    // An option that requires another is right once that one is given, wherever it is given.
     let variable = [("THREADGATE_LIMIT", "1mbit")];
     assert!(effective("", &variable, "limit-per = 'client'").is_ok());
     let error = effective("", &[], "limit-per = 'client'").unwrap_err();
-    assert!(error.starts_with("t.toml:1: limit-per: there is no --limit"), "{error}");
+    assert!(error.starts_with("t.toml:1: limit-per: no --limit"), "{error}");
     let error = effective("", &[], "limit-per = 'client'\nthreads = 0").unwrap_err();
     assert_eq!(error.lines().count(), 2, "{error}");
     assert!(effective("", &[], "policy = 'learn'\nlearn-file = 'a'").is_ok());
     let error = effective("", &[], "policy = 'learn'\nlearn-file = 'a'\nthreads = 0").unwrap_err();
     assert!(error.starts_with("t.toml:3: threads: ") && error.lines().count() == 1, "{error}");
-    // Also what does not count.
+    // Values that are replaced by others are checked, too.
     let error = effective("--timeout-head 1s", &[], "timeout-head = 5").unwrap_err();
     assert!(error.starts_with("t.toml:1: timeout-head: '5' has no unit"), "{error}");
     for (words, variables, text, says, exit) in [
@@ -352,7 +352,7 @@ fn what_is_no_readable_file_is_said_with_what_to_try() {
     for (path, says) in [
         (dir.path().join("none"), "No such file"),
         (dir.path().to_owned(), "it is a directory"),
-        (big, "it has more than 1 MiB"),
+        (big, "it is larger than 1 MiB"),
     ] {
         let mut given = given("", &[]).unwrap();
         given.file = Some(path);
@@ -379,7 +379,7 @@ fn listeners_that_are_left_out_are_told() {
     assert!(warnings("--port 9", "open = true").is_empty());
     for words in ["--port 9", "--listen :9"] {
         let warnings = warnings(words, text);
-        assert!(warnings[0].contains("t.toml:3: [[listeners]] are left out"), "{warnings:?}");
+        assert!(warnings[0].contains("t.toml:3: [[listeners]] are ignored"), "{warnings:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! How the process ends: every failure of a command, and its exit code.
 //!
-//! The codes are decided here and nowhere else. Those above 2 are of sysexits.h, so that a
-//! service manager can tell "try again" from "a person has to change something".
+//! All exit codes are decided here. Those from 69 up come from sysexits.h, so that a service manager can
+//! tell "try again" from "a person has to change something".
 
 use std::fmt;
 use std::io;
@@ -12,21 +12,21 @@ use crate::config::access::Unusable;
 use crate::config::settings::{self, WrongSetting};
 use crate::net::listener::ListenPlace;
 
-/// What the process reports to whoever started it.
+/// How the process ended, as its parent process sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Exit {
-    /// All went well, a signal to stop included.
+    /// Success, including a stop by a signal.
     Clean,
-    /// It ran and then failed.
+    /// The program failed while running.
     Failure,
     /// The command line cannot be understood.
     Usage,
-    /// A rule was against something.
+    /// A rule denied a request.
     Denied,
-    /// It cannot listen, or connect from, where it was told to (`EX_UNAVAILABLE`).
+    /// An address cannot be listened on, or connected from (`EX_UNAVAILABLE`).
     Unavailable,
-    /// The system does not permit what was asked (`EX_NOPERM`).
+    /// The system does not permit an operation (`EX_NOPERM`).
     NoPermission,
     /// A configuration file is wrong (`EX_CONFIG`).
     Configuration,
@@ -50,12 +50,12 @@ impl Exit {
 /// Why a command could not be carried out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {
-    /// What the process exits with.
+    /// The status of the process.
     pub exit: Exit,
-    /// A sentence for stderr, or a line for each, without `threadgate: ` before it; empty if all is said
-    /// elsewhere.
+    /// One sentence a line for stderr, without `threadgate: ` before it; empty if the reason was already
+    /// printed.
     pub message: String,
-    /// The words behind `threadgate` that print what there is to know, for a wrong command line.
+    /// For a wrong command line: the words after `threadgate` that print the help to read.
     help: Option<String>,
 }
 
@@ -71,29 +71,29 @@ impl Failure {
         Self { help, ..Self::new(Exit::Usage, message) }
     }
 
-    /// The same, of this command: its own help is the one to read.
+    /// Points to the help of this command instead of the general help.
     pub(crate) fn of_command(self, name: &str) -> Self {
         let is_general = self.help.as_deref() == Some("--help");
         let help = self.help.map(|help| if is_general { format!("{name} --help") } else { help });
         Self { help, ..self }
     }
 
-    /// A configuration that cannot be used, with the place of what is wrong.
+    /// A configuration that cannot be used, with the place of the mistake.
     pub(crate) fn unusable(unusable: &Unusable, placed: WrongSetting) -> Self {
         let exit = if unusable.denied { Exit::NoPermission } else { Exit::Configuration };
         Self::new(exit, placed.message)
     }
 
-    /// Rules were against so many requests, which `--fail-on-deny` makes a failure.
+    /// Rules denied requests, which is a failure with `--fail-on-deny`.
     pub(crate) fn denied(refused: u64, reported: u64) -> Self {
         let message = format!(
             "--fail-on-deny: {refused} requests were refused, {reported} would have been; the access \
-             log has them (--access-log)"
+             log lists them (--access-log)"
         );
         Self::new(Exit::Denied, message)
     }
 
-    /// What is wrong with options, wherever they stand; with the command line, if that is.
+    /// Mistakes in options, wherever they are given. It is a usage error if any is on the command line.
     pub(crate) fn wrong(all: &[WrongSetting]) -> Self {
         let lines: Vec<&str> = all.iter().map(|wrong| wrong.message.as_str()).collect();
         let message = lines.join("\n");
@@ -105,18 +105,18 @@ impl Failure {
         Self { help: help.or(usage.help), ..usage }
     }
 
-    /// The same, of files that options name: the options themselves are right.
+    /// The same mistakes when they are in files that options name, and the options themselves are right.
     pub(crate) fn of_files(self, all_denied: bool) -> Self {
         let exit = if all_denied { Exit::NoPermission } else { Exit::Configuration };
         Self::new(exit, self.message)
     }
 
-    /// What went wrong while it started or ran.
+    /// A failure while the program started or ran.
     pub(crate) fn failed(message: String) -> Self {
         Self::new(Exit::Failure, message)
     }
 
-    /// The file of `option` cannot be had; `doing` is what was to be done with it.
+    /// The file of `option` cannot be used; `doing` names the operation that failed.
     pub(crate) fn file(option: &str, file: &Path, doing: &str, error: &io::Error) -> Self {
         let exit = match error.kind() {
             io::ErrorKind::PermissionDenied => Exit::NoPermission,
@@ -144,7 +144,7 @@ impl Failure {
                 "it is not an address of this machine; give one of those that 'ip address' shows"
                     .to_owned()
             }
-            // A link-local address means something on one of its networks only.
+            // A link-local address is valid only on one network.
             io::ErrorKind::InvalidInput => {
                 "the system cannot bind to it; give an address that is valid everywhere on this \
                  machine"
@@ -164,7 +164,7 @@ impl Failure {
             ListenPlace::Unix(path) => path.display(),
             ListenPlace::Tcp(address) => {
                 let (exit, message) = bind_failure(*address, error);
-                // The advice is the same, the option is another.
+                // The advice is the same, for another option.
                 let message = message.replace("--port or --listen", "--admin");
                 let message = message.replace("--listen", "--admin");
                 return Self::new(exit, format!("--admin: {message}"));
@@ -178,7 +178,7 @@ impl Failure {
             ),
             ErrorKind::AlreadyExists => (
                 Exit::Unavailable,
-                "something that is no socket stands there, and is left alone; remove it, or give \
+                "a file that is not a socket is there, and is left alone; remove it, or give \
                  another path"
                     .to_owned(),
             ),
@@ -195,7 +195,7 @@ impl Failure {
     }
 }
 
-/// As it is printed: the sentence, and for a usage error where to read on.
+/// Prints the sentences and, for a usage error, the help to read.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, line) in self.message.split('\n').enumerate() {
@@ -209,7 +209,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What to exit with and to say when `address` cannot be listened on.
+/// The status and the message for an `address` that cannot be listened on.
 pub fn bind_failure(address: SocketAddr, error: &io::Error) -> (Exit, String) {
     use io::ErrorKind;
 
@@ -253,7 +253,7 @@ pub fn bind_failure(address: SocketAddr, error: &io::Error) -> (Exit, String) {
     (exit, format!("cannot listen on {address}: {why}"))
 }
 
-/// All addresses of the family of `ip`.
+/// The unspecified address of the family of `ip`, which stands for all addresses.
 fn unspecified(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -352,7 +352,7 @@ mod tests {
         let path = ListenPlace::Unix("/run/x".into());
         for (kind, exit, says) in [
             (io::ErrorKind::AddrInUse, Exit::Unavailable, "another process listens"),
-            (io::ErrorKind::AlreadyExists, Exit::Unavailable, "no socket stands there"),
+            (io::ErrorKind::AlreadyExists, Exit::Unavailable, "not a socket is there"),
             (io::ErrorKind::NotFound, Exit::Unavailable, "directory does not exist"),
             (io::ErrorKind::PermissionDenied, Exit::NoPermission, "this user can write"),
         ] {

@@ -1,7 +1,7 @@
-//! `threadgate explain`: what would the proxy do with this request, and why?
+//! `threadgate explain`: shows what the proxy would do with a request, and why.
 //!
-//! It decides by the functions that a proxy decides by, of files read now; it connects to nothing, and
-//! looks a name up unless its address is given.
+//! The command reads the files now and decides with the same functions as a running proxy. It looks the
+//! name up unless an address is given, and connects to nothing.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -78,7 +78,9 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
         None => Ipv4Addr::LOCALHOST.into(),
     };
     if args.user.as_deref() == Some("") {
-        return Err(Failure::usage("--user: '' is no name; leave the option out for nobody"));
+        return Err(Failure::usage(
+            "--user: '' is not a name; leave the option out for a client without a user",
+        ));
     }
     let hello = args.hello.as_deref().map(hello_name).transpose()?;
     let leads_to = args.address.iter().map(|text| address("--address", text));
@@ -89,7 +91,7 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
     let policy = access.policy(config.listen(), config.server.open);
     let number = listener(args.listener.as_deref(), config.listen())?;
     let Some(rules) = policy.of(number) else {
-        return Err(Failure::usage("--listener: there is none"));
+        return Err(Failure::usage("--listener: there is no such listener"));
     };
     let asking = Asking { client, user: args.user.as_deref() };
     let explained = explain(bytes.as_bytes(), asking, rules, policy.limits(number))
@@ -127,12 +129,12 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
     print(&text)?;
     match (end.verdict, told.looped) {
         (Verdict::Allow, false) => Ok(()),
-        // It has been said.
+        // The text above has already given the reason.
         _ => Err(Failure::new(Exit::Denied, "")),
     }
 }
 
-/// Method and URL.
+/// The method and the URL among the words.
 fn asked(words: &[String]) -> Result<(&str, &str), Failure> {
     let usage = |said: String| Err(Failure::usage(format!("explain: {said}")));
     match words {
@@ -153,12 +155,12 @@ fn asked(words: &[String]) -> Result<(&str, &str), Failure> {
     }
 }
 
-/// What to write for a target that is none.
+/// Advice for a target that cannot be used.
 fn advice(method: &str, url: &str) -> &'static str {
     match (method, url.contains("://")) {
-        // As a browser shows it; it does not send it so.
+        // Browsers show such a URL decoded, but send it encoded.
         _ if !url.is_ascii() => {
-            "; write a host in its xn-- form, and of others the bytes as %XX, as a browser sends them"
+            "; write the host in its xn-- form and other such characters as %XX, as a browser sends them"
         }
         (_, true) if url.contains('#') => "; leave out # and what follows, as a browser does",
         ("CONNECT", true) => "; CONNECT takes HOST:PORT, and GET an https URL",
@@ -178,12 +180,12 @@ fn hello_name(text: &str) -> Result<String, Failure> {
     }
 }
 
-/// The number of a listener; of the first, if none is named.
+/// The number of the named listener, or of the first if none is named.
 fn listener(named: Option<&str>, all: &[SocketAddr]) -> Result<u16, Failure> {
     let Some(text) = named else { return Ok(0) };
     let wrong = |e: String| Failure::usage(format!("--listener: {e}"));
     let (address, number) = match text.parse::<u16>() {
-        // A port is enough where it is one listener's.
+        // A port alone names the first listener with that port.
         Ok(port) => (text.to_owned(), all.iter().position(|of| of.port() == port)),
         Err(_) => {
             let address = listen::parse(text).map_err(wrong)?;
@@ -192,18 +194,18 @@ fn listener(named: Option<&str>, all: &[SocketAddr]) -> Result<u16, Failure> {
     };
     number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| {
         let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-        wrong(format!("{address} is none of them; give one of {}", all.join(", ")))
+        wrong(format!("{address} is not a listener; give one of {}", all.join(", ")))
     })
 }
 
-/// The head of the request; `true` if it goes through a tunnel that was not asked for.
+/// The head of the request. `true` means that the head is a CONNECT made for an https or wss URL.
 fn head(method: &str, url: &str) -> Result<(String, bool), Failure> {
-    // Nothing else is a head of one line.
+    // White space and control characters would break the request line.
     if let Some(c) = url.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Failure::usage(format!("explain: {c:?} cannot stand in a URL; encode it")));
+        return Err(Failure::usage(format!("explain: {c:?} is not allowed in a URL; encode it")));
     }
     if let Some(c) = method.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Failure::usage(format!("explain: {c:?} cannot stand in a method")));
+        return Err(Failure::usage(format!("explain: {c:?} is not allowed in a method")));
     }
     let secure = ["https://", "wss://"].iter().find_map(|scheme| {
         let start = url.get(..scheme.len())?;
@@ -227,7 +229,7 @@ fn head(method: &str, url: &str) -> Result<(String, bool), Failure> {
     Ok((format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n"), tunnelled))
 }
 
-/// What a host leads to, and how that is known.
+/// The addresses of a host, and where they come from.
 #[derive(Debug, Default)]
 struct Addresses {
     all: Vec<IpAddr>,
@@ -244,7 +246,7 @@ impl Addresses {
     }
 }
 
-/// Finds out what a host leads to, as a proxy would, within a time.
+/// Finds the addresses of a host as a proxy would, within a time limit.
 fn addresses(
     explained: &Explained,
     given: Vec<IpAddr>,
@@ -257,16 +259,16 @@ fn addresses(
         return known(vec![ip], "it is an address");
     }
     if !given.is_empty() {
-        return known(given, "--address says so");
+        return known(given, "given by --address");
     }
     if let Some(ips) = names.find(host, explained.port) {
-        return known(ips.to_vec(), "--resolve or a hosts file says so");
+        return known(ips.to_vec(), "given by --resolve or a hosts file");
     }
     let (answers, answered) = bounded(1);
     let asked = host.clone();
-    // It is not waited for beyond the time it has: it may hang for long.
+    // A lookup may hang, so it runs on a thread that is abandoned when the time is up.
     let spawned = thread::Builder::new().name("resolver".into()).spawn(move || {
-        // Nobody waits any more if this fails.
+        // Sending fails only if the time is up.
         let _ = answers.send(System.resolve(&asked));
     });
     let answer = spawned.ok().and_then(|_| answered.recv_timeout(within).ok());
@@ -281,12 +283,12 @@ struct Told<'a> {
     policy: &'a Policy,
     explained: Explained,
     addresses: Addresses,
-    /// It leads to the proxy itself.
+    /// Whether an address is the proxy's own.
     looped: bool,
 }
 
 impl Told<'_> {
-    /// What the addresses make of it: one that may be connected to is enough.
+    /// The decision on the addresses: one address that may be connected to is enough.
     fn judge(&mut self, own: &OwnAddresses, before: Decision) -> Decision {
         let mut end = None;
         for ip in self.addresses.all.clone() {
@@ -306,7 +308,7 @@ impl Told<'_> {
         }
     }
 
-    /// What comes behind the connection.
+    /// The decision on the steps after connecting, such as the ClientHello.
     fn look_ahead(&mut self, hello: Option<&str>, before: Decision) -> Decision {
         let Some(name) = hello else {
             self.explained.foresee();
@@ -329,7 +331,7 @@ impl Told<'_> {
         self.policy.origins.name(rule).to_string()
     }
 
-    /// Word, reason and status of the end.
+    /// Outcome, reason and status of the final decision.
     fn verdict(&self, end: Decision) -> (StepOutcome, Option<&'static str>, Option<u16>) {
         match (end.verdict, end.would_deny) {
             _ if self.looped => {
@@ -338,7 +340,7 @@ impl Told<'_> {
             (Verdict::Deny(reason), _) if end.rule == Some(RuleId::AUTH) => {
                 (StepOutcome::Denies, Some(reason), Some(407))
             }
-            // The tunnel is there by then.
+            // The tunnel has already been answered with 200 by then.
             (Verdict::Deny(reason), _) if self.hello_refused() => {
                 (StepOutcome::Denies, Some(reason), Some(200))
             }
@@ -370,17 +372,17 @@ impl Told<'_> {
             lines.row(
                 "",
                 "",
-                &format!("by CONNECT {}, of which the proxy sees no more", of.authority),
+                &format!("by CONNECT {}, which is all that the proxy sees", of.authority),
                 None,
             );
         }
         let user = asking.user.map(|user| format!(", user {user}")).unwrap_or_default();
         lines.row("from", "", &format!("{}{user}", asking.client), None);
         if let Some(known) = known_as(method) {
-            lines.row("", "", &format!("case counts: {known} is another method"), None);
+            lines.row("", "", &format!("methods are case-sensitive: {known} is another one"), None);
         }
         if asking.user.is_some() && !of.has_users() {
-            lines.row("", "", "there are no users here, so nobody is one", None);
+            lines.row("", "", "there are no users here, so --user is ignored", None);
         }
         let (of_address, before): (Vec<_>, Vec<_>) =
             of.notes.iter().partition(|note| note.step >= DecisionStep::Address);
@@ -401,7 +403,7 @@ impl Told<'_> {
         lines.text
     }
 
-    /// What a status does not say.
+    /// Details that the status alone does not show.
     fn behind(&self, status: u16) -> String {
         match (status, self.explained.instead()) {
             (200, _) => ", then a TLS alert".to_owned(),
@@ -453,7 +455,7 @@ impl Told<'_> {
     }
 }
 
-/// A method that somebody may have meant who wrote it in other case.
+/// The known method that differs from this one only in case.
 fn known_as(method: &str) -> Option<String> {
     let upper = method.to_ascii_uppercase();
     (upper != method && Method::of(&upper) != Method::Other).then_some(upper)
@@ -481,7 +483,7 @@ impl Lines {
         self.row(name, &word, said, rule);
     }
 
-    /// One line: which step, what it came to, what was compared, and the rule.
+    /// Adds one line: the step, its outcome, what was compared, and the rule.
     fn row(&mut self, name: &str, outcome: &str, said: &str, rule: Option<&str>) {
         let outcome = if outcome.is_empty() { format!("{:<15}", "") } else { outcome.to_owned() };
         let (dim, plain) = if self.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };

@@ -1,4 +1,4 @@
-//! Writes the file of `--learn-file`.
+//! Reads and writes the file of `--learn-file`, which holds the domains that were reached.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use crate::cli::exit::Failure;
 use crate::cli::status_files;
 use crate::policy::learn::Learnt;
 
-/// The option.
+/// The name of the option.
 const OPTION: &str = "--learn-file";
-/// Bytes of a file that is taken up; ten thousand entries have less.
+/// The most bytes read from an existing file; ten thousand entries have fewer.
 const MOST_BYTES: u64 = 32 << 20;
 
-/// A file that gets what was learnt.
+/// The file for the learnt domains.
 #[derive(Debug)]
 pub(crate) struct LearnFile {
     path: PathBuf,
@@ -21,18 +21,18 @@ pub(crate) struct LearnFile {
 }
 
 impl LearnFile {
-    /// Takes up what an earlier run has learnt, and writes it back: so it is known at the start whether
-    /// the file can be written at the end.
+    /// Reads the domains of an earlier run and writes them back. So an unwritable file fails at the start,
+    /// not at the end.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let learnt = Arc::new(Self::read(path)?);
-        // Where it is found also after the process has gone to another directory.
+        // An absolute path stays valid if the process changes its directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let file = Self { path, learnt };
         file.write()?;
         Ok(file)
     }
 
-    /// What an earlier run has learnt; nothing if there is no file.
+    /// Reads the domains of an earlier run; none if there is no file.
     pub(crate) fn read(path: &Path) -> Result<Learnt, Failure> {
         let learnt = Learnt::default();
         let mut text = String::new();
@@ -43,7 +43,7 @@ impl LearnFile {
             Err(e) => return Err(Failure::file(OPTION, path, "read", &e)),
             Ok(_) => learnt.read(&text).map_err(|_| {
                 Failure::failed(format!(
-                    "{OPTION} {}: it has something else in it than what --policy learn writes, \
+                    "{OPTION} {}: it contains something that --policy learn does not write, \
                      and is left alone; give another file",
                     path.display()
                 ))
@@ -52,23 +52,23 @@ impl LearnFile {
         Ok(learnt)
     }
 
-    /// What is learnt.
+    /// The learnt domains.
     pub(crate) fn learnt(&self) -> Arc<Learnt> {
         Arc::clone(&self.learnt)
     }
 
-    /// Writes what was learnt so far, whole or not at all.
+    /// Writes the domains learnt so far, as a whole or not at all.
     pub(crate) fn write(&self) -> Result<(), Failure> {
         status_files::write_whole(&self.path, &self.learnt.to_string())
             .map_err(|e| Failure::file(OPTION, &self.path, "write", &e))
     }
 
-    /// The same while the proxy runs: it goes on if that fails.
+    /// The same while the proxy runs. A failure is only logged.
     pub(crate) fn write_or_warn(&self) {
         match self.write() {
             Ok(()) => {
                 let (count, path) = (self.learnt.len(), self.path.display());
-                log::info!("{OPTION} {path}: {count} domains are written");
+                log::info!("{OPTION} {path}: {count} domains written");
             }
             Err(failure) => log::warn!("{}", failure.message),
         }

@@ -1,16 +1,16 @@
-//! Messages on stderr.
+//! Sets up the log on stderr: its format, its levels and its colours.
 //!
-//! One line a message, for people and for service managers alike:
+//! Each message is one line, for people and for service managers:
 //!
 //! ```text
 //! 2026-11-21T20:00:00Z WARN no connection left of 5456; waiting
 //! ```
 //!
-//! The usual level is info: starting, stopping, and what somebody should look at. `-q` takes
-//! away (warnings, errors, nothing), `-v` adds (debug: one line a session; trace). The
-//! variables `THREADGATE_LOG` and `RUST_LOG`, the first before the second, overrule both with
-//! env_logger's directives (`debug`, `threadgate::server=trace,warn`). Colour only on a
-//! terminal and as `--color` says. The access log is not written here, but dressed alike.
+//! The default level is info: starting, stopping, and events that need attention. `-q` lowers it to
+//! warnings, errors or nothing; `-v` raises it to debug (one line a session) or trace. The variables
+//! `THREADGATE_LOG` and `RUST_LOG`, the first before the second, override both with env_logger's
+//! directives (`debug`, `threadgate::server=trace,warn`). Messages are in colour only on a terminal and
+//! as `--color` says. The access log is written elsewhere, in the same style.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
@@ -23,7 +23,7 @@ use log::{Level, LevelFilter};
 use crate::config::{Color, LogFormat};
 use crate::observe::access_log::LineFormat;
 
-/// The variables with directives, the first that is set and not empty counts.
+/// The variables with directives. The first that is set and not empty counts.
 const VARIABLES: [&str; 2] = ["THREADGATE_LOG", "RUST_LOG"];
 
 /// Sends messages of the `log` crate to stderr, for the rest of the process. A second call
@@ -47,7 +47,7 @@ pub(crate) fn init(verbosity: i8, color: Color) {
     let width = if stderr { 5 } else { 0 };
     builder.format(move |out, record| {
         let style = out.default_level_style(record.level());
-        // `Timestamp::now` panics at a clock past the year 9999, and this may tell of a panic.
+        // `Timestamp::now` panics if the clock is past the year 9999, and this message may report a panic.
         let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         let now = i64::try_from(now).ok().and_then(|now| Timestamp::from_second(now).ok());
         let time = now.unwrap_or_default();
@@ -57,25 +57,25 @@ pub(crate) fn init(verbosity: i8, color: Color) {
         }
         writeln!(out, "{}", OneLine(record.args()))
     });
-    // The only error is that a logger is there already, which is what we want.
+    // The only possible error is that a logger is already set, which is fine.
     let _ = builder.try_init();
 }
 
-/// How the access log is written to stdout: on a terminal, or where colour is asked for, for
-/// somebody who watches.
+/// How the access log is written to stdout: for a person if stdout is a terminal, or if `--color` asks
+/// for colour.
 pub(crate) fn on_stdout(format: LogFormat, color: Color) -> Option<LineFormat> {
     let terminal = io::stdout().is_terminal();
     let watched = format == LogFormat::Text && (terminal || color == Color::Always);
     watched.then(|| LineFormat::Terminal { colour: is_colored(color, terminal, &of_environment) })
 }
 
-/// Whether what goes to stdout is to be in colour.
+/// Whether output on stdout is in colour.
 pub(crate) fn is_stdout_colored(color: Color) -> bool {
     is_colored(color, io::stdout().is_terminal(), &of_environment)
 }
 
-/// Whether to use colour. What was said on the command line goes before the environment
-/// (no-color.org); a terminal that does not say what it is gets none.
+/// Whether to use colour. The command line comes before the environment (no-color.org). A terminal
+/// gets no colour if `TERM` is empty or `dumb`.
 fn is_colored(color: Color, terminal: bool, variable: &dyn Fn(&str) -> String) -> bool {
     match color {
         Color::Always => true,
@@ -105,8 +105,8 @@ fn levels(verbosity: i8) -> (LevelFilter, LevelFilter) {
     }
 }
 
-/// A message with its control characters escaped: what a peer sent may be part of it, and
-/// must neither begin a line of its own nor speak to the terminal.
+/// A message with its control characters escaped. Text from a peer may be part of the message, and must
+/// neither begin a new line nor control the terminal.
 struct OneLine<'a>(&'a fmt::Arguments<'a>);
 
 impl fmt::Display for OneLine<'_> {

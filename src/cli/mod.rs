@@ -1,7 +1,7 @@
-//! The command line: what is typed goes in, an exit status comes out.
+//! The command line: turns the words of a user into a running command and an exit status.
 //!
-//! In reading order: `argv` turns what was typed into what argh takes, `effective_options` merges it
-//! with the environment and the file. Commands: `serve`, `check`, `explain`, `passwd`, `completions`.
+//! In reading order: `argv` rewrites the words for argh, `effective_options` merges them with the
+//! environment and the file. Commands: `serve`, `check`, `explain`, `passwd`, `completions`.
 //! A running proxy: `run`, `reload`, `readiness`, `inherited_fd`, `status_files`, `learn_file`. Around
 //! them: `help` makes the texts, `logging` sets up stderr, `stdout` prints, `exit` decides how the
 //! process ends.
@@ -9,8 +9,8 @@
 //! A new option is a row of `config::options` and nothing here. A new command is an arm of `Command` and
 //! one in `run_command`, and its text in `help::commands`.
 //!
-//! stdout is for what was asked for (help, the version, an access log with `-`), stderr for
-//! everything else.
+//! stdout carries the output that the user asked for (help, the version, an access log with `-`);
+//! everything else goes to stderr.
 
 mod argv;
 mod check;
@@ -64,14 +64,14 @@ enum Command {
     Completions(CompletionsArgs),
 }
 
-/// Does what the words of a command line ask for, the program's name being the first of
-/// them. Blocks until it is done, which for `serve` means until a signal comes.
+/// Runs a command line, whose first word is the name of the program. Blocks until the command is done;
+/// `serve` runs until a signal comes.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     match answer(args.into_iter().skip(1)) {
         Ok(()) => Exit::Clean,
         Err(failure) => {
             if !failure.message.is_empty() {
-                // With stderr gone there is nobody left to tell.
+                // If stderr is gone, the message has nowhere to go.
                 let _ = writeln!(io::stderr(), "{failure}");
             }
             failure.exit
@@ -82,7 +82,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let words = args.map(text).collect::<Result<Vec<_>, _>>()?;
     let described = Threadgate::get_args_info().commands;
-    // A mistake in the words of a command is told with the help of that command.
+    // A mistake in the words of a command points to the help of that command.
     let named = words.first().and_then(|word| help::commands::find(word));
     let named = named.filter(|command| command.name != "serve").map(|command| command.name);
     let of_command = |failure: Failure| match named {
@@ -112,8 +112,8 @@ fn strs(words: &[String]) -> Vec<&str> {
     words.iter().map(String::as_str).collect()
 }
 
-/// A word as text. The options have no use for other bytes, file names included: they
-/// could be neither logged nor put into a configuration file as they are.
+/// A word as text. Words that are not UTF-8 are refused, file names included, because they could be
+/// neither logged nor written into a configuration file unchanged.
 fn text(word: OsString) -> Result<String, Failure> {
     word.into_string().map_err(|word| Failure::usage(format!("{word:?} is not UTF-8")))
 }
@@ -121,7 +121,7 @@ fn text(word: OsString) -> Result<String, Failure> {
 fn parse(words: &[String]) -> Result<Command, Failure> {
     match Threadgate::from_args(&["threadgate"], &strs(words)) {
         Ok(program) => Ok(program.command),
-        // What argh refuses was refused before it, in better words; this is for the rest.
+        // `argv` has already refused most mistakes in better words; this is for the rest.
         Err(early) => Err(Failure::usage(early.output.trim_end())),
     }
 }

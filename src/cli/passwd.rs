@@ -1,8 +1,8 @@
 //! `threadgate passwd`: adds, replaces or deletes a user in a file of users.
 //!
-//! The password comes from stdin and nowhere else: asked for twice at a terminal, which does not show
-//! it, or the first line of what is piped in. The file is replaced in one step, so that a proxy that reads
-//! it meanwhile finds the old one or the new.
+//! The password comes only from stdin. At a terminal the command asks for it twice and does not show it;
+//! from a pipe it reads the first line. The file is replaced in one step, so a proxy that reads it at the
+//! same time finds either the old file or the new one.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -40,7 +40,7 @@ pub(crate) struct PasswdArgs {
     words: Vec<String>,
 }
 
-/// Who may read a file that there was not.
+/// The mode of a new file.
 const MODE: u32 = 0o600;
 
 /// Edits the file.
@@ -65,7 +65,7 @@ pub(crate) fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
                 format!("passwd: needs a user behind '{file}'; write for example {file} alice");
             return Err(Failure::usage(says));
         }
-        // What is too much may be a password: it is not shown.
+        // The extra word may be a password, so it is not shown.
         [_, _, ..] => {
             let says = "passwd: takes a file and a user, and no more; the password is asked for, or is \
                         the first line of stdin";
@@ -74,7 +74,7 @@ pub(crate) fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
     };
     check_name(user).map_err(Failure::usage)?;
     let path = Path::new(file);
-    // Before anybody types a password for nothing.
+    // Fail before the user types a password.
     read(path)?;
     let hash = if args.delete {
         None
@@ -82,12 +82,12 @@ pub(crate) fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
         let password = password(user)?;
         Some(password_hash::make(algorithm, password.as_bytes()).map_err(refused)?)
     };
-    // Of several that edit at once one reads and writes at a time.
+    // If several commands edit the file at once, only one at a time reads and writes.
     let _alone = alone_in(path.parent());
     let before = read(path)?;
     let old = before.as_ref().map_or(&[][..], |(_, bytes)| bytes);
     let Some(new) = user_file::edit(old, user, hash.as_deref()) else {
-        return Err(refused(format!("{file}: there is no user '{user}' to be taken out")));
+        return Err(refused(format!("{file}: there is no user '{user}' to remove")));
     };
     write(path, before.as_ref().map(|(file, _)| file), &new)
         .map_err(|e| failed(path, "write", &e))?;
@@ -111,7 +111,7 @@ fn failed(path: &Path, doing: &str, error: &io::Error) -> Failure {
 }
 
 fn log_line(text: &str) {
-    // With stderr gone there is nobody left to tell.
+    // If stderr is gone, the message has nowhere to go.
     let _ = writeln!(io::stderr(), "threadgate: {text}");
 }
 
@@ -120,12 +120,12 @@ fn read(path: &Path) -> Result<Option<(fs::Metadata, Vec<u8>)>, Failure> {
     let read = || {
         let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         let mut bytes = Vec::new();
         File::open(path)?.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > MOST_BYTES {
-            return Err(io::Error::other("it is larger than 16 MiB, so it is no file of users"));
+            return Err(io::Error::other("it is larger than 16 MiB, so it is not a file of users"));
         }
         Ok((metadata, bytes))
     };
@@ -138,9 +138,9 @@ fn read(path: &Path) -> Result<Option<(fs::Metadata, Vec<u8>)>, Failure> {
     }
 }
 
-/// Puts another file in the place of this one, with its mode and owner.
+/// Replaces the file with a new one of the same mode and owner.
 fn write(path: &Path, before: Option<&fs::Metadata>, bytes: &[u8]) -> io::Result<()> {
-    // Behind a link the file is replaced, not the link.
+    // If the path is a link, the file behind it is replaced, not the link.
     let path = if before.is_some() { fs::canonicalize(path)? } else { path.to_owned() };
     let mut beside = path.clone().into_os_string();
     beside.push(format!(".{}.new", std::process::id()));
@@ -162,7 +162,7 @@ fn fill(new: &mut File, before: Option<&fs::Metadata>, bytes: &[u8]) -> io::Resu
     if let Some(before) = before {
         let now = new.metadata()?;
         if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
-            // Else whoever reads it for the proxy could not any more.
+            // Otherwise the proxy's user could no longer read the file.
             fchown(new.as_fd(), Some(before.uid()), Some(before.gid()))?;
         }
         new.set_permissions(fs::Permissions::from_mode(before.mode() & 0o777))?;
@@ -170,7 +170,7 @@ fn fill(new: &mut File, before: Option<&fs::Metadata>, bytes: &[u8]) -> io::Resu
     new.sync_all()
 }
 
-/// Asks for the password, or takes it from what is piped in.
+/// Asks for the password at a terminal, or reads it from a pipe.
 fn password(user: &str) -> Result<String, Failure> {
     let stdin = io::stdin();
     let password = if stdin.is_terminal() {
@@ -181,7 +181,7 @@ fn password(user: &str) -> Result<String, Failure> {
         let again = ask("once more: ")?;
         drop(quiet);
         if once != again {
-            return Err(refused("the two are not the same; nothing was changed".to_owned()));
+            return Err(refused("the two passwords differ; nothing was changed".to_owned()));
         }
         once
     } else {
@@ -200,7 +200,7 @@ fn ask(prompt: &str) -> Result<String, Failure> {
     let mut stderr = io::stderr();
     let _ = write!(stderr, "{prompt}").and_then(|()| stderr.flush());
     let answer = line();
-    // The line end that was typed did not show either.
+    // The terminal did not show the typed line end either.
     let _ = writeln!(stderr);
     answer
 }
@@ -208,7 +208,7 @@ fn ask(prompt: &str) -> Result<String, Failure> {
 /// A line of stdin, without its end.
 fn line() -> Result<String, Failure> {
     let mut line = String::new();
-    // More than a password may have, so that one that is too long is found to be.
+    // More than the longest password, so that a longer one is noticed.
     let most = 2 * MAX_PART_BYTES as u64;
     match io::stdin().lock().take(most).read_line(&mut line) {
         Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
@@ -237,7 +237,7 @@ impl Quiet {
             for signal in &mut signals {
                 show(&shown);
                 let _ = emulate_default_handler(signal);
-                // It was stopped, and goes on.
+                // The process was stopped and has resumed.
                 let _ = tcsetattr(io::stdin(), OptionalActions::Now, &hidden);
             }
         })?;

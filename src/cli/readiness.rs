@@ -1,7 +1,7 @@
-//! Tells a supervisor that the proxy listens: by `--ready-fd` (s6) or `NOTIFY_SOCKET` (systemd,
+//! Tells a supervisor that the proxy is listening, through `--ready-fd` (s6) or `NOTIFY_SOCKET` (systemd,
 //! sd_notify(3)).
 //!
-//! Telling never fails the proxy: a listener for these that is gone costs a warning.
+//! A notification never stops the proxy: if the supervisor is gone, the proxy logs a warning.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -16,30 +16,30 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::cli::exit::Failure;
 use crate::cli::inherited_fd;
 
-/// How long a service manager may keep us waiting.
+/// How long the proxy waits for a service manager to take a message.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Who is to be told.
+/// The supervisors to notify.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     descriptor: Option<(RawFd, OwnedFd)>,
     manager: Option<UnixDatagram>,
-    /// It was told of the end: nothing comes after that.
+    /// Whether the end was reported; nothing is sent after that.
     stopping: bool,
 }
 
 impl Readiness {
-    /// Takes over the descriptor that `--ready-fd` names, and finds systemd's socket. To be called
-    /// before anything else is opened.
+    /// Takes over the descriptor that `--ready-fd` names, and finds systemd's socket. Call this before
+    /// anything else is opened.
     ///
     /// # Errors
     ///
-    /// The descriptor is not one that was left open for writing.
+    /// The parent process did not leave the descriptor open for writing.
     pub(crate) fn prepare(descriptor: Option<RawFd>) -> Result<Self, Failure> {
         let take = |number| match inherited_fd::for_writing(number) {
             Ok(descriptor) => Ok((number, descriptor)),
             Err(e) => Err(Failure::usage(format!(
-                "--ready-fd: {number} cannot be written to: {e}; whoever starts the proxy has to \
+                "--ready-fd: {number} cannot be written to: {e}; the program that starts the proxy has to \
                  open it, for example {number}>FIFO in a shell"
             ))),
         };
@@ -52,8 +52,8 @@ impl Readiness {
         Ok(Self { descriptor, manager, stopping: false })
     }
 
-    /// It listens at `addresses`, and signals are its own. The first time a line goes to the
-    /// descriptor, which is then closed.
+    /// Reports that the proxy listens at `addresses` and handles signals. The first call writes a line to
+    /// the descriptor and closes it.
     pub(crate) fn ready(&mut self, addresses: &str) {
         if let Some((number, descriptor)) = self.descriptor.take()
             && let Err(e) = write_line(descriptor)
@@ -63,14 +63,14 @@ impl Readiness {
         self.tell(&format!("READY=1\nSTATUS=listening on {addresses}"));
     }
 
-    /// Everything is being read again; [`ready`](Self::ready) follows.
+    /// Reports the start of a reload; [`ready`](Self::ready) follows.
     pub(crate) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let us = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000);
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={us}"));
     }
 
-    /// It takes no more clients.
+    /// Reports that the proxy takes no more clients.
     pub(crate) fn stopping(&mut self) {
         self.tell("STOPPING=1\nSTATUS=connections are finishing");
         self.stopping = true;
@@ -88,7 +88,7 @@ impl Readiness {
     }
 }
 
-/// systemd's socket: a path, or after `@` a name in the abstract namespace.
+/// Connects to systemd's socket: a path, or a name in the abstract namespace after `@`.
 fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     let address = match name {
         [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
@@ -104,7 +104,8 @@ fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Writes the one byte that has room in every pipe, unless somebody has filled that.
+/// Writes one byte without waiting. Every pipe has room for it, unless another process has filled the
+/// pipe.
 fn write_line(descriptor: OwnedFd) -> io::Result<()> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     if poll(&mut [PollFd::new(&descriptor, PollFlags::OUT)], Some(&now))? == 0 {

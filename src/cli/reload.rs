@@ -1,13 +1,13 @@
-//! Reads the whole configuration again while the proxy runs: on a signal, or with `--watch` when a
-//! file changes.
+//! Reloads the whole configuration while the proxy runs: on a signal, or with `--watch` when a file
+//! changes.
 //!
-//! A thread of its own does it, so that neither a worker nor the signal to stop waits for a disk. It
-//! reads the configuration file and all files that are named, whole, before anything is changed: what
-//! is wrong changes nothing. What cannot change while a proxy runs is named, and the rest is taken.
+//! A separate thread does this, so that neither a worker nor a signal to stop waits for a disk. The
+//! thread reads the configuration file and all files it names before it changes anything, so a mistake
+//! changes nothing. Options that need a restart are named in the log, and the others take effect.
 //!
-//! Files are looked at once a second, by name: a file that an editor replaced, or a link that now
-//! leads elsewhere, has another inode. One that has changed is read when it has not changed any more
-//! for a moment, and one that has vanished is waited for.
+//! Files are checked by name once a second: a file that an editor replaced, or a link that now leads
+//! elsewhere, has another inode. A changed file is read once it has stopped changing for a moment; a
+//! missing file is waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,18 +29,18 @@ use crate::config::together::{NOTHING, learning};
 use crate::config::{Config, OwnListener};
 use crate::server::control::Control;
 
-/// How often files are looked at.
+/// How often files are checked.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a file that has changed must stay as it is before it is read.
 const SETTLED: Duration = Duration::from_millis(200);
-/// How long a file that has vanished is waited for before somebody is told.
+/// How long to wait for a missing file before the reload fails.
 const RETURN: Duration = Duration::from_secs(5);
 
-/// Asks for another look at everything.
+/// A handle that asks for a reload.
 pub(crate) struct Reloading(Sender<()>);
 
 impl Reloading {
-    /// Begins to wait for that, on a thread that is never joined.
+    /// Starts the thread that reloads. It is never joined.
     pub(crate) fn begin(
         given: GivenOptions,
         effective: Effective,
@@ -49,7 +49,7 @@ impl Reloading {
         listening: String,
         (files, loaded): (Vec<PathBuf>, Prints),
     ) -> Result<Self, Failure> {
-        // One that is asked for while another runs comes after it; more than that say nothing new.
+        // One request may wait while a reload runs; further ones would add nothing.
         let (ask, asked) = bounded(1);
         let reload = Reload {
             given,
@@ -70,48 +70,46 @@ impl Reloading {
         Ok(Self(ask))
     }
 
-    /// The files that are read, as they are before that.
+    /// The files to read, and their state before they are read.
     pub(crate) fn before(given: &GivenOptions, effective: &Effective) -> (Vec<PathBuf>, Prints) {
         let files = files(given, effective);
         let loaded = look(&files);
         (files, loaded)
     }
 
-    /// Everything is to be read again.
+    /// Asks for everything to be read again.
     pub(crate) fn ask(&self) {
         match self.0.try_send(()) {
-            // It is full: somebody has asked just before.
+            // If the channel is full, a reload is already waiting.
             Ok(()) | Err(TrySendError::Full(())) => {}
             Err(TrySendError::Disconnected(())) => {
-                log::error!(
-                    "nothing is read again: the thread that does it has ended by a defect of ours"
-                );
+                log::error!("cannot reload: the thread that reloads was ended by a bug");
             }
         }
     }
 }
 
-/// What tells whether a file is another than before: device, inode, length, and when the content and
-/// the inode changed.
+/// The state of a file, for noticing changes: device, inode, length, and the times of the last change of
+/// content and inode.
 pub(crate) type Print = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
 pub(crate) type Prints = BTreeMap<PathBuf, Print>;
 
 struct Reload {
     given: GivenOptions,
-    /// What the proxy was started with.
+    /// The options that the proxy was started with.
     running: Effective,
-    /// What was read last.
+    /// The options that were read last.
     last: Effective,
-    /// What single listeners have of their own now.
+    /// The current options of single listeners.
     own: Vec<OwnListener>,
     control: Control,
     readiness: Arc<Mutex<Readiness>>,
     listening: String,
-    /// The files that are read, also those of a configuration that was refused for one of them.
+    /// The files to read, including those of a configuration that was refused because of one of them.
     files: Vec<PathBuf>,
-    /// The files as they were just before they were read.
+    /// The state of the files just before they were read.
     loaded: Prints,
-    /// The files of what is in use, as they were then.
+    /// The state of the files when the configuration in use was read.
     taken: Prints,
 }
 
@@ -144,7 +142,7 @@ impl Reload {
 
     fn reload(&mut self) {
         self.readiness.lock().reloading();
-        // Before anything is read: what changes meanwhile is another change.
+        // Look before reading, so that a change during the reload counts as another change.
         self.loaded = look(&self.files);
         let taken = self.take();
         self.control.count_reload(taken.is_ok());
@@ -152,19 +150,19 @@ impl Reload {
             for line in failure.message.lines() {
                 log::error!("not reloaded: {line}");
             }
-            log::warn!("nothing was changed by the reload; the configuration in use stays");
+            log::warn!("the reload changed nothing; the configuration in use stays");
         }
         self.readiness.lock().ready(&self.listening);
     }
 
-    /// A file in which there is nothing any more is one that is being written.
+    /// Refuses a file that has become empty, because a program is probably still writing it.
     fn refuse_empty(&self, new: &Effective) -> Result<(), Failure> {
         let length =
             |prints: &Prints, file: &PathBuf| prints.get(file).copied().flatten().map(|it| it.2);
         let emptied = |file: &&PathBuf| {
             length(&self.loaded, file) == Some(0)
                 && length(&self.taken, file) > Some(0)
-                // What is no file has no length, either, nor has one that cannot be read.
+                // A file that is not regular, or cannot be read, does not count as emptied.
                 && fs::metadata(file).is_ok_and(|it| it.is_file())
                 && fs::read(file).is_ok_and(|bytes| bytes.is_empty())
         };
@@ -172,19 +170,19 @@ impl Reload {
         let own = self.given.file.as_ref().filter(|_| blank);
         let Some(file) = own.or_else(|| self.files.iter().find(emptied)) else { return Ok(()) };
         let message = format!(
-            "{}: it is empty; to take all of it back write a line, if only a comment",
+            "{}: it is empty; to clear it on purpose, write one line, such as a comment",
             file.display()
         );
         Err(Failure::new(Exit::Configuration, message))
     }
 
-    /// Reads everything, and then changes what can be changed.
+    /// Reads everything, and then applies the options that can change.
     fn take(&mut self) -> Result<(), Failure> {
         self.can_be_read_again()?;
         let new = self.given.effective()?;
         let config = for_running(&self.running.config, &self.own, &new.config);
         self.files = files(&self.given, &new);
-        // Also those of a listener of which nothing is said any more: they are read, too.
+        // A listener that the configuration no longer mentions keeps its options, so its files are read too.
         self.files.extend(config.own.iter().flat_map(|own| own.access.files()));
         let known = std::mem::take(&mut self.loaded);
         self.loaded = look(&self.files);
@@ -219,7 +217,7 @@ impl Reload {
             log::info!("the files of users were read again: {} users", users.users());
         }
         for what in needing_restart(&self.running, &self.last, &new) {
-            log::warn!("{what}: needs a restart; until then what was said before holds");
+            log::warn!("{what}: needs a restart; until then the earlier value holds");
         }
         if let Some(file) = &self.given.file {
             log::info!("{} was read again", file.display());
@@ -230,23 +228,24 @@ impl Reload {
 }
 
 impl Reload {
-    /// Whether the configuration file is one still. A pipe was read at the start, and would now be
-    /// waited for.
+    /// Checks that the configuration file is still a regular file. A pipe could be read only once, at the
+    /// start, and reading it again would block.
     fn can_be_read_again(&self) -> Result<(), Failure> {
         let Some(path) = &self.given.file else { return Ok(()) };
         let is_file = fs::metadata(path).is_ok_and(|it| it.is_file() || it.is_dir());
         if !is_file && path.exists() && path != Path::new(NOTHING) {
             let path = path.display();
-            let message =
-                format!("{path}: it is not a regular file, which cannot be read again; give one");
+            let message = format!(
+                "{path}: it is not a regular file, so it cannot be read again; give a regular file"
+            );
             return Err(Failure::new(Exit::Configuration, message));
         }
         Ok(())
     }
 }
 
-/// The new configuration for the listeners there are: each has what is said of its address now, or what
-/// it has if nothing is.
+/// The new configuration for the running listeners. Each listener gets the options that are now given for
+/// its address, or keeps its own if there are none.
 fn for_running(running: &Config, own: &[OwnListener], new: &Config) -> Config {
     let mut config = new.clone();
     config.own.clear();
@@ -267,7 +266,7 @@ fn for_running(running: &Config, own: &[OwnListener], new: &Config) -> Config {
     config
 }
 
-/// What differs from what the proxy was started with, cannot be changed, and was not said before.
+/// The options that differ from those at the start, need a restart, and were not reported before.
 fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Vec<String> {
     let texts = |settings: &Settings, name: &str| {
         let values = settings.values(name).unwrap_or_default();
@@ -283,7 +282,7 @@ fn needing_restart(running: &Effective, last: &Effective, new: &Effective) -> Ve
     let options = names.into_iter().filter(|name| !is_taken(name));
     let options = options.filter(|name| !["listen", "port"].contains(name));
     let mut needing: Vec<String> = options.filter(is_other).map(str::to_owned).collect();
-    // Their order tells nothing.
+    // The order of the addresses does not matter.
     let addresses = |of: &Effective| of.config.listen().iter().copied().collect::<BTreeSet<_>>();
     let listen = addresses(new);
     if listen != addresses(running) && listen != addresses(last) {
@@ -313,14 +312,14 @@ fn look(files: &[PathBuf]) -> Prints {
 /// A change that may not be over yet.
 #[derive(Debug)]
 struct Change {
-    /// The files as they were seen last.
+    /// The state of the files at the last check.
     seen: Prints,
-    /// Since when they are like that.
+    /// When they were first seen in that state.
     since: Instant,
 }
 
 impl Change {
-    /// What another look makes of it.
+    /// The change after another check, if there is one.
     fn next(before: Option<Self>, now: Prints, loaded: &Prints, at: Instant) -> Option<Self> {
         match before {
             _ if now == *loaded => None,
@@ -340,7 +339,7 @@ impl Change {
 mod tests {
     use super::*;
 
-    /// The manual says so of all options of these topics, but for a few that it names.
+    /// The manual states this for all options of these topics except the few that it names.
     #[test]
     fn options_of_access_and_traffic_are_taken_and_can_be_a_listeners_own() {
         const NOT_TAKEN: [&str; 2] = ["fail-on-deny", "learn-file"];
@@ -367,7 +366,7 @@ mod tests {
         let loaded = prints(Some(1));
         assert!(Change::next(None, prints(Some(1)), &loaded, at(0)).is_none());
         let mut change = None;
-        // Half written, gone, there again and growing, and at last whole.
+        // The file is half written, missing, back and growing, and finally complete.
         for (ms, length, over) in [
             (0, Some(0), false),
             (200, Some(5), false),
@@ -382,7 +381,7 @@ mod tests {
         }
         let gone = Change::next(None, prints(None), &loaded, at(0)).unwrap();
         assert!(!gone.is_over(at(4900)) && gone.is_over(at(5000)));
-        // What was taken back is none.
+        // A change that was undone is no change.
         assert!(Change::next(Some(gone), prints(Some(1)), &loaded, at(0)).is_none());
     }
 }

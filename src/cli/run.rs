@@ -24,10 +24,10 @@ use crate::observe::report::Report;
 use crate::policy::protected_mode::Scope;
 use crate::server::{self, After, Server, StartError};
 
-/// How long a process that must end now waits for the last lines of its log.
+/// How long a process that must end at once waits for the last lines of its log.
 const LAST_LINES: Duration = Duration::from_millis(100);
 
-/// The signals that are ours once the proxy has started.
+/// The signals that the proxy handles once it has started.
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// Runs the proxy until a signal, or `--exit-after`, has stopped it and the last connection is over.
@@ -38,8 +38,8 @@ pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failu
         status_files::check_pid(file)?;
     }
     server::raise_open_files();
-    // Until the proxy has started signals do what they do by default. After that, and before
-    // anybody is told that it has, they are ours.
+    // Signals have their default effect until the proxy has started. The proxy takes them over before
+    // it reports that it has started.
     let before = Reloading::before(&given, &effective);
     let mut options = config.options().map_err(|unusable| effective.unusable(&unusable))?;
     if let Some((LogDestination::Stdout, format)) = &mut options.access_log {
@@ -60,10 +60,10 @@ pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failu
     let readiness = Arc::new(Mutex::new(readiness));
     let (control, telling) = (server.control(), Arc::clone(&readiness));
     let listening = addresses(&server);
-    // Before anybody is told that it has started: whoever counts its threads then has them all.
+    // Start this thread before reporting readiness, so that all threads exist by then.
     let reloading =
         Reloading::begin(given, effective, control.clone(), telling, listening, before)?;
-    // Whoever sees the ports may ask for the number.
+    // The pid file is written before the port file, so a reader of the ports finds the number.
     let pid_file = config.pid_file.as_deref().map(OwnFile::write_pid).transpose()?;
     let port_file = config.port_file.as_deref();
     let port_file = port_file.map(|file| OwnFile::write("--port-file", file, ports(&server)));
@@ -100,8 +100,8 @@ pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failu
     }
     readiness.lock().stopping();
     if !by_signal {
-        log::info!("--exit-after: it is enough");
-        // What ended the wait has ended this source of signals, too.
+        log::info!("--exit-after: the limit is reached");
+        // Ending the wait has closed this source of signals, so open a new one.
         signals = self::signals()?;
     }
     drain(server, signals, own_files, learn_file, config)
@@ -111,12 +111,12 @@ fn signals() -> Result<Signals, Failure> {
     Signals::new(SIGNALS).map_err(|e| failed(format!("cannot watch for signals: {e}")))
 }
 
-/// Ends the wait for signals without one.
+/// Ends the wait for signals when `--exit-after` is reached.
 #[derive(Default)]
 struct Enough(Mutex<(bool, Option<Handle>)>);
 
 impl Enough {
-    /// It is enough: `--exit-after` says so.
+    /// Records that the limit of `--exit-after` is reached, and ends the wait.
     fn reached(&self) {
         let (reached, waiting) = &mut *self.0.lock();
         *reached = true;
@@ -125,7 +125,7 @@ impl Enough {
         }
     }
 
-    /// What is to be ended, at once if it was enough before anybody waited.
+    /// Sets the wait to end. Ends it at once if the limit is already reached.
     fn ends(&self, waiting: Handle) {
         let (reached, known) = &mut *self.0.lock();
         if *reached {
@@ -144,7 +144,7 @@ impl Enough {
     }
 }
 
-/// Lets the connections finish, unless another signal says that it must be now.
+/// Lets the connections finish. Another signal ends them at once.
 fn drain(
     server: Server,
     mut signals: Signals,
@@ -152,10 +152,14 @@ fn drain(
     learn_file: Option<LearnFile>,
     config: &Config,
 ) -> Result<(), Failure> {
-    log::info!(
-        "stopping: connections have {} to finish; another signal closes them now",
-        crate::config::duration::ShownDuration(config.drain)
-    );
+    if config.drain.is_zero() {
+        log::info!("stopping: closing open connections now (--drain 0)");
+    } else {
+        log::info!(
+            "stopping: connections have {} to finish; another signal closes them now",
+            crate::config::duration::ShownDuration(config.drain)
+        );
+    }
     let finish_log = server.log_finisher();
     let remove_socket = server.admin_file_remover();
     let (handle, grace) = (signals.handle(), config.drain);
@@ -194,7 +198,7 @@ fn drain(
             log::info!("stopped; {closed} connections had to be closed");
             denials
         }
-        Err(_) => return Err(failed("the shutdown failed by a defect of ours".to_owned())),
+        Err(_) => return Err(failed("the shutdown failed because of a bug".to_owned())),
     };
     match config.fail_on_deny && refused + reported > 0 {
         true => Err(Failure::denied(refused, reported)),
@@ -202,7 +206,7 @@ fn drain(
     }
 }
 
-/// Ends the wait for signals when it drops, a defect on the way included.
+/// Ends the wait for signals when it drops, even after a panic.
 struct Closing(Handle);
 
 impl Drop for Closing {
@@ -211,7 +215,7 @@ impl Drop for Closing {
     }
 }
 
-/// A snapshot, a log line for each of its lines.
+/// Logs a report, one log line for each of its lines.
 fn tell(level: log::Level, report: &Report) {
     for line in report.to_string().lines() {
         log::log!(level, "stats: {line}");
@@ -240,7 +244,7 @@ fn refused(effective: &Effective, e: StartError) -> Failure {
     }
 }
 
-/// One line that says where it listens and what to try.
+/// Logs one line that says where the proxy listens and what to try.
 fn announce(server: &Server) {
     let to = reachable(server.addr());
     log::info!(
@@ -268,7 +272,7 @@ fn announce(server: &Server) {
         );
     }
     if of(Scope::Unrestricted, false) {
-        log::warn!("--open: everybody who reaches this proxy can use it");
+        log::warn!("--open: anyone who can reach this proxy can use it");
     }
 }
 
@@ -278,7 +282,7 @@ fn addresses(server: &Server) -> String {
     all.join(", ")
 }
 
-/// One line that says how to ask the admin listener, and who may.
+/// Logs one line that says how to reach the admin listener, and who may use it.
 fn announce_admin(place: &ListenPlace, open: bool) {
     let address = match place {
         ListenPlace::Unix(path) => {
@@ -296,12 +300,12 @@ fn announce_admin(place: &ListenPlace, open: bool) {
         (false, false) => log::info!(
             "beyond loopback, the admin listener serves private networks only; --open lifts that"
         ),
-        (false, true) => log::warn!("--open: everybody who reaches the admin listener can read it"),
+        (false, true) => log::warn!("--open: anyone who can reach the admin listener can read it"),
         _ => {}
     }
 }
 
-/// An address a client on this machine can use for `address`.
+/// The address at which a client on this machine reaches `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
@@ -311,7 +315,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The ports, one a line, that of the admin listener behind the others.
+/// The ports, one a line; the port of the admin listener comes last.
 fn ports(server: &Server) -> String {
     let admin = match server.admin() {
         Some(ListenPlace::Tcp(address)) => Some(address),

@@ -1,4 +1,4 @@
-//! `threadgate serve`: the proxy runs until a signal stops it.
+//! `threadgate serve`: runs the proxy until a signal stops it.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use crate::cli::logging;
 use crate::cli::run;
 use crate::config::options::{self, OptionKind, OptionRow};
 
-/// The options of a proxy, as argh knows them: the rows of the table.
+/// The options of `serve` for argh, made from the rows of the table.
 #[derive(Debug)]
 pub(crate) struct ServeArgs;
 

@@ -1,4 +1,4 @@
-//! Writes the port file and the pid file whole or not at all.
+//! Writes the port file and the pid file, each as a whole or not at all.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Write};
@@ -9,30 +9,30 @@ use std::process;
 use crate::cli::exit::Failure;
 use crate::net::listener::alone_in;
 
-/// Where a descriptor shows as a file: what it leads to is written into and never replaced.
+/// Paths under which a descriptor appears as a file. The file behind it is written to and never replaced.
 const DESCRIPTORS: [&str; 4] = ["/dev/fd", "/dev/stderr", "/dev/stdout", "/proc"];
 
-/// Writes `text` to `file` so that whoever waits for it may read it as soon as it is there: beside it,
-/// then renamed. What is no regular file is never replaced: a FIFO or a character device is written to,
-/// without waiting for whoever reads it.
+/// Writes `text` to `file` so that a reader never sees a part of it: writes a new file beside it, then
+/// renames that. Only a regular file is replaced. A FIFO or a character device is written to, without
+/// waiting for its reader.
 pub(crate) fn write_whole(file: &Path, text: &str) -> io::Result<()> {
     match standing(file)? {
         None => replace(file, text),
         Some(it) if it.is_fifo() || it.is_char_device() => write_into(file, text),
         Some(it) if !it.is_file() => Err(no_file()),
         _ if DESCRIPTORS.iter().any(|at| file.starts_with(at)) => write_into(file, text),
-        // Behind a link the file is replaced, not the link.
+        // If `file` is a link, the file behind it is replaced, not the link.
         Some(_) => replace(&fs::canonicalize(file)?, text),
     }
 }
 
-/// What stands at `file`, links followed.
+/// The type of the file at `file`, with links followed.
 fn standing(file: &Path) -> io::Result<Option<FileType>> {
     match fs::metadata(file) {
         Ok(it) => Ok(Some(it.file_type())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(file) {
             Ok(it) if it.is_symlink() => Err(io::Error::other("it is a link that leads nowhere")),
-            // It came into being between the two looks.
+            // The file was created between the two calls.
             Ok(it) => Ok(Some(it.file_type())),
             Err(_) => Ok(None),
         },
@@ -43,14 +43,14 @@ fn standing(file: &Path) -> io::Result<Option<FileType>> {
 fn replace(file: &Path, text: &str) -> io::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
-    // One that a killed process left, perhaps a link to somewhere else.
+    // A killed process may have left this file; it may also be a link to somewhere else.
     if let Ok(left) = fs::symlink_metadata(&beside)
         && (left.is_file() || left.is_symlink())
     {
         fs::remove_file(&beside)?;
     }
     let mut new = File::options().write(true).create_new(true).open(&beside)?;
-    // Who may read the one there was may read the new one.
+    // The new file keeps the permissions of the old one.
     let kept = match fs::metadata(file) {
         Ok(before) => new.set_permissions(before.permissions()),
         Err(_) => Ok(()),
@@ -63,11 +63,11 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
 
 fn write_into(file: &Path, text: &str) -> io::Result<()> {
     let mut options = File::options();
-    // A FIFO would wait for its reader, and a terminal line for a carrier.
+    // Without O_NONBLOCK, a FIFO waits for its reader and a terminal line for a carrier.
     options.append(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     match options.open(file) {
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {
-            Err(io::Error::other("nobody reads it; start its reader first"))
+            Err(io::Error::other("no process reads it; start the reader first"))
         }
         opened => write_once(&mut opened?, text),
     }
@@ -82,11 +82,11 @@ fn write_once(file: &mut File, text: &str) -> io::Result<()> {
 }
 
 fn no_file() -> io::Error {
-    io::Error::other("it is no regular file")
+    io::Error::other("it is not a regular file")
 }
 
-/// A file that an option names, and that is there while the proxy runs: removed when this drops, if it
-/// still is what was written.
+/// A file that an option names and that exists while the proxy runs. The file is removed when this drops,
+/// if its content is still what was written.
 #[derive(Debug)]
 pub(crate) struct OwnFile {
     option: &'static str,
@@ -98,15 +98,15 @@ impl OwnFile {
     /// Writes `text` to the file of `option`.
     pub(crate) fn write(option: &'static str, path: &Path, text: String) -> Result<Self, Failure> {
         write_whole(path, &text).map_err(|e| Failure::file(option, path, "write", &e))?;
-        // Where it is found also after the process has gone to another directory.
+        // An absolute path stays valid if the process changes its directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Ok(Self { option, path, text })
     }
 
-    /// Writes our process number to the file of `--pid-file`; if it is another proxy's by now, it
-    /// stays so.
+    /// Writes our process number to the file of `--pid-file`, unless another proxy has taken the file in
+    /// the meantime.
     pub(crate) fn write_pid(path: &Path) -> Result<Self, Failure> {
-        // Of several that start at once one looks and writes at a time.
+        // If several proxies start at once, only one at a time checks and writes.
         let _alone = alone_in(path.parent());
         check_pid(path)?;
         Self::write("--pid-file", path, format!("{}\n", process::id()))
@@ -129,7 +129,8 @@ impl Drop for OwnFile {
     }
 }
 
-/// Opens a file to read, if it is a regular one: a FIFO would wait for its writer.
+/// Opens a file for reading if it is a regular file. A FIFO is refused, because it would wait for its
+/// writer.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     match standing(path)? {
         Some(it) if !it.is_file() => Err(no_file()),
@@ -137,18 +138,18 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether the file of `--pid-file` may become ours: it is not there, is empty, or has the number of a
-/// process that is no proxy (any more).
+/// Checks that the file of `--pid-file` may become ours: it does not exist, is empty, or holds the number
+/// of a process that is not a running proxy.
 ///
 /// # Errors
 ///
-/// A proxy runs already, or the file is something else, which is not overwritten.
+/// A proxy is already running, or the file holds something else, which is not overwritten.
 pub(crate) fn check_pid(path: &Path) -> Result<(), Failure> {
     let failed = |why: String| Failure::failed(format!("--pid-file {}: {why}", path.display()));
     let mut text = String::new();
     match open_regular(path).and_then(|file| file.take(64).read_to_string(&mut text)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // No text.
+        // The file is not text.
         Err(e) if e.kind() == io::ErrorKind::InvalidData => text.push('?'),
         Err(e) => return Err(Failure::file("--pid-file", path, "read", &e)),
         Ok(_) => {}
@@ -159,12 +160,12 @@ pub(crate) fn check_pid(path: &Path) -> Result<(), Failure> {
     }
     match number.parse::<u32>() {
         Ok(pid) if pid != process::id() && is_one_of_us(pid) => Err(failed(format!(
-            "{} runs already, as process {pid}; stop that, or give another file",
+            "{} already runs as process {pid}; stop it, or give another file",
             env!("CARGO_PKG_NAME")
         ))),
         Ok(_) => Ok(()),
         Err(_) => Err(failed(
-            "it is there and has something else than the number of a process; \
+            "it exists and does not hold a process number; \
              give another file, or delete it"
                 .to_owned(),
         )),
@@ -175,12 +176,12 @@ pub(crate) fn check_pid(path: &Path) -> Result<(), Failure> {
 fn is_one_of_us(pid: u32) -> bool {
     let ours = status(&process::id().to_string());
     let other = status(&pid.to_string());
-    // A zombie has ended, and only its parent has not looked.
+    // A zombie has already ended; its parent has just not collected its status.
     other.is_some_and(|(name, state)| state != 'Z' && ours.is_some_and(|(own, _)| own == name))
 }
 
-/// Name and state of a process, of proc_pid_stat(5): `12 (name) S …`, and the name may have anything
-/// in it.
+/// Name and state of a process, from proc_pid_stat(5): `12 (name) S …`. The name may contain any
+/// character.
 fn status(pid: &str) -> Option<(String, char)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (before, after) = stat.rsplit_once(") ")?;
@@ -221,7 +222,7 @@ mod tests {
         fifo(&file);
         symlink(&file, &link).unwrap();
         let unread = write_whole(&file, "1\n").unwrap_err();
-        assert!(unread.to_string().contains("nobody reads it"), "{unread}");
+        assert!(unread.to_string().contains("no process reads it"), "{unread}");
         let options = || File::options().read(true).custom_flags(libc::O_NONBLOCK).to_owned();
         let mut reader = options().open(&file).unwrap();
         drop(OwnFile::write("--port-file", &file, "1\n".to_owned()).unwrap());
@@ -232,13 +233,13 @@ mod tests {
         assert!(fs::metadata(&file).unwrap().file_type().is_fifo());
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 
-        // By a path at which no defect could replace the machine's own.
+        // A path under which a bug cannot replace a file of the machine.
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         let path = PathBuf::from(format!("/proc/self/fd/{}", null.as_raw_fd()));
         drop(OwnFile::write("--port-file", &path, "1\n".to_owned()).unwrap());
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         let directory = write_whole(dir.path(), "1\n").unwrap_err();
-        assert!(directory.to_string().contains("no regular file"), "{directory}");
+        assert!(directory.to_string().contains("not a regular file"), "{directory}");
 
         fs::create_dir(dir.path().join("port.new")).unwrap();
         assert!(write_whole(&dir.path().join("port"), "1\n").is_err());
@@ -266,24 +267,27 @@ mod tests {
         let check = |file: &Path| check_pid(file).map_err(|failure| failure.message);
         assert_eq!(check(&file), Ok(()));
         let own = process::id().to_string();
-        // Process 1 is not called as this test is; no process has the last number.
+        // Process 1 has another name than this test, and no process has the last number.
         for stale in ["", "\n", "1\n", "4194305\n", own.as_str()] {
             fs::write(&file, stale).unwrap();
             assert_eq!(check(&file), Ok(()), "{stale:?}");
         }
         for other in ["text", "-1", "1 2", "99999999999", "1\n".repeat(99).as_str()] {
             fs::write(&file, other).unwrap();
-            assert!(check(&file).unwrap_err().contains("something else"), "{other:?}");
+            assert!(
+                check(&file).unwrap_err().contains("does not hold a process number"),
+                "{other:?}"
+            );
         }
         fs::write(&file, b"\xff").unwrap();
-        assert!(check(&file).unwrap_err().contains("something else"));
+        assert!(check(&file).unwrap_err().contains("does not hold a process number"));
         let wait = dir.path().join("fifo");
         fifo(&wait);
         let null = dir.path().join("null");
         symlink("/dev/null", &null).unwrap();
         for other in [dir.path(), &wait, &null] {
             let refused = check(other).unwrap_err();
-            assert!(refused.contains("cannot read it: it is no regular file"), "{refused}");
+            assert!(refused.contains("cannot read it: it is not a regular file"), "{refused}");
         }
     }
 

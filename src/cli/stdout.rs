@@ -1,11 +1,11 @@
-//! Prints what a command answers on stdout.
+//! Prints the output of a command on stdout.
 
 use std::io::{self, Write};
 
 use crate::cli::exit::Failure;
 
-/// Writes to stdout. A reader that went away has seen enough: `threadgate --help | head -1`
-/// is no failure.
+/// Writes to stdout. A closed pipe is not a failure, because its reader has seen enough:
+/// `threadgate --help | head -1`.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {

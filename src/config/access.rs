@@ -1,8 +1,7 @@
-//! Access rules as written on the command line, in the environment and in files, and the policy
-//! they make.
+//! Makes a policy from access rules on the command line, in the environment and in files.
 //!
-//! A value keeps its text and where it stands; [`AccessOptions::build`] reads the files that are named
-//! and makes a policy's [`Access`] of it all. A reload does that again.
+//! Values keep their text and their place. [`AccessOptions::build`] reads the named files and makes the
+//! [`Access`] of a policy. A reload builds it again.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -32,11 +31,11 @@ use super::size;
 
 pub use super::unusable::Unusable;
 
-/// Rules, lists, limits and users, as people write them: each field has the values of the option
-/// that is named.
+/// Rules, lists, limits and users, as people write them: each field holds the values of the option
+/// named there.
 ///
-/// [`check`](Self::check) looks at the values, [`build`](Self::build) reads the files that they name,
-/// too, and makes the [`Access`] that a proxy is started with.
+/// [`check`](Self::check) checks the values. [`build`](Self::build) also reads the files that they name,
+/// and makes the [`Access`] that a proxy is started with.
 ///
 /// ```
 /// use threadgate::{AccessOptions, Mode, Options};
@@ -53,10 +52,10 @@ pub use super::unusable::Unusable;
 pub struct AccessOptions {
     /// `--deny-client`: networks of clients that are refused, such as `192.0.2.0/24`.
     pub deny_client: Vec<String>,
-    /// `--allow-client`: networks of clients that are served; no other is, if there are any.
+    /// `--allow-client`: networks of clients that are served. If there are any, no other client is served.
     pub allow_client: Vec<String>,
-    /// `--allow`: destinations that are allowed, also where protected mode would refuse them: a name,
-    /// `*.example.com`, an address or a network, each with a port behind a colon if only that is meant.
+    /// `--allow`: destinations that are allowed, even if protected mode would refuse them: a name,
+    /// `*.example.com`, an address or a network. A port after a colon limits it to that port.
     pub allow: Vec<String>,
     /// `--deny`: destinations that are refused, written in the same way.
     pub deny: Vec<String>,
@@ -64,65 +63,65 @@ pub struct AccessOptions {
     pub connect_ports: Option<String>,
     /// `--methods`: methods that requests may have, separated by commas: `GET,HEAD`.
     pub methods: Option<String>,
-    /// `--schemes`: how requests may go, separated by commas: `http`, `ws`, `connect`.
+    /// `--schemes`: kinds of requests, separated by commas: `http`, `ws`, `connect`.
     pub schemes: Option<String>,
     /// `--block-list`: files with destinations that are refused: hosts files, lists of domains, adblock
     /// rules.
     pub block_list: Vec<String>,
-    /// `--allow-list`: files with destinations that are let through though they are in one of those.
+    /// `--allow-list`: files with destinations that are let through even if a block list has them.
     pub allow_list: Vec<String>,
-    /// `--policy`: what is done with a request that no rule names.
+    /// `--policy`: the decision on a request that no rule names.
     pub policy: Mode,
-    /// `--deny-with`: what a client gets whose request is refused.
+    /// `--deny-with`: the answer to a refused request.
     pub deny_with: DenyWith,
-    /// `--sni`: what is made of the name in a tunnel's ClientHello.
+    /// `--sni`: how the name in a tunnel's ClientHello is judged.
     pub sni: Hellos,
-    /// `--allow-url`: regular expressions; the URLs of plain requests in which one is found are allowed.
+    /// `--allow-url`: regular expressions. Plain requests are allowed if one is found in their URL.
     pub allow_url: Vec<String>,
-    /// `--deny-url`: the same for URLs that are refused.
+    /// `--deny-url`: regular expressions. Plain requests are refused if one is found in their URL.
     pub deny_url: Vec<String>,
     /// `--deny-type`: media types of responses that are refused: `video/*`.
     pub deny_type: Vec<String>,
-    /// `--max-response-size`: bytes of a response's content at most.
+    /// `--max-response-size`: the most bytes of content in a response.
     pub max_response_bytes: Option<NonZeroU64>,
-    /// How much, and how fast.
+    /// Limits on rates and numbers.
     pub limits: LimitOptions,
-    /// Who has to prove by what to be whom.
+    /// Users and their passwords.
     pub users: UserOptions,
-    /// Rules on several things at once. They come before all others, and the first of them that a request
-    /// meets decides.
+    /// Rules on several things at once. They come before all others, and the first one that matches a
+    /// request decides.
     pub rules: Vec<WrittenRule>,
-    /// Where the options above were said, for rules to be named by: in logs, in replies and in counts. A
-    /// rule of an option that is not among them is named by the option: `--deny:2`.
+    /// Where the options above were given. Logs, replies and counts name a rule by its place. A rule of an
+    /// option that is not among them is named by the option: `--deny:2`.
     pub said: Vec<OptionPlace>,
 }
 
-/// One listener with access options of its own: see [`AccessOptions::build_with`].
+/// A listener with its own access options: see [`AccessOptions::build_with`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnListener {
     /// Its number in [`Options::listen`](crate::Options::listen), from 0. A number without a listener is
-    /// no error, and says nothing; two with one number are an error.
+    /// ignored; using a number twice is an error.
     pub number: u16,
-    /// Whether it serves everybody and connects everywhere though it is beyond loopback: what
-    /// [`Options::open`](crate::Options::open) says of the others.
+    /// Whether it serves every client and connects to every address even beyond loopback, as
+    /// [`Options::open`](crate::Options::open) does for the other listeners.
     pub open: bool,
-    /// All that it goes by. Nothing is added to it from elsewhere.
+    /// All its access options. The options of other listeners are not added.
     pub access: AccessOptions,
 }
 
-/// What is made of the name in the ClientHello of a tunnel (`--sni`).
+/// How the name in the ClientHello of a tunnel is judged (`--sni`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Hellos {
-    /// They are not looked at.
+    /// ClientHellos are not read.
     Off,
-    /// The names they have are judged.
+    /// Their names are judged by the rules.
     #[default]
     Check,
-    /// They have to name the host of the CONNECT.
+    /// Their names also have to equal the host of the CONNECT.
     Match,
 }
 
-/// What listeners share that say the same of it: it is read once, and counts together.
+/// The parts that listeners with the same options share: each is read once, and counts for all of them.
 #[derive(Clone, Debug)]
 struct Shared {
     filter: Option<Arc<Filter>>,
@@ -136,7 +135,7 @@ impl Shared {
 }
 
 impl AccessOptions {
-    /// Whether all values can be understood, without a look at the files and variables they name.
+    /// Checks all values, without reading the files and variables that they name.
     ///
     /// # Errors
     ///
@@ -145,7 +144,7 @@ impl AccessOptions {
         self.wrong().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// All options that are wrong; of each kind the first.
+    /// The first wrong option of each kind.
     pub(crate) fn wrong(&self) -> Vec<Unusable> {
         let mut origins = Origins::default();
         origins.are_said(&self.said);
@@ -168,25 +167,25 @@ impl AccessOptions {
         lists.chain(self.users.files.iter().cloned())
     }
 
-    /// Reads the files, and makes what a proxy is started with, or goes on with.
+    /// Reads the files, and makes the access part of a policy, for a start or a reload.
     ///
     /// To change the rules of a running proxy, give the policy in force
     /// ([`Control::policy`](crate::Control::policy)) as `before`: rules that are still there keep their
-    /// hits, and users who are still the same need not be verified again. It takes as long as reading the
-    /// files does, and changes nothing by itself.
+    /// hits, and unchanged users need not be verified again. The call takes as long as reading the files,
+    /// and changes nothing by itself.
     ///
     /// # Errors
     ///
-    /// What is wrong with a value, a file or a variable.
+    /// A value, a file or a variable is wrong.
     pub fn build(&self, before: Option<&Policy>) -> Result<Access, Unusable> {
         self.build_with(&[], before)
     }
 
-    /// The same with listeners that have access options of their own.
+    /// Like [`build`](Self::build), with listeners that have their own access options.
     ///
     /// # Errors
     ///
-    /// What is wrong with a value, a file or a variable, of one or the other.
+    /// A value, a file or a variable is wrong, in these options or a listener's.
     pub fn build_with(
         &self,
         listeners: &[OwnListener],
@@ -213,7 +212,7 @@ impl AccessOptions {
         Ok(access)
     }
 
-    /// Beside what was just made of others, with whom it shares the lists that are the same.
+    /// Builds these options. They share equal lists and users with `others`, which are already built.
     fn build_beside(
         &self,
         before: Option<&Origins>,
@@ -228,7 +227,7 @@ impl AccessOptions {
         };
         let bounds = self.bounds(&mut origins)?;
         let sni = match self.sni {
-            // Nothing depends on names: the option is no rule that could be met.
+            // No rule depends on names, so the option is not a rule either.
             _ if self.has_no_rule() => Sni::default(),
             Hellos::Off => Sni::Off,
             Hellos::Check => Sni::Check(option(&mut origins, "sni")),
@@ -257,7 +256,7 @@ impl AccessOptions {
         })
     }
 
-    /// Whether nothing is said of what may be done.
+    /// Whether all options but the limits have their defaults.
     fn has_no_rule(&self) -> bool {
         let (limits, said) = (LimitOptions::default(), Vec::new());
         Self { limits, said, ..self.clone() } == Self::default()
@@ -290,7 +289,7 @@ impl AccessOptions {
         Ok(Responses::new(types, most))
     }
 
-    /// What is written in options and in the configuration file itself.
+    /// The rules from options and from `[[rules]]`, but not from lists.
     fn rules(&self, origins: &mut Origins) -> Result<Vec<Rule>, Unusable> {
         rules::check_names(&self.rules)?;
         let written = self.rules.iter().map(|rule| rule.rule(origins));
@@ -320,7 +319,7 @@ impl AccessOptions {
     }
 }
 
-/// The values of an option that has several, separated by commas; the option is the rule.
+/// The comma-separated values of an option that is one rule.
 fn bound<T>(
     origins: &mut Origins,
     name: &'static str,
@@ -332,12 +331,12 @@ fn bound<T>(
     Ok(Some((option(origins, name), values)))
 }
 
-/// The values in a list with commas.
+/// The values in a comma-separated list.
 fn each_of<T>(list: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     list.split(',').map(|text| parse(text.trim())).collect()
 }
 
-/// An option that is one rule.
+/// The rule that stands for an option.
 fn option(origins: &mut Origins, name: &'static str) -> RuleId {
     RuleId { source: origins.add(RuleSource::Option(name)), line: 0 }
 }
@@ -390,45 +389,45 @@ fn each(
     Ok(())
 }
 
-/// A destination as it was written, if it is one.
+/// Checks a destination and returns its text.
 pub(super) fn checked_destination(text: &str) -> Result<String, String> {
     DestinationPattern::parse(text).map(|_| text.to_owned())
 }
 
-/// A network of clients.
+/// Checks a network of clients and returns its text.
 pub(super) fn checked_network(text: &str) -> Result<String, String> {
     Network::parse(text).map(|_| text.to_owned())
 }
 
-/// Ports and ranges of ports, with commas between them.
+/// Checks a comma-separated list of ports and ranges and returns its text.
 pub(super) fn checked_ports(text: &str) -> Result<String, String> {
     each_of(text, parse_ports).map(|_| text.to_owned())
 }
 
-/// Methods, with commas between them.
+/// Checks a comma-separated list of methods and returns its text.
 pub(super) fn checked_methods(text: &str) -> Result<String, String> {
     each_of(text, parse_method).map(|_| text.to_owned())
 }
 
-/// Kinds of requests, with commas between them.
+/// Checks a comma-separated list of schemes and returns its text.
 pub(super) fn checked_schemes(text: &str) -> Result<String, String> {
     each_of(text, parse_scheme).map(|_| text.to_owned())
 }
 
-/// A regular expression for URLs.
+/// Checks a regular expression for URLs and returns its text.
 pub(super) fn checked_url(text: &str) -> Result<String, String> {
     Urls::check(text).map(|()| text.to_owned())
 }
 
-/// Media types, with commas between them.
+/// Checks a comma-separated list of media types and returns its text.
 pub(super) fn checked_types(text: &str) -> Result<String, String> {
     TypeRule::parse(text, RuleId::DEFAULT).map(|_| text.to_owned())
 }
 
 impl DenyWith {
-    /// Sends clients to `url`: `http://` or `https://`, a host, and what may follow, in printable
-    /// ASCII. A refused request to the host and port of the URL itself gets a 403, for it would go
-    /// round in circles.
+    /// Redirects clients to `url`: `http://` or `https://`, a host, and an optional rest, in printable
+    /// ASCII. A refused request to the host and port of the URL itself gets a 403, because the redirect
+    /// would loop.
     ///
     /// ```
     /// use threadgate::{AccessOptions, DenyWith};
@@ -449,14 +448,14 @@ impl DenyWith {
         match Redirect::parse(url) {
             Some(to) => Ok(Self::Elsewhere(to)),
             None => Err(format!(
-                "'{url}' is no URL to send clients to; give one such as \
+                "'{url}' is not a URL to send clients to; give one such as \
                  http://intranet.example/blocked"
             )),
         }
     }
 }
 
-/// Reads what a client gets whose request is refused: `403`, `204`, or a URL.
+/// Reads the answer to a refused request: `403`, `204`, or a URL.
 ///
 /// # Errors
 ///
@@ -474,7 +473,7 @@ pub fn parse_deny_with(text: &str) -> Result<DenyWith, String> {
     }
 }
 
-/// Reads what is done with a request that nothing speaks of.
+/// Reads the decision on a request that no rule names.
 ///
 /// # Errors
 ///
@@ -484,7 +483,7 @@ pub fn parse_mode(text: &str) -> Result<Mode, String> {
     mode.ok_or_else(|| format!("'{text}' is not a policy; give open, learn, report or enforce"))
 }
 
-/// Reads what is made of the name in a ClientHello.
+/// Reads how the name in a ClientHello is judged.
 ///
 /// # Errors
 ///
@@ -498,12 +497,12 @@ pub fn parse_sni(text: &str) -> Result<Hellos, String> {
     }
 }
 
-/// Reads how much content a response may have.
+/// Reads the most bytes of content in a response.
 ///
 /// # Errors
 ///
 /// A sentence to print after the name of the option.
 pub fn parse_response_size(text: &str) -> Result<NonZeroU64, String> {
     let bytes = size::parse_within(text, 1, i64::MAX as u64)?;
-    NonZeroU64::new(bytes).ok_or_else(|| format!("'{text}' is no size"))
+    NonZeroU64::new(bytes).ok_or_else(|| format!("'{text}' is not a size"))
 }

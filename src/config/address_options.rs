@@ -8,7 +8,7 @@ use crate::net::source_address::Sources;
 
 const EXAMPLE: &str = "for example www.example:443:192.0.2.1 or www.example:[2001:db8::1]";
 
-/// Reads `HOST[:PORT]:ADDR`, with an IPv6 address in brackets or not.
+/// Reads `HOST[:PORT]:ADDR`. An IPv6 address may be in brackets.
 ///
 /// # Errors
 ///
@@ -62,7 +62,7 @@ pub fn parse_given(text: &str) -> Result<GivenName, String> {
     Ok(GivenName { host, port, ip })
 }
 
-/// Reads a source address, with an IPv6 address in brackets or not, and adds it to `sources`.
+/// Reads a source address and adds it to `sources`. An IPv6 address may be in brackets.
 ///
 /// # Errors
 ///
@@ -77,7 +77,7 @@ pub fn add_source(sources: &mut Sources, text: &str) -> Result<(), String> {
     };
     let ip = ip.to_canonical();
     if ip.is_unspecified() || ip.is_multicast() {
-        return Err(format!("{ip} is no address of a machine; {advice}"));
+        return Err(format!("{ip} is not the address of a machine; {advice}"));
     }
     let place = if ip.is_ipv6() { &mut sources.v6 } else { &mut sources.v4 };
     match place.replace(ip) {
@@ -131,7 +131,7 @@ mod tests {
             ("a:fd00::1", "a", None, "fd00::1"),
             ("a:443:::1", "a", Some(443), "::1"),
             ("a:10443:fd00::1", "a", Some(10443), "fd00::1"),
-            // It reads like one address, which would be no answer.
+            // The whole text also reads like one address, but then it would have no host.
             ("cafe:80:[::1]", "cafe", Some(80), "::1"),
             ("cafe:fd00::1", "cafe", None, "fd00::1"),
             ("a_b-c:65535:1.2.3.4", "a_b-c", Some(65535), "1.2.3.4"),
@@ -185,9 +185,9 @@ mod tests {
             ("eth0", "'eth0' is not an address; give an address of this machine"),
             ("", "'' is not an address"),
             ("127.0.0.1:0", "has a port, which the system chooses"),
-            ("0.0.0.0", "0.0.0.0 is no address of a machine"),
-            ("[::]", ":: is no address of a machine"),
-            ("224.0.0.1", "is no address of a machine"),
+            ("0.0.0.0", "0.0.0.0 is not the address of a machine"),
+            ("[::]", ":: is not the address of a machine"),
+            ("224.0.0.1", "is not the address of a machine"),
         ] {
             let error = add_source(&mut sources, text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     proptest! {
-        /// In brackets every address is read as it was meant, with a port and without.
+        /// An address in brackets is read as it was meant, with a port and without.
         #[test]
         fn what_is_written_is_read(
             host in "[a-zA-Z][a-zA-Z0-9-]{0,9}(\\.[a-z]{1,5}){0,2}",
@@ -209,7 +209,7 @@ mod tests {
             };
             let given = GivenName { host: host.to_ascii_lowercase().into(), port, ip };
             prop_assert_eq!(parse_given(&text), Ok(given));
-            // Without them it is the same, or refused because it can be read in two ways.
+            // Without brackets the result is the same, or the text is refused as ambiguous.
             match parse_given(&text.replace(['[', ']'], "")) {
                 Ok(bare) => prop_assert_eq!(parse_given(&text), Ok(bare)),
                 Err(e) => prop_assert!(e.contains("two ways"), "{}", e),

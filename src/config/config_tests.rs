@@ -11,7 +11,7 @@ use crate::net::listener::ListenPlace;
 use crate::policy::decide::Mode;
 use crate::server::Via;
 
-/// What the words mean, or the first thing that is wrong.
+/// The configuration of these words, or the first mistake.
 fn config(words: &str) -> Result<Config, String> {
     let words: Vec<&str> = words.split_whitespace().map(|w| w.trim_matches('\'')).collect();
     let settings = Settings::of_words(&words);
@@ -206,7 +206,7 @@ fn a_refused_value_names_its_option() {
         ("--max-response-size 0", "--max-response-size: '0' is too small; give a size from 1"),
         ("--max-response-size x", "--max-response-size: 'x' is not a size"),
         ("--limit 10", "--limit: '10' is a size, not a rate: bytes, or bits? give bits as in"),
-        ("--limit-per client", "--limit-per: there is no --limit that leaves out who it is for"),
+        ("--limit-per client", "--limit-per: no --limit leaves out who it is for"),
         ("--limit-requests 10", "--limit-requests: '10' is not a number of requests; give"),
         ("--limit-connections 0", "--limit-connections: '0' is less than 1; "),
         ("--max-bytes 5XB", "--max-bytes: '5XB' is not a size; "),

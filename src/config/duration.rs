@@ -1,12 +1,12 @@
 //! Reads a time span: `500ms`, `10s`, `5m`, `1h`, `2d`, or plain `0`.
 //!
-//! One number, one unit. No fractions and no `1m30s`: every span has a spelling without
-//! them, and a reader of a configuration never has to add up.
+//! A span is one number and one unit. Fractions and `1m30s` are refused: every span has a spelling
+//! without them, and a reader of a configuration never has to add up.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The longest span taken, a year: past it a wrong unit is likelier than patience.
+/// The longest span allowed, a year: a longer one is more likely a wrong unit.
 pub use crate::net::timers::LONGEST;
 
 /// Units with their milliseconds, the largest first.
@@ -47,7 +47,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("'{text}' is too long; the longest is {}", ShownDuration(LONGEST)))
 }
 
-/// Reads a span of time that must not be zero.
+/// Reads a span of time other than zero.
 ///
 /// # Errors
 ///
@@ -61,8 +61,8 @@ pub fn parse_nonzero(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A span shown the way [`parse`] reads it, in the largest unit that needs no fraction.
-/// What is below a millisecond is left out.
+/// A span as [`parse`] reads it, in the largest unit that needs no fraction. Parts below a millisecond are
+/// left out.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownDuration(pub Duration);
 

@@ -4,17 +4,17 @@
 //! listen = ["127.0.0.1:3128"]
 //! timeout-head = "5s"
 //!
-//! [[rules]]                       # in order, the first that has a request decides
+//! [[rules]]                       # in order; the first that matches a request decides
 //! action = "deny"
 //! destinations = [".ads.example"]
 //!
-//! [[listeners]]                   # what one says nothing of, it has like the others
+//! [[listeners]]                   # options that it does not give are those above
 //! address = "0.0.0.0:8080"
 //! policy = "enforce"
 //! ```
 //!
-//! All that is wrong is found, each with its line. Whether a value means something is for whoever
-//! knows the option; what a rule says is checked in [`super::rules`].
+//! The reader finds all mistakes, each with its line. The values of options are checked elsewhere, by the
+//! table of options; rules are checked in [`super::rules`].
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -31,23 +31,23 @@ use super::suggestion::nearest;
 use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts, unclosed};
 use crate::policy::rule_origin::Origins;
 
-/// Bytes of a file at most: lists have files of their own.
+/// The largest file in bytes: long lists have their own files.
 const MOST_BYTES: usize = 1 << 20;
-/// So many mistakes are enough to begin with.
+/// The most mistakes to report at once.
 const MOST_WRONG: usize = 20;
-/// How often a file that changes while it is read is read again.
+/// How often to read a file that changes while it is read.
 const TRIES: usize = 5;
 
-/// What a configuration file says.
+/// The content of a configuration file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Written {
-    /// Of options.
+    /// The options for all listeners.
     pub settings: Settings,
     /// `[[rules]]`.
     pub rules: Vec<WrittenRule>,
     /// `[[listeners]]`.
     pub listeners: Vec<WrittenListener>,
-    /// There is nothing in it, not even a comment: perhaps it is being written.
+    /// The file is empty, without even a comment: perhaps it is being written.
     pub is_blank: bool,
 }
 
@@ -66,18 +66,18 @@ impl Written {
 pub struct WrittenListener {
     /// Where it listens.
     pub address: WrittenValue,
-    /// What it says of options.
+    /// Its own options.
     pub settings: Settings,
-    /// Its own rules, if it has any, instead of those of all.
+    /// Its own rules, if it has any. They replace the rules for all listeners.
     pub rules: Option<Vec<WrittenRule>>,
 }
 
-/// Reads a file. It is read again if it changes meanwhile; blocks as long as the disk does. Answers all
-/// that could be read, and all that is wrong.
+/// Reads a file, and again if it changes in the meantime. Blocks as long as the disk does. Returns
+/// everything that could be read, and all mistakes.
 ///
 /// # Errors
 ///
-/// It cannot be read.
+/// The file cannot be read.
 pub fn read(path: &Path) -> io::Result<(Written, Vec<WrongSetting>)> {
     let bytes = bytes(path)?;
     Ok(match text(path, &bytes) {
@@ -97,7 +97,7 @@ fn bytes(path: &Path) -> io::Result<Vec<u8>> {
         file.by_ref().take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > MOST_BYTES {
             return Err(io::Error::other(
-                "it has more than 1 MiB; long lists go into files of their own",
+                "it is larger than 1 MiB; put long lists into separate files",
             ));
         }
         let after = file.metadata()?;
@@ -123,12 +123,12 @@ fn text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, WrongSetting> {
         .map_err(|e| at(e.valid_up_to(), "this line is not UTF-8; save the file as UTF-8"))
 }
 
-/// An option that a file can have: all but its own name.
+/// The option with this name, if a file can have it: all but `config`.
 fn key_of_a_file(name: &str) -> Option<&'static OptionRow> {
     options::find(name).filter(|row| row.file != FileUse::Configuration)
 }
 
-/// Reads what a file says. Answers all that could be read, and all that is wrong.
+/// Reads the text of a file. Returns everything that could be read, and all mistakes.
 pub fn parse(text: &str, path: &Path) -> (Written, Vec<WrongSetting>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let source = TomlSource {
@@ -140,7 +140,7 @@ pub fn parse(text: &str, path: &Path) -> (Written, Vec<WrongSetting>) {
     let mut wrong = source.malformed(text, &errors);
     let mut written = Written { is_blank: text.trim().is_empty(), ..Written::default() };
     if wrong.is_empty() || (wrong.len() < MOST_WRONG && unclosed(text).is_none()) {
-        // A line that cannot be read is told once.
+        // A line that cannot be parsed is reported only once.
         let unread: Vec<WrittenAt> = wrong.iter().map(|wrong| wrong.place.clone()).collect();
         let mut more = Vec::new();
         source.document(table.get_ref(), &mut written, &mut more);
@@ -154,7 +154,7 @@ pub fn parse(text: &str, path: &Path) -> (Written, Vec<WrongSetting>) {
     });
     if wrong.len() > MOST_WRONG {
         wrong.truncate(MOST_WRONG);
-        let message = format!("{}: more is wrong; mend this first", path.display());
+        let message = format!("{}: there are more mistakes; correct these first", path.display());
         let place = WrittenAt::File(path.into(), 0);
         wrong.push(WrongSetting { place, option: None, message });
     }
@@ -162,8 +162,8 @@ pub fn parse(text: &str, path: &Path) -> (Written, Vec<WrongSetting>) {
 }
 
 impl TomlSource {
-    /// What the parser of TOML refuses. A bracket that is missing makes nonsense of what follows, so it
-    /// is the only mistake told then.
+    /// The mistakes that the TOML parser finds. A missing bracket makes nonsense of everything after it, so
+    /// it is reported alone.
     fn malformed(&self, text: &str, errors: &[toml::de::Error]) -> Vec<WrongSetting> {
         let told = |error: &toml::de::Error| self.refused(text, error);
         match unclosed(text).filter(|_| !errors.is_empty()) {
@@ -178,7 +178,7 @@ impl TomlSource {
 
     fn refused(&self, text: &str, error: &toml::de::Error) -> WrongSetting {
         let span = error.span().unwrap_or(0..0);
-        // What else stands there may be a password, and is not repeated.
+        // The rest of the line may be a password, so it is not repeated.
         let why = if error.message() == "duplicate key" {
             let key: String = text.get(span.clone()).unwrap_or("").chars().take(40).collect();
             format!(
@@ -221,7 +221,7 @@ impl TomlSource {
         let all = all.chain(["rules", "listeners"]);
         let advice = match nearest(name, all) {
             Some(meant) => format!("did you mean {meant}?"),
-            None => "'threadgate check' lists those there are".to_owned(),
+            None => "'threadgate check' lists all keys".to_owned(),
         };
         self.wrong(&key.span(), &format!("unknown key '{}'; {advice}", shown(name)))
     }
@@ -260,7 +260,7 @@ impl TomlSource {
                         DeValue::Table(table) => tables.push((table, item.span())),
                         other => {
                             let why = format!(
-                                "{name}: {} is no table; write [[{name}]] and its keys below it",
+                                "{name}: {} is not a table; write [[{name}]] and its keys below it",
                                 kind(other)
                             );
                             wrong.push(self.wrong(&item.span(), &why));
@@ -274,7 +274,7 @@ impl TomlSource {
             }
             other => {
                 let why = format!(
-                    "{name}: {} is no table; write [[{name}]] and its keys below it",
+                    "{name}: {} is not a table; write [[{name}]] and its keys below it",
                     kind(other)
                 );
                 wrong.push(self.wrong(&key.span(), &why));
@@ -332,7 +332,7 @@ impl TomlSource {
             }
         }
         if !has_address {
-            let why = "[[listeners]] without an address; write address = \"0.0.0.0:8080\"";
+            let why = "this listener has no address; write address = \"0.0.0.0:8080\"";
             wrong.push(self.wrong(span, why));
         }
         Some(WrittenListener { address: address?, settings, rules: own_rules })
@@ -363,7 +363,7 @@ impl TomlSource {
                 Err(why) => wrong.push(WrongSetting::value(&place, row.name, &why)),
             }
         }
-        // One option with several values in it has them separated by commas.
+        // The values of a list become one text, separated by commas.
         if let (OptionKind::List, Some(first)) = (row.kind, values.first()) {
             let place = first.place.clone();
             let texts: Vec<String> = values.into_iter().map(|value| value.text).collect();
@@ -372,7 +372,7 @@ impl TomlSource {
         settings.set(row, values);
     }
 
-    /// The text of a value that stands for itself.
+    /// The text of a single value.
     fn value_of(&self, row: &'static OptionRow, value: &DeValue<'_>) -> Result<String, String> {
         let name = row.name;
         match (row.kind, value) {
@@ -402,7 +402,7 @@ impl TomlSource {
         }
     }
 
-    /// A file's name is relative to the directory of this file.
+    /// A value with its file name resolved: the name is relative to the directory of this file.
     fn resolved(&self, row: &OptionRow, text: &str) -> String {
         match row.file_of(text) {
             Some(name) => {
@@ -418,13 +418,13 @@ fn expected(row: &'static OptionRow, value: &DeValue<'_>) -> String {
     let (name, what) = (row.name, row.hint);
     match row.kind {
         OptionKind::Repeated => {
-            format!("{} is no text; write {name} = [\"{what}\", ..]", kind(value))
+            format!("{} is not text; write {name} = [\"{what}\", ..]", kind(value))
         }
-        _ => format!("{} is no text; write {name} = \"{what}\"", kind(value)),
+        _ => format!("{} is not text; write {name} = \"{what}\"", kind(value)),
     }
 }
 
-/// What the fuzz target runs: a text is read without a panic, all of it or with lines that exist.
+/// Run by the fuzz target: any text is read without a panic, and mistakes name existing lines.
 #[cfg(feature = "internals")]
 pub fn fuzz(bytes: &[u8]) {
     let path = Path::new("dir/file.toml");
@@ -438,7 +438,7 @@ pub fn fuzz(bytes: &[u8]) {
     let own = written.listeners.iter().flat_map(|listener| listener.rules.iter().flatten());
     let mut origins = Origins::default();
     for rule in written.rules.iter().chain(own) {
-        // What was wrong is left out of a rule, and a list of which nothing is left is refused.
+        // Wrong values are left out of a rule, and a list that becomes empty is refused.
         assert!(rule.rule(&mut origins).is_ok() || !wrong.is_empty(), "{rule:?}");
     }
     for value in written.settings.iter().flat_map(|(_, values)| values) {

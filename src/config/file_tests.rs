@@ -6,7 +6,7 @@ fn words(text: &str) -> String {
     said(&written)
 }
 
-/// The options as a command line would have them.
+/// The options as words of a command line.
 fn said(written: &Written) -> String {
     let mut words = Vec::new();
     for (row, value) in written.settings.iter().flat_map(|(row, v)| v.iter().map(move |v| (row, v)))
@@ -41,7 +41,7 @@ fn keys_are_options() {
         ("admin = false", "--admin off"),
         ("methods = 'GET,HEAD'", "--methods GET,HEAD"),
         ("methods = ['GET', 'HEAD', 1]", "--methods GET,HEAD,1"),
-        // Files are beside this one.
+        // File names are relative to the directory of this file.
         ("access-log = 'a.log'", "--access-log dir/a.log"),
         ("access-log = '-'", "--access-log -"),
         ("access-log = 'off'", "--access-log off"),
@@ -70,24 +70,27 @@ fn each_mistake_has_its_line_and_what_to_try() {
         ("verbose = 'a'", "1: verbose: text is not a switch"),
         (
             "timeout-head = true",
-            "1: timeout-head: true or false is no text; write timeout-head = \"",
+            "1: timeout-head: true or false is not text; write timeout-head = \"",
         ),
-        ("timeout-head = 1.5", "1: timeout-head: a number with a fraction is no text"),
-        ("timeout-head = ['1s']", "1: timeout-head: an array is no text"),
-        ("timeout-head = 2026-01-01", "1: timeout-head: a date is no text"),
+        ("timeout-head = 1.5", "1: timeout-head: a number with a fraction is not text"),
+        ("timeout-head = ['1s']", "1: timeout-head: an array is not text"),
+        ("timeout-head = 2026-01-01", "1: timeout-head: a date is not text"),
         ("timeout-head = 99999999999999999999", "1: timeout-head: the number is too large"),
-        ("timeout-head.x = 1", "1: timeout-head: a table is no text"),
-        ("admin = true", "1: admin: true or false is no text"),
-        ("listen = [\n'a',\n['b'],\n]", "3: listen: an array is no text; write listen = [\"ADDR\""),
+        ("timeout-head.x = 1", "1: timeout-head: a table is not text"),
+        ("admin = true", "1: admin: true or false is not text"),
+        (
+            "listen = [\n'a',\n['b'],\n]",
+            "3: listen: an array is not text; write listen = [\"ADDR\"",
+        ),
         ("methods = []", "1: methods: is empty; leave the key out if all are meant"),
         ("timeout-head = 10s", "1: "),
         ("open = tru", "1: "),
         ("listen = ['a'", "1: "),
         ("= 1", "1: "),
         ("[rules]\naction = 'deny'", "1: [rules] is one table; write [[rules]], with two brackets"),
-        ("rules = 1", "1: rules: a number is no table; write [[rules]]"),
-        ("rules = [1]", "1: rules: a number is no table"),
-        ("[[rules]]", "1: a rule without an action; write action = \"allow\" or"),
+        ("rules = 1", "1: rules: a number is not a table; write [[rules]]"),
+        ("rules = [1]", "1: rules: a number is not a table"),
+        ("[[rules]]", "1: this rule has no action; write action = \"allow\" or"),
         ("[[rules]]\naction = 'drop'", "2: action: 'drop' is neither \"allow\" nor \"deny\"; give"),
         ("[[rules]]\naction = 1", "2: action: a number is neither"),
         (
@@ -100,14 +103,14 @@ fn each_mistake_has_its_line_and_what_to_try() {
         ),
         (
             "[[rules]]\naction='deny'\ntimeout-head = '1s'",
-            "3: unknown key 'timeout-head' in [[rules]]; options stand above the first [[",
+            "3: unknown key 'timeout-head' in [[rules]]; options belong above the first [[",
         ),
         ("[[rules]]\naction='deny'\nports = 0", "3: ports: '0' is neither a port nor a range"),
         ("[[rules]]\naction='deny'\nports = [1,\n'9-2']", "4: ports: '9-2' is neither a port"),
         ("[[rules]]\naction='deny'\nports = []", "3: ports: is empty; leave the key out"),
         ("[[rules]]\naction='deny'\nclients = 'x'", "3: clients: 'x' is not a network; give"),
-        ("[[rules]]\naction='deny'\nclients = 1", "3: clients: a number is no text"),
-        ("[[rules]]\naction='deny'\nusers = ''", "3: users: '' is no user"),
+        ("[[rules]]\naction='deny'\nclients = 1", "3: clients: a number is not text"),
+        ("[[rules]]\naction='deny'\nusers = ''", "3: users: '' is not a user"),
         ("[[rules]]\naction='deny'\nmethods = 'get'", "3: methods: 'get' is not GET: the case"),
         (
             "[[rules]]\naction='deny'\nschemes = 'ftp'",
@@ -117,22 +120,25 @@ fn each_mistake_has_its_line_and_what_to_try() {
             "[[rules]]\naction='deny'\ndestinations = 'http://a'",
             "3: destinations: 'http://a' is no",
         ),
-        ("[[rules]]\naction='deny'\nname = 'a b'", "3: name: 'a b' is no name; give up to 64"),
-        ("[[rules]]\naction='deny'\nname = 1", "3: name: a number is no text"),
+        ("[[rules]]\naction='deny'\nname = 'a b'", "3: name: 'a b' is not a name; give up to 64"),
+        ("[[rules]]\naction='deny'\nname = 1", "3: name: a number is not text"),
         ("[[rules]]\naction='deny'\nname = 'default'", "3: name: 'default' is the name of a rule"),
         ("[[rules]]\naction='deny'\nname = 'auth'", "3: name: 'auth' is the name of a rule"),
         (
             "[[rules]]\naction='deny'\nname='a'\n[[rules]]\naction='deny'\nname='a'",
             "6: name: 'a' is the name of another rule",
         ),
-        ("[[listeners]]\nopen = true", "1: [[listeners]] without an address; write address"),
+        ("[[listeners]]\nopen = true", "1: this listener has no address; write address"),
         ("[[listeners]]\naddress = 1", "2: address: a number is not text; write address = \"0"),
         ("[[listeners]]\naddress = ':1'\nopn = true", "3: unknown key 'opn' in [[listeners]]; did"),
         (
             "[[listeners]]\naddress = ':1'\ntimeout-head = '1s'",
             "3: timeout-head: holds for all listeners, not for one; write it above",
         ),
-        ("[[listeners]]\naddress = ':1'\n[[listeners.rules]]\nname = 'a'", "3: a rule without an"),
+        (
+            "[[listeners]]\naddress = ':1'\n[[listeners.rules]]\nname = 'a'",
+            "3: this rule has no action",
+        ),
     ] {
         let (_, wrong) = parse(text, Path::new("t.toml"));
         let first = wrong.first().unwrap_or_else(|| panic!("{text}: nothing is wrong"));
@@ -168,7 +174,10 @@ fn all_mistakes_are_found_up_to_a_number_and_in_the_order_of_the_lines() {
     let many: String = (0..50).map(|n| format!("x{n} = 1\n")).collect();
     let (_, wrong) = parse(&many, Path::new("t.toml"));
     assert_eq!(wrong.len(), MOST_WRONG + 1);
-    assert_eq!(wrong.last().unwrap().message, "t.toml: more is wrong; mend this first");
+    assert_eq!(
+        wrong.last().unwrap().message,
+        "t.toml: there are more mistakes; correct these first"
+    );
     let malformed = "= 1\n".repeat(50);
     let (_, wrong) = parse(&malformed, Path::new("t.toml"));
     assert_eq!(wrong.len(), MOST_WRONG);
@@ -224,7 +233,7 @@ fn a_file_that_changes_while_it_is_read_is_not_taken_half() {
     std::fs::write(&path, "open = true\n").unwrap();
     let (written, _) = read(&path).unwrap();
     assert_eq!(said(&written), "--open");
-    // One that is replaced as a whole while it is read is one of the two.
+    // A file that is replaced while it is read is either the old one or the new one.
     let stop = std::sync::atomic::AtomicBool::new(false);
     let mut seen = std::collections::BTreeSet::new();
     std::thread::scope(|scope| {
@@ -268,7 +277,7 @@ fn what_people_and_machines_write_by_mistake_is_refused_in_time() {
     }
 }
 
-/// What the fuzz target asserts also holds for its seeds, cut off anywhere, in every plain `cargo test`.
+/// The assertions of the fuzz target, for its seeds cut off anywhere, in every plain `cargo test`.
 #[test]
 fn every_seed_of_the_fuzz_target_holds() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");

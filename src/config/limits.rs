@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! LIMIT = [WHO ":"] [DIRECTION "="] RATE
-//! WHO   = connection | client | user | destination | total          each of them
-//!       | client=NETWORK | user=NAME | destination=DESTINATION      these
-//! DIRECTION = up | down                                             both, if there is none
+//! WHO   = connection | client | user | destination | total          each one separately
+//!       | client=NETWORK | user=NAME | destination=DESTINATION      only these
+//! DIRECTION = up | down                                             both if left out
 //! RATE  = 500kbit | 10mbit | 1gbit | 64KiB/s | 1MB/s | 1000B/s
 //! ```
 
@@ -19,16 +19,16 @@ use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 use super::unusable::Unusable;
 use super::{number, size};
 
-/// The lowest rate taken, in bytes a second: below it a head would take seconds.
+/// The lowest rate allowed, in bytes a second: at a lower rate a head would take seconds.
 const LEAST_RATE: u64 = 1_000;
-/// The highest rate taken, in bytes a second.
+/// The highest rate allowed, in bytes a second.
 const MOST_RATE: u64 = 100_000_000_000;
-/// The smallest volume taken, in bytes.
+/// The smallest volume allowed, in bytes.
 const LEAST_VOLUME: u64 = 1_000;
-/// The most requests, or connections, taken for a limit.
+/// The most requests or connections that a limit can name.
 const MOST_COUNT: usize = 1_000_000;
 
-/// How much, and how fast: each field has the values of the option that is named.
+/// Limits on rates and numbers: each field holds the values of the option named there.
 ///
 /// ```
 /// use threadgate::{AccessOptions, LimitOptions};
@@ -46,20 +46,20 @@ const MOST_COUNT: usize = 1_000_000;
 pub struct LimitOptions {
     /// `--limit`: rates, `[WHO:][up=|down=]RATE`. A rate is `500kbit`, `10mbit` or `1gbit` a second, or
     /// `1000B/s`, `64KiB/s` or `1MB/s`. WHO is `connection`, `client`, `user`, `destination` or `total`;
-    /// `client=NETWORK`, `user=NAME` and `destination=DESTINATION` mean these only.
+    /// `client=NETWORK`, `user=NAME` and `destination=DESTINATION` limit only these.
     pub limit: Vec<String>,
-    /// `--limit-per`: who shares a rate that does not say it; `total` by default.
+    /// `--limit-per`: the WHO of rates that name none; `total` by default.
     pub limit_per: Option<String>,
     /// `--limit-requests`: requests of a client, by the second or minute: `10/s`, `300/m`.
     pub limit_requests: Option<String>,
     /// `--limit-connections`: connections of a client, and of a user, at one time.
     pub limit_connections: Option<String>,
-    /// `--max-bytes`: bytes of the whole run, such as `5GB`; then everything is refused.
+    /// `--max-bytes`: bytes of the whole run, such as `5GB`; afterwards everything is refused.
     pub max_bytes: Option<String>,
 }
 
 impl LimitOptions {
-    /// Makes limits of it.
+    /// Makes the limits of a policy.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl LimitOptions {
         })
     }
 
-    /// `--limit`, with what `--limit-per` says.
+    /// The rates of `--limit`, with the default from `--limit-per`.
     fn rates(&self, per: Option<Per>, origins: &mut Origins) -> Result<Vec<Limit>, Unusable> {
         let mut rates: Vec<Limit> = Vec::new();
         let mut defaulted = false;
@@ -116,7 +116,7 @@ impl LimitOptions {
         match per {
             Some(per) if !defaulted => {
                 let why = format!(
-                    "there is no --limit that leaves out who it is for; \
+                    "no --limit leaves out who it is for; \
                      add one, such as --limit 10mbit, or leave --limit-per {} out",
                     per.word()
                 );
@@ -127,27 +127,27 @@ impl LimitOptions {
     }
 }
 
-/// A limit as it was written, if it is one.
+/// Checks a limit and returns its text.
 pub(super) fn checked_limit(text: &str) -> Result<String, String> {
     parse_limit(text, None, RuleId::DEFAULT).map(|_| text.to_owned())
 }
 
-/// Who shares a rate.
+/// Checks a value of `--limit-per` and returns its text.
 pub(super) fn checked_per(text: &str) -> Result<String, String> {
     parse_per(text).map(|_| text.to_owned())
 }
 
-/// A number of requests in a time.
+/// Checks a number of requests in a time and returns its text.
 pub(super) fn checked_requests(text: &str) -> Result<String, String> {
     parse_requests(text, RuleId::DEFAULT).map(|_| text.to_owned())
 }
 
-/// A number of connections.
+/// Checks a number of connections and returns its text.
 pub(super) fn checked_connections(text: &str) -> Result<String, String> {
     parse_connections(text).map(|_| text.to_owned())
 }
 
-/// A number of bytes.
+/// Checks a number of bytes and returns its text.
 pub(super) fn checked_volume(text: &str) -> Result<String, String> {
     parse_volume(text).map(|_| text.to_owned())
 }
@@ -162,7 +162,7 @@ fn parse_volume(text: &str) -> Result<u64, String> {
 
 fn parse_count(text: &str, example: &str) -> Result<NonZeroU32, String> {
     let count = number::parse_count(text, MOST_COUNT, example)?.get();
-    // It is at least 1 and at most a million.
+    // The count is from 1 to a million.
     Ok(u32::try_from(count).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
 }
 
@@ -175,7 +175,7 @@ fn parse_per(text: &str) -> Result<Per, String> {
     })
 }
 
-/// Reads a limit; answers whether it says who it is for.
+/// Reads a limit. Also returns whether it names its WHO.
 fn parse_limit(text: &str, per: Option<Per>, id: RuleId) -> Result<(Limit, bool), String> {
     let (who, rest) = match text.rsplit_once(':') {
         Some((who, rest)) => (Some(who), rest),
@@ -191,7 +191,7 @@ fn parse_limit(text: &str, per: Option<Per>, id: RuleId) -> Result<(Limit, bool)
             let known = Direction::ALL.into_iter().find(|d| d.word() == word);
             let known = known.ok_or_else(|| {
                 format!(
-                    "'{word}' in '{text}' is no direction; give down=RATE, to clients, or up=RATE, \
+                    "'{word}' in '{text}' is not a direction; give down=RATE, to clients, or up=RATE, \
                      to servers, or RATE for each of the two"
                 )
             });
@@ -216,13 +216,13 @@ fn parse_who(text: &str) -> Result<(Per, Whose), String> {
         Per::User => Whose::User(name.into()),
         Per::Destination => Whose::Destination(Box::new(DestinationPattern::parse(name)?)),
         Per::Connection | Per::Total => {
-            return Err(format!("'{word}' has no names: '{name}' cannot be one; give {word}:RATE"));
+            return Err(format!("'{word}' takes no name, so '{name}' is wrong; give {word}:RATE"));
         }
     };
     Ok((per, whose))
 }
 
-/// Whether one of the two could never hold: both are for the same, in the same direction.
+/// Whether both limit the same WHO in the same direction, so that one of them has no effect.
 fn is_same(one: &Limit, other: &Limit) -> bool {
     let written = |limit: &Limit| {
         let who = limit.text.rsplit_once(':').map(|(who, _)| who).unwrap_or_default();
@@ -234,7 +234,7 @@ fn is_same(one: &Limit, other: &Limit) -> bool {
         && both.into_iter().any(|d| one.in_direction(d).and(other.in_direction(d)).is_some())
 }
 
-/// Units of rates in bytes and, before the slash is taken off, bits.
+/// Units of rates in bits a second, which may be followed by `/s`.
 const BITS: [(&str, u64); 4] =
     [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
 
@@ -374,17 +374,17 @@ mod tests {
             (
                 &["sideways=10mbit"],
                 None,
-                "--limit: 'sideways' in 'sideways=10mbit' is no direction",
+                "--limit: 'sideways' in 'sideways=10mbit' is not a direction",
             ),
             (&["client=a:10mbit"], None, "--limit: 'a' is not a network"),
             (&["destination=a b:10mbit"], None, "--limit: 'a b' is not a destination"),
-            (&["total=x:10mbit"], None, "--limit: 'total' has no names: 'x' cannot be one"),
+            (&["total=x:10mbit"], None, "--limit: 'total' takes no name, so 'x' is wrong"),
             (&["user=:10mbit"], None, "--limit: 'user=' has no name"),
             (&["1mbit", "1MB/s"], None, "--limit: '1MB/s' limits what '1mbit' limits already"),
             (&["user=a:1mbit", "user=a:up=1mbit"], None, "limits what 'user=a:1mbit' limits"),
             (&["1mbit"], Some("host"), "--limit-per: 'host' cannot share"),
-            (&[], Some("client"), "--limit-per: there is no --limit that leaves out"),
-            (&["total:1mbit"], Some("client"), "--limit-per: there is no --limit that"),
+            (&[], Some("client"), "--limit-per: no --limit leaves out"),
+            (&["total:1mbit"], Some("client"), "--limit-per: no --limit leaves"),
         ] {
             let error = limits(texts, per).unwrap_err();
             assert!(error.contains(says), "{texts:?}: {error}");

@@ -1,16 +1,16 @@
 //! Reads the addresses to listen on.
 //!
-//! An address is `IP:PORT` with an IPv6 address in brackets. `:PORT` and `localhost:PORT`
-//! mean `127.0.0.1:PORT`: opening the proxy to a network takes
-//! `0.0.0.0:PORT` or `[::]:PORT`, so that nobody does it by leaving something out. Names
-//! other than `localhost` are refused: what they resolve to may change without notice.
+//! An address is `IP:PORT`, with an IPv6 address in brackets. `:PORT` and `localhost:PORT` mean
+//! `127.0.0.1:PORT`. Opening the proxy to a network takes `0.0.0.0:PORT` or `[::]:PORT`, so that it cannot
+//! happen by leaving something out. Names other than `localhost` are refused, because their addresses may
+//! change without notice.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::net::listener::ListenPlace;
 use crate::wire::Authority;
 
-/// The port nobody has to name: the one Squid made customary for proxies.
+/// The default port, which Squid made customary for proxies.
 pub const DEFAULT_PORT: u16 = 3128;
 
 /// The port in examples of an admin listener.
@@ -33,22 +33,22 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
     Err(format!("'{text}' {}", problem(text, DEFAULT_PORT)))
 }
 
-/// Reads a name that the admin listener goes by.
+/// Reads a host name for the admin listener.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// A sentence to print after the name of the option.
 pub fn parse_admin_name(text: &str) -> Result<String, String> {
     match Authority::parse(text) {
         Ok(name) if name.port.is_none() && name.ip.is_none() => Ok(text.to_owned()),
         Ok(name) if name.ip.is_some() => {
-            Err(format!("'{text}' is an address, and taken in any case; give a name"))
+            Err(format!("'{text}' is an address, and addresses are always accepted; give a name"))
         }
-        _ => Err(format!("'{text}' is no host name; give one such as proxy.example")),
+        _ => Err(format!("'{text}' is not a host name; give one such as proxy.example")),
     }
 }
 
-/// Reads where the admin listener is to be: an address, `unix:` and the path of a socket, or `off`.
+/// Reads the place of the admin listener: an address, `unix:` and the path of a socket, or `off`.
 ///
 /// # Errors
 ///
@@ -81,11 +81,11 @@ fn parse_place(text: &str) -> Result<ListenPlace, String> {
     };
     if path.starts_with('@') {
         return Err(format!(
-            "'{text}' looks like a socket without a file, and whom that lets in nobody can say; \
+            "'{text}' looks like a socket without a file, and nothing shows whom that lets in; \
              give a path (unix:./{path} for a file of that name)"
         ));
     }
-    // The system's bound, without the byte that ends it (unix(7)).
+    // The limit of the system, without the terminating byte (unix(7)).
     const MOST: usize = 107;
     match path.len() {
         0 => Err("'unix:' has no path; write unix:/run/threadgate.sock, for example".to_owned()),
@@ -114,13 +114,12 @@ pub fn parse_port(text: &str) -> Result<u16, String> {
     }
 }
 
-/// The loopback address every machine has, with `port`.
+/// The IPv4 loopback address with `port`.
 pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// What is wrong with `text`, which is not an address, and what to write instead; `usual` is the port
-/// where none was given.
+/// Says why `text` is not an address, and what to write instead; `usual` is the port if none was given.
 fn problem(text: &str, usual: u16) -> String {
     if let Ok(port) = parse_port(text) {
         return format!("is a port without an address; write :{port}, or use --port {port}");
@@ -134,7 +133,7 @@ fn problem(text: &str, usual: u16) -> String {
     if let Some((host, port)) = text.rsplit_once(':')
         && let (Ok(_), Ok(port)) = (host.parse::<Ipv6Addr>(), parse_port(port))
     {
-        // Where the brackets belong cannot be known: `::1:8080` is an address, too.
+        // The place of the brackets is unclear, because `::1:8080` is also an address.
         let whole = bare.map(|ip| format!(", or [{ip}]:{usual}")).unwrap_or_default();
         return format!("is an IPv6 address without brackets; write [{host}]:{port}{whole}");
     }

@@ -1,9 +1,9 @@
 //! Loads block and allow lists: reads them in pieces, compiles them on all processors, and reports
 //! what was skipped.
 //!
-//! A file is read in pieces of 64 KiB by the thread that waits for it; the pieces are parsed by threads
-//! that end with the reading. So what a list may take in memory depends on how many names it has, and
-//! not on its size or on how long its lines are.
+//! The calling thread reads a file in pieces of 64 KiB. A pool of threads, which ends with the reading,
+//! parses the pieces. So the memory of a list depends on the number of its names, not on its size or the
+//! length of its lines.
 
 mod pieces;
 mod progress;
@@ -29,16 +29,16 @@ use super::unusable::Unusable;
 use pieces::Pieces;
 use progress::ProgressBar;
 
-/// Bytes of a piece.
+/// The size of a piece in bytes.
 const PIECE: usize = 64 << 10;
-/// Memory that is reserved for names beforehand, at most.
+/// The most memory to reserve for names before reading.
 const MOST_RESERVED: u64 = 64 << 20;
-/// How often a file that changes meanwhile is read.
+/// How often to read a file that changes while it is read.
 const ATTEMPTS: usize = 3;
-/// Threads at most: with more the one that reads does not keep up.
+/// The most threads: the reading thread does not keep up with more.
 const MOST_THREADS: usize = 8;
 
-/// Whether each of these is the name of a file.
+/// Checks that none of the file names is empty.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ pub(super) fn check(option: &'static str, files: &[String]) -> Result<(), Unusab
 ///
 /// # Errors
 ///
-/// What is wrong with the first file that is.
+/// The first file that cannot be used, and why.
 pub(super) fn read(
     block: &[String],
     allow: &[String],
@@ -91,7 +91,7 @@ pub(super) fn read(
     Ok(Some(Arc::new(filter)))
 }
 
-/// A list, as it is named.
+/// A list file that an option names.
 struct List<'a> {
     option: &'static str,
     /// Which of the option's files it is.
@@ -100,7 +100,7 @@ struct List<'a> {
     purpose: Purpose,
 }
 
-/// What was read of a file.
+/// The result of reading a file.
 struct Contents {
     format: ListFormat,
     names: usize,
@@ -129,20 +129,20 @@ impl Reading {
         let pool = pool.thread_name(|number| format!("lists-{number}")).build();
         let pool = pool.map_err(|e| format!("cannot start threads to read lists: {e}"))?;
         let key = NameKey::drawn();
-        // A list that is larger grows beyond that when its names are there.
+        // For a larger list, the draft grows as its names are read.
         let draft = Draft::new(key, bytes.min(MOST_RESERVED) as usize);
         let progress = ProgressBar::new(bytes, now);
         Ok(Self { key, draft, pool, progress, lines: 0, bytes: 0 })
     }
 
-    /// Reads a list, once more if it changes meanwhile.
+    /// Reads a list, and again if it changes in the meantime.
     fn read(&mut self, list: &List<'_>) -> Result<(), Unusable> {
         let (mark, bytes) = (self.draft.mark(), self.bytes);
         for _ in 0..ATTEMPTS {
             self.draft.back_to(mark);
             self.bytes = bytes;
             let (file, before) = list.open()?;
-            // No more than is there now: it might grow faster than it is read.
+            // Read no more than the current size, because the file might grow faster than it is read.
             let contents = self.read_file(list, (&file).take(before.len()))?;
             let after = file.metadata().map_err(|e| list.unread(&e))?;
             let there = list.file.metadata().map_err(|e| list.unread(&e))?;
@@ -202,7 +202,7 @@ impl Reading {
     }
 }
 
-/// Whether both are one file in one state.
+/// Whether both describe the same file in the same state.
 fn same(one: &Metadata, other: &Metadata) -> bool {
     let state = |m: &Metadata| (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec());
     state(one) == state(other)
@@ -213,7 +213,7 @@ impl<'a> List<'a> {
         Self { option, at, file: Path::new(file), purpose }
     }
 
-    /// Opens it, if it is a file: the writer of a FIFO would be waited for.
+    /// Opens it if it is a regular file. A FIFO is refused, because reading it would wait for a writer.
     fn open(&self) -> Result<(File, Metadata), Unusable> {
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(self.file);
@@ -226,12 +226,13 @@ impl<'a> List<'a> {
                     .wrong(None, "it is a directory; give a file, and the option once for each"))
             }
             false => {
-                Err(self.wrong(None, "it is not a regular file; give one, since it is read again"))
+                Err(self
+                    .wrong(None, "it is not a regular file; give one, because it is read again"))
             }
         }
     }
 
-    /// The format of a file that begins so; a mark of UTF-8 is taken off.
+    /// The format of the file that begins with these bytes. Removes a UTF-8 byte order mark.
     fn beginning(&self, bytes: &mut Vec<u8>) -> Result<ListFormat, Unusable> {
         let packed: [(&[u8], &str); 4] = [
             (b"\x1f\x8b", "it is compressed; unpack it with gunzip"),
@@ -251,20 +252,20 @@ impl<'a> List<'a> {
         if let Some(at) = memchr::memchr(0, bytes) {
             let before = bytes.get(..at).unwrap_or_default();
             let line = 1 + memchr::memchr_iter(b'\n', before).count();
-            let why = "there is a NUL in it, which no text has; give a list that is one";
+            let why = "it contains a NUL, so it is not text; give a text file";
             return Err(self.wrong(u32::try_from(line).ok(), why));
         }
         Ok(ListFormat::of(bytes))
     }
 
-    /// Says what was found in it.
+    /// Logs what the list contains.
     fn tell(&self, contents: &Contents) -> Result<(), Unusable> {
         let file = self.file.display();
         let Contents { names, skipped, .. } = contents;
         let first = skipped.each().map(|(_, _, first)| first).min_by_key(|first| first.line);
         match first {
             None if *names == 0 => {
-                log::warn!("--{} {file}: there is no rule in it; nothing comes of it", self.option);
+                log::warn!("--{} {file}: it contains no rule, so it has no effect", self.option);
             }
             None => {}
             Some(first) if *names == 0 => {
@@ -297,7 +298,8 @@ impl<'a> List<'a> {
     }
 
     fn too_much(&self, most: usize, of: &str) -> Unusable {
-        let why = format!("with it the lists have more than {most} {of}; leave some lists out");
+        let why =
+            format!("with this file, the lists have more than {most} {of}; leave some lists out");
         self.wrong(None, &why)
     }
 
@@ -331,7 +333,7 @@ mod tests {
         read(&files, &[], &mut Origins::default())
     }
 
-    /// More than a few pieces.
+    /// A list of more than a few pieces.
     fn long(from: usize, count: usize) -> String {
         (from..from + count).map(|n| format!("name-{n}.example\n")).collect()
     }
@@ -427,7 +429,7 @@ mod tests {
         };
         let filter = block(&[&list]).unwrap();
         assert!(filter.is_some());
-        // Those of other tests may run, and end.
+        // Threads of other tests may be running, and end meanwhile.
         let until = Instant::now() + std::time::Duration::from_secs(20);
         while running() > 0 {
             assert!(Instant::now() < until);

@@ -1,4 +1,4 @@
-//! Reads methods and schemes: `GET`, `connect`.
+//! Reads the names of methods and schemes: `GET`, `connect`.
 
 use crate::policy::rules::Way;
 use crate::wire::Method;
@@ -17,7 +17,7 @@ pub(super) fn parse_method(text: &str) -> Result<Box<str>, String> {
     Ok(text.into())
 }
 
-/// Reads how requests may go.
+/// Reads the name of a scheme.
 pub(super) fn parse_scheme(text: &str) -> Result<Way, String> {
     let way = Way::ALL.into_iter().find(|way| way.word() == text);
     way.ok_or_else(|| {

@@ -1,15 +1,15 @@
-//! Everything a proxy starts from, as checked values.
+//! The configuration of a proxy: reads options and files, and turns them into checked values.
 //!
-//! [`Config`] is plain data. No layer below knows it: [`Config::options`] turns it into what
-//! the server wants. The submodules read single values from text and answer with a sentence to
-//! print after the name of the option, so that a flag and a line of a file are refused in the
-//! same words.
+//! [`Config`] is plain data. No layer below knows it: [`Config::options`] turns it into the options of
+//! the server. The submodules read single values from text. For a wrong value they return a sentence to
+//! print after the name of the option, so a flag and a line of a file are refused in the same words.
 //!
-//! In reading order: [`options`] is the table of options; [`settings`] keeps the values given for each; [`file`](mod@file),
-//! `toml_source` and [`rules`] read the configuration file. [`access`], [`users`], [`limits`],
-//! `lists` and `methods` read what makes a policy, and `unusable` says why an option or a file cannot
-//! be read. [`listen`], [`address_options`], [`number`], [`size`] and [`duration`] read one
-//! kind of value each. [`together`] finds what contradicts. [`suggestion`] finds the word that was meant.
+//! In reading order: [`options`] is the table of options; [`settings`] keeps the values given for each;
+//! [`file`](mod@file), `toml_source` and [`rules`] read the configuration file. [`access`], [`users`],
+//! [`limits`], `lists` and `methods` read the parts of a policy, and `unusable` says why an option or a
+//! file cannot be used. [`listen`], [`address_options`], [`number`], [`size`] and [`duration`] read one
+//! kind of value each. [`together`] finds contradictions between options. [`suggestion`] finds the word
+//! that was meant.
 
 pub mod access;
 pub mod address_options;

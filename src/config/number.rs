@@ -1,8 +1,8 @@
-//! Reads a whole number in a range, and names the range when it is outside.
+//! Reads a whole number in a range; the refusal of a number outside it names the range.
 
 use std::num::NonZeroUsize;
 
-/// Reads a whole number from 1 to `most`; `example` is a number that could be meant.
+/// Reads a whole number from 1 to `most`; `example` is a number for the advice.
 ///
 /// # Errors
 ///

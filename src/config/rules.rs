@@ -1,12 +1,12 @@
 //! Reads `[[rules]]` of a configuration file: the first rule that matches decides.
 //!
-//! | key | what it says | without it |
+//! | key | meaning | without it |
 //! |---|---|---|
 //! | `action` | `"allow"` or `"deny"` | refused |
-//! | `name` | how the rule is named in logs and replies | file and line |
+//! | `name` | name of the rule in logs and replies | file and line |
 //! | `clients` | networks of clients | any client |
-//! | `users` | who has proven to be one of these | any user, or none |
-//! | `destinations` | as `--allow` takes them | anywhere |
+//! | `users` | clients that have proven to be one of these | any user, or none |
+//! | `destinations` | destinations in the form of `--allow` | anywhere |
 //! | `ports` | `443`, `"8000-8999"` | any port |
 //! | `methods` | `"GET"` | any method |
 //! | `schemes` | `"http"`, `"ws"`, `"connect"` | any |
@@ -26,15 +26,15 @@ use crate::policy::network::Network;
 use crate::policy::rule_origin::{self, Origins, RuleId};
 use crate::policy::rules::{Action, Rule};
 
-/// The keys of a rule, the lists last.
+/// The keys of a rule; the lists come last.
 const KEYS: [&str; 8] =
     ["action", "name", "clients", "destinations", "methods", "ports", "schemes", "users"];
 
-/// A rule on clients, users and destinations together, as `[[rules]]` of the configuration file has
-/// them: it allows or denies the requests that meet all of its lists.
+/// A rule on clients, users and destinations together, as in `[[rules]]` of the configuration file. It
+/// allows or denies the requests that match all of its lists.
 ///
-/// A list that is not given is met by every request, and one that is given needs a value. The values
-/// are checked by [`AccessOptions::check`](crate::AccessOptions::check).
+/// Every request matches a list that is not given; a list that is given needs a value.
+/// [`AccessOptions::check`](crate::AccessOptions::check) checks the values.
 ///
 /// ```
 /// use threadgate::{AccessOptions, WrittenRule};
@@ -53,19 +53,18 @@ const KEYS: [&str; 8] =
 pub struct WrittenRule {
     /// Its name, if it has one.
     pub(crate) name: Option<String>,
-    /// Where it stands.
+    /// Its place in the file.
     pub(crate) place: WrittenAt,
     /// Whether it allows.
     pub(crate) allows: bool,
-    /// What it is about: lists by the names of their keys, in the order of the alphabet.
+    /// Its lists, by the names of their keys, in alphabetical order.
     pub(crate) lists: Vec<(&'static str, Vec<String>)>,
 }
 
-/// Lists of a rule that is not of a file.
+/// Builds a rule in code instead of reading it from a file.
 impl WrittenRule {
-    /// A rule that allows, also where protected mode would refuse a destination that it has. Logs,
-    /// replies and counts name it by `name`: up to 64 letters, digits, `-`, `_` and `.`; each rule has
-    /// another one.
+    /// A rule that allows, even if protected mode would refuse the destination. Logs, replies and counts
+    /// name it by `name`: up to 64 letters, digits, `-`, `_` and `.`. Each rule needs a different name.
     pub fn allow(name: impl Into<String>) -> Self {
         Self::new(name.into(), true)
     }
@@ -109,13 +108,13 @@ impl WrittenRule {
         self.with("methods", methods)
     }
 
-    /// Requests that go these ways: `http`, `ws`, `connect`.
+    /// Requests of these kinds: `http`, `ws`, `connect`.
     #[must_use]
     pub fn schemes<T: Into<String>>(self, schemes: impl IntoIterator<Item = T>) -> Self {
         self.with("schemes", schemes)
     }
 
-    /// With more texts in the list of this key.
+    /// Adds texts to the list of this key.
     fn with<T: Into<String>>(
         mut self,
         key: &'static str,
@@ -134,11 +133,11 @@ impl WrittenRule {
 }
 
 impl WrittenRule {
-    /// The rule, with its place among `origins`.
+    /// The parsed rule; its place is added to `origins`.
     ///
     /// # Errors
     ///
-    /// A value that is none.
+    /// A value is wrong.
     pub(super) fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
         let (source, line) = match (&self.name, &self.place) {
             (Some(name), _) => (rule_origin::RuleSource::Named(name.clone()), 0),
@@ -163,11 +162,11 @@ impl WrittenRule {
     }
 }
 
-/// Whether each name of rules that are decided together is one, and none is that of two.
+/// Checks the names of rules that are decided together: each is valid and none is used twice.
 ///
 /// # Errors
 ///
-/// A sentence about the first that is wrong.
+/// A sentence about the first wrong name.
 pub(super) fn check_names(rules: &[WrittenRule]) -> Result<(), String> {
     let mut names = HashSet::new();
     for name in rules.iter().filter_map(|rule| rule.name.as_deref()) {
@@ -177,10 +176,10 @@ pub(super) fn check_names(rules: &[WrittenRule]) -> Result<(), String> {
     Ok(())
 }
 
-/// What to do about an empty list.
+/// The advice for an empty list.
 const OR_ALL: &str = "leave it out if all are meant";
 
-/// Adds what one text of a list says.
+/// Adds one text of a list to the rule.
 fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
     match key {
         "clients" => rule.clients.push(Network::parse(text)?),
@@ -188,13 +187,13 @@ fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
         "ports" => rule.ports.push(parse_ports(text)?),
         "methods" => rule.methods.push(parse_method(text)?),
         "schemes" => rule.ways.push(parse_scheme(text)?),
-        _ if text.is_empty() => return Err("'' is no user; give a name".to_owned()),
+        _ if text.is_empty() => return Err("'' is not a user; give a name".to_owned()),
         _ => rule.users.push(text.into()),
     }
     Ok(())
 }
 
-/// Reads a rule. What is wrong goes to `wrong`; `names` are those of the rules before.
+/// Reads a rule. Mistakes are added to `wrong`; `names` has the names of earlier rules.
 pub(super) fn read(
     source: &TomlSource,
     table: &DeTable<'_>,
@@ -238,7 +237,7 @@ pub(super) fn read(
         }
     }
     if !has_action {
-        let why = "a rule without an action; write action = \"allow\" or action = \"deny\"";
+        let why = "this rule has no action; write action = \"allow\" or action = \"deny\"";
         wrong.push(source.wrong(span, why));
     }
     Some(WrittenRule { name, place: source.place(span), allows: action?, lists })
@@ -246,20 +245,20 @@ pub(super) fn read(
 
 fn checked_name(value: &Spanned<DeValue<'_>>, names: &[String]) -> Result<String, String> {
     let Some(text) = value.get_ref().as_str() else {
-        return Err(format!("{} is no text; write name = \"no-ads\"", kind(value.get_ref())));
+        return Err(format!("{} is not text; write name = \"no-ads\"", kind(value.get_ref())));
     };
     check_name(text, |text| names.iter().any(|name| name == text))?;
     Ok(text.to_owned())
 }
 
-/// Whether a rule may be named so; `is_taken` says whether another one is.
+/// Checks the name of a rule; `is_taken` says whether another rule already has it.
 fn check_name(text: &str, is_taken: impl Fn(&str) -> bool) -> Result<(), String> {
     const LONGEST: usize = 64;
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.len() > LONGEST || !text.chars().all(allowed) {
         let text: String = text.chars().take(LONGEST).collect();
         return Err(format!(
-            "'{text}' is no name; give up to {LONGEST} letters, digits, '-', '_' and '.'"
+            "'{text}' is not a name; give up to {LONGEST} letters, digits, '-', '_' and '.'"
         ));
     }
     if is_taken(text) {
@@ -293,7 +292,7 @@ fn list(
             number @ DeValue::Integer(_) if key == "ports" => {
                 Ok(integer(number).unwrap_or(i64::MAX).to_string().into())
             }
-            other => Err(format!("{} is no text; write {key} = [\"..\"]", kind(other))),
+            other => Err(format!("{} is not text; write {key} = [\"..\"]", kind(other))),
         };
         let mut probe = Rule::new(RuleId::DEFAULT, Action::Deny);
         let checked = text.and_then(|text| add(&mut probe, key, &text).map(|()| text.into_owned()));

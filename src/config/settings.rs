@@ -1,8 +1,8 @@
-//! The values given for each option, where each was given, and which of them counts.
+//! Holds the values given for each option, with the place of each, and decides which of them count.
 //!
-//! An option can be given on the command line, as a variable of the environment, and as a key of the
-//! configuration file. Here its values stay text, each with the place it came from, so that a wrong
-//! one is refused in the same words wherever it stood.
+//! An option can be given on the command line, as an environment variable, and as a key of the
+//! configuration file. Its values stay text here, each with its place, so that a wrong value is refused
+//! in the same words wherever it was given.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use super::unusable::Unusable;
 use super::values::Config;
 pub use super::written::{WrittenAt, WrittenValue, WrongSetting};
 
-/// All that one place, or several together, say of options.
+/// The options given in one place, or in several together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Settings(Vec<(&'static OptionRow, Vec<WrittenValue>)>);
 
 impl Settings {
-    /// Says `values` of an option; what was said of it before is forgotten.
+    /// Sets the values of an option, replacing its earlier ones.
     pub fn set(&mut self, row: &'static OptionRow, values: Vec<WrittenValue>) {
         match self.0.iter_mut().find(|(it, _)| *it == row) {
             Some((_, before)) => *before = values,
@@ -25,7 +25,7 @@ impl Settings {
         }
     }
 
-    /// Says one value more.
+    /// Adds a value to an option.
     pub fn add(&mut self, row: &'static OptionRow, value: WrittenValue) {
         match self.0.iter_mut().find(|(it, _)| *it == row) {
             Some((_, values)) => values.push(value),
@@ -33,7 +33,7 @@ impl Settings {
         }
     }
 
-    /// Forgets what was said of an option.
+    /// Removes an option and returns its values.
     pub fn remove(&mut self, name: &str) -> Option<Vec<WrittenValue>> {
         let at = self.0.iter().position(|(known, _)| known.name == name)?;
         Some(self.0.remove(at).1)
@@ -70,27 +70,27 @@ impl Settings {
         WrongSetting::at(place, option, &unusable.rest())
     }
 
-    /// Forgets values.
+    /// Keeps only the values that `stays` accepts.
     pub fn retain(&mut self, stays: impl Fn(&WrittenValue) -> bool) {
         self.0.retain_mut(|(_, values)| {
-            // An option can be given without any value: nothing, instead of what others say.
+            // An option without values stays: an empty list replaces the values of other places.
             let is_empty = values.is_empty();
             values.retain(&stays);
             is_empty || !values.is_empty()
         });
     }
 
-    /// What was said of an option.
+    /// The values of an option.
     pub fn values(&self, name: &str) -> Option<&[WrittenValue]> {
         self.0.iter().find(|(known, _)| known.name == name).map(|(_, values)| values.as_slice())
     }
 
-    /// All of it.
+    /// All options with their values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static OptionRow, &[WrittenValue])> {
         self.0.iter().map(|(row, values)| (*row, values.as_slice()))
     }
 
-    /// This, and of `below` what this says nothing of.
+    /// These options, and those of `below` that are not given here.
     #[must_use]
     pub fn over(mut self, below: &Self) -> Self {
         let group = |row: &OptionRow| row.instead_of.unwrap_or(row.name);
@@ -103,7 +103,7 @@ impl Settings {
         self
     }
 
-    /// What the words of a command line say; they are in argh's way, as `cli::argv` writes them.
+    /// The options of a command line, whose words are in argh's form, as `cli::argv` writes them.
     pub fn of_words(words: &[&str]) -> Self {
         let mut settings = Self::default();
         let mut words = words.iter();
@@ -125,7 +125,7 @@ impl Settings {
         settings
     }
 
-    /// The files that options name which use them so.
+    /// The files that options name for this use.
     pub fn files(
         &self,
         uses: FileUse,
@@ -136,8 +136,8 @@ impl Settings {
         })
     }
 
-    /// What the environment says. An empty variable says nothing. Also answers what is wrong, and the
-    /// variables that seem to be meant for us and are not known, with what was probably meant.
+    /// The options of the environment; an empty variable is ignored. Also returns all mistakes, and the
+    /// unknown variables that begin like ours, with a sentence about each.
     pub fn of_environment(
         variables: impl Iterator<Item = (String, Result<String, String>)>,
         others: &[&str],
@@ -190,8 +190,8 @@ impl OptionRow {
 fn unknown_variable(variable: &str) -> String {
     let names: Vec<String> = options::all().map(OptionRow::variable).collect();
     match nearest(variable, names.iter().map(String::as_str)) {
-        Some(meant) => format!("{variable} is no option; did you mean {meant}?"),
-        None => format!("{variable} is no option, and is not looked at; unset it, or correct it"),
+        Some(meant) => format!("{variable} is not an option; did you mean {meant}?"),
+        None => format!("{variable} is not an option, and is ignored; unset it, or correct it"),
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         Settings::of_words(&words.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// The words that say the same on a command line.
+    /// The words that give the same options on a command line.
     fn words(settings: &Settings) -> Vec<String> {
         let mut words = Vec::new();
         for (row, value) in settings.iter().flat_map(|(row, v)| v.iter().map(move |v| (row, v))) {

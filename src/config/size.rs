@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-/// Units with their bytes: those of 1024 first, the largest first, then those of 1000.
-/// The order is the preference of [`ShownSize`].
+/// Units and their bytes: powers of 1024 first, then powers of 1000, each from the largest down.
+/// [`ShownSize`] prefers units in this order.
 const UNITS: [(&str, u64); 6] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -45,7 +45,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 ///
-/// As [`parse`], and for a count outside, with the range in the sentence.
+/// As [`parse`]; for a count outside the range, the sentence names the range.
 pub fn parse_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let bytes = parse(text)?;
     if (least..=most).contains(&bytes) {
@@ -59,7 +59,7 @@ pub fn parse_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     ))
 }
 
-/// A count of bytes shown the way [`parse`] reads it, exactly.
+/// A count of bytes, shown exactly, in a form that [`parse`] reads.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownSize(pub u64);
 

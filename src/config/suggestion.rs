@@ -1,9 +1,9 @@
-//! Finds the word that somebody probably meant: "did you mean …?".
+//! Finds the known word nearest to a mistyped one, for "did you mean …?".
 
 /// The word of `known` nearest to `typed`, if one is near enough to suggest.
 ///
-/// Near is: `typed` is its beginning, or at most a third of the letters differ, where an
-/// exchange of two neighbours counts once. Among equals the first wins.
+/// A word is near if it begins with `typed`, or if at most a third of the letters differ. Two swapped
+/// neighbours count as one difference. The first of equally near words wins.
 pub(crate) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (typed.chars().count() / 3).max(1);
     known
@@ -16,7 +16,7 @@ pub(crate) fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> 
         .map(|(_, word)| word)
 }
 
-/// Letters to insert, drop, replace or exchange with a neighbour to make `b` of `a`.
+/// The number of letters to insert, drop, replace or swap with a neighbour to turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut before: Vec<usize> = Vec::new();

@@ -1,4 +1,4 @@
-//! What options say together: values that are right by themselves and contradict one another.
+//! Finds contradictions between options whose values are each valid.
 
 use std::path::{Path, PathBuf};
 
@@ -12,19 +12,19 @@ use crate::policy::decide::Mode;
 /// A file that can be read and written by many.
 pub const NOTHING: &str = "/dev/null";
 
-/// Options for all listeners, what single listeners have of their own, and what they mean.
+/// The options to check together: their parsed values, and the settings as written.
 #[derive(Clone, Copy, Debug)]
 pub struct Together<'a> {
-    /// What they mean.
+    /// The parsed values.
     pub config: &'a Config,
-    /// What is said for all.
+    /// The settings for all listeners.
     pub settings: &'a Settings,
-    /// What single listeners say.
+    /// The settings of single listeners.
     pub own: &'a [&'a Settings],
 }
 
 impl Together<'_> {
-    /// All contradictions that are found.
+    /// All contradictions.
     pub fn contradictions(&self) -> Vec<Unusable> {
         let mut found: Vec<Unusable> = [
             self.port_beside_listen(),
@@ -61,7 +61,7 @@ impl Together<'_> {
         taken.then(|| Unusable::of("admin", why).beside("listen"))
     }
 
-    /// One option would destroy what the other wrote.
+    /// Finds options that would overwrite each other's files.
     fn one_file_written_twice(&self) -> Option<Unusable> {
         let files: Vec<_> = self.files(FileUse::Written).collect();
         let twice = files.iter().enumerate().find_map(|(at, (row, path))| {
@@ -77,7 +77,7 @@ impl Together<'_> {
         let read: Vec<_> =
             self.files(FileUse::Configuration).chain(self.files(FileUse::Read)).collect();
         self.files(FileUse::Written).find_map(|(row, path)| {
-            // What was learnt may hold at once.
+            // The learn file may also be an allow list, so that learnt domains are allowed at once.
             let learnt = |of: &OptionRow| (of.name, row.name) == ("allow-list", "learn-file");
             let same = |(of, file): &&(&OptionRow, PathBuf)| {
                 *file == path && path != Path::new(NOTHING) && !learnt(of)
@@ -95,11 +95,11 @@ impl Together<'_> {
     }
 }
 
-/// Whether a policy that learns has a file to write, and only such a one has.
+/// Checks that `--policy learn` and `--learn-file` are given together.
 ///
 /// # Errors
 ///
-/// What is missing.
+/// The one that is missing.
 pub fn learning(config: &Config) -> Result<(), Unusable> {
     let all = (config.access.policy == Mode::Learn).then_some(None);
     let own = config.own.iter().find(|own| own.access.policy == Mode::Learn);

@@ -1,5 +1,4 @@
-//! The text of a configuration file while it is read: where each value stands, and how messages
-//! name it.
+//! Finds the line of each value in the text of a configuration file, and words the messages about it.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use super::written::{WrittenAt, WrongSetting};
 /// A file that is being read.
 pub(super) struct TomlSource {
     pub(super) path: Arc<Path>,
-    /// What file names in it are relative to.
+    /// The directory that file names in it are relative to.
     pub(super) dir: PathBuf,
     pub(super) lines: Vec<usize>,
     /// Whether this is the name of an option.
@@ -26,7 +25,7 @@ impl TomlSource {
         WrittenAt::File(Arc::clone(&self.path), line_of(&self.lines, span.start))
     }
 
-    /// A mistake at a place, in a sentence.
+    /// A mistake at a place.
     pub(super) fn wrong(&self, span: &Range<usize>, why: &str) -> WrongSetting {
         let place = self.place(span);
         WrongSetting { message: format!("{place}: {why}"), option: None, place }
@@ -42,7 +41,7 @@ impl TomlSource {
         let name = key.get_ref().as_ref();
         let advice = match nearest(name, all.clone()) {
             Some(meant) => format!("did you mean {meant}?"),
-            None if (self.is_option)(name) => "options stand above the first [[".to_owned(),
+            None if (self.is_option)(name) => "options belong above the first [[".to_owned(),
             None => format!("it has {}", all.collect::<Vec<_>>().join(", ")),
         };
         let why = format!("unknown key '{}' in [[{table}]]; {advice}", shown(name));
@@ -50,7 +49,7 @@ impl TomlSource {
     }
 }
 
-/// Where lines begin.
+/// The positions where lines begin.
 pub(super) fn starts(bytes: &[u8]) -> Vec<usize> {
     [0].into_iter().chain(memchr::memchr_iter(b'\n', bytes).map(|at| at + 1)).collect()
 }
@@ -59,8 +58,8 @@ pub(super) fn line_of(starts: &[usize], byte: usize) -> u32 {
     u32::try_from(starts.partition_point(|start| *start <= byte)).unwrap_or(u32::MAX)
 }
 
-/// The bracket, or the quotes over several lines, that nothing closes: where it stands, and what closes
-/// it. Of several the first, since all others may belong into it.
+/// The first bracket, or triple quotes, that nothing closes: its position, and the text that closes it.
+/// Later ones may be inside it, so only the first is returned.
 pub(super) fn unclosed(text: &str) -> Option<(usize, &'static str)> {
     let mut open: Vec<(usize, &'static str)> = Vec::new();
     let mut at = 0;
@@ -71,7 +70,7 @@ pub(super) fn unclosed(text: &str) -> Option<(usize, &'static str)> {
                 Some(end) => end,
                 None => return Some((at, quotes)),
             },
-            // A string that ends with its line is told as the mistake of that line.
+            // A string of one line is reported as the mistake of that line.
             (Some(b'"'), _) => end_of_string(rest, "\"").unwrap_or(1),
             (Some(b'\''), _) => end_of_string(rest, "'").unwrap_or(1),
             (Some(b'#'), _) => rest.find('\n').unwrap_or(rest.len()),
@@ -114,13 +113,13 @@ fn end_of_string(text: &str, quotes: &str) -> Option<usize> {
     }
 }
 
-/// A number as a file may write it, in whatever base.
+/// The value of a number, in any base that TOML has.
 pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-/// What a value is, as people call it.
+/// The kind of a value, in plain words.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
@@ -154,7 +153,7 @@ mod tests {
             ("a = {b = 1\n", Some((4, "}"))),
             ("a = '''b\nc = 1", Some((4, "'''"))),
             ("a = \"\"\"b\\\"\"\"\nc", Some((4, "\"\"\""))),
-            // The quotes are what is wrong here.
+            // Here the mistake is in the quotes.
             ("a = 'b\nc = [1]", None),
             ("a = ['ö', ", Some((4, "]"))),
         ] {

@@ -1,11 +1,11 @@
-//! Why an option cannot be used: which one, which of its values, and the reason.
+//! The error for an option that cannot be used: which one, which of its values, and the reason.
 
 use std::{error, fmt};
 
-/// Why rules, lists, limits or users cannot be used: a value is wrong, or a file that is named.
+/// Why rules, lists, limits or users cannot be used: a value or a named file is wrong.
 ///
-/// It is written as a sentence that begins with the option, as the command line has it:
-/// `--deny-url: '(' is none: unclosed group`.
+/// It is displayed as a sentence that begins with the option, as on the command line:
+/// `--deny: 'a b' is not a destination`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Unusable {
@@ -15,38 +15,38 @@ pub struct Unusable {
     pub(crate) option: Option<&'static str>,
     /// Which of its values is meant, from 0.
     pub(crate) value: Option<usize>,
-    /// The listener that has the option of its own, by its number.
+    /// The number of the listener whose own option it is.
     pub(crate) listener: Option<u16>,
-    /// What in that value is meant: a file and its line.
+    /// The part of that value: a file and its line.
     pub(crate) subject: Option<String>,
-    /// Another option whose value the reason depends on.
+    /// Another option that the reason depends on.
     pub(crate) beside: Option<&'static str>,
     /// The reason, and what to try.
     pub(crate) why: String,
 }
 
 impl Unusable {
-    /// An option, for a reason.
+    /// This option, for this reason.
     pub(crate) fn of(option: &'static str, why: impl Into<String>) -> Self {
         Self { option: Some(option), ..Self::from(why.into()) }
     }
 
-    /// It is this one of the option's values, from 0.
+    /// Names the wrong one of the option's values, from 0.
     pub(crate) fn value(self, value: usize) -> Self {
         Self { value: Some(value), ..self }
     }
 
-    /// It is an option that this listener has of its own.
+    /// Says that it is the own option of this listener.
     pub(crate) fn of_listener(self, number: u16) -> Self {
         Self { listener: Some(number), ..self }
     }
 
-    /// It is this file, or line, or name.
+    /// Names the wrong file, line or name.
     pub(crate) fn about(self, subject: impl Into<String>) -> Self {
         Self { subject: Some(subject.into()), ..self }
     }
 
-    /// It would be right with another value of that option.
+    /// Says that it could be right with another value of that option.
     pub(crate) fn beside(self, option: &'static str) -> Self {
         Self { beside: Some(option), ..self }
     }
@@ -56,7 +56,7 @@ impl Unusable {
         self.option
     }
 
-    /// What follows the name of the option.
+    /// The sentence after the name of the option.
     pub(crate) fn rest(&self) -> String {
         match &self.subject {
             Some(subject) => format!(" {subject}: {}", self.why),
@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn it_is_a_sentence_that_begins_with_the_option() {
-        let plain = Unusable::of("deny", "'a b' is no destination").value(1).beside("allow");
-        assert_eq!(plain.to_string(), "--deny: 'a b' is no destination");
+        let plain = Unusable::of("deny", "'a b' is not a destination").value(1).beside("allow");
+        assert_eq!(plain.to_string(), "--deny: 'a b' is not a destination");
         let file = Unusable::of("auth-file", "cannot read it").about("users:3");
         assert_eq!(file.to_string(), "--auth-file users:3: cannot read it");
         assert_eq!(Unusable::from("rule: no".to_owned()).to_string(), "rule: no");

@@ -1,7 +1,7 @@
 //! Reads users from options, variables and files.
 //!
-//! Where one is wrong the sentence names the option, the variable or the file with its line, and
-//! never shows what stands there: it may be a password.
+//! The sentence about a mistake names the option, the variable, or the file and line. It never shows the
+//! text itself, which may be a password.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,12 +16,12 @@ use crate::policy::auth::user_file::{self, MOST_BYTES, check_name};
 use crate::policy::auth::{Auth, Plain, Secret};
 use crate::wire::credentials::MAX_PART_BYTES;
 
-/// The realm, unless another is given.
+/// The default realm.
 pub const REALM: &str = "threadgate";
-/// How often a file that changes meanwhile is read.
+/// How often to read a file that changes while it is read.
 const ATTEMPTS: usize = 3;
 
-/// Users, and by what they prove to be who they are. Without any, nobody is asked.
+/// Users and their passwords. Without users, clients are not asked for a password.
 ///
 /// ```
 /// use threadgate::{AccessOptions, Password, UserOptions};
@@ -42,8 +42,8 @@ pub struct UserOptions {
     pub env: Vec<String>,
     /// `--auth-file`: files with lines of `USER:HASH`, the hashes by bcrypt, Argon2 or SHA-crypt.
     pub files: Vec<PathBuf>,
-    /// `--auth-realm`: what clients show when they ask for a password, 1 to 128 characters of printable
-    /// ASCII; `threadgate` by default.
+    /// `--auth-realm`: the text that clients show when they ask for a password, 1 to 128 characters of
+    /// printable ASCII; `threadgate` by default.
     pub realm: Option<String>,
 }
 
@@ -52,15 +52,15 @@ pub struct UserOptions {
 pub struct Password(pub(crate) String);
 
 impl Password {
-    /// The user `name` with this password: at most 1024 bytes each, without a control character. A
-    /// name has no colon in it, for clients send `NAME:PASSWORD`.
+    /// The user `name` with this password: at most 1024 bytes each, without control characters. A name
+    /// cannot contain a colon, because clients send `NAME:PASSWORD`.
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong. The password is not in it.
+    /// A sentence about the mistake, without the password.
     pub fn new(name: &str, password: &str) -> Result<Self, String> {
         if name.contains(':') {
-            return Err("a user's name has no ':' in it, for the password comes behind it".into());
+            return Err("a user's name cannot contain ':', because the password follows it".into());
         }
         Self::parse(&format!("{name}:{password}"))
     }
@@ -78,7 +78,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Users so far, and where each stands.
+/// The users read so far, and the place of each.
 #[derive(Default)]
 struct Users {
     all: Vec<(Box<str>, Secret)>,
@@ -101,7 +101,7 @@ impl Users {
         Ok(())
     }
 
-    /// A user in plain.
+    /// Adds a user with a plain password.
     fn add_plain(&mut self, text: &str, place: &Unusable) -> Result<(), Unusable> {
         let (name, password) = parse(text).map_err(|why| Unusable { why, ..place.clone() })?;
         self.add(name.into(), Secret::Plain(Plain(password.into())), place)
@@ -125,7 +125,7 @@ impl Users {
         self.add_lines(&value, &wrong(""))
     }
 
-    /// The users of a variable.
+    /// Adds the users of a variable.
     fn add_lines(&mut self, value: &str, place: &Unusable) -> Result<(), Unusable> {
         let before = self.all.len();
         let name = place.subject.as_deref().unwrap_or_default();
@@ -168,12 +168,12 @@ impl Users {
 }
 
 impl UserOptions {
-    /// Whether users have to say who they are.
+    /// Whether clients have to prove who they are.
     pub fn are_given(&self) -> bool {
         !(self.auth.is_empty() && self.env.is_empty() && self.files.is_empty())
     }
 
-    /// Whether all values can be understood, without a look at variables and files.
+    /// Checks all values, without reading variables and files.
     ///
     /// # Errors
     ///
@@ -192,11 +192,11 @@ impl UserOptions {
         check_realm(realm)
     }
 
-    /// Reads variables and files; `None` if nobody has to say who it is.
+    /// Reads variables and files; `None` if there are no users.
     ///
     /// # Errors
     ///
-    /// What is wrong with a variable, a file, or a value.
+    /// A variable, a file, or a value is wrong.
     pub(crate) fn build(&self) -> Result<Option<Arc<Auth>>, Unusable> {
         if !self.are_given() {
             return Ok(None);
@@ -215,7 +215,7 @@ impl UserOptions {
     }
 }
 
-/// The name of a variable with users.
+/// Reads the name of a variable with users.
 pub(super) fn checked_variable(name: &str) -> Result<String, String> {
     match name.is_empty() || name.contains(['=', '\0']) {
         true => Err(format!("'{name}' is not the name of a variable; give one such as PROXY_USER")),
@@ -223,7 +223,7 @@ pub(super) fn checked_variable(name: &str) -> Result<String, String> {
     }
 }
 
-/// A realm, which stands in a field of each 407.
+/// Reads a realm, which is sent in a field of each 407.
 pub(super) fn checked_realm(realm: &str) -> Result<String, String> {
     match realm.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         true if (1..=128).contains(&realm.len()) => Ok(realm.to_owned()),
@@ -250,15 +250,15 @@ fn parse(text: &str) -> Result<(&str, &str), String> {
     Err(wrong.to_owned())
 }
 
-/// The bytes of a file, one more than there may be at most.
+/// Reads a file, up to one byte more than the largest allowed.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     for _ in 0..ATTEMPTS {
-        // The writer of a FIFO would be waited for.
+        // Without O_NONBLOCK, opening a FIFO waits for its writer.
         let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let before = file.metadata()?;
         if !before.is_file() && !before.is_dir() {
             return Err(io::Error::other(
-                "it is not a regular file; give one, since it is read again",
+                "it is not a regular file; give one, because it is read again",
             ));
         }
         let mut bytes = Vec::new();

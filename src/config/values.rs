@@ -1,4 +1,4 @@
-//! What the options mean: every value a proxy starts from, checked.
+//! The checked values of all options, and how single words are read into them.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -13,15 +13,15 @@ use crate::policy::{Access, Policy};
 use crate::server::{Options, Via};
 use crate::wire::field::is_token_byte;
 
-/// The most worker threads taken: past it a pool costs more than it serves.
+/// The most worker threads allowed: more would cost more than they serve.
 pub const MOST_THREADS: usize = 1024;
 
-/// The most client connections taken; each needs descriptors the system must grant too.
+/// The most client connections allowed; each also needs descriptors from the system.
 pub const MOST_CONNECTIONS: usize = 1_000_000;
 
-/// The most pipes taken; each is two descriptors, and memory of the kernel's when it is full.
+/// The most pipes allowed; each takes two descriptors, and memory of the kernel when it is full.
 pub const MOST_PIPES: usize = 65_536;
-/// The most connects to one address taken: past it ports run out.
+/// The most connects to one address allowed: with more, ports run out.
 pub const MOST_CONNECTING: usize = 65_535;
 
 /// The smallest limit on the bytes of a head: below it ordinary requests do not fit.
@@ -30,48 +30,48 @@ pub const LEAST_HEAD_BYTES: usize = 1024;
 /// The largest limit on the bytes of a head: each connection may hold that much.
 pub const MOST_HEAD_BYTES: usize = 1024 * 1024;
 
-/// What a proxy needs to run, as the options say it.
+/// Everything a proxy needs to run, from the options.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What the server is started with, without what [`options`](Self::options) adds.
+    /// The options of the server, without those that [`options`](Self::options) adds.
     pub server: Options,
     /// Who may do what.
     pub access: AccessOptions,
-    /// What single listeners have of their own.
+    /// The options of single listeners.
     pub own: Vec<OwnListener>,
-    /// Where a line for each exchange goes.
+    /// Where the access log goes, which has a line for each exchange.
     pub access_log: LogTarget,
-    /// How such a line is written.
+    /// The format of a line of the access log.
     pub log_format: LogFormat,
     /// When messages on stderr, and the access log on a terminal, are in colour.
     pub color: Color,
     /// How many levels more (or, below zero, fewer) than usual are logged on stderr.
     pub verbosity: i8,
-    /// File that receives the ports once they are bound, one a line in the order of the listeners, and
-    /// behind them the port of the admin listener.
+    /// File that receives the ports once they are bound, one a line in the order of the listeners. The
+    /// port of the admin listener comes last.
     pub port_file: Option<PathBuf>,
     /// Descriptor that gets a line once the proxy listens; 3 or more.
     pub ready_fd: Option<i32>,
-    /// File that has the process number while the proxy runs.
+    /// File that holds the process number while the proxy runs.
     pub pid_file: Option<PathBuf>,
     /// When the proxy stops by itself.
     pub exit_after: Option<ExitAfter>,
     /// How long sessions may go on after the signal to stop; zero closes them at once.
     pub drain: Duration,
-    /// File that gets the domains that were reached, with a policy that learns.
+    /// File for the domains that were reached, with a policy that learns.
     pub learn_file: Option<PathBuf>,
-    /// Whether a request that a rule is against makes the exit status 3.
+    /// Whether a request that a rule denies makes the exit status 3.
     pub fail_on_deny: bool,
     /// Whether files are read again when they change.
     pub watch: bool,
 }
 
 impl Config {
-    /// What the server is started with.
+    /// The options that the server is started with.
     ///
     /// # Errors
     ///
-    /// What is wrong with a file of rules.
+    /// A file of rules cannot be used.
     pub fn options(&self) -> Result<Options, Unusable> {
         let format = match self.log_format {
             LogFormat::Text => LineFormat::Text,
@@ -90,12 +90,12 @@ impl Config {
         })
     }
 
-    /// Reads the files that rules are in, and makes what a policy is made of; what is the same in the
-    /// policy `before` keeps its numbers and counts.
+    /// Reads the files of rules, and makes the parts of a policy. Rules that are the same in the policy
+    /// `before` keep their numbers and counts.
     ///
     /// # Errors
     ///
-    /// What is wrong with a file.
+    /// A file cannot be used.
     pub fn access(&self, before: Option<&Policy>) -> Result<Access, Unusable> {
         self.access.build_with(&self.own, before)
     }
@@ -146,14 +146,14 @@ pub fn parse_file(text: &str) -> Result<PathBuf, String> {
 /// When a proxy stops without a signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ExitAfter {
-    /// When so many exchanges and tunnels are over, failed ones included.
+    /// After this number of exchanges and tunnels, including failed ones.
     Exchanges(NonZeroU64),
-    /// So long after the start.
+    /// This long after the start.
     Time(Duration),
 }
 
 impl ExitAfter {
-    /// Reads a whole number for exchanges, or a number with a unit for a time.
+    /// Reads a number of exchanges, or a time with a unit.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ pub enum LogTarget {
     Off,
     /// To stdout.
     Stdout,
-    /// To the end of this file, which is opened again when the log is rotated.
+    /// To the end of this file, which is reopened when the log is rotated.
     File(PathBuf),
 }
 
@@ -210,7 +210,7 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, for programs.
     Json,
-    /// The NCSA common log format, for programs that read those of web servers.
+    /// The NCSA common log format, for programs that read logs of web servers.
     Common,
     /// The same with `Referer` and `User-Agent`.
     Combined,
@@ -236,10 +236,10 @@ impl LogFormat {
 /// When output is in colour.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Color {
-    /// On a terminal that knows colours, unless `NO_COLOR` is set.
+    /// On a terminal that supports colours, unless `NO_COLOR` is set.
     #[default]
     Auto,
-    /// Wherever it goes.
+    /// Everywhere.
     Always,
     /// Nowhere.
     Never,
@@ -276,8 +276,8 @@ pub fn parse_switch(text: &str) -> Result<bool, String> {
 
 /// Reads the pseudonym for the `Via` field, or `off` for none.
 ///
-/// Stricter than RFC 9110 §7.6.3, which lets a port follow the pseudonym: a loop is found by
-/// comparing names, and a port would make two names of one.
+/// This is stricter than RFC 9110 §7.6.3, which lets a port follow the pseudonym. Loops are found by
+/// comparing names, and a port would turn one name into two.
 ///
 /// # Errors
 ///

@@ -1,10 +1,10 @@
-//! Where something was written, and what is wrong there.
+//! Values as they were written, with the place of each, and the mistakes in them.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where something was said.
+/// Where a value was given.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum WrittenAt {
     /// On the command line.
@@ -16,7 +16,7 @@ pub enum WrittenAt {
 }
 
 impl WrittenAt {
-    /// How a sentence about option `name` begins that was found here.
+    /// The beginning of a sentence about option `name` at this place.
     pub fn before(&self, name: &str) -> String {
         match self {
             Self::Flag => format!("--{name}"),
@@ -41,14 +41,14 @@ impl fmt::Display for WrittenAt {
 pub struct WrittenValue {
     /// Its text; of a switch `true` or `false`, of a counter a number.
     pub text: String,
-    /// Where it stands.
+    /// Where it was given.
     pub place: WrittenAt,
 }
 
-/// What is wrong, and where.
+/// A mistake and its place.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WrongSetting {
-    /// Where.
+    /// Its place.
     pub place: WrittenAt,
     /// The option that is wrong, without dashes, if it is one.
     pub option: Option<&'static str>,
@@ -57,24 +57,24 @@ pub struct WrongSetting {
 }
 
 impl WrongSetting {
-    /// The value of option `name` that stands at `place` is wrong.
+    /// A wrong value of option `name` at `place`.
     pub fn value(place: &WrittenAt, name: &'static str, why: &str) -> Self {
         Self::at(place, name, &format!(": {why}"))
     }
 
-    /// The same, with what follows the name of the option.
+    /// The same, with the text after the name of the option.
     pub(super) fn at(place: &WrittenAt, name: &'static str, rest: &str) -> Self {
         let message = format!("{}{rest}", place.before(name));
         Self { place: place.clone(), option: Some(name), message }
     }
 
-    /// The address of one of `[[listeners]]` is wrong.
+    /// A wrong address of one of `[[listeners]]`.
     pub fn of_listener(place: &WrittenAt, why: &str) -> Self {
         let message = format!("{place}: address: {why}");
         Self { place: place.clone(), option: None, message }
     }
 
-    /// Something is wrong that is no option and has no place.
+    /// A mistake that concerns no option and has no place.
     pub(super) fn nowhere(message: String) -> Self {
         Self { place: WrittenAt::Flag, option: None, message }
     }

@@ -98,8 +98,8 @@ fn a_rule_that_says_less_than_was_meant_is_refused() {
         (vec![WrittenRule::allow("all").users(none)], "rule 'all': users: is empty; leave it out"),
         (vec![WrittenRule::deny("a").clients(["ten"])], "rule 'a': clients: 'ten'"),
         (vec![WrittenRule::deny("a").ports(["0-x"])], "rule 'a': ports: "),
-        (vec![WrittenRule::deny("a\r\nB: c")], "is no name"),
-        (vec![WrittenRule::deny("")], "'' is no name"),
+        (vec![WrittenRule::deny("a\r\nB: c")], "is not a name"),
+        (vec![WrittenRule::deny("")], "'' is not a name"),
         (vec![WrittenRule::deny("default")], "always there"),
         (vec![WrittenRule::deny("a"), WrittenRule::allow("a")], "another rule"),
     ] {

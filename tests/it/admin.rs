@@ -435,7 +435,7 @@ fn its_port_is_the_last_line_of_the_port_file_and_stands_in_the_log() {
 fn who_may_reach_it_beyond_loopback_is_said() {
     for (args, says) in [
         (&["--admin", "0.0.0.0:0"][..], "the admin listener serves private networks only"),
-        (&["--admin", "0.0.0.0:0", "--open"], "everybody who reaches the admin listener"),
+        (&["--admin", "0.0.0.0:0", "--open"], "anyone who can reach the admin listener"),
     ] {
         let proxy = Binary::start(args);
         eventually(|| proxy.stderr().contains(says));
@@ -464,7 +464,7 @@ fn a_place_that_cannot_be_had_is_said_with_the_right_code() {
     let unix = |path: &Path| format!("unix:{}", path.display());
     for (place, code, says) in [
         (address.clone(), 69, "in use"),
-        (unix(&file), 69, "is no socket"),
+        (unix(&file), 69, "is not a socket"),
         (unix(&nowhere), 69, "does not exist"),
         ("9127".to_owned(), 2, "write :9127"),
         ("unix:".to_owned(), 2, "has no path"),

@@ -450,7 +450,7 @@ pub(crate) fn reloaded(proxy: &Binary) {
     let count = || {
         let said = proxy.stderr();
         said.matches(" users were read again: ").count()
-            + said.matches("nothing was changed").count()
+            + said.matches("the reload changed nothing").count()
     };
     let before = count();
     proxy.signal(Signal::HUP);

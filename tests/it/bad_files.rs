@@ -125,7 +125,7 @@ fn count(proxy: &Binary, what: &str) -> usize {
 /// Has everything read again, waits until that is over, and returns the messages logged meanwhile.
 #[track_caller]
 fn reload(proxy: &Binary) -> String {
-    let over = || count(proxy, ".toml was read again") + count(proxy, "nothing was changed by");
+    let over = || count(proxy, ".toml was read again") + count(proxy, "the reload changed nothing");
     let (before, said) = (over(), proxy.stderr().len());
     proxy.signal(Signal::HUP);
     eventually(|| over() > before);
@@ -164,7 +164,7 @@ fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
         ("block", Bad::Socket, "", "cannot read it: "),
         ("block", Bad::Link("/dev/zero"), "", no_file),
         ("block", Bad::Link("block"), "", "cannot read it: Too many levels of symbolic links"),
-        ("block", Bad::Text(elf), ":1", "there is a NUL in it"),
+        ("block", Bad::Text(elf), ":1", "it contains a NUL"),
         ("block", Bad::Text(&utf16), ":1", "the file is UTF-16; save it as UTF-8"),
         ("block", Bad::File(&long), ":1", "cannot be used, and neither can any other line"),
         ("block", Bad::File(&many), ":1", "cannot be used, and neither can any other line"),
@@ -191,7 +191,7 @@ fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
         ("threadgate.toml", Bad::Text(b"\ndeny = 'a\0b'\n"), ":2", "invalid"),
         ("threadgate.toml", Bad::Text(elf), ":", "this line is not UTF-8"),
         ("threadgate.toml", Bad::Text(&utf16), ":1", "the file is UTF-16; save it as UTF-8"),
-        ("threadgate.toml", Bad::File(&long), "", "it has more than 1 MiB"),
+        ("threadgate.toml", Bad::File(&long), "", "it is larger than 1 MiB"),
     ];
     let config = files.path("threadgate.toml");
     let config = config.to_str().unwrap();

@@ -115,7 +115,8 @@ fn said(proxy: &Binary, what: &str) -> usize {
 /// Has everything read again, and waits until that is over.
 #[track_caller]
 fn reloaded(proxy: &Binary) {
-    let over = |proxy: &Binary| said(proxy, "was read again") + said(proxy, "nothing was changed");
+    let over =
+        |proxy: &Binary| said(proxy, "was read again") + said(proxy, "the reload changed nothing");
     let before = over(proxy);
     proxy.signal(Signal::HUP);
     eventually(|| over(proxy) > before);
@@ -166,7 +167,7 @@ fn a_variable_that_is_no_option_costs_a_warning() {
         command.env("THREADGATE_THREDS", "1").env("THREADGATE_LOG", "info");
     };
     let proxy = Binary::start_by(&["env"], set, &[]);
-    let says = "THREADGATE_THREDS is no option; did you mean THREADGATE_THREADS?";
+    let says = "THREADGATE_THREDS is not an option; did you mean THREADGATE_THREADS?";
     eventually(|| proxy.stderr().contains(&format!("WARN {says}")));
     assert_eq!(said(&proxy, "THREADGATE_LOG"), 0);
     let mut check = command(&["check"]);
@@ -211,7 +212,7 @@ fn a_configuration_that_is_wrong_is_refused_with_all_its_lines() {
     let lines = [
         format!("threadgate: {name}:2: unknown key 'lisen'; did you mean listen?\n"),
         format!("threadgate: {name}:5: action: 'drop' is neither \"allow\" nor \"deny\"; give"),
-        format!("threadgate: {name}:6: [[listeners]] without an address; write address ="),
+        format!("threadgate: {name}:6: this listener has no address; write address ="),
         format!("threadgate: {name}:7: open: a number is not a switch; write open = true\n"),
     ];
     let says: Vec<&str> = lines.iter().map(String::as_str).collect();
@@ -241,7 +242,7 @@ fn a_file_that_cannot_be_used_is_refused_with_what_to_try() {
     fails_with(b"\xff\xfed\0", "threadgate.toml:1: the file is UTF-16; save it as UTF-8");
     fails_with(
         &[b'#'; (1 << 20) + 1],
-        "cannot read it: it has more than 1 MiB; long lists go into",
+        "cannot read it: it is larger than 1 MiB; put long lists into",
     );
     fails_with(b"open = true\r\nopen = true\r\n", "threadgate.toml:2: duplicate key at 'open'");
     fails_with(b"timeout-head = 10s", "text in quotes: timeout-head = \"10s\"");
@@ -259,7 +260,7 @@ fn a_file_that_cannot_be_used_is_refused_with_what_to_try() {
     let huge = fs::File::create(&configured.path).unwrap();
     huge.set_len(100 << 20).unwrap();
     let begin = Instant::now();
-    fails(&["-c", configured.name()], 78, &["it has more than 1 MiB"]);
+    fails(&["-c", configured.name()], 78, &["it is larger than 1 MiB"]);
     assert!(begin.elapsed() < STEP);
     if !rustix::process::geteuid().is_root() {
         fs::set_permissions(&configured.path, fs::Permissions::from_mode(0o0)).unwrap();
@@ -348,15 +349,15 @@ fn a_reload_changes_rules_and_keeps_connections_and_a_broken_one_changes_nothing
     configured.replace(broken);
     reloaded(&proxy);
     let name = configured.name();
-    eventually(|| said(&proxy, "nothing was changed by the reload; the configuration") == 1);
-    let says = format!("ERROR not reloaded: {name}:3: a rule without an action; write");
+    eventually(|| said(&proxy, "the reload changed nothing; the configuration") == 1);
+    let says = format!("ERROR not reloaded: {name}:3: this rule has no action; write");
     assert_eq!(said(&proxy, &says), 1, "{}", proxy.stderr());
     assert_eq!(refused_by(proxy.addr, "a.two.example").as_deref(), Some("threadgate.toml:2"));
 
     // An editor has only just begun to write.
     configured.replace("");
     reloaded(&proxy);
-    assert_eq!(said(&proxy, "threadgate.toml: it is empty; to take all of it back"), 1);
+    assert_eq!(said(&proxy, "threadgate.toml: it is empty; to clear it on purpose"), 1);
     assert_eq!(refused_by(proxy.addr, "a.two.example").as_deref(), Some("threadgate.toml:2"));
     fs::remove_file(&configured.path).unwrap();
     reloaded(&proxy);
@@ -375,7 +376,7 @@ fn what_needs_a_restart_is_named_once_and_the_rest_is_taken() {
     let text = "threads = 3\nvia = 'edge'\ndeny = '.a.example'\n";
     configured.replace(text);
     reloaded(&proxy);
-    let needs = ": needs a restart; until then what was said before holds";
+    let needs = ": needs a restart; until then the earlier value holds";
     assert_eq!(said(&proxy, &format!("WARN threads{needs}")), 1, "{}", proxy.stderr());
     assert_eq!(said(&proxy, &format!("WARN via{needs}")), 1);
     assert_eq!(said(&proxy, needs), 2, "{}", proxy.stderr());
@@ -509,7 +510,7 @@ fn a_file_that_was_emptied_changes_nothing_until_something_is_in_it() {
         fs::write(file, "").unwrap();
         reloaded(&proxy);
         let empty =
-            format!("not reloaded: {}: it is empty; to take all of it back", file.display());
+            format!("not reloaded: {}: it is empty; to clear it on purpose", file.display());
         assert_eq!(said(&proxy, &empty), 1, "{text}: {}", proxy.stderr());
         reloaded(&proxy);
         assert_eq!(said(&proxy, &empty), 2, "{}", proxy.stderr());

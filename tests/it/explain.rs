@@ -192,7 +192,7 @@ fn it_says_each_step_with_its_rule_for_people_and_for_programs() {
         (
             "\
 request                  GET https://a.tracker.example/x
-                         by CONNECT a.tracker.example:443, of which the proxy sees no more
+                         by CONNECT a.tracker.example:443, which is all that the proxy sees
 from                     127.0.0.1
 acl      goes on         client 127.0.0.1 is served
 acl      denied          deny .tracker.example  [--deny:1]
@@ -213,7 +213,7 @@ acl      goes on         client 10.1.1.1 is served
 acl      goes on         the only rule does not name it
 acl      goes on         --policy open
 shape                    10mbit up, and the same down, for client 10.1.1.1  [--limit:1]
-name                     www.example leads to 192.0.2.7: --resolve or a hosts file says so
+name                     www.example leads to 192.0.2.7: given by --resolve or a hosts file
 address  allowed         192.0.2.7: nothing is against it
 verdict  allowed
 "
@@ -347,7 +347,7 @@ acl      goes on         allowed: method GET
 filter   goes on         the only pattern is not found in http://a.example/x/a
 acl      goes on         there are no rules
 acl      goes on         --policy open
-name                     a.example leads to 192.0.2.7: --address says so
+name                     a.example leads to 192.0.2.7: given by --address
 address  allowed         192.0.2.7: nothing is against it
 response goes on         a response of type video/* or audio/mpeg will be refused  [--deny-type:1]
 response goes on         a response of type image/* will be refused  [--deny-type:2]
@@ -406,16 +406,16 @@ fn what_cannot_be_asked_is_a_usage_error() {
         (&["http://a/", "GET"], "explain: the method comes first; write GET http://a/"),
         (&["GET", "http://a/", "x"], "explain: 'x' is one word too many; one request at a time"),
         (&["CONNECT", "https://a/"], "; CONNECT takes HOST:PORT, and GET an https URL"),
-        (&["GET", "http://müller.example/"], "; write a host in its xn-- form, and of others"),
+        (&["GET", "http://müller.example/"], "; write the host in its xn-- form and other"),
         (&["GET", "http://a/#b"], "; leave out # and what follows, as a browser does"),
         (&["GET", "a.example"], "; give a whole URL, such as http://example.com/"),
-        (&["GET", "http://a/", "--user="], "--user: '' is no name"),
+        (&["GET", "http://a/", "--user="], "--user: '' is not a name"),
         (&["CONNECT", "a:443", "--hello=192.0.2.1"], "--hello: '192.0.2.1' is not a host name"),
         (&["GET", "example.com"], "explain: the request-target is not in a form"),
         (&["GET", "/x"], "explain: '/x' is asked of the proxy itself; give a whole URL"),
         (&["GET", "ftp://a.example/"], "explain: only http URLs are forwarded"),
-        (&["GET", "http://a.example/ x"], "explain: ' ' cannot stand in a URL; encode it"),
-        (&["GE\nT", "http://a.example/"], "explain: '\\n' cannot stand in a method"),
+        (&["GET", "http://a.example/ x"], "explain: ' ' is not allowed in a URL; encode it"),
+        (&["GE\nT", "http://a.example/"], "explain: '\\n' is not allowed in a method"),
         (
             &["CONNECT", "a.example"],
             "explain: a CONNECT request must name a port; give HOST:PORT, such as",
@@ -427,9 +427,9 @@ fn what_cannot_be_asked_is_a_usage_error() {
         (&["GET", "http://a/", "--address=::g"], "--address: '::g' is not an IP address"),
         (
             &["GET", "http://a/", "--listener=:1"],
-            "--listener: 127.0.0.1:1 is none of them; give one of 127.0.0.1:3128",
+            "--listener: 127.0.0.1:1 is not a listener; give one of 127.0.0.1:3128",
         ),
-        (&["GET", "http://a/", "--listener=1"], "--listener: 1 is none of them; give one of 127"),
+        (&["GET", "http://a/", "--listener=1"], "--listener: 1 is not a listener; give one of 127"),
         (&["GET", "http://a/", "--deny=..a"], "--deny: '..a' is not a destination"),
     ] {
         let ended = explain(args);

@@ -196,8 +196,8 @@ fn what_cannot_be_kept_is_counted_and_named() {
     let says = [
         skipped,
         format!("INFO {}: 1 name (adblock rules)", at("ads")),
-        format!("WARN --block-list {}: there is no rule in it", at("none")),
-        format!("WARN --allow-list {}: there is no rule in it", at("void")),
+        format!("WARN --block-list {}: it contains no rule", at("none")),
+        format!("WARN --allow-list {}: it contains no rule", at("void")),
         "INFO lists: 1 name in 1 kB, read in ".to_owned(),
     ];
     for says in &says {
@@ -291,7 +291,7 @@ fn a_file_that_is_no_list_ends_the_start_and_says_why() {
     for (name, place, says) in [
         ("long", ":1", "'aaaa"),
         ("utf16", ":1", "UTF-16; save it as UTF-8"),
-        ("program", ":1", "there is a NUL in it"),
+        ("program", ":1", "it contains a NUL"),
         ("noise", ":1", "cannot be used, and neither can any other line ("),
         ("latin1", ":1", "cannot be used, and neither can any other line (1 that are no rule)"),
         ("page", ":1", "'<!DOCTYPE html>' cannot be used, and neither can any other line"),

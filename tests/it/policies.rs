@@ -270,8 +270,8 @@ fn a_learn_file_that_is_something_else_ends_the_start_and_is_left_alone() {
     let file = dir.path().join("mine.txt");
     std::fs::write(&file, "example.com\n").unwrap();
     for (path, says) in [
-        (file.display().to_string(), "it has something else in it than what --policy learn writes"),
-        (dir.path().display().to_string(), "cannot read it: it is no regular file"),
+        (file.display().to_string(), "it contains something that --policy learn does not write"),
+        (dir.path().display().to_string(), "cannot read it: it is not a regular file"),
         ("/nonexistent/file".to_owned(), "cannot write it: "),
     ] {
         let args = ["--policy=learn", "--listen=127.0.0.1:0", "--learn-file", &path];

@@ -121,7 +121,7 @@ fn the_pid_file_has_the_number_while_the_proxy_runs() {
     fails(
         &["-p", "0", "--pid-file", name],
         1,
-        &[&format!("--pid-file {name}: threadgate runs already, as process {}", number.trim())],
+        &[&format!("--pid-file {name}: threadgate already runs as process {}", number.trim())],
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), number, "and nothing was done to the file");
 
@@ -170,7 +170,11 @@ fn a_file_that_is_no_pid_file_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("notes");
     fs::write(&file, "dear diary").unwrap();
-    fails(&["-p", "0", "--pid-file", file.to_str().unwrap()], 1, &["something else", "--pid-file"]);
+    fails(
+        &["-p", "0", "--pid-file", file.to_str().unwrap()],
+        1,
+        &["does not hold a process number", "--pid-file"],
+    );
     assert_eq!(fs::read_to_string(&file).unwrap(), "dear diary");
 }
 
@@ -189,7 +193,7 @@ fn a_fifo_or_a_device_is_no_pid_file_and_holds_up_no_start() {
     symlink("/dev/null", &null).unwrap();
     for file in [&wait, &null] {
         let file = file.to_str().unwrap();
-        fails(&["-p", "0", "--pid-file", file], 1, &["cannot read it: it is no regular file"]);
+        fails(&["-p", "0", "--pid-file", file], 1, &["cannot read it: it is not a regular file"]);
     }
     assert!(fs::metadata(&wait).unwrap().file_type().is_fifo());
     assert!(fs::metadata(&null).unwrap().file_type().is_char_device());
@@ -201,7 +205,7 @@ fn a_fifo_or_a_device_gets_the_ports_and_stays() {
     let file = dir.path().join("fifo");
     fifo(&file);
     let args = |file| ["-p", "0", "--exit-after", "50ms", "--port-file", file];
-    fails(&args(file.to_str().unwrap()), 1, &["nobody reads it"]);
+    fails(&args(file.to_str().unwrap()), 1, &["no process reads it"]);
     let mut reader =
         fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&file).unwrap();
     let output = crate::lifecycle::run(&args(file.to_str().unwrap()));
@@ -246,7 +250,7 @@ fn of_several_started_at_once_one_has_the_pid_file() {
         assert_eq!((ran.len(), refused.len()), (1, TOGETHER - 1), "{ran:?}");
         for output in &refused {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(stderr.contains("runs already, as process"), "{stderr}");
+            assert!(stderr.contains("already runs as process"), "{stderr}");
         }
         assert!(!name.exists());
     }

@@ -92,10 +92,10 @@ fn passwd_says_what_is_wrong_and_changes_nothing() {
         (&[name, "a", "secret"], "x", 2, "takes a file and a user, and no more; the password is"),
         (&["--algorithm=md5", name, "a"], "x", 2, "--algorithm: 'md5' is not an algorithm"),
         (&["--delete", "--algorithm=bcrypt", name, "a"], "", 2, "--delete needs none"),
-        (&["--delete", name, "alice"], "", 1, "there is no user 'alice' to be taken out"),
-        (&[here, "alice"], "x", 1, "cannot read it: it is no regular file"),
+        (&["--delete", name, "alice"], "", 1, "there is no user 'alice' to remove"),
+        (&[here, "alice"], "x", 1, "cannot read it: it is not a regular file"),
         (&["/nowhere/users", "alice"], "x", 1, "/nowhere/users: cannot write it: No such file"),
-        (&["/dev/null", "alice"], "x", 1, "cannot read it: it is no regular file"),
+        (&["/dev/null", "alice"], "x", 1, "cannot read it: it is not a regular file"),
     ] {
         let output = passwd(args, stdin);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -110,7 +110,7 @@ fn passwd_says_what_is_wrong_and_changes_nothing() {
 fn passwd_asks_twice_at_a_terminal_and_shows_nothing() {
     for (typed, exit, says) in [
         ("s3cret\ns3cret\n", 0, "once more: "),
-        ("s3cret\ns3cre\n", 1, "the two are not the same; nothing was changed"),
+        ("s3cret\ns3cre\n", 1, "the two passwords differ; nothing was changed"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users");

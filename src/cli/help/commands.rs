@@ -1,4 +1,4 @@
-//! The commands: what each is for, how it is written, and what its help says beside its options.
+//! The texts of the help for each command, except its options: purpose, usage, examples, exit statuses.
 
 /// A command, as help and completions show it.
 #[derive(Debug)]
@@ -7,13 +7,13 @@ pub(crate) struct CommandText {
     pub(crate) name: &'static str,
     /// What it does, in a few words.
     pub(crate) brief: &'static str,
-    /// What is written behind its name.
+    /// The words after its name.
     pub(crate) usage: &'static str,
-    /// Whether it takes the options of `serve` beside its own.
+    /// Whether it also takes the options of `serve`.
     pub(crate) is_about_a_proxy: bool,
     /// Command lines, and what each does.
     pub(crate) examples: &'static [(&'static str, &'static str)],
-    /// What there is to know.
+    /// The text of its help.
     pub(crate) text: &'static str,
     /// What its exit statuses mean.
     pub(crate) statuses: &'static str,
@@ -58,12 +58,12 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
             ("threadgate check -c threadgate.toml", "every mistake of the file, or what counts"),
             ("threadgate check > threadgate.toml", "a file with every option, to begin with"),
         ],
-        text: "check takes the options of serve, reads the configuration file and all files that are named, and \
+        text: "check takes the options of serve, reads the configuration file and all files that it names, and \
                starts nothing. It prints each option with its value and where the value comes from: a file and its \
                line, a variable, the command line, or the default. The output is a configuration file itself; \
                secrets are left out.\n\n\
-               Mistakes go to stderr, all of them in one run. Some things only a start can tell: whether a port is \
-               taken, a file cannot be written, or another proxy runs.",
+               Mistakes go to stderr, all of them in one run. Only a start can show whether a port is \
+               in use, a file cannot be written, or another proxy is running.",
         statuses: "0 all is right, 1 the learn file cannot be used, 2 wrong command line, 77 a file may not be read, \
                    78 wrong configuration.",
         words: &[],
@@ -83,8 +83,8 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
                 "the same for a user and a tunnel",
             ),
         ],
-        text: "explain takes the options of serve beside its own, reads the files that they name, decides as the \
-               proxy does, and connects to nothing. A https URL is decided by the CONNECT that a client sends for \
+        text: "explain takes the options of serve as well as its own. It reads the files that they name, decides as the \
+               proxy does, and connects to nothing. An https URL is decided by the CONNECT that a client sends for \
                it.",
         statuses: "0 the request goes through, 3 it is denied, 2 wrong command line, 78 wrong configuration.",
         words: &["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT"],
@@ -99,7 +99,7 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
             ("echo \"$PASSWORD\" | threadgate passwd users alice", "take the first line of stdin"),
             ("threadgate passwd --delete users alice", "remove the user"),
         ],
-        text: "passwd adds a line, or replaces the line of that user; all others stay as they are. FILE is replaced in \
+        text: "passwd adds a line, or replaces the line of that user; all other lines stay as they are. FILE is replaced in \
                one step, and a new file has mode 600. A running proxy reads it again on SIGHUP.",
         statuses: "0 done, 1 nothing was changed, 2 wrong command line, 77 not permitted.",
         words: &[],
@@ -155,9 +155,9 @@ pub(crate) const TEXTS: [(&str, &str, &str); 3] = [
     (
         "signals",
         "Signals",
-        "TERM and INT stop the proxy: it takes no more clients, finishes within --drain, and exits. A second one \
-         exits at once.\n\n\
-         HUP and USR1 open the access log again, and read the configuration and the files that it names again. If \
+        "TERM and INT stop the proxy: it takes no more clients, finishes within --drain, and exits. A second \
+         signal makes it exit at once.\n\n\
+         HUP and USR1 reopen the access log, and read the configuration and the files that it names again. If \
          one of them is wrong, nothing changes, and the log says why.\n\n\
          USR2 writes counters to stderr.",
     ),
@@ -166,7 +166,7 @@ pub(crate) const TEXTS: [(&str, &str, &str); 3] = [
         "Environment",
         "THREADGATE_NAME is the option of that name, in capitals and with underscores: THREADGATE_TIMEOUT_HEAD=5s. \
          Values of a repeatable option are separated by spaces; a switch takes true or false. An empty variable is \
-         not looked at.\n\n\
+         ignored.\n\n\
          THREADGATE_LOG, or RUST_LOG, sets the level of messages on stderr in place of -v and -q: error, warn, info, \
          debug, trace, off.\n\n\
          NOTIFY_SOCKET is a socket of systemd that is told about start, reload and stop. NO_COLOR switches colours \

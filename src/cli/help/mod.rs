@@ -1,5 +1,5 @@
-//! Help, made from the table of options and the texts of the commands: `-h` is one screen, `--help` is
-//! everything, and `threadgate help` shows a command, a topic or one option.
+//! Prints help: `-h` is one screen, `--help` is everything, and `threadgate help` shows a command, a
+//! topic or one option. All of it is made from the table of options and the texts of the commands.
 
 pub(crate) mod commands;
 #[cfg(test)]
@@ -12,9 +12,9 @@ use argh::{FlagInfo, FlagInfoKind, SubCommandInfo};
 use crate::config::options::{self, OptionKind, OptionRow, OptionScope, TOPICS, Topic, Usual};
 use commands::{COMMANDS, CommandText, TEXTS};
 
-/// Columns of a page.
+/// The width of a page in columns.
 const WIDTH: usize = 80;
-/// Where explanations of options begin.
+/// The column where explanations of options begin.
 const COLUMN: usize = 30;
 /// The same on the first screen, where every option has one line.
 const FIRST_COLUMN: usize = 34;
@@ -22,7 +22,7 @@ const FIRST_COLUMN: usize = 34;
 /// What help can show.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Page {
-    /// The options that matter, on one screen.
+    /// The most important options, on one screen.
     First,
     /// Everything.
     Whole,
@@ -35,7 +35,7 @@ pub(crate) enum Page {
 }
 
 impl Page {
-    /// The page that a word behind `help` asks for.
+    /// The page for the word after `help`.
     pub(crate) fn find(word: &str) -> Option<Self> {
         if let Some(command) = commands::find(word) {
             return Some(Self::Command(command.name));
@@ -54,13 +54,13 @@ impl Page {
         options::all().find(is_meant).map(Self::Option)
     }
 
-    /// The words that [`find`](Self::find) knows.
+    /// The words that [`find`](Self::find) accepts.
     pub(crate) fn words() -> impl Iterator<Item = &'static str> {
         let commands = COMMANDS.iter().map(|command| command.name);
         commands.chain(topic_names()).chain(options::all().map(|row| row.name))
     }
 
-    /// Its text. `described` is what argh says of the commands.
+    /// The text of the page. `described` has argh's descriptions of the commands.
     pub(crate) fn text(self, described: &[SubCommandInfo]) -> String {
         match self {
             Self::First => first(),
@@ -252,12 +252,12 @@ fn changes(row: &OptionRow) -> &'static str {
     }
 }
 
-/// What an option does, whether it may be repeated, and what holds without it.
+/// What an option does, whether it may be repeated, and its default.
 pub(crate) fn in_short(row: &OptionRow) -> String {
     with_default(row, row.help.to_owned())
 }
 
-/// All there is to know about an option.
+/// Everything about one option.
 pub(crate) fn at_length(row: &OptionRow) -> String {
     match row.more {
         "" => in_short(row),
@@ -277,7 +277,7 @@ fn with_default(row: &OptionRow, mut text: String) -> String {
     text
 }
 
-/// How an option's line begins: its letter, or room for one, and its name.
+/// The beginning of an option's line: its letter, or spaces in its place, and its name.
 fn head(letter: Option<char>, written: &str) -> String {
     match letter {
         Some(letter) => format!("  -{letter}, {written}"),
@@ -345,7 +345,7 @@ mod tests {
         let all = Page::words().filter_map(Page::find).chain([Page::First, Page::Whole]);
         for page in all {
             for line in text(page).lines() {
-                // A command line is not broken.
+                // Command lines are not wrapped.
                 let fits = line.chars().count() <= WIDTH || line.starts_with("  threadgate");
                 assert!(fits, "{page:?}: {line}");
             }

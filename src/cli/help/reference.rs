@@ -1,5 +1,5 @@
-//! The parts of documents that come from the table of options: the options of the man page, and the
-//! example of a configuration file. `make docs` writes them.
+//! Makes the parts of the documents that come from the table of options: the options in the man page, and
+//! the example configuration file. `make docs` writes them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{at_length, head};
 use crate::config::options::{self, FileUse, OptionRow, OptionScope, TOPICS, Topic, Usual};
 
-/// The options as the man page has them.
+/// The options in the format of the man page.
 fn man() -> String {
     let mut page = String::new();
     for Topic { title, rows, .. } in &TOPICS {
@@ -29,7 +29,7 @@ fn man() -> String {
     page
 }
 
-/// A sentence a line, as roff wants it.
+/// One sentence a line, as roff expects.
 fn sentences(text: &str) -> Vec<String> {
     let text = text.replace("\n\n", " ");
     text.split_inclusive(". ").map(|sentence| sentence.trim().to_owned()).collect()
@@ -56,7 +56,7 @@ fn marked(sentence: &str, row: &OptionRow) -> String {
             _ => line.push_str(&roff(word)),
         }
     }
-    // A line that begins with a dot or a quote would be a request of roff.
+    // roff reads a line that begins with a dot or a quote as a request.
     if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line }
 }
 

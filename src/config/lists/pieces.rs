@@ -7,14 +7,14 @@ use memchr::{memchr, memrchr};
 
 use crate::policy::list_format::MOST_LINE;
 
-/// Pieces of about this many bytes. However long a line is, no piece is more than twice as long: of a
-/// line that is longer than lines may be only so much is kept that this can be seen.
+/// Cuts into pieces of about `bytes` bytes. No piece is more than twice as long, however long a line is:
+/// of a line that exceeds the limit, only enough is kept to show that it is too long.
 pub(super) struct Pieces<R> {
     from: R,
     bytes: usize,
     /// The beginning of a line whose end has not been read.
     rest: Vec<u8>,
-    /// It is too long; what follows belongs to it, up to its end.
+    /// Whether that line is too long; the rest of it is dropped, up to its end.
     is_cut: bool,
 }
 
@@ -23,7 +23,7 @@ impl<R: Read> Pieces<R> {
         Self { from, bytes, rest: Vec::new(), is_cut: false }
     }
 
-    /// The next piece; its last line lacks its end only at the end of the file.
+    /// The next piece. Every line in it is complete, except perhaps the last one of the file.
     pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut piece = mem::take(&mut self.rest);
         loop {

@@ -1,15 +1,15 @@
-//! A progress bar for somebody who waits at a terminal while long lists load.
+//! Shows a progress bar on a terminal while long lists load.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, Instant};
 
-/// Nobody is told of a wait shorter than this.
+/// A shorter wait shows no bar.
 const QUIET: Duration = Duration::from_millis(500);
-/// Between two pictures.
+/// The time between two pictures.
 const STEP: Duration = Duration::from_millis(100);
 const WIDTH: u64 = 30;
 
-/// A bar in one line of stderr, which it leaves as it found it. It has no colours.
+/// A bar in one line of stderr, without colours. It leaves the line empty at the end.
 pub(super) struct ProgressBar<W: Write = io::Stderr> {
     to: W,
     total: u64,
@@ -19,7 +19,7 @@ pub(super) struct ProgressBar<W: Write = io::Stderr> {
 }
 
 impl ProgressBar {
-    /// For so many bytes.
+    /// A bar for `total` bytes.
     pub(super) fn new(total: u64, now: Instant) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let to = io::stderr();
@@ -29,7 +29,7 @@ impl ProgressBar {
 }
 
 impl<W: Write> ProgressBar<W> {
-    /// So many have been read.
+    /// Shows that `done` bytes have been read.
     pub(super) fn at(&mut self, done: u64, now: Instant) {
         if self.next.is_some_and(|next| next <= now) {
             self.next = Some(now + STEP);
@@ -37,7 +37,7 @@ impl<W: Write> ProgressBar<W> {
         }
     }
 
-    /// Clears the line, for something else to stand there.
+    /// Clears the line to make room for other output.
     pub(super) fn clear(&mut self) {
         if self.drawn > 0 {
             self.draw("");
@@ -45,10 +45,10 @@ impl<W: Write> ProgressBar<W> {
     }
 
     fn draw(&mut self, text: &str) {
-        // Spaces over what is left of the picture before.
+        // Spaces cover the rest of the previous picture.
         let width = self.drawn.max(text.len());
         let back = if text.is_empty() { "\r" } else { "" };
-        // What cannot be shown is not shown.
+        // A bar that cannot be written is dropped.
         let _ = write!(self.to, "\r{text:width$}{back}").and_then(|()| self.to.flush());
         self.drawn = text.len();
     }

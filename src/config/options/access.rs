@@ -1,18 +1,17 @@
-//! Options about who may do what: destinations and clients, users, and what requests and responses have
-//! in them.
+//! Options about access: destinations and clients, users, and the content of requests and responses.
 
 use super::row::{
     FileUse, ONCE, OptionKind, OptionRow, OptionScope, REPEATED, SWITCH, Topic, Usual, add, keep,
 };
 use crate::config::{access, users, values};
 
-/// An option that a listener can have of its own.
+/// An option for which a listener can have its own values.
 const OF_A_LISTENER: OptionRow = OptionRow { scope: OptionScope::Listener, ..REPEATED };
 
-/// The same with one value.
+/// The same, with one value.
 const ONCE_OF_A_LISTENER: OptionRow = OptionRow { scope: OptionScope::Listener, ..ONCE };
 
-/// The same with several values in one.
+/// The same, with one value that is a list.
 const LIST_OF_A_LISTENER: OptionRow =
     OptionRow { kind: OptionKind::List, hint: "LIST", ..ONCE_OF_A_LISTENER };
 
@@ -28,9 +27,9 @@ pub(super) const ACCESS: Topic = Topic {
             first: true,
             help: "Let requests to this destination through, even if --deny, a list or protected mode would refuse \
                    them. A destination is www.example.com, .example.com (and all names below it), *.cdn.*, \
-                   re:^ads[0-9] or 10.1.0.0/16, perhaps with :PORT or :FROM-TO behind it.",
-            more: "A network means the addresses that are connected to, whatever the name. A regular expression has \
-                   no port, and is found anywhere in a name.",
+                   re:^ads[0-9] or 10.1.0.0/16; :PORT or :FROM-TO may follow.",
+            more: "A network is compared with the address that is connected to, whatever the name. A regular \
+                   expression has no port, and matches anywhere in a name.",
             example: "[\".example.com\", \"10.1.0.0/16:443\"]",
             read: |to, text| add(&mut to.access.allow, access::checked_destination(text)),
             ..OF_A_LISTENER
@@ -79,7 +78,7 @@ pub(super) const ACCESS: Topic = Topic {
             name: "methods",
             brief: "methods that requests may have",
             help: "Methods that requests may have, such as GET,HEAD,CONNECT. Without CONNECT there are no tunnels.",
-            more: "The case of a method counts. Without CONNECT, requests may change to another protocol only if \
+            more: "Methods are case-sensitive. Without CONNECT, requests may change to another protocol only if \
                    --schemes names ws.",
             default: Usual::Words("all"),
             example: "[\"GET\", \"HEAD\", \"POST\", \"CONNECT\"]",
@@ -103,7 +102,7 @@ pub(super) const ACCESS: Topic = Topic {
             first: true,
             help: "Refuse requests to the domains in FILE, and to all names below them. FILE is a hosts file, a \
                    domain a line, or adblock rules (||ads.example^).",
-            more: "The format is found out. Exceptions (@@||good.example^) are kept. Lines that cannot be used are \
+            more: "The format is detected. Exceptions (@@||good.example^) are kept. Lines that cannot be used are \
                    skipped, counted, and reported.",
             example: "[\"block.txt\"]",
             file: FileUse::Read,
@@ -116,7 +115,7 @@ pub(super) const ACCESS: Topic = Topic {
             brief: "let requests to the domains in FILE through",
             help: "Let requests to the domains in FILE through, even if a block list has them, or --policy enforce \
                    allows nothing else.",
-            more: "It has the formats of --block-list. It does not lift protected mode.",
+            more: "The formats are those of --block-list. --allow-list does not lift protected mode.",
             example: "[\"allow.txt\"]",
             file: FileUse::Read,
             read: |to, text| add(&mut to.access.allow_list, checked_file(text)),
@@ -130,7 +129,7 @@ pub(super) const ACCESS: Topic = Topic {
             help: "What happens to requests that no rule allows or denies: open lets them through, enforce refuses \
                    them, learn lets them through and writes down their domains, report refuses nothing and logs \
                    what enforce would refuse.",
-            more: "Protected mode holds with each of them, and so do rules about clients and users.",
+            more: "Protected mode, and rules about clients and users, hold in every mode.",
             default: Usual::Value("open"),
             read: |to, text| keep(&mut to.access.policy, access::parse_mode(text)),
             ..ONCE_OF_A_LISTENER
@@ -172,10 +171,11 @@ pub(super) const ACCESS: Topic = Topic {
             name: "sni",
             hint: "off|check|match",
             brief: "how the server name in a TLS tunnel is judged",
-            help: "How the server name at the beginning of TLS in a tunnel is judged: not at all; like the host of \
-                   the CONNECT, if any rule is about names; or it has to equal that host as well.",
-            more: "The first bytes of the client wait for this, and nothing is sent on if the name is refused. A \
-                   tunnel without TLS passes in each case.",
+            help: "How the server name at the beginning of TLS in a tunnel is judged: off ignores it; check judges it \
+                   like the host of the CONNECT, if any rule is about names; match also requires it to equal that \
+                   host.",
+            more: "The first bytes of the client are held until then, and nothing is sent on if the name is refused. A \
+                   tunnel without TLS always passes.",
             default: Usual::Value("check"),
             read: |to, text| keep(&mut to.access.sni, access::parse_sni(text)),
             ..ONCE_OF_A_LISTENER
@@ -195,7 +195,7 @@ pub(super) const USERS: Topic = Topic {
             brief: "ask clients for this user and password",
             help: "Serve only clients that send this user name and password, or those of another --auth, --auth-env \
                    or --auth-file. Other users of this machine can see the command line.",
-            more: "Others get a 407 (Basic, RFC 7617, in UTF-8). A password may have any printable character. On a \
+            more: "Others get a 407 (Basic, RFC 7617, in UTF-8). A password may contain any printable character. On a \
                    listener beyond loopback, users may come from any network.",
             example: "[\"alice:secret\"]",
             is_apart: true,
@@ -258,8 +258,9 @@ pub(super) const CONTENT: Topic = Topic {
         OptionRow {
             name: "allow-url",
             hint: "REGEX",
-            brief: "let such URLs through",
-            help: "Let requests for such URLs through, even if --deny-url or --policy enforce would refuse them.",
+            brief: "let http URLs in which REGEX is found through",
+            help: "Let requests for http URLs in which REGEX is found through, even if --deny-url or --policy enforce \
+                   would refuse them.",
             more: "It does not lift --deny or protected mode.",
             example: "[\"/ads/mine/\"]",
             read: |to, text| add(&mut to.access.allow_url, access::checked_url(text)),

@@ -1,4 +1,4 @@
-//! Options about how much the proxy takes, how it finds and reaches servers, and how long it waits.
+//! Options about the resources of the proxy, how it finds and reaches servers, and how long it waits.
 
 use super::row::{FileUse, ONCE, OptionRow, REPEATED, Topic, Usual, add, keep};
 use crate::config::{address_options, duration, number, size, values};
@@ -92,7 +92,7 @@ pub(super) const NAMES: Topic = Topic {
             help: "Connect to ADDR for HOST, without a lookup. Several addresses of one name are tried in the order \
                    given.",
             more: "An entry with a PORT holds for that port only, and comes before one without. An IPv6 address may \
-                   be in brackets, and has to be where it could be read in two ways. The request keeps its name. \
+                   be in brackets, and must be if the value could be read in two ways. The request keeps its name. \
                    Where only public addresses may be connected to, ADDR has to be one.",
             example: "[\"www.example:192.0.2.7\"]",
             read: |to, text| add(&mut to.server.names.given, address_options::parse_given(text)),
@@ -115,7 +115,7 @@ pub(super) const NAMES: Topic = Topic {
             hint: "DURATION",
             brief: "how long the addresses of a name are kept",
             help: "How long the addresses of a name are kept; 0 looks a name up each time.",
-            more: "That a name has no address is remembered as long, but at most 5s.",
+            more: "A name without an address is remembered for as long, but at most 5s.",
             default: Usual::Value("30s"),
             read: |to, text| keep(&mut to.server.names.ttl, duration::parse(text)),
             ..ONCE
@@ -126,7 +126,7 @@ pub(super) const NAMES: Topic = Topic {
             brief: "connect to servers from ADDR",
             help: "Connect to servers from ADDR, an address of this machine. It may be given once for IPv4 and once \
                    for IPv6.",
-            more: "Destinations of the other family are then not connected to.",
+            more: "With only one of them, destinations of the other family are not connected to.",
             example: "[\"127.0.0.1\"]",
             read: |to, text| address_options::add_source(&mut to.server.sources, text),
             ..REPEATED
@@ -135,8 +135,8 @@ pub(super) const NAMES: Topic = Topic {
             name: "max-connecting",
             hint: "N",
             brief: "connects to one address at one time",
-            help: "Connects to one address that may be under way at one time, 1 to 65535. More wait their turn.",
-            more: "One that waits longer than --timeout-connect is answered with 503.",
+            help: "Connects to one address that may be under way at one time, 1 to 65535. Others wait their turn.",
+            more: "A request that waits longer than --timeout-connect is answered with 503.",
             default: Usual::Value("128"),
             example: "128",
             read: |to, text| {

@@ -1,4 +1,4 @@
-//! Options about where the proxy listens, its configuration, and its process.
+//! Options about the addresses to listen on, the configuration file, and the process.
 
 use super::row::{
     FileUse, ONCE, OptionRow, OptionScope, REPEATED, SWITCH, Topic, Usual, add, keep,
@@ -19,7 +19,7 @@ pub(super) const LISTENING: Topic = Topic {
             first: true,
             help: "The address to listen on: IP:PORT or [IP]:PORT. :PORT and localhost:PORT mean 127.0.0.1:PORT; \
                    0.0.0.0:PORT and [::]:PORT mean every network. Port 0 lets the system choose.",
-            more: "The proxy is reachable from other machines only if an address says so. Names other than \
+            more: "The proxy is reachable from other machines only with an address beyond loopback. Names other than \
                    localhost are refused. --port-file tells which port the system chose.",
             default: Usual::Value("127.0.0.1:3128"),
             example: "[\"127.0.0.1:3128\", \"[::1]:3128\"]",
@@ -81,7 +81,7 @@ pub(super) const LISTENING: Topic = Topic {
             name: "admin-name",
             hint: "NAME",
             brief: "a host name that requests to --admin may use",
-            help: "A host name that requests to --admin may use, besides addresses, localhost and, beyond loopback, \
+            help: "A host name that requests to --admin may use, as well as addresses, localhost and, beyond loopback, \
                    the name of the machine.",
             more: "Other names get a 421, because a web page could make its own name lead to this listener. A unix \
                    socket takes any name.",
@@ -115,7 +115,7 @@ pub(super) const CONFIGURATION: Topic = Topic {
             first: true,
             help: "Read options, rules and listeners from FILE (TOML). The command line comes before the \
                    environment (THREADGATE_TIMEOUT_HEAD=5s), and the environment before FILE.",
-            more: "'threadgate check' prints a file with every option to begin with.",
+            more: "'threadgate check' prints a file with every option to start from.",
             file: FileUse::Configuration,
             read: |_, text| values::parse_file(text).map(drop),
             ..ONCE
@@ -124,7 +124,7 @@ pub(super) const CONFIGURATION: Topic = Topic {
             name: "watch",
             brief: "reload when a file changes",
             help: "Reload when the configuration file, or a file that an option names, changes.",
-            more: "Files are looked at once a second and read when they have stopped changing. SIGHUP reloads at once.",
+            more: "Files are checked once a second and read when they have stopped changing. SIGHUP reloads at once.",
             example: "true",
             scope: OptionScope::Reload,
             read: |to, text| keep(&mut to.watch, Ok(text == "true")),
@@ -154,7 +154,7 @@ pub(super) const PROCESS: Topic = Topic {
             hint: "FILE",
             brief: "write the process number to FILE",
             help: "Write the process number to FILE when connections are accepted, and remove FILE at the end.",
-            more: "The file of a dead process is replaced; that of a running threadgate stops the start.",
+            more: "The file of a dead process is replaced; the file of a running threadgate prevents the start.",
             example: "\"threadgate.pid\"",
             file: FileUse::Written,
             read: |to, text| keep(&mut to.pid_file, values::parse_file(text).map(Some)),

@@ -1,4 +1,4 @@
-//! Options about what the proxy writes into messages, and what it logs.
+//! Options about the logs, and about fields that the proxy adds to messages.
 
 use super::row::{FileUse, ONCE, OptionKind, OptionRow, SWITCH, Topic, Usual, keep};
 use crate::config::values::{self, Color, LogFormat, LogTarget};
@@ -13,8 +13,8 @@ pub(super) const LOGS: Topic = Topic {
             hint: "NAME|off",
             brief: "name in the Via field",
             help: "The name of this proxy in the Via field of requests and responses.",
-            more: "XXXX is drawn at each start, so that proxies in a row have different names. A request that has \
-                   this name already has come in a circle, and is refused. With off the field is not touched, and a \
+            more: "XXXX is drawn at each start, so that proxies in a row have different names. A request that \
+                   already has this name has come in a circle, and is refused. With off the field is not touched, and a \
                    response without a Date gets none.",
             default: Usual::Words("threadgate-XXXX"),
             example: "\"threadgate-1\"",
@@ -47,7 +47,7 @@ pub(super) const LOGS: Topic = Topic {
             brief: "log each exchange to FILE, or - for stdout",
             first: true,
             help: "Append a line for each exchange to FILE; - is stdout.",
-            more: "SIGHUP and SIGUSR1 open FILE again, after it was moved away.",
+            more: "SIGHUP and SIGUSR1 reopen FILE after it was moved away.",
             default: Usual::Value("off"),
             example: "\"access.log\"",
             file: FileUse::Written,
@@ -74,7 +74,7 @@ pub(super) const LOGS: Topic = Topic {
             brief: "when output is in colour",
             help: "When output is in colour: auto (on a terminal, unless NO_COLOR is set), always or never.",
             more: "It holds for messages, and for an access log in the text format on stdout. always writes the \
-                   lines of a terminal also into a file or a pipe.",
+                   same lines into a file or a pipe as on a terminal.",
             default: Usual::Value("auto"),
             read: |to, text| keep(&mut to.color, Color::parse(text)),
             ..ONCE
@@ -110,7 +110,7 @@ pub(super) const LOGS: Topic = Topic {
     ],
 };
 
-/// How often a counter was given; it is 255 at most.
+/// How often a counter was given, at most 255.
 fn count(text: &str) -> i8 {
     text.parse::<u8>().map_or(0, |times| i8::try_from(times).unwrap_or(i8::MAX))
 }

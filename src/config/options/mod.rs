@@ -1,9 +1,9 @@
-//! The table of options: a row says everything there is to say about one.
+//! The table of options: each row describes one option completely.
 //!
-//! The command line, the variables, the keys of the configuration file, every form of help, the man
-//! page, the example file, the shell completions, what a reload takes and which files are read all come
-//! from here. A new option is one row and the code that uses its value: the row's `read` puts the value
-//! where that code looks for it.
+//! All of this comes from the table: the flags, the variables, the keys of the configuration file, every
+//! form of help, the man page, the example file, the shell completions, the options that a reload changes
+//! and the files that are read. A new option is one row and the code that uses its value. The row's `read`
+//! stores the value where that code finds it.
 //!
 //! ```text
 //! OptionRow { name: "max-pipes", hint: "N", …, read: |to, text| keep(&mut to.server.max_pipes, …) }
@@ -38,7 +38,7 @@ pub fn all() -> impl Iterator<Item = &'static OptionRow> + Clone {
     TOPICS.iter().flat_map(|topic| topic.rows)
 }
 
-/// The option of this name, which has no dashes before it.
+/// The option of this name, without dashes.
 pub fn find(name: &str) -> Option<&'static OptionRow> {
     all().find(|row| row.name == name)
 }

@@ -1,10 +1,10 @@
-//! What the table says of an option: how it is written, what it means, and where its value goes.
+//! A row of the table of options: how an option is written, what it means, and where its value goes.
 
 use std::fmt;
 
 use crate::config::values::Config;
 
-/// How the environment variables begin: `THREADGATE_TIMEOUT_HEAD` is `timeout-head`.
+/// The prefix of the environment variables: `THREADGATE_TIMEOUT_HEAD` is `timeout-head`.
 pub const PREFIX: &str = "THREADGATE_";
 
 /// An option of a proxy: on the command line, in the environment and in the configuration file.
@@ -14,40 +14,41 @@ pub struct OptionRow {
     pub name: &'static str,
     /// Its letter on the command line.
     pub letter: Option<char>,
-    /// How often, and with what, it may be given.
+    /// Whether it takes a value, and how often it may be given.
     pub kind: OptionKind,
-    /// What its value looks like: `FILE|-|off`. Words in small letters stand for themselves.
+    /// The form of its value: `FILE|-|off`. Words in lower case are literal.
     pub hint: &'static str,
-    /// The words that it takes, if it takes nothing else.
+    /// The words that it accepts, if it accepts only these.
     pub choices: &'static [&'static str],
     /// What it does, in a few words without a full stop.
     pub brief: &'static str,
-    /// Whether it stands on the first screen of help.
+    /// Whether it is on the first screen of help.
     pub first: bool,
     /// What it does, in a sentence or two.
     pub help: &'static str,
-    /// What else there is to know, for the man page and `threadgate help`.
+    /// Further details, for the man page and `threadgate help`.
     pub more: &'static str,
-    /// What holds if nobody says anything.
+    /// Its default.
     pub default: Usual,
     /// A value for the example of a configuration file, as TOML; empty for the default.
     pub example: &'static str,
-    /// Whether that example stands apart: a proxy cannot start with it and all others.
+    /// Whether to leave that example out when all are tried together: a proxy cannot start with it and the
+    /// others.
     #[cfg_attr(not(test), allow(dead_code, reason = "only the example file has examples"))]
     pub is_apart: bool,
-    /// For what it holds, and when another value is taken.
+    /// What it applies to, and when a new value takes effect.
     pub scope: OptionScope,
-    /// What becomes of the file that its value names.
+    /// How the file that its value names is used.
     pub file: FileUse,
     /// Whether its value must not be shown.
     pub is_secret: bool,
-    /// The option that says the same thing in another way: whoever gives one says nothing with the other.
+    /// The option that sets the same thing in another way; giving one of them replaces the other.
     pub instead_of: Option<&'static str>,
-    /// Reads one value and keeps it. The error is a sentence to print after the name of the option.
+    /// Reads one value and stores it. The error is a sentence to print after the name of the option.
     pub read: fn(&mut Config, &str) -> Result<(), String>,
 }
 
-/// How often, and with what, an option may be given.
+/// Whether an option takes a value, and how often it may be given.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OptionKind {
     /// On or off.
@@ -62,32 +63,32 @@ pub enum OptionKind {
     Repeated,
 }
 
-/// What holds if nobody says anything of an option.
+/// The default of an option.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Usual {
-    /// Nothing, or that the switch is off.
+    /// No value; a switch is off.
     Unset,
     /// This value.
     Value(&'static str),
-    /// What these words say.
+    /// A default that these words describe.
     Words(&'static str),
 }
 
-/// For what an option holds, and when another value is taken.
+/// What an option applies to, and when a new value takes effect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OptionScope {
-    /// For the process: another value needs a restart.
+    /// The process; a new value needs a restart.
     Process,
-    /// For the process: a reload takes another value.
+    /// The process; a reload applies a new value.
     Reload,
-    /// For all listeners, or for one that says it of its own; a reload takes another value.
+    /// All listeners, or one that gives it itself; a reload applies a new value.
     Listener,
 }
 
-/// What becomes of the file that a value names.
+/// How the file that a value names is used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FileUse {
-    /// It names none.
+    /// It names no file.
     Unused,
     /// It is the configuration file.
     Configuration,
@@ -104,7 +105,7 @@ pub struct Topic {
     pub name: &'static str,
     /// Its heading.
     pub title: &'static str,
-    /// What it is about, in a few words.
+    /// Its subject, in a few words.
     pub about: &'static str,
     /// Its options.
     pub rows: &'static [OptionRow],
@@ -137,13 +138,13 @@ pub(super) const REPEATED: OptionRow = OptionRow { kind: OptionKind::Repeated, .
 /// An option without a value.
 pub(super) const SWITCH: OptionRow = OptionRow { kind: OptionKind::Switch, ..ONCE };
 
-/// Keeps a value that could be read.
+/// Stores a value that could be read.
 pub(super) fn keep<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
     Ok(())
 }
 
-/// Keeps one value more.
+/// Adds a value that could be read.
 pub(super) fn add<T>(place: &mut Vec<T>, value: Result<T, String>) -> Result<(), String> {
     place.push(value?);
     Ok(())
@@ -155,7 +156,7 @@ impl OptionRow {
         format!("{PREFIX}{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// What may stand for a value besides a value as such: `-` and `off` of `FILE|-|off`.
+    /// The literal words that it accepts: `-` and `off` of `FILE|-|off`.
     pub fn words(&self) -> impl Iterator<Item = &'static str> + use<> {
         let of_hint = self.hint.split('|');
         let of_hint = of_hint.filter(|word| !word.contains(|c: char| c.is_ascii_uppercase()));
@@ -167,7 +168,7 @@ impl OptionRow {
         !matches!(self.kind, OptionKind::Switch | OptionKind::Counter)
     }
 
-    /// Whether a listener can have it of its own.
+    /// Whether a listener can have its own value.
     pub fn is_of_a_listener(&self) -> bool {
         self.scope == OptionScope::Listener
     }
@@ -182,7 +183,7 @@ impl OptionRow {
         }
     }
 
-    /// How it is written on a command line: `--port PORT`.
+    /// Its form on a command line: `--port PORT`.
     pub fn written(&self) -> String {
         match self.has_value() {
             true => format!("--{} {}", self.name, self.hint),
@@ -190,7 +191,7 @@ impl OptionRow {
         }
     }
 
-    /// What holds if nobody says anything, as a value of the configuration file or in words.
+    /// Its default, as a value of the configuration file or in words.
     pub fn shown_default(&self) -> Option<String> {
         match self.default {
             Usual::Unset => None,
@@ -200,7 +201,7 @@ impl OptionRow {
     }
 }
 
-/// A row is its option.
+/// Rows are equal if they are about the same option.
 impl PartialEq for OptionRow {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

@@ -38,10 +38,10 @@ fn every_row_is_whole() {
     }
 }
 
-/// The text of a default is what holds without the option, and each word is one that it takes.
+/// Each default of the table is the value without the option, and each word is accepted.
 #[test]
 fn defaults_and_words_are_those_that_are_read() {
-    // Unset is taken for these values where they are used.
+    // The code that uses these options has the default.
     const USED_ELSEWHERE: [&str; 2] = ["auth-realm", "limit-per"];
     let usual = format!("{:?}", Config::default());
     for row in all() {

@@ -1,4 +1,4 @@
-//! Options about how fast, how often and how much.
+//! Options about rates, and numbers of requests, connections and bytes.
 
 use super::row::{ONCE, OptionRow, OptionScope, REPEATED, Topic, Usual, add, keep};
 use crate::config::limits;
@@ -15,7 +15,7 @@ pub(super) const TRAFFIC: Topic = Topic {
             first: true,
             help: "Limit the rate of bytes. LIMIT is [WHO:][DIRECTION=]RATE, such as 10mbit, client:down=1MB/s or \
                    user=ann:500kbit. RATE is bits (kbit, mbit, gbit) or bytes (B/s, kB/s, KiB/s, ..) a second; \
-                   DIRECTION is down, to clients, or up, to servers; without it each direction has the rate.",
+                   DIRECTION is down, to clients, or up, to servers; without it the rate holds for each direction.",
             more: "WHO is connection, client, user, destination or total, or one of them by name: client=NETWORK, \
                    user=NAME, destination=DESTINATION. All limits hold at once. Heads, content and tunnels count. \
                    Waiting costs no thread.",
@@ -28,9 +28,9 @@ pub(super) const TRAFFIC: Topic = Topic {
             name: "limit-per",
             hint: "WHO",
             choices: &["connection", "client", "user", "destination", "total"],
-            brief: "who shares a --limit that does not say",
-            help: "Who shares a --limit that does not say: connection, client, user, destination or total.",
-            more: "total is everybody together. Clients of one IPv6 network of 64 bits are one client.",
+            brief: "who shares a --limit that names no WHO",
+            help: "Who shares a --limit that names no WHO: connection, client, user, destination or total.",
+            more: "total is all traffic together. Clients of one IPv6 network of 64 bits are one client.",
             default: Usual::Value("total"),
             example: "\"client\"",
             scope: OptionScope::Listener,
@@ -42,8 +42,8 @@ pub(super) const TRAFFIC: Topic = Topic {
         OptionRow {
             name: "limit-requests",
             hint: "N/s|N/m",
-            brief: "requests of a client a second or minute",
-            help: "Requests of a client a second or minute. Requests beyond get a 429.",
+            brief: "requests a client may send a second or minute",
+            help: "Requests a client may send a second or minute. Further requests get a 429.",
             more: "All of them may come at once; after that they become available one by one. The 429 has \
                    Retry-After.",
             example: "\"100/s\"",
@@ -57,8 +57,8 @@ pub(super) const TRAFFIC: Topic = Topic {
             name: "limit-connections",
             hint: "N",
             brief: "connections of a client at one time",
-            help: "Connections of a client, and of a user, at one time. Requests on connections beyond get a 429.",
-            more: "Connections beyond twice as many are closed at once.",
+            help: "Connections of a client, and of a user, at one time. Requests on further connections get a 429.",
+            more: "Connections beyond twice that number are closed at once.",
             example: "200",
             scope: OptionScope::Listener,
             read: |to, text| {
@@ -70,7 +70,7 @@ pub(super) const TRAFFIC: Topic = Topic {
         OptionRow {
             name: "max-bytes",
             hint: "SIZE",
-            brief: "stop relaying after so many bytes",
+            brief: "stop relaying after this many bytes",
             help: "Stop relaying after this many bytes, both directions together. Transfers under way are cut, and \
                    later requests get a 503.",
             example: "\"500GB\"",
