@@ -72,6 +72,12 @@ pub(crate) fn normalise(
     };
     if name == HELP.0 {
         let Some(word) = words.next() else { return Ok(Invocation::Help(Page::First)) };
+        if word == HELP.1 || word == format!("-{}", HELP.2) {
+            return Ok(Invocation::Help(Page::Command(HELP.0)));
+        }
+        if word == VERSION.0 || word == format!("-{}", VERSION.1) {
+            return Ok(Invocation::Version);
+        }
         if let Some(more) = words.next() {
             return Err(format!(
                 "unexpected '{more}'; help shows one page: threadgate help {word}"
@@ -463,6 +469,8 @@ mod tests {
             ("--help", Page::Whole),
             ("-p 1 -vh", Page::First),
             ("help help", Page::Command("help")),
+            ("help --help", Page::Command("help")),
+            ("help -h", Page::Command("help")),
             ("serve --help", Page::Whole),
             ("serve -h", Page::First),
             ("help serve", Page::Command("serve")),
@@ -473,7 +481,7 @@ mod tests {
         ] {
             assert_eq!(request(typed), Ok(Invocation::Help(page)), "{typed}");
         }
-        for typed in ["-V", "--version", "serve -V", "-p1 --version", "-vV"] {
+        for typed in ["-V", "--version", "serve -V", "-p1 --version", "-vV", "help -V"] {
             assert_eq!(request(typed), Ok(Invocation::Version), "{typed}");
         }
     }

@@ -67,7 +67,9 @@ impl Completed {
             letter: row.letter,
             hint: row.has_value().then_some(row.hint),
             words: row.words().collect(),
-            is_file: row.file != FileUse::Unused,
+            // A path behind unix: is no file of a name that can be completed.
+            is_file: matches!(row.file, FileUse::Configuration | FileUse::Read | FileUse::Written)
+                && !row.hint.contains("unix:"),
             is_repeated: matches!(row.kind, OptionKind::Repeated | OptionKind::Counter),
             brief: row.brief,
         }
@@ -100,7 +102,13 @@ fn options_of(command: &CommandText, described: &[SubCommandInfo]) -> Vec<Comple
             brief: flag.description,
         }
     });
-    let shared = options::all().filter(|_| command.is_about_a_proxy).map(Completed::of_row);
+    // `help --deny` shows an option, which has no value there.
+    let is_help = command.name == "help";
+    let shared = options::all().filter(|_| command.is_about_a_proxy || is_help);
+    let shared = shared.map(Completed::of_row).map(|option| match is_help {
+        true => Completed { letter: None, hint: None, ..option },
+        false => option,
+    });
     let always =
         [("help", 'h', "print help and exit"), ("version", 'V', "print the version and exit")];
     let always = always.into_iter().map(|(long, letter, brief)| Completed {
@@ -134,7 +142,7 @@ fn bash(described: &[SubCommandInfo]) -> String {
         "# bash completion of threadgate, printed by 'threadgate completions bash'\n\
          _threadgate() {{\n\
          \x20   local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}}\n\
-         \x20   local command=serve words=\n\
+         \x20   local command=serve words= word\n\
          \x20   # --option=value is three words to bash.\n\
          \x20   if [[ $cur == '=' ]]; then\n\
          \x20       cur=\n\
@@ -183,6 +191,7 @@ fn bash(described: &[SubCommandInfo]) -> String {
         let _ = writeln!(script, "            words='{}'", names.join(" "));
         if takes_a_file(command) || !words_of(command).is_empty() {
             script.push_str("            if [[ $cur != -* ]]; then\n");
+            script.push_str(&bash_only_once(&words_of(command)));
             script.push_str(&bash_values(&words_of(command), takes_a_file(command)));
             script.push_str("                return\n            fi\n");
         }
@@ -195,6 +204,16 @@ fn bash(described: &[SubCommandInfo]) -> String {
          complete -F _threadgate threadgate\n",
     );
     script
+}
+
+/// Lines that offer nothing if one of the words stands there already.
+fn bash_only_once(words: &[&str]) -> String {
+    let words = words.join(" ");
+    format!(
+        "            for word in \"${{COMP_WORDS[@]:2:COMP_CWORD - 2}}\"; do\n\
+         \x20               [[ ' {words} ' == *\" $word \"* ]] && return\n\
+         \x20           done\n"
+    )
 }
 
 /// Lines that offer words and files.
@@ -215,6 +234,10 @@ fn zsh(described: &[SubCommandInfo]) -> String {
     let mut script = String::from(
         "#compdef threadgate\n\
          # zsh completion of threadgate, printed by 'threadgate completions zsh'\n\
+         _threadgate_files() {\n\
+         \x20   compadd -- \"$@\"\n\
+         \x20   _files\n\
+         }\n\
          _threadgate() {\n\
          \x20   local -a commands options\n\
          \x20   commands=(\n",
@@ -257,7 +280,9 @@ fn zsh_option(option: &Completed) -> String {
     let text = option.brief.replace('[', "\\[").replace(']', "\\]");
     let value = option.hint.map(|hint| {
         let what = match (option.is_file, option.words.is_empty()) {
-            (true, _) => "_files".to_owned(),
+            (true, true) => "_files".to_owned(),
+            // A blank before a function keeps its arguments as they are.
+            (true, false) => format!(" _threadgate_files {}", option.words.join(" ")),
             (false, false) => format!("({})", option.words.join(" ")),
             (false, true) => " ".to_owned(),
         };
@@ -316,7 +341,10 @@ fn fish(described: &[SubCommandInfo]) -> String {
         let words = words_of(command).join(" ");
         let _ = match (takes_a_file(command), words.is_empty()) {
             (true, _) => writeln!(script, "complete -c threadgate -n '{seen}' -F"),
-            (false, false) => writeln!(script, "complete -c threadgate -n '{seen}' -a '{words}'"),
+            (false, false) => writeln!(
+                script,
+                "complete -c threadgate -n '{seen}; and not __fish_seen_subcommand_from {words}' -a '{words}'"
+            ),
             (false, true) => Ok(()),
         };
     }

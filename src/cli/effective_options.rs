@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::cli::exit::{Exit, Failure};
@@ -34,6 +35,8 @@ pub(crate) struct GivenOptions {
     environment: Settings,
     /// The configuration file, if there is one.
     pub(crate) file: Option<PathBuf>,
+    /// Variables with values that cannot be read.
+    wrong: Vec<WrongSetting>,
     /// Variables that look like misspelt options, and a sentence for each.
     unknown: Vec<(String, String)>,
 }
@@ -103,7 +106,9 @@ fn of_listeners(written: &Written) -> impl Iterator<Item = &Settings> {
 /// The mistakes in each file by itself.
 fn unusable_alone(settings: &Settings) -> Vec<(WrongSetting, bool)> {
     let mut wrong = Vec::new();
-    for (row, value, _) in settings.files(FileUse::Read) {
+    let is_read = |row: &OptionRow| matches!(row.file, FileUse::Read | FileUse::Variable);
+    let rows = settings.iter().filter(|(row, _)| is_read(row));
+    for (row, value) in rows.flat_map(|(row, values)| values.iter().map(move |v| (row, v))) {
         let mut alone = Settings::default();
         alone.set(row, vec![value.clone()]);
         if let Err(unusable) = alone.meaning().0.access(None) {
@@ -153,10 +158,7 @@ impl GivenOptions {
         variables: impl Iterator<Item = (String, Result<String, String>)>,
     ) -> Result<Self, Failure> {
         let (environment, wrong, unknown) = Settings::of_environment(variables, &OTHER_VARIABLES);
-        if !wrong.is_empty() {
-            return Err(Failure::wrong(&wrong));
-        }
-        let mut given = Self { flags, environment, file: None, unknown };
+        let mut given = Self { flags, environment, file: None, wrong, unknown };
         let file =
             given.above().files(FileUse::Configuration).next().map(|(.., path)| path.to_owned());
         given.file = file;
@@ -174,7 +176,7 @@ impl GivenOptions {
     ///
     /// All mistakes, one a line.
     pub(crate) fn effective(&self) -> Result<Effective, Failure> {
-        let (effective, wrong) = self.look()?;
+        let (effective, wrong) = self.read_all()?;
         if wrong.is_empty() { Ok(effective) } else { Err(in_order(wrong)) }
     }
 
@@ -184,11 +186,15 @@ impl GivenOptions {
     ///
     /// All mistakes, one a line.
     pub(crate) fn effective_with_files(&self) -> Result<Effective, Failure> {
-        let (effective, mut wrong) = self.look()?;
+        let (effective, mut wrong) = self.read_all()?;
         let files = effective.wrong_files();
         let only_denied = wrong.is_empty() && files.iter().all(|(_, denied)| *denied);
         let are_files = wrong.is_empty();
-        wrong.extend(files.into_iter().map(|(wrong, _)| wrong));
+        for (file, _) in files {
+            if !wrong.contains(&file) {
+                wrong.push(file);
+            }
+        }
         match (wrong.is_empty(), are_files) {
             (true, _) => Ok(effective),
             // The command line is right, but a file that it names is wrong.
@@ -198,22 +204,30 @@ impl GivenOptions {
     }
 
     /// The options in effect, as far as they can be read, and all mistakes.
-    fn look(&self) -> Result<(Effective, Vec<WrongSetting>), Failure> {
+    fn read_all(&self) -> Result<(Effective, Vec<WrongSetting>), Failure> {
         let (written, mut wrong) = match &self.file {
             None => (Written::default(), Vec::new()),
             Some(path) => file::read(path).map_err(|e| unreadable(path, &e))?,
         };
+        // A file with keys that nobody could read may have what seems to be missing.
+        let is_read = !wrong.iter().any(|wrong| wrong.option.is_none());
+        wrong.extend(self.wrong.iter().cloned());
         let layers = [&self.flags, &self.environment, &written.settings];
         for layer in layers.into_iter().chain(of_listeners(&written)) {
             wrong.extend(layer.meaning().1);
         }
-        let effective = self.together(written, &mut wrong);
+        let effective = self.together(written, is_read, &mut wrong);
         Ok((effective, wrong))
     }
 
     /// Combines all values. A contradiction is added to `wrong`, unless it depends on a value that is
     /// wrong by itself.
-    fn together(&self, written: Written, wrong: &mut Vec<WrongSetting>) -> Effective {
+    fn together(
+        &self,
+        written: Written,
+        is_read: bool,
+        wrong: &mut Vec<WrongSetting>,
+    ) -> Effective {
         let above = self.above();
         let settings = above.clone().over(&written.settings);
         let mut whole = settings.clone();
@@ -243,9 +257,11 @@ impl GivenOptions {
         let together = Together { config: &config, settings: &settings, own: &listeners };
         let known: BTreeSet<&'static str> = wrong.iter().filter_map(|wrong| wrong.option).collect();
         for unusable in together.contradictions() {
-            let mut depends_on = [unusable.option, unusable.beside].into_iter().flatten();
+            let mut depends_on = unusable.option.iter().chain(unusable.beside);
+            let is_known = depends_on.any(|option| known.contains(option));
+            let is_told = is_known || (unusable.is_missing && !is_read);
             let placed = placed(&unusable, &settings, &own);
-            if depends_on.all(|option| !known.contains(option)) && !wrong.contains(&placed) {
+            if !is_told && !wrong.contains(&placed) {
                 wrong.push(placed);
             }
         }
@@ -263,7 +279,7 @@ impl GivenOptions {
     ) -> Vec<String> {
         // A variable that an option names belongs to that option.
         let all = [settings].into_iter().chain(of_listeners(written)).flat_map(Settings::iter);
-        let variables = all.filter(|(row, _)| row.hint == "VAR");
+        let variables = all.filter(|(row, _)| row.file == FileUse::Variable);
         let named: Vec<&str> =
             variables.flat_map(|(_, values)| values).map(|value| value.text.as_str()).collect();
         let unknown = self.unknown.iter().filter(|(name, _)| !named.contains(&name.as_str()));
@@ -295,13 +311,25 @@ fn with_listeners(
     wrong: &mut Vec<WrongSetting>,
 ) -> u16 {
     let mut values = settings.remove("listen").unwrap_or_default();
+    // A port that cannot be read, or stands beside listen, is a mistake of its own.
     for port in settings.remove("port").unwrap_or_default() {
-        values.push(WrittenValue { text: format!(":{}", port.text), place: port.place });
+        if values.is_empty() && listen::parse_port(&port.text).is_ok() {
+            values.push(WrittenValue { text: format!(":{}", port.text), place: port.place });
+        }
     }
     let first = values.len();
+    let mut known: Vec<SocketAddr> =
+        values.iter().filter_map(|value| listen::parse(&value.text).ok()).collect();
     for WrittenListener { address, .. } in listeners {
         match listen::parse(&address.text) {
-            Ok(_) => values.push(address.clone()),
+            Ok(it) if it.port() != 0 && known.contains(&it) => {
+                let why = format!("{it} is given twice; give it once");
+                wrong.push(WrongSetting::of_listener(&address.place, &why));
+            }
+            Ok(it) => {
+                known.push(it);
+                values.push(address.clone());
+            }
             Err(why) => wrong.push(WrongSetting::of_listener(&address.place, &why)),
         }
     }
@@ -337,6 +365,8 @@ fn said(row: &OptionRow, values: &[WrittenValue]) -> Option<OptionPlace> {
 
 /// Mistakes in the order of their places.
 fn in_order(mut wrong: Vec<WrongSetting>) -> Failure {
+    let mut seen = BTreeSet::new();
+    wrong.retain(|wrong| seen.insert(wrong.message.clone()));
     wrong.sort_by_key(|wrong| match wrong.place {
         WrittenAt::Flag => (0, 0),
         WrittenAt::Variable(_) => (1, 0),

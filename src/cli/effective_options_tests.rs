@@ -319,7 +319,7 @@ policy = 'closed'
             "",
             &[],
             "listen = ':2'\n[[listeners]]\naddress = ':2'",
-            "t.toml:3: listen: 127.0.0.1:2 is given twice",
+            "t.toml:3: address: 127.0.0.1:2 is given twice",
             Exit::Configuration,
         ),
         (
@@ -342,6 +342,86 @@ policy = 'closed'
         assert!(message.starts_with(says), "{message}");
         assert_eq!(failure.exit, exit, "{message}");
     }
+}
+
+/// Each case with the beginnings of all that is told, and nothing else.
+#[test]
+fn a_mistake_is_told_once_and_what_depends_on_it_is_not() {
+    for (words, text, says) in [
+        // What could not be read may be what seems to be missing.
+        ("--learn-file l", "policy = 'learn'\ndeny = ['a'", &["t.toml:2: this [ is never"][..]),
+        ("", "policy = learn\nlearn-file = 'x'", &["t.toml:1: "]),
+        ("", "polcy = 'learn'\nlearn-file = 'x'", &["t.toml:1: unknown key 'polcy'"]),
+        ("", "auht = ['a:b']\nauth-realm = 'x'", &["t.toml:1: unknown key 'auht'"]),
+        ("", "auth-realm = 'x'\nauth-env = ['a=b']", &["t.toml:2: auth-env: "]),
+        ("", "limit = 'x'\nlimit-per = 'client'", &["t.toml:1: limit: "]),
+        // What is there contradicts, whatever else cannot be read.
+        ("", "opn = 1\nport = 1\nlisten = ':2'", &["t.toml:1: ", "t.toml:2: port: cannot be"]),
+        ("--limit-per client", "", &["--limit-per: no --limit leaves out"]),
+        ("", "auth = ['a:b', 'a:c']", &["t.toml:1: auth: the user 'a' is already"]),
+        ("", "deny = ['a b', 'a b']", &["t.toml:1: deny: "]),
+        (
+            "--pid-file /a --port-file /a --access-log /a",
+            "",
+            &["--port-file: /a is the file of --pid-file", "--access-log: /a is the file of"],
+        ),
+        // A port beside listeners.
+        ("", "port = 99999\n[[listeners]]\naddress = ':8080'", &["t.toml:1: port: '99999'"]),
+        (
+            "",
+            "port = 3128\nlisten = ':3128'\n[[listeners]]\naddress = ':1'",
+            &["t.toml:1: port: cannot be"],
+        ),
+        (
+            "",
+            "[[listeners]]\naddress = ':1'\n[[listeners]]\naddress = ':1'",
+            &["t.toml:4: address: 127.0.0.1:1 is given twice"],
+        ),
+    ] {
+        let error = match effective(words, &[], text) {
+            Ok(_) => panic!("{words} {text}: nothing is wrong"),
+            Err(error) => error,
+        };
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), says.len(), "{words} {text}:\n{error}");
+        for (line, says) in lines.iter().zip(says) {
+            assert!(line.starts_with(says), "{words} {text}:\n{line}\n{says}");
+        }
+    }
+    assert_eq!(config("", &[], "listen = []\nport = 9").listen(), [listen::parse(":9").unwrap()]);
+    // A wrong variable hides nothing.
+    let variable = [("THREADGATE_OPEN", "perhaps")];
+    let error = effective("--threads x", &variable, "opn = 1").unwrap_err();
+    assert_eq!(error.lines().count(), 3, "{error}");
+}
+
+#[test]
+fn files_and_variables_that_cannot_be_used_are_told_with_all_else() {
+    let text =
+        "opn = 1\nauth-env = ['NO_SUCH_ONE']\nblock-list = ['/none']\nauth-file = ['/none2']\n";
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    let told = |text: &str| {
+        fs::write(&path, text).unwrap();
+        let mut given = given("", &[]).unwrap();
+        given.file = Some(path.clone());
+        let failure = given.effective_with_files().unwrap_err();
+        let lines = failure.message.lines();
+        let lines: Vec<u32> = lines
+            .map(|line| line.split("t.toml:").nth(1).unwrap().split(':').next().unwrap())
+            .map(|line| line.parse().unwrap())
+            .collect();
+        (lines, failure.exit)
+    };
+    assert_eq!(told(text), (vec![1, 2, 3, 4], Exit::Configuration));
+    assert_eq!(told("block-list = ['/none']"), (vec![1], Exit::Configuration));
+    assert_eq!(told("auth = ['a:b', 'a:c']"), (vec![1], Exit::Configuration));
+}
+
+#[test]
+fn secrets_are_not_shown_to_developers() {
+    let effective = effective("", &[], "auth = ['alice:s3cret']").unwrap();
+    assert!(!format!("{effective:?}").contains("s3cret"));
 }
 
 #[test]

@@ -33,23 +33,23 @@ use crate::wire::Method;
 #[derive(ArgsInfo, Debug, FromArgs)]
 #[argh(subcommand, name = "explain")]
 pub(crate) struct ExplainArgs {
-    /// address of the client
+    /// address of the client (default 127.0.0.1)
     #[argh(option, arg_name = "IP")]
     client: Option<String>,
 
-    /// user who asks
+    /// user who asks, taken as proven
     #[argh(option, arg_name = "NAME")]
     user: Option<String>,
 
-    /// address that the name leads to
+    /// address of the name; may be repeated. Without it --resolve, the hosts files or a lookup tell
     #[argh(option, arg_name = "IP")]
     address: Vec<String>,
 
-    /// name in the ClientHello
+    /// name with which TLS begins in the tunnel
     #[argh(option, arg_name = "HOST")]
     hello: Option<String>,
 
-    /// listener that is asked
+    /// listener that is asked, if there are several (default: the first)
     #[argh(option, arg_name = "ADDR")]
     listener: Option<String>,
 

@@ -27,11 +27,11 @@ use crate::wire::credentials::MAX_PART_BYTES;
 #[derive(ArgsInfo, Debug, FromArgs)]
 #[argh(subcommand, name = "passwd")]
 pub(crate) struct PasswdArgs {
-    /// how the hash is made
-    #[argh(option, arg_name = "NAME")]
+    /// how the hash is made (default bcrypt)
+    #[argh(option, arg_name = "bcrypt|argon2|sha512")]
     algorithm: Option<String>,
 
-    /// take the user out
+    /// remove the user
     #[argh(switch)]
     delete: bool,
 

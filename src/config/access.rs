@@ -274,7 +274,7 @@ impl AccessOptions {
                 rules.push((action, rule, pattern.as_str()));
             }
         }
-        Urls::new(&rules).map_err(|e| Unusable::of("deny-url", e).beside("allow-url"))
+        Urls::new(&rules).map_err(|e| Unusable::of("deny-url", e).beside(&["allow-url"]))
     }
 
     fn responses(&self, origins: &mut Origins) -> Result<Responses, Unusable> {

@@ -28,7 +28,9 @@ use super::options::{self, FileUse, OptionKind, OptionRow};
 use super::rules::{self, WrittenRule};
 use super::settings::{Settings, WrittenAt, WrittenValue, WrongSetting};
 use super::suggestion::nearest;
-use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts, unclosed};
+use super::toml_brackets::Brackets;
+use super::toml_source::{TomlSource, integer, kind, line_of, shown, starts};
+use super::values::Config;
 use crate::policy::rule_origin::Origins;
 
 /// The largest file in bytes: long lists have their own files.
@@ -52,11 +54,12 @@ pub struct Written {
 }
 
 impl Written {
-    /// Forgets the values at these places.
-    fn forget(&mut self, places: &[WrittenAt]) {
-        self.settings.retain(|value| !places.contains(&value.place));
+    /// Forgets what stands at other places.
+    fn keep(&mut self, stays: impl Fn(&WrittenAt) -> bool) {
+        self.settings.retain(|value| stays(&value.place));
+        self.listeners.retain(|listener| stays(&listener.address.place));
         for listener in &mut self.listeners {
-            listener.settings.retain(|value| !places.contains(&value.place));
+            listener.settings.retain(|value| stays(&value.place));
         }
     }
 }
@@ -131,27 +134,36 @@ fn key_of_a_file(name: &str) -> Option<&'static OptionRow> {
 /// Reads the text of a file. Returns everything that could be read, and all mistakes.
 pub fn parse(text: &str, path: &Path) -> (Written, Vec<WrongSetting>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let source = TomlSource {
+    let mut source = TomlSource {
         path: path.into(),
         dir: path.parent().unwrap_or(Path::new("")).to_owned(),
         lines: starts(text.as_bytes()),
         is_option: |name| options::find(name).is_some(),
+        unread: Vec::new(),
+        headers: Vec::new(),
     };
-    let mut wrong = source.malformed(text, &errors);
+    let brackets = Brackets::of(text);
+    let mut wrong = source.malformed(text, &errors, &brackets);
     let mut written = Written { is_blank: text.trim().is_empty(), ..Written::default() };
-    if wrong.is_empty() || (wrong.len() < MOST_WRONG && unclosed(text).is_none()) {
-        // A line that cannot be parsed is reported only once.
+    if wrong.len() <= MOST_WRONG {
+        let begins = text.lines().zip(1..).filter(|(line, _)| line.trim_start().starts_with('['));
+        source.headers = begins.map(|(_, number)| number).collect();
         let unread: Vec<WrittenAt> = wrong.iter().map(|wrong| wrong.place.clone()).collect();
+        source.unread = unread.iter().map(WrittenAt::line).collect();
         let mut more = Vec::new();
         source.document(table.get_ref(), &mut written, &mut more);
-        more.retain(|wrong| !unread.contains(&wrong.place));
+        // A line that cannot be parsed is reported only once, and what follows a bracket that nothing
+        // closes may be inside it.
+        let is_unclosed = brackets.unclosed.is_some() && !errors.is_empty();
+        let last = unread.iter().map(WrittenAt::line).max().filter(|_| is_unclosed);
+        let stays = |place: &WrittenAt| {
+            !unread.contains(place) && last.is_none_or(|last| place.line() < last)
+        };
+        more.retain(|wrong| stays(&wrong.place));
         wrong.extend(more);
-        written.forget(&unread);
+        written.keep(stays);
     }
-    wrong.sort_by_key(|wrong| match wrong.place {
-        WrittenAt::File(_, line) => line,
-        _ => 0,
-    });
+    wrong.sort_by_key(|wrong| wrong.place.line());
     if wrong.len() > MOST_WRONG {
         wrong.truncate(MOST_WRONG);
         let message = format!("{}: there are more mistakes; correct these first", path.display());
@@ -162,22 +174,41 @@ pub fn parse(text: &str, path: &Path) -> (Written, Vec<WrongSetting>) {
 }
 
 impl TomlSource {
-    /// The mistakes that the TOML parser finds. A missing bracket makes nonsense of everything after it, so
-    /// it is reported alone.
-    fn malformed(&self, text: &str, errors: &[toml::de::Error]) -> Vec<WrongSetting> {
-        let told = |error: &toml::de::Error| self.refused(text, error);
-        match unclosed(text).filter(|_| !errors.is_empty()) {
-            Some((at, closing)) => {
-                let opening = text.get(at..at + closing.len()).unwrap_or_default();
-                let why = format!("this {opening} is never closed; write {closing} where it ends");
-                vec![self.wrong(&(at..at), &why)]
+    /// The mistakes that the TOML parser finds, one a line. A bracket that nothing closes makes nonsense
+    /// of everything after it, so it is the last one.
+    fn malformed(
+        &self,
+        text: &str,
+        errors: &[toml::de::Error],
+        brackets: &Brackets,
+    ) -> Vec<WrongSetting> {
+        let mut wrong: Vec<WrongSetting> = Vec::new();
+        for error in errors {
+            let refused = self.refused(text, error, brackets);
+            if wrong.len() <= MOST_WRONG && !wrong.iter().any(|other| other.place == refused.place)
+            {
+                wrong.push(refused);
             }
-            None => errors.iter().take(MOST_WRONG).map(told).collect(),
         }
+        if let Some((at, closing)) = brackets.unclosed.filter(|_| !errors.is_empty()) {
+            let opening = text.get(at..at + closing.len()).unwrap_or_default();
+            let why = format!("this {opening} is never closed; write {closing} where it ends");
+            let unclosed = self.wrong(&(at..at), &why);
+            wrong.retain(|wrong| wrong.place.line() < unclosed.place.line());
+            wrong.push(unclosed);
+        }
+        wrong
     }
 
-    fn refused(&self, text: &str, error: &toml::de::Error) -> WrongSetting {
+    fn refused(&self, text: &str, error: &toml::de::Error, brackets: &Brackets) -> WrongSetting {
         let span = error.span().unwrap_or(0..0);
+        let line = line_of(&self.lines, span.start);
+        if let Some(at) = brackets.unopened.iter().find(|at| line_of(&self.lines, **at) == line) {
+            let closing = text.get(*at..*at + 1).unwrap_or_default();
+            let opening = if closing == "]" { "[" } else { "{" };
+            return self
+                .wrong(&span, &format!("nothing opens this {closing}; write {opening} before it"));
+        }
         // The rest of the line may be a password, so it is not repeated.
         let why = if error.message() == "duplicate key" {
             let key: String = text.get(span.clone()).unwrap_or("").chars().take(40).collect();
@@ -331,7 +362,7 @@ impl TomlSource {
                 }
             }
         }
-        if !has_address {
+        if !has_address && self.is_whole(span) {
             let why = "this listener has no address; write address = \"0.0.0.0:8080\"";
             wrong.push(self.wrong(span, why));
         }
@@ -352,13 +383,19 @@ impl TomlSource {
             _ => vec![value],
         };
         if row.kind == OptionKind::List && items.is_empty() {
-            let why = "is empty; leave the key out if all are meant";
+            let why = "the list is empty; leave the key out if all are meant";
             wrong.push(WrongSetting::value(&self.place(&value.span()), row.name, why));
         }
         let mut values: Vec<WrittenValue> = Vec::new();
         for item in items {
             let place = self.place(&item.span());
-            match self.value_of(row, item.get_ref()) {
+            // Each item of a list is judged here, where its line is known.
+            let is_list = row.kind == OptionKind::List;
+            let read = self.value_of(row, item.get_ref()).and_then(|text| match is_list {
+                true => (row.read)(&mut Config::default(), &text).map(|()| text),
+                false => Ok(text),
+            });
+            match read {
                 Ok(text) => values.push(WrittenValue { text, place }),
                 Err(why) => wrong.push(WrongSetting::value(&place, row.name, &why)),
             }

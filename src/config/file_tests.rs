@@ -82,7 +82,7 @@ fn each_mistake_has_its_line_and_what_to_try() {
             "listen = [\n'a',\n['b'],\n]",
             "3: listen: an array is not text; write listen = [\"ADDR\"",
         ),
-        ("methods = []", "1: methods: is empty; leave the key out if all are meant"),
+        ("methods = []", "1: methods: the list is empty; leave the key out if all are meant"),
         ("timeout-head = 10s", "1: "),
         ("open = tru", "1: "),
         ("listen = ['a'", "1: "),
@@ -180,7 +180,33 @@ fn all_mistakes_are_found_up_to_a_number_and_in_the_order_of_the_lines() {
     );
     let malformed = "= 1\n".repeat(50);
     let (_, wrong) = parse(&malformed, Path::new("t.toml"));
-    assert_eq!(wrong.len(), MOST_WRONG);
+    assert_eq!(wrong.len(), MOST_WRONG + 1);
+    assert!(wrong.last().unwrap().message.contains("there are more mistakes"), "{wrong:?}");
+}
+
+#[test]
+fn a_line_that_cannot_be_parsed_is_one_mistake_and_hides_and_invents_no_other() {
+    for (text, lines) in [
+        ("a = 1\nlisten = [':1'\nopn = true", "1 2"),
+        ("listen = [':1'\nthreads = 0\n[[rules]]\n", "1"),
+        ("[[rules]\naction = 'deny'", "1"),
+        ("[rules]]\naction = 'deny'", "1"),
+        ("deny = 'a', 'b']\nopn = true", "1 2"),
+        ("limit = [{a = 2]\nopn = true", "1"),
+        ("deny = [\"a\nopn = true\n", "1 2"),
+        ("access-log = \"C:\\\"\nopn = true", "1 2"),
+        ("timeout-head = 10s\nopn = true", "1 2"),
+        ("[[rules]]\nname = 'a'\naction 'deny'", "3"),
+        ("[[rules]]\nname = 'a'\n[[rules]]\naction 'deny'", "1 4"),
+        ("[[listeners]]\naddress '0.0.0.0:8080'\nopn = true", "2"),
+        ("[[listeners]]\naddress =\nopen = true", "2"),
+        ("connect-ports = [\n443,\n'x',\n99999,\n]", "3 4"),
+        ("methods = ['GET', 'get', 'a b']", "1 1"),
+    ] {
+        let (_, wrong) = parse(text, Path::new("t.toml"));
+        let found: Vec<String> = wrong.iter().map(|wrong| wrong.place.line().to_string()).collect();
+        assert_eq!(found.join(" "), lines, "{text}: {wrong:#?}");
+    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl LimitOptions {
                         "'{text}' limits what '{}' limits already; give one of them",
                         other.text
                     );
-                    return Err(wrong(why).beside("limit-per"));
+                    return Err(wrong(why).beside(&["limit-per"]));
                 }
                 rates.push(limit);
             }
@@ -120,7 +120,7 @@ impl LimitOptions {
                      add one, such as --limit 10mbit, or leave --limit-per {} out",
                     per.word()
                 );
-                Err(Unusable::of("limit-per", why).beside("limit"))
+                Err(Unusable::of("limit-per", why).without(&["limit"]))
             }
             _ => Ok(rates),
         }

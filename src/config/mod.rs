@@ -5,7 +5,7 @@
 //! print after the name of the option, so a flag and a line of a file are refused in the same words.
 //!
 //! In reading order: [`options`] is the table of options; [`settings`] keeps the values given for each;
-//! [`file`](mod@file), `toml_source` and [`rules`] read the configuration file. [`access`], [`users`],
+//! [`file`](mod@file), `toml_source`, `toml_brackets` and [`rules`] read the configuration file. [`access`], [`users`],
 //! [`limits`], `lists` and `methods` read the parts of a policy, and `unusable` says why an option or a
 //! file cannot be used. [`listen`], [`address_options`], [`number`], [`size`] and [`duration`] read one
 //! kind of value each. [`together`] finds contradictions between options. [`suggestion`] finds the word
@@ -26,6 +26,7 @@ pub mod settings;
 pub mod size;
 pub mod suggestion;
 pub mod together;
+mod toml_brackets;
 mod toml_source;
 mod unusable;
 pub mod users;

@@ -236,7 +236,7 @@ pub(super) fn read(
             known => lists.push((known, list(source, known, value, wrong))),
         }
     }
-    if !has_action {
+    if !has_action && source.is_whole(span) {
         let why = "this rule has no action; write action = \"allow\" or action = \"deny\"";
         wrong.push(source.wrong(span, why));
     }

@@ -4,6 +4,7 @@
 //! configuration file. Its values stay text here, each with its place, so that a wrong value is refused
 //! in the same words wherever it was given.
 
+use std::fmt;
 use std::path::Path;
 
 use super::options::{self, FileUse, OptionKind, OptionRow, PREFIX};
@@ -13,8 +14,19 @@ use super::values::Config;
 pub use super::written::{WrittenAt, WrittenValue, WrongSetting};
 
 /// The options given in one place, or in several together.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Default, Eq, PartialEq)]
 pub struct Settings(Vec<(&'static OptionRow, Vec<WrittenValue>)>);
+
+/// Values that must not be shown are not.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.iter().map(|(row, values)| {
+            let texts = values.iter().map(|v| if row.is_secret { "***" } else { v.text.as_str() });
+            (row, texts.collect::<Vec<_>>())
+        });
+        f.debug_map().entries(shown).finish()
+    }
+}
 
 impl Settings {
     /// Sets the values of an option, replacing its earlier ones.

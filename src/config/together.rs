@@ -26,16 +26,14 @@ pub struct Together<'a> {
 impl Together<'_> {
     /// All contradictions.
     pub fn contradictions(&self) -> Vec<Unusable> {
-        let mut found: Vec<Unusable> = [
+        let single = [
             self.port_beside_listen(),
             self.admin_where_the_proxy_listens(),
-            self.one_file_written_twice(),
-            self.a_file_read_and_written(),
             learning(self.config).err(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        ];
+        let mut found: Vec<Unusable> = single.into_iter().flatten().collect();
+        found.extend(self.files_written_twice());
+        found.extend(self.files_read_and_written());
         found.extend(self.config.access.wrong());
         for own in &self.config.own {
             let wrong = own.access.wrong().into_iter();
@@ -46,46 +44,43 @@ impl Together<'_> {
 
     fn port_beside_listen(&self) -> Option<Unusable> {
         let port = self.settings.values("port")?.first()?;
-        self.settings.values("listen")?;
+        self.settings.values("listen")?.first()?;
         let why = format!(
             "cannot be combined with --listen; write --listen 127.0.0.1:{} for that port too",
             port.text
         );
-        Some(Unusable::of("port", why).beside("listen"))
+        Some(Unusable::of("port", why).beside(&["listen"]))
     }
 
     fn admin_where_the_proxy_listens(&self) -> Option<Unusable> {
         let Some(ListenPlace::Tcp(address)) = self.config.server.admin else { return None };
         let taken = address.port() != 0 && self.config.listen().contains(&address);
         let why = format!("the proxy listens on {address}; give another port, such as :9127");
-        taken.then(|| Unusable::of("admin", why).beside("listen"))
+        taken.then(|| Unusable::of("admin", why).beside(&["listen", "port"]))
     }
 
-    /// Finds options that would overwrite each other's files.
-    fn one_file_written_twice(&self) -> Option<Unusable> {
+    /// One option would destroy what the other wrote.
+    fn files_written_twice(&self) -> Vec<Unusable> {
         let files: Vec<_> = self.files(FileUse::Written).collect();
-        let twice = files.iter().enumerate().find_map(|(at, (row, path))| {
+        let twice = files.iter().enumerate().filter_map(|(at, (row, path))| {
             let (other, _) = files.iter().take(at).find(|(_, before)| before == path)?;
-            Some((row, path, other))
+            Some(same_file(row, path, other))
         });
-        let (row, path, other) = twice?;
-        let why = format!("{} is the file of --{}; give another one", path.display(), other.name);
-        Some(Unusable::of(row.name, why).beside(other.name))
+        twice.collect()
     }
 
-    fn a_file_read_and_written(&self) -> Option<Unusable> {
+    fn files_read_and_written(&self) -> Vec<Unusable> {
         let read: Vec<_> =
             self.files(FileUse::Configuration).chain(self.files(FileUse::Read)).collect();
-        self.files(FileUse::Written).find_map(|(row, path)| {
-            // The learn file may also be an allow list, so that learnt domains are allowed at once.
+        let both = self.files(FileUse::Written).filter_map(|(row, path)| {
+            // What was learnt may hold at once.
             let learnt = |of: &OptionRow| (of.name, row.name) == ("allow-list", "learn-file");
             let same = |(of, file): &&(&OptionRow, PathBuf)| {
                 *file == path && path != Path::new(NOTHING) && !learnt(of)
             };
-            let (of, _) = read.iter().find(same)?;
-            let why = format!("{} is the file of --{}; give another one", path.display(), of.name);
-            Some(Unusable::of(row.name, why).beside(of.name))
-        })
+            Some(same_file(row, &path, read.iter().find(same)?.0))
+        });
+        both.collect()
     }
 
     fn files(&self, uses: FileUse) -> impl Iterator<Item = (&'static OptionRow, PathBuf)> {
@@ -93,6 +88,11 @@ impl Together<'_> {
         all.flat_map(move |settings| settings.files(uses))
             .filter_map(|(row, _, path)| Some((row, std::path::absolute(path).ok()?)))
     }
+}
+
+fn same_file(row: &OptionRow, path: &Path, other: &OptionRow) -> Unusable {
+    let why = format!("{} is the file of --{}; give another one", path.display(), other.name);
+    Unusable::of(row.name, why)
 }
 
 /// Checks that `--policy learn` and `--learn-file` are given together.
@@ -106,11 +106,11 @@ pub fn learning(config: &Config) -> Result<(), Unusable> {
     match (all.or(own.map(|own| Some(own.number))), &config.learn_file) {
         (Some(listener), None) => {
             let why = "learn needs a file for the domains that are reached; give --learn-file FILE";
-            Err(Unusable { listener, ..Unusable::of("policy", why).beside("learn-file") })
+            Err(Unusable { listener, ..Unusable::of("policy", why).without(&["learn-file"]) })
         }
         (None, Some(_)) => {
             let why = "only --policy learn learns anything; give both";
-            Err(Unusable::of("learn-file", why).beside("policy"))
+            Err(Unusable::of("learn-file", why).without(&["policy"]))
         }
         _ => Ok(()),
     }

@@ -18,6 +18,9 @@ pub(super) struct TomlSource {
     pub(super) lines: Vec<usize>,
     /// Whether this is the name of an option.
     pub(super) is_option: fn(&str) -> bool,
+    /// The lines that cannot be parsed, and the lines that begin a table.
+    pub(super) unread: Vec<u32>,
+    pub(super) headers: Vec<u32>,
 }
 
 impl TomlSource {
@@ -29,6 +32,14 @@ impl TomlSource {
     pub(super) fn wrong(&self, span: &Range<usize>, why: &str) -> WrongSetting {
         let place = self.place(span);
         WrongSetting { message: format!("{place}: {why}"), option: None, place }
+    }
+
+    /// Whether every line of the table that begins here could be parsed. If not, a key that seems to be
+    /// missing may be on such a line.
+    pub(super) fn is_whole(&self, table: &Range<usize>) -> bool {
+        let first = line_of(&self.lines, table.start);
+        let next = self.headers.iter().copied().find(|line| *line > first).unwrap_or(u32::MAX);
+        !self.unread.iter().any(|line| (first..next).contains(line))
     }
 
     /// The sentence for a key that a table does not have.
@@ -58,61 +69,6 @@ pub(super) fn line_of(starts: &[usize], byte: usize) -> u32 {
     u32::try_from(starts.partition_point(|start| *start <= byte)).unwrap_or(u32::MAX)
 }
 
-/// The first bracket, or triple quotes, that nothing closes: its position, and the text that closes it.
-/// Later ones may be inside it, so only the first is returned.
-pub(super) fn unclosed(text: &str) -> Option<(usize, &'static str)> {
-    let mut open: Vec<(usize, &'static str)> = Vec::new();
-    let mut at = 0;
-    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-        let long = ["\"\"\"", "'''"].into_iter().find(|quotes| rest.starts_with(quotes));
-        let length = match (rest.as_bytes().first(), long) {
-            (_, Some(quotes)) => match end_of_string(rest, quotes) {
-                Some(end) => end,
-                None => return Some((at, quotes)),
-            },
-            // A string of one line is reported as the mistake of that line.
-            (Some(b'"'), _) => end_of_string(rest, "\"").unwrap_or(1),
-            (Some(b'\''), _) => end_of_string(rest, "'").unwrap_or(1),
-            (Some(b'#'), _) => rest.find('\n').unwrap_or(rest.len()),
-            (Some(b'['), _) => {
-                open.push((at, "]"));
-                1
-            }
-            (Some(b'{'), _) => {
-                open.push((at, "}"));
-                1
-            }
-            (Some(b']' | b'}'), _) => {
-                open.pop();
-                1
-            }
-            _ => rest.find(['"', '\'', '#', '[', ']', '{', '}']).unwrap_or(rest.len()),
-        };
-        at += length;
-    }
-    open.first().copied()
-}
-
-/// The length of a string that begins here, with both its quotes.
-fn end_of_string(text: &str, quotes: &str) -> Option<usize> {
-    let is_long = quotes.len() > 1;
-    let mut at = quotes.len();
-    loop {
-        let rest = text.get(at..)?;
-        if rest.starts_with(quotes) {
-            return Some(at + quotes.len());
-        }
-        let c = rest.chars().next()?;
-        if c == '\n' && !is_long {
-            return None;
-        }
-        at += c.len_utf8();
-        if c == '\\' && quotes.starts_with('"') {
-            at += text.get(at..)?.chars().next()?.len_utf8();
-        }
-    }
-}
-
 /// The value of a number, in any base that TOML has.
 pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
@@ -135,29 +91,4 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 /// A key as it may be printed.
 pub(super) fn shown(name: &str) -> String {
     name.chars().take(60).flat_map(char::escape_debug).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bracket_that_nothing_closes_is_found() {
-        for (text, found) in [
-            ("", None),
-            ("a = [1, [2]]\n[[b]]\nc = {d = 1}", None),
-            ("a = '['\nb = \"[\\\"[\"\n# [\nc = '''[\n['''", None),
-            ("a = [1\nb = [2]\n", Some((4, "]"))),
-            ("a = [1, {b = 2]", Some((4, "]"))),
-            ("a = 1\n[[b]\nc = 1", Some((6, "]"))),
-            ("a = {b = 1\n", Some((4, "}"))),
-            ("a = '''b\nc = 1", Some((4, "'''"))),
-            ("a = \"\"\"b\\\"\"\"\nc", Some((4, "\"\"\""))),
-            // Here the mistake is in the quotes.
-            ("a = 'b\nc = [1]", None),
-            ("a = ['ö', ", Some((4, "]"))),
-        ] {
-            assert_eq!(unclosed(text), found, "{text}");
-        }
-    }
 }

@@ -19,8 +19,10 @@ pub struct Unusable {
     pub(crate) listener: Option<u16>,
     /// The part of that value: a file and its line.
     pub(crate) subject: Option<String>,
-    /// Another option that the reason depends on.
-    pub(crate) beside: Option<&'static str>,
+    /// Other options whose values the reason depends on.
+    pub(crate) beside: &'static [&'static str],
+    /// Whether the reason is that none of those is given.
+    pub(crate) is_missing: bool,
     /// The reason, and what to try.
     pub(crate) why: String,
 }
@@ -46,9 +48,14 @@ impl Unusable {
         Self { subject: Some(subject.into()), ..self }
     }
 
-    /// Says that it could be right with another value of that option.
-    pub(crate) fn beside(self, option: &'static str) -> Self {
-        Self { beside: Some(option), ..self }
+    /// It depends on the values of these options as well.
+    pub(crate) fn beside(self, others: &'static [&'static str]) -> Self {
+        Self { beside: others, ..self }
+    }
+
+    /// It is wrong because none of these options is given.
+    pub(crate) fn without(self, others: &'static [&'static str]) -> Self {
+        Self { beside: others, is_missing: true, ..self }
     }
 
     /// The option that is wrong, without dashes, if it is one: `deny-url`.
@@ -73,7 +80,8 @@ impl From<String> for Unusable {
             value: None,
             listener: None,
             subject: None,
-            beside: None,
+            beside: &[],
+            is_missing: false,
             why,
         }
     }
@@ -96,7 +104,7 @@ mod tests {
 
     #[test]
     fn it_is_a_sentence_that_begins_with_the_option() {
-        let plain = Unusable::of("deny", "'a b' is not a destination").value(1).beside("allow");
+        let plain = Unusable::of("deny", "'a b' is not a destination").value(1).beside(&["allow"]);
         assert_eq!(plain.to_string(), "--deny: 'a b' is not a destination");
         let file = Unusable::of("auth-file", "cannot read it").about("users:3");
         assert_eq!(file.to_string(), "--auth-file users:3: cannot read it");

@@ -187,7 +187,11 @@ impl UserOptions {
         if !self.are_given() {
             let why =
                 "nobody is asked for a password; give users with --auth-file, --auth-env or --auth";
-            return Err(Unusable::of("auth-realm", why).beside("auth"));
+            return Err(Unusable::of("auth-realm", why).without(&[
+                "auth",
+                "auth-env",
+                "auth-file",
+            ]));
         }
         check_realm(realm)
     }

@@ -16,6 +16,14 @@ pub enum WrittenAt {
 }
 
 impl WrittenAt {
+    /// The line of a file; 0 elsewhere.
+    pub fn line(&self) -> u32 {
+        match self {
+            Self::File(_, line) => *line,
+            Self::Flag | Self::Variable(_) => 0,
+        }
+    }
+
     /// The beginning of a sentence about option `name` at this place.
     pub fn before(&self, name: &str) -> String {
         match self {

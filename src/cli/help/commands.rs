@@ -144,10 +144,11 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
 ];
 
 /// Topics that are not about options: name, heading, text.
-pub(crate) const TEXTS: [(&str, &str, &str); 3] = [
+pub(crate) const TEXTS: [(&str, &str, &str, &str); 3] = [
     (
         "units",
         "Units",
+        "durations, sizes and rates",
         "A DURATION is a whole number and a unit: 500ms, 10s, 5m, 1h, 2d. The longest is 365d.\n\n\
          A SIZE is a number of bytes, or a number and a unit: 32k, 64KiB (powers of 1024), 64kB (powers of 1000).\n\n\
          A RATE is bits a second (500kbit, 10mbit, 1gbit) or bytes a second (64KiB/s, 1MB/s).",
@@ -155,6 +156,7 @@ pub(crate) const TEXTS: [(&str, &str, &str); 3] = [
     (
         "signals",
         "Signals",
+        "stop, reload, rotate the log, write counters",
         "TERM and INT stop the proxy: it takes no more clients, finishes within --drain, and exits. A second \
          signal makes it exit at once.\n\n\
          HUP and USR1 reopen the access log, and read the configuration and the files that it names again. If \
@@ -164,6 +166,7 @@ pub(crate) const TEXTS: [(&str, &str, &str); 3] = [
     (
         "environment",
         "Environment",
+        "variables that the proxy reads",
         "THREADGATE_NAME is the option of that name, in capitals and with underscores: THREADGATE_TIMEOUT_HEAD=5s. \
          Values of a repeatable option are separated by spaces; a switch takes true or false. An empty variable is \
          ignored.\n\n\

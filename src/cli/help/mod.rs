@@ -19,6 +19,9 @@ const COLUMN: usize = 30;
 /// The same on the first screen, where every option has one line.
 const FIRST_COLUMN: usize = 34;
 
+/// What `-h` and `--help` do where they differ.
+const BOTH_HELPS: &str = "print help and exit; -h: the first screen";
+
 /// What help can show.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Page {
@@ -100,7 +103,7 @@ fn first() -> String {
     for row in rows {
         entry(&mut page, &head(row.letter, &row.written()), row.brief, FIRST_COLUMN);
     }
-    own_options(&mut page, FIRST_COLUMN);
+    own_options(&mut page, FIRST_COLUMN, BOTH_HELPS);
     let names: Vec<&str> = topic_names().collect();
     page.push('\n');
     entry(&mut page, "  threadgate --help", "every option", FIRST_COLUMN);
@@ -122,8 +125,8 @@ fn usage(page: &mut String) {
 }
 
 /// The two options that every command has.
-fn own_options(page: &mut String, column: usize) {
-    entry(page, &head(Some('h'), "--help"), "print help and exit; -h: the first screen", column);
+fn own_options(page: &mut String, column: usize, help: &str) {
+    entry(page, &head(Some('h'), "--help"), help, column);
     entry(page, &head(Some('V'), "--version"), "print the version and exit", column);
 }
 
@@ -141,8 +144,8 @@ fn whole() -> String {
         }
     }
     page.push_str("\nHelp:\n");
-    own_options(&mut page, COLUMN);
-    for (name, title, text) in &TEXTS {
+    own_options(&mut page, COLUMN, BOTH_HELPS);
+    for (name, title, _, text) in &TEXTS {
         let _ = writeln!(page, "\n{title} (threadgate help {name}):");
         paragraphs(&mut page, text, "  ");
     }
@@ -170,7 +173,7 @@ fn command(it: &CommandText, flags: &[FlagInfo<'_>]) -> String {
         };
         entry(&mut page, &head(flag.short, &written), flag.description, COLUMN);
     }
-    own_options(&mut page, COLUMN);
+    own_options(&mut page, COLUMN, "print this help and exit");
     if it.is_about_a_proxy {
         entry(
             &mut page,
@@ -184,8 +187,8 @@ fn command(it: &CommandText, flags: &[FlagInfo<'_>]) -> String {
         for Topic { name, about, .. } in &TOPICS {
             entry(&mut page, &format!("  {name}"), about, COLUMN);
         }
-        for (name, title, _) in &TEXTS {
-            entry(&mut page, &format!("  {name}"), &title.to_lowercase(), COLUMN);
+        for (name, _, about, _) in &TEXTS {
+            entry(&mut page, &format!("  {name}"), about, COLUMN);
         }
     }
     page.push('\n');
@@ -211,7 +214,7 @@ fn topic(name: &str) -> String {
             paragraphs(&mut page, &at_length(row), "    ");
         }
     }
-    for (_, title, text) in TEXTS.iter().filter(|(it, ..)| *it == name) {
+    for (_, title, _, text) in TEXTS.iter().filter(|(it, ..)| *it == name) {
         let _ = writeln!(page, "{title}\n");
         paragraphs(&mut page, text, "");
     }
@@ -236,12 +239,7 @@ fn option(row: &OptionRow) -> String {
 
 /// How an option is written in a configuration file.
 fn key(row: &OptionRow) -> String {
-    let value = match (row.kind, row.example, row.default) {
-        (OptionKind::Switch, ..) => "true".to_owned(),
-        (_, "", Usual::Value(value)) => format!("\"{value}\""),
-        (_, example, _) => example.to_owned(),
-    };
-    format!("{} = {value}", row.name)
+    format!("{} = {}", row.name, row.example_value())
 }
 
 fn changes(row: &OptionRow) -> &'static str {

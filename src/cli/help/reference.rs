@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{at_length, head};
-use crate::config::options::{self, FileUse, OptionRow, OptionScope, TOPICS, Topic, Usual};
+use crate::config::options::{self, FileUse, OptionRow, OptionScope, TOPICS, Topic};
 
 /// The options in the format of the man page.
 fn man() -> String {
@@ -67,10 +67,7 @@ fn example() -> String {
         let keys = rows.iter().filter(|row| row.file != FileUse::Configuration);
         let _ = writeln!(text, "# {title}: {about}.");
         for row in keys {
-            let value = match (row.example, row.default) {
-                ("", Usual::Value(value)) => format!("\"{value}\""),
-                (example, _) => example.to_owned(),
-            };
+            let value = row.example_value();
             let apart = if row.is_apart { "# " } else { "#" };
             let line = format!("{apart}{} = {value}", row.name);
             let restart = if row.scope == OptionScope::Process { " (restart)" } else { "" };

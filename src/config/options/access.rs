@@ -160,8 +160,8 @@ pub(super) const ACCESS: Topic = Topic {
             name: "deny-with",
             hint: "403|204|URL",
             brief: "the answer to a refused request",
-            help: "The answer to a refused request: a 403 that names the rule, an empty 204, or a redirect to URL. \
-                   CONNECT always gets the 403.",
+            help: "The answer to a refused request: a 403 that names the rule, an empty 204, or a redirect (302) to URL. \
+                   CONNECT always gets the 403, and its connection closes.",
             default: Usual::Value("403"),
             example: "403",
             read: |to, text| keep(&mut to.access.deny_with, access::parse_deny_with(text)),
@@ -194,7 +194,7 @@ pub(super) const USERS: Topic = Topic {
             hint: "USER:PASS",
             brief: "ask clients for this user and password",
             help: "Serve only clients that send this user name and password, or those of another --auth, --auth-env \
-                   or --auth-file. Other users of this machine can see the command line.",
+                   or --auth-file. Other users of this machine can see the command line; a file or a variable hides it.",
             more: "Others get a 407 (Basic, RFC 7617, in UTF-8). A password may contain any printable character. On a \
                    listener beyond loopback, users may come from any network.",
             example: "[\"alice:secret\"]",
@@ -210,6 +210,7 @@ pub(super) const USERS: Topic = Topic {
             help: "Users from the environment variable VAR: USER:PASS, or several lines of it.",
             example: "[\"PROXY_USER\"]",
             is_apart: true,
+            file: FileUse::Variable,
             read: |to, text| add(&mut to.access.users.env, users::checked_variable(text)),
             ..OF_A_LISTENER
         },

@@ -103,7 +103,7 @@ pub(super) const NAMES: Topic = Topic {
             hint: "FILE",
             brief: "look names up in FILE first",
             help: "Look names up in FILE first. Its lines have an address and its names, as in /etc/hosts.",
-            more: "--resolve comes before it. A wrong line stops the start with status 78. At a reload, a wrong line \
+            more: "SIGHUP and SIGUSR1 read FILE again. --resolve comes before it. A wrong line stops the start with status 78. At a reload, a wrong line \
                    leaves the names read before in use, and is named in the log.",
             example: "[\"hosts\"]",
             file: FileUse::Read,

@@ -13,7 +13,7 @@ pub(super) const LOGS: Topic = Topic {
             hint: "NAME|off",
             brief: "name in the Via field",
             help: "The name of this proxy in the Via field of requests and responses.",
-            more: "XXXX is drawn at each start, so that proxies in a row have different names. A request that \
+            more: "XXXX is four hexadecimal digits drawn at each start, so that proxies in a row have different names. A request that \
                    already has this name has come in a circle, and is refused. With off the field is not touched, and a \
                    response without a Date gets none.",
             default: Usual::Words("threadgate-XXXX"),
@@ -36,7 +36,7 @@ pub(super) const LOGS: Topic = Topic {
             name: "strict-responses",
             brief: "refuse responses that need mending",
             help: "Refuse (502) responses that are not in the strict form of HTTP/1.1, instead of mending those that \
-                   clients accept.",
+                   clients accept. Mended responses are counted.",
             example: "true",
             read: |to, text| keep(&mut to.server.strict_responses, Ok(text == "true")),
             ..SWITCH
@@ -72,7 +72,7 @@ pub(super) const LOGS: Topic = Topic {
             hint: "WHEN",
             choices: &["auto", "always", "never"],
             brief: "when output is in colour",
-            help: "When output is in colour: auto (on a terminal, unless NO_COLOR is set), always or never.",
+            help: "When output is in colour: auto (on a terminal, unless NO_COLOR is set or TERM is dumb), always or never.",
             more: "It holds for messages, and for an access log in the text format on stdout. always writes the \
                    same lines into a file or a pipe as on a terminal.",
             default: Usual::Value("auto"),

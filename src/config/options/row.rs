@@ -96,6 +96,8 @@ pub enum FileUse {
     Read,
     /// It is written.
     Written,
+    /// It names no file but an environment variable, which is read at the start and at every reload.
+    Variable,
 }
 
 /// Options that belong together, as `threadgate help` shows them.
@@ -176,7 +178,7 @@ impl OptionRow {
     /// The file that a value names, if it names one.
     pub fn file_of<'v>(&self, value: &'v str) -> Option<&'v str> {
         match self.file {
-            FileUse::Unused => None,
+            FileUse::Unused | FileUse::Variable => None,
             _ if self.hint.contains("unix:PATH") => value.strip_prefix("unix:"),
             _ if value.is_empty() || self.words().any(|word| word == value) => None,
             _ => Some(value),
@@ -188,6 +190,15 @@ impl OptionRow {
         match self.has_value() {
             true => format!("--{} {}", self.name, self.hint),
             false => format!("--{}", self.name),
+        }
+    }
+
+    /// An example of a value, as the configuration file has it.
+    pub fn example_value(&self) -> String {
+        match (self.example, self.default) {
+            ("", Usual::Value(value)) => format!("\"{value}\""),
+            ("", _) => "true".to_owned(),
+            (example, _) => example.to_owned(),
         }
     }
 
