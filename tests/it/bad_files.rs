@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::lifecycle::fails;
 use crate::peers::{Peer, Response, eventually};
-use crate::programs::{output, tool};
+use crate::programs::{output, system};
 use crate::proxies::Binary;
 use crate::soak_access::{Busy, Stops, fixed_threads};
 
@@ -72,7 +72,7 @@ impl Files {
             Bad::File(file) => fs::hard_link(file, &beside).unwrap(),
             Bad::Link(to) => symlink(to, &beside).unwrap(),
             Bad::Socket => drop(UnixListener::bind(&beside).unwrap()),
-            Bad::Fifo => drop(output(tool("mkfifo").unwrap().arg(&beside))),
+            Bad::Fifo => drop(output(system("mkfifo").unwrap().arg(&beside))),
             // A directory cannot take a file's place.
             Bad::Missing | Bad::Directory => {
                 fs::remove_file(&path).unwrap();
@@ -144,7 +144,7 @@ fn most_memory(proxy: &Binary) -> usize {
 /// bounded time. At the start the proxy ends; at a reload everything stays as it is.
 #[test]
 fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
-    if tool("mkfifo").is_none() {
+    if system("mkfifo").is_none() {
         return;
     }
     let origin = Busy::kind();
@@ -255,7 +255,7 @@ fn with_watch_a_file_that_cannot_be_used_is_named_once() {
 /// A configuration from a pipe cannot be read again, and the proxy waits for no other.
 #[test]
 fn a_configuration_that_came_through_a_pipe_is_read_once() {
-    let Some(mut mkfifo) = tool("mkfifo") else { return };
+    let Some(mut mkfifo) = system("mkfifo") else { return };
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("config");
     output(mkfifo.arg(&fifo));

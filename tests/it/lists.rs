@@ -11,12 +11,12 @@ use threadgate::config::access::AccessOptions;
 
 use crate::lifecycle::fails;
 use crate::peers::{Peer, Response, eventually};
-use crate::programs::{Nginx, output, run, tool};
+use crate::programs::{output, run, system};
 use crate::proxies::{Binary, OK, get_request, proxy_with};
 use crate::servers::Origin;
 
 /// Files of lists, by name.
-fn lists(files: &[(&str, &[u8])]) -> TempDir {
+pub(crate) fn lists(files: &[(&str, &[u8])]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
         fs::write(dir.path().join(name), bytes).unwrap();
@@ -24,7 +24,7 @@ fn lists(files: &[(&str, &[u8])]) -> TempDir {
     dir
 }
 
-fn place(dir: &TempDir, name: &str) -> String {
+pub(crate) fn place(dir: &TempDir, name: &str) -> String {
     dir.path().join(name).to_str().unwrap().to_owned()
 }
 
@@ -111,44 +111,6 @@ fn where_nothing_else_is_allowed_an_allow_list_is() {
     let served = ask(&mut client, "GET", &format!("http://www.ours.example:{port}/"));
     assert_eq!(served.status, 200, "{}", served.head);
     origin.join();
-}
-
-#[test]
-fn curl_and_wget_get_what_is_not_listed_and_are_told_the_rest() {
-    let (Some(nginx), Some(_), Some(_)) = (Nginx::start(), tool("curl"), tool("wget")) else {
-        return;
-    };
-    let dir = lists(&[("ads", "||ads.example^\n||müller.example^\n".as_bytes())]);
-    let list = place(&dir, "ads");
-    let proxy = Binary::start(&["--block-list", &list, "--resolve=fine.example:127.0.0.1"]);
-    let curl = |args: &[&str]| {
-        let mut curl = tool("curl").unwrap();
-        // Names in other scripts come in the encoding of the terminal.
-        curl.env("LC_ALL", "C.UTF-8").args(["-q", "-s", "--max-time", "20", "--noproxy", ""]);
-        curl.args(["-x", &proxy.url(), "-o", "/dev/null"]);
-        curl.args(["-w", "%{http_code} %{http_connect}"]).args(args);
-        run(&mut curl).text()
-    };
-    let (port, tls) = (nginx.clear.port(), nginx.tls.port());
-    assert_eq!(curl(&[&format!("http://fine.example:{port}/file")]), "200 000");
-    assert_eq!(curl(&["-k", &format!("https://fine.example:{tls}/file")]), "200 200");
-    assert_eq!(curl(&["http://www.ADS.example/file"]), "403 000");
-    assert_eq!(curl(&["-k", "https://ads.example./file"]), "000 403");
-    assert_eq!(curl(&["http://MÜLLER.example/"]), "403 000");
-    let wget = |url: &str| {
-        let mut wget = tool("wget").unwrap();
-        let proxies = ["http_proxy", "https_proxy"].map(|name| format!("{name}={}", proxy.url()));
-        wget.args(["--no-config", "-O", "/dev/null", "--tries=1", "-e", "use_proxy=yes"]);
-        wget.args(["-e", &proxies[0], "-e", &proxies[1], "--no-check-certificate", url]);
-        run(&mut wget)
-    };
-    let got = wget(&format!("http://fine.example:{port}/file"));
-    assert!(got.status.success(), "{}", got.stderr);
-    for url in ["http://ads.example/", "https://ads.example/"] {
-        let refused = wget(url);
-        assert!(!refused.status.success(), "{url}");
-        assert!(refused.stderr.contains("Forbidden"), "{}", refused.stderr);
-    }
 }
 
 #[test]
@@ -285,7 +247,7 @@ fn a_file_that_is_no_list_ends_the_start_and_says_why() {
     ]);
     let at = |name: &str| place(&dir, name);
     let fifo = at("fifo");
-    if let Some(mut mkfifo) = tool("mkfifo") {
+    if let Some(mut mkfifo) = system("mkfifo") {
         output(mkfifo.arg(&fifo));
     }
     for (name, place, says) in [
@@ -322,7 +284,7 @@ fn a_file_that_is_not_permitted_has_its_own_status() {
         fails(&["-p", "0", "--block-list", text], 77, &["--block-list", says]);
         return;
     }
-    let Some(mut setpriv) = tool("setpriv") else { return };
+    let Some(mut setpriv) = system("setpriv") else { return };
     // The program and the directories above it may be closed to others, so it is run from here.
     let program = dir.path().join("threadgate");
     fs::copy(Path::new(env!("CARGO_BIN_EXE_threadgate")), &program).unwrap();

@@ -3,20 +3,19 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::peers::{Moment, Peer, STEP, comes_true, eventually};
-use crate::programs::{output, tool};
+use crate::programs::system;
 use crate::proxies::{Binary, OK, get_request};
 use crate::servers::Origin;
 
 /// Asks for `/healthz?text` `count` times; each request has a line.
-fn ask(proxy: &Binary, text: &str, count: usize) {
+pub(crate) fn ask(proxy: &Binary, text: &str, count: usize) {
     let mut client = Peer::connect(proxy.addr);
     for _ in 0..count {
         client.send(format!("GET /healthz?{text} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -24,12 +23,12 @@ fn ask(proxy: &Binary, text: &str, count: usize) {
     }
 }
 
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
 /// How many of its messages contain `part`.
-fn said(proxy: &Binary, part: &str) -> usize {
+pub(crate) fn said(proxy: &Binary, part: &str) -> usize {
     proxy.stderr().lines().filter(|line| line.contains(part)).count()
 }
 
@@ -40,7 +39,7 @@ impl Small {
     /// `None` if mounting is not permitted.
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let mut mount = tool("mount")?;
+        let mut mount = system("mount")?;
         mount.args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(dir.path());
         let done = mount.output().unwrap();
         if !done.status.success() {
@@ -150,47 +149,6 @@ fn a_deleted_file_is_made_anew_and_said() {
     ask(&proxy, "after", 1);
     eventually(|| read(&path).contains("?after"));
     eventually(|| said(&proxy, "was deleted; creating it again") == 1);
-}
-
-#[test]
-fn logrotate_moves_the_file_and_either_signal_opens_the_new_one() {
-    for signal in ["USR1", "HUP"] {
-        let dir = tempfile::tempdir().unwrap();
-        let Some(logrotate) = tool("logrotate") else { return };
-        let path = dir.path().join("access.log");
-        let proxy = Binary::start(&["--access-log", path.to_str().unwrap()]);
-        ask(&proxy, "first", 1);
-        eventually(|| read(&path).contains("?first"));
-        let conf = rotation(dir.path(), &path, signal, proxy.pid().as_raw_pid());
-        rotate(logrotate, &conf);
-        eventually(|| path.exists());
-        ask(&proxy, "second", 1);
-        eventually(|| read(&path).contains("?second"));
-        let old = read(&dir.path().join("access.log.1"));
-        assert!(old.contains("?first") && !old.contains("?second"), "{signal}: {old}");
-        assert_eq!(said(&proxy, "WARN"), 0, "{}", proxy.stderr());
-    }
-}
-
-/// The configuration of the manual, with this signal and process.
-fn rotation(dir: &Path, log: &Path, signal: &str, pid: i32) -> PathBuf {
-    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/manual.md"));
-    let manual = manual.unwrap();
-    let (_, after) = manual.split_once("/var/log/threadgate/access.log {").expect("the example");
-    let body = after.split_once("```").unwrap().0;
-    let kill = "kill -USR1 \"$(cat /run/threadgate.pid)\"";
-    assert!(body.contains(kill), "{body}");
-    let text =
-        format!("{} {{{}", log.display(), body.replace(kill, &format!("kill -{signal} {pid}")));
-    let conf = dir.join("logrotate.conf");
-    fs::write(&conf, text).unwrap();
-    // logrotate takes no configuration that others may write.
-    fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).unwrap();
-    conf
-}
-
-fn rotate(mut logrotate: Command, conf: &Path) {
-    output(logrotate.arg("--force").arg("--state").arg(conf.with_extension("state")).arg(conf));
 }
 
 #[test]

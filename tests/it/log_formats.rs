@@ -1,10 +1,11 @@
-//! The formats of the access log, judged by their users: GoAccess, a JSON Schema validator, a person at
-//! a terminal.
+//! The formats of the access log, and what a person at a terminal sees of them.
+//!
+//! In `clients/log_formats.rs` other programs read them.
 
 use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Child;
 
 use rustix::process::Signal;
@@ -13,7 +14,6 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 
 use crate::peers::{Peer, STEP, comes_true};
-use crate::programs::{output, python, tool};
 use crate::proxies::{Binary, OK, command, get, get_request, threads};
 use crate::servers::{Origin, RefusedPort};
 
@@ -22,7 +22,7 @@ const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 
 const HOSTILE: &str = "\" 200 1 \"-\" \"x\\\"\t\u{e4}\u{7}";
 
 /// Logs one exchange of each kind in `format`. Returns the lines, when all have come.
-fn one_of_each(format: &str) -> (Vec<String>, SocketAddr, PathBuf, tempfile::TempDir) {
+pub(crate) fn one_of_each(format: &str) -> (Vec<String>, SocketAddr, PathBuf, tempfile::TempDir) {
     let origin = Origin::script(4, |peer| {
         let Some(head) = peer.try_read_head() else { return };
         match head.split(' ').nth(1).unwrap() {
@@ -159,70 +159,6 @@ fn a_common_line_is_the_same_without_the_two_fields() {
         format!("\"GET http://{origin}/ok?a=b%20c HTTP/1.1\" 200 2")
     );
     assert!(lines.iter().all(|line| !line.contains("Mozilla")));
-}
-
-#[test]
-fn goaccess_reads_every_line_of_both_formats() {
-    for format in ["common", "combined"] {
-        let Some(mut goaccess) = tool("goaccess") else { return };
-        let (lines, _, file, dir) = one_of_each(format);
-        let report = dir.path().join("report.json");
-        output(
-            goaccess
-                .arg(&file)
-                .args(["--no-global-config", "--no-progress", "--no-ip-validation", "-o"])
-                .arg(&report)
-                .arg(format!("--log-format={}", format.to_uppercase())),
-        );
-        let text = fs::read_to_string(&report).unwrap();
-        let report: Value = serde_json::from_str(&text).unwrap();
-        let general = &report["general"];
-        assert_eq!(general["failed_requests"], 0, "{lines:#?}\n{general}");
-        assert_eq!(general["valid_requests"], lines.len(), "{lines:#?}\n{general}");
-        let hits = |panel: &str, name: &str| {
-            fn find(rows: &Value, name: &str) -> u64 {
-                let rows = rows.as_array().map_or(&[][..], |rows| rows);
-                let of_row = |row: &Value| match row["data"].as_str() {
-                    Some(data) if data.contains(name) => row["hits"]["count"].as_u64().unwrap(),
-                    _ => find(&row["items"], name),
-                };
-                rows.iter().map(of_row).sum()
-            }
-            find(&report[panel]["data"], name)
-        };
-        assert_eq!(hits("hosts", "127.0.0.1"), 9);
-        assert_eq!(hits("status_codes", "502 "), 1, "{text}");
-        assert_eq!(hits("status_codes", "499 "), 1, "{text}");
-        if format == "combined" {
-            assert_eq!(hits("browsers", "Firefox"), 3, "{text}");
-            assert_eq!(hits("referring_sites", "a.example"), 1, "{text}");
-        }
-    }
-}
-
-#[test]
-fn json_lines_are_valid_by_the_schema() {
-    const VALIDATE: &str = "
-import json, sys, jsonschema
-schema = json.load(open(sys.argv[1]))
-jsonschema.Draft7Validator.check_schema(schema)
-# To show that it can refuse, every key is also taken away and made an array.
-count = refused = 0
-for line in open(sys.argv[2]):
-    value = json.loads(line)
-    jsonschema.Draft7Validator(schema).validate(value)
-    count += 1
-    for key in value:
-        for wrong in ({k: v for k, v in value.items() if k != key}, {**value, key: []}):
-            refused += not jsonschema.Draft7Validator(schema).is_valid(wrong)
-    assert refused == 2 * len(value) * count, (line, refused)
-print(count)
-";
-    let Some(mut python) = python("jsonschema") else { return };
-    let (lines, _, file, _dir) = one_of_each("json");
-    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/access-log.schema.json");
-    let said = output(python.args(["-c", VALIDATE]).arg(schema).arg(file));
-    assert_eq!(String::from_utf8_lossy(&said).trim(), lines.len().to_string());
 }
 
 /// The binary at a terminal 80 columns wide, and the text on the terminal.

@@ -1,4 +1,4 @@
-//! Real programs as peers: the tests find them, run them within a time limit, and end what they started.
+//! Programs: the tests find them, run them within a time limit, and end what they started.
 //!
 //! Where `CI` is set a missing program is a failure; elsewhere a message on stderr reports it. A program
 //! runs in a process group of its own, and the rest of the group ends with it.
@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::peers::{STEP, comes_true, eventually, pattern};
+use crate::peers::{STEP, comes_true, eventually};
 use crate::proxies::{Binary, without_settings};
 
 /// The time limit of a program that is run to its end.
@@ -44,8 +44,15 @@ const SETTINGS: &[&str] = &[
     "SSL_CERT_FILE",
 ];
 
-/// The command `name`, without the user's settings; `None` if it is missing.
-pub(crate) fn tool(name: &str) -> Option<Command> {
+/// A command that belongs to every Debian; `None` if it is missing. Programs that somebody has to
+/// install are for `clients` alone.
+pub(crate) fn system(name: &str) -> Option<Command> {
+    assert!(["mkfifo", "mount", "setpriv", "sh", "unshare"].contains(&name), "{name}");
+    found(name)
+}
+
+/// The command `name`, without the settings of the user who runs the tests; `None` if it is missing.
+pub(crate) fn found(name: &str) -> Option<Command> {
     let mut dirs: Vec<PathBuf> =
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     dirs.push("/usr/sbin".into());
@@ -71,27 +78,6 @@ pub(crate) fn missing<T>(what: &str) -> Option<T> {
     assert!(std::env::var_os("CI").is_none(), "{what} is missing");
     eprintln!("{what} is missing: not tested with it");
     None
-}
-
-/// Debian's Python, which has Debian's packages, if these modules are installed.
-pub(crate) fn python(modules: &str) -> Option<Command> {
-    let path = "/usr/bin/python3";
-    let has = |modules: &str| {
-        let check = clean(path).arg("-c").arg(format!("import {modules}")).output();
-        check.is_ok_and(|check| check.status.success())
-    };
-    if !has(modules) {
-        return missing(&format!("{path} with {modules}"));
-    }
-    let mut python = clean(path);
-    // Without the variables and packages of the user who runs the tests.
-    python.args(["-I", "-B"]);
-    Some(python)
-}
-
-/// A script of `clients/`, in any language.
-pub(crate) fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(name)
 }
 
 /// The output of a program that has ended.
@@ -256,94 +242,6 @@ pub(crate) fn open_dir() -> TempDir {
     dir
 }
 
-/// nginx in clear and with TLS, serving its directory `root`, which has a file of a megabyte, `/file`.
-/// `/gone` is gone, and a file PUT below `/up/` is there afterwards.
-pub(crate) struct Nginx {
-    pub(crate) clear: SocketAddr,
-    pub(crate) tls: SocketAddr,
-    pub(crate) ca: PathBuf,
-    pub(crate) content: Vec<u8>,
-    pub(crate) root: PathBuf,
-    _running: Running,
-}
-
-impl Nginx {
-    pub(crate) fn start() -> Option<Self> {
-        Self::start_with("")
-    }
-
-    /// With lines of configuration for the server.
-    pub(crate) fn start_with(more: &str) -> Option<Self> {
-        let mut nginx = tool("nginx")?;
-        let dir = open_dir();
-        let root = dir.path().join("root");
-        fs::create_dir_all(root.join("up")).unwrap();
-        fs::set_permissions(root.join("up"), fs::Permissions::from_mode(0o777)).unwrap();
-        let content = pattern(1 << 20);
-        fs::write(root.join("file"), &content).unwrap();
-        let ca = certificates(dir.path())?;
-        let (clear, tls) = (free_port(), free_port());
-        let path = dir.path().display();
-        let config = format!(
-            "daemon off; master_process off; pid {path}/pid; error_log stderr;
-             events {{ worker_connections 512; }}
-             http {{
-               access_log off; client_body_temp_path {path}/t1; proxy_temp_path {path}/t2;
-               fastcgi_temp_path {path}/t3; uwsgi_temp_path {path}/t4; scgi_temp_path {path}/t5;
-               types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg;
-                        application/json json; }}
-               server {{
-                 listen {clear}; listen {tls} ssl http2; root {path}/root;
-                 ssl_certificate {path}/leaf.pem; ssl_certificate_key {path}/leaf.key;
-                 client_max_body_size 100m; lingering_time 2s;
-                 location /gone {{ return 410 'gone'; }}
-                 location /up/ {{ dav_methods PUT; }}
-                 {more}
-               }}
-             }}"
-        );
-        fs::write(dir.path().join("nginx.conf"), config).unwrap();
-        nginx.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
-        nginx.args(["-e", "stderr"]);
-        let running = started(&mut nginx, clear, dir);
-        Some(Self { clear, tls, ca, content, root, _running: running })
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}/file", self.clear)
-    }
-
-    pub(crate) fn tls_url(&self) -> String {
-        format!("https://{}/file", self.tls)
-    }
-}
-
-/// Makes a certificate authority and a leaf for 127.0.0.1. Returns the path of the authority's
-/// certificate.
-pub(crate) fn certificates(dir: &Path) -> Option<PathBuf> {
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-    let mut make_ca = tool("openssl")?;
-    make_ca.current_dir(dir).args(["req", "-x509", "-subj", "/CN=a private authority"]).args(key);
-    output(make_ca.args(["-keyout", "ca.key", "-out", "ca.pem", "-days", "2"]));
-    let mut ask = tool("openssl")?;
-    ask.current_dir(dir).args(["req", "-subj", "/CN=127.0.0.1"]).args(key);
-    output(ask.args(["-keyout", "leaf.key", "-out", "leaf.csr"]));
-    fs::write(dir.join("leaf.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
-    let mut sign = tool("openssl")?;
-    sign.current_dir(dir)
-        .args(["x509", "-req", "-in", "leaf.csr", "-out", "leaf.pem", "-days", "2"]);
-    output(sign.args([
-        "-CA",
-        "ca.pem",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-        "-extfile",
-        "leaf.ext",
-    ]));
-    Some(dir.join("ca.pem"))
-}
-
 /// The real binary, with a log of each exchange and tunnel.
 #[track_caller]
 pub(crate) fn logging_proxy(args: &[&str]) -> Binary {
@@ -380,7 +278,7 @@ pub(crate) fn client_connections(lines: &[Value]) -> usize {
 
 #[test]
 fn a_program_that_runs_too_long_ends_with_all_it_started() {
-    let Some(mut sh) = tool("sh") else { return };
+    let Some(mut sh) = system("sh") else { return };
     let since = Instant::now();
     let mut group = Group::spawn(
         sh.args(["-c", "sleep 30 & echo $!; wait"]).stdout(Stdio::piped()).stderr(Stdio::null()),

@@ -9,24 +9,24 @@ use threadgate::Server;
 use threadgate::config::access::AccessOptions;
 
 use crate::peers::{End, Peer, eventually, eventually_eq, pattern};
-use crate::programs::{Nginx, clean, logged, logging_proxy, run, tool};
+use crate::programs::{logged, logging_proxy};
 use crate::proxies::{Names, proxy_with, proxy_with_one_worker};
 use crate::servers::{Origin, Recorder};
 
 /// A ClientHello that names `www.example.com`.
-const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
+pub(crate) const HELLO: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl13");
 const NAMELESS: &[u8] = include_bytes!("../../fuzz/corpus/client_hello/openssl_nosni");
 /// The answer of nginx if it wants another key, and if it does not.
-const RETRY: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/retry");
+pub(crate) const RETRY: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/retry");
 const SERVER_HELLO: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/hello13");
 const SERVER_HELLO_1_2: &[u8] = include_bytes!("../../fuzz/corpus/hello_retry/hello12");
 /// Fatal: unrecognized_name, decode_error.
-const REFUSED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
+pub(crate) const REFUSED: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 const UNREADABLE: &[u8] = &[0x15, 3, 3, 0, 2, 2, 50];
-const CHANGE: &[u8] = &[0x14, 3, 3, 0, 1, 1];
+pub(crate) const CHANGE: &[u8] = &[0x14, 3, 3, 0, 1, 1];
 
 /// The hello for a host with a name of the same length.
-fn hello_to(name: &str) -> Vec<u8> {
+pub(crate) fn hello_to(name: &str) -> Vec<u8> {
     let old = b"www.example.com";
     let at = HELLO.windows(old.len()).position(|part| part == old).unwrap();
     assert_eq!(name.len(), old.len());
@@ -60,7 +60,7 @@ fn proxy() -> Server {
 }
 
 #[track_caller]
-fn tunnel(proxy: SocketAddr, to: SocketAddr) -> Peer {
+pub(crate) fn tunnel(proxy: SocketAddr, to: SocketAddr) -> Peer {
     let mut client = Peer::connect(proxy);
     let port = to.port();
     client.send(format!("CONNECT www.example.com:{port} HTTP/1.1\r\nHost: a:{port}\r\n\r\n"));
@@ -301,28 +301,4 @@ fn what_is_only_reported_goes_on_with_its_second_hello() {
     drop(client);
     let lines = logged(&proxy, |lines| lines.len() == 1);
     assert_eq!(lines[0]["would_deny"].as_str(), Some("--sni"), "{}", lines[0]);
-}
-
-/// nginx accepts only a key on a curve that no client offers first.
-#[test]
-fn programs_get_through_a_retry_and_nginx_never_has_a_second_name() {
-    let settings = "ssl_protocols TLSv1.3; ssl_ecdh_curve secp384r1;";
-    let (Some(nginx), Some(_)) = (Nginx::start_with(settings), tool("curl")) else { return };
-    let proxy = logging_proxy(&["--deny=bad.example.com", "--resolve=www.example.com:127.0.0.1"]);
-    let port = nginx.tls.port();
-    let mut curl = clean("curl");
-    curl.args(["-q", "-sSk", "--noproxy", "", "--max-time", "20", "-x", &proxy.url()]);
-    assert!(run(curl.arg(format!("https://www.example.com:{port}/file"))).stdout == nginx.content);
-
-    let mut client = tunnel(proxy.addr, nginx.tls);
-    client.send(HELLO);
-    let head = client.read_exact(5);
-    let rest = client.read_exact(usize::from(u16::from_be_bytes([head[3], head[4]])));
-    assert_eq!([&head[..1], &rest[6..38]].concat(), [&RETRY[..1], &RETRY[11..43]].concat());
-    client.send([CHANGE, &hello_to("bad.example.com")].concat());
-    let (said, end) = client.read_to_any_end();
-    assert_eq!((said.strip_prefix(CHANGE).unwrap_or(&said), end), (REFUSED, End::Closed));
-    let lines = logged(&proxy, |lines| lines.len() == 2);
-    assert_eq!(lines[1]["sni"].as_str(), Some("bad.example.com"), "{}", lines[1]);
-    assert_eq!(lines[1]["rule"].as_str(), Some("--sni"), "{}", lines[1]);
 }

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use crate::peers::{field, fields, pattern};
 use crate::programs::{
-    Nginx, Running, free_port, in_short, logged, logging_proxy, missing, open_dir, output, started,
-    tool,
+    Running, free_port, in_short, logged, logging_proxy, missing, open_dir, output, started,
 };
 use crate::proxies::{Binary, get};
+
+use super::installed::{Nginx, tool};
 
 /// HAProxy with these sections; `ADDR` in them is its address.
 fn haproxy(sections: &str) -> Option<(SocketAddr, Running)> {

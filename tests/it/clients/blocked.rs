@@ -7,9 +7,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::admin::fetch;
-use crate::programs::{Nginx, free_port, logged, logging_proxy};
+use crate::programs::{free_port, logged, logging_proxy};
 
 use super::browser::shown;
+use super::installed::Nginx;
 use super::origin::Echo;
 
 /// Loads each part, and reports whether it came; of an image, how wide it is.

@@ -10,11 +10,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::peers::comes_true;
-use crate::programs::{
-    Nginx, client_connections, in_background, in_short, logged, logging_proxy, script, tool,
-};
+use crate::programs::{client_connections, in_background, in_short, logged, logging_proxy};
 use crate::proxies::Binary;
 
+use super::installed::{Nginx, script, tool};
 use super::origin::Echo;
 
 const PARTS: usize = 60;
@@ -56,7 +55,7 @@ fn write_page(dir: &Path, other_dir: &Path, other: &str, websocket: &str, result
 }
 
 /// A Chromium that has only the files in `dir`, and reaches everything through the proxy.
-pub(crate) fn chromium(proxy: &Binary, dir: &Path) -> Option<Command> {
+pub(super) fn chromium(proxy: &Binary, dir: &Path) -> Option<Command> {
     let mut chromium = tool("chromium")?;
     for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
         chromium.env(name, dir);

@@ -7,8 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::peers::{STEP, comes_true};
-use crate::programs::{Nginx, Running, in_background, open_dir, tool};
+use crate::programs::{Running, in_background, open_dir};
 use crate::proxies::Binary;
+
+use super::installed::{Nginx, tool};
 
 /// The rate that both share, in bytes a second.
 const RATE: f64 = 1_000_000.0;

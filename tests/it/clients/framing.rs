@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::programs::{output, tool};
+use crate::programs::output;
 use crate::proxies::Binary;
+
+use super::installed::tool;
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vtc")

@@ -7,10 +7,11 @@ use std::process::Command;
 
 use crate::peers::pattern;
 use crate::programs::{
-    Running, certificates, free_port, in_short, logged, logging_proxy, open_dir, output, started,
-    text, tool,
+    Running, free_port, in_short, logged, logging_proxy, open_dir, output, started, text,
 };
 use crate::proxies::Binary;
+
+use super::installed::{certificates, tool};
 
 /// Apache in front of the repository `/repo.git`, in clear and with TLS.
 struct Forge {

@@ -6,8 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::peers::{comes_true, eventually};
-use crate::programs::{Nginx, Running, in_background, logged, logging_proxy, text, tool};
+use crate::programs::{Running, in_background, logged, logging_proxy, text};
 use crate::proxies::{Binary, get};
+
+use super::installed::{Nginx, tool};
 
 /// Runs ab through `proxy`: 2,000 requests for a small file of nginx's, 20 at a time. Returns its
 /// report, by kind of request.

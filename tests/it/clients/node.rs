@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use crate::programs::{
-    Nginx, client_connections, in_short, logged, logging_proxy, missing, output, script, tool,
-};
+use crate::programs::{client_connections, in_short, logged, logging_proxy, missing, output};
 use crate::servers::RefusedPort;
 
+use super::installed::{Nginx, script, tool};
 use super::origin::Echo;
 
 #[test]

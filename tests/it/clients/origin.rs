@@ -4,7 +4,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::programs::{Running, certificates, free_port, open_dir, python, script, started};
+use crate::programs::{Running, free_port, open_dir, started};
+
+use super::installed::{certificates, python, script};
 
 /// The addresses that `origin.py` prints, and its process.
 pub(super) struct Echo {

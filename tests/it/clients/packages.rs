@@ -7,10 +7,11 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::programs::{
-    Nginx, client_connections, free_port, in_short, logged, logging_proxy, output, python, run,
-    script, text, tool,
+    client_connections, free_port, in_short, logged, logging_proxy, output, run, text,
 };
 use crate::proxies::Binary;
+
+use super::installed::{Nginx, python, script, tool};
 
 /// Makes packages of a kind in nginx's directory, served at `origin`.
 fn make(nginx: &Nginx, kind: &str, origin: &str) -> Option<()> {

@@ -2,11 +2,10 @@
 
 use std::fs;
 
-use crate::programs::{
-    Nginx, client_connections, in_short, logged, logging_proxy, output, python, script,
-};
+use crate::programs::{client_connections, in_short, logged, logging_proxy, output};
 use crate::servers::RefusedPort;
 
+use super::installed::{Nginx, python, script};
 use super::origin::Echo;
 
 /// nginx that compresses a page, and redirects from one address to another.

@@ -7,11 +7,10 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::programs::{clean, free_port, output, run, text, tool};
+use crate::guide::root;
+use crate::programs::{clean, free_port, output, run, text};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use super::installed::tool;
 
 /// The blocks of `kind` in the section with the commands.
 fn blocks(kind: &str) -> Vec<String> {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::faults::stop;
 use crate::peers::{End, Peer, eventually_eq, is_whole_chunked, pattern};
 use crate::proxies::{Binary, OK, get, get_request};
 use crate::servers::Origin;
+
+use super::installed::{script, tool};
 
 /// Bytes of `/big`, and of an upload that no buffers on the way can hold.
 const BIG: usize = 16 << 20;
@@ -27,22 +29,21 @@ struct OriginProcess {
 }
 
 impl OriginProcess {
-    fn start() -> Self {
+    fn start() -> Option<Self> {
         Self::start_on("127.0.0.1:0".parse().unwrap())
     }
 
-    fn start_on(addr: SocketAddr) -> Self {
-        let mut command = Command::new("python3");
-        command
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/faults_origin.py"))
-            .args([addr.ip().to_string(), addr.port().to_string()]);
+    fn start_on(addr: SocketAddr) -> Option<Self> {
+        let mut command = tool("python3")?;
+        command.arg(script("faults_origin.py"));
+        command.args([addr.ip().to_string(), addr.port().to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3 is here, as on every machine that builds");
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let addr = lines.into_iter().find_map(|line| {
             line.split_once("listens on ").and_then(|(_, addr)| addr.parse().ok())
         });
-        Self { child, addr: addr.expect("it says where it listens") }
+        Some(Self { child, addr: addr.expect("it says where it listens") })
     }
 
     fn pid(&self) -> Pid {
@@ -89,7 +90,7 @@ fn asks(proxy: &Binary, origin: &OriginProcess, path: &str) -> Peer {
 
 #[test]
 fn what_a_stopped_upstream_was_asked_it_answers_when_it_goes_on() {
-    let origin = OriginProcess::start();
+    let Some(origin) = OriginProcess::start() else { return };
     let proxy = proxy(&[]);
     // One request goes out on an existing connection, the others on new ones.
     assert_eq!(get(proxy.addr, origin.addr, "/first").text(), "/first");
@@ -124,7 +125,7 @@ fn what_a_stopped_upstream_was_asked_it_answers_when_it_goes_on() {
 /// Its late answers reach nobody who asked for something else.
 #[test]
 fn a_stopped_upstream_costs_a_504_and_is_used_again_when_it_goes_on() {
-    let origin = OriginProcess::start();
+    let Some(origin) = OriginProcess::start() else { return };
     let proxy = proxy(&["--timeout-response", "500ms"]);
     assert_eq!(get(proxy.addr, origin.addr, "/first").text(), "/first");
     stop(origin.pid());
@@ -169,7 +170,7 @@ fn a_response_whose_upstream_is_killed_never_looks_whole() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let log_path = log.path().to_str().unwrap();
     let proxy = proxy(&["--access-log", log_path, "--log-format", "json"]);
-    let mut origin = OriginProcess::start();
+    let Some(mut origin) = OriginProcess::start() else { return };
     let get = |path: &str| format!("GET http://{{o}}{path} HTTP/1.1\r\nHost: {{o}}\r\n\r\n");
     // Unread content makes the kernel reset the connection. Only a reset distinguishes content that is
     // cut from content that ends by closing (RFC 9112 §8).
@@ -203,7 +204,7 @@ fn a_response_whose_upstream_is_killed_never_looks_whole() {
         let told = [&line["error"], &line["side"], &line["phase"]];
         assert_eq!(told, ["http_response_incomplete", "upstream", "transfer"], "{name}: {line}");
         // The server is started again, and the next request works at once.
-        origin = OriginProcess::start_on(origin.addr);
+        origin = OriginProcess::start_on(origin.addr).unwrap();
         let next = crate::proxies::get(proxy.addr, origin.addr, "/next");
         assert_eq!(next.text(), "/next", "{name}");
     }

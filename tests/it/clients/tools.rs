@@ -1,14 +1,14 @@
-//! Real peers: the clients and servers that people use, through the real binary.
-//!
-//! Where `CI` is set a missing tool is a failure; elsewhere a message on stderr reports it.
+//! curl, wget, openssl and Python's own clients, in clear and through tunnels.
 
 use std::fs;
 use std::process::Command;
 
 use crate::peers::{field, pattern};
-use crate::programs::{Nginx, output, python, tool};
+use crate::programs::output;
 use crate::proxies::Binary;
 use crate::servers::{Origin, Recorder, listen_v6};
+
+use super::installed::{Nginx, python, script, tool};
 
 /// curl through `proxy`, silent but for errors, for at most 20 s.
 fn curl(proxy: &Binary) -> Option<Command> {
@@ -203,9 +203,8 @@ fn openssl_s_client_speaks_tls_through_a_tunnel() {
 fn a_websocket_goes_through_by_a_plain_request() {
     let Some(mut python) = python("websockets") else { return };
     let proxy = Binary::start(&[]);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/websocket.py");
     let (host, port) = (proxy.addr.ip().to_string(), proxy.addr.port().to_string());
-    assert_eq!(output(python.args([script, &host, &port])), b"ok\n");
+    assert_eq!(output(python.arg(script("websocket.py")).args([host, port])), b"ok\n");
 }
 
 /// A peer that does not speak HTTP must not hang a browser: the connection closes at once.
