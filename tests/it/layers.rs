@@ -85,7 +85,7 @@ fn users_read_numbers_and_do_not_write_them() {
 /// may share its items only if these need nothing of theirs.
 #[test]
 fn no_modules_of_a_layer_import_each_other_in_a_circle() {
-    let graph = uses(&sources());
+    let graph = uses(sources());
     assert!(graph.len() > 100, "{}", graph.len());
     let mut found = Vec::new();
     for layer in LAYERS {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::layers::rust_files;
 
@@ -23,8 +24,13 @@ pub(crate) struct Source {
     pub(crate) tokens: Vec<Token>,
 }
 
-/// All files of `src` except `lib.rs`, `main.rs` and those that contain only tests.
-pub(crate) fn sources() -> Vec<Source> {
+/// All files of `src` except `lib.rs`, `main.rs` and those that contain only tests; read once.
+pub(crate) fn sources() -> &'static [Source] {
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(read_sources);
+    &SOURCES
+}
+
+fn read_sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
     for path in rust_files(&root.join("src")) {
