@@ -123,7 +123,7 @@ fn without_descriptors_for_an_upstream_a_request_gets_a_503_that_says_so() {
         status != 503
     });
     assert_eq!(status, 200);
-    assert!(proxy.snapshot().contains("connect failures"));
+    eventually(|| proxy.snapshot().contains("connect failures"));
     drop(proxy);
     origin.join();
 }
@@ -285,5 +285,6 @@ fn an_access_log_on_a_full_disk_loses_lines_counts_them_and_comes_back() {
     let lost = lost(&proxy.stderr()).expect("it says how many");
     assert!(lost > 0, "none");
     assert_eq!(written.lines().count() + lost, asked);
-    assert!(proxy.snapshot().contains(&format!("access log lines dropped  {lost}")));
+    // Rare events may be missing in a snapshot.
+    eventually(|| proxy.snapshot().contains(&format!("access log lines dropped  {lost}")));
 }

@@ -495,10 +495,10 @@ fn the_volume_of_a_run_is_a_hard_stop() {
         refused(&response, 503, "--max-bytes");
         assert_eq!(response.field("retry-after"), None, "it does not come back");
     }
-    assert_eq!(proxy.stderr().matches("--max-bytes: 100kB were relayed").count(), 1);
     let mut proxy = proxy;
     proxy.signal(rustix::process::Signal::TERM);
     assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.stderr().matches("--max-bytes: 100kB were relayed").count(), 1);
 }
 
 #[test]

@@ -265,6 +265,8 @@ fn a_second_signal_leaves_no_socket() {
     let mut client = Peer::connect(proxy.addr);
     client.send("GET / HTTP/1.1\r\n");
     eventually(|| socket.exists());
+    // A connection that is still in the backlog is nothing to wait for.
+    eventually(|| proxy.snapshot().contains(" 1 active, 1 accepted"));
     proxy.signal(Signal::TERM);
     eventually(|| proxy.stderr().contains("stopping"));
     proxy.signal(Signal::TERM);
