@@ -10,14 +10,12 @@ use threadgate::config::access::AccessOptions;
 use threadgate::config::limits::LimitOptions;
 
 use crate::admin::fetch;
-use crate::auth::{
-    ask_with, connect_from, hash, hashed, once, origin, plain, proof, reloaded, with,
-};
+use crate::auth::{ask_with, hash, hashed, once, origin, plain, proof, reloaded, with};
 use crate::peers::{Peer, eventually, eventually_eq};
 use crate::programs::free_port;
 use crate::proxies::{Binary, proxy_with};
 
-fn send(client: &mut Peer, url: &str, user: &str, password: &str) {
+pub(crate) fn send(client: &mut Peer, url: &str, user: &str, password: &str) {
     let line = proof(user, password);
     client.send(format!("GET {url} HTTP/1.1\r\nHost: a.example\r\n{line}\r\n"));
 }
@@ -119,7 +117,7 @@ fn one_guesser_keeps_no_known_user_of_the_same_address_out() {
 }
 
 /// A hundred users with hashes that take this long.
-fn office(cost: u32) -> (Server, Vec<String>) {
+pub(crate) fn office(cost: u32) -> (Server, Vec<String>) {
     let names: Vec<String> = (0..100).map(|n| format!("user{n}")).collect();
     let users: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), cost)).collect();
     (with(hashed(&users)), names)
@@ -137,26 +135,6 @@ fn a_hundred_users_of_one_address_may_come_at_once() {
         assert_eq!(client.read_response().status, 200, "{user}");
     }
     assert_eq!(proxy.stats().auth_verifications, 100);
-}
-
-#[test]
-fn a_line_of_one_address_is_not_in_front_of_another() {
-    let (_origin, url) = origin();
-    let (proxy, names) = office(8);
-    let (here, there) = names.split_at(30);
-    let mut clients: Vec<Peer> = here.iter().map(|_| Peer::connect(proxy.addr())).collect();
-    for (client, user) in clients.iter_mut().zip(here) {
-        send(client, &url, user, "secret");
-    }
-    eventually_eq(|| proxy.stats().auth_verifications, 30);
-    let mut other = connect_from([127, 0, 0, 2], proxy.addr());
-    assert_eq!(ask_with(&mut other, &url, &proof(&there[0], "secret")).status, 200);
-    let waits = |client: &mut Peer| !client.has_something_within(Duration::from_millis(1));
-    let waiting = clients.iter_mut().map(waits).filter(|waits| *waits).count();
-    assert!(waiting > 0, "who came last was served last");
-    for client in &mut clients {
-        assert_eq!(client.read_response().status, 200);
-    }
 }
 
 /// Verified passwords are forgotten when any user changes, and only then.

@@ -2,7 +2,7 @@
 //! disk is full, it meets a defect of its own.
 //!
 //! The proxy is the real binary here, with one fault each. Faults of the peers are in
-//! `clients::faults_upstream` and `faults_resets`.
+//! `clients::faults_upstream` and `slow::faults_resets`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

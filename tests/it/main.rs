@@ -5,7 +5,8 @@
 //! runs other programs. `THREADGATE_TEST_THREADS` sets the number of worker threads (default 1): each
 //! promise must hold for any number.
 //!
-//! `make test-fast` leaves `clients` out: its tests need programs that somebody has to install.
+//! `make test-fast` leaves two modules out. The tests of `clients` need programs that somebody has to
+//! install, and those of `slow` work or wait for long. Every other test belongs to one of the other modules.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -17,7 +18,6 @@ mod access_log;
 mod admin;
 mod auth;
 mod auth_line;
-mod bad_files;
 mod clients;
 mod config;
 mod connect;
@@ -27,8 +27,6 @@ mod destinations;
 mod dialing;
 mod explain;
 mod faults;
-mod faults_resets;
-mod faults_resets_upstream;
 mod fields;
 mod file_list;
 mod forward;
@@ -63,12 +61,10 @@ mod responses;
 mod rust_source;
 mod sentences;
 mod servers;
+mod slow;
 mod smuggling;
 mod sni;
 mod sni_again;
-mod soak;
-mod soak_access;
-mod soak_mixed;
 mod splice;
 mod streams;
 mod upgrade;

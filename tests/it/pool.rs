@@ -1,41 +1,11 @@
 //! Idle upstream connections: which are kept, for how long, and the consequences when one turns out to
 //! be dead. `persistence` shows how one connection serves several exchanges.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::hostile::ClosesAtRandom;
 use crate::peers::{Moment, Peer, STEP, eventually_eq};
 use crate::proxies::{OK, get, get_request, proxy, proxy_with};
 use crate::servers::Origin;
-
-/// Servers close kept connections at each of these moments.
-#[test]
-fn a_connection_that_dies_at_any_moment_never_costs_a_repeatable_request() {
-    const CLIENTS: usize = 8;
-    const EACH: usize = 1250;
-    let origin = ClosesAtRandom::start();
-    let proxy = proxy();
-    let ask = |client: usize| {
-        let mut peer = Peer::connect(proxy.addr());
-        for i in 0..EACH {
-            let path = format!("/{client}/{i}");
-            peer.send(get_request(origin.addr, &path));
-            let response = peer.read_response();
-            assert_eq!((response.status, response.text()), (200, &*path), "{}", response.head);
-        }
-    };
-    thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            scope.spawn(move || ask(client));
-        }
-    });
-    eventually_eq(|| proxy.stats().exchanges_by_status[2], (CLIENTS * EACH) as u64);
-    let stats = proxy.stats();
-    // Otherwise the test has shown nothing.
-    assert!(stats.resends > 100, "{stats}");
-    assert!(stats.upstream_reuses > 1000, "{stats}");
-}
 
 /// Asks twice at the same time, so that there are two connections, which may then become idle.
 fn two_at_once(proxy: &threadgate::Server, origins: [&Origin; 2]) {

@@ -20,17 +20,17 @@ use crate::proxies::{Binary, OK, proxy_with_one_worker};
 use crate::servers::{accept_within, listen};
 
 /// The proxy and the servers of a row.
-pub(crate) struct Scene {
-    pub(crate) proxy: SocketAddr,
-    pub(crate) origin: SocketAddr,
-    pub(crate) listener: TcpListener,
+pub(super) struct Scene {
+    pub(super) proxy: SocketAddr,
+    pub(super) origin: SocketAddr,
+    pub(super) listener: TcpListener,
     log: tempfile::TempPath,
     hole: DropsSyns,
 }
 
 impl Scene {
     /// `log` is the proxy's access log, in JSON.
-    pub(crate) fn new(proxy: SocketAddr, log: tempfile::TempPath) -> Self {
+    pub(super) fn new(proxy: SocketAddr, log: tempfile::TempPath) -> Self {
         let listener = listen();
         let origin = listener.local_addr().unwrap();
         Self { proxy, origin, listener, log, hole: DropsSyns::new() }
@@ -38,7 +38,7 @@ impl Scene {
 
     /// A client that has sent `bytes`; `{o}` is the origin server, `{h}` a server that drops SYNs.
     #[track_caller]
-    pub(crate) fn client(&self, bytes: &str) -> Peer {
+    pub(super) fn client(&self, bytes: &str) -> Peer {
         let mut client = Peer::connect(self.proxy);
         let bytes = bytes.replace("{o}", &self.origin.to_string());
         client.send(bytes.replace("{h}", &self.hole.addr.to_string()));
@@ -47,20 +47,20 @@ impl Scene {
 
     /// The proxy's connection to the origin server, at the server's end, with the request head read.
     #[track_caller]
-    pub(crate) fn upstream(&self) -> Peer {
+    pub(super) fn upstream(&self) -> Peer {
         let mut upstream = Peer::new(accept_within(&self.listener, STEP));
         upstream.read_head();
         upstream
     }
 
     /// How many lines the log has.
-    pub(crate) fn lines(&self) -> usize {
+    pub(super) fn lines(&self) -> usize {
         memchr::memchr_iter(b'\n', &fs::read(&self.log).unwrap()).count()
     }
 
     /// The one line that was written after the first `before`.
     #[track_caller]
-    pub(crate) fn line_after(&self, before: usize) -> Value {
+    pub(super) fn line_after(&self, before: usize) -> Value {
         eventually_eq(|| self.lines(), before + 1);
         let text = fs::read_to_string(&self.log).unwrap();
         serde_json::from_str(text.lines().last().unwrap()).unwrap()
@@ -68,7 +68,7 @@ impl Scene {
 
     /// Checks that the next client is served, by the one worker and through a permit.
     #[track_caller]
-    pub(crate) fn serves_the_next(&self) {
+    pub(super) fn serves_the_next(&self) {
         let before = self.lines();
         let mut client = self.client("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(client.read_response().status, 200);
@@ -99,7 +99,7 @@ impl Held {
 
 /// How a peer leaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum How {
+pub(super) enum How {
     Resets,
     /// The other end sees the end, and a reset when it sends something.
     Closes,
@@ -107,7 +107,7 @@ pub(crate) enum How {
     HalfCloses,
 }
 
-pub(crate) const HOW: [How; 3] = [How::Resets, How::Closes, How::HalfCloses];
+pub(super) const HOW: [How; 3] = [How::Resets, How::Closes, How::HalfCloses];
 
 /// The outcome.
 #[derive(Clone, Copy, Debug)]
@@ -440,7 +440,7 @@ fn play_all(scene: &Scene, may: impl Fn(&str) -> bool, is_back: &dyn Fn() -> boo
 }
 
 /// Names the row that failed.
-pub(crate) struct NameOnPanic(pub(crate) String);
+pub(super) struct NameOnPanic(pub(super) String);
 
 impl Drop for NameOnPanic {
     fn drop(&mut self) {

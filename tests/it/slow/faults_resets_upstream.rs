@@ -9,10 +9,11 @@ use socket2::SockRef;
 use threadgate::observe::access_log::{LineFormat, LogDestination};
 use threadgate::server::Via;
 
-use crate::faults_resets::{HOW, How, NameOnPanic, Scene};
 use crate::peers::{End, Peer, STEP, eventually, is_whole_chunked, shown};
 use crate::proxies::{Binary, OK, proxy_with_one_worker};
 use crate::servers::accept_within;
+
+use super::faults_resets::{HOW, How, NameOnPanic, Scene};
 
 /// A connection at its stage.
 struct Held {

@@ -25,8 +25,8 @@ use crate::proxies::{Binary, OK, get_request};
 use crate::servers::listen;
 
 /// An origin server with a thread for each connection, until it is dropped.
-pub(crate) struct Busy {
-    pub(crate) addr: SocketAddr,
+pub(super) struct Busy {
+    pub(super) addr: SocketAddr,
     listener: Arc<TcpListener>,
     accepted: Arc<AtomicUsize>,
 }
@@ -56,7 +56,7 @@ impl Busy {
     }
 
     /// A server that answers every request with OK.
-    pub(crate) fn kind() -> Self {
+    pub(super) fn kind() -> Self {
         Self::start(|peer| while peer.try_read_head().is_some() && peer.try_send(OK).is_ok() {})
     }
 }
@@ -69,7 +69,7 @@ impl Drop for Busy {
 }
 
 /// Sets the flag that ends the other threads when dropped, also when an assertion fails first.
-pub(crate) struct Stops<'a>(pub(crate) &'a AtomicBool);
+pub(super) struct Stops<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Stops<'_> {
     fn drop(&mut self) {
@@ -78,7 +78,7 @@ impl Drop for Stops<'_> {
 }
 
 /// Its threads, without those that resolve names and verify passwords, whose number varies.
-pub(crate) fn fixed_threads(proxy: &Binary) -> Vec<String> {
+pub(super) fn fixed_threads(proxy: &Binary) -> Vec<String> {
     let mut all = proxy.started_threads();
     let before = all.len();
     all.retain(|name| !name.starts_with("auth-") && !name.starts_with("resolver-"));

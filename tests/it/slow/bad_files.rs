@@ -18,7 +18,8 @@ use crate::lifecycle::fails;
 use crate::peers::{Peer, Response, eventually};
 use crate::programs::{output, system};
 use crate::proxies::Binary;
-use crate::soak_access::{Busy, Stops, fixed_threads};
+
+use super::soak_access::{Busy, Stops, fixed_threads};
 
 /// What stands in the place of a file.
 enum Bad<'a> {
