@@ -7,11 +7,20 @@
 SHELL := /bin/sh
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
+# All tests. What multiplies them (other clients, other ways to connect) gets a part of its own.
+TESTS := test-fast test-slow test-clients
 # Everything CI runs, in this order; the tests last, so that their result closes the output.
-CHECKS := fmt-check clippy doc bench-check examples no-async deny release session-check fuzz-smoke test
+CHECKS := fmt-check clippy doc bench-check examples no-async deny release session-check fuzz-smoke $(TESTS)
 
 # Worker threads of the proxies in the integration suite: each promise must hold at any number.
 THREADS := 1 8
+# $(call it,WHICH) runs these tests of it at each number of them.
+it = @set -e; for threads in $(THREADS); do \
+	echo "tests/it $(1), at $$threads worker threads:"; \
+	THREADGATE_TEST_THREADS=$$threads cargo test --locked --test it -- $(1); \
+done
+# How many fast tests run at a time: most of them wait. Others run as many as there are processors.
+AT_ONCE := 8
 # Seconds for each fuzz target; five in a check.
 FUZZ_SECONDS ?= 10
 check: FUZZ_SECONDS = 5
@@ -28,14 +37,11 @@ help: ## this list
 	@awk -F ':.*## ' '/^## /{ printf "\n%s\n", substr($$0, 4) } \
 		/^[a-z-]+:.*## /{ printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-test: ## unit and doc tests, then the integration suite at 1 and at 8 worker threads
-	.ci/tools packages modules
+test-fast: ## unit and protocol tests, under a minute on two cores; needs nothing but cargo
 	cargo test --locked --lib --bins
-	cargo test --locked --doc
-	set -e; for threads in $(THREADS); do \
-		echo "tests/it at $$threads worker threads:"; \
-		THREADGATE_TEST_THREADS=$$threads cargo test --locked --test it; \
-	done
+	$(call it,--skip clients:: --skip slow:: --test-threads=$(AT_ONCE))
+
+test: test-tools $(TESTS) ## all tests; first installs what real clients need, and asks before that
 
 check: $(CHECKS) ## everything CI runs, about a quarter of an hour on two cores
 
@@ -71,6 +77,18 @@ soak: ## SOAK=600 seconds of good and hostile traffic, and the stress tests in r
 fuzz-smoke: ## run each fuzz target for FUZZ_SECONDS=10; the corpus stays as it is
 	.ci/tools cargo-fuzz
 	.ci/fuzz $(FUZZ_SECONDS)
+
+## Parts of test
+
+test-slow: ## documentation tests, and protocol tests that work or wait for long
+	cargo test --locked --doc
+	$(call it,slow::)
+
+test-clients: test-tools ## tests with programs that somebody has to install: browsers, package managers, servers
+	$(call it,clients::)
+
+test-tools:
+	.ci/tools packages modules
 
 ## Parts of check
 
@@ -125,5 +143,6 @@ clean: ## remove everything built and measured
 list-checks:
 	@echo $(CHECKS)
 
-.PHONY: help test check fmt doc docs bench responses session soak fuzz-smoke fmt-check clippy bench-check examples \
-	no-async deny release session-check install uninstall advisories tools clean list-checks
+.PHONY: help test test-fast test-slow test-clients test-tools check fmt doc docs bench responses session soak \
+	fuzz-smoke fmt-check clippy bench-check examples no-async deny release session-check install uninstall \
+	advisories tools clean list-checks
