@@ -339,11 +339,15 @@ fn fish(described: &[SubCommandInfo]) -> String {
             );
         }
         let words = words_of(command).join(" ");
+        // The name of the command itself always stands there.
+        let others: Vec<&str> =
+            words_of(command).into_iter().filter(|word| *word != command.name).collect();
+        let others = others.join(" ");
         let _ = match (takes_a_file(command), words.is_empty()) {
             (true, _) => writeln!(script, "complete -c threadgate -n '{seen}' -F"),
             (false, false) => writeln!(
                 script,
-                "complete -c threadgate -n '{seen}; and not __fish_seen_subcommand_from {words}' -a '{words}'"
+                "complete -c threadgate -n '{seen}; and not __fish_seen_subcommand_from {others}' -a '{words}'"
             ),
             (false, true) => Ok(()),
         };

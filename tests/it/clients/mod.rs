@@ -9,6 +9,7 @@ mod balancers;
 mod blocked;
 mod browser;
 mod clock;
+mod completions;
 mod content;
 mod downloads;
 mod faults_upstream;
