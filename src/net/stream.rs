@@ -51,13 +51,14 @@ pub enum Received {
 /// The form of the bytes on the socket below HTTP: as they are, or coded by a layer.
 ///
 /// A layer may hold bytes that it has decoded and that were not taken yet, and bytes that it has coded and
-/// not sent. It may have to receive in order to send, and the other way round. The readiness of the socket
-/// stays known below it. Each layer therefore keeps these rules:
+/// not sent. It may have to receive in order to send, and the other way round. What is known of
+/// the socket's readiness is kept below it. Each layer therefore keeps these rules:
 ///
 /// - An end or an error that a layer holds makes the stream readable until a receive has reported it.
 /// - A socket that ends before the layer has ended is an error, [`io::ErrorKind::UnexpectedEof`]: the
 ///   stream may have been cut.
-/// - A receive may bring nothing although the socket had bytes: those that the layer exchanges with its peer.
+/// - A receive may bring nothing although the socket had bytes: they were messages of the
+///   layer itself.
 /// - A layer may itself have bytes to send. The owner of the stream flushes it before waiting for it.
 /// - Bytes that it could not send are lost with the connection, and each later flush or send reports that.
 #[derive(Debug)]
@@ -202,8 +203,8 @@ impl Stream {
         }
     }
 
-    /// Sends the bytes that a layer holds. Returns whether all of them have gone. Until then
-    /// [sent](Self::send) bytes may not have reached the socket.
+    /// Sends the bytes that a layer holds. Returns whether all of them have gone. Until then a
+    /// caller must not assume that [sent](Self::send) bytes have reached the socket.
     ///
     /// # Errors
     ///
@@ -428,9 +429,9 @@ impl Stream {
         Some(e)
     }
 
-    /// Whether an idle connection has received anything: it is then unfit for use. A layer has to receive
-    /// in order to know, whatever the edges of its socket reported; bytes that it exchanges with its peer
-    /// do not count. It tries a limited number of times; a peer that sends more is unfit, too. Anything the
+    /// Whether anything has come on an idle connection, an end or an error included: it is then unfit for
+    /// use. A layer has to receive in order to know, whatever the edges of its socket reported; its own
+    /// messages do not count. It tries a limited number of times; a peer that sends more is unfit, too. Anything the
     /// layer wants to send goes out as far as the socket takes it.
     pub fn is_stale(&mut self) -> bool {
         #[cfg(test)]

@@ -8,7 +8,7 @@
 //!                     refuse_… ─────────▶ a response's head      before it goes on
 //! ```
 //!
-//! A request is decided as far as it is known. Its address is judged as soon as it is known, whether it
+//! A request is decided as far as it is known. Its address is then judged as well, as soon as it is known, whether it
 //! was looked up, given, or belongs to a connection kept from before. A rule that allows a request goes
 //! before everything that would refuse it without a rule: the lists and the guard.
 //!
@@ -64,7 +64,7 @@ enum Otherwise {
     Guard(Scope),
     /// A rule refuses the request.
     Deny(RuleId, &'static str),
-    /// A rule would refuse the request if it were enforced; the listener's scope decides.
+    /// A rule would refuse the request if the policy were enforced; the listener's scope decides.
     Report(RuleId, &'static str, Scope),
 }
 

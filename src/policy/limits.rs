@@ -130,8 +130,8 @@ pub struct Volume {
 pub struct Limits {
     /// The number of the counts that apply; listeners with the same number share them.
     pub group: u16,
-    /// Rates. For each kind of sharing, the first rate that names the client, user or destination
-    /// applies, or else the first rate for each.
+    /// Rates. For each kind of sharing and direction, the first rate that names the client, user or
+    /// destination applies, or else the first that is for [each](Whose::Each) of them.
     pub rates: Vec<Limit>,
     /// The limit on requests of a client.
     pub requests: Option<Requests>,

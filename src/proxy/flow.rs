@@ -120,8 +120,8 @@ impl Flow {
         self.sent += bytes;
     }
 
-    /// Whether the source has nothing more to give to this flow. Its bytes may still be in the source's
-    /// buffer: see [`is_clear`](Self::is_clear).
+    /// Whether nothing of this flow is to be received from the source any more. Received bytes of it may
+    /// still be in the source's buffer: see [`is_clear`](Self::is_clear).
     pub fn is_taken(&self) -> bool {
         self.content.is_taken()
     }

@@ -113,7 +113,7 @@ impl HelloGate {
     fn find_hello(&mut self, client: &Half, until: Instant) -> Result<Option<Held>, &'static str> {
         let bytes = client.buffer.unread();
         let Some(behind) = &mut self.behind else {
-            // A client that ends without a word is passed on.
+            // The end of a client that has sent nothing is passed on.
             let silent = if client.ended { Held::Over } else { Held::Incomplete };
             return Ok(bytes.is_empty().then_some(silent));
         };

@@ -203,7 +203,7 @@ impl Session {
                 State::Linger { .. } => self.linger(turn),
             };
             let Stepped::Next(next) = stepped else { continue };
-            // A socket that cannot be sent to may hold a reason to read.
+            // If a send fails, a receive may still find out why, so the session goes round once more.
             if let Next::Park(..) = next
                 && self.flush_layers().is_err()
                 && !std::mem::replace(&mut has_failed, true)

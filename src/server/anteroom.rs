@@ -2,8 +2,8 @@
 //!
 //! Clients that send nothing, half a request or nothing more must not keep out a client that checks
 //! whether the proxy is alive. So a connection is accepted without a place, and one with a complete
-//! request gets the next place. To make room, a connection is closed whose request has not been complete
-//! for [`GRACE`], or that was answered [`AFTER`] ago: the oldest of the client with the most places. A
+//! request gets the next place. To make room, a connection is closed whose request is still incomplete
+//! after [`GRACE`], or that was answered [`AFTER`] ago: the oldest of the client with the most places. A
 //! client that is slow to take its answer has [`PATIENCE`], but only [`GRACE`] while it has all places
 //! and another client waits. When the room itself is full, the oldest connection without a complete
 //! request, of the client with the most there, is closed at once.

@@ -1,9 +1,9 @@
 //! Parks sessions that wait, without a thread each; one thread watches for all of them.
 //!
 //! Each session has one slot for life. An edge, a finished lookup, a deadline and a drain all go through
-//! the same `Option::take` under the slot's lock, so exactly one of them gets the session. An edge that
-//! comes while the session runs is kept in the slot: the next attempt to park finds it, and the session
-//! goes on instead. So no wake-up is lost. Some are spurious, which a turn tolerates.
+//! the same `Option::take` under the slot's lock, so exactly one of them gets the session. An edge, or the
+//! result of a lookup, that comes while the session runs is kept in the slot and never dropped: the next
+//! attempt to park finds it, and the session goes on instead. So no wake-up is lost. Some are spurious, which a turn tolerates.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -120,8 +120,9 @@ impl Pool {
 
     /// Takes a usable connection to `peer`, and gives its edges to `owner`. A connection is probed if it is
     /// unwatched, no longer young, or wanted for a request that must not be repeated. Such a request gets
-    /// only a connection that was in use a moment ago. Otherwise the caller makes a new one, and the
-    /// connection idle for longest is closed, so that these requests do not add a connection each.
+    /// only a connection that was in use a moment ago. If there is none, the caller makes a new one, and the
+    /// connection to this peer that has been idle longest is closed, so that these requests do not add a
+    /// connection each.
     ///
     /// A connection whose address does not `fit` goes back with its old idle time: the rules of this
     /// request may allow fewer addresses than those of the request it was made for.

@@ -103,7 +103,7 @@ impl Evidence {
     ///
     /// # Errors
     ///
-    /// The value has other characters than digits, is over 2^63 - 1, or differs from an earlier value. A
+    /// The value does not consist of digits only, is over 2^63 - 1, or differs from an earlier value. A
     /// list of equal values counts as one of them (RFC 9110 §8.6).
     #[inline]
     pub(super) fn note_length(&mut self, value: &[u8]) -> Result<(), FramingError> {

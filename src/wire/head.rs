@@ -36,7 +36,7 @@ impl Persistence {
 pub struct HeadLimits {
     /// Bytes of the whole head, empty line included.
     pub max_head_bytes: usize,
-    /// Field lines, at most 128. A mended response may have as many as fit.
+    /// Field lines; a value above 128 counts as 128. A mended response may have as many as fit.
     pub max_fields: usize,
 }
 

@@ -164,7 +164,7 @@ fn double(stream: &mut Stream) -> &mut Double {
     }
 }
 
-/// Takes the bytes of the socket, once, and decodes them. Returns whether the socket had any, the end
+/// Takes the bytes of the socket, once, and decodes them. Returns whether the socket had anything, the end
 /// included.
 fn fill(stream: &mut Stream, flags: RecvFlags) -> bool {
     let mut wire = Buffer::default();

@@ -117,8 +117,8 @@ impl Session {
             None => self.deadline,
         };
         let waits = !self.client.stream.is_readable();
-        // The deadline applies to the bytes that have come by then, which may be read only now. An idle
-        // connection is closed while the proxy drains all the same.
+        // The deadline applies to the bytes that have come by then, which may be read only now. There is one
+        // exception: an idle connection is closed when the proxy drains even if bytes have come.
         if turn.now >= deadline && (waits || begun.is_none() && self.served > 0) {
             let Some(begun) = begun else { return Some(self.close(turn)) };
             let reason = "the request did not come in time";

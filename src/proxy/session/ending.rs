@@ -128,8 +128,8 @@ impl Session {
         }
     }
 
-    /// Drops the session without another turn. A response that only the end completes must not look
-    /// complete, and an exchange counted as begun is counted as finished.
+    /// Prepares the session to be dropped without another turn. A response that only the end completes must
+    /// not look complete, so its close becomes a reset. An exchange counted as begun is counted as lost.
     pub fn abandon(&self, counters: &Shard) {
         if self.open {
             let (tunnel, method) = match &self.state {
@@ -149,7 +149,7 @@ impl Session {
     pub fn cut(&mut self, kind: Kind, reason: &'static str, turn: &mut Turn<'_>) {
         let State::Exchange(mut exchange) = std::mem::replace(&mut self.state, AWAITED) else {
             if self.client.stream.has_layer() {
-                // Nothing is cut off, but a client believes only its layer about that.
+                // Nothing is cut off here, but only the layer's own end tells the client so.
                 let _ = self.client.stream.finish();
             }
             return;
