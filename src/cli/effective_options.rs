@@ -259,7 +259,9 @@ impl GivenOptions {
         for unusable in together.contradictions() {
             let mut depends_on = unusable.option.iter().chain(unusable.beside);
             let is_known = depends_on.any(|option| known.contains(option));
-            let is_told = is_known || (unusable.is_missing && !is_read);
+            // A rule of a file was looked at where its line is known.
+            let is_rule = unusable.option.is_none() && !wrong.is_empty();
+            let is_told = is_known || is_rule || (unusable.is_missing && !is_read);
             let placed = placed(&unusable, &settings, &own);
             if !is_told && !wrong.contains(&placed) {
                 wrong.push(placed);

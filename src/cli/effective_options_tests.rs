@@ -359,6 +359,7 @@ fn a_mistake_is_told_once_and_what_depends_on_it_is_not() {
         ("", "opn = 1\nport = 1\nlisten = ':2'", &["t.toml:1: ", "t.toml:2: port: cannot be"]),
         ("--limit-per client", "", &["--limit-per: no --limit leaves out"]),
         ("", "auth = ['a:b', 'a:c']", &["t.toml:1: auth: the user 'a' is already"]),
+        ("", "[[rules]]\naction = 'deny'\nports = [0]", &["t.toml:3: ports: '0'"]),
         ("", "deny = ['a b', 'a b']", &["t.toml:1: deny: "]),
         (
             "--pid-file /a --port-file /a --access-log /a",
