@@ -113,9 +113,13 @@ def refusals(bench: Bench, proxy: Proxy, clients: int) -> Sample:
     return {"cpu_us": sample["cpu_us"], "rate": sample["rate"], "errors": wrong}
 
 
-def requests(bench: Bench, proxy: Proxy, mode: str) -> Sample:
-    """Requests with a new connection or tunnel each."""
-    arguments = ["--clients", "8", "--seconds", str(bench.seconds)]
+def requests(bench: Bench, proxy: Proxy, mode: str, clients: int = 8) -> Sample:
+    """Requests by the load client, which asks again as soon as it has read a response.
+
+    It reads all responses that have come before it waits again, so the requests of many clients
+    come in bursts.
+    """
+    arguments = ["--clients", str(clients), "--seconds", str(bench.seconds)]
     if mode == "connect":
         tunnel = proxy.tunnel_arguments(to_echo=False)
         mode = "tcp-relay" if "direct" in tunnel else "connect"
