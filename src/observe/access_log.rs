@@ -13,7 +13,7 @@
 //!              └─ wakes the writer if it sleeps    └─ gathers 20 ms of lines, then writes
 //! ```
 //!
-//! So a busy proxy makes about 50 writes a second, an idle one has no wake-ups, and a line is on disk
+//! So a busy proxy makes about 50 writes a second, an idle one has no wake-ups after a second, and a line is on disk
 //! within about 20 ms. Lines are in the order in which exchanges *ended*; their time is the
 //! beginning.
 //!
@@ -43,7 +43,7 @@ pub use self::format::LineFormat;
 pub use self::record::{LoggedFailure, Phases, Record, RecordKind};
 
 use self::format::Scratch;
-use self::output::{Hurry, Output, Sink, count_lines};
+use self::output::{Hurry, Output, Sink};
 
 /// The most bytes that may wait for the writer; a line that does not fit is dropped.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
@@ -56,6 +56,10 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// The capacity that a buffer keeps while nothing happens.
 const IDLE_BYTES: usize = 64 * 1024;
+
+/// How long nothing must happen before buffers shrink to that. Between two batches they stay, because
+/// new memory costs a page fault for each 4 KiB of lines.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// The destination of the access log.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -161,7 +165,7 @@ impl AccessLog {
         let ended = pending.ended;
         let lost = match ended {
             true => mem::take(&mut pending.lost_at_end),
-            false => pending.writing + count_lines(&pending.lines),
+            false => pending.writing + pending.count,
         };
         drop(pending);
         if lost > 0 {
@@ -197,6 +201,8 @@ struct Shared {
 struct Pending {
     /// Whole lines; at most [`MAX_PENDING_BYTES`].
     lines: Vec<u8>,
+    /// The number of those lines.
+    count: u64,
     /// Lines dropped for lack of room since the writer last looked.
     overflowed: u64,
     /// The writer sleeps until it is woken. It sets this; the thread that wakes it clears it.
@@ -229,6 +235,7 @@ impl Shared {
             return;
         }
         pending.lines.extend_from_slice(line);
+        pending.count += 1;
         let wake =
             mem::take(&mut pending.asleep) || (before < ENOUGH_BYTES && after >= ENOUGH_BYTES);
         drop(pending);
@@ -292,10 +299,15 @@ impl Writer {
         batch.clear();
         let mut pending = shared.pending.lock();
         while pending.lines.is_empty() && !pending.urgent() {
-            pending.lines.shrink_to(IDLE_BYTES);
-            batch.shrink_to(IDLE_BYTES);
             pending.asleep = true;
-            shared.wake.wait(&mut pending);
+            if pending.lines.capacity().max(batch.capacity()) <= IDLE_BYTES {
+                shared.wake.wait(&mut pending);
+            } else if shared.wake.wait_for(&mut pending, IDLE_AFTER).timed_out()
+                && pending.lines.is_empty()
+            {
+                pending.lines.shrink_to(IDLE_BYTES);
+                batch.shrink_to(IDLE_BYTES);
+            }
         }
         pending.asleep = false;
         let until = Instant::now() + GATHER;
@@ -305,7 +317,7 @@ impl Writer {
             }
         }
         mem::swap(&mut pending.lines, batch);
-        pending.writing = count_lines(batch);
+        pending.writing = mem::take(&mut pending.count);
         Orders {
             overflowed: mem::take(&mut pending.overflowed),
             reopen: mem::take(&mut pending.reopen),

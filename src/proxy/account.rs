@@ -67,6 +67,25 @@ pub(super) struct Totals {
     pub(super) to_client: u64,
 }
 
+/// The nanoseconds that an exchange took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    /// By phase; zero for a phase that did not take place.
+    phases: [u64; PHASES.len()],
+    /// The sum of the phases, which follow each other without a gap.
+    total: u64,
+}
+
+impl Spent {
+    #[inline(always)]
+    fn add(&mut self, phase: Phase, nanos: u64) {
+        self.total += nanos;
+        if let Some(spent) = self.phases.get_mut(phase as usize) {
+            *spent = nanos;
+        }
+    }
+}
+
 impl Account {
     /// Forgets the exchange; the memory is kept.
     pub(super) fn clear(&mut self, started: Instant) {
@@ -112,8 +131,14 @@ impl Account {
         }
     }
 
-    /// Counts the exchange as finished.
-    pub(super) fn count(&self, intent: &Intent, totals: Totals, now: Instant, c: &mut Counters) {
+    /// Counts the exchange as finished. Returns the time of each phase, for the log.
+    pub(super) fn count(
+        &self,
+        intent: &Intent,
+        totals: Totals,
+        now: Instant,
+        c: &mut Counters,
+    ) -> Spent {
         c.exchanges_finished += 1;
         c.count_status(self.status);
         c.count_method(intent.method);
@@ -122,34 +147,36 @@ impl Account {
         if self.failure.is_some() || self.is_tunnel || self.times.response.is_none() {
             return self.count_otherwise(now, c);
         }
-        let mut total = 0;
+        let mut spent = Spent::default();
         self.each_phase(now, Phase::Transfer, |phase, nanos| {
-            total += nanos;
+            spent.add(phase, nanos);
             c.record_phase(phase, nanos);
         });
-        c.exchange_seconds.record_nanos(total);
+        c.exchange_seconds.record_nanos(spent.total);
+        spent
     }
 
     /// Counts an exchange that was not a response relayed in full.
     #[cold]
-    fn count_otherwise(&self, now: Instant, c: &mut Counters) {
-        let mut total = 0;
+    fn count_otherwise(&self, now: Instant, c: &mut Counters) -> Spent {
+        let mut spent = Spent::default();
         self.each_phase(now, self.final_phase(), |phase, nanos| {
-            total += nanos;
+            spent.add(phase, nanos);
             if !self.is_tunnel || phase != Phase::Transfer {
                 c.record_phase(phase, nanos);
             }
         });
         if self.is_tunnel {
             c.tunnels_closed += 1;
-            c.tunnel_seconds.record_nanos(total);
+            c.tunnel_seconds.record_nanos(spent.total);
         } else {
-            c.exchange_seconds.record_nanos(total);
+            c.exchange_seconds.record_nanos(spent.total);
         }
         if let Some(error) = &self.failure {
             c.count_error(error);
             c.lookup_failures += u64::from(error.phase() == Phase::Lookup);
         }
+        spent
     }
 
     /// The phase the exchange ended in.
@@ -193,21 +220,16 @@ impl Account {
         &self,
         user: &str,
         totals: Totals,
-        (client, now): (SocketAddr, Instant),
+        spent: Spent,
+        client: SocketAddr,
         turn: &Turn<'_>,
     ) {
         let Some(log) = &turn.ctx.access_log else { return };
-        let mut spent = [Duration::ZERO; PHASES.len()];
-        self.each_phase(now, self.final_phase(), |phase, nanos| {
-            if let Some(spent) = spent.get_mut(phase as usize) {
-                *spent = Duration::from_nanos(nanos);
-            }
-        });
-        let [request, lookup, connect, send, wait, transfer] = spent;
-        let started = self.times.started.unwrap_or(now);
+        let [request, lookup, connect, send, wait, transfer] =
+            spent.phases.map(Duration::from_nanos);
         let note = &self.note;
         log.record(&Record {
-            started: SystemTime::now() - (now - started),
+            started: SystemTime::now() - Duration::from_nanos(spent.total),
             client,
             kind: if self.is_tunnel { RecordKind::Tunnel } else { RecordKind::Exchange },
             method: note.method(),

@@ -28,7 +28,7 @@ use crate::observe::stats::Wait;
 use crate::upstream::pool::Lease;
 use crate::wire::{Framing, Method};
 
-use super::account::Account;
+use super::account::{Account, Spent};
 use super::blame::{client_gone, client_is_stuck, lookup_expired, tunnel_reset};
 use super::common::{Common, KEPT};
 use super::connect::Connecting;
@@ -473,9 +473,10 @@ impl Exchange {
         }
         let totals = common.totals();
         if !intent.front.is_admin() {
-            turn.counters.count(|c| account.count(intent, totals, now, c));
+            let mut spent = Spent::default();
+            turn.counters.count(|c| spent = account.count(intent, totals, now, c));
             if turn.ctx.access_log.is_some() {
-                account.tell(&common.terms.user, totals, (address, now), turn);
+                account.tell(&common.terms.user, totals, spent, address, turn);
             }
         }
         let pinned = match &self.stage {

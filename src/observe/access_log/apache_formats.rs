@@ -78,8 +78,7 @@ fn escape_word(out: &mut Vec<u8>, word: &str) {
 /// Escapes like Apache: a backslash before quotes and backslashes, C escapes for white space except
 /// the space, and `\xhh` for every other byte that is not printable ASCII.
 fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
-    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if bytes.iter().all(plain) {
+    if target::is_plain(bytes, b' ') {
         out.extend_from_slice(bytes);
         return;
     }
@@ -91,7 +90,7 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\x0b' => out.extend_from_slice(b"\\v"),
             b'\r' => out.extend_from_slice(b"\\r"),
-            byte if plain(byte) => out.push(*byte),
+            byte if target::is_plain(&[*byte], b' ') => out.push(*byte),
             byte => target::hex(out, *byte),
         }
     }

@@ -3,7 +3,9 @@
 //! Runs on workers, once an exchange. A warm [`Scratch`] allocates nothing, and formats each second of
 //! the wall clock only once.
 
-use super::record::Record;
+use std::time::Duration;
+
+use super::record::{Phases, Record, RecordKind};
 use super::values::{
     Clock, Stamp, address, decimal, method_or_dash, microseconds, milliseconds, quoted,
 };
@@ -117,9 +119,10 @@ impl Scratch {
             0 => out.push(b'-'),
             status => decimal(out, status.into()),
         }
-        out.extend_from_slice(b" kind=");
-        out.extend_from_slice(r.kind.word().as_bytes());
-        out.extend_from_slice(b" out=");
+        match r.kind {
+            RecordKind::Exchange => out.extend_from_slice(b" kind=exchange out="),
+            RecordKind::Tunnel => out.extend_from_slice(b" kind=tunnel out="),
+        }
         decimal(out, r.bytes_to_client);
         out.extend_from_slice(b" in=");
         decimal(out, r.bytes_from_client);
@@ -128,44 +131,22 @@ impl Scratch {
             None => out.extend_from_slice(b"- reused=-"),
             Some(upstream) => {
                 address(out, upstream);
-                out.extend_from_slice(if r.reused { b" reused=yes" } else { b" reused=no" });
+                match r.reused {
+                    true => out.extend_from_slice(b" reused=yes"),
+                    false => out.extend_from_slice(b" reused=no"),
+                }
             }
         }
         out.extend_from_slice(b" total=");
         milliseconds(out, r.phases.total());
-        for (name, spent) in r.phases.named() {
-            out.push(b' ');
-            out.extend_from_slice(name.as_bytes());
-            out.push(b'=');
-            if spent.is_zero() {
-                out.push(b'-');
-            } else {
-                milliseconds(out, spent);
-            }
-        }
-        if let Some(sni) = r.sni {
-            out.extend_from_slice(b" sni=");
-            target::escape(out, sni.as_bytes());
-        }
-        if !r.user.is_empty() {
-            out.extend_from_slice(b" user=");
-            target::escape(out, r.user.as_bytes());
-        }
-        if let Some(rule) = r.rule {
-            out.extend_from_slice(if r.would_deny { b" would-deny=" } else { b" rule=" });
-            target::escape(out, rule.to_string().as_bytes());
-        }
-        if let Some(failure) = &r.failure {
-            out.extend_from_slice(b" error=");
-            out.extend_from_slice(failure.kind.token().as_bytes());
-            out.extend_from_slice(b" side=");
-            out.extend_from_slice(failure.side.word().as_bytes());
-            out.extend_from_slice(b" phase=");
-            out.extend_from_slice(failure.phase.word().as_bytes());
-            out.extend_from_slice(b" reason=\"");
-            quoted(out, failure.reason);
-            out.push(b'"');
-        }
+        let Phases { request, lookup, connect, send, wait, transfer } = r.phases;
+        phase(out, b" request=", request);
+        phase(out, b" lookup=", lookup);
+        phase(out, b" connect=", connect);
+        phase(out, b" send=", send);
+        phase(out, b" wait=", wait);
+        phase(out, b" transfer=", transfer);
+        write_rare(out, r);
     }
 
     fn write_json(&mut self, r: &Record<'_>) {
@@ -242,6 +223,43 @@ impl Scratch {
         out.extend_from_slice(b",\"user\":");
         json_string(out, r.user.as_bytes());
         out.push(b'}');
+    }
+}
+
+#[inline(always)]
+fn phase<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], spent: Duration) {
+    out.extend_from_slice(name);
+    if spent.is_zero() {
+        out.push(b'-');
+    } else {
+        milliseconds(out, spent);
+    }
+}
+
+/// Appends the columns that most lines do not have.
+fn write_rare(out: &mut Vec<u8>, r: &Record<'_>) {
+    if let Some(sni) = r.sni {
+        out.extend_from_slice(b" sni=");
+        target::escape(out, sni.as_bytes());
+    }
+    if !r.user.is_empty() {
+        out.extend_from_slice(b" user=");
+        target::escape(out, r.user.as_bytes());
+    }
+    if let Some(rule) = r.rule {
+        out.extend_from_slice(if r.would_deny { b" would-deny=" } else { b" rule=" });
+        target::escape(out, rule.to_string().as_bytes());
+    }
+    if let Some(failure) = &r.failure {
+        out.extend_from_slice(b" error=");
+        out.extend_from_slice(failure.kind.token().as_bytes());
+        out.extend_from_slice(b" side=");
+        out.extend_from_slice(failure.side.word().as_bytes());
+        out.extend_from_slice(b" phase=");
+        out.extend_from_slice(failure.phase.word().as_bytes());
+        out.extend_from_slice(b" reason=\"");
+        quoted(out, failure.reason);
+        out.push(b'"');
     }
 }
 

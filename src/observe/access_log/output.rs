@@ -114,7 +114,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-pub(super) fn count_lines(lines: &[u8]) -> u64 {
+fn count_lines(lines: &[u8]) -> u64 {
     memchr_iter(b'\n', lines).count() as u64
 }
 

@@ -46,18 +46,46 @@ pub(super) fn write_method(out: &mut Vec<u8>, method: &[u8], escape: fn(&mut Vec
 
 /// Appends `bytes` with everything but printable ASCII, and with space, `"` and `\`, as `\xNN`.
 pub(super) fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
-    let plain = |byte: &u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\');
-    if bytes.iter().all(plain) {
+    if is_plain(bytes, b'!') {
         out.extend_from_slice(bytes);
         return;
     }
     for byte in bytes {
-        if plain(byte) {
+        if is_plain(&[*byte], b'!') {
             out.push(*byte);
         } else {
             hex(out, *byte);
         }
     }
+}
+
+/// Whether all `bytes` are printable ASCII, none before `first`, and neither `"` nor `\`. Almost every
+/// target is, so eight bytes are looked at together.
+pub(super) fn is_plain(bytes: &[u8], first: u8) -> bool {
+    let (words, rest) = bytes.as_chunks();
+    let is_plain = |word: &[u8; 8]| is_plain_word(u64::from_le_bytes(*word), first);
+    words.iter().all(is_plain)
+        && match bytes.last_chunk() {
+            Some(last) => rest.is_empty() || is_plain(last),
+            None => rest
+                .iter()
+                .all(|byte| (first..=b'~').contains(byte) && !matches!(byte, b'"' | b'\\')),
+        }
+}
+
+/// The same for the eight bytes of a word. The borrow of a subtraction reaches another byte only from one
+/// that is found anyway.
+fn is_plain_word(word: u64, first: u8) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const TOPS: u64 = ONES << 7;
+    let each = |byte: u8| ONES * u64::from(byte);
+    let smaller = |word: u64, than: u64| word.wrapping_sub(than) & !word;
+    let found = word
+        | word.wrapping_add(ONES)
+        | smaller(word, each(first))
+        | smaller(word ^ each(b'"'), ONES)
+        | smaller(word ^ each(b'\\'), ONES);
+    found & TOPS == 0
 }
 
 /// Appends `\xNN`.
@@ -127,7 +155,7 @@ fn looks_like_a_cut_password(authority: &[u8]) -> bool {
 
 /// Whether `text` needs no escapes between quotes.
 pub(super) fn fits_in_quotes(text: &str) -> bool {
-    text.bytes().all(|o| matches!(o, b' '..=b'~') && !matches!(o, b'"' | b'\\'))
+    is_plain(text.as_bytes(), b' ')
 }
 
 #[cfg(test)]
@@ -203,6 +231,13 @@ mod tests {
         check(r#"/"\"#, r"/\x22\x5c");
         check("/\x1b[31m\x7f\0", r"/\x1b[31m\x7f\x00");
         check(b"/\xff\xc3\xa4", r"/\xff\xc3\xa4");
+        for length in 1..50 {
+            for at in 0..length {
+                let mut target = vec![b'x'; length];
+                target[at] = b'\n';
+                check(&target, &format!("{:x<at$}\\x0a{:x<rest$}", "", "", rest = length - at - 1));
+            }
+        }
         check("http://h\n:p@x/", r"http://***@x/");
     }
 
@@ -213,6 +248,20 @@ mod tests {
         check(format!("{exact}yz"), &format!("{exact}..."));
         let password = "p".repeat(MAX_TARGET_BYTES * 2);
         check(format!("http://u:{password}@host/"), "http://***@host/");
+    }
+
+    #[test]
+    fn every_byte_is_plain_or_not_wherever_it_is() {
+        for (first, byte) in [b' ', b'!'].into_iter().flat_map(|f| (0..=255).map(move |b| (f, b))) {
+            let expected = (first..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
+            for (length, at) in (1..20).flat_map(|length| (0..length).map(move |at| (length, at))) {
+                for beside in *b"x!~ " {
+                    let mut bytes = vec![beside.max(first); length];
+                    bytes[at] = byte;
+                    assert_eq!(is_plain(&bytes, first), expected, "{bytes:?} from {first}");
+                }
+            }
+        }
     }
 
     proptest! {
