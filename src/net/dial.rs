@@ -425,8 +425,6 @@ fn open(to: SocketAddr, source: SourceAddress) -> io::Result<Socket> {
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
-    // Bytes go out as they come. Waiting for more to send with them would stall a tunnel.
-    socket.set_tcp_nodelay(true)?;
     if let SourceAddress::Bound(ip) = source {
         source_address::bind(&socket, ip)?;
     }

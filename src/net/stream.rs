@@ -94,8 +94,23 @@ pub struct Stream {
     lost: Option<Errno>,
     /// Whether the socket waits in a receive, and for how long; dialing leaves it non-blocking.
     patient: Patient,
+    /// Whether the kernel may hold bytes back; dialing leaves that on.
+    nagle: Nagle,
     /// The epoch in which the address was looked up. The next one begins when names resolve differently.
     epoch: u32,
+}
+
+/// Nagle's algorithm: the kernel holds a small segment back while another one is under way. The first send
+/// of a connection has nothing to wait for, and many connections have no second, so `TCP_NODELAY` can wait
+/// until then. Setting it also sends the bytes that are held.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Nagle {
+    /// `TCP_NODELAY` is set: by us, or inherited from the listener.
+    Off,
+    /// Not set, and nothing was sent.
+    Unused,
+    /// Not set, and something was sent once.
+    Used,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -122,6 +137,7 @@ impl Stream {
             broken: false,
             lost: None,
             patient: Patient::Unset,
+            nagle: Nagle::Off,
             epoch: 0,
         }
     }
@@ -139,6 +155,7 @@ impl Stream {
             broken: false,
             lost: None,
             patient: Patient::NonBlocking,
+            nagle: Nagle::Unused,
             epoch: 0,
         }
     }
@@ -386,6 +403,9 @@ impl Stream {
         match outcome {
             Ok(count) => {
                 self.writable = count == asked;
+                if self.nagle != Nagle::Off {
+                    self.hurry();
+                }
                 Ok(count)
             }
             Err(Errno::AGAIN) => {
@@ -398,6 +418,18 @@ impl Stream {
                 Err(e.into())
             }
         }
+    }
+
+    /// Lets no bytes be held back from the second send on: that would stall a tunnel.
+    #[cold]
+    fn hurry(&mut self) {
+        if self.nagle == Nagle::Unused {
+            self.nagle = Nagle::Used;
+            return;
+        }
+        self.nagle = Nagle::Off;
+        // If this fails, the connection is over, or bytes go out a little later.
+        let _ = self.socket.set_tcp_nodelay(true);
     }
 
     /// Records that the connection is lost. Earlier bytes are still to be received, and then `e`.

@@ -306,3 +306,15 @@ fn a_missing_port_is_told_from_a_missing_way() {
     assert!(matches!(DialFailure::of(four, e()), DialFailure::NoPort(_)));
     assert!(matches!(DialFailure::of(six, e()), DialFailure::System(e) if is_unroutable(&e)));
 }
+
+#[test]
+fn bytes_are_never_held_back_from_the_second_send_on() {
+    let play = Play::new(&[1], &[], 9);
+    let Dialed::Connected(mut stream, _) = play.step(&mut play.dial_to(&[1]), 0) else {
+        panic!("not connected at once")
+    };
+    assert_eq!(stream.send(b"a").unwrap(), 1);
+    assert!(!stream.socket().tcp_nodelay().unwrap(), "a connection for one send saves the call");
+    assert_eq!(stream.send(b"b").unwrap(), 1);
+    assert!(stream.socket().tcp_nodelay().unwrap());
+}
