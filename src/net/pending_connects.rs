@@ -5,7 +5,7 @@
 //! first connect that ends. The place goes to the head of the line, which alone is woken; no later dial
 //! overtakes it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ pub struct PendingConnects {
 
 #[derive(Default)]
 struct Table {
-    addresses: HashMap<SocketAddr, Places>,
+    /// Mostly a few: comparing them costs less than hashing.
+    addresses: BTreeMap<SocketAddr, Places>,
     /// The total.
     pending: usize,
     /// How many times a dial had to wait in line.
