@@ -140,10 +140,7 @@ impl Peer {
 
     /// When the byte before `offset` was said.
     pub fn tick_of(&self, offset: usize) -> u64 {
-        self.said_at
-            .iter()
-            .find(|(bytes, _)| *bytes >= offset)
-            .map_or(u64::MAX, |(_, tick)| *tick)
+        self.said_at.iter().find(|(bytes, _)| *bytes >= offset).map_or(u64::MAX, |(_, tick)| *tick)
     }
 
     /// When the byte at `offset` was heard, if it was. The tick comes after everything said until then.
