@@ -33,6 +33,7 @@ pub struct World {
 }
 
 /// Resolves one name and no other, so that nothing leaves the machine.
+#[derive(Debug)]
 struct OneName;
 
 impl Resolve for OneName {
