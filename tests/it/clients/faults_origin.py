@@ -2,7 +2,7 @@
 
 /length /chunked /close   a head, the beginning of the content, and nothing more
 /big                      16 MiB
-/upload                   whether 16 MiB came as expected
+/upload                   whether 64 MiB came as expected: four times /big
 any other path            the path
 
 It ends with its standard input, because its parent is gone then.
@@ -14,6 +14,7 @@ import sys
 import threading
 
 BIG = 16 << 20
+TIMES = 4
 HALF = {
     "/length": "Content-Length: 1000\r\n\r\n",
     "/chunked": "Transfer-Encoding: chunked\r\n\r\nfff\r\n",
@@ -66,7 +67,7 @@ def serve(connection):
         elif path == "/big":
             connection.sendall(answer(PATTERN))
         elif path == "/upload":
-            same = read_exactly(connection, BIG) == PATTERN
+            same = all([read_exactly(connection, BIG) == PATTERN for _ in range(TIMES)])
             connection.sendall(answer(b"whole" if same else b"spoilt"))
         else:
             connection.sendall(answer(path.encode()))

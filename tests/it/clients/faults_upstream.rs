@@ -21,6 +21,9 @@ use super::installed::{script, tool};
 
 /// Bytes of `/big`, and of an upload that no buffers on the way can hold.
 const BIG: usize = 16 << 20;
+/// An upload is so many times that: a receive buffer grows up to 32 MiB (`tcp_rmem`), and all buffers on the
+/// way must not hold it.
+const TIMES: usize = 4;
 
 /// The process; killed when dropped.
 struct OriginProcess {
@@ -102,11 +105,12 @@ fn what_a_stopped_upstream_was_asked_it_answers_when_it_goes_on() {
     let mut clients: Vec<_> = paths.iter().map(|path| asks(&proxy, &origin, path)).collect();
     let mut uploader = Peer::connect(proxy.addr);
     uploader.send(format!(
-        "PUT http://{0}/upload HTTP/1.1\r\nHost: {0}\r\nContent-Length: {BIG}\r\n\r\n",
-        origin.addr
+        "PUT http://{0}/upload HTTP/1.1\r\nHost: {0}\r\nContent-Length: {1}\r\n\r\n",
+        origin.addr,
+        BIG * TIMES
     ));
     let mut writer = Peer::new(uploader.stream().try_clone().unwrap());
-    let uploading = thread::spawn(move || writer.send(pattern(BIG)));
+    let uploading = thread::spawn(move || writer.send(pattern(BIG).repeat(TIMES)));
     others_are_served(&proxy);
     for client in &mut clients {
         assert!(!client.has_something_within(Duration::from_millis(10)), "nobody can answer");
