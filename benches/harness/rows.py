@@ -295,7 +295,7 @@ ROWS: tuple[Row, ...] = (
         TUNNELS,
         partial(measure.requests, mode="connect"),
         ("cpu_us", "rate"),
-        (Goal("cpu_us", 1.0, "haproxy"), Goal("cpu_us", 0.6, "tinyproxy")),
+        (Goal("cpu_us", 0.95, "haproxy"), Goal("cpu_us", 0.65, "tinyproxy")),
     ),
     Row(
         "pingpong-256",
