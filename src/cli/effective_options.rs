@@ -140,12 +140,8 @@ fn placed(unusable: &Unusable, all: &Settings, own: &[(u16, Settings)]) -> Wrong
 }
 
 impl GivenOptions {
-    /// Reads the words of the command line and the environment.
-    ///
-    /// # Errors
-    ///
-    /// All mistakes in variables.
-    pub(crate) fn read(flags: Settings) -> Result<Self, Failure> {
+    /// Reads the environment, beside the options of the command line.
+    pub(crate) fn read(flags: Settings) -> Self {
         let variables = env::vars_os().filter_map(|(name, text)| {
             let text = text.into_string().map_err(|text| text.to_string_lossy().into_owned());
             Some((name.into_string().ok()?, text))
@@ -156,13 +152,13 @@ impl GivenOptions {
     fn of(
         flags: Settings,
         variables: impl Iterator<Item = (String, Result<String, String>)>,
-    ) -> Result<Self, Failure> {
+    ) -> Self {
         let (environment, wrong, unknown) = Settings::of_environment(variables, &OTHER_VARIABLES);
         let mut given = Self { flags, environment, file: None, wrong, unknown };
         let file =
             given.above().files(FileUse::Configuration).next().map(|(.., path)| path.to_owned());
         given.file = file;
-        Ok(given)
+        given
     }
 
     /// The options that take precedence over the file.
@@ -188,19 +184,15 @@ impl GivenOptions {
     pub(crate) fn effective_with_files(&self) -> Result<Effective, Failure> {
         let (effective, mut wrong) = self.read_all()?;
         let files = effective.wrong_files();
-        let only_denied = wrong.is_empty() && files.iter().all(|(_, denied)| *denied);
-        let are_files = wrong.is_empty();
-        for (file, _) in files {
-            if !wrong.contains(&file) {
-                wrong.push(file);
-            }
+        if wrong.is_empty() && files.is_empty() {
+            return Ok(effective);
         }
-        match (wrong.is_empty(), are_files) {
-            (true, _) => Ok(effective),
-            // The command line is right, but a file that it names is wrong.
-            (false, true) => Err(in_order(wrong).of_files(only_denied)),
-            (false, false) => Err(in_order(wrong)),
-        }
+        let only_files = wrong.is_empty();
+        let all_denied = files.iter().all(|(_, denied)| *denied);
+        wrong.extend(files.into_iter().map(|(file, _)| file));
+        let failure = in_order(wrong);
+        // If only files are wrong, the command line that names them is right.
+        Err(if only_files { failure.of_files(all_denied) } else { failure })
     }
 
     /// The options in effect, as far as they can be read, and all mistakes.

@@ -37,7 +37,7 @@ const BESIDE: [(&str, &str); 3] = [
     ("limit-per", "--limit 10mbit"),
 ];
 
-fn given(words: &str, variables: &[(&str, &str)]) -> Result<GivenOptions, Failure> {
+fn given(words: &str, variables: &[(&str, &str)]) -> GivenOptions {
     let words = Settings::of_words(&words.split_whitespace().collect::<Vec<_>>());
     let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), Ok((*text).into())));
     GivenOptions::of(words, variables)
@@ -47,7 +47,7 @@ fn given(words: &str, variables: &[(&str, &str)]) -> Result<GivenOptions, Failur
 fn effective(words: &str, variables: &[(&str, &str)], text: &str) -> Result<Effective, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.toml");
-    let mut given = given(words, variables).map_err(|failure| failure.message)?;
+    let mut given = given(words, variables);
     if !text.is_empty() {
         fs::write(&path, text).unwrap();
         given.file = Some(path.clone());
@@ -150,14 +150,14 @@ fn flags_come_before_variables_before_the_file_before_the_defaults() {
 
 #[test]
 fn the_file_itself_is_named_by_a_flag_or_a_variable() {
-    let file = |words, variables| given(words, variables).unwrap().file;
+    let file = |words, variables| given(words, variables).file;
     let variable = [("THREADGATE_CONFIG", "v.toml")];
     assert_eq!(file("--config f.toml", &variable), Some("f.toml".into()));
     assert_eq!(file("", &variable), Some("v.toml".into()));
     assert_eq!(file("", &[]), None);
     let error = effective("", &[], "config = 'other.toml'").unwrap_err();
     assert!(error.starts_with("t.toml:1: unknown key 'config'"), "{error}");
-    let error = given("--config=", &[]).unwrap();
+    let error = given("--config=", &[]);
     assert_eq!(error.file, None, "an empty name is no file");
 }
 
@@ -333,11 +333,9 @@ policy = 'closed'
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.toml");
         fs::write(&path, text).unwrap();
-        let result = given(words, variables).and_then(|mut given| {
-            given.file = Some(path);
-            given.effective()
-        });
-        let failure = result.unwrap_err();
+        let mut given = given(words, variables);
+        given.file = Some(path);
+        let failure = given.effective().unwrap_err();
         let message = failure.message.replace(&format!("{}/", dir.path().display()), "");
         assert!(message.starts_with(says), "{message}");
         assert_eq!(failure.exit, exit, "{message}");
@@ -404,7 +402,7 @@ fn files_and_variables_that_cannot_be_used_are_told_with_all_else() {
     let path = dir.path().join("t.toml");
     let told = |text: &str| {
         fs::write(&path, text).unwrap();
-        let mut given = given("", &[]).unwrap();
+        let mut given = given("", &[]);
         given.file = Some(path.clone());
         let failure = given.effective_with_files().unwrap_err();
         let lines = failure.message.lines();
@@ -435,7 +433,7 @@ fn what_is_no_readable_file_is_said_with_what_to_try() {
         (dir.path().to_owned(), "it is a directory"),
         (big, "it is larger than 1 MiB"),
     ] {
-        let mut given = given("", &[]).unwrap();
+        let mut given = given("", &[]);
         given.file = Some(path);
         let failure = given.effective().unwrap_err();
         assert!(failure.message.starts_with("--config /"), "{failure}");
@@ -482,7 +480,7 @@ fn no_file_that_is_read_may_be_one_that_is_written() {
     let file = dir.path().join("c.toml");
     fs::write(&file, "open = true").unwrap();
     let words = format!("--config {0} --port-file {0}", file.display());
-    let error = given(&words, &[]).unwrap().effective().unwrap_err().message;
+    let error = given(&words, &[]).effective().unwrap_err().message;
     assert!(error.contains("is the file of --config; give another one"), "{error}");
     effective("--policy learn --learn-file /f --allow-list /f", &[], "").unwrap();
 }

@@ -100,9 +100,9 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
 fn run_command(words: &Words, described: &[SubCommandInfo]) -> Result<(), Failure> {
     let given = || GivenOptions::read(Settings::of_words(&strs(&words.serve)));
     match parse(&words.own)? {
-        Command::Serve(ServeArgs) => serve::serve(given()?),
-        Command::Check(CheckArgs {}) => check::check(&given()?),
-        Command::Explain(args) => explain::run(&args, &given()?),
+        Command::Serve(ServeArgs) => serve::serve(given()),
+        Command::Check(CheckArgs {}) => check::check(&given()),
+        Command::Explain(args) => explain::run(&args, &given()),
         Command::Passwd(args) => passwd::passwd(&args),
         Command::Completions(args) => completions::completions(&args, described),
     }
