@@ -107,6 +107,7 @@ pub use net::source_address::Sources;
 pub use observe::access_log::{LineFormat, LogDestination};
 pub use policy::deny_with::{DenyWith, Redirect};
 pub use policy::learn::{Learnt, NotOurs as NotLearnt};
+pub use policy::list_format::ListOptions;
 pub use policy::rule_origin::OptionPlace;
 pub use policy::verdict::Mode;
 pub use policy::{Access, Policy};

@@ -17,6 +17,7 @@ use crate::cli::stdout::print;
 use crate::config::options::{self, FileUse, OptionKind, OptionRow};
 use crate::config::rules::WrittenRule;
 use crate::config::settings::{Settings, WrittenValue};
+use crate::policy::list_report::ListRemark;
 
 /// validate options and the files they name
 #[derive(ArgsInfo, Debug, FromArgs)]
@@ -30,10 +31,45 @@ pub(crate) fn check(given: &GivenOptions) -> Result<(), Failure> {
         // If stderr is gone, the message has nowhere to go.
         let _ = writeln!(io::stderr(), "threadgate: {warning}");
     }
+    tell_lists(&effective)?;
     effective.config.learn_file.as_deref().map(LearnFile::read).transpose()?;
     let mut lines = Vec::new();
     show(&effective, &mut lines);
     print(&text(&lines, io::stdout().is_terminal()))
+}
+
+/// Says what is in each list; with `--verbose` also which lines are skipped.
+fn tell_lists(effective: &Effective) -> Result<(), Failure> {
+    let config = &effective.config;
+    let access = config.access(None).map_err(|e| effective.unusable(&e))?;
+    let mut stderr = io::stderr().lock();
+    // If stderr is gone, the message has nowhere to go.
+    let mut say = |text: &str| {
+        let _ = writeln!(stderr, "threadgate: {text}");
+    };
+    for report in access.list_reports() {
+        for remark in report.remarks() {
+            match remark {
+                ListRemark::Read(text) | ListRemark::Warning(text) => say(&text),
+            }
+        }
+    }
+    if config.verbosity > 0 {
+        let all = config.own.iter().map(|own| &own.access).chain([&config.access]);
+        let mut told = BTreeSet::new();
+        for access in all {
+            let lines = access.lines_skipped(|file, kind, line| {
+                let why = kind.words();
+                let text =
+                    format!("{}:{}: {} skipped: {why}", file.display(), line.line, line.shown());
+                if told.insert(text.clone()) {
+                    say(&text);
+                }
+            });
+            lines.map_err(|e| effective.unusable(&e))?;
+        }
+    }
+    Ok(())
 }
 
 /// A line of the output: a setting and its source.

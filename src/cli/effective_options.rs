@@ -15,9 +15,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::config::access::Unusable;
+use crate::config::access::{AccessOptions, Unusable};
 use crate::config::file::{self, Written, WrittenListener};
 use crate::config::options::{self, FileUse, OptionRow};
+use crate::config::rules::WrittenRule;
 use crate::config::settings::{Settings, WrittenAt, WrittenValue, WrongSetting};
 use crate::config::together::Together;
 use crate::config::{Config, OwnListener, listen};
@@ -69,7 +70,8 @@ impl Effective {
         }
         if let Err(unusable) = self.config.access(None) {
             let before = wrong.len();
-            for one in self.all_settings().flat_map(unusable_alone) {
+            let of_rules = self.all_rules().filter_map(unusable_rule);
+            for one in self.all_settings().flat_map(unusable_alone).chain(of_rules) {
                 if !wrong.contains(&one) {
                     wrong.push(one);
                 }
@@ -95,7 +97,14 @@ impl Effective {
     /// The files that are read whenever the configuration is.
     pub(crate) fn files_read(&self) -> impl Iterator<Item = PathBuf> {
         let all = self.all_settings().flat_map(|settings| settings.files(FileUse::Read));
-        all.map(|(_, _, path)| path.to_owned())
+        let of_rules = self.all_rules().flat_map(|rule| rule.list_files()).map(PathBuf::from);
+        all.map(|(_, _, path)| path.to_owned()).chain(of_rules)
+    }
+
+    /// The rules for all listeners, and those of single listeners.
+    fn all_rules(&self) -> impl Iterator<Item = &WrittenRule> {
+        let own = self.written.listeners.iter().flat_map(|listener| &listener.rules).flatten();
+        self.written.rules.iter().chain(own)
     }
 }
 
@@ -116,6 +125,13 @@ fn unusable_alone(settings: &Settings) -> Vec<(WrongSetting, bool)> {
         }
     }
     wrong
+}
+
+/// The mistake in the lists of a rule.
+fn unusable_rule(rule: &WrittenRule) -> Option<(WrongSetting, bool)> {
+    let access = AccessOptions { rules: vec![rule.clone()], ..AccessOptions::default() };
+    let unusable = access.build(None).err()?;
+    Some((Settings::default().placed(&unusable), unusable.denied))
 }
 
 /// The failure for a wrong hosts file, with the place where it was named.

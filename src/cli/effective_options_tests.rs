@@ -4,7 +4,8 @@ use super::*;
 use crate::config::options::OptionKind;
 
 /// Values that some option takes.
-const SAMPLES: [&str; 23] = [
+const SAMPLES: [&str; 24] = [
+    "wide",
     "8",
     "5s",
     "64KiB",

@@ -17,6 +17,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::logging;
 use crate::cli::stdout::print;
 use crate::config::listen;
+use crate::config::lists::ListedLine;
 use crate::net::given_names::GivenNames;
 use crate::net::hosts::{self, Name};
 use crate::net::listener::ListenPlace;
@@ -94,6 +95,8 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
         return Err(Failure::usage("--listener: there is no such listener"));
     };
     let asking = Asking { client, user: args.user.as_deref() };
+    let own = config.own.iter().find(|own| own.number == number);
+    let options = own.map_or(&config.access, |own| &own.access);
     let explained = explain(bytes.as_bytes(), asking, rules, policy.limits(number))
         .map_err(|e| Failure::usage(format!("explain: {}{}", e.reason(), advice(method, url))))?
         .ok_or_else(|| {
@@ -101,8 +104,9 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
                 "explain: '{url}' is asked of the proxy itself; give a whole URL, such as http://example.com/"
             ))
         })?;
+    let listed = options.lines_about(&listed_as(&explained)).map_err(|e| effective.unusable(&e))?;
     let mut told =
-        Told { policy: &policy, explained, addresses: Addresses::default(), looped: false };
+        Told { policy: &policy, explained, listed, addresses: Addresses::default(), looped: false };
     let mut end = told.explained.decision;
     if end.verdict == Verdict::Allow {
         let names = &config.server.names;
@@ -132,6 +136,11 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
         // The text above has already given the reason.
         _ => Err(Failure::new(Exit::Denied, "")),
     }
+}
+
+/// The host as lists spell it.
+fn listed_as(explained: &Explained) -> String {
+    explained.ip.map_or_else(|| explained.host.clone(), |ip| ip.to_canonical().to_string())
 }
 
 /// The method and the URL among the words.
@@ -282,6 +291,8 @@ fn addresses(
 struct Told<'a> {
     policy: &'a Policy,
     explained: Explained,
+    /// The lines of lists that are about the host.
+    listed: Vec<ListedLine>,
     addresses: Addresses,
     /// Whether an address is the proxy's own.
     looped: bool,
@@ -387,6 +398,12 @@ impl Told<'_> {
         let (of_address, before): (Vec<_>, Vec<_>) =
             of.notes.iter().partition(|note| note.step >= DecisionStep::Address);
         before.iter().for_each(|note| self.note(&mut lines, note));
+        for (at, line) in self.listed.iter().enumerate() {
+            let name = if at == 0 { "lines" } else { "" };
+            let says = format!("{:<15}", line.says.word());
+            let place = format!("{}:{}", line.file.display(), line.line);
+            lines.row(name, &says, &line.text, Some(&place));
+        }
         for limit in &of.limits {
             lines.row(DecisionStep::Shape.word(), "", &limit.text, Some(&self.rule(limit.id)));
         }
@@ -434,6 +451,18 @@ impl Told<'_> {
                 })
             })
             .collect();
+        let listed: Vec<Value> = self
+            .listed
+            .iter()
+            .map(|line| {
+                json!({
+                    "file": line.file,
+                    "line": line.line,
+                    "text": line.text,
+                    "says": line.says.word(),
+                })
+            })
+            .collect();
         let limits = of.limits.iter();
         let limits = limits.map(|l| json!({ "rule": self.rule(l.id), "limit": l.text }));
         let (outcome, reason, status) = self.verdict(end);
@@ -445,6 +474,7 @@ impl Told<'_> {
             "client": asking.client.to_string(),
             "user": asking.user,
             "steps": steps,
+            "lines": listed,
             "addresses": self.addresses.all.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "limits": limits.collect::<Vec<_>>(),
             "verdict": outcome.word(),

@@ -4,7 +4,7 @@
 //! [`Access`] of a policy. A reload builds it again.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::rules::WrittenRule;
@@ -13,6 +13,7 @@ use crate::policy::auth::Auth;
 use crate::policy::decide::Mode;
 use crate::policy::deny_with::{DenyWith, Redirect};
 use crate::policy::destination::{DestinationPattern, parse_ports};
+use crate::policy::list_format::{ListOptions, Skipped, SkippedLine};
 use crate::policy::lists::Filter;
 use crate::policy::network::Network;
 use crate::policy::request_bounds::Bounds;
@@ -24,9 +25,9 @@ use crate::policy::url_rules::Urls;
 use crate::policy::{Access, Own, Policy};
 
 use super::limits::LimitOptions;
-use super::lists;
+use super::lists::{self, ListedLine, Lists};
 use super::methods::{parse_method, parse_scheme};
-use super::rules;
+use super::rules::{self, ReadLists};
 use super::size;
 
 pub use super::unusable::Unusable;
@@ -70,6 +71,8 @@ pub struct AccessOptions {
     pub block_list: Vec<String>,
     /// `--allow-list`: files with destinations that are let through even if a block list has them.
     pub allow_list: Vec<String>,
+    /// `--list-options`: what adblock rules mean whose options only browsers can follow.
+    pub list_options: ListOptions,
     /// `--policy`: the decision on a request that no rule names.
     pub policy: Mode,
     /// `--deny-with`: the answer to a refused request.
@@ -134,6 +137,28 @@ impl Shared {
     }
 }
 
+/// The lists of rules. Rules that name the same files share what was read.
+#[derive(Debug, Default)]
+struct RuleLists(Vec<(Vec<String>, ListOptions, Arc<Filter>)>);
+
+impl RuleLists {
+    fn read(
+        &mut self,
+        files: &[String],
+        options: ListOptions,
+    ) -> Result<Option<Arc<Filter>>, Unusable> {
+        let known = self.0.iter().find(|(known, how, _)| known == files && *how == options);
+        if let Some((.., filter)) = known {
+            return Ok(Some(Arc::clone(filter)));
+        }
+        // Counts and logs name the rule, not the lines of its lists.
+        let mut origins = Origins::default();
+        let filter = lists::read(Lists { block: files, allow: &[], options }, &mut origins)?;
+        self.0.extend(filter.iter().map(|filter| (files.to_vec(), options, Arc::clone(filter))));
+        Ok(filter)
+    }
+}
+
 impl AccessOptions {
     /// Checks all values, without reading the files and variables that they name.
     ///
@@ -152,7 +177,7 @@ impl AccessOptions {
             lists::check("block-list", &self.block_list),
             lists::check("allow-list", &self.allow_list),
             self.users.check(),
-            self.rules(&mut origins).map(drop),
+            self.rules(&mut origins, &mut |_| Ok(None)).map(drop),
             self.bounds(&mut origins).map(drop),
             self.urls(&mut origins).map(drop),
             self.responses(&mut origins).map(drop),
@@ -164,7 +189,8 @@ impl AccessOptions {
     /// The files that [`build`](Self::build) reads: the lists, and the files of users.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         let lists = self.block_list.iter().chain(&self.allow_list).map(PathBuf::from);
-        lists.chain(self.users.files.iter().cloned())
+        let of_rules = self.rules.iter().flat_map(WrittenRule::list_files).map(PathBuf::from);
+        lists.chain(of_rules).chain(self.users.files.iter().cloned())
     }
 
     /// Reads the files, and makes the access part of a policy, for a start or a reload.
@@ -192,14 +218,15 @@ impl AccessOptions {
         before: Option<&Policy>,
     ) -> Result<Access, Unusable> {
         let origins = before.map(|before| before.origins.again());
-        let mut access = self.build_beside(origins.as_ref(), &[])?;
+        let mut of_rules = RuleLists::default();
+        let mut access = self.build_beside(origins.as_ref(), &[], &mut of_rules)?;
         let mut others = vec![(self, Shared::of(&access))];
         for own in listeners {
             if access.own.iter().any(|(number, _)| *number == own.number) {
                 let number = own.number;
                 return Err(format!("two have access options for listener {number}").into());
             }
-            let built = own.access.build_beside(Some(&access.origins), &others);
+            let built = own.access.build_beside(Some(&access.origins), &others, &mut of_rules);
             let built = built.map_err(|unusable| unusable.of_listener(own.number))?;
             others.push((&own.access, Shared::of(&built)));
             access.origins = built.origins.clone();
@@ -217,10 +244,12 @@ impl AccessOptions {
         &self,
         before: Option<&Origins>,
         others: &[(&Self, Shared)],
+        of_rules: &mut RuleLists,
     ) -> Result<Access, Unusable> {
         let mut origins = before.cloned().unwrap_or_default();
         origins.are_said(&self.said);
-        let rules = self.rules(&mut origins)?;
+        let mut read = |files: &[String]| of_rules.read(files, self.list_options);
+        let rules = self.rules(&mut origins, &mut read)?;
         let auth = match others.iter().find(|(other, _)| other.users == self.users) {
             Some((_, shared)) => shared.auth.clone(),
             None => self.users.build()?,
@@ -235,10 +264,12 @@ impl AccessOptions {
         };
         let (urls, responses) = (self.urls(&mut origins)?, self.responses(&mut origins)?);
         let limits = self.limits.build(&mut origins)?;
-        let lists = |options: &Self| (options.block_list.clone(), options.allow_list.clone());
+        let lists = |options: &Self| {
+            (options.block_list.clone(), options.allow_list.clone(), options.list_options)
+        };
         let filter = match others.iter().find(|(other, _)| lists(other) == lists(self)) {
             Some((_, shared)) => shared.filter.clone(),
-            None => lists::read(&self.block_list, &self.allow_list, &mut origins)?,
+            None => lists::read(self.lists(), &mut origins)?,
         };
         Ok(Access {
             origins,
@@ -254,6 +285,49 @@ impl AccessOptions {
             auth,
             own: Vec::new(),
         })
+    }
+
+    fn lists(&self) -> Lists<'_> {
+        Lists { block: &self.block_list, allow: &self.allow_list, options: self.list_options }
+    }
+
+    /// The lists, and then those of each rule.
+    fn all_lists(&self) -> impl Iterator<Item = Lists<'_>> {
+        let of_rules = self.rules.iter().map(|rule| Lists {
+            block: rule.list_files(),
+            allow: &[],
+            options: self.list_options,
+        });
+        [self.lists()].into_iter().chain(of_rules)
+    }
+
+    /// The lines of all lists that are about a host: a name in lower case, or an address in its usual text.
+    ///
+    /// # Errors
+    ///
+    /// The first list that cannot be used.
+    pub(crate) fn lines_about(&self, host: &str) -> Result<Vec<ListedLine>, Unusable> {
+        let mut all: Vec<ListedLine> = Vec::new();
+        for lists in self.all_lists() {
+            for line in lists::about(lists, host)? {
+                if !all.contains(&line) {
+                    all.push(line);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Passes the lines of all lists that are skipped to `f`.
+    ///
+    /// # Errors
+    ///
+    /// The first list that cannot be used.
+    pub(crate) fn lines_skipped(
+        &self,
+        mut f: impl FnMut(&Path, Skipped, &SkippedLine),
+    ) -> Result<(), Unusable> {
+        self.all_lists().try_for_each(|lists| lists::skipped(lists, &mut f))
     }
 
     /// Whether all options but the limits have their defaults.
@@ -290,9 +364,13 @@ impl AccessOptions {
     }
 
     /// The rules from options and from `[[rules]]`, but not from lists.
-    fn rules(&self, origins: &mut Origins) -> Result<Vec<Rule>, Unusable> {
+    fn rules(
+        &self,
+        origins: &mut Origins,
+        read: &mut ReadLists<'_>,
+    ) -> Result<Vec<Rule>, Unusable> {
         rules::check_names(&self.rules)?;
-        let written = self.rules.iter().map(|rule| rule.rule(origins));
+        let written = self.rules.iter().map(|rule| rule.rule(origins, read));
         let mut rules = written.collect::<Result<Vec<_>, _>>()?;
         clients(&mut rules, origins, "deny-client", Action::Deny, &self.deny_client)?;
         clients(&mut rules, origins, "allow-client", Action::Allow, &self.allow_client)?;
@@ -481,6 +559,16 @@ pub fn parse_deny_with(text: &str) -> Result<DenyWith, String> {
 pub fn parse_mode(text: &str) -> Result<Mode, String> {
     let mode = Mode::ALL.into_iter().find(|mode| mode.word() == text);
     mode.ok_or_else(|| format!("'{text}' is not a policy; give open, learn, report or enforce"))
+}
+
+/// Reads what adblock rules with options for browsers mean.
+///
+/// # Errors
+///
+/// A sentence to print after the name of the option.
+pub fn parse_list_options(text: &str) -> Result<ListOptions, String> {
+    let found = ListOptions::ALL.into_iter().find(|options| options.word() == text);
+    found.ok_or_else(|| format!("'{text}' is not known; give strict or wide"))
 }
 
 /// Reads how the name in a ClientHello is judged.

@@ -9,6 +9,7 @@ use crate::config::access::Hellos;
 use crate::config::address_options;
 use crate::net::listener::ListenPlace;
 use crate::policy::decide::Mode;
+use crate::policy::list_format::ListOptions;
 use crate::server::Via;
 
 /// The configuration of these words, or the first mistake.
@@ -128,6 +129,7 @@ fn each_option_sets_its_own_field() {
     });
     field("--allow-list a", |c| c.access.allow_list = vec!["a".into()]);
     field("--policy enforce", |c| c.access.policy = Mode::Enforce);
+    field("--list-options wide", |c| c.access.list_options = ListOptions::Wide);
     field("--sni match", |c| c.access.sni = Hellos::Match);
     field("--sni off", |c| c.access.sni = Hellos::Off);
     field("--allow-url a --allow-url b", |c| {
@@ -199,6 +201,7 @@ fn a_refused_value_names_its_option() {
         ("--allow-list ''", "--allow-list: '' is not a file; give a file name"),
         ("--allow-client a", "--allow-client: 'a' is not a network; give one such as"),
         ("--policy closed", "--policy: 'closed' is not a policy; give open"),
+        ("--list-options wider", "--list-options: 'wider' is not known; give strict or wide"),
         ("--sni on", "--sni: 'on' is not one of off, check and match"),
         ("--allow-url (", "--allow-url: '(' is not a regular expression: "),
         ("--deny-url [", "--deny-url: '[' is not a regular expression: "),

@@ -228,7 +228,8 @@ action = 'allow'
     let (written, wrong) = parse(text, Path::new("t.toml"));
     assert_eq!(wrong, []);
     let mut origins = crate::policy::rule_origin::Origins::default();
-    let rules: Vec<_> = written.rules.iter().map(|r| r.rule(&mut origins).unwrap()).collect();
+    let rules: Vec<_> =
+        written.rules.iter().map(|r| r.rule(&mut origins, &mut |_| Ok(None)).unwrap()).collect();
     let names: Vec<_> = rules.iter().map(|r| origins.name(r.id).to_string()).collect();
     assert_eq!(names, ["t.toml:1", "rest"]);
     let first = &rules[0];

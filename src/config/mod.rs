@@ -17,7 +17,7 @@ pub mod duration;
 pub mod file;
 pub mod limits;
 pub mod listen;
-mod lists;
+pub(crate) mod lists;
 mod methods;
 pub mod number;
 pub mod options;

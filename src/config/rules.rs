@@ -7,6 +7,7 @@
 //! | `clients` | networks of clients | any client |
 //! | `users` | clients that have proven to be one of these | any user, or none |
 //! | `destinations` | destinations in the form of `--allow` | anywhere |
+//! | `lists` | destinations on one of these lists, files in the form of `--block-list` | anywhere |
 //! | `ports` | `443`, `"8000-8999"` | any port |
 //! | `methods` | `"GET"` | any method |
 //! | `schemes` | `"http"`, `"ws"`, `"connect"` | any |
@@ -14,21 +15,24 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::methods::{parse_method, parse_scheme};
 use super::toml_source::{TomlSource, integer, kind};
+use super::unusable::Unusable;
 use super::written::{WrittenAt, WrongSetting};
 use crate::policy::destination::{DestinationPattern, parse_ports};
+use crate::policy::lists::Filter;
 use crate::policy::network::Network;
 use crate::policy::rule_origin::{self, Origins, RuleId};
 use crate::policy::rules::{Action, Rule};
 
 /// The keys of a rule; the lists come last.
-const KEYS: [&str; 8] =
-    ["action", "name", "clients", "destinations", "methods", "ports", "schemes", "users"];
+const KEYS: [&str; 9] =
+    ["action", "name", "clients", "destinations", "lists", "methods", "ports", "schemes", "users"];
 
 /// A rule on clients, users and destinations together, as in `[[rules]]` of the configuration file. It
 /// allows or denies the requests that match all of its lists.
@@ -96,6 +100,13 @@ impl WrittenRule {
         self.with("destinations", patterns)
     }
 
+    /// Destinations on one of these lists, files as for
+    /// [`AccessOptions::block_list`](crate::AccessOptions::block_list).
+    #[must_use]
+    pub fn lists<T: Into<String>>(self, files: impl IntoIterator<Item = T>) -> Self {
+        self.with("lists", files)
+    }
+
     /// These ports of the destination: `443`, `8000-8999`.
     #[must_use]
     pub fn ports<T: Into<String>>(self, ports: impl IntoIterator<Item = T>) -> Self {
@@ -133,12 +144,16 @@ impl WrittenRule {
 }
 
 impl WrittenRule {
-    /// The parsed rule; its place is added to `origins`.
+    /// The parsed rule; its place is added to `origins`. `read` reads its lists.
     ///
     /// # Errors
     ///
-    /// A value is wrong.
-    pub(super) fn rule(&self, origins: &mut Origins) -> Result<Rule, String> {
+    /// A value or a file is wrong.
+    pub(super) fn rule(
+        &self,
+        origins: &mut Origins,
+        read: &mut ReadLists<'_>,
+    ) -> Result<Rule, Unusable> {
         let (source, line) = match (&self.name, &self.place) {
             (Some(name), _) => (rule_origin::RuleSource::Named(name.clone()), 0),
             (None, WrittenAt::File(path, line)) => {
@@ -150,15 +165,26 @@ impl WrittenRule {
         let mut rule = Rule::new(RuleId { source: origins.add(source), line }, action);
         for (key, texts) in &self.lists {
             let id = rule.id;
-            let wrong = |why: String| format!("rule '{}': {key}: {why}", origins.name(id));
+            let about = format!("rule '{}': {key}: ", origins.name(id));
+            let wrong = |why: String| format!("{about}{why}");
             if texts.is_empty() {
-                return Err(wrong(format!("is empty; {OR_ALL}")));
+                return Err(wrong(format!("is empty; {OR_ALL}")).into());
             }
             for text in texts {
                 add(&mut rule, key, text).map_err(wrong)?;
             }
+            if *key == "lists" {
+                let lists = read(texts);
+                rule.lists = lists.map_err(|unusable| unusable.inside(&about))?;
+            }
         }
         Ok(rule)
+    }
+
+    /// The files of its lists.
+    pub(crate) fn list_files(&self) -> &[String] {
+        let lists = self.lists.iter().find(|(key, _)| *key == "lists");
+        lists.map_or(&[], |(_, files)| files)
     }
 }
 
@@ -176,6 +202,9 @@ pub(super) fn check_names(rules: &[WrittenRule]) -> Result<(), String> {
     Ok(())
 }
 
+/// Reads the lists of a rule.
+pub(super) type ReadLists<'a> = dyn FnMut(&[String]) -> Result<Option<Arc<Filter>>, Unusable> + 'a;
+
 /// The advice for an empty list.
 const OR_ALL: &str = "leave it out if all are meant";
 
@@ -185,6 +214,9 @@ fn add(rule: &mut Rule, key: &str, text: &str) -> Result<(), String> {
         "clients" => rule.clients.push(Network::parse(text)?),
         "destinations" => rule.destinations.push(DestinationPattern::parse(text)?),
         "ports" => rule.ports.push(parse_ports(text)?),
+        "lists" if text.is_empty() => return Err("'' is not a file; give a file name".to_owned()),
+        // They are read later, all at once.
+        "lists" => {}
         "methods" => rule.methods.push(parse_method(text)?),
         "schemes" => rule.ways.push(parse_scheme(text)?),
         _ if text.is_empty() => return Err("'' is not a user; give a name".to_owned()),

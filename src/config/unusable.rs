@@ -58,6 +58,13 @@ impl Unusable {
         Self { beside: others, is_missing: true, ..self }
     }
 
+    /// The same as part of something else, which `about` names.
+    pub(crate) fn inside(self, about: &str) -> Self {
+        let Self { denied, subject, why, .. } = self;
+        let place = subject.map(|subject| format!("{subject}: ")).unwrap_or_default();
+        Self { denied, ..Self::from(format!("{about}{place}{why}")) }
+    }
+
     /// The option that is wrong, without dashes, if it is one: `deny-url`.
     pub fn option(&self) -> Option<&str> {
         self.option

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::auth::Auth;
 use super::deny_with::DenyWith;
 use super::limits::Limits;
+use super::list_report::ListReport;
 use super::lists::Filter;
 use super::request_bounds::Bounds;
 use super::response_rules::Responses;
@@ -56,6 +57,24 @@ pub struct Own {
     /// The listener's whole access; nothing is added from elsewhere. Its `origins` and `own` are not
     /// used, because the sources of its rules are numbered among those of the whole.
     pub(crate) access: Access,
+}
+
+impl Access {
+    /// What was read from each list, each filter's once: those that hold for requests that no rule matches,
+    /// those of rules, and those of single listeners.
+    pub(crate) fn list_reports(&self) -> Vec<&ListReport> {
+        let mut filters: Vec<&Arc<Filter>> = Vec::new();
+        let all = [self].into_iter().chain(self.own.iter().map(|(_, own)| &own.access));
+        for access in all {
+            let of_rules = access.rules.iter().filter_map(|rule| rule.lists.as_ref());
+            for filter in access.filter.iter().chain(of_rules) {
+                if !filters.iter().any(|known| Arc::ptr_eq(known, filter)) {
+                    filters.push(filter);
+                }
+            }
+        }
+        filters.into_iter().flat_map(|filter| filter.reports()).collect()
+    }
 }
 
 /// Access for the project's own tests and benches.

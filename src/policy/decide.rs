@@ -393,6 +393,16 @@ impl Rules {
         (None, otherwise)
     }
 
+    /// The entry of a list behind a decision about a host, as the list may spell it. For a rule that names
+    /// lists, file and line come before it.
+    pub fn entry(&self, decision: Decision, host: &str, ip: Option<IpAddr>) -> Option<String> {
+        let rule = decision.rule?;
+        match &self.filter {
+            Some(filter) if filter.has_source(rule) => filter.spelled(host, ip),
+            _ => self.rules.lists_of(rule)?.placed(host, ip),
+        }
+    }
+
     fn client_note(&self, request: &Request<'_>, decision: Decision) -> Note {
         let client = request.client;
         let said = sentences::client(client, decision.rule, self.rules.find_client(client));

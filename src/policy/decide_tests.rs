@@ -380,7 +380,7 @@ fn lists_come_behind_rules_and_before_what_holds_without_one() {
     use Mode::{Enforce, Open, Report};
     use Scope::{Protected, Unrestricted};
     let public = "93.184.216.34";
-    let list = Arc::new(crate::policy::lists::filter_of(&[
+    let list = Arc::new(crate::policy::list_draft::filter_of(&[
         "good.ads.test\nours.test",
         "||ads.test^\n@@||fine.ads.test^\n@@||other.test^\n||192.0.2.1^",
     ]));
@@ -418,7 +418,8 @@ fn lists_come_behind_rules_and_before_what_holds_without_one() {
 
 #[test]
 fn what_a_list_says_is_explained() {
-    let list = crate::policy::lists::filter_of(&["good.ads.test", "||ads.test^\n@@||ok.test^"]);
+    let list =
+        crate::policy::list_draft::filter_of(&["good.ads.test", "||ads.test^\n@@||ok.test^"]);
     let mut all = Arc::unwrap_or_clone(rules(Mode::Open, Scope::Unrestricted, ""));
     all.filter = Some(Arc::new(list));
     let all = Arc::new(all);

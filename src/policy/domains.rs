@@ -1,11 +1,11 @@
 //! Holds millions of domain names in a compact set, built once and never changed.
 //!
-//! A name stands for itself and all names below it. Each has a [`Rank`] and the number of its line. If
-//! a host is below several names, the higher rank decides. So a name below one of at least its own rank
-//! can decide nothing, and is dropped when the set is built. In what remains, the longest name found
-//! decides.
+//! Each name has a [`Reach`], a [`Rank`] and the number of its line. Most names stand for themselves and
+//! all names below them. If several names cover a host, the highest rank decides, and of equal ranks the
+//! earliest line. So a name that is covered by others of at least its own rank can decide nothing, and is
+//! dropped when the set is built.
 //!
-//! A million names take about 28 MB: the names themselves, five bytes each for length, rank and
+//! A million names take about 28 MB: the names themselves, five bytes each for length, rank, reach and
 //! line, and a table with one byte of each hash. That byte is enough to see that most hosts are not
 //! listed, at the cost of one cache line for each suffix of the host. A hit is then compared byte by
 //! byte, because a hash alone decides nothing.
@@ -16,19 +16,19 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
-pub use draft::{Draft, DraftPart, MOST_NAMES, Mark};
+pub use draft::{Draft, DraftPart, Dropped, MOST_NAMES, Mark};
 
 /// The most bytes of a name (RFC 1035 §2.3.4, as text).
 pub const MOST_BYTES: usize = 253;
 /// The most lines of all lists together.
 pub const MOST_LINES: u32 = (1 << LINE_BITS) - 1;
 
-const LINE_BITS: u32 = 29;
-/// The bytes before a name: its length, rank and line.
+const LINE_BITS: u32 = 26;
+/// The bytes before a name: its length, rank, line and reach.
 const HEADER: usize = 5;
 
 /// What a listed name says about a host below it. The higher rank decides.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Rank {
     /// Refused by a line of a block list.
     Block,
@@ -45,31 +45,87 @@ pub enum Rank {
 const RANKS: [Rank; 5] =
     [Rank::Block, Rank::Except, Rank::Important, Rank::ImportantExcept, Rank::Allow];
 
+/// The hosts that a listed name stands for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Reach {
+    /// The name and all names below it.
+    Subtree,
+    /// Only the name itself.
+    Name,
+    /// All names below it, but not the name itself.
+    Below,
+}
+
+const REACHES: [Reach; 3] = [Reach::Subtree, Reach::Name, Reach::Below];
+
+impl Reach {
+    /// Whether it covers a host: the name itself, or one below it.
+    pub fn covers(self, is_name_itself: bool) -> bool {
+        match self {
+            Self::Subtree => true,
+            Self::Name => is_name_itself,
+            Self::Below => !is_name_itself,
+        }
+    }
+}
+
+/// What a list says about a name.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Said {
+    /// The verdict.
+    pub rank: Rank,
+    /// The hosts it is about.
+    pub reach: Reach,
+    /// Written as a rule, such as `||ads.example^`, and not as a bare name.
+    pub is_rule: bool,
+}
+
 /// The entry that decides about a host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Listed {
-    /// The verdict.
-    pub rank: Rank,
+    /// What the entry says.
+    pub said: Said,
     /// The line, counted through all lists.
     pub line: u32,
+    /// The length of the listed name, which the host ends with.
+    pub length: usize,
 }
 
-/// Rank and line in 32 bits. A higher rank is a smaller number; so is an earlier line of the same rank.
+/// Rank, line, reach and spelling in 32 bits. A higher rank is a smaller number; so is an earlier line of
+/// the same rank.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Value(u32);
 
 impl Value {
-    fn new(rank: Rank, line: u32) -> Self {
-        Self((7 - rank as u32) << LINE_BITS | line.min(MOST_LINES))
+    const LINE_AT: u32 = 3;
+    const RANK_AT: u32 = LINE_BITS + Self::LINE_AT;
+
+    fn new(said: Said, line: u32) -> Self {
+        let Said { rank, reach, is_rule } = said;
+        let rank = (7 - rank as u32) << Self::RANK_AT;
+        let line = line.min(MOST_LINES) << Self::LINE_AT;
+        Self(rank | line | (reach as u32) << 1 | u32::from(is_rule))
     }
 
     fn rank(self) -> Rank {
-        let number = 7 - (self.0 >> LINE_BITS) as usize;
+        let number = 7 - (self.0 >> Self::RANK_AT) as usize;
         RANKS.get(number).copied().unwrap_or(Rank::Block)
     }
 
-    fn listed(self) -> Listed {
-        Listed { rank: self.rank(), line: self.0 & MOST_LINES }
+    fn reach(self) -> Reach {
+        REACHES.get((self.0 >> 1 & 3) as usize).copied().unwrap_or(Reach::Name)
+    }
+
+    fn line(self) -> u32 {
+        self.0 >> Self::LINE_AT & MOST_LINES
+    }
+
+    fn said(self) -> Said {
+        Said { rank: self.rank(), reach: self.reach(), is_rule: self.0 & 1 == 1 }
+    }
+
+    fn listed(self, length: usize) -> Listed {
+        Listed { said: self.said(), line: self.line(), length }
     }
 }
 
@@ -174,21 +230,23 @@ impl Domains {
     /// The entry that decides about a host, a name in lower case without a trailing dot.
     pub fn find(&self, host: &str) -> Option<Listed> {
         let name = host.as_bytes();
-        let mut found = None;
+        let mut found: Option<(Value, usize)> = None;
         self.key.each_suffix(name, |length, labels, hash| {
             if self.labels.have(labels)
                 && let Some(suffix) = name.get(name.len() - length..)
-                && let Some(value) = self.probe(hash, suffix)
+                && let Some(value) = self.probe(hash, suffix, length == name.len())
+                && found.is_none_or(|(best, _)| value < best)
             {
-                found = Some(value);
+                found = Some((value, length));
             }
         });
-        found.map(Value::listed)
+        found.map(|(value, length)| value.listed(length))
     }
 
     /// The entry with exactly this text. Used for addresses, which nothing is below.
     pub fn find_whole(&self, text: &str) -> Option<Listed> {
-        self.probe(self.key.hash(text.as_bytes()), text.as_bytes()).map(Value::listed)
+        let value = self.probe(self.key.hash(text.as_bytes()), text.as_bytes(), true);
+        value.map(|value| value.listed(text.len()))
     }
 
     /// The number of names.
@@ -207,23 +265,29 @@ impl Domains {
         self.entries.len() + size_of_val(&*self.buckets)
     }
 
-    fn probe(&self, hash: u64, name: &[u8]) -> Option<Value> {
+    fn probe(&self, hash: u64, name: &[u8], is_name_itself: bool) -> Option<Value> {
         let at = bucket(hash, self.buckets.len() - 1);
         let bucket = self.buckets.get(at)?;
-        if bucket.may_have(hash) { self.search(at, name) } else { None }
+        if bucket.may_have(hash) { self.search(at, name, is_name_itself) } else { None }
     }
 
-    fn search(&self, at: usize, name: &[u8]) -> Option<Value> {
+    /// The best entry of this name that covers the host. A name has up to three: itself, all below it, and
+    /// both.
+    fn search(&self, at: usize, name: &[u8], is_name_itself: bool) -> Option<Value> {
         let (from, to) = (self.buckets.get(at)?.start, self.buckets.get(at + 1)?.start);
         let mut rest = self.entries.get(from as usize..to as usize)?;
+        let mut best: Option<Value> = None;
         while let [length, v0, v1, v2, v3, after @ ..] = rest {
             let (entry, next) = after.split_at_checked(usize::from(*length))?;
             if entry == name {
-                return Some(Value(u32::from_le_bytes([*v0, *v1, *v2, *v3])));
+                let value = Value(u32::from_le_bytes([*v0, *v1, *v2, *v3]));
+                if value.reach().covers(is_name_itself) {
+                    best = Some(best.map_or(value, |best| best.min(value)));
+                }
             }
             rest = next;
         }
-        None
+        best
     }
 }
 
@@ -235,21 +299,29 @@ impl fmt::Debug for Domains {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
 
+    fn said(rank: Rank, reach: Reach) -> Said {
+        Said { rank, reach, is_rule: false }
+    }
+
     fn set(names: &[(&str, Rank)]) -> Domains {
+        let names: Vec<_> =
+            names.iter().map(|(name, rank)| (*name, said(*rank, Reach::Subtree))).collect();
+        set_of(&names)
+    }
+
+    fn set_of(names: &[(&str, Said)]) -> Domains {
         let key = NameKey::drawn();
         let mut draft = Draft::new(key, 0);
-        for (before, (name, rank)) in (0..).zip(names) {
+        for (before, (name, said)) in (0..).zip(names) {
             let mut part = DraftPart::new(key);
-            part.add(name.as_bytes(), *rank, 1);
+            part.add(name.as_bytes(), *said, 1);
             assert!(draft.append(&part, before));
         }
-        draft.finish()
+        draft.finish(&[0]).0
     }
 
     fn blocked(names: &[&str]) -> Domains {
@@ -303,7 +375,7 @@ mod tests {
         let turned: Vec<_> = all.iter().rev().copied().collect();
         for names in [&all[..], &turned] {
             let set = set(names);
-            let rank = |host: &str| set.find(host).map(|found| found.rank);
+            let rank = |host: &str| set.find(host).map(|found| found.said.rank);
             for (host, expected) in [
                 ("a.example", Block),
                 ("good.example", Except),
@@ -323,47 +395,120 @@ mod tests {
         let key = NameKey::drawn();
         let mut draft = Draft::new(key, 0);
         let (mut one, mut two) = (DraftPart::new(key), DraftPart::new(key));
-        one.add(b"a.example", Rank::Block, 1);
-        two.add(b"b.example", Rank::Block, 1);
+        let block = said(Rank::Block, Reach::Subtree);
+        one.add(b"a.example", block, 1);
+        two.add(b"b.example", block, 1);
         assert!(draft.append(&one, 0));
         let mark = draft.mark();
         assert!(draft.append(&two, 1));
         draft.back_to(mark);
         assert!(draft.append(&two, 7));
-        let set = draft.finish();
+        let set = draft.finish(&[0]).0;
         assert_eq!(set.find("b.example").map(|found| found.line), Some(8));
         assert_eq!((set.len(), set.find("a.example").is_some()), (2, true));
+    }
+
+    #[test]
+    fn a_name_may_stand_for_itself_alone_or_for_all_below_it() {
+        use Rank::{Block, Except};
+        let names = [
+            ("one.example", said(Block, Reach::Name)),
+            ("below.example", said(Block, Reach::Below)),
+            ("a.test", said(Block, Reach::Subtree)),
+            ("a.test", said(Except, Reach::Name)),
+            ("b.test", said(Except, Reach::Below)),
+            ("b.test", said(Block, Reach::Subtree)),
+            ("c.test", said(Block, Reach::Below)),
+            ("c.test", said(Block, Reach::Name)),
+        ];
+        let set = set_of(&names);
+        for (host, expected) in [
+            ("one.example", Some(Block)),
+            ("x.one.example", None),
+            ("below.example", None),
+            ("x.y.below.example", Some(Block)),
+            ("a.test", Some(Except)),
+            ("x.a.test", Some(Block)),
+            ("b.test", Some(Block)),
+            ("x.b.test", Some(Except)),
+            ("c.test", Some(Block)),
+            ("x.c.test", Some(Block)),
+        ] {
+            assert_eq!(set.find(host).map(|found| found.said.rank), expected, "{host}");
+        }
+        assert_eq!(set.len(), names.len());
+        let address = set_of(&[("192.0.2.1", said(Block, Reach::Below))]);
+        assert_eq!(address.find_whole("192.0.2.1"), None);
+    }
+
+    #[test]
+    fn names_that_decide_nothing_are_dropped_and_counted_by_list() {
+        use Rank::{Block, Except, Important};
+        let rule = Said { is_rule: true, ..said(Block, Reach::Subtree) };
+        let lines = [
+            // The first list.
+            ("a.example", said(Block, Reach::Subtree)),
+            ("a.example", said(Block, Reach::Name)),
+            ("x.a.example", said(Block, Reach::Below)),
+            ("off.example", rule),
+            ("off.example", said(Block, Reach::Subtree)),
+            // The second.
+            ("a.example", rule),
+            ("ok.a.example", said(Except, Reach::Subtree)),
+            ("y.ok.a.example", said(Block, Reach::Subtree)),
+            ("z.ok.a.example", said(Important, Reach::Subtree)),
+        ];
+        let key = NameKey::drawn();
+        let mut draft = Draft::new(key, 0);
+        for (before, (name, said)) in (0..).zip(lines) {
+            let mut part = DraftPart::new(key);
+            part.add(name.as_bytes(), said, 1);
+            if before == 8 {
+                part.switch_off(b"off.example", rule);
+                part.switch_off(b"a.example", said);
+            }
+            assert!(draft.append(&part, before));
+        }
+        let (set, dropped) = draft.finish(&[0, 5]);
+        let first = Dropped { same_name: 1, wider: 1, overruled: 0, switched_off: 1 };
+        let second = Dropped { same_name: 1, wider: 0, overruled: 1, switched_off: 0 };
+        assert_eq!(dropped, [first, second]);
+        assert_eq!(set.len(), 4);
+        assert_eq!(set.find("off.example").map(|found| found.line), Some(5));
     }
 
     proptest! {
         /// The set answers as a plain search through all names would.
         #[test]
         fn it_answers_as_a_search_through_all_names(
-            names in prop::collection::vec(("([ab]{1,2}\\.){0,3}[ab]{1,2}", 0..5_usize), 0..40),
+            names in prop::collection::vec(
+                ("([ab]{1,2}\\.){0,3}[ab]{1,2}", 0..5_usize, 0..3_usize), 0..40,
+            ),
             hosts in prop::collection::vec("([ab]{1,2}\\.){0,5}[ab]{1,2}", 1..20),
         ) {
-            let names: Vec<(&str, Rank)> =
-                names.iter().map(|(name, rank)| (&**name, RANKS[*rank])).collect();
-            let set = set(&names);
-            let mut first: BTreeMap<&str, Rank> = BTreeMap::new();
-            for (name, rank) in &names {
-                let known = first.entry(name).or_insert(*rank);
-                *known = (*known).max(*rank);
-            }
+            let names: Vec<(&str, Said)> = names
+                .iter()
+                .map(|(name, rank, reach)| (&**name, said(RANKS[*rank], REACHES[*reach])))
+                .collect();
+            let set = set_of(&names);
             for host in &hosts {
-                let above = names.iter().filter(|(name, _)| {
-                    host.strip_suffix(name).is_some_and(|r| r.is_empty() || r.ends_with('.'))
-                });
-                let rank = above.map(|(_, rank)| *rank).max();
+                let covers = |(name, said): &(&str, Said)| {
+                    host.strip_suffix(name).is_some_and(|rest| {
+                        (rest.is_empty() || rest.ends_with('.'))
+                            && said.reach.covers(rest.is_empty())
+                    })
+                };
+                let rank = names.iter().filter(|it| covers(it)).map(|(_, said)| said.rank).max();
                 let found = set.find(host);
-                prop_assert_eq!(found.map(|found| found.rank), rank);
+                prop_assert_eq!(found.map(|found| found.said.rank), rank);
                 if let Some(found) = found {
-                    let (name, rank) = names[found.line as usize - 1];
-                    prop_assert_eq!(rank, found.rank);
-                    prop_assert!(host.ends_with(name));
+                    let (name, said) = names[found.line as usize - 1];
+                    prop_assert_eq!(found.said, said);
+                    prop_assert!(covers(&(name, said)));
+                    prop_assert_eq!(found.length, name.len());
                 }
             }
-            prop_assert!(set.len() <= first.len());
+            prop_assert!(set.len() <= names.len());
         }
     }
 }

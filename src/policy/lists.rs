@@ -1,11 +1,22 @@
 //! Looks a host up in all block and allow lists together.
 
+use std::cmp::Reverse;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
-use super::domains::{Domains, Listed, Rank};
+use super::domains::{Domains, Listed, Rank, Reach, Said};
+use super::host_patterns::{HostPatterns, ListedPattern};
+use super::list_report::ListReport;
 use super::rule_origin::RuleId;
-use super::rules::Action;
+
+/// The effect of a rule or of a line of a list.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// The request goes through, even where protected mode or a list would refuse it.
+    Allow,
+    /// The request is refused.
+    Deny,
+}
 
 /// A list's verdict on a host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,19 +30,60 @@ pub struct Found {
     pub by_allow_list: bool,
 }
 
-/// All listed names, each with its verdict and the line that it came from.
+/// All listed hosts, each with its verdict and the line that it came from.
 #[derive(Debug)]
 pub struct Filter {
     domains: Domains,
+    patterns: HostPatterns,
     /// One entry a list, in order: the number of lines before it, and its source.
     lists: Vec<(u32, u16)>,
+    reports: Vec<ListReport>,
+}
+
+/// The entry that decides about a host.
+#[derive(Clone, Copy, Debug)]
+enum Entry<'f> {
+    Name(Listed),
+    Pattern(&'f ListedPattern),
+}
+
+impl Entry<'_> {
+    fn rank(&self) -> Rank {
+        match self {
+            Self::Name(listed) => listed.said.rank,
+            Self::Pattern(listed) => listed.rank,
+        }
+    }
+
+    fn line(&self) -> u32 {
+        match self {
+            Self::Name(listed) => listed.line,
+            Self::Pattern(listed) => listed.line,
+        }
+    }
 }
 
 impl Filter {
-    /// Takes names whose lines are counted through all `lists`. Each entry of `lists` is the number of
-    /// lines before that list, in rising order, and its source.
-    pub fn new(domains: Domains, lists: Vec<(u32, u16)>) -> Self {
-        Self { domains, lists }
+    /// Takes names and patterns whose lines are counted through all `lists`. Each entry of `lists` is the
+    /// number of lines before that list, in rising order, and its source.
+    pub fn new(domains: Domains, patterns: HostPatterns, lists: Vec<(u32, u16)>) -> Self {
+        Self { domains, patterns, lists, reports: Vec::new() }
+    }
+
+    /// Adds what was read from each list.
+    #[must_use]
+    pub fn with_reports(self, reports: Vec<ListReport>) -> Self {
+        Self { reports, ..self }
+    }
+
+    /// What was read from each list.
+    pub fn reports(&self) -> &[ListReport] {
+        &self.reports
+    }
+
+    /// Whether one of its lists is the source of a rule.
+    pub fn has_source(&self, rule: RuleId) -> bool {
+        self.lists.iter().any(|(_, source)| *source == rule.source)
     }
 
     /// The verdict on a host: a name in lower case without a trailing dot.
@@ -42,39 +94,101 @@ impl Filter {
 
     /// The verdict on a host; `ip` is set if the host is an address.
     pub fn look_up(&self, host: &str, ip: Option<IpAddr>) -> Option<Found> {
-        let listed = match ip {
-            None => self.domains.find(host),
-            Some(ip) => self.domains.find_whole(Text::of(ip).as_str()),
+        self.entry(host, ip).map(|entry| self.found(&entry))
+    }
+
+    /// Whether the host is on the lists, and no exception in them says otherwise.
+    pub fn has(&self, host: &str, ip: Option<IpAddr>) -> bool {
+        self.look_up(host, ip).is_some_and(|found| found.action == Action::Deny)
+    }
+
+    /// The entry that decides about a host, as its list may spell it: `||ads.example^`. For a bare name, only
+    /// the name.
+    pub fn spelled(&self, host: &str, ip: Option<IpAddr>) -> Option<String> {
+        let text = ip.map(Text::of);
+        let host = text.as_ref().map_or(host, Text::as_str);
+        self.entry(host, ip).map(|entry| match entry {
+            Entry::Name(listed) => {
+                let name = host.len().checked_sub(listed.length).and_then(|at| host.get(at..));
+                spelled_name(name.unwrap_or(host), listed.said)
+            }
+            Entry::Pattern(listed) => {
+                spelled_rule(&String::from_utf8_lossy(listed.pattern.text()), listed.rank)
+            }
+        })
+    }
+
+    /// Like [`spelled`](Self::spelled), with file and line: `kids.txt:3 ||ads.example^`.
+    pub fn placed(&self, host: &str, ip: Option<IpAddr>) -> Option<String> {
+        let (text, line) = (self.spelled(host, ip)?, self.entry(host, ip)?.line());
+        let at = self.lists.partition_point(|(before, _)| *before < line).checked_sub(1)?;
+        let ((before, _), report) = (self.lists.get(at)?, self.reports.get(at)?);
+        Some(format!("{}:{} {text}", report.file.display(), line - before))
+    }
+
+    fn entry(&self, host: &str, ip: Option<IpAddr>) -> Option<Entry<'_>> {
+        let text = ip.map(Text::of);
+        let (name, host) = match &text {
+            None => (self.domains.find(host), host),
+            Some(text) => (self.domains.find_whole(text.as_str()), text.as_str()),
         };
-        listed.map(|listed| self.found(listed))
+        let name = name.map(Entry::Name);
+        let Some(pattern) = self.patterns.find(host).map(Entry::Pattern) else { return name };
+        let key = |entry: &Entry<'_>| (Reverse(entry.rank()), entry.line());
+        match name {
+            Some(name) if key(&name) <= key(&pattern) => Some(name),
+            _ => Some(pattern),
+        }
     }
 
-    /// The number of names. Names below a listed one are not kept, and not counted.
+    /// The number of names and patterns that can decide something.
     pub fn len(&self) -> usize {
-        self.domains.len()
+        self.domains.len() + self.patterns.len()
     }
 
-    /// Whether no name is listed.
+    /// Whether nothing is listed.
     #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
-        self.domains.is_empty()
+        self.len() == 0
     }
 
     /// Memory in use, in bytes.
     pub fn bytes(&self) -> usize {
-        self.domains.bytes()
+        self.domains.bytes() + self.patterns.bytes()
     }
 
-    fn found(&self, listed: Listed) -> Found {
-        let at = self.lists.partition_point(|(before, _)| *before < listed.line);
+    fn found(&self, entry: &Entry<'_>) -> Found {
+        let (rank, line) = (entry.rank(), entry.line());
+        let at = self.lists.partition_point(|(before, _)| *before < line);
         let list = at.checked_sub(1).and_then(|at| self.lists.get(at));
         let (before, source) = list.copied().unwrap_or_default();
-        let action = match listed.rank {
+        let action = match rank {
             Rank::Block | Rank::Important => Action::Deny,
             Rank::Except | Rank::ImportantExcept | Rank::Allow => Action::Allow,
         };
-        let rule = RuleId { source, line: listed.line - before };
-        Found { action, rule, by_allow_list: listed.rank == Rank::Allow }
+        let rule = RuleId { source, line: line - before };
+        Found { action, rule, by_allow_list: rank == Rank::Allow }
+    }
+}
+
+fn spelled_name(name: &str, said: Said) -> String {
+    let (before, after) = match (said.is_rule, said.reach) {
+        (true, Reach::Subtree) => ("||", "^"),
+        (true, Reach::Name) => ("|", "^"),
+        (true, Reach::Below) => (".", "^"),
+        (false, Reach::Subtree | Reach::Name) => ("", ""),
+        (false, Reach::Below) => ("*.", ""),
+    };
+    let text = format!("{before}{name}{after}");
+    if said.is_rule { spelled_rule(&text, said.rank) } else { text }
+}
+
+fn spelled_rule(text: &str, rank: Rank) -> String {
+    match rank {
+        Rank::Block | Rank::Allow => text.to_owned(),
+        Rank::Except => format!("@@{text}"),
+        Rank::Important => format!("{text}$important"),
+        Rank::ImportantExcept => format!("@@{text}$important"),
     }
 }
 
@@ -111,36 +225,10 @@ impl fmt::Write for Text {
     }
 }
 
-/// A filter of these lists. The first is an allow list; sources are numbered from 5.
-#[cfg(test)]
-pub(super) fn filter_of(lists: &[&str]) -> Filter {
-    use super::domains::{Draft, DraftPart, NameKey};
-    use super::list_format::{self, ListFormat, Purpose, SkippedLines};
-
-    let key = NameKey::drawn();
-    let mut draft = Draft::new(key, 0);
-    let (mut places, mut before, mut purpose) = (Vec::new(), 0, Purpose::Allow);
-    for (text, source) in lists.iter().zip(5..) {
-        let mut part = DraftPart::new(key);
-        let format = ListFormat::of(text.as_bytes());
-        let lines = list_format::read(
-            text.as_bytes(),
-            format,
-            purpose,
-            &mut part,
-            &mut SkippedLines::default(),
-        );
-        places.push((before, source));
-        assert!(draft.append(&part, before));
-        before += lines;
-        purpose = Purpose::Block;
-    }
-    Filter::new(draft.finish(), places)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::list_draft::filter_of;
 
     #[test]
     fn what_is_found_names_its_file_and_line() {

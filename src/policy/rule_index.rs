@@ -12,7 +12,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::destination::{DestinationKey, meaning};
+use super::lists::Filter;
 use super::network::inside;
+use super::rule_id::RuleId;
 use super::rules::{Request, Rule};
 
 /// Rules in order, with an index.
@@ -33,6 +35,8 @@ pub struct Ruleset {
     conditional: Vec<u32>,
     /// Rules on addresses that allow requests without naming clients.
     general: Vec<u32>,
+    /// Rules on destinations that are on lists.
+    listed: Vec<u32>,
 }
 
 impl Ruleset {
@@ -65,6 +69,8 @@ impl Ruleset {
                 set.general.push(number);
             }
         }
+        let listed = (0..).zip(&rules).filter(|(_, rule)| rule.lists.is_some());
+        set.listed = listed.map(|(number, _)| number).collect();
         set.rules = rules;
         set
     }
@@ -82,6 +88,12 @@ impl Ruleset {
     /// The rule with this number.
     pub fn get(&self, number: u32) -> Option<&Rule> {
         self.rules.get(number as usize)
+    }
+
+    /// The lists of a rule.
+    pub fn lists_of(&self, id: RuleId) -> Option<&Filter> {
+        let mut listed = self.listed.iter().filter_map(|number| self.get(*number));
+        listed.find(|rule| rule.id == id)?.lists.as_deref()
     }
 
     /// The first rule on clients alone that matches this client.
@@ -138,7 +150,7 @@ impl Ruleset {
 
     /// Whether a rule judges names.
     pub fn judge_names(&self) -> bool {
-        !self.names.0.is_empty() || !self.patterns.is_empty()
+        !self.names.0.is_empty() || !self.patterns.is_empty() || !self.listed.is_empty()
     }
 
     /// Whether a rule before `until` judges addresses.

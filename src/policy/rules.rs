@@ -3,19 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::destination::DestinationPattern;
+use super::lists::Filter;
 use super::network::Network;
 use super::rule_origin::RuleId;
 
-/// The effect of a rule.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Action {
-    /// The request goes through, even where protected mode or a list would refuse it.
-    Allow,
-    /// The request is refused.
-    Deny,
-}
+pub use super::lists::Action;
 
 /// The kind of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,6 +53,8 @@ pub struct Rule {
     pub users: Vec<Box<str>>,
     /// For these destinations.
     pub destinations: Vec<DestinationPattern>,
+    /// For destinations on these lists.
+    pub lists: Option<Arc<Filter>>,
     /// For these ports.
     pub ports: Vec<RangeInclusive<u16>>,
     /// For requests of these methods.
@@ -84,6 +81,8 @@ impl fmt::Display for Rule {
             Action::Deny => "deny",
         })?;
         list(f, " ", self.destinations.iter())?;
+        let files = self.lists.iter().flat_map(|lists| lists.reports());
+        list(f, " on ", files.map(|report| report.file.display()))?;
         let ports = |ports: &RangeInclusive<u16>| match (ports.start(), ports.end()) {
             (from, to) if from == to => from.to_string(),
             (from, to) => format!("{from}-{to}"),
@@ -127,6 +126,7 @@ impl Rule {
             clients: Vec::new(),
             users: Vec::new(),
             destinations: Vec::new(),
+            lists: None,
             ports: Vec::new(),
             methods: Vec::new(),
             ways: Vec::new(),
@@ -172,8 +172,9 @@ impl Rule {
 
     /// Whether the rule has conditions other than its destinations.
     pub fn is_conditional(&self) -> bool {
-        let Self { clients, users, ports, methods, ways, .. } = self;
+        let Self { clients, users, lists, ports, methods, ways, .. } = self;
         !(clients.is_empty()
+            && lists.is_none()
             && users.is_empty()
             && ports.is_empty()
             && methods.is_empty()
@@ -213,6 +214,7 @@ impl Rule {
             all.is_empty() || all.iter().any(has)
         }
         (self.clients.is_empty() || self.has_client(request.client))
+            && self.lists.as_ref().is_none_or(|lists| lists.has(request.host, request.ip))
             && any(&self.ports, |ports| ports.contains(&request.port))
             && any(&self.methods, |method| **method == *request.method)
             && any(&self.ways, |way| *way == request.way || self.is_refused_too(*way, request.way))

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Kind};
 use crate::policy::decide::{Decision, Rules, Verdict};
-use crate::policy::rules::Way;
+use crate::policy::rules::{Request, Way};
 use crate::wire::{Framing, Method, ResponseFraming, ResponseHead};
 
 use super::account::Account;
@@ -98,6 +98,13 @@ fn judge(
     ruling.terms.reads_hello = asked.way == Way::Connect && rules.read_hellos();
     if asked.way != Way::Connect && !rules.responses.rules().is_empty() {
         ruling.terms.judge = Some(Arc::clone(&rules.responses));
+    }
+    if decision.rule.is_some()
+        && turn.ctx.access_log.is_some()
+        && let Request { host, ip, .. } = asked.request("")
+        && let Some(entry) = rules.entry(decision, host, ip)
+    {
+        ruling.account.note.note_entry(entry);
     }
     follow(decision, ruling, turn)?;
     admit(asked, caller.asker, ruling, turn)

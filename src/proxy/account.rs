@@ -247,6 +247,7 @@ impl Account {
             phases: Phases { request, lookup, connect, send, wait, transfer },
             sni: note.sni(),
             rule: self.rule.map(|rule| turn.policy.origins.name(rule)),
+            entry: note.entry(),
             would_deny: self.would_deny,
             failure: self.failure.as_ref().map(Into::into),
         });

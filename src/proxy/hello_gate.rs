@@ -402,6 +402,9 @@ impl HelloGate {
         }
         let connect = common.intent.as_connect(self.client, &common.terms.user);
         let decision = rules.decide_hello(&connect, name, Some(upstream.address));
+        if let Some(entry) = name.and_then(|name| rules.entry(decision, name, name.parse().ok())) {
+            common.account.note.note_entry(entry);
+        }
         if let Some(name) = name.filter(|name| *name != connect.host) {
             if decision.verdict == Verdict::Allow {
                 common.learn(name, name.parse().ok(), turn);

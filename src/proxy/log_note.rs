@@ -20,6 +20,8 @@ pub struct LogNote {
     version: Option<Version>,
     /// The name in the ClientHello of a tunnel, if it differs from the CONNECT's.
     sni: Option<Box<str>>,
+    /// The entry of a list that decided, as the list may spell it.
+    entry: Option<Box<str>>,
 }
 
 impl LogNote {
@@ -86,6 +88,16 @@ impl LogNote {
     /// The name in the ClientHello of a tunnel, if it differs from the CONNECT's.
     pub fn sni(&self) -> Option<&str> {
         self.sni.as_deref()
+    }
+
+    /// Keeps the entry of a list that decided.
+    pub fn note_entry(&mut self, entry: String) {
+        self.entry = Some(entry.into());
+    }
+
+    /// The entry of a list that decided.
+    pub fn entry(&self) -> Option<&str> {
+        self.entry.as_deref()
     }
 
     /// Forgets the request; the memory is kept.

@@ -6,13 +6,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 use threadgate::config::access::AccessOptions;
 
 use crate::lifecycle::fails;
 use crate::peers::{Peer, Response, eventually};
 use crate::programs::{output, run, system};
-use crate::proxies::{Binary, OK, get_request, proxy_with};
+use crate::proxies::{Binary, OK, command, get_request, proxy_with};
 use crate::servers::Origin;
 
 /// Files of lists, by name.
@@ -114,36 +115,185 @@ fn where_nothing_else_is_allowed_an_allow_list_is() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_counted_and_named() {
+fn the_start_and_check_say_of_each_list_what_was_read() {
     let dir = lists(&[
-        ("ads", b"||ads.example^\nb.example##.ad\n||c.example^$script\n##.x\n"),
+        ("ads", b"||ads.example^\n||ads.example^\nb.example##.ad\n||c.example^$script\n##.x\n"),
         ("none", b"# nothing\n\n"),
         ("void", b""),
     ]);
     let at = |name: &str| place(&dir, name);
-    let proxy = Binary::start(&[
-        "--block-list",
-        &at("ads"),
-        "--block-list",
-        &at("none"),
-        "--allow-list",
-        &at("void"),
-    ]);
+    let (ads, none, void) = (at("ads"), at("none"), at("void"));
+    let args = ["--block-list", &ads, "--block-list", &none, "--allow-list", &void];
+    let proxy = Binary::start(&args);
+    let read = format!("{ads}: adblock rules, 1 rule used, 1 duplicate (by name)");
     let skipped = format!(
-        "WARN {0}: 3 rules skipped: 2 cosmetic, 1 with options that cannot be kept; the first at \
-         {0}:2: 'b.example##.ad'",
-        at("ads")
+        "{ads}: 3 lines skipped: 2 cosmetic, the first at {ads}:3: 'b.example##.ad'; 1 with options that \
+         cannot be kept, the first at {ads}:4: '||c.example^$script'"
     );
+    let empty =
+        [&none, &void].map(|file| format!("{file}: it contains no rule, so it has no effect"));
     let says = [
-        skipped,
-        format!("INFO {}: 1 name (adblock rules)", at("ads")),
-        format!("WARN --block-list {}: it contains no rule", at("none")),
-        format!("WARN --allow-list {}: it contains no rule", at("void")),
-        "INFO lists: 1 name in 1 kB, read in ".to_owned(),
+        format!("INFO {read}"),
+        format!("WARN {skipped}"),
+        format!("WARN {}", empty[0]),
+        format!("WARN {}", empty[1]),
+        "INFO lists: 1 rule in 1 kB, read in ".to_owned(),
     ];
     for says in &says {
         eventually(|| proxy.stderr().contains(says));
     }
+    let check = |more: &[&str]| {
+        let words = [&["check"], &args[..], more].concat();
+        let ended = run(&mut command(&words));
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        ended.stderr
+    };
+    let said = check(&[]);
+    for says in [&read, &skipped, &empty[0], &empty[1]] {
+        assert!(said.contains(&format!("threadgate: {says}\n")), "{said}");
+    }
+    let each = format!("threadgate: {ads}:5: '##.x' skipped: cosmetic\n");
+    assert!(!said.contains(&each), "{said}");
+    let said = check(&["-v"]);
+    assert!(said.contains(&each), "{said}");
+}
+
+/// A listener's own lists, and those of rules, are read like the others.
+#[test]
+fn check_tells_of_the_lists_of_rules_and_listeners() {
+    let dir = lists(&[("kids", b"games.example\n<x>\n"), ("own", b"own.example\n<y>\n")]);
+    let file = place(&dir, "t.toml");
+    let text = format!(
+        "[[rules]]\naction = 'deny'\nlists = ['{}']\n[[listeners]]\naddress = '127.0.0.1:0'\nblock-list = ['{}']\n",
+        place(&dir, "kids"),
+        place(&dir, "own")
+    );
+    fs::write(&file, &text).unwrap();
+    let ended = run(&mut command(&["check", "-v", "-c", &file]));
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    for (name, bad) in [("kids", "<x>"), ("own", "<y>")] {
+        let list = place(&dir, name);
+        for says in [
+            format!("threadgate: {list}: domains, 1 rule used\n"),
+            format!("threadgate: {list}:2: '{bad}' skipped: that are no rule\n"),
+        ] {
+            assert_eq!(ended.stderr.matches(&says).count(), 1, "{says} {}", ended.stderr);
+        }
+    }
+    let gone = text.replace(&place(&dir, "kids"), "no-such-list");
+    fs::write(&file, gone).unwrap();
+    let says = [
+        "lists: no-such-list: cannot read it: No such file or directory",
+        "t.toml:1",
+        "give a file that exists",
+    ];
+    fails(&["check", "-c", &file], 78, &says);
+}
+
+#[test]
+fn a_rule_may_name_lists_so_that_users_have_their_own() {
+    let origin = Origin::script(2, |peer| {
+        peer.read_head();
+        peer.send(OK);
+    });
+    let port = origin.addr.port();
+    let dir = lists(&[("kids", b"# kids\n||games.example^\n@@||chess.games.example^\n")]);
+    let config = |rule: &str| {
+        format!(
+            "auth = ['kid:pw', 'dad:pw']\n[[rules]]\n{rule}users = ['kid']\nlists = ['{}']\n",
+            place(&dir, "kids")
+        )
+    };
+    let file = place(&dir, "t.toml");
+    fs::write(&file, config("name = 'no-games'\naction = 'deny'\n")).unwrap();
+    let log = place(&dir, "log");
+    let names = ["games.example", "chess.games.example", "more.example"]
+        .map(|name| format!("--resolve={name}:127.0.0.1"));
+    let proxy = Binary::start(&[
+        "-c",
+        &file,
+        "--access-log",
+        &log,
+        "--log-format=json",
+        &names[0],
+        &names[1],
+        &names[2],
+    ]);
+    let asks = |user: &str, host: &str| {
+        let mut client = Peer::connect(proxy.addr);
+        client.send(format!(
+            "GET http://{host}:{port}/ HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic {user}\r\n\r\n"
+        ));
+        let response = client.read_response();
+        (response.status, response.rule().map(str::to_owned))
+    };
+    let (kid, dad) = ("a2lkOnB3", "ZGFkOnB3");
+    let refused = (403, Some("no-games".to_owned()));
+    assert_eq!(asks(kid, "games.example"), refused);
+    assert_eq!(asks(dad, "games.example").0, 200);
+    assert_eq!(asks(kid, "chess.games.example").0, 200, "an exception is not on the list");
+    let entry = format!(
+        "\"rule\":\"no-games\",\"would_deny\":null,\"entry\":\"{}:2 ||games.example^\"",
+        place(&dir, "kids")
+    );
+    eventually(|| fs::read_to_string(&log).unwrap().contains(&entry));
+    origin.join();
+    // The list is read again with the configuration.
+    fs::write(place(&dir, "kids"), "more.example\n").unwrap();
+    proxy.signal(Signal::HUP);
+    eventually(|| asks(kid, "more.example") == refused);
+
+    let explained = |user: &str| {
+        let words = [
+            "explain",
+            "-c",
+            &file,
+            "--user",
+            user,
+            "--address",
+            "192.0.2.1",
+            "GET",
+            "http://more.example/",
+        ];
+        run(&mut command(&words))
+    };
+    let said = explained("kid");
+    assert_eq!(said.status.code(), Some(3));
+    assert!(
+        said.text().contains(&format!("refuses         more.example  [{}:1]", place(&dir, "kids")))
+    );
+    assert_eq!(explained("dad").status.code(), Some(0));
+}
+
+#[test]
+fn the_log_has_the_entry_and_explain_has_every_line() {
+    let dir = lists(&[
+        ("one", b"||ads.example^\n||x*.ads.example^\n"),
+        ("two", b"0.0.0.0 x.ads.example\n@@||ok.ads.example^\n"),
+    ]);
+    let (one, two, log) = (place(&dir, "one"), place(&dir, "two"), place(&dir, "log"));
+    let args = ["--block-list", &one, "--block-list", &two];
+    let proxy = Binary::start(&[&args[..], &["--access-log", &log]].concat());
+    let mut client = Peer::connect(proxy.addr);
+    assert_eq!(ask(&mut client, "GET", "http://x.ads.example/").status, 403);
+    let line = format!(" rule={one}:1 entry=||ads.example^");
+    eventually(|| fs::read_to_string(&log).unwrap().contains(&line));
+
+    let words = ["explain", "GET", "http://x.ads.example/"];
+    let said = run(&mut command(&[&words[..1], &args, &words[1..]].concat()));
+    assert_eq!(said.status.code(), Some(3));
+    let expected = format!(
+        "filter   denied          x.ads.example is on a block list  [{one}:1]\n\
+         lines    refuses         ||ads.example^  [{one}:1]\n         \
+         refuses         ||x*.ads.example^  [{one}:2]\n         \
+         refuses         0.0.0.0 x.ads.example  [{two}:1]\n"
+    );
+    let text = said.text();
+    assert!(text.contains(&expected), "{text}");
+    let json = run(&mut command(&[&words[..1], &args, &["--json"], &words[1..]].concat())).text();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["lines"].as_array().unwrap().len(), 3);
+    assert_eq!(json["lines"][2]["text"], "0.0.0.0 x.ads.example");
 }
 
 /// Sleeping workers and open tunnels must not keep long lists that are not in force any more.
@@ -235,13 +385,18 @@ fn a_file_that_is_no_list_ends_the_start_and_says_why() {
         ("program", ":1", "it contains a NUL"),
         ("noise", ":1", "cannot be used, and neither can any other line ("),
         ("latin1", ":1", "cannot be used, and neither can any other line (1 that are no rule)"),
-        ("page", ":1", "'<!DOCTYPE html>' cannot be used, and neither can any other line"),
+        ("page", ":1", "it is a web page; download the list itself"),
+        ("https://lists.example/ads.txt", "", "it is a URL; download it first"),
         ("gz", ":1", "it is compressed; unpack it with gunzip"),
         ("fifo", "", "it is not a regular file; give one"),
         ("none", "", "cannot read it: No such file or directory"),
         (".", "", "it is a directory; give a file, and the option once for each"),
     ] {
-        let file = if name == "." { dir.path().to_str().unwrap().to_owned() } else { at(name) };
+        let file = match name {
+            "." => dir.path().to_str().unwrap().to_owned(),
+            url if url.contains("://") => url.to_owned(),
+            name => at(name),
+        };
         for option in ["--block-list", "--allow-list"] {
             let begins = format!("threadgate: {option} {file}{place}: ");
             let (good, words) = (at("good"), [begins.as_str(), says]);

@@ -7,6 +7,9 @@ use memchr::{memchr, memrchr};
 
 use crate::policy::list_format::MOST_LINE;
 
+/// The size of a piece in bytes.
+pub(super) const PIECE: usize = 64 << 10;
+
 /// Cuts into pieces of about `bytes` bytes. No piece is more than twice as long, however long a line is:
 /// of a line that exceeds the limit, only enough is kept to show that it is too long.
 pub(super) struct Pieces<R> {

@@ -101,9 +101,10 @@ pub(super) const ACCESS: Topic = Topic {
             brief: "refuse requests to the domains in FILE",
             first: true,
             help: "Refuse requests to the domains in FILE, and to all names below them. FILE is a hosts file, a \
-                   domain a line, or adblock rules (||ads.example^).",
+                   domain a line, adblock rules (||ads.example^), regular expressions as for Pi-hole, an RPZ, or \
+                   configuration of dnsmasq or unbound.",
             more: "The format is detected. Exceptions (@@||good.example^) are kept. Lines that cannot be used are \
-                   skipped, counted, and reported.",
+                   skipped, counted, and reported; 'threadgate check -v' shows each.",
             example: "[\"block.txt\"]",
             file: FileUse::Read,
             read: |to, text| add(&mut to.access.block_list, checked_file(text)),
@@ -120,6 +121,19 @@ pub(super) const ACCESS: Topic = Topic {
             file: FileUse::Read,
             read: |to, text| add(&mut to.access.allow_list, checked_file(text)),
             ..OF_A_LISTENER
+        },
+        OptionRow {
+            name: "list-options",
+            hint: "strict|wide",
+            brief: "what adblock rules with options for browsers mean",
+            help: "What a rule in a list means if it has an option that only browsers can follow, such as \
+                   ||ads.example^$third-party: strict skips the rule; wide refuses the whole host.",
+            more: "Known options are important, badfilter, denyallow, and dnsrewrite to nothing. An exception with any \
+                   other option is always skipped, and so are rules for some pages or clients, and rules that change \
+                   responses.",
+            default: Usual::Value("strict"),
+            read: |to, text| keep(&mut to.access.list_options, access::parse_list_options(text)),
+            ..ONCE_OF_A_LISTENER
         },
         OptionRow {
             name: "policy",

@@ -216,6 +216,8 @@ impl Scratch {
             }
             json_string(out, text);
         }
+        out.extend_from_slice(b",\"entry\":");
+        json_string(out, r.entry.unwrap_or_default().as_bytes());
         out.extend_from_slice(b",\"sni\":");
         text.clear();
         target::escape(text, r.sni.unwrap_or_default().as_bytes());
@@ -249,6 +251,10 @@ fn write_rare(out: &mut Vec<u8>, r: &Record<'_>) {
     if let Some(rule) = r.rule {
         out.extend_from_slice(if r.would_deny { b" would-deny=" } else { b" rule=" });
         target::escape(out, rule.to_string().as_bytes());
+    }
+    if let Some(entry) = r.entry {
+        out.extend_from_slice(b" entry=");
+        target::escape(out, entry.as_bytes());
     }
     if let Some(failure) = &r.failure {
         out.extend_from_slice(b" error=");

@@ -97,12 +97,12 @@ fn json_lines() {
     check(
         LineFormat::Json,
         &plain(),
-        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"bytes_to_client":1270,"bytes_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null,"sni":null,"user":null}"#,
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":"GET","target":"http://example.com/","status":200,"bytes_to_client":1270,"bytes_from_client":120,"upstream":"93.184.216.34:80","reused":true,"total_us":12300,"request_us":100,"lookup_us":null,"connect_us":null,"send_us":20,"wait_us":12000,"transfer_us":180,"error":null,"side":null,"phase":null,"reason":null,"rule":null,"would_deny":null,"entry":null,"sni":null,"user":null}"#,
     );
     check(
         LineFormat::Json,
         &Record { status: 0, method: "", target: b"", ..failed() },
-        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"bytes_to_client":1270,"bytes_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null,"sni":null,"user":null}"#,
+        r#"{"time":"2026-11-21T20:00:00.123Z","client":"127.0.0.1:50112","kind":"exchange","method":null,"target":null,"status":null,"bytes_to_client":1270,"bytes_from_client":120,"upstream":null,"reused":null,"total_us":1,"request_us":null,"lookup_us":null,"connect_us":1,"send_us":null,"wait_us":null,"transfer_us":null,"error":"connection_refused","side":"upstream","phase":"connect","reason":"the upstream refused the connection","rule":null,"would_deny":null,"entry":null,"sni":null,"user":null}"#,
     );
 }
 
@@ -131,13 +131,22 @@ fn a_user_stands_in_each_format_and_cannot_forge_a_column() {
 }
 
 #[test]
+fn the_entry_of_a_list_stands_behind_the_rule() {
+    let record = Record { entry: Some("/^a\\.b \"c/"), ..plain() };
+    let text = line(LineFormat::Text, &record);
+    assert!(text.contains(" entry=/^a\\x5c.b\\x20\\x22c/"), "{text}");
+    let value: Value = serde_json::from_str(&line(LineFormat::Json, &record)).expect("JSON");
+    assert_eq!(value["entry"], "/^a\\.b \"c/");
+}
+
+#[test]
 fn every_json_line_has_the_same_keys() {
     let keys = |record: &Record<'_>| {
         let value: Value = serde_json::from_str(&line(LineFormat::Json, record)).expect("JSON");
         value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
     };
     let expected = keys(&plain());
-    assert_eq!(expected.len(), 25);
+    assert_eq!(expected.len(), 26);
     for record in [
         failed(),
         Record { kind: RecordKind::Tunnel, ..plain() },

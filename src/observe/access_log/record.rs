@@ -48,6 +48,8 @@ pub struct Record<'a> {
     pub sni: Option<&'a str>,
     /// The rule that decided, if one did.
     pub rule: Option<RuleName<'a>>,
+    /// The entry of a list that decided, as the list may spell it.
+    pub entry: Option<&'a str>,
     /// The rule would have refused the exchange if it were enforced.
     pub would_deny: bool,
     /// The failure, if it failed.
@@ -77,6 +79,7 @@ impl Record<'static> {
             phases: Phases::default(),
             sni: None,
             rule: None,
+            entry: None,
             would_deny: false,
             failure: None,
         }

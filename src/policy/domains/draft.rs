@@ -1,10 +1,13 @@
 //! Builds a set of domain names out of parts of lists that arrive in any order.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Bucket, Domains, HEADER, Labels, Listed, NameKey, Rank, TAGS, Value, bucket};
+#[cfg(feature = "internals")]
+use super::Listed;
+use super::{Bucket, Domains, HEADER, Labels, NameKey, Rank, Said, TAGS, Value, bucket};
 
 /// The most names of all lists together, doubles included. While lists are read and sorted, a name
 /// takes about 70 bytes.
@@ -32,31 +35,40 @@ pub struct DraftPart {
     key: NameKey,
     names: Vec<u8>,
     entries: Vec<Entry>,
+    off: Vec<(Box<[u8]>, Said)>,
 }
 
 impl DraftPart {
     /// An empty piece.
     pub fn new(key: NameKey) -> Self {
-        Self { key, names: Vec::new(), entries: Vec::new() }
+        Self { key, names: Vec::new(), entries: Vec::new(), off: Vec::new() }
     }
 
     /// Adds a name in lower case, of 1 to `MOST_BYTES` bytes, without a trailing dot. Lines are
     /// counted from the beginning of the piece.
-    pub fn add(&mut self, name: &[u8], rank: Rank, line: u32) {
+    pub fn add(&mut self, name: &[u8], said: Said, line: u32) {
         let (Ok(at), Ok(length)) = (u32::try_from(self.names.len()), u8::try_from(name.len()))
         else {
             return;
         };
-        let value = Value::new(rank, line);
+        let value = Value::new(said, line);
         self.entries.push(Entry { hash: self.key.hash(name), value, at });
         self.names.push(length);
         self.names.extend_from_slice(name);
     }
 
+    /// Switches off all entries that say exactly this about this name, in all lists.
+    pub fn switch_off(&mut self, name: &[u8], said: Said) {
+        self.off.push((name.into(), said));
+    }
+
     /// The names in their order.
     #[cfg(feature = "internals")]
     pub fn each(&self) -> impl Iterator<Item = (&[u8], Listed)> {
-        self.entries.iter().map(|entry| (name_at(&self.names, entry.at), entry.value.listed()))
+        self.entries.iter().map(|entry| {
+            let name = name_at(&self.names, entry.at);
+            (name, entry.value.listed(name.len()))
+        })
     }
 
     /// The number of names.
@@ -78,6 +90,7 @@ pub struct Draft {
     key: NameKey,
     names: Vec<u8>,
     entries: Vec<Entry>,
+    off: Vec<(Box<[u8]>, Said)>,
 }
 
 /// The length of a draft at some moment.
@@ -85,12 +98,27 @@ pub struct Draft {
 pub struct Mark {
     names: usize,
     entries: usize,
+    off: usize,
+}
+
+/// The entries of a list that decide nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Dropped {
+    /// The same name is listed for the same, on another line or in another list.
+    pub same_name: usize,
+    /// A name above is listed for the same.
+    pub wider: usize,
+    /// A rule of a higher rank covers the same hosts.
+    pub overruled: usize,
+    /// A rule with `$badfilter` names it.
+    pub switched_off: usize,
 }
 
 impl Draft {
     /// An empty draft for lists of about this many bytes.
     pub fn new(key: NameKey, bytes: usize) -> Self {
-        Self { key, names: roomy(bytes), entries: roomy(bytes / size_of::<Entry>()) }
+        let entries = roomy(bytes / size_of::<Entry>());
+        Self { key, names: roomy(bytes), entries, off: Vec::new() }
     }
 
     /// Adds the names of a piece; `lines_before` counts the lines of all lists before it. Returns
@@ -103,9 +131,10 @@ impl Draft {
         self.names.extend_from_slice(&part.names);
         self.entries.extend(part.entries.iter().map(|entry| Entry {
             hash: entry.hash,
-            value: Value::new(entry.value.rank(), entry.value.listed().line + lines_before),
+            value: Value::new(entry.value.said(), entry.value.line() + lines_before),
             at: entry.at + before,
         }));
+        self.off.extend_from_slice(&part.off);
         true
     }
 
@@ -122,26 +151,99 @@ impl Draft {
 
     /// Marks the current length.
     pub fn mark(&self) -> Mark {
-        Mark { names: self.names.len(), entries: self.entries.len() }
+        Mark { names: self.names.len(), entries: self.entries.len(), off: self.off.len() }
     }
 
     /// Drops everything added since the mark.
     pub fn back_to(&mut self, mark: Mark) {
         self.names.truncate(mark.names);
         self.entries.truncate(mark.entries);
+        self.off.truncate(mark.off);
     }
 
-    /// Builds the set, on the threads of the current pool.
-    pub fn finish(self) -> Domains {
-        let Self { key, names, mut entries } = self;
+    /// Builds the set, on the threads of the current pool. `starts` is the number of lines before each
+    /// list, in rising order; what was dropped is counted for each.
+    pub fn finish(self, starts: &[u32]) -> (Domains, Vec<Dropped>) {
+        let Self { key, names, mut entries, off } = self;
+        let mut dropped = vec![Dropped::default(); starts.len()];
+        let mut list = |value: Value, count: fn(&mut Dropped) -> &mut usize| {
+            let list = starts.partition_point(|before| *before < value.line());
+            if let Some(dropped) = list.checked_sub(1).and_then(|at| dropped.get_mut(at)) {
+                *count(dropped) += 1;
+            }
+        };
+        if !off.is_empty() {
+            let off: HashSet<(&[u8], Said)> =
+                off.iter().map(|(name, said)| (&**name, *said)).collect();
+            entries.retain(|entry| {
+                let said = entry.value.said();
+                let is_on = !said.is_rule || !off.contains(&(name_at(&names, entry.at), said));
+                if !is_on {
+                    list(entry.value, |dropped| &mut dropped.switched_off);
+                }
+                is_on
+            });
+        }
         entries.par_sort_unstable();
-        entries.dedup_by(|later, first| {
-            later.hash == first.hash && name_at(&names, later.at) == name_at(&names, first.at)
+        let mut same = SameName::default();
+        entries.retain(|entry| match same.covered(&names, entry) {
+            None => true,
+            Some(by) if by == entry.value.rank() => {
+                list(entry.value, |dropped| &mut dropped.same_name);
+                false
+            }
+            Some(_) => {
+                list(entry.value, |dropped| &mut dropped.overruled);
+                false
+            }
         });
-        let useful = useful(key, &names, &entries);
-        let mut useful = useful.iter();
-        entries.retain(|_| useful.next().copied().unwrap_or(true));
-        lay_out(key, &names, &entries)
+        let above = covered_from_above(key, &names, &entries);
+        let mut above = above.iter();
+        entries.retain(|entry| match above.next().copied().flatten() {
+            None => true,
+            Some(by) if by == entry.value.rank() => {
+                list(entry.value, |dropped| &mut dropped.wider);
+                false
+            }
+            Some(_) => {
+                list(entry.value, |dropped| &mut dropped.overruled);
+                false
+            }
+        });
+        (lay_out(key, &names, &entries), dropped)
+    }
+}
+
+/// The entries of one name, the ones that decide first coming first.
+#[derive(Default)]
+struct SameName {
+    last: Option<Entry>,
+    /// The ranks that cover the name itself, and all names below it.
+    itself: Option<Rank>,
+    below: Option<Rank>,
+}
+
+impl SameName {
+    /// The lowest rank needed to cover all that the entry is about, if earlier entries of its name do.
+    fn covered(&mut self, names: &[u8], entry: &Entry) -> Option<Rank> {
+        let is_same = self.last.is_some_and(|last| {
+            last.hash == entry.hash && name_at(names, last.at) == name_at(names, entry.at)
+        });
+        if !is_same {
+            *self = Self { last: Some(*entry), ..Self::default() };
+        }
+        let (rank, reach) = (entry.value.rank(), entry.value.reach());
+        let (itself, below) = (self.itself, self.below);
+        let mut by = Some(Rank::Allow);
+        if reach.covers(true) {
+            by = by.min(itself);
+            self.itself = itself.or(Some(rank));
+        }
+        if reach.covers(false) {
+            by = by.min(below);
+            self.below = below.or(Some(rank));
+        }
+        by
     }
 }
 
@@ -174,8 +276,9 @@ fn buckets_for(entries: usize) -> usize {
     (entries / IN_A_BUCKET).max(1)
 }
 
-/// Whether each entry can decide anything. An entry below a name of at least its own rank cannot.
-fn useful(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<bool> {
+/// For each entry the highest rank of a name above that covers it, if that is at least its own. Such an
+/// entry can decide nothing.
+fn covered_from_above(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<Option<Rank>> {
     let buckets = buckets_for(entries.len());
     let mut starts = Vec::with_capacity(buckets + 1);
     for (number, entry) in (0_u32..).zip(entries) {
@@ -187,23 +290,28 @@ fn useful(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<bool> {
         let at = bucket(hash, buckets);
         let (from, to) = (*starts.get(at)?, *starts.get(at + 1)?);
         let all = entries.get(from as usize..to as usize)?;
-        all.iter().find(|e| e.hash == hash && name_at(names, e.at) == name)
+        // The first decides first.
+        let found = all.iter().find(|e| {
+            e.hash == hash && e.value.reach().covers(false) && name_at(names, e.at) == name
+        });
+        found.map(|entry| entry.value.rank())
     };
-    let is_useful = |entry: &Entry| {
+    let covered = |entry: &Entry| {
         let name = name_at(names, entry.at);
-        let mut useful = true;
+        let mut by = None;
         key.each_suffix(name, |length, count, hash| {
             if length < name.len()
                 && labels.have(count)
                 && let Some(suffix) = name.get(name.len() - length..)
                 && let Some(above) = find(hash, suffix)
+                && above >= entry.value.rank()
             {
-                useful &= above.value.rank() < entry.value.rank();
+                by = by.max(Some(above));
             }
         });
-        useful
+        by
     };
-    entries.par_iter().map(is_useful).collect()
+    entries.par_iter().map(covered).collect()
 }
 
 /// Entries of consecutive buckets, and their place in the set.
