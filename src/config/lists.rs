@@ -39,6 +39,8 @@ pub(crate) use source::Lists;
 const MOST_RESERVED: u64 = 64 << 20;
 /// How often to read a file that changes while it is read.
 const ATTEMPTS: usize = 3;
+/// The niceness of the threads, as in nice(1).
+const NICE: i32 = 10;
 /// The most threads: the reading thread does not keep up with more.
 const MOST_THREADS: usize = 8;
 
@@ -76,7 +78,8 @@ pub(super) fn read(
     }
     let Reading { draft, pool, progress, .. } = reading;
     let (filter, dropped) = pool.install(|| draft.finish(places))?;
-    drop(progress);
+    drop((pool, progress));
+    give_memory_back();
     let reports = reports(&lists, all, &dropped);
     for report in &reports {
         for remark in report.remarks() {
@@ -93,6 +96,17 @@ pub(super) fn read(
         since.elapsed().as_millis()
     );
     Ok(Some(Arc::new(filter.with_reports(reports))))
+}
+
+/// Returns the memory of what was read to the system. The allocator would keep it, in pieces between others, and more
+/// of it with each reload.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim may be called at any time, from any thread.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 fn reports(lists: &[List<'_>], all: Vec<Contents>, dropped: &[Dropped]) -> Vec<ListReport> {
@@ -143,7 +157,12 @@ impl Reading {
         let bytes: u64 = sizes.sum();
         let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
         let pool = ThreadPoolBuilder::new().num_threads(threads);
-        let pool = pool.thread_name(|number| format!("lists-{number}")).build();
+        let pool = pool.thread_name(|number| format!("lists-{number}")).start_handler(|_| {
+            // On Linux this applies to the thread alone. A reload must not slow the workers down. If it is
+            // not permitted, only that is lost.
+            let _ = rustix::process::setpriority_process(None, NICE);
+        });
+        let pool = pool.build();
         let pool = pool.map_err(|e| format!("cannot start threads to read lists: {e}"))?;
         let key = NameKey::drawn();
         // For a larger list, the draft grows as its names are read.

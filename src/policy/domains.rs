@@ -205,7 +205,7 @@ impl Bucket {
 pub struct Domains {
     key: NameKey,
     /// In the order of hashes. A last one marks the end of the one before it.
-    buckets: Box<[Bucket]>,
+    buckets: Vec<Bucket>,
     /// In the order of hashes.
     entries: Vec<u8>,
     labels: Labels,
@@ -262,7 +262,7 @@ impl Domains {
 
     /// Memory in use, in bytes.
     pub fn bytes(&self) -> usize {
-        self.entries.len() + size_of_val(&*self.buckets)
+        self.entries.len() + size_of_val(self.buckets.as_slice())
     }
 
     fn probe(&self, hash: u64, name: &[u8], is_name_itself: bool) -> Option<Value> {

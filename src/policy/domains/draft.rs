@@ -337,7 +337,8 @@ fn lay_out(key: NameKey, names: &[u8], entries: &[Entry]) -> Domains {
     let mut bytes = roomy(total);
     bytes.resize(total, 0);
     let end = Bucket { start: total as u32, tags: [0; TAGS] };
-    let mut buckets = vec![end; count + 1].into_boxed_slice();
+    let mut buckets = roomy(count + 1);
+    buckets.resize(count + 1, end);
 
     let (mut bytes_left, mut buckets_left) = (&mut *bytes, &mut *buckets);
     let (mut shards, mut before) = (Vec::with_capacity(SHARDS), 0);
