@@ -1,7 +1,6 @@
 //! The stage `Connecting`: makes a connection to the destination by a name lookup and a dial, and
 //! explains their failures.
 
-use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::net::poll::Edge;
 use crate::net::resolve::{AwaitedLookup, Lookup};
 use crate::net::stream::Stream;
 use crate::observe::stats::Wait;
-use crate::policy::decide::{Decision, Verdict};
+use crate::policy::decide::Verdict;
 use crate::policy::limits::client_key;
 
 use super::blame::{lookup_expired, looped};
@@ -189,14 +188,12 @@ fn try_dial(
     client: &ClientSide<'_>,
     turn: &mut Turn<'_>,
 ) -> Result<Tried, Error> {
-    let (addresses, met) = (&common.terms.addresses, Cell::new(None));
+    let addresses = &common.terms.addresses;
     let refuse = |to: SocketAddr| {
         if turn.ctx.own.contain(to) {
             return Some(DialFailure::Own);
         }
-        let decision = addresses.judge(to.ip(), to.port());
-        met.set(Some(decision));
-        match decision.verdict {
+        match addresses.judge(to.ip(), to.port()).verdict {
             Verdict::Allow => None,
             Verdict::Deny(reason) => Some(DialFailure::Forbidden(reason)),
         }
@@ -225,15 +222,16 @@ fn try_dial(
         }
         Dialed::Failed(address, why) => {
             common.account.upstream = address;
-            failed(why, met.get(), common, turn)
+            failed(why, address, common, turn)
         }
     }
 }
 
-/// Handles a dial in which no address took the connection. `met` is the decision on the last address.
+/// Handles a dial in which no address took the connection. `address` is the one that failed for this
+/// reason, which need not be the one tried last.
 fn failed(
     why: DialFailure,
-    met: Option<Decision>,
+    address: Option<SocketAddr>,
     common: &mut Common,
     turn: &mut Turn<'_>,
 ) -> Result<Tried, Error> {
@@ -244,8 +242,9 @@ fn failed(
         return Ok(Tried::Again);
     }
     turn.counters.count(|c| c.upstream_connect_failures += 1);
-    let is_forbidden = matches!(why, DialFailure::Forbidden(_));
-    if let Some(decision) = met.filter(|met| met.verdict == Verdict::Allow || is_forbidden) {
+    let is_judged = !matches!(why, DialFailure::Own);
+    if let Some(to) = address.filter(|_| is_judged) {
+        let decision = common.terms.addresses.judge(to.ip(), to.port());
         common.account.decided(decision, turn);
     }
     Err(unconnected(why))
