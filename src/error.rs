@@ -186,6 +186,37 @@ impl Kind {
     }
 }
 
+/// The part of the policy that refuses something.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RefusedBy {
+    /// A rule, or the lack of a rule that allows.
+    Rule,
+    /// A line of a block list.
+    List,
+    /// Credentials that are missing, wrong, or could not be checked.
+    Auth,
+    /// A limit on requests, connections or bytes.
+    Limit,
+    /// Protected mode: the client or the destination.
+    Guard,
+}
+
+impl RefusedBy {
+    /// Every part, in order.
+    pub const ALL: [Self; 5] = [Self::Rule, Self::List, Self::Auth, Self::Limit, Self::Guard];
+
+    /// The word in the counters.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::List => "list",
+            Self::Auth => "auth",
+            Self::Limit => "limit",
+            Self::Guard => "guard",
+        }
+    }
+}
+
 /// A failed exchange or connection.
 #[derive(Debug)]
 pub struct Error {
@@ -195,6 +226,7 @@ pub struct Error {
     status: u16,
     retry_after: u32,
     reason: &'static str,
+    refused_by: Option<RefusedBy>,
     source: Option<io::Error>,
 }
 
@@ -202,7 +234,8 @@ impl Error {
     /// A failure whose status code follows from its kind. `reason` is one plain sentence without a full
     /// stop, written for the person who sees the reply.
     pub fn new(side: Side, phase: Phase, kind: Kind, reason: &'static str) -> Self {
-        Self { side, phase, kind, status: kind.status(), retry_after: 0, reason, source: None }
+        let (status, retry_after) = (kind.status(), 0);
+        Self { side, phase, kind, status, retry_after, reason, refused_by: None, source: None }
     }
 
     /// The same failure with a more exact status code.
@@ -216,6 +249,13 @@ impl Error {
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = seconds;
+        self
+    }
+
+    /// The same failure as a refusal by this part of the policy.
+    #[must_use]
+    pub fn with_refused_by(mut self, by: RefusedBy) -> Self {
+        self.refused_by = Some(by);
         self
     }
 
@@ -249,6 +289,11 @@ impl Error {
     /// Seconds after which another attempt may succeed, if known (RFC 9110 §10.2.3).
     pub fn retry_after(&self) -> Option<u32> {
         Some(self.retry_after).filter(|seconds| *seconds > 0)
+    }
+
+    /// The part of the policy that refuses this; `None` if it is no refusal.
+    pub fn refused_by(&self) -> Option<RefusedBy> {
+        self.refused_by
     }
 
     /// The system's own message, if there is one.
@@ -292,6 +337,7 @@ mod tests {
         assert_eq!(listed, variants.collect::<Vec<_>>());
         assert!(Kind::ALL.iter().enumerate().all(|(i, kind)| *kind as usize == i));
         assert!(Side::ALL.iter().enumerate().all(|(i, side)| *side as usize == i));
+        assert!(RefusedBy::ALL.iter().enumerate().all(|(i, by)| *by as usize == i));
         let mut words = Kind::ALL.map(Kind::word);
         words.sort_unstable();
         assert!(words.windows(2).all(|w| w[0] != w[1]), "{words:?}");

@@ -73,7 +73,7 @@ pub(super) fn read(
     let mut reading = Reading::begin(&lists, since)?;
     let (mut places, mut all) = (Vec::with_capacity(lists.len()), Vec::with_capacity(lists.len()));
     for list in &lists {
-        places.push((reading.lines, origins.add(RuleSource::File(list.file.into()))));
+        places.push((reading.lines, origins.add(RuleSource::List(list.file.into()))));
         all.push(reading.read(list)?);
     }
     let Reading { draft, pool, progress, .. } = reading;

@@ -3,7 +3,7 @@
 //! Sums, `/metrics`, `/stats.json` and `docs/metrics.md` follow from the list, or a test names what is
 //! missing.
 
-use crate::error::{Error, Kind, Phase, Side};
+use crate::error::{Error, Kind, Phase, RefusedBy, Side};
 use crate::wire::{Method, Repair};
 
 use super::histogram::Histogram;
@@ -202,7 +202,9 @@ measures! {
         Counter failures: [u64; Side::ALL.len()], by "side" in Side::ALL.map(Side::word);
         /// The same failures, by kind of error.
         Counter failures_by_kind: [u64; Kind::ALL.len()], by "kind" in Kind::ALL.map(Kind::word);
-        /// Requests that a rule objects to, by effect: refused, or only reported.
+        /// Requests refused by policy, and connections closed or cut for it, each once, by reason: a rule, a line of a block list, credentials, a limit, or protected mode (guard).
+        Counter refused: [u64; RefusedBy::ALL.len()], by "reason" in RefusedBy::ALL.map(RefusedBy::word);
+        /// Requests that a rule, a list or protected mode objects to, by effect: refused, or only reported.
         Counter denials: [u64; Denial::ALL.len()], by "effect" in Denial::ALL.map(Denial::word);
         /// Requests answered with 407, because their credentials were missing or wrong.
         Counter auth_challenges: u64;
@@ -337,6 +339,13 @@ impl Counters {
         }
     }
 
+    /// Counts a refusal by this part of the policy.
+    pub(crate) fn count_refused(&mut self, by: RefusedBy) {
+        if let Some(n) = self.refused.get_mut(by as usize) {
+            *n += 1;
+        }
+    }
+
     /// Counts a request that a rule objects to.
     pub(crate) fn count_denial(&mut self, denial: Denial) {
         if let Some(n) = self.denials.get_mut(denial as usize) {
@@ -447,6 +456,8 @@ mod tests {
         Wait::ALL.into_iter().for_each(|wait| c.count_park(wait));
         Refused::ALL.into_iter().for_each(|refused| c.count_limited(refused));
         assert_eq!(c.limited, [1; 3]);
+        RefusedBy::ALL.into_iter().for_each(|by| c.count_refused(by));
+        assert_eq!(c.refused, [1; 5]);
         for kind in Kind::ALL {
             Side::ALL.into_iter().for_each(|side| c.count_failure(side, kind));
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::RefusedBy;
+
 use super::counters::{CLASSES, Counters};
 use super::report::Report;
 use super::rule_hits::RuleHits;
@@ -51,7 +53,7 @@ impl Counters {
                 "exchanges",
                 active(self.active_exchanges(), self.exchanges_finished, "finished"),
             ),
-            unless_empty("statuses", statuses(self)),
+            unless_empty("statuses", counted(&CLASSES, &self.exchanges_by_status)),
             if_any("failures", &self.failures, failures),
             if_any("limited", &self.limited, limited),
             rare("waits for a rate", self.token_wait_seconds.count()),
@@ -109,6 +111,7 @@ impl Counters {
         let [taken, kept] = self.reloads;
         let reloads = format!("{taken} taken, {kept} refused");
         vec![
+            unless_empty("refused", counted(&RefusedBy::ALL.map(RefusedBy::word), &self.refused)),
             if_any("denials", &self.denials, denials),
             unless_empty("rule hits", hits.shown()),
             unless_empty("busiest rules", hits.shown_busiest()),
@@ -142,9 +145,9 @@ fn active(now: u64, all: u64, done: &str) -> String {
     format!("{now} active, {all} {done}")
 }
 
-/// The status classes that were counted, by name.
-fn statuses(counters: &Counters) -> String {
-    let counted = CLASSES.iter().zip(counters.exchanges_by_status).filter(|(_, n)| *n > 0);
+/// The numbers of a row that were counted, by name.
+fn counted(names: &[&str], numbers: &[u64]) -> String {
+    let counted = names.iter().zip(numbers).filter(|(_, n)| **n > 0);
     counted.map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")
 }
 
@@ -206,6 +209,9 @@ patient reads  0, 0 paid off";
         c.count_status(200);
         c.count_status(0);
         c.count_failure(Side::Upstream, Kind::DnsError);
+        c.count_refused(RefusedBy::List);
+        c.count_refused(RefusedBy::List);
+        c.count_refused(RefusedBy::Auth);
         let expected = "\
 connections               12 active, 1234 accepted
 exchanges                 3 active, 5000 finished
@@ -217,6 +223,7 @@ upstream                  0 connects, 0 reuses
 lookups                   0 asked, 0 from the cache
 turns                     0, 0 parked, 0 yielded
 patient reads             0, 0 paid off
+refused                   2 list, 1 auth
 panics                    1
 access log lines dropped  17";
         assert_eq!(c.to_string(), expected);

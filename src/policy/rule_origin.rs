@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::error::RefusedBy;
+
 use super::hit_counts::Hits;
 
 pub use super::rule_id::RuleId;
@@ -20,6 +22,8 @@ pub enum RuleSource {
     Option(&'static str),
     /// A file. A rule has its line there.
     File(PathBuf),
+    /// A block list or an allow list. An entry has its line there.
+    List(PathBuf),
     /// A rule with a name of its own.
     Named(String),
     /// An option that was set elsewhere than on the command line.
@@ -117,6 +121,17 @@ impl Origins {
         RuleName { source: self.source(rule), line: rule.line }
     }
 
+    /// The part of the policy that a refusal by this rule belongs to. Limits are not told from other
+    /// options here.
+    pub fn part(&self, rule: RuleId) -> RefusedBy {
+        match (rule, self.source(rule)) {
+            (RuleId::PROTECTED, _) => RefusedBy::Guard,
+            (RuleId::AUTH, _) => RefusedBy::Auth,
+            (_, Some(RuleSource::List(_))) => RefusedBy::List,
+            _ => RefusedBy::Rule,
+        }
+    }
+
     /// Counts a decision of the rule.
     pub fn hit(&self, rule: RuleId) {
         if let Some((_, hits)) = self.all.get(usize::from(rule.source)) {
@@ -181,7 +196,7 @@ impl fmt::Display for RuleSource {
         match self {
             Self::BuiltIn(name) => f.write_str(name),
             Self::Option(name) => write!(f, "--{name}"),
-            Self::File(path) => path.display().fmt(f),
+            Self::File(path) | Self::List(path) => path.display().fmt(f),
             Self::Named(name) => f.write_str(name),
             Self::Said(said) => f.write_str(&said.at),
         }
@@ -203,6 +218,28 @@ mod tests {
         assert_eq!(name(option, 2), "--deny:2");
         assert_eq!(name(option, 0), "--deny");
         assert_eq!(name(77, 1), "unknown:1");
+    }
+
+    #[test]
+    fn a_refusal_belongs_to_the_part_of_the_policy_that_its_rule_is_in() {
+        let mut origins = Origins::default();
+        let mut rule = |source| RuleId { source: origins.add(source), line: 1 };
+        let deny = rule(RuleSource::Option("deny"));
+        let rules = rule(RuleSource::File("both.txt".into()));
+        let list = rule(RuleSource::List("both.txt".into()));
+        let named = rule(RuleSource::Named("mail".into()));
+        for (rule, part) in [
+            (deny, RefusedBy::Rule),
+            (rules, RefusedBy::Rule),
+            (named, RefusedBy::Rule),
+            (RuleId::DEFAULT, RefusedBy::Rule),
+            (list, RefusedBy::List),
+            (RuleId::AUTH, RefusedBy::Auth),
+            (RuleId::PROTECTED, RefusedBy::Guard),
+        ] {
+            assert_eq!(origins.part(rule), part, "{}", origins.name(rule));
+        }
+        assert_eq!(origins.name(list).to_string(), "both.txt:1");
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn follow(decision: Decision, ruling: &mut Ruling<'_>, turn: &Turn<'_>) -> Resul
     ruling.account.decided(decision, turn);
     match decision.verdict {
         Verdict::Allow => Ok(()),
-        Verdict::Deny(reason) => Err(denied(reason)),
+        Verdict::Deny(reason) => Err(denied(reason, turn.part(decision))),
     }
 }
 

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::error::RefusedBy;
 use crate::observe::counters::{CLASSES, PHASES, Wait};
 use crate::observe::gauges::WORKER_STATES;
 use crate::observe::histogram::Histogram;
@@ -273,12 +274,14 @@ fn write_totals(html: &mut String, report: &Report) {
     }
 }
 
-/// What the rules decided, and how often.
+/// What the policy refused and decided, and how often.
 fn write_decisions(html: &mut String, report: &Report) {
     let c = &report.counters;
     let [refused, reported] = c.denials;
     let denied = counted([("refused", refused), ("reported", reported)].into_iter());
-    html.push_str("</table>\n<h2>What rules decided</h2>\n<table>\n");
+    let reasons = RefusedBy::ALL.map(RefusedBy::word).into_iter().zip(c.refused);
+    html.push_str("</table>\n<h2>What the policy decided</h2>\n<table>\n");
+    let _ = writeln!(html, "<tr><th>refused by<td>{}", counted(reasons));
     let _ = writeln!(html, "<tr><th>against a request<td>{denied}");
     for (source, hits) in report.rule_hits.ranked().into_iter().take(SOURCES) {
         let _ = writeln!(html, "<tr><th>{}<td>{}", escape(source), grouped(hits));

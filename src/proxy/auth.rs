@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Kind, Phase, Side};
+use crate::error::{Error, Kind, Phase, RefusedBy, Side};
 use crate::net::poll::{Owner, Wake};
 use crate::policy::auth::guessers::{Admission, DelayedPlace};
 use crate::policy::auth::token_tag::Tag;
@@ -261,11 +261,11 @@ fn refuse(error: Error, caller: &mut Caller<'_>, turn: &Turn<'_>) -> Refusal {
     if error.status() == 407 {
         turn.counters.count(|c| c.auth_challenges += 1);
     }
-    Refusal { rule: RuleId::AUTH, error }
+    Refusal { rule: RuleId::AUTH, error: error.with_refused_by(RefusedBy::Auth) }
 }
 
 fn unproven(reason: &'static str) -> Error {
-    denied(reason).with_status(407)
+    denied(reason, RefusedBy::Auth).with_status(407)
 }
 
 fn too_many(reason: &'static str) -> Error {
@@ -275,7 +275,7 @@ fn too_many(reason: &'static str) -> Error {
 }
 
 fn busy(reason: &'static str) -> Error {
-    denied(reason).with_status(503).with_retry_after(5)
+    denied(reason, RefusedBy::Auth).with_status(503).with_retry_after(5)
 }
 
 fn malformed(reason: &'static str) -> Error {

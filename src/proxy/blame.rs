@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::error::{Error, Kind, Phase, Side};
+use crate::error::{Error, Kind, Phase, RefusedBy, Side};
 use crate::wire::HeadError;
 
 /// A head that is no request, as an error to reply with.
@@ -11,9 +11,9 @@ pub(super) fn refused(e: HeadError) -> Error {
         .with_status(e.status())
 }
 
-/// The policy refuses the request.
-pub(super) fn denied(reason: &'static str) -> Error {
-    Error::new(Side::Proxy, Phase::Request, Kind::HttpRequestDenied, reason)
+/// This part of the policy refuses the request.
+pub(super) fn denied(reason: &'static str, by: RefusedBy) -> Error {
+    Error::new(Side::Proxy, Phase::Request, Kind::HttpRequestDenied, reason).with_refused_by(by)
 }
 
 /// The request would come back to us.
@@ -25,7 +25,9 @@ pub(super) fn looped() -> Error {
 /// The volume limit is used up.
 pub(super) fn used_up(phase: Phase) -> Error {
     let reason = "the traffic this proxy may relay is used up";
-    Error::new(Side::Proxy, phase, Kind::HttpRequestDenied, reason).with_status(503)
+    Error::new(Side::Proxy, phase, Kind::HttpRequestDenied, reason)
+        .with_status(503)
+        .with_refused_by(RefusedBy::Limit)
 }
 
 /// The upstream's answer cannot be passed on.

@@ -176,7 +176,10 @@ impl Common {
         self.account.decided(decision, turn);
         match decision.verdict {
             Verdict::Allow => Ok(()),
-            Verdict::Deny(reason) => Err(Error::new(Side::Proxy, phase, kind, reason)),
+            Verdict::Deny(reason) => {
+                let error = Error::new(Side::Proxy, phase, kind, reason);
+                Err(error.with_refused_by(turn.part(decision)))
+            }
         }
     }
 

@@ -242,12 +242,13 @@ fn failed(
         return Ok(Tried::Again);
     }
     turn.counters.count(|c| c.upstream_connect_failures += 1);
+    let is_forbidden = matches!(why, DialFailure::Forbidden(_));
     let is_judged = !matches!(why, DialFailure::Own);
-    if let Some(to) = address.filter(|_| is_judged) {
-        let decision = common.terms.addresses.judge(to.ip(), to.port());
-        common.account.decided(decision, turn);
-    }
-    Err(unconnected(why))
+    let error = unconnected(why);
+    let Some(to) = address.filter(|_| is_judged) else { return Err(error) };
+    let decision = common.terms.addresses.judge(to.ip(), to.port());
+    common.account.decided(decision, turn);
+    Err(if is_forbidden { error.with_refused_by(turn.part(decision)) } else { error })
 }
 
 /// The error for a dial in which no address took the connection in time.

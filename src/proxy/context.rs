@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::error::RefusedBy;
 use crate::net::buffer::Buffers;
 use crate::net::dial::Dialer;
 use crate::net::pipe::Pipes;
@@ -15,6 +16,7 @@ use crate::observe::access_log::AccessLog;
 use crate::observe::counters::Retired;
 use crate::observe::stats::Shard;
 use crate::policy::auth::guessers::Failures;
+use crate::policy::decide::Decision;
 use crate::policy::learn::Learnt;
 use crate::policy::shape::Shaper;
 use crate::policy::{self, Policy};
@@ -178,6 +180,11 @@ impl Turn<'_> {
     /// The time: exact if the access log will show it, otherwise the start of the turn.
     pub fn clock(&self) -> Instant {
         if self.ctx.access_log.is_some() { Instant::now() } else { self.now }
+    }
+
+    /// The part of the policy that this decision comes from.
+    pub(super) fn part(&self, decision: Decision) -> RefusedBy {
+        decision.rule.map_or(RefusedBy::Rule, |rule| self.policy.origins.part(rule))
     }
 
     /// Whether the turn should end although the session could go on.

@@ -460,7 +460,8 @@ fn judged(decision: Decision, alert: Alert, common: &mut Common, turn: &Turn<'_>
         Alert::DecodeError => (Side::Client, Kind::HttpRequestError),
         Alert::UnrecognizedName => (Side::Proxy, Kind::HttpRequestDenied),
     };
-    Some(Held::Refused(alert, Error::new(side, Phase::Transfer, kind, reason)))
+    let error = Error::new(side, Phase::Transfer, kind, reason);
+    Some(Held::Refused(alert, error.with_refused_by(turn.part(decision))))
 }
 
 /// Drops the upstream, which has got nothing of the hello, and tells the client why.

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Error, Kind, Phase, Side};
+use crate::error::{Error, Kind, Phase, RefusedBy, Side};
 use crate::net::buffer::Buffer;
 use crate::net::stream::Stream;
 use crate::observe::counters::Refused;
@@ -23,7 +23,7 @@ use crate::upstream::peer::Endpoint;
 
 use super::account::Account;
 use super::asker::Asker;
-use super::blame::used_up;
+use super::blame::{denied, used_up};
 use super::context::Turn;
 use super::flow::{Broken, Flow, Step};
 use super::half::Half;
@@ -206,9 +206,8 @@ fn find_refusal(
         let rule = limits.requests?.id;
         let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
         let reason = "this client makes requests too fast";
-        let error = Error::new(Side::Proxy, Phase::Request, Kind::HttpRequestDenied, reason)
-            .with_status(429)
-            .with_retry_after(seconds.max(1));
+        let error =
+            denied(reason, RefusedBy::Limit).with_status(429).with_retry_after(seconds.max(1));
         return Some((rule, Refused::Requests, error));
     }
     if limits.count_bytes() {
@@ -237,7 +236,9 @@ fn is_crowded(
 }
 
 fn crowded(reason: &'static str) -> Error {
-    Error::new(Side::Proxy, Phase::Request, Kind::ConnectionLimitReached, reason).with_status(429)
+    Error::new(Side::Proxy, Phase::Request, Kind::ConnectionLimitReached, reason)
+        .with_status(429)
+        .with_refused_by(RefusedBy::Limit)
 }
 
 fn say_used_up(limits: &Limits, turn: &Turn<'_>) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use memchr::memmem::Finder;
 
-use crate::error::{Error, Kind, Phase, Side};
+use crate::error::{Error, Kind, Phase, RefusedBy, Side};
 use crate::net::poll::Wake;
 use crate::policy::rules::Way;
 use crate::upstream::peer::Endpoint;
@@ -71,7 +71,7 @@ pub(super) fn prepare(
     }
     if asker.front.is_admin() {
         if !asker.scope.serves(asker.address.ip()) {
-            return Err(denied("this proxy serves private networks only"));
+            return Err(denied("this proxy serves private networks only", RefusedBy::Guard));
         }
         return Ok(answer_itself(&head, None, asker, common, turn));
     }

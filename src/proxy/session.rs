@@ -252,6 +252,12 @@ impl Session {
             return Stepped::Next(Next::Close);
         };
         log::debug!("{}: {error}", self.asker);
+        // An exchange is refused once at most. Its client may vanish before it has read the refusal.
+        if let Some(by) = error.refused_by()
+            && !self.asker.front.is_admin()
+        {
+            turn.counters.count(|c| c.count_refused(by));
+        }
         if exchange.has_parted() && exchange.failure().is_none() {
             exchange.note_parting(error, turn);
             return Stepped::Again;

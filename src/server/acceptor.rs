@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use crate::error::RefusedBy;
 use crate::net::dial::is_shortage;
 use crate::net::listener::Listener;
 use crate::net::permits::{Permit, Permits};
@@ -160,7 +161,11 @@ impl Acceptor {
             self.count(|c| {
                 c.connections_closed += 1;
                 c.count_limited(Refused::Connections);
+                c.count_refused(RefusedBy::Limit);
             });
+            if let Some(connections) = limits.and_then(|limits| limits.connections) {
+                policy.origins.hit(connections.id);
+            }
             return;
         }
         let deadline = waiting.since + self.pool.ctx.timeouts.head;

@@ -55,6 +55,7 @@ mod process;
 mod programs;
 mod proxies;
 mod rebinding;
+mod refusals;
 mod regression;
 mod replies;
 mod responses;

@@ -18,7 +18,7 @@ use crate::net::poll::{Edge, Events};
 use crate::net::stream::double::{CODED_END, CODED_GARBAGE, CODED_KEY_UPDATE, CODED_TICKET, coded};
 use crate::net::timers::Timers;
 use crate::observe::report::Life;
-use crate::observe::stats::Shard;
+use crate::observe::stats::{Counters, Shard};
 use crate::policy::protected_mode::Scope;
 use crate::policy::{self, Access};
 use crate::proxy::Context;
@@ -456,4 +456,25 @@ fn a_layer_that_cannot_send_ends_its_session() {
     drop(from);
     let mut bench = Bench::new(client, None);
     bench.until("closed", |bench| bench.session.is_none());
+}
+
+/// Over the network, no test has a client outside private networks.
+#[test]
+fn a_client_that_protected_mode_refuses_is_counted_as_that() {
+    for (front, expected) in [(Front::Forward, [0, 0, 0, 0, 1]), (Front::Admin, [0; 5])] {
+        let (client, mut from) = stream();
+        let mut bench = Bench::new(client, None);
+        let guarded = Access::default().policy(&[SocketAddr::from(([0, 0, 0, 0], 1))], false);
+        bench.ctx.policy = policy::Current::new(guarded);
+        bench.with(|session, _, _| {
+            let address = SocketAddr::from(([192, 0, 2, 1], 1));
+            session.asker = Asker { address, front, scope: Scope::Protected, ..session.asker };
+        });
+        from.write_all(LAST).unwrap();
+        let (got, _) = bench.heard("the refusal", &mut from, |got| got.ends_with(b"\n"));
+        assert!(got.starts_with(b"HTTP/1.1 403 "), "{}", String::from_utf8_lossy(&got));
+        let mut counted = Counters::default();
+        bench.counters.count(|c| counted.clone_from(c));
+        assert_eq!((counted.refused, counted.admin_requests), (expected, 1 - expected[4]));
+    }
 }
