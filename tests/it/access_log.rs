@@ -1,12 +1,14 @@
 //! The access log: one line for each exchange or tunnel, and its fields.
 
 use std::fs;
+use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use threadgate::observe::access_log::{LineFormat, LogDestination};
 
 use crate::peers::{Peer, comes_true};
-use crate::proxies::{Binary, OK, get, get_request};
+use crate::proxies::{Binary, OK, get, get_request, proxy_with};
 use crate::servers::{Origin, RefusedPort};
 
 /// A proxy with an access log in JSON, and the log.
@@ -26,22 +28,27 @@ impl Logged {
     /// The log's lines, once there are `count`; never more.
     #[track_caller]
     fn lines(&self, count: usize) -> Vec<Value> {
-        let mut text = String::new();
-        comes_true(crate::peers::STEP, &mut || {
-            text = fs::read_to_string(&self.file).unwrap();
-            text.lines().count() >= count && text.ends_with('\n')
-        });
-        let lines: Vec<_> =
-            text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-        assert_eq!(lines.len(), count, "{text}");
-        lines.iter().for_each(assert_phases_sum);
-        lines
+        lines(&self.file, count)
     }
 
     #[track_caller]
     pub(crate) fn line(&self) -> Value {
         self.lines(1).remove(0)
     }
+}
+
+/// The lines of a log in JSON, once there are `count`; never more.
+#[track_caller]
+fn lines(file: &Path, count: usize) -> Vec<Value> {
+    let mut text = String::new();
+    comes_true(crate::peers::STEP, &mut || {
+        text = fs::read_to_string(file).unwrap();
+        text.lines().count() >= count && text.ends_with('\n')
+    });
+    let lines: Vec<_> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!(lines.len(), count, "{text}");
+    lines.iter().for_each(assert_phases_sum);
+    lines
 }
 
 /// The phases sum to the total, apart from rounding to microseconds.
@@ -63,8 +70,13 @@ fn an_exchange_has_a_line_with_bytes_upstream_and_times() {
             peer.send(vec![b'x'; 10_000]);
         }
     });
-    let logged = Logged::start();
-    let mut client = Peer::connect(logged.proxy.addr);
+    let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    // A PUT uses a connection again only for a moment; here that moment is as long as a step.
+    let proxy = proxy_with(|options| {
+        let log = LogDestination::File(file.to_path_buf());
+        options.access_log = Some((log, LineFormat::Json));
+    });
+    let mut client = Peer::connect(proxy.addr());
     let head = format!(
         "PUT http://{0}/a?b=c HTTP/1.1\r\nHost: {0}\r\nContent-Length: 1000\r\n\r\n",
         origin.addr
@@ -74,8 +86,7 @@ fn an_exchange_has_a_line_with_bytes_upstream_and_times() {
         client.send(vec![b'x'; 1000]);
         assert_eq!(client.read_response().content.len(), 10_000);
     }
-    let lines = logged.lines(2);
-    for (line, reused) in lines.iter().zip([false, true]) {
+    for (line, reused) in lines(&file, 2).iter().zip([false, true]) {
         assert_eq!(line["method"], "PUT");
         assert_eq!(line["target"], format!("http://{}/a?b=c", origin.addr));
         assert_eq!(line["status"], 201);

@@ -33,7 +33,7 @@ pub(crate) fn said(proxy: &Binary, part: &str) -> usize {
 }
 
 /// How many lines of its log it has lost, by its own count.
-fn dropped(proxy: &Binary) -> usize {
+pub(crate) fn dropped(proxy: &Binary) -> usize {
     let snapshot = proxy.snapshot();
     let count = snapshot.lines().find_map(|line| line.split_once("access log lines dropped "));
     count.map_or(0, |(_, count)| count.trim().parse().unwrap())

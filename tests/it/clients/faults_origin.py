@@ -2,10 +2,10 @@
 
 /length /chunked /close   a head, the beginning of the content, and nothing more
 /big                      16 MiB
-/upload                   whether 64 MiB came as expected: four times /big
+/upload                   whether the content of the request is /big, so many times as it has its length
 any other path            the path
 
-It ends with its standard input, because its parent is gone then.
+Its receive buffers are small and do not grow. It ends with its standard input, because its parent is gone then.
 """
 
 import os
@@ -14,7 +14,6 @@ import sys
 import threading
 
 BIG = 16 << 20
-TIMES = 4
 HALF = {
     "/length": "Content-Length: 1000\r\n\r\n",
     "/chunked": "Transfer-Encoding: chunked\r\n\r\nfff\r\n",
@@ -67,7 +66,8 @@ def serve(connection):
         elif path == "/big":
             connection.sendall(answer(PATTERN))
         elif path == "/upload":
-            same = all([read_exactly(connection, BIG) == PATTERN for _ in range(TIMES)])
+            length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
+            same = all([read_exactly(connection, BIG) == PATTERN for _ in range(length // BIG)])
             connection.sendall(answer(b"whole" if same else b"spoilt"))
         else:
             connection.sendall(answer(path.encode()))
@@ -88,6 +88,8 @@ def accept(listener):
 
 PATTERN = pattern()
 listener = socket.create_server((address, int(port)), backlog=128)
+# Accepted connections inherit it.
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
 print("listens on {}:{}".format(*listener.getsockname()), flush=True)
 threading.Thread(target=accept, args=[listener], daemon=True).start()
 os.read(0, 1)

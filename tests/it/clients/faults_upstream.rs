@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::SockRef;
 
 use crate::faults::stop;
 use crate::peers::{End, Peer, eventually_eq, is_whole_chunked, pattern};
@@ -19,11 +20,18 @@ use crate::servers::Origin;
 
 use super::installed::{script, tool};
 
-/// Bytes of `/big`, and of an upload that no buffers on the way can hold.
+/// Bytes of `/big`.
 const BIG: usize = 16 << 20;
-/// An upload is so many times that: a receive buffer grows up to 32 MiB (`tcp_rmem`), and all buffers on the
-/// way must not hold it.
-const TIMES: usize = 4;
+
+/// How many times that no buffers on the way can hold: those of the proxy's two sockets grow as far as the
+/// system lets them, those of client and server are small, and the proxy's own fit into what is beyond.
+fn too_many() -> usize {
+    let most = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
+        text.split_whitespace().last().unwrap().parse::<usize>().unwrap()
+    };
+    (most("tcp_rmem") + most("tcp_wmem")) / BIG + 2
+}
 
 /// The process; killed when dropped.
 struct OriginProcess {
@@ -103,14 +111,15 @@ fn what_a_stopped_upstream_was_asked_it_answers_when_it_goes_on() {
     stop(origin.pid());
     let paths: Vec<_> = (0..10).map(|i| format!("/{i}")).collect();
     let mut clients: Vec<_> = paths.iter().map(|path| asks(&proxy, &origin, path)).collect();
-    let mut uploader = Peer::connect(proxy.addr);
+    let (mut uploader, times) = (Peer::connect(proxy.addr), too_many());
+    SockRef::from(uploader.stream()).set_send_buffer_size(64 << 10).unwrap();
     uploader.send(format!(
         "PUT http://{0}/upload HTTP/1.1\r\nHost: {0}\r\nContent-Length: {1}\r\n\r\n",
         origin.addr,
-        BIG * TIMES
+        BIG * times
     ));
     let mut writer = Peer::new(uploader.stream().try_clone().unwrap());
-    let uploading = thread::spawn(move || writer.send(pattern(BIG).repeat(TIMES)));
+    let uploading = thread::spawn(move || writer.send(pattern(BIG).repeat(times)));
     others_are_served(&proxy);
     for client in &mut clients {
         assert!(!client.has_something_within(Duration::from_millis(10)), "nobody can answer");
