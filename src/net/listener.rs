@@ -1,7 +1,7 @@
 //! Listening sockets, TCP and unix, and the file of a unix socket.
 //!
 //! A unix socket has a file, accessible to its owner only (mode 0600) from the first moment on. The file of
-//! a dead process is replaced. A file that a process listens on stays, and a file that is no socket is
+//! a dead process is replaced. A file that a process listens on stays, and a file that is not a socket is
 //! never touched. The listener removes its file when it drops, unless the file there belongs to another by
 //! then.
 
@@ -166,7 +166,7 @@ pub(crate) fn alone_in(directory: Option<&Path>) -> Option<File> {
 /// Removes the file of a socket without a listener.
 fn remove_if_dead(path: &Path, address: &SockAddr) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket"));
     }
     let asking = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
     // A listener with a full backlog is alive, too; it must not hold up the start.

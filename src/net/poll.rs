@@ -176,7 +176,7 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// Only by a defect; an interrupted wait counts as a wait without events.
+    /// Only by a bug; an interrupted wait counts as a wait without events.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.0.clear();
         let timeout = timeout.map(|t| {
@@ -208,7 +208,7 @@ impl Poller {
             }
             let edge = Edge::of(event.flags);
             if catch_unwind(AssertUnwindSafe(|| self.deliver_one(key, edge))).is_err() {
-                log::error!("an edge was lost by a defect of ours; the message is above");
+                log::error!("an edge was lost by a bug; the message is above");
             }
         }
     }

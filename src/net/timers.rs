@@ -115,7 +115,7 @@ impl Timers {
             // A panic costs this entry only; the others keep their deadlines.
             let due = catch_unwind(AssertUnwindSafe(|| Arc::clone(&who).due(at, now)));
             let again = due.unwrap_or_else(|_| {
-                log::error!("a deadline was lost by a defect of ours; the message is above");
+                log::error!("a deadline was lost by a bug; the message is above");
                 None
             });
             heap = self.heap.lock();

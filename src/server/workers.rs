@@ -127,7 +127,7 @@ impl Worker<'_> {
             let after = match catch_unwind(AssertUnwindSafe(|| self.take_turn(&mut held, now))) {
                 Ok(after) => after,
                 Err(_) => {
-                    log::error!("a session was closed by a defect of ours; the message is above");
+                    log::error!("a session was closed by a bug; the message is above");
                     if let Some(Job { session, .. }) = held {
                         session.abandon(self.pool.stats.shard(self.index));
                     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use threadgate::error::{Error, Kind, Phase, Side};
 
 use crate::layers::rust_files;
+use crate::rust_source::is_tests;
 
 /// Files without messages about a failure at run time: help and usage errors, which say what to write;
 /// counters; what `explain` says of limits; the advice in replies, which the page replaces.
@@ -50,7 +51,7 @@ const NOT_SAID: &[&str] = &[
     "cannot open the access log: {e}",
     "This is threadgate, an HTTP proxy.",
     "cannot listen on {place} (admin): {e}",
-    "a file that is no socket",
+    "a file that is not a socket",
     "'{one}'{which} is not a media type",
     // From the output of `check`.
     "not used: addresses are given",
@@ -359,4 +360,22 @@ fn the_guide_has_the_level_of_each_message() {
         seen += 1;
     }
     assert!(seen > 15, "{seen}");
+}
+
+#[test]
+fn messages_say_a_bug_and_is_not_a() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut seen = 0;
+    for path in rust_files(&src).into_iter().filter(|path| !is_tests(&path.display().to_string())) {
+        let source = fs::read_to_string(&path).unwrap();
+        let shipped = source.split("mod tests {").next().unwrap_or_default();
+        for (_, text) in literals(shipped) {
+            let text = text.to_lowercase();
+            assert!(!text.contains("defect"), "{}: {text:?}: say a bug", path.display());
+            let is_no = text.replace("there is no ", "").contains(" is no ");
+            assert!(!is_no, "{}: {text:?}: say is not a", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 1000, "{seen}");
 }

@@ -42,7 +42,7 @@ pub struct WrongUserFile {
 /// The first line that is wrong.
 pub fn parse(bytes: &[u8]) -> Result<Vec<UserLine>, WrongUserFile> {
     if bytes.len() > MOST_BYTES {
-        let message = "the file is larger than 16 MiB; this is no file of users".to_owned();
+        let message = "the file is larger than 16 MiB; this is not a file of users".to_owned();
         return Err(WrongUserFile { line: 0, message });
     }
     let mut users = Vec::new();

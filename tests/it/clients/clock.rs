@@ -106,8 +106,8 @@ fn a_clock_that_jumps_moves_dates_and_no_deadline() {
     origin.join();
 }
 
-/// The only defect of ours known from outside: no date can be written for the year 10000. No kernel lets
-/// a clock get there, so the defect is left in, for this test.
+/// The only bug known from outside: no date can be written for the year 10000. No kernel lets
+/// a clock get there, so the bug is left in, for this test.
 #[test]
 fn a_panic_costs_one_session_and_no_worker() {
     const PANICS: usize = 20;
@@ -122,7 +122,7 @@ fn a_panic_costs_one_session_and_no_worker() {
         client.expect_end();
     }
     clock.show("+0");
-    eventually_eq(|| said(&proxy, "closed by a defect of ours"), PANICS);
+    eventually_eq(|| said(&proxy, "closed by a bug"), PANICS);
     bystander.send(HEALTHZ);
     assert_eq!(bystander.read_response().status, 200);
     assert_eq!(proxy.thread_names(), threads);

@@ -180,7 +180,12 @@ fn a_file_that_cannot_be_used_ends_the_start_and_changes_nothing_later() {
         ("users", Bad::Link("/proc/self/mem"), "", io),
         ("users", Bad::Text(elf), ":1", "the line"),
         ("users", Bad::Text(&utf16), ":1", "the line is not UTF-8"),
-        ("users", Bad::File(&long), "", "the file is larger than 16 MiB"),
+        (
+            "users",
+            Bad::File(&long),
+            "",
+            "the file is larger than 16 MiB; this is not a file of users",
+        ),
         ("names", Bad::Missing, "", missing),
         ("names", Bad::Directory, "", no_file),
         ("names", Bad::Fifo, "", no_file),
