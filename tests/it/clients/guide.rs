@@ -41,7 +41,7 @@ fn script(dir: &Path, name: &str, start: &str) -> Command {
     fs::write(&file, block(&page("script.md"), start)).unwrap();
     let interpreter = start.rsplit(['/', ' ']).next().unwrap();
     let mut command = tool(interpreter).expect("looked for before");
-    in_path(command.arg(file).current_dir(dir));
+    in_path(leading_around(command.arg(file).current_dir(dir)));
     command
 }
 
@@ -52,6 +52,17 @@ fn in_path(command: &mut Command) -> &mut Command {
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
     command.env("PATH", path)
+}
+
+/// Sets what a program may inherit that leads it around its proxy.
+fn leading_around(command: &mut Command) -> &mut Command {
+    for name in ["no_proxy", "NO_PROXY"] {
+        command.env(name, "*");
+    }
+    for name in ["all_proxy", "ALL_PROXY", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
+        command.env(name, "http://127.0.0.1:9");
+    }
+    command
 }
 
 /// nginx with a small page, `/hello`.
@@ -125,7 +136,9 @@ fn an_egress_list_is_learnt_rehearsed_and_enforced() {
         let command = command
             .replace("EGRESS=\"", &format!("EGRESS=\"{names} "))
             .replace("./egress.sh ./build.sh", "sh ./egress.sh sh ./build.sh");
-        run(in_path(system("sh").unwrap().args(["-c", &command]).current_dir(dir.path())))
+        let mut sh = system("sh").unwrap();
+        let sh = sh.args(["-c", &command]).current_dir(dir.path());
+        run(in_path(leading_around(sh)))
     };
     let good = format!("http://www.good.example:{port}/hello");
     let bad = format!("http://bad.example:{port}/hello");
