@@ -29,6 +29,19 @@ fn is_settled(line: &str) -> bool {
     !line.contains("Z") && !is_time && line != "…"
 }
 
+/// Tries to get the private key from both servers, and says on which addresses they and the proxy listen,
+/// in the form of the kernel.
+fn looked_for_the_key(origin: u16, tls: u16) -> String {
+    format!(
+        "n=0; for to in http://127.0.0.1:{origin} https://127.0.0.1:{tls}; do\n\
+         for up in '' ../ $PWD/; do curl -sk --path-as-is $to/${{up}}key.pem; n=$((n+1)); done; done\n\
+         on=$(for port in {origin} {tls} ${{THREADGATE_PORT}}; do\n\
+         grep -hoi \"[0-9A-F]*:$(printf %04X $port) [0:]* 0A\" /proc/net/tcp /proc/net/tcp6; done)\n\
+         echo \"looked for the key $n times, at $(echo \"$on\" | wc -l) listeners on\" \\\n\
+         $(echo \"$on\" | sed 's/:.*//' | sort -u)\n"
+    )
+}
+
 /// As pasted, on other ports, and with the wait for a second replaced by a wait for whom it is for.
 #[test]
 fn the_five_things_to_try_do_what_they_show_and_leave_nothing_behind() {
@@ -56,6 +69,9 @@ fn the_five_things_to_try_do_what_they_show_and_leave_nothing_behind() {
         // The binary is found in PATH.
         let lines = block.lines().filter(|line| !line.starts_with("cargo "));
         for line in lines {
+            if line.starts_with("kill $proxy") && block.contains("8443") {
+                script.push_str(&looked_for_the_key(origin.port(), tls.port()));
+            }
             let line = if line == "sleep 1" { format!("up {up}") } else { moved(line) };
             script.push_str(&line);
             script.push('\n');
@@ -79,9 +95,11 @@ fn the_five_things_to_try_do_what_they_show_and_leave_nothing_behind() {
         assert!(said.lines().any(|said| said == moved(line)), "no {line:?}:\n{said}");
     }
     let request = format!(" GET http://{origin}/hello.txt 200 ");
-    for part in [&request, "\"kind\":\"tunnel\",", "shop.example  ", "307200 bytes in "] {
+    let tried = "looked for the key 6 times, at 3 listeners on 0100007F";
+    for part in [&request, "\"kind\":\"tunnel\",", "shop.example  ", "307200 bytes in ", tried] {
         assert!(said.contains(part), "no {part:?}:\n{said}");
     }
+    assert!(!said.contains("PRIVATE KEY"), "the servers serve their directory:\n{said}");
 
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     for port in [proxy, origin, tls] {
