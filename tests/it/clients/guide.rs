@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -383,6 +384,109 @@ fn ask_until(
             client = Peer::connect(front);
         }
     }
+}
+
+/// Makes a command that a machine has, or that would change it, a script of the test's own.
+fn stand_in(dir: &Path, name: &str, script: &str) {
+    let file = dir.join(name);
+    fs::create_dir_all(dir).unwrap();
+    fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A machine that has nothing of ours in `/usr/local` and `/etc`, with the source in a directory.
+struct FreshMachine {
+    dir: tempfile::TempDir,
+}
+
+impl FreshMachine {
+    const MOUNTS: &str = "mount -t tmpfs none \"$SPARE\" && mkdir \"$SPARE/etc\" || exit
+        cp -a /etc/. \"$SPARE/etc\" 2>/dev/null
+        rm -rf \"$SPARE/etc/threadgate\"
+        mount --bind \"$SPARE/etc\" /etc && mount -t tmpfs none /usr/local && touch \"$READY\" || exit";
+
+    /// cargo brings the binary of the tests, and sudo drops the environment, as on Debian. What root asks
+    /// of apt-get and systemctl is written down.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for file in [
+            "Makefile",
+            ".ci/install",
+            "docs/threadgate.1",
+            "docs/threadgate.service",
+            "docs/threadgate.toml",
+        ] {
+            let to = dir.path().join("source").join(file);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(root().join(file), to).unwrap();
+        }
+        fs::create_dir(dir.path().join("spare")).unwrap();
+        let [own, roots] = ["own", "roots"].map(|name| dir.path().join(name));
+        let built = "mkdir -p target/release && cp \"$BUILT\" target/release/threadgate";
+        stand_in(&own, "cargo", built);
+        let path = format!("{}:{}", roots.display(), Self::PATH);
+        let sudo = format!("exec env -i PATH={path} SUDO_USER=ann ASKED=\"$ASKED\" \"$@\"");
+        stand_in(&own, "sudo", &sudo);
+        for name in ["apt-get", "systemctl"] {
+            stand_in(&roots, name, &format!("echo {name} \"$@\" >>\"$ASKED\""));
+        }
+        Self { dir }
+    }
+
+    const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+    /// Runs a script there until a command fails. Returns what root was asked to do, or `None` if nothing
+    /// can be mounted here.
+    #[track_caller]
+    fn run(&self, script: &str) -> Option<String> {
+        let mut unshare = system("unshare")?;
+        let place = |name: &str| self.dir.path().join(name);
+        let script = format!("{}\nset -e\numask 077\n{script}", Self::MOUNTS);
+        let options = if rustix::process::geteuid().is_root() { "-m" } else { "-Urm" };
+        unshare.args([options, "sh", "-c", &script]).current_dir(place("source"));
+        unshare.env("PATH", format!("{}:{}", place("own").display(), Self::PATH));
+        unshare.env("BUILT", env!("CARGO_BIN_EXE_threadgate")).env_remove("MAKEFLAGS");
+        let (asked, ready) = (place("asked"), place("ready"));
+        unshare.env("ASKED", &asked).env("READY", &ready).env("SPARE", place("spare"));
+        let ended = run(&mut unshare);
+        if !ready.exists() {
+            assert!(std::env::var_os("CI").is_none(), "{}", ended.stderr);
+            eprintln!("nothing can be mounted here ({}): no fresh machine", ended.stderr);
+            return None;
+        }
+        assert!(ended.status.success(), "{}{}", ended.text(), ended.stderr);
+        Some(fs::read_to_string(asked).unwrap())
+    }
+}
+
+#[test]
+fn the_service_is_installed_on_a_fresh_machine_as_the_page_says() {
+    if tool("make").is_none() {
+        return;
+    }
+    let page = page("systemd.md");
+    let blocks = |kind: &str| {
+        let fenced = page.split("\n```").skip(1).step_by(2);
+        let kind = format!("{kind}\n");
+        fenced.filter_map(|block| block.strip_prefix(&kind)).collect::<Vec<_>>().join("\n")
+    };
+    let commands = blocks("sh");
+    let installed = "grep -q '^ExecStart=/usr/local/bin/threadgate ' \
+        /usr/local/lib/systemd/system/threadgate.service";
+    // The options that the page gives the service are right there.
+    let starts = blocks("ini").replace("\\\n", " ");
+    let starts = starts.lines().filter_map(|line| line.strip_prefix("ExecStart=/"));
+    let checks: Vec<_> = starts
+        .map(|start| format!("/{}", start.replacen("threadgate ", "threadgate check ", 1)))
+        .collect();
+    assert!(commands.lines().count() >= 8 && checks.len() >= 3, "{commands}{checks:?}");
+    let script = format!("{commands}\n{installed}\n{}", checks.join("\n"));
+    let Some(asked) = FreshMachine::new().run(&script) else { return };
+    assert_eq!(
+        asked,
+        "apt-get install build-essential\nsystemctl daemon-reload\n\
+         systemctl enable --now threadgate\nsystemctl status threadgate\n"
+    );
 }
 
 /// The unit's command line, with a log and an address of our own.

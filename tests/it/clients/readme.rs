@@ -178,8 +178,17 @@ fn an_install_that_cannot_be_whole_installs_nothing() {
         ("BINARY=/nowhere/threadgate", "install: BINARY=/nowhere/threadgate is not there"),
         ("BINARY=/bin/false", "install: /bin/false makes no completions for bash"),
         ("PREFIX=opt", "install: PREFIX=opt is not absolute"),
+        // As under sudo, which drops the variable that says where cargo builds.
+        (
+            "SUDO_USER=ann CARGO_TARGET_DIR=none",
+            "run 'make release' as ann first, or name the file: BINARY=FILE",
+        ),
     ] {
-        let Some(mut install) = make("install", dir.path(), &[variable]) else { return };
+        let Some(mut install) =
+            make("install", dir.path(), &variable.split(' ').collect::<Vec<_>>())
+        else {
+            return;
+        };
         let ended = run(&mut install);
         assert!(!ended.status.success(), "{variable}");
         assert!(ended.stderr.contains(message), "{variable}: {}", ended.stderr);
