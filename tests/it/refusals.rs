@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use socket2::SockRef;
 
@@ -207,6 +208,15 @@ const ROWS: &[Row] = &[
         [3, 0, 0, 0, 0],
     ),
     (
+        "an upgrade, which would become a tunnel",
+        &["--methods=GET"],
+        |scene| {
+            let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+            assert_eq!(scene.asks("GET http://@/", upgrade), 403);
+        },
+        [1, 0, 0, 0, 0],
+    ),
+    (
         "an address that a rule refuses",
         &["--deny=127.0.0.1", "--resolve=here.example:127.0.0.1"],
         |scene| {
@@ -344,6 +354,26 @@ const ROWS: &[Row] = &[
         [0, 0, 0, 0, 3],
     ),
     (
+        "protected mode under a rehearsal, which does not lift it",
+        &["--guarded", "--policy=report"],
+        |scene| assert_eq!(scene.asks("GET http://@/", ""), 403),
+        [0, 0, 0, 0, 1],
+    ),
+    (
+        "a client that goes before it has read any refusal",
+        &["--deny=.ads.example"],
+        |scene| {
+            let mut client = Peer::connect(scene.addr());
+            client.send("GET http://ads.example/ HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
+            // The first is refused, so the others are on their way.
+            eventually(|| scene.refused()[0] > 0);
+            client.half_close_if_open();
+            eventually(|| scene.refused()[0] == 100);
+            client.reset();
+        },
+        [100, 0, 0, 0, 0],
+    ),
+    (
         "failures that are no refusals: malformed, another scheme, a loop, a closed port",
         &["--deny=.ads.example", "--max-response-size=1MB", "--auth=ann:secret"],
         |scene| {
@@ -411,4 +441,17 @@ fn agrees(scene: &Scene, expected: [u64; 5], what: &str) {
     let hits = stats["rule_hits"].as_object().unwrap().values().filter_map(Value::as_u64);
     let reported = stats["denials"]["reported"].as_u64().unwrap();
     assert_eq!(hits.sum::<u64>(), expected.iter().sum::<u64>() + reported, "{what}");
+}
+
+#[test]
+fn the_summary_at_the_end_has_the_refusals() {
+    let mut proxy = Binary::start(&["-v", "--deny=.ads.example"]);
+    let mut client = Peer::connect(proxy.addr);
+    client.send("GET http://ads.example/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response().status, 403);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let said = proxy.stderr();
+    let row = said.lines().find_map(|line| line.split_once("stats: refused "));
+    assert_eq!(row.expect(&said).1.trim(), "1 rule");
 }
