@@ -300,6 +300,40 @@ fn the_commands_that_block_ads_say_what_the_page_says() {
         command.current_dir(dir.path());
     };
     let proxy = Binary::start_by(&["env"], there, &args);
+    let seen = says_what_it_shows(&page, dir.path(), &proxy.url());
+    assert!(seen >= 8, "{seen}");
+}
+
+/// The commands of `move-lists.md`, with a database and an answer as the two programs have them.
+#[test]
+fn the_lists_of_a_pi_hole_and_an_adguard_home_move_over() {
+    if ["sqlite3", "jq", "sed"].iter().any(|name| tool(name).is_none()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // The tables of Pi-hole 6, as far as they matter.
+    let tables = r"
+        CREATE TABLE adlist (id INTEGER PRIMARY KEY, address TEXT NOT NULL, enabled BOOLEAN NOT NULL DEFAULT 1,
+            type INTEGER NOT NULL DEFAULT 0);
+        CREATE TABLE domainlist (id INTEGER PRIMARY KEY, type INTEGER NOT NULL DEFAULT 0, domain TEXT NOT NULL,
+            enabled BOOLEAN NOT NULL DEFAULT 1);
+        INSERT INTO adlist (address, enabled) VALUES ('https://lists.example/hosts', 1), ('https://off.example/', 0);
+        INSERT INTO domainlist (type, domain, enabled) VALUES (0, 'ok.ads.test', 1), (1, 'ads.example', 1),
+            (1, 'off.example', 0), (2, '^good\.', 1), (3, '^track[0-9]+\.', 1);";
+    text(tool("sqlite3").unwrap().arg(dir.path().join("gravity.db")).arg(tables));
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    let status = r#"{"filters": [{"enabled": true, "url": "https://lists.example/1.txt", "id": 1}], "whitelist_filters": null,
+        "user_rules": ["||ads.example^", "@@||ok.ads.example^$important"], "interval": 24, "enabled": true}"#;
+    write("status.json", status);
+    write("list-1.txt", "0.0.0.0 ads.example\n0.0.0.0 tracker.example\n");
+    write("list-2.txt", "||a.example^\n||b*.example^\n||cdn.example^$third-party\n");
+    let seen = says_what_it_shows(&page("move-lists.md"), dir.path(), "");
+    assert!(seen >= 10, "{seen}");
+}
+
+/// Runs the commands of a page's console blocks, compares what they print with what the page shows, and returns
+/// their number.
+fn says_what_it_shows(page: &str, dir: &Path, proxy: &str) -> usize {
     let path = [Path::new(env!("CARGO_BIN_EXE_threadgate")).parent().unwrap().to_owned()];
     let all = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(path.into_iter().chain(std::env::split_paths(&all))).unwrap();
@@ -309,8 +343,8 @@ fn the_commands_that_block_ads_say_what_the_page_says() {
             let (command, shown) = part.split_once('\n').unwrap();
             let run = || {
                 let mut sh = system("sh").unwrap();
-                sh.args(["-ec", command]).current_dir(dir.path());
-                sh.env("PATH", &path).env("PROXY", proxy.url());
+                sh.args(["-ec", command]).current_dir(dir);
+                sh.env("PATH", &path).env("PROXY", proxy);
                 text(&mut sh).lines().map(settled).collect::<Vec<_>>()
             };
             let shown: Vec<String> = shown.lines().map(settled).collect();
@@ -326,7 +360,7 @@ fn the_commands_that_block_ads_say_what_the_page_says() {
             seen += 1;
         }
     }
-    assert!(seen >= 8, "{seen}");
+    seen
 }
 
 /// HAProxy with the configuration of the page, and two proxies behind it.
