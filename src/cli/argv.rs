@@ -22,9 +22,10 @@ use std::vec::IntoIter;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
+use crate::cli::exit::HelpToRead;
 use crate::cli::help::{Page, commands};
-use crate::config::listen;
 use crate::config::suggestion::nearest;
+use crate::config::{listen, options};
 
 /// The command that runs when none is named.
 const DEFAULT_COMMAND: &str = "serve";
@@ -55,6 +56,21 @@ pub(crate) struct Words {
     pub(crate) serve: Vec<String>,
 }
 
+/// A mistake in the words.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct WrongWords {
+    /// A sentence that names the word and says what to try.
+    pub(crate) message: String,
+    /// The help to read, if it is not that of the command.
+    pub(crate) help: Option<HelpToRead>,
+}
+
+impl From<String> for WrongWords {
+    fn from(message: String) -> Self {
+        Self { message, help: None }
+    }
+}
+
 /// Reads the words after the program's name.
 ///
 /// # Errors
@@ -63,7 +79,7 @@ pub(crate) struct Words {
 pub(crate) fn normalise(
     args: Vec<String>,
     commands: &[SubCommandInfo],
-) -> Result<Invocation, String> {
+) -> Result<Invocation, WrongWords> {
     let mut words = args.into_iter();
     let first_is_a_name = words.as_slice().first().is_some_and(|word| !word.starts_with('-'));
     let name = match first_is_a_name {
@@ -79,15 +95,14 @@ pub(crate) fn normalise(
             return Ok(Invocation::Version);
         }
         if let Some(more) = words.next() {
-            return Err(format!(
-                "unexpected '{more}'; help shows one page: threadgate help {word}"
-            ));
+            let says = format!("unexpected '{more}'; help shows one page: threadgate help {word}");
+            return Err(says.into());
         }
-        return Page::find(&word).map(Invocation::Help).ok_or_else(|| unknown_page(&word));
+        return Page::find(&word).map(Invocation::Help).ok_or_else(|| unknown_page(&word).into());
     }
     let described = |name: &str| commands.iter().find(|c| c.name == name).map(|c| &c.command);
     let Some(command) = described(&name) else {
-        return Err(unknown_command(&name, commands));
+        return Err(unknown_command(&name, commands).into());
     };
     let beside = commands::find(command.name).is_some_and(|it| it.is_about_a_proxy);
     let shared = described(DEFAULT_COMMAND).filter(|_| beside).map_or(&[][..], |c| c.flags);
@@ -111,13 +126,13 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn run(mut self) -> Result<Invocation, String> {
+    fn run(mut self) -> Result<Invocation, WrongWords> {
         let takes_words = !self.command.positionals.is_empty();
         while let Some(word) = self.words.next() {
             if word == "--" {
                 let rest: Vec<String> = self.words.by_ref().collect();
                 if let Some(word) = rest.first().filter(|_| !takes_words) {
-                    return Err(self.unexpected(word));
+                    return Err(self.unexpected(word).into());
                 }
                 self.out.own.push(word);
                 self.out.own.extend(rest);
@@ -132,7 +147,7 @@ impl<'a> Scan<'a> {
             } else if takes_words {
                 self.out.own.push(word);
             } else {
-                return Err(self.unexpected(&word));
+                return Err(self.unexpected(&word).into());
             }
         }
         if self.command.name == DEFAULT_COMMAND {
@@ -155,7 +170,7 @@ impl<'a> Scan<'a> {
     }
 
     /// `--option`, `--option value`, `--option=value`.
-    fn long(&mut self, word: &str) -> Result<Option<Invocation>, String> {
+    fn long(&mut self, word: &str) -> Result<Option<Invocation>, WrongWords> {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (word, None),
@@ -167,7 +182,7 @@ impl<'a> Scan<'a> {
         };
         if asks.is_some() {
             return match value {
-                Some(_) => Err(takes_no_value(name)),
+                Some(_) => Err(takes_no_value(name).into()),
                 None => Ok(asks),
             };
         }
@@ -175,16 +190,17 @@ impl<'a> Scan<'a> {
             Some(flag) => self.take(flag, value).map(|()| None),
             None => {
                 let meant = nearest(name, self.long_names());
-                Err(format!("unknown option '{name}'{}", did_you_mean(meant)))
+                Err(self.unknown(format!("unknown option '{name}'{}", did_you_mean(meant))))
             }
         }
     }
 
     /// `-v`, `-vv`, `-p 8080`, `-p8080`, `-p=8080`, `-vp8080`.
-    fn short(&mut self, word: &str) -> Result<Option<Invocation>, String> {
+    fn short(&mut self, word: &str) -> Result<Option<Invocation>, WrongWords> {
         let long = format!("-{}", word.split('=').next().unwrap_or_default());
         if long.len() > 3 && self.long_names().any(|name| name == long) {
-            return Err(format!("unknown option '{word}'; write {long}, with two dashes"));
+            let says = format!("unknown option '{word}'; write {long}, with two dashes");
+            return Err(self.unknown(says));
         }
         let mut letters = word.trim_start_matches('-').chars();
         while let Some(letter) = letters.next() {
@@ -197,7 +213,7 @@ impl<'a> Scan<'a> {
             let Some(flag) = self.flags().find(|f| f.short == Some(letter)) else {
                 let alone = word.chars().count() == 2;
                 let place = if alone { String::new() } else { format!(" in '{word}'") };
-                return Err(format!("unknown option '-{letter}'{place}"));
+                return Err(self.unknown(format!("unknown option '-{letter}'{place}")));
             };
             if flag.kind == FlagInfoKind::Switch {
                 self.take(flag, None)?;
@@ -212,11 +228,11 @@ impl<'a> Scan<'a> {
     }
 
     /// Writes one option, with its value from the same word or the next.
-    fn take(&mut self, flag: &'a FlagInfo<'a>, value: Option<String>) -> Result<(), String> {
+    fn take(&mut self, flag: &'a FlagInfo<'a>, value: Option<String>) -> Result<(), WrongWords> {
         let name = flag.long;
         let FlagInfoKind::Option { arg_name } = flag.kind else {
             if value.is_some() {
-                return Err(takes_no_value(name));
+                return Err(of_option(name, takes_no_value(name)));
             }
             self.write(flag, None);
             return Ok(());
@@ -226,18 +242,21 @@ impl<'a> Scan<'a> {
             None => match self.words.next() {
                 Some(next) if !looks_like_an_option(&next) => next,
                 Some(next) => {
-                    return Err(format!(
-                        "{name}: needs a value before '{next}'; write {name} {arg_name}"
-                    ));
+                    let says =
+                        format!("{name}: needs a value before '{next}'; write {name} {arg_name}");
+                    return Err(of_option(name, says));
                 }
-                None => return Err(format!("{name}: needs a value; write {name} {arg_name}")),
+                None => {
+                    let says = format!("{name}: needs a value; write {name} {arg_name}");
+                    return Err(of_option(name, says));
+                }
             },
         };
         if flag.optionality != Optionality::Repeating {
             if let Some((_, before)) = self.given.iter().find(|(given, _)| *given == name) {
-                return Err(format!(
-                    "{name}: given twice, '{before}' and then '{value}'; give it once"
-                ));
+                let says =
+                    format!("{name}: given twice, '{before}' and then '{value}'; give it once");
+                return Err(of_option(name, says));
             }
             self.given.push((name, value.clone()));
         }
@@ -259,10 +278,18 @@ impl<'a> Scan<'a> {
         own.filter(move |name| !built_in.contains(name)).chain(built_in)
     }
 
+    /// The mistake of an option that nobody knows. A command without options of its own takes those of a
+    /// proxy, and their help is the one to read.
+    fn unknown(&self, message: String) -> WrongWords {
+        let has_own = self.command.flags.iter().any(|flag| flag.long != HELP.1);
+        let help = (!has_own && !self.shared.is_empty()).then_some(HelpToRead::Options);
+        WrongWords { message, help }
+    }
+
     /// The sentence for a word that is neither an option nor the value of one.
     fn unexpected(&self, word: &str) -> String {
         let name = self.command.name;
-        if is_command(word, self.commands) {
+        if is_command(word, self.commands) || word == HELP.0 {
             return format!("unexpected '{word}'; a command comes first: threadgate {word}");
         }
         format!("unexpected '{word}'; {name} takes only options{}", meant_address(word))
@@ -273,6 +300,12 @@ impl<'a> Scan<'a> {
 fn looks_like_an_option(word: &str) -> bool {
     let after = word.strip_prefix('-').and_then(|rest| rest.chars().next());
     after.is_some_and(|c| c == '-' || c.is_ascii_alphabetic())
+}
+
+/// A mistake in the use of a known option.
+fn of_option(name: &str, message: String) -> WrongWords {
+    let row = options::find(name.trim_start_matches('-'));
+    WrongWords { message, help: row.map(|row| HelpToRead::Option(row.name)) }
 }
 
 fn takes_no_value(name: &str) -> String {
@@ -385,7 +418,7 @@ mod tests {
 
     fn request(typed: &str) -> Result<Invocation, String> {
         let words = typed.split_whitespace().map(|w| w.replace('_', " ")).collect();
-        normalise(words, &Program::get_args_info().commands)
+        normalise(words, &Program::get_args_info().commands).map_err(|wrong| wrong.message)
     }
 
     #[track_caller]
@@ -526,6 +559,7 @@ mod tests {
             ("serve -- x", "unexpected 'x'; serve takes only options"),
             ("serve -", "unexpected '-'; serve takes only options"),
             ("-v serve", "unexpected 'serve'; a command comes first: threadgate serve"),
+            ("serve help", "unexpected 'help'; a command comes first: threadgate help"),
         ] {
             assert_eq!(request(typed), Err(says.to_owned()), "{typed}");
         }

@@ -15,15 +15,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::logging;
 use crate::config::access::{AccessOptions, Unusable};
 use crate::config::file::{self, Written, WrittenListener};
+use crate::config::no_effect::{self, Whole};
 use crate::config::options::{self, FileUse, OptionRow};
 use crate::config::rules::WrittenRule;
 use crate::config::settings::{Settings, WrittenAt, WrittenValue, WrongSetting};
 use crate::config::together::Together;
 use crate::config::{Config, OwnListener, listen};
+use crate::net::file_error;
 use crate::net::hosts::{self, Hosts};
-use crate::net::listener;
 use crate::policy::rule_origin::OptionPlace;
 
 /// Variables that begin like ours but are not options.
@@ -36,6 +38,8 @@ pub(crate) struct GivenOptions {
     environment: Settings,
     /// The configuration file, if there is one.
     pub(crate) file: Option<PathBuf>,
+    /// Whether a variable sets the level of messages.
+    sets_level: bool,
     /// Variables with values that cannot be read.
     wrong: Vec<WrongSetting>,
     /// Variables that look like misspelt options, and a sentence for each.
@@ -169,8 +173,14 @@ impl GivenOptions {
         flags: Settings,
         variables: impl Iterator<Item = (String, Result<String, String>)>,
     ) -> Self {
-        let (environment, wrong, unknown) = Settings::of_environment(variables, &OTHER_VARIABLES);
-        let mut given = Self { flags, environment, file: None, wrong, unknown };
+        let variables: Vec<_> = variables.collect();
+        let is_level = |name: &str| logging::VARIABLES.contains(&name);
+        let sets_level = variables
+            .iter()
+            .any(|(name, text)| is_level(name) && text.as_ref().is_ok_and(|text| !text.is_empty()));
+        let (environment, wrong, unknown) =
+            Settings::of_environment(variables.into_iter(), &OTHER_VARIABLES);
+        let mut given = Self { flags, environment, file: None, sets_level, wrong, unknown };
         let file =
             given.above().files(FileUse::Configuration).next().map(|(.., path)| path.to_owned());
         given.file = file;
@@ -199,7 +209,9 @@ impl GivenOptions {
     /// All mistakes, one a line.
     pub(crate) fn effective_with_files(&self) -> Result<Effective, Failure> {
         let (effective, mut wrong) = self.read_all()?;
-        let files = effective.wrong_files();
+        let mut files = effective.wrong_files();
+        // A rule of the file was looked at where its line is known.
+        files.retain(|(file, _)| file.option.is_some() || wrong.is_empty());
         if wrong.is_empty() && files.is_empty() {
             return Ok(effective);
         }
@@ -275,7 +287,7 @@ impl GivenOptions {
                 wrong.push(placed);
             }
         }
-        let warnings = self.warnings(&config, &settings, &written, says_where);
+        let warnings = self.warnings(&config, &settings, &own, &written, says_where);
         Effective { config, settings, own, written, warnings }
     }
 
@@ -284,6 +296,7 @@ impl GivenOptions {
         &self,
         config: &Config,
         settings: &Settings,
+        own: &[(u16, Settings)],
         written: &Written,
         says_where: bool,
     ) -> Vec<String> {
@@ -294,12 +307,6 @@ impl GivenOptions {
             variables.flat_map(|(_, values)| values).map(|value| value.text.as_str()).collect();
         let unknown = self.unknown.iter().filter(|(name, _)| !named.contains(&name.as_str()));
         let mut warnings: Vec<String> = unknown.map(|(_, sentence)| sentence.clone()).collect();
-        if !config.server.admin_names.is_empty()
-            && !matches!(config.server.admin, Some(listener::ListenPlace::Tcp(_)))
-        {
-            let why = "--admin-name has no effect: there is no --admin with an address";
-            warnings.push(why.to_owned());
-        }
         if let Some(listener) = written.listeners.first()
             && says_where
         {
@@ -309,6 +316,14 @@ impl GivenOptions {
                 listener.address.place
             ));
         }
+        let (has_file, sets_level) = (self.file.is_some(), self.sets_level);
+        warnings.extend(no_effect::sentences(Whole {
+            config,
+            settings,
+            own,
+            has_file,
+            sets_level,
+        }));
         warnings
     }
 }
@@ -392,9 +407,8 @@ fn unreadable(path: &Path, e: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => Exit::NoPermission,
         _ => Exit::Configuration,
     };
-    let path = path.display();
-    let message = format!("--config {path}: cannot read it: {e}; give a file this user can read");
-    Failure::new(exit, message)
+    let why = file_error::unreadable(path, e);
+    Failure::new(exit, format!("--config {}: {why}", path.display()))
 }
 
 #[cfg(test)]

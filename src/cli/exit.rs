@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::config::access::Unusable;
 use crate::config::settings::{self, WrongSetting};
+use crate::net::file_error;
 use crate::net::listener::ListenPlace;
 
 /// How the process ended, as its parent process sees it.
@@ -55,8 +56,30 @@ pub struct Failure {
     /// One sentence a line for stderr, without `threadgate: ` before it; empty if the reason was already
     /// printed.
     pub message: String,
-    /// For a wrong command line: the words after `threadgate` that print the help to read.
-    help: Option<String>,
+    /// For a wrong command line: the help to read.
+    help: Option<HelpToRead>,
+}
+
+/// The help that explains a mistake of the command line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum HelpToRead {
+    /// The help of the command.
+    Command(&'static str),
+    /// All options of a proxy.
+    Options,
+    /// One option, without dashes.
+    Option(&'static str),
+}
+
+/// The words that print it.
+impl fmt::Display for HelpToRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command("serve") | Self::Options => f.write_str("--help"),
+            Self::Command(name) => write!(f, "{name} --help"),
+            Self::Option(option) => write!(f, "help --{option}"),
+        }
+    }
 }
 
 impl Failure {
@@ -67,14 +90,21 @@ impl Failure {
 
     /// A command line that cannot be understood.
     pub fn usage(message: impl Into<String>) -> Self {
-        let help = Some("--help".to_owned());
+        let help = Some(HelpToRead::Command("serve"));
         Self { help, ..Self::new(Exit::Usage, message) }
     }
 
-    /// Points to the help of this command instead of the general help.
-    pub(crate) fn of_command(self, name: &str) -> Self {
-        let is_general = self.help.as_deref() == Some("--help");
-        let help = self.help.map(|help| if is_general { format!("{name} --help") } else { help });
+    /// Points to this help.
+    pub(crate) fn with_help(self, help: HelpToRead) -> Self {
+        Self { help: Some(help), ..self }
+    }
+
+    /// Points to the help of this command, unless it points to that of options.
+    pub(crate) fn of_command(self, name: &'static str) -> Self {
+        let help = self.help.map(|help| match help {
+            HelpToRead::Command(_) => HelpToRead::Command(name),
+            of_options => of_options,
+        });
         Self { help, ..self }
     }
 
@@ -100,9 +130,8 @@ impl Failure {
         let mut typed = all.iter().filter(|wrong| wrong.place == settings::WrittenAt::Flag);
         let Some(first) = typed.next() else { return Self::new(Exit::Configuration, message) };
         let same = typed.all(|other| other.option == first.option);
-        let help = first.option.filter(|_| same).map(|option| format!("help --{option}"));
-        let usage = Self::usage(message);
-        Self { help: help.or(usage.help), ..usage }
+        let help = first.option.filter(|_| same).map(HelpToRead::Option);
+        Self::usage(message).with_help(help.unwrap_or(HelpToRead::Options))
     }
 
     /// The same mistakes when they are in files that options name, and the options themselves are right.
@@ -122,13 +151,15 @@ impl Failure {
             io::ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::Failure,
         };
-        let advice = match (option, doing) {
-            ("--access-log", _) => "give a file this user can write, or - for stdout",
-            (_, "read") => "give a file this user can read and write",
-            _ => "give a file this user can write",
+        // All these files are written, also those that are read first.
+        let advice = file_error::advice(file, error, "write");
+        let advice = match (advice, option) {
+            (Some(advice), "--access-log") => format!("; {advice}; or give - for stdout"),
+            (None, "--access-log") => "; give another file, or - for stdout".to_owned(),
+            (advice, _) => advice.map(|advice| format!("; {advice}")).unwrap_or_default(),
         };
         let file = file.display();
-        Self::new(exit, format!("{option} {file}: cannot {doing} it: {error}; {advice}"))
+        Self::new(exit, format!("{option} {file}: cannot {doing} it: {error}{advice}"))
     }
 
     /// A listener that could not be opened at `address`.
@@ -269,19 +300,81 @@ mod tests {
 
     use super::*;
 
+    /// All of them, in the order of their codes.
+    const ALL: [Exit; 7] = [
+        Exit::Clean,
+        Exit::Failure,
+        Exit::Usage,
+        Exit::Denied,
+        Exit::Unavailable,
+        Exit::NoPermission,
+        Exit::Configuration,
+    ];
+
     #[test]
     fn every_exit_has_its_own_code() {
-        let codes = [
-            (Exit::Clean, 0),
-            (Exit::Failure, 1),
-            (Exit::Usage, 2),
-            (Exit::Denied, 3),
-            (Exit::Unavailable, 69),
-            (Exit::NoPermission, 77),
-            (Exit::Configuration, 78),
-        ];
-        for (exit, code) in codes {
-            assert_eq!(exit.code(), code, "{exit:?}");
+        let codes = ALL.map(Exit::code);
+        assert_eq!(codes, [0, 1, 2, 3, 69, 77, 78]);
+        // A new one fails to compile here until it is in the list.
+        for exit in ALL {
+            match exit {
+                Exit::Clean
+                | Exit::Failure
+                | Exit::Usage
+                | Exit::Denied
+                | Exit::Unavailable
+                | Exit::NoPermission
+                | Exit::Configuration => {}
+            }
+        }
+    }
+
+    /// The numbers behind `before` at the beginning of lines, from the text `from` to the next heading.
+    fn numbers(text: &str, from: &str, before: &str) -> Vec<u8> {
+        let (_, rest) = text.split_once(from).unwrap_or_else(|| panic!("no {from:?}"));
+        let lines = rest.lines().skip_while(|line| !line.starts_with(before));
+        let lines = lines.take_while(|line| !line.starts_with("#") && !line.starts_with(".SH"));
+        let numbers = lines.filter_map(|line| {
+            let number = line.strip_prefix(before)?.split_whitespace().next()?;
+            number.parse().ok()
+        });
+        numbers.collect()
+    }
+
+    #[test]
+    fn every_table_of_exit_codes_has_the_codes_there_are() {
+        use crate::cli::help::commands::COMMANDS;
+
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let page = |name: &str| std::fs::read_to_string(root.join("docs").join(name)).unwrap();
+        let all = ALL.map(Exit::code).to_vec();
+        for (name, from, before) in [
+            ("manual.md", "## Exit codes", "| "),
+            ("threadgate.1", ".SH EXIT STATUS", ".B "),
+            ("guide/script.md", "| exit status |", "| "),
+        ] {
+            assert_eq!(numbers(&page(name), from, before), all, "{name}");
+        }
+        // A success is no reason to look there.
+        let systemd = page("guide/systemd.md");
+        assert_eq!(numbers(&systemd, "## When it does not start", "| "), all[1..]);
+        let errors = page("guide/errors.md");
+        let start = errors.split_once("## When it does not start").unwrap().1;
+        for code in &all[1..] {
+            let has = |line: &str| {
+                let cell = line.strip_prefix("| ").and_then(|line| line.split(" |").next());
+                cell.is_some_and(|cell| cell.split(", ").any(|it| it == code.to_string()))
+            };
+            assert!(start.lines().any(has), "errors.md has no {code}");
+        }
+        for command in &COMMANDS {
+            let named = command.statuses.trim_end_matches('.').split(", ");
+            let codes = named.filter_map(|it| it.split(' ').next()?.parse().ok());
+            let codes: Vec<u8> = codes.collect();
+            assert!(codes.iter().all(|code| all.contains(code)), "{}: {codes:?}", command.name);
+            assert!(codes.is_sorted() && codes.starts_with(&[0]), "{}: {codes:?}", command.name);
+            let whole = command.name != "serve" || codes == all;
+            assert!(whole && codes.contains(&2), "{}: {codes:?}", command.name);
         }
     }
 
@@ -292,6 +385,12 @@ mod tests {
         assert_eq!(usage.to_string(), text);
         let explain = Failure::usage("no").of_command("explain");
         assert_eq!(explain.to_string(), "threadgate: no\ntry 'threadgate explain --help'");
+        for (help, says) in [
+            (HelpToRead::Options, "threadgate: no\ntry 'threadgate --help'"),
+            (HelpToRead::Option("port"), "threadgate: no\ntry 'threadgate help --port'"),
+        ] {
+            assert_eq!(Failure::usage("no").with_help(help).of_command("check").to_string(), says);
+        }
         let other = Failure::new(Exit::Failure, "no\nnever").of_command("explain");
         assert_eq!(other.to_string(), "threadgate: no\nthreadgate: never");
     }

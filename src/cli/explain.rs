@@ -24,6 +24,7 @@ use crate::net::listener::ListenPlace;
 use crate::net::resolve::{Resolve, System};
 use crate::policy::Policy;
 use crate::policy::decide::{Decision, Verdict};
+use crate::policy::destination::host_of_url;
 use crate::policy::rule_origin::RuleId;
 use crate::policy::trace::{DecisionStep, Note, StepOutcome};
 use crate::proxy::OwnAddresses;
@@ -148,20 +149,34 @@ fn asked(words: &[String]) -> Result<(&str, &str), Failure> {
     let usage = |said: String| Err(Failure::usage(format!("explain: {said}")));
     match words {
         [method, url] if method.contains("://") && !url.contains("://") => {
-            usage(format!("the method comes first; write {url} {method}"))
+            usage(format!("the method comes first; write threadgate explain {url} {method}"))
         }
         [method, url] => Ok((method, url)),
-        [url] if url.contains("://") => {
-            usage(format!("needs a method before the URL; write GET {url}"))
-        }
-        [method] => usage(format!(
-            "needs a URL behind the method; write for example {method} http://example.com/"
-        )),
+        [word] => usage(alone(word)),
         [] => {
-            usage("needs a method and a URL; give for example GET http://example.com/".to_owned())
+            let usual = "threadgate explain GET http://example.com/";
+            usage(format!("needs a method and a URL; write for example {usual}"))
         }
         [_, _, more, ..] => usage(format!("'{more}' is one word too many; one request at a time")),
     }
+}
+
+/// What a single word lacks: a method, or a URL.
+fn alone(word: &str) -> String {
+    let method = word.to_ascii_uppercase();
+    if Method::ALL.iter().any(|known| known.word() == method) {
+        let url = if method == "CONNECT" { "example.com:443" } else { "http://example.com/" };
+        return format!(
+            "needs a URL behind the method; write for example threadgate explain {method} {url}"
+        );
+    }
+    let asked = match word.rsplit_once(':') {
+        _ if word.contains("://") => format!("GET {word}"),
+        Some((_, "443")) => format!("CONNECT {word}"),
+        _ if word.contains('/') => format!("GET http://{word}"),
+        _ => format!("GET http://{word}/"),
+    };
+    format!("needs a method before the URL; write threadgate explain {asked}")
 }
 
 /// Advice for a target that cannot be used.
@@ -183,9 +198,14 @@ fn advice(method: &str, url: &str) -> &'static str {
 fn hello_name(text: &str) -> Result<String, Failure> {
     match hosts::name(text) {
         Name::Host(name) => Ok(name.into()),
-        Name::Address | Name::Wrong => Err(Failure::usage(format!(
-            "--hello: '{text}' is not a host name; give one such as www.example.com"
-        ))),
+        Name::Address | Name::Wrong => {
+            let host = host_of_url(text).and_then(|host| host.split(':').next());
+            let advice = match host {
+                Some(host) => format!("is a URL; give its host alone: {host}"),
+                None => "is not a host name; give one such as www.example.com".to_owned(),
+            };
+            Err(Failure::usage(format!("--hello: '{text}' {advice}")))
+        }
     }
 }
 
@@ -265,7 +285,8 @@ fn addresses(
     let host = &explained.host;
     let known = |all: Vec<IpAddr>, how: &str| Addresses { all, said: how.to_owned() };
     if let Some(ip) = explained.ip {
-        return known(vec![ip], "it is an address");
+        let ignored = if given.is_empty() { "" } else { ", so --address is ignored" };
+        return known(vec![ip], &format!("it is an address{ignored}"));
     }
     if !given.is_empty() {
         return known(given, "given by --address");
@@ -417,7 +438,27 @@ impl Told<'_> {
         let reason = reason.map(|reason| format!("{reason}{status}")).unwrap_or_default();
         let rule = end.rule.filter(|_| !self.looped).map(|rule| self.rule(rule));
         lines.outcome("verdict", outcome, &reason, rule.as_deref());
+        if let Some(advice) = self.advice(end, asking) {
+            lines.row("try", "", &advice, None);
+        }
         lines.text
+    }
+
+    /// The narrow option that lets through what protected mode refuses.
+    fn advice(&self, end: Decision, asking: Asking<'_>) -> Option<String> {
+        if self.looped || end.verdict == Verdict::Allow || end.rule != Some(RuleId::PROTECTED) {
+            return None;
+        }
+        Some(match self.addresses.all.is_empty() {
+            true => format!(
+                "--allow-client {}, with every other network to serve, or a rule that names the client",
+                asking.client
+            ),
+            false => {
+                let authority = &self.explained.authority;
+                format!("--allow {authority}, or a rule that names it")
+            }
+        })
     }
 
     /// Details that the status alone does not show.

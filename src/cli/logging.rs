@@ -24,7 +24,7 @@ use crate::config::{Color, LogFormat};
 use crate::observe::access_log::LineFormat;
 
 /// The variables with directives. The first that is set and not empty counts.
-const VARIABLES: [&str; 2] = ["THREADGATE_LOG", "RUST_LOG"];
+pub(crate) const VARIABLES: [&str; 2] = ["THREADGATE_LOG", "RUST_LOG"];
 
 /// Sends messages of the `log` crate to stderr, for the rest of the process. A second call
 /// changes nothing.

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `argv` rewrites the words for argh, `effective_options` merges them with the
 //! environment and the file. Commands: `serve`, `check`, `explain`, `passwd`, `completions`.
-//! A running proxy: `run`, `reload`, `readiness`, `inherited_fd`, `status_files`, `learn_file`. Around
+//! A running proxy: `run`, `announce`, `reload`, `readiness`, `inherited_fd`, `status_files`, `learn_file`. Around
 //! them: `help` makes the texts, `logging` sets up stderr, `stdout` prints, `exit` decides how the
 //! process ends.
 //!
@@ -12,6 +12,7 @@
 //! stdout carries the output that the user asked for (help, the version, an access log with `-`);
 //! everything else goes to stderr.
 
+mod announce;
 mod argv;
 mod check;
 mod completions;
@@ -89,8 +90,14 @@ fn answer(args: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Some(name) => failure.of_command(name),
         None => failure,
     };
-    let invocation = argv::normalise(words, &described).map_err(Failure::usage);
-    match invocation.map_err(of_command)? {
+    let invocation = argv::normalise(words, &described).map_err(|wrong| {
+        let failure = Failure::usage(wrong.message);
+        match wrong.help {
+            Some(help) => failure.with_help(help),
+            None => of_command(failure),
+        }
+    });
+    match invocation? {
         Invocation::Help(page) => print(&page.text(&described)),
         Invocation::Version => print(concat!("threadgate ", env!("CARGO_PKG_VERSION"), "\n")),
         Invocation::Run(words) => run_command(&words, &described).map_err(of_command),
@@ -163,13 +170,25 @@ mod tests {
             ),
             (
                 "explain GET",
-                "explain: needs a URL behind the method; write for example GET http://example.com/\n\
-                 try 'threadgate explain --help'",
+                "explain: needs a URL behind the method; write for example threadgate explain GET \
+                 http://example.com/\ntry 'threadgate explain --help'",
             ),
             (
                 "completions tcsh",
                 "completions: 'tcsh' is not a shell we know; give bash, zsh or fish\n\
                  try 'threadgate completions --help'",
+            ),
+            ("-t", "--threads: needs a value; write --threads N\ntry 'threadgate help --threads'"),
+            ("check --frob", "unknown option '--frob'\ntry 'threadgate --help'"),
+            (
+                "explain --client",
+                "--client: needs a value; write --client IP\ntry 'threadgate explain --help'",
+            ),
+            (
+                "check -t x -p y",
+                "--threads: 'x' is not a number; give a whole number from 1 to 1024, for example 8\n\
+                 threadgate: --port: 'y' is not a port; give a whole number from 1 to 65535, or 0 to \
+                 let the system choose\ntry 'threadgate --help'",
             ),
             (
                 "check -t x",

@@ -18,6 +18,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::exit::{Exit, Failure};
+use crate::net::file_error;
 use crate::net::listener::alone_in;
 use crate::policy::auth::password_hash::{self, Algorithm};
 use crate::policy::auth::user_file::{self, MOST_BYTES, check_name};
@@ -61,8 +62,9 @@ pub(crate) fn passwd(args: &PasswdArgs) -> Result<(), Failure> {
             return Err(Failure::usage(says));
         }
         [file] => {
-            let says =
-                format!("passwd: needs a user behind '{file}'; write for example {file} alice");
+            let says = format!(
+                "passwd: needs a user behind '{file}'; write threadgate passwd {file} alice"
+            );
             return Err(Failure::usage(says));
         }
         // The extra word may be a password, so it is not shown.
@@ -107,7 +109,9 @@ fn failed(path: &Path, doing: &str, error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => Exit::NoPermission,
         _ => Exit::Failure,
     };
-    Failure::new(exit, format!("{}: cannot {doing} it: {error}", path.display()))
+    let advice = file_error::advice(path, error, doing);
+    let advice = advice.map(|advice| format!("; {advice}")).unwrap_or_default();
+    Failure::new(exit, format!("{}: cannot {doing} it: {error}{advice}", path.display()))
 }
 
 fn log_line(text: &str) {
@@ -120,19 +124,26 @@ fn read(path: &Path) -> Result<Option<(fs::Metadata, Vec<u8>)>, Failure> {
     let read = || {
         let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
+            return Err(io::Error::other("it is not a regular file; give one"));
         }
         let mut bytes = Vec::new();
         File::open(path)?.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > MOST_BYTES {
-            return Err(io::Error::other("it is larger than 16 MiB, so it is not a file of users"));
+            return Err(io::Error::other(
+                "it is larger than 16 MiB, so it is not a file of users; give another one",
+            ));
         }
         Ok((metadata, bytes))
     };
     match read() {
         Ok(read) => Ok(Some(read)),
         Err(e) if e.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
-            Ok(None)
+            let directory = path.parent().filter(|directory| *directory != Path::new(""));
+            // A new file needs its directory. Better now than when the password has been typed.
+            match directory.is_none_or(Path::exists) {
+                true => Ok(None),
+                false => Err(failed(path, "write", &e)),
+            }
         }
         Err(e) => Err(failed(path, "read", &e)),
     }

@@ -216,6 +216,9 @@ impl Reload {
         {
             log::info!("the files of users were read again: {} users", users.users());
         }
+        for warning in new.warnings.iter().filter(|it| !self.last.warnings.contains(it)) {
+            log::warn!("{warning}");
+        }
         for what in needing_restart(&self.running, &self.last, &new) {
             log::warn!("{what}: needs a restart; until then the earlier value holds");
         }

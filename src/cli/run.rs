@@ -1,6 +1,5 @@
 //! Runs a proxy as a process: announces the start, handles signals, and ends it.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -10,6 +9,7 @@ use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::cli::announce::{self, addresses};
 use crate::cli::effective_options::{Effective, GivenOptions, refused_hosts};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::learn_file::LearnFile;
@@ -21,7 +21,6 @@ use crate::config::{Config, ExitAfter, LogTarget};
 use crate::net::listener::ListenPlace;
 use crate::observe::access_log::LogDestination;
 use crate::observe::report::Report;
-use crate::policy::protected_mode::Scope;
 use crate::server::{self, After, Server, StartError};
 
 /// How long a process that must end at once waits for the last lines of its log.
@@ -71,10 +70,7 @@ pub(crate) fn run(given: GivenOptions, effective: Effective) -> Result<(), Failu
     if let Some(ExitAfter::Time(time)) = config.exit_after {
         enough.reached_after(time)?;
     }
-    announce(&server);
-    if let Some(place) = server.admin() {
-        announce_admin(place, config.server.open);
-    }
+    announce::announce(&server, config.server.open);
     readiness.lock().ready(&addresses(&server));
 
     let mut by_signal = false;
@@ -195,7 +191,8 @@ fn drain(
             denials
         }
         Ok((closed, denials)) => {
-            log::info!("stopped; {closed} connections had to be closed");
+            let plural = if closed == 1 { "" } else { "s" };
+            log::info!("stopped; {closed} connection{plural} had to be closed");
             denials
         }
         Err(_) => return Err(failed("the shutdown failed because of a bug".to_owned())),
@@ -242,77 +239,6 @@ fn refused(effective: &Effective, e: StartError) -> Failure {
         StartError::Source(ip, e) => Failure::source(ip, &e),
         StartError::System(e) => failed(format!("cannot start: {e}")),
     }
-}
-
-/// Logs one line that says where the proxy listens and what to try.
-fn announce(server: &Server) {
-    let to = reachable(server.addr());
-    log::info!(
-        "listening on {} with {} threads; try: curl -x http://{to} http://example.com/",
-        addresses(server),
-        server.threads(),
-    );
-    let policy = server.control().policy();
-    let beyond = server.addrs().iter().zip(&policy.listeners);
-    let beyond = beyond.filter(|(a, _)| !a.ip().to_canonical().is_loopback());
-    let of = |scope, users| {
-        let mut beyond = beyond.clone();
-        beyond.any(|(_, rules)| (rules.scope, rules.auth.is_some()) == (scope, users))
-    };
-    if of(Scope::Protected, false) {
-        log::info!(
-            "beyond loopback, only private networks are served and only public addresses are \
-             connected to; --open lifts both"
-        );
-    }
-    if of(Scope::Protected, true) {
-        log::info!(
-            "beyond loopback, users may come from any network, and only public addresses are \
-             connected to; --open lifts that"
-        );
-    }
-    if of(Scope::Unrestricted, false) {
-        log::warn!("--open: anyone who can reach this proxy can use it");
-    }
-}
-
-/// All listeners' addresses.
-fn addresses(server: &Server) -> String {
-    let all: Vec<String> = server.addrs().iter().map(ToString::to_string).collect();
-    all.join(", ")
-}
-
-/// Logs one line that says how to reach the admin listener, and who may use it.
-fn announce_admin(place: &ListenPlace, open: bool) {
-    let address = match place {
-        ListenPlace::Unix(path) => {
-            let path = path.display();
-            log::info!("admin: curl --unix-socket {path} http://localhost/metrics");
-            return;
-        }
-        ListenPlace::Tcp(address) => *address,
-    };
-    log::info!(
-        "admin: http://{}/ has /metrics, /stats.json, /healthz, /readyz",
-        reachable(address)
-    );
-    match (address.ip().to_canonical().is_loopback(), open) {
-        (false, false) => log::info!(
-            "beyond loopback, the admin listener serves private networks only; --open lifts that"
-        ),
-        (false, true) => log::warn!("--open: anyone who can reach the admin listener can read it"),
-        _ => {}
-    }
-}
-
-/// The address at which a client on this machine reaches `address`.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// The ports, one a line; the port of the admin listener comes last.

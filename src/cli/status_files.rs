@@ -31,7 +31,9 @@ fn standing(file: &Path) -> io::Result<Option<FileType>> {
     match fs::metadata(file) {
         Ok(it) => Ok(Some(it.file_type())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(file) {
-            Ok(it) if it.is_symlink() => Err(io::Error::other("it is a link that leads nowhere")),
+            Ok(it) if it.is_symlink() => Err(io::Error::other(
+                "it is a link that leads nowhere; remove it, or give another name",
+            )),
             // The file was created between the two calls.
             Ok(it) => Ok(Some(it.file_type())),
             Err(_) => Ok(None),
@@ -82,7 +84,7 @@ fn write_once(file: &mut File, text: &str) -> io::Result<()> {
 }
 
 fn no_file() -> io::Error {
-    io::Error::other("it is not a regular file")
+    io::Error::other("it is not a regular file; give another name")
 }
 
 /// A file that an option names and that exists while the proxy runs. The file is removed when this drops,

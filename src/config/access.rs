@@ -25,8 +25,9 @@ use crate::policy::url_rules::Urls;
 use crate::policy::{Access, Own, Policy};
 
 use super::limits::LimitOptions;
-use super::lists::{self, ListedLine, Lists};
+use super::lists::{self, ListedLine, Lists, Priority};
 use super::methods::{parse_method, parse_scheme};
+use super::rule_lists::RuleLists;
 use super::rules::{self, ReadLists};
 use super::size;
 
@@ -137,28 +138,6 @@ impl Shared {
     }
 }
 
-/// The lists of rules. Rules that name the same files share what was read.
-#[derive(Debug, Default)]
-struct RuleLists(Vec<(Vec<String>, ListOptions, Arc<Filter>)>);
-
-impl RuleLists {
-    fn read(
-        &mut self,
-        files: &[String],
-        options: ListOptions,
-    ) -> Result<Option<Arc<Filter>>, Unusable> {
-        let known = self.0.iter().find(|(known, how, _)| known == files && *how == options);
-        if let Some((.., filter)) = known {
-            return Ok(Some(Arc::clone(filter)));
-        }
-        // Counts and logs name the rule, not the lines of its lists.
-        let mut origins = Origins::default();
-        let filter = lists::read(Lists { block: files, allow: &[], options }, &mut origins)?;
-        self.0.extend(filter.iter().map(|filter| (files.to_vec(), options, Arc::clone(filter))));
-        Ok(filter)
-    }
-}
-
 impl AccessOptions {
     /// Checks all values, without reading the files and variables that they name.
     ///
@@ -181,7 +160,7 @@ impl AccessOptions {
             self.bounds(&mut origins).map(drop),
             self.urls(&mut origins).map(drop),
             self.responses(&mut origins).map(drop),
-            self.limits.build(&mut origins).map(drop),
+            self.limits.build(&mut origins).and_then(|_| self.limits.check_per()),
         ];
         looked_at.into_iter().filter_map(Result::err).collect()
     }
@@ -218,7 +197,8 @@ impl AccessOptions {
         before: Option<&Policy>,
     ) -> Result<Access, Unusable> {
         let origins = before.map(|before| before.origins.again());
-        let mut of_rules = RuleLists::default();
+        let priority = if before.is_some() { Priority::BesideWorkers } else { Priority::First };
+        let mut of_rules = RuleLists::new(priority);
         let mut access = self.build_beside(origins.as_ref(), &[], &mut of_rules)?;
         let mut others = vec![(self, Shared::of(&access))];
         for own in listeners {
@@ -250,6 +230,13 @@ impl AccessOptions {
         origins.are_said(&self.said);
         let mut read = |files: &[String]| of_rules.read(files, self.list_options);
         let rules = self.rules(&mut origins, &mut read)?;
+        let by_default = match self.policy {
+            Mode::Open | Mode::Learn => RuleId::UNNAMED,
+            mode @ (Mode::Report | Mode::Enforce) => {
+                let source = RuleSource::OptionValue("policy", mode.word());
+                RuleId { source: origins.add(source), line: 0 }
+            }
+        };
         let auth = match others.iter().find(|(other, _)| other.users == self.users) {
             Some((_, shared)) => shared.auth.clone(),
             None => self.users.build()?,
@@ -269,7 +256,7 @@ impl AccessOptions {
         };
         let filter = match others.iter().find(|(other, _)| lists(other) == lists(self)) {
             Some((_, shared)) => shared.filter.clone(),
-            None => lists::read(self.lists(), &mut origins)?,
+            None => lists::read(self.lists(), of_rules.priority(), &mut origins)?,
         };
         Ok(Access {
             origins,
@@ -277,6 +264,7 @@ impl AccessOptions {
             rules,
             filter,
             mode: self.policy,
+            by_default,
             sni,
             urls,
             responses,
@@ -380,7 +368,7 @@ impl AccessOptions {
             rules.push(Rule {
                 admission: true,
                 clients,
-                ..Rule::new(RuleId::DEFAULT, Action::Deny)
+                ..Rule::new(option(origins, "allow-client"), Action::Deny)
             });
         }
         destinations(&mut rules, origins, "allow", Action::Allow, &self.allow)?;
@@ -499,7 +487,7 @@ pub(super) fn checked_url(text: &str) -> Result<String, String> {
 
 /// Checks a comma-separated list of media types and returns its text.
 pub(super) fn checked_types(text: &str) -> Result<String, String> {
-    TypeRule::parse(text, RuleId::DEFAULT).map(|_| text.to_owned())
+    TypeRule::parse(text, RuleId::UNNAMED).map(|_| text.to_owned())
 }
 
 impl DenyWith {

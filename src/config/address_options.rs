@@ -17,6 +17,9 @@ pub fn parse_given(text: &str) -> Result<GivenName, String> {
     if text.starts_with('[') || text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) {
         return Err(not_a_name(text, text));
     }
+    if text.contains("://") {
+        return Err(format!("'{text}' has a URL in it; give its host alone, {EXAMPLE}"));
+    }
     let Some((host, rest)) = text.split_once(':') else {
         return Err(format!(
             "'{text}' has no address; give HOST:ADDR or HOST:PORT:ADDR, {EXAMPLE}"

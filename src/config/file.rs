@@ -94,7 +94,7 @@ fn bytes(path: &Path) -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let before = file.metadata()?;
         if before.is_dir() {
-            return Err(io::Error::other("it is a directory"));
+            return Err(io::Error::other("it is a directory; give a file in it"));
         }
         let mut bytes = Vec::new();
         file.by_ref().take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;

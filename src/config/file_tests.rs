@@ -118,11 +118,14 @@ fn each_mistake_has_its_line_and_what_to_try() {
         ),
         (
             "[[rules]]\naction='deny'\ndestinations = 'http://a'",
-            "3: destinations: 'http://a' is no",
+            "3: destinations: 'http://a' is a URL",
         ),
         ("[[rules]]\naction='deny'\nname = 'a b'", "3: name: 'a b' is not a name; give up to 64"),
         ("[[rules]]\naction='deny'\nname = 1", "3: name: a number is not text"),
-        ("[[rules]]\naction='deny'\nname = 'default'", "3: name: 'default' is the name of a rule"),
+        (
+            "[[rules]]\naction='deny'\nname = 'protected-mode'",
+            "3: name: 'protected-mode' is the name of a rule",
+        ),
         ("[[rules]]\naction='deny'\nname = 'auth'", "3: name: 'auth' is the name of a rule"),
         (
             "[[rules]]\naction='deny'\nname='a'\n[[rules]]\naction='deny'\nname='a'",

@@ -16,6 +16,7 @@ use crate::policy::limits::{Connections, Direction, Limit, Limits, Per, Requests
 use crate::policy::network::Network;
 use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 
+use super::suggestion::nearest;
 use super::unusable::Unusable;
 use super::{number, size};
 
@@ -95,14 +96,11 @@ impl LimitOptions {
     /// The rates of `--limit`, with the default from `--limit-per`.
     fn rates(&self, per: Option<Per>, origins: &mut Origins) -> Result<Vec<Limit>, Unusable> {
         let mut rates: Vec<Limit> = Vec::new();
-        let mut defaulted = false;
         if !self.limit.is_empty() {
             let source = origins.add(RuleSource::Option("limit"));
             for (at, (text, line)) in self.limit.iter().zip(1..).enumerate() {
                 let wrong = |e: String| Unusable::of("limit", e).value(at);
-                let (limit, says) =
-                    parse_limit(text, per, RuleId { source, line }).map_err(wrong)?;
-                defaulted |= !says;
+                let limit = parse_limit(text, per, RuleId { source, line }).map_err(wrong)?;
                 if let Some(other) = rates.iter().find(|other| is_same(other, &limit)) {
                     let why = format!(
                         "'{text}' limits what '{}' limits already; give one of them",
@@ -113,23 +111,32 @@ impl LimitOptions {
                 rates.push(limit);
             }
         }
-        match per {
-            Some(per) if !defaulted => {
-                let why = format!(
-                    "no --limit leaves out who it is for; \
-                     add one, such as --limit 10mbit, or leave --limit-per {} out",
-                    per.word()
-                );
-                Err(Unusable::of("limit-per", why).without(&["limit"]))
-            }
-            _ => Ok(rates),
+        Ok(rates)
+    }
+
+    /// Checks that there is a limit for `--limit-per`: one that does not say who it is for.
+    ///
+    /// # Errors
+    ///
+    /// There is none, and the value is not the default.
+    pub(crate) fn check_per(&self) -> Result<(), Unusable> {
+        let Some(per) = self.limit_per.as_deref().filter(|per| *per != Per::Total.word()) else {
+            return Ok(());
+        };
+        if self.limit.iter().any(|limit| !limit.contains(':')) {
+            return Ok(());
         }
+        let why = format!(
+            "no --limit leaves out who it is for; \
+             add one, such as --limit 10mbit, or leave --limit-per {per} out"
+        );
+        Err(Unusable::of("limit-per", why).without(&["limit"]))
     }
 }
 
 /// Checks a limit and returns its text.
 pub(super) fn checked_limit(text: &str) -> Result<String, String> {
-    parse_limit(text, None, RuleId::DEFAULT).map(|_| text.to_owned())
+    parse_limit(text, None, RuleId::UNNAMED).map(|_| text.to_owned())
 }
 
 /// Checks a value of `--limit-per` and returns its text.
@@ -139,7 +146,7 @@ pub(super) fn checked_per(text: &str) -> Result<String, String> {
 
 /// Checks a number of requests in a time and returns its text.
 pub(super) fn checked_requests(text: &str) -> Result<String, String> {
-    parse_requests(text, RuleId::DEFAULT).map(|_| text.to_owned())
+    parse_requests(text, RuleId::UNNAMED).map(|_| text.to_owned())
 }
 
 /// Checks a number of connections and returns its text.
@@ -175,15 +182,15 @@ fn parse_per(text: &str) -> Result<Per, String> {
     })
 }
 
-/// Reads a limit. Also returns whether it names its WHO.
-fn parse_limit(text: &str, per: Option<Per>, id: RuleId) -> Result<(Limit, bool), String> {
+/// Reads a limit; `per` is the WHO of one that names none.
+fn parse_limit(text: &str, per: Option<Per>, id: RuleId) -> Result<Limit, String> {
     let (who, rest) = match text.rsplit_once(':') {
         Some((who, rest)) => (Some(who), rest),
         None => (None, text),
     };
     let (per, whose) = match who {
         None => (per.unwrap_or(Per::Total), Whose::Each),
-        Some(who) => parse_who(who)?,
+        Some(who) => parse_who(who, rest)?,
     };
     let (direction, rate) = match rest.split_once('=') {
         None => (None, rest),
@@ -200,14 +207,21 @@ fn parse_limit(text: &str, per: Option<Per>, id: RuleId) -> Result<(Limit, bool)
     };
     let rate = NonZeroU64::new(parse_rate(rate)?);
     let rates = Direction::ALL.map(|d| rate.filter(|_| direction.is_none_or(|only| only == d)));
-    Ok((Limit { id, per, whose, rates, text: text.into() }, who.is_some()))
+    Ok(Limit { id, per, whose, rates, text: text.into() })
 }
 
-fn parse_who(text: &str) -> Result<(Per, Whose), String> {
-    let Some((word, name)) = text.split_once('=') else {
-        return Ok((parse_per(text)?, Whose::Each));
+fn parse_who(text: &str, rest: &str) -> Result<(Per, Whose), String> {
+    let wrong = |_| {
+        let meant = meant_who(text, rest);
+        format!(
+            "'{text}' is not one of connection, client, user, destination and total{}",
+            meant.map_or("; give one of them".to_owned(), |meant| format!("; write {meant}"))
+        )
     };
-    let per = parse_per(word)?;
+    let Some((word, name)) = text.split_once('=') else {
+        return Ok((parse_per(text).map_err(wrong)?, Whose::Each));
+    };
+    let per = parse_per(word).map_err(wrong)?;
     let whose = match per {
         Per::Client => Whose::Network(Network::parse(name)?),
         Per::User if name.is_empty() => {
@@ -220,6 +234,43 @@ fn parse_who(text: &str) -> Result<(Per, Whose), String> {
         }
     };
     Ok((per, whose))
+}
+
+/// Words that people write for one of ours.
+const OTHER_WORDS: [(&str, &str); 6] = [
+    ("host", "destination"),
+    ("domain", "destination"),
+    ("server", "destination"),
+    ("ip", "client"),
+    ("address", "client"),
+    ("all", "total"),
+];
+
+/// The limit that was probably meant by one with a wrong WHO: `alice:10mbit`, `down:10mbit`.
+fn meant_who(who: &str, rest: &str) -> Option<String> {
+    let is_direction = |word: &str| Direction::ALL.into_iter().any(|d| d.word() == word);
+    if is_direction(who) {
+        return Some(format!("{who}={rest}"));
+    }
+    if let Some((word, whom)) = who.split_once('=') {
+        // The direction stands before the rate.
+        return is_direction(word).then(|| format!("{whom}:{word}={rest}"));
+    }
+    if let Some((word, name)) = who.split_once(':').filter(|(word, _)| parse_per(word).is_ok()) {
+        return Some(format!("{word}={name}:{rest}"));
+    }
+    let other = OTHER_WORDS.into_iter().find(|(word, _)| *word == who).map(|(_, known)| known);
+    if let Some(word) = other.or_else(|| nearest(who, Per::ALL.into_iter().map(Per::word))) {
+        return Some(format!("{word}:{rest}"));
+    }
+    let is_network = Network::parse(who).is_ok();
+    let is_host = who.contains(['.', '*']) && DestinationPattern::parse(who).is_ok();
+    let word = match (is_network, is_host) {
+        (true, _) => "client",
+        (_, true) => "destination",
+        _ => "user",
+    };
+    Some(format!("{word}={who}:{rest} to limit the {word} {who}"))
 }
 
 /// Whether both limit the same WHO in the same direction, so that one of them has no effect.
@@ -293,7 +344,9 @@ mod tests {
     use super::*;
 
     fn build(options: &LimitOptions) -> Result<Limits, String> {
-        options.build(&mut Origins::default()).map_err(|wrong| wrong.to_string())
+        let built = options.build(&mut Origins::default());
+        let checked = built.and_then(|built| options.check_per().map(|()| built));
+        checked.map_err(|wrong| wrong.to_string())
     }
 
     fn limits(texts: &[&str], per: Option<&str>) -> Result<Vec<Limit>, String> {
@@ -370,7 +423,25 @@ mod tests {
     #[test]
     fn a_refused_limit_says_why() {
         for (texts, per, says) in [
-            (&["clients:10mbit"][..], None, "--limit: 'clients' cannot share a rate"),
+            (
+                &["clients:10mbit"][..],
+                None,
+                "--limit: 'clients' is not one of connection, client, user, destination and total; \
+                 write client:10mbit",
+            ),
+            (&["alice:10mbit"], None, "; write user=alice:10mbit to limit the user alice"),
+            (&["user:alice:10mbit"], None, "; write user=alice:10mbit"),
+            (
+                &["10.0.0.1:up=10mbit"],
+                None,
+                "; write client=10.0.0.1:up=10mbit to limit the client",
+            ),
+            (&["2001:db8::1:10mbit"], None, "; write client=2001:db8::1:10mbit"),
+            (&["a.example:10mbit"], None, "; write destination=a.example:10mbit to limit"),
+            (&["host:10mbit"], None, "; write destination:10mbit"),
+            (&["down:10mbit"], None, "; write down=10mbit"),
+            (&["down=client:10mbit"], None, "; write client:down=10mbit"),
+            (&["x=client:10mbit"], None, "destination and total; give one of them"),
             (
                 &["sideways=10mbit"],
                 None,

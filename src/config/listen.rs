@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::net::listener::ListenPlace;
+use crate::policy::destination::host_of_url;
 use crate::wire::Authority;
 
 /// The default port, which Squid made customary for proxies.
@@ -44,7 +45,10 @@ pub fn parse_admin_name(text: &str) -> Result<String, String> {
         Ok(name) if name.ip.is_some() => {
             Err(format!("'{text}' is an address, and addresses are always accepted; give a name"))
         }
-        _ => Err(format!("'{text}' is not a host name; give one such as proxy.example")),
+        _ => match host_of_url(text).and_then(|host| host.split(':').next()) {
+            Some(host) => Err(format!("'{text}' is a URL; give its host alone: {host}")),
+            None => Err(format!("'{text}' is not a host name; give one such as proxy.example")),
+        },
     }
 }
 
@@ -68,7 +72,7 @@ fn parse_place(text: &str) -> Result<ListenPlace, String> {
                 format!("'{text}' does not begin with 'unix:' in small letters; write unix:{path}")
             }
             _ if text.contains("://") => {
-                format!("'{text}' is a URL; write its IP:PORT, for example 127.0.0.1:{ADMIN_PORT}")
+                format!("'{text}' is a URL; write its IP:PORT, {}", address_of(text, ADMIN_PORT))
             }
             _ if text.starts_with('.') || text.contains('/') => {
                 format!("'{text}' is a path; for a unix socket write unix:{text}")
@@ -119,15 +123,22 @@ pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
+/// The address in a URL, or else an example.
+fn address_of(url: &str, usual: u16) -> String {
+    match host_of_url(url).filter(|host| parse(host).is_ok()) {
+        Some(host) => format!("here {host}"),
+        None => format!("for example 127.0.0.1:{usual}"),
+    }
+}
+
 /// Says why `text` is not an address, and what to write instead; `usual` is the port if none was given.
 fn problem(text: &str, usual: u16) -> String {
     if let Ok(port) = parse_port(text) {
         return format!("is a port without an address; write :{port}, or use --port {port}");
     }
     if text.contains("://") || text.contains('/') {
-        return "is a URL or a path, not an address; write it as IP:PORT, \
-                for example 127.0.0.1:3128"
-            .to_owned();
+        let address = address_of(text, usual);
+        return format!("is a URL or a path, not an address; write it as IP:PORT, {address}");
     }
     let bare = text.parse::<Ipv6Addr>().ok();
     if let Some((host, port)) = text.rsplit_once(':')
@@ -185,7 +196,11 @@ mod tests {
             ("fe80::1:2:3:4:5:6:8080", "without brackets; write [fe80::1:2:3:4:5:6]:8080"),
             ("::1:8080", "without brackets; write [::1]:8080, or [::1:8080]:3128"),
             ("*:8080", "write 0.0.0.0:8080 or [::]:8080"),
-            ("http://127.0.0.1:3128", "is a URL or a path"),
+            (
+                "http://127.0.0.1:8080/",
+                "is a URL or a path, not an address; write it as IP:PORT, here 127.0.0.1:8080",
+            ),
+            ("http://a.example", "write it as IP:PORT, for example 127.0.0.1:3128"),
             ("proxy.example:3128", "'proxy.example' is not an IP address"),
             ("127.0.0.1:70000", "'70000' is not a port"),
             (":http", "'http' is not a port"),
@@ -210,7 +225,8 @@ mod tests {
             ("d/s", "'d/s' is a path; for a unix socket write unix:d/s"),
             ("UNIX:d/s", "in small letters; write unix:d/s"),
             ("unix:@name", "give a path (unix:./@name for"),
-            ("http://127.0.0.1:9127/", "is a URL; write its IP:PORT, for example 127.0.0.1:9127"),
+            ("http://127.0.0.1:9/", "is a URL; write its IP:PORT, here 127.0.0.1:9"),
+            ("http://a.example/", "is a URL; write its IP:PORT, for example 127.0.0.1:9127"),
             ("127.0.0.1", "has no port; write 127.0.0.1:9127; or give unix:PATH, or off"),
             ("on", "for example 127.0.0.1:9127; or give unix:PATH, or off"),
             ("unix:", "has no path"),

@@ -39,7 +39,7 @@ pub(crate) use source::Lists;
 const MOST_RESERVED: u64 = 64 << 20;
 /// How often to read a file that changes while it is read.
 const ATTEMPTS: usize = 3;
-/// The niceness of the threads, as in nice(1).
+/// The niceness of the threads beside workers, as in nice(1).
 const NICE: i32 = 10;
 /// The most threads: the reading thread does not keep up with more.
 const MOST_THREADS: usize = 8;
@@ -56,6 +56,15 @@ pub(super) fn check(option: &'static str, files: &[String]) -> Result<(), Unusab
     }
 }
 
+/// How much the reading may take from the rest of the process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Priority {
+    /// Nobody is served before it is done.
+    First,
+    /// Clients are served meanwhile.
+    BesideWorkers,
+}
+
 /// Reads all lists and makes one filter of them; `None` if there are none.
 ///
 /// # Errors
@@ -63,6 +72,7 @@ pub(super) fn check(option: &'static str, files: &[String]) -> Result<(), Unusab
 /// The first file that cannot be used, and why.
 pub(super) fn read(
     lists: Lists<'_>,
+    priority: Priority,
     origins: &mut Origins,
 ) -> Result<Option<Arc<Filter>>, Unusable> {
     let lists: Vec<List<'_>> = lists.all().collect();
@@ -70,7 +80,7 @@ pub(super) fn read(
         return Ok(None);
     }
     let since = Instant::now();
-    let mut reading = Reading::begin(&lists, since)?;
+    let mut reading = Reading::begin(&lists, priority, since)?;
     let (mut places, mut all) = (Vec::with_capacity(lists.len()), Vec::with_capacity(lists.len()));
     for list in &lists {
         places.push((reading.lines, origins.add(RuleSource::List(list.file.into()))));
@@ -152,15 +162,16 @@ struct Reading {
 }
 
 impl Reading {
-    fn begin(lists: &[List<'_>], now: Instant) -> Result<Self, Unusable> {
+    fn begin(lists: &[List<'_>], priority: Priority, now: Instant) -> Result<Self, Unusable> {
         let sizes = lists.iter().filter_map(|list| Some(list.file.metadata().ok()?.len()));
         let bytes: u64 = sizes.sum();
         let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
         let pool = ThreadPoolBuilder::new().num_threads(threads);
-        let pool = pool.thread_name(|number| format!("lists-{number}")).start_handler(|_| {
-            // On Linux this applies to the thread alone. A reload must not slow the workers down. If it is
-            // not permitted, only that is lost.
-            let _ = rustix::process::setpriority_process(None, NICE);
+        let pool = pool.thread_name(|number| format!("lists-{number}")).start_handler(move |_| {
+            if priority == Priority::BesideWorkers {
+                // On Linux this applies to the thread alone. If it is not permitted, only that is lost.
+                let _ = rustix::process::setpriority_process(None, NICE);
+            }
         });
         let pool = pool.build();
         let pool = pool.map_err(|e| format!("cannot start threads to read lists: {e}"))?;

@@ -19,8 +19,33 @@ pub(super) fn parse_method(text: &str) -> Result<Box<str>, String> {
 
 /// Reads the name of a scheme.
 pub(super) fn parse_scheme(text: &str) -> Result<Way, String> {
-    let way = Way::ALL.into_iter().find(|way| way.word() == text);
-    way.ok_or_else(|| {
-        format!("'{text}' is not one of http, ws and connect; give those that are allowed")
+    let find = |word: &str| Way::ALL.into_iter().find(|way| way.word() == word);
+    find(text).ok_or_else(|| match text.to_ascii_lowercase().as_str() {
+        "https" | "wss" => format!(
+            "'{text}' is not a scheme that a proxy sees: clients send it inside a CONNECT; give connect \
+             (--connect-ports 443 keeps it to the port of https)"
+        ),
+        lower if find(lower).is_some() => format!("'{text}' is not {lower}; write it in small letters"),
+        _ => format!("'{text}' is not one of http, ws and connect; give those that are allowed"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_scheme_says_what_is_meant() {
+        assert_eq!(parse_scheme("connect"), Ok(Way::Connect));
+        for (text, says) in [
+            ("https", "inside a CONNECT; give connect (--connect-ports 443"),
+            ("WSS", "inside a CONNECT; give connect"),
+            ("HTTP", "'HTTP' is not http; write it in small letters"),
+            ("ftp", "is not one of http, ws and connect"),
+            ("", "is not one of http, ws and connect"),
+        ] {
+            let said = parse_scheme(text).unwrap_err();
+            assert!(said.contains(says), "{text}: {said}");
+        }
+    }
 }

@@ -8,8 +8,8 @@
 //! [`file`](mod@file), `toml_source`, `toml_brackets` and [`rules`] read the configuration file. [`access`], [`users`],
 //! [`limits`], `lists` and `methods` read the parts of a policy, and `unusable` says why an option or a
 //! file cannot be used. [`listen`], [`address_options`], [`number`], [`size`] and [`duration`] read one
-//! kind of value each. [`together`] finds contradictions between options. [`suggestion`] finds the word
-//! that was meant.
+//! kind of value each. [`together`] finds contradictions between options, and `no_effect` options that do
+//! nothing beside the others. [`suggestion`] finds the word that was meant.
 
 pub mod access;
 pub mod address_options;
@@ -19,8 +19,10 @@ pub mod limits;
 pub mod listen;
 pub(crate) mod lists;
 mod methods;
+pub(crate) mod no_effect;
 pub mod number;
 pub mod options;
+mod rule_lists;
 pub mod rules;
 pub mod settings;
 pub mod size;

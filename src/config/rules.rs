@@ -326,7 +326,7 @@ fn list(
             }
             other => Err(format!("{} is not text; write {key} = [\"..\"]", kind(other))),
         };
-        let mut probe = Rule::new(RuleId::DEFAULT, Action::Deny);
+        let mut probe = Rule::new(RuleId::UNNAMED, Action::Deny);
         let checked = text.and_then(|text| add(&mut probe, key, &text).map(|()| text.into_owned()));
         match checked {
             Ok(text) => texts.push(text),

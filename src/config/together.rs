@@ -34,12 +34,32 @@ impl Together<'_> {
         let mut found: Vec<Unusable> = single.into_iter().flatten().collect();
         found.extend(self.files_written_twice());
         found.extend(self.files_read_and_written());
-        found.extend(self.config.access.wrong());
-        for own in &self.config.own {
-            let wrong = own.access.wrong().into_iter();
-            found.extend(wrong.map(|unusable| unusable.of_listener(own.number)));
-        }
+        found.extend(self.wrong_access());
         found
+    }
+
+    /// The mistakes in the access options of all listeners, and of single ones. An option that all
+    /// listeners inherit needs the options beside it on one of them only.
+    fn wrong_access(&self) -> Vec<Unusable> {
+        let common = (None, self.config.access.wrong());
+        let own = self.config.own.iter().map(|own| (Some(own.number), own.access.wrong()));
+        let all: Vec<_> = [common].into_iter().chain(own).collect();
+        let lacks = |wrong: &[Unusable], option: &str| {
+            wrong.iter().any(|it| it.is_missing && it.option == Some(option))
+        };
+        let is_own = |option: &str| self.own.iter().any(|own| own.values(option).is_some());
+        let is_used_elsewhere = |it: &Unusable| {
+            let Some(option) = it.option.filter(|option| it.is_missing && !is_own(option)) else {
+                return false;
+            };
+            all.iter().any(|(_, wrong)| !lacks(wrong, option))
+        };
+        let of = |(number, wrong): &(Option<u16>, Vec<Unusable>)| {
+            let wrong = wrong.iter().filter(|it| !is_used_elsewhere(it)).cloned();
+            let placed = wrong.map(|it| Unusable { listener: number.or(it.listener), ..it });
+            placed.collect::<Vec<_>>()
+        };
+        all.iter().flat_map(of).collect()
     }
 
     fn port_beside_listen(&self) -> Option<Unusable> {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::unusable::Unusable;
+use crate::net::file_error;
 use crate::policy::auth::user_file::{self, MOST_BYTES, check_name};
 use crate::policy::auth::{Auth, Plain, Secret};
 use crate::wire::credentials::MAX_PART_BYTES;
@@ -63,6 +64,11 @@ impl Password {
             return Err("a user's name cannot contain ':', because the password follows it".into());
         }
         Self::parse(&format!("{name}:{password}"))
+    }
+
+    /// The name of the user.
+    pub(super) fn name(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
     }
 
     /// Reads `USER:PASS`.
@@ -150,10 +156,7 @@ impl Users {
             |place: String, why: String| Unusable::of("auth-file", why).value(at).about(place);
         let bytes = read(path).map_err(|e| Unusable {
             denied: e.kind() == io::ErrorKind::PermissionDenied,
-            ..wrong(
-                shown.to_string(),
-                format!("cannot read it: {e}; give a file this user can read"),
-            )
+            ..wrong(shown.to_string(), file_error::unreadable(path, &e))
         })?;
         let users = user_file::parse(&bytes).map_err(|e| match e.line {
             0 => wrong(shown.to_string(), e.message),
@@ -184,7 +187,7 @@ impl UserOptions {
             checked_variable(name).map_err(|e| Unusable::of("auth-env", e).value(at))?;
         }
         let Some(realm) = &self.realm else { return Ok(()) };
-        if !self.are_given() {
+        if !self.are_given() && realm != REALM {
             let why =
                 "nobody is asked for a password; give users with --auth-file, --auth-env or --auth";
             return Err(Unusable::of("auth-realm", why).without(&[

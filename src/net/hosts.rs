@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::file_error;
 use crate::wire::Authority;
 
 /// Limit on the bytes of a file: a list of half a million names fits.
@@ -38,7 +39,7 @@ impl WrongHosts {
     }
 
     fn unread(file: &Path, e: &io::Error) -> Self {
-        let why = format!("cannot read it: {e}; give a file this user can read");
+        let why = file_error::unreadable(file, e);
         let denied = e.kind() == io::ErrorKind::PermissionDenied;
         Self { file: file.to_owned(), line: None, why, denied }
     }
@@ -206,12 +207,17 @@ pub fn without_dot(name: &str) -> &str {
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     // Opening a FIFO would wait for its writer.
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+        return Err(io::Error::other(
+            "it is not a regular file; give one, because it is read again",
+        ));
     }
     let mut bytes = Vec::new();
     File::open(file)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MOST_BYTES {
-        return Err(io::Error::other(format!("it has more than {} MiB", MOST_BYTES >> 20)));
+        return Err(io::Error::other(format!(
+            "it has more than {} MiB; give a smaller one",
+            MOST_BYTES >> 20
+        )));
     }
     Ok(bytes)
 }

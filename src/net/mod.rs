@@ -4,12 +4,13 @@
 //! bytes between them. [`poll`] and [`timers`] wake a session when it can go on. [`given_names`],
 //! [`hosts`], [`shared_question`] and [`resolve`] find the addresses of a name. [`address_order`],
 //! [`source_address`], [`pending_connects`] and [`dial`] connect to one of them. [`permits`] limits the
-//! client connections.
+//! client connections. [`file_error`] says why a file cannot be used.
 
 pub mod address_order;
 pub mod buffer;
 pub mod dial;
 pub mod either;
+pub mod file_error;
 pub mod given_names;
 pub mod hosts;
 pub mod listener;

@@ -31,6 +31,8 @@ pub struct Access {
     pub(crate) filter: Option<Arc<Filter>>,
     /// The policy for requests that neither rules nor lists decide.
     pub(crate) mode: Mode,
+    /// The rule that refuses what nothing allows, if that is the policy.
+    pub(crate) by_default: RuleId,
     /// The answer to a refused request.
     pub(crate) deny_with: DenyWith,
     /// How the name in a tunnel's ClientHello is used.
@@ -104,6 +106,6 @@ pub enum Sni {
 
 impl Default for Sni {
     fn default() -> Self {
-        Self::Check(RuleId::DEFAULT)
+        Self::Check(RuleId::UNNAMED)
     }
 }

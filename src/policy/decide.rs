@@ -87,6 +87,8 @@ pub struct Rules {
     pub filter: Option<Arc<Filter>>,
     /// The policy for requests that neither rules nor lists decide.
     pub mode: Mode,
+    /// The rule of the policy, which refuses what nothing allows.
+    pub by_default: RuleId,
     /// The answer to a refused request.
     pub deny_with: DenyWith,
     /// How the name in a tunnel's ClientHello is used.
@@ -104,7 +106,9 @@ pub struct Rules {
 impl Rules {
     /// The rules of a listener from the configuration; `rules` is already in order.
     pub fn new(scope: Scope, rules: Arc<Ruleset>, access: &Access) -> Self {
-        let Access { bounds, filter, mode, deny_with, auth, sni, urls, responses, .. } = access;
+        let Access {
+            bounds, filter, mode, by_default, deny_with, auth, sni, urls, responses, ..
+        } = access;
         Self {
             scope,
             plain: rules.is_empty()
@@ -118,6 +122,7 @@ impl Rules {
             rules,
             filter: filter.clone(),
             mode: *mode,
+            by_default: *by_default,
             deny_with: deny_with.clone(),
             sni: *sni,
             urls: urls.clone(),
@@ -385,10 +390,14 @@ impl Rules {
         let otherwise = match self.mode {
             _ if unserved => Otherwise::Deny(RuleId::PROTECTED, UNSERVED),
             Mode::Open | Mode::Learn => Otherwise::Guard(self.scope),
-            Mode::Report | Mode::Enforce => refuse(RuleId::DEFAULT, "no rule allows this request"),
+            Mode::Report | Mode::Enforce => refuse(self.by_default, "no rule allows this request"),
         };
         trace.note(|| {
-            decided(DecisionStep::Acl, otherwise, None, format!("--policy {}", self.mode.word()))
+            let said = match unserved {
+                true => sentences::no_rule_for_client(request.client),
+                false => format!("--policy {}", self.mode.word()),
+            };
+            decided(DecisionStep::Acl, otherwise, None, said)
         });
         (None, otherwise)
     }
@@ -507,7 +516,7 @@ fn user_note(auth: &Auth, user: Option<&str>) -> Note {
 }
 
 /// The refusal of a client by protected mode.
-const UNSERVED: &str = "this proxy serves private networks only";
+const UNSERVED: &str = "the client is not in a private network, and no rule lets it in";
 
 fn guard(scope: Scope, ip: IpAddr) -> Decision {
     match scope.forbids(ip) {

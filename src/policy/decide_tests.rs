@@ -5,6 +5,9 @@ use crate::policy::destination::DestinationPattern;
 use crate::policy::network::Network;
 use crate::policy::rules::{Rule, Way};
 
+/// The rule that `--policy` is.
+const POLICY: RuleId = RuleId { source: 8, line: 0 };
+
 /// `allow client 10.0.0.0/8`, `deny to .example.com`, a line a rule.
 fn rules(mode: Mode, scope: Scope, written: &str) -> Arc<Rules> {
     let rule = |(line, text): (u32, &str)| {
@@ -31,7 +34,7 @@ fn rules(mode: Mode, scope: Scope, written: &str) -> Arc<Rules> {
     };
     let rules = (1..).zip(written.lines().map(str::trim).filter(|l| !l.is_empty())).map(rule);
     let rules = Arc::new(Ruleset::new(rules.collect()));
-    Arc::new(Rules::new(scope, rules, &Access { mode, ..Access::default() }))
+    Arc::new(Rules::new(scope, rules, &Access { mode, by_default: POLICY, ..Access::default() }))
 }
 
 fn request(host: &str) -> Request<'_> {
@@ -53,7 +56,7 @@ fn said(rules: &Arc<Rules>, request: &Request<'_>, address: &str) -> String {
     let word = |d: Decision| {
         let line = d.rule.map_or("-".into(), |rule| match rule {
             RuleId::PROTECTED => "protected".into(),
-            RuleId::DEFAULT => "default".into(),
+            POLICY => "default".into(),
             rule => rule.line.to_string(),
         });
         match d.verdict {

@@ -63,11 +63,20 @@ impl DestinationPattern {
                  *.ads.*, re:^ads[0-9], or a network such as 192.0.2.0/24"
             )
         };
+        let not_one = || match host_of_url(text) {
+            Some(host) => format!(
+                "'{text}' is a URL, and a destination is a host; give {host} \
+                 (--deny-url and --allow-url judge URLs)"
+            ),
+            None => wrong("is not a destination"),
+        };
         if let Some(pattern) = text.strip_prefix("re:") {
             // Names are in lower case.
             let mut regex = RegexBuilder::new(pattern);
             let regex = regex.case_insensitive(true).size_limit(REGEX_BYTES).build();
-            let regex = regex.map_err(|e| wrong(&last_line(&e.to_string())))?;
+            let regex = regex.map_err(|e| {
+                wrong(&format!("is not a regular expression: {}", regex_problem(&e)))
+            })?;
             let what = What::Matching(Box::new(regex));
             return Ok(Self { what, ports: None, text: text.into() });
         }
@@ -75,7 +84,7 @@ impl DestinationPattern {
             return Ok(Self { what: What::Network(network), ports: None, text: text.into() });
         }
         let (host, ports) = match text.rsplit_once(':') {
-            Some(_) if text.contains("//") => return Err(wrong("is not a destination")),
+            Some((_, ports)) if text.contains("//") || ports.contains('/') => return Err(not_one()),
             Some((host, ports)) => (host, Some(parse_ports(ports)?)),
             None => (text, None),
         };
@@ -83,7 +92,7 @@ impl DestinationPattern {
             return Ok(Self { what: What::Network(network), ports, text: text.into() });
         }
         let host = host.strip_suffix('.').unwrap_or(host);
-        let host = ascii(host).ok_or_else(|| wrong("is not a destination"))?.to_ascii_lowercase();
+        let host = ascii(host).ok_or_else(not_one)?.to_ascii_lowercase();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.*?".contains(c);
         let rest = host.strip_prefix('.').unwrap_or(&host);
         if rest.is_empty()
@@ -91,7 +100,7 @@ impl DestinationPattern {
             || rest.starts_with('.')
             || !host.chars().all(allowed)
         {
-            return Err(wrong("is not a destination"));
+            return Err(not_one());
         }
         let what = if host.contains(['*', '?']) {
             What::Matching(Box::new(glob(&host).ok_or_else(|| wrong("is too long"))?))
@@ -220,8 +229,29 @@ fn glob(text: &str) -> Option<Regex> {
     RegexBuilder::new(&pattern).size_limit(REGEX_BYTES).build().ok()
 }
 
-fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().trim().to_owned()
+/// What is wrong with a regular expression: the last line of the error, without the word before it.
+pub(super) fn regex_problem(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().last().unwrap_or_default().trim();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// The host of a URL, with its port, where only a host can stand: of `http://a.example:80/b` and of
+/// `a.example/b`. `None` if the text is no URL, or has no host.
+pub fn host_of_url(text: &str) -> Option<&str> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest),
+        None => (None, text),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let allowed = |c: char| c.is_alphanumeric() || "-_.:[]*".contains(c);
+    // `10.0.0/8` is a wrong network, and `a?c.example` a pattern.
+    let is_prefix = path.bytes().skip(1).all(|byte| byte.is_ascii_digit());
+    let is_path = path.starts_with('/') && host.contains('.') && !is_prefix;
+    let is_url = scheme.is_some() || is_path;
+    (is_url && !host.is_empty() && host.chars().all(allowed)).then_some(host)
 }
 
 #[cfg(test)]
@@ -285,6 +315,7 @@ mod tests {
             "*müller.example",
             "ü..example",
             "a/b",
+            "http://",
             "http://a",
             "re:(",
             "a:0",
@@ -294,6 +325,33 @@ mod tests {
         ] {
             let error = DestinationPattern::parse(wrong).unwrap_err();
             assert!(error.contains("give "), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_refused_with_its_host() {
+        for (url, host) in [
+            ("http://a.example/", "a.example"),
+            ("https://A.example:8443/b?c#d", "A.example:8443"),
+            ("https://user:pw@a.example", "a.example"),
+            ("http://[2001:db8::1]:80/x", "[2001:db8::1]:80"),
+            ("a.example/path", "a.example"),
+            ("a.example:443/path", "a.example:443"),
+            ("http://*.ads.example/", "*.ads.example"),
+        ] {
+            let error = DestinationPattern::parse(url).unwrap_err();
+            let says = format!("is a URL, and a destination is a host; give {host} (--deny-url");
+            assert!(error.contains(&says), "{url}: {error}");
+            assert!(DestinationPattern::parse(host).is_ok(), "{host}");
+        }
+        for (other, says) in [
+            ("http://", "is not a destination"),
+            ("10.0.0.0/99", "is not a destination"),
+            ("10.0.0/8", "is not a destination"),
+            ("re:(", "'re:(' is not a regular expression: unclosed group; give"),
+        ] {
+            let error = DestinationPattern::parse(other).unwrap_err();
+            assert!(error.contains(says), "{other}: {error}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A listener on loopback serves this machine, which could connect to any address by itself, so nothing is
 //! forbidden. A listener beyond loopback serves private source networks only and connects to public
 //! destinations only, so that a proxy opened by mistake is neither an open relay nor a way into its own
-//! network. `--open` lifts both. The destination is judged by the connected address, never by its name.
+//! network. Rules name exceptions (`--allow-client`, `--allow`), and `--open` lifts both. The destination is judged by the connected address, never by its name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -13,8 +13,15 @@ pub struct RuleId {
 impl RuleId {
     /// Protected mode: see [`protected_mode`](super::protected_mode).
     pub const PROTECTED: Self = Self { source: 0, line: 0 };
-    /// No rule allows the request, under a policy that refuses such requests.
-    pub const DEFAULT: Self = Self { source: 1, line: 0 };
     /// The client has not proven to be a user: see [`auth`](super::auth).
-    pub const AUTH: Self = Self { source: 2, line: 0 };
+    pub const AUTH: Self = Self { source: 1, line: 0 };
+    /// A rule that decides nothing, such as one that is only checked.
+    pub const UNNAMED: Self = Self { source: u16::MAX, line: 0 };
+}
+
+/// The rule without a name.
+impl Default for RuleId {
+    fn default() -> Self {
+        Self::UNNAMED
+    }
 }

@@ -15,7 +15,7 @@ use super::destination::{DestinationKey, meaning};
 use super::lists::Filter;
 use super::network::inside;
 use super::rule_id::RuleId;
-use super::rules::{Request, Rule};
+use super::rules::{Action, Request, Rule};
 
 /// Rules in order, with an index.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +104,13 @@ impl Ruleset {
         let mut first = self.first(|rule| rule.has_client(client));
         self.clients.each_meant(client, |rules| first.look(rules));
         first.found()
+    }
+
+    /// Whether only clients are served that rules name, and whether a rule refuses some clients.
+    pub fn admission(&self) -> (bool, bool) {
+        let is_let_in = |rule: &Rule| rule.admission && rule.action == Action::Allow;
+        let is_refused = |rule: &Rule| rule.action == Action::Deny && !rule.clients.is_empty();
+        (self.rules.iter().any(is_let_in), self.rules.iter().any(is_refused))
     }
 
     /// The first rule that matches a request as far as is known before a connection, and its number. For

@@ -15,11 +15,13 @@ pub use super::rule_id::RuleId;
 /// The source of rules.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RuleSource {
-    /// Always there: `protected-mode`, `default`, `auth`.
+    /// Always there: `protected-mode`, `auth`.
     BuiltIn(&'static str),
     /// An option of the command line: its name, without dashes. A rule's line is its number among
     /// the values of this option.
     Option(&'static str),
+    /// An option of the command line that is a rule with this value: `--policy enforce`.
+    OptionValue(&'static str, &'static str),
     /// A file. A rule has its line there.
     File(PathBuf),
     /// A block list or an allow list. An entry has its line there.
@@ -65,7 +67,7 @@ impl Default for Origins {
 
 impl Origins {
     /// The built-in sources, in the order of their numbers.
-    pub const ALWAYS: [&'static str; 3] = ["protected-mode", "default", "auth"];
+    pub const ALWAYS: [&'static str; 2] = ["protected-mode", "auth"];
 
     /// The same sources for another reading of all rules. Options may be on other lines in it.
     #[must_use]
@@ -81,7 +83,9 @@ impl Origins {
     /// Adds a source, or finds the existing one.
     pub fn add(&mut self, source: RuleSource) -> u16 {
         let said = match source {
-            RuleSource::Option(name) => self.said.iter().find(|said| said.option == name).cloned(),
+            RuleSource::Option(name) | RuleSource::OptionValue(name, _) => {
+                self.said.iter().find(|said| said.option == name).cloned()
+            }
             _ => None,
         };
         let source = said.map_or(source, RuleSource::Said);
@@ -159,14 +163,18 @@ pub struct RuleName<'a> {
 }
 
 impl RuleName<'_> {
-    /// Whether the rule is built in.
-    pub fn is_built_in(&self) -> bool {
-        matches!(self.source, Some(RuleSource::BuiltIn(_)))
+    /// Whether it is `--policy`, which refuses what no rule allows.
+    pub fn is_policy(&self) -> bool {
+        match self.source {
+            Some(RuleSource::OptionValue(option, _)) => *option == "policy",
+            Some(RuleSource::Said(said)) => said.option == "policy",
+            _ => false,
+        }
     }
 
-    /// Whether the name stands for requests that no rule allows.
-    pub fn is_default(&self) -> bool {
-        matches!(self.source, Some(RuleSource::BuiltIn("default")))
+    /// Whether it is protected mode.
+    pub fn is_protected_mode(&self) -> bool {
+        matches!(self.source, Some(RuleSource::BuiltIn("protected-mode")))
     }
 }
 
@@ -196,6 +204,7 @@ impl fmt::Display for RuleSource {
         match self {
             Self::BuiltIn(name) => f.write_str(name),
             Self::Option(name) => write!(f, "--{name}"),
+            Self::OptionValue(name, value) => write!(f, "--{name} {value}"),
             Self::File(path) | Self::List(path) => path.display().fmt(f),
             Self::Named(name) => f.write_str(name),
             Self::Said(said) => f.write_str(&said.at),
@@ -228,11 +237,12 @@ mod tests {
         let rules = rule(RuleSource::File("both.txt".into()));
         let list = rule(RuleSource::List("both.txt".into()));
         let named = rule(RuleSource::Named("mail".into()));
+        let enforced = rule(RuleSource::OptionValue("policy", "enforce"));
         for (rule, part) in [
             (deny, RefusedBy::Rule),
             (rules, RefusedBy::Rule),
             (named, RefusedBy::Rule),
-            (RuleId::DEFAULT, RefusedBy::Rule),
+            (enforced, RefusedBy::Rule),
             (list, RefusedBy::List),
             (RuleId::AUTH, RefusedBy::Auth),
             (RuleId::PROTECTED, RefusedBy::Guard),
@@ -251,9 +261,11 @@ mod tests {
         };
         let mut origins = Origins::default();
         origins.are_said(&[said("deny", "t.toml", &[3, 5]), said("sni", "t.toml", &[9])]);
+        let enforce = origins.add(RuleSource::OptionValue("policy", "enforce"));
         let [deny, sni, allow] =
             ["deny", "sni", "allow"].map(|option| origins.add(RuleSource::Option(option)));
-        origins.are_said(&[said("deny", "t.toml", &[7])]);
+        origins.are_said(&[said("deny", "t.toml", &[7]), said("policy", "t.toml", &[8])]);
+        let own_policy = origins.add(RuleSource::OptionValue("policy", "enforce"));
         let own = origins.add(RuleSource::Option("deny"));
         origins.are_said(&[]);
         let flag = origins.add(RuleSource::Option("deny"));
@@ -265,8 +277,17 @@ mod tests {
             (allow, 2, "--allow:2"),
             (own, 1, "t.toml:7"),
             (flag, 1, "--deny:1"),
+            (enforce, 0, "--policy enforce"),
+            (own_policy, 0, "t.toml:8"),
         ] {
-            assert_eq!(origins.name(RuleId { source, line }).to_string(), name);
+            let found = origins.name(RuleId { source, line });
+            assert_eq!(found.to_string(), name);
+            let is_policy = [enforce, own_policy].contains(&source);
+            assert_eq!(
+                (found.is_policy(), found.is_protected_mode()),
+                (is_policy, false),
+                "{name}"
+            );
         }
     }
 
@@ -305,9 +326,9 @@ mod tests {
         after.hit(rule);
         assert_ne!(file, rule.source);
         let hits: Vec<u64> = after.hits().map(|(_, hits)| hits).collect();
-        assert_eq!(hits, [0, 0, 0, 2, 0]);
+        assert_eq!(hits, [0, 0, 2, 0]);
         assert_eq!(after.name(RuleId::PROTECTED).to_string(), "protected-mode");
-        assert_eq!(after.name(RuleId::DEFAULT).to_string(), "default");
+        assert_eq!(after.name(RuleId::UNNAMED).to_string(), "unknown");
         assert_eq!(after.name(RuleId::AUTH).to_string(), "auth");
     }
 }

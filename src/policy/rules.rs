@@ -117,6 +117,12 @@ pub struct Request<'a> {
 }
 
 impl Rule {
+    /// Whether it refuses the clients that no other rule names, as `--allow-client` does. A rule that
+    /// somebody has written has a line.
+    pub fn is_for_other_clients(&self) -> bool {
+        self.admission && self.action == Action::Deny && self.id.line == 0
+    }
+
     /// A rule that matches every request.
     pub fn new(id: RuleId, action: Action) -> Self {
         Self {

@@ -128,7 +128,8 @@ mod tests {
             Rule { destinations, ..Rule::new(RuleId { source: 9, line }, action) }
         };
         let rules = written.split_whitespace().zip(1..).map(rule).collect();
-        let access = Access { mode, sni, ..Access::default() };
+        let by_default = RuleId { source: 1, line: 0 };
+        let access = Access { mode, by_default, sni, ..Access::default() };
         Arc::new(Rules::new(Scope::Protected, Arc::new(Ruleset::new(rules)), &access))
     }
 

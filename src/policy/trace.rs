@@ -111,10 +111,18 @@ pub(super) mod sentences {
     /// Whether a client may use the proxy.
     pub(crate) fn client(client: IpAddr, decided: Option<RuleId>, rule: Option<&Rule>) -> String {
         match (decided, rule) {
+            (Some(_), Some(rule)) if rule.is_for_other_clients() => {
+                format!("client {client} is in none of the networks that are served")
+            }
             (Some(_), Some(rule)) => format!("client {client}: {rule}"),
             (Some(_), None) => format!("client {client} is not in a private network"),
             (None, _) => format!("client {client} is served"),
         }
+    }
+
+    /// No rule lets in a client that protected mode does not serve.
+    pub(crate) fn no_rule_for_client(client: IpAddr) -> String {
+        format!("no rule lets client {client} in")
     }
 
     /// The user who asks.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use regex::{Regex, RegexBuilder};
 
+use super::destination::regex_problem;
 use super::patterns::{Effort, Patterns, Search, Unfinished};
 use super::rule_origin::RuleId;
 use super::rules::{self, Action, Request};
@@ -77,7 +78,7 @@ impl Urls {
         }
         let regex: Result<Regex, _> = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
         let reason =
-            |e: regex::Error| wrong(&format!("is not a regular expression: {}", last_line(&e)));
+            |e: regex::Error| wrong(&format!("is not a regular expression: {}", regex_problem(&e)));
         regex.map(drop).map_err(reason)
     }
 
@@ -195,10 +196,6 @@ impl UrlLook {
             None => UrlVerdict::Nothing,
         })
     }
-}
-
-fn last_line(error: &regex::Error) -> String {
-    error.to_string().lines().last().unwrap_or_default().trim().to_owned()
 }
 
 impl Urls {

@@ -95,7 +95,7 @@ pub fn write_error(
     let (phase, side) = (error.phase().word(), error.side().word());
     let reason = error.reason();
     let said = error.said().unwrap_or_default();
-    let advice = advice(error, rule);
+    let advice = advice(error, rule, destination);
     let title = format!("{status} {}", reason_phrase(status));
     let details = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {said}") };
     let mut fields = format!(
@@ -126,6 +126,7 @@ pub fn write_error(
         let (details, to) = (escape(&details), escape(destination));
         let to = if to.is_empty() { to } else { format!("<dt>to<dd>{to}") };
         let rule = if rule.is_empty() { rule } else { format!("<dt>rule<dd>{}", escape(&rule)) };
+        let advice = escape(&advice);
         format!(
             "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n\
@@ -148,9 +149,8 @@ pub fn write_error(
 }
 
 /// The advice to the reader of a reply.
-fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
-    // `--open` does not lift a rule that a person has written.
-    let written = rule.is_some_and(|rule| !rule.is_built_in());
+fn advice(error: &Error, rule: Option<RuleName<'_>>, destination: &str) -> Cow<'static, str> {
+    let is_protected_mode = rule.is_some_and(|rule| rule.is_protected_mode());
     let advice = match error.kind() {
         Kind::ConnectionLimitReached if error.side() == Side::Upstream => {
             "checking whether the server can be reached from here; --max-connecting sets how many \
@@ -172,11 +172,17 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
         Kind::ConnectionWriteTimeout | Kind::HttpResponseTimeout => {
             "again, or raise --timeout-response if the server is known to be slow"
         }
-        Kind::DestinationIpProhibited if written => {
-            "another destination, or asking the operator of this proxy, whose rule it is"
+        // The narrow option comes first: the wide one opens the proxy to everybody.
+        Kind::DestinationIpProhibited if is_protected_mode => {
+            let host = if destination.is_empty() { "HOST" } else { destination };
+            return format!(
+                "another destination, or asking the operator of this proxy, who can allow this one: \
+                 --allow {host}, or a rule that names it"
+            )
+            .into();
         }
         Kind::DestinationIpProhibited => {
-            "another destination; the proxy's --open lifts this, for networks you trust"
+            "another destination, or asking the operator of this proxy, whose rule it is"
         }
         Kind::DestinationIpUnroutable => {
             "checking whether this machine has a route to the destination"
@@ -210,8 +216,8 @@ fn advice(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
 
 /// The advice to the reader of a refusal.
 fn of_refusal(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
-    let written = rule.is_some_and(|rule| !rule.is_built_in());
-    let is_default = rule.is_some_and(|rule| rule.is_default());
+    let is_protected_mode = rule.is_some_and(|rule| rule.is_protected_mode());
+    let is_policy = rule.is_some_and(|rule| rule.is_policy());
     let retry_after = error.retry_after().unwrap_or_default();
     let advice = match (error.status(), error.side(), error.phase()) {
         (407, ..) => "a user name and a password that the operator of this proxy has given you",
@@ -226,13 +232,16 @@ fn of_refusal(error: &Error, rule: Option<RuleName<'_>>) -> Cow<'static, str> {
             return format!("again in {retry_after} s; --limit-requests sets how many").into();
         }
         (503, ..) => "asking the operator of this proxy; --max-bytes sets how much it relays",
-        _ if written => {
-            "asking the operator of this proxy, whose rule it is ('threadgate explain' tells why)"
+        _ if is_protected_mode => {
+            "a client in a private network, or asking the operator of this proxy: --allow-client \
+             NETWORK serves the networks it names, and no others"
         }
-        _ if is_default => {
-            "asking the operator of this proxy, which lets only listed destinations through"
+        _ if is_policy => {
+            "asking the operator of this proxy, which lets only listed destinations through; \
+             --allow HOST adds one"
         }
-        _ => "asking the operator of this proxy; --open serves every network",
+        _ if rule.is_none() => "asking the operator of this proxy",
+        _ => "asking the operator of this proxy, whose rule it is ('threadgate explain' tells why)",
     };
     advice.into()
 }
@@ -354,26 +363,30 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_has_written_open_does_not_lift() {
+    fn a_refusal_names_the_narrow_option_that_lets_the_request_through() {
         let mut origins = Origins::default();
-        let deny = RuleId { source: origins.add(RuleSource::Option("deny")), line: 1 };
-        for (kind, rule, says) in [
-            (Kind::HttpRequestDenied, RuleId::PROTECTED, "--open serves every network"),
-            (Kind::HttpRequestDenied, RuleId::DEFAULT, "only listed destinations"),
-            (Kind::HttpRequestDenied, deny, "whose rule it is"),
-            (Kind::DestinationIpProhibited, RuleId::PROTECTED, "--open lifts this"),
-            (Kind::DestinationIpProhibited, deny, "whose rule it is"),
+        let mut add = |source, line| RuleId { source: origins.add(source), line };
+        let deny = add(RuleSource::Option("deny"), 1);
+        let policy = add(RuleSource::OptionValue("policy", "enforce"), 0);
+        let (request, address) = (Kind::HttpRequestDenied, Kind::DestinationIpProhibited);
+        for (kind, rule, destination, says) in [
+            (request, RuleId::PROTECTED, "a:80", "--allow-client NETWORK serves the networks"),
+            (request, policy, "a:80", "only listed destinations through; --allow HOST adds"),
+            (request, deny, "a:80", "whose rule it is"),
+            (address, RuleId::PROTECTED, "a:80", "--allow a:80, or a rule"),
+            (address, RuleId::PROTECTED, "", "--allow HOST, or a rule"),
+            (address, deny, "a:80", "whose rule it is"),
         ] {
             let error = Error::new(Side::Proxy, Phase::Request, kind, "no");
-            let said = advice(&error, Some(origins.name(rule)));
+            let said = advice(&error, Some(origins.name(rule)), destination);
             assert!(said.contains(says), "{kind:?} {rule:?}: {said}");
-            assert_eq!(said.contains("--open"), rule == RuleId::PROTECTED, "{said}");
+            assert!(!said.contains("--open"), "{said}");
         }
         // Nobody sees fields in a browser.
         for (side, status) in [(Side::Proxy, 429), (Side::Client, 429), (Side::Proxy, 503)] {
             let error = Error::new(side, Phase::Request, Kind::HttpRequestDenied, "no");
             let error = error.with_status(status).with_retry_after(20);
-            assert!(advice(&error, None).contains("in 20 s"), "{side:?} {status}");
+            assert!(advice(&error, None, "").contains("in 20 s"), "{side:?} {status}");
         }
     }
 

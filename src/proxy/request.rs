@@ -71,7 +71,10 @@ pub(super) fn prepare(
     }
     if asker.front.is_admin() {
         if !asker.scope.serves(asker.address.ip()) {
-            return Err(denied("this proxy serves private networks only", RefusedBy::Guard));
+            return Err(denied(
+                "the admin listener serves private networks only",
+                RefusedBy::Guard,
+            ));
         }
         return Ok(answer_itself(&head, None, asker, common, turn));
     }

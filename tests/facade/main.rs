@@ -100,7 +100,7 @@ fn a_rule_that_says_less_than_was_meant_is_refused() {
         (vec![WrittenRule::deny("a").ports(["0-x"])], "rule 'a': ports: "),
         (vec![WrittenRule::deny("a\r\nB: c")], "is not a name"),
         (vec![WrittenRule::deny("")], "'' is not a name"),
-        (vec![WrittenRule::deny("default")], "always there"),
+        (vec![WrittenRule::deny("auth")], "always there"),
         (vec![WrittenRule::deny("a"), WrittenRule::allow("a")], "another rule"),
     ] {
         let options = AccessOptions { rules, ..AccessOptions::default() };

@@ -95,7 +95,7 @@ fn what_no_rule_allows_is_refused_when_that_is_enforced() {
     assert_eq!(once(proxy.addr, &format!("http://good.example:{port}/")).status, 200);
     let refused = once(proxy.addr, &format!("http://bad.example:{port}/"));
     assert_eq!(refused.status, 403, "{}", refused.head);
-    assert_eq!(refused.rule(), Some("default"));
+    assert_eq!(refused.rule(), Some("--policy enforce"));
     origin.join();
 }
 
@@ -108,7 +108,7 @@ fn a_client_that_is_not_allowed_gets_nothing_at_all() {
         client.send(format!("{method} {target} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
         let refused = client.read_response();
         assert_eq!(refused.status, 403, "{target}");
-        assert_eq!(refused.rule(), Some("default"), "{target}");
+        assert_eq!(refused.rule(), Some("--allow-client"), "{target}");
     }
 }
 
@@ -157,8 +157,8 @@ fn a_refused_network_is_refused_inside_ipv6_and_an_allowed_one_is_not_allowed_th
         ("[64:ff9b:1::10.0.0.1]", "--deny:1"),
         ("[2002:a00:1::]", "--deny:1"),
         ("[::10.0.0.1]", "--deny:1"),
-        ("[64:ff9b::192.0.2.1]", "default"),
-        ("[2002:c000:201::]", "default"),
+        ("[64:ff9b::192.0.2.1]", "--policy enforce"),
+        ("[2002:c000:201::]", "--policy enforce"),
     ] {
         let refused = once(proxy.addr, &format!("http://{host}/"));
         assert_eq!((refused.status, refused.rule()), (403, Some(rule)), "{host}");
@@ -201,7 +201,8 @@ fn a_wrong_bound_is_a_usage_error_that_says_what_to_give() {
         ("--connect-ports=9-1", "'9-1' is neither a port"),
         ("--methods=get", "'get' is not GET: the case of a method counts"),
         ("--methods=GET POST", "'GET POST' is not a method; give methods such as GET,HEAD"),
-        ("--schemes=https", "'https' is not one of http, ws and connect; give those"),
+        ("--schemes=ftp", "'ftp' is not one of http, ws and connect; give those"),
+        ("--schemes=https", "clients send it inside a CONNECT; give connect"),
         ("--deny-with=404", "'404' is not an answer; give 403, 204, or a URL"),
         ("--deny-with=http:///x", "is not an answer"),
         ("--deny-with=http://a b/", "is not an answer"),

@@ -196,7 +196,7 @@ fn each_listener_has_its_own_rules_or_those_of_all() {
         (first, "a.example:81", "all"),
         (second, "a.all.example", "threadgate.toml:1"),
         (second, "a.example:82", "own"),
-        (second, "a.example:81", "default"),
+        (second, "a.example:81", "threadgate.toml:11"),
     ] {
         assert_eq!(refused_by(listener, host).as_deref(), Some(rule), "{host}");
     }
@@ -565,4 +565,16 @@ fn nothing_is_a_file_that_many_may_read_and_write() {
     replace(Path::new(list), "two.example\n");
     reloaded(&proxy);
     assert_eq!(refused_by(proxy.addr, "two.example").as_deref(), Some("ads:1"));
+}
+
+#[test]
+fn an_option_that_does_nothing_is_said_once_when_a_reload_brings_it() {
+    let configured = Configured::new("deny = '.a.example'\n");
+    let proxy = configured.start(&[]);
+    let says = "threadgate.toml:2: limit user:1mbit has no effect: there are no users";
+    configured.replace("deny = '.b.example'\nlimit = 'user:1mbit'\n");
+    reloaded(&proxy);
+    reloaded(&proxy);
+    assert_eq!(said(&proxy, says), 1, "{}", proxy.stderr());
+    assert_eq!(refused_by(proxy.addr, "x.b.example").as_deref(), Some("threadgate.toml:1"));
 }

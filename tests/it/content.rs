@@ -205,7 +205,7 @@ fn only_urls_that_are_allowed_go_through_if_that_is_enforced() {
         ..AccessOptions::default()
     });
     let mut client = Peer::connect(proxy.addr());
-    refused(&ask(&mut client, untouched.addr, "/"), 403, "default");
+    refused(&ask(&mut client, untouched.addr, "/"), 403, "--policy enforce");
     let origin = once(OK);
     assert_eq!(ask(&mut client, origin.addr, "/public/").status, 200);
     origin.join();

@@ -399,11 +399,17 @@ fn what_cannot_be_asked_is_a_usage_error() {
     for (args, says) in [
         (
             &["GET"][..],
-            "explain: needs a URL behind the method; write for example GET http://example.com/",
+            "explain: needs a URL behind the method; write for example threadgate explain GET http://example.com/",
         ),
-        (&[], "explain: needs a method and a URL; give for example GET http://example.com/"),
-        (&["http://a/"], "explain: needs a method before the URL; write GET http://a/"),
-        (&["http://a/", "GET"], "explain: the method comes first; write GET http://a/"),
+        (&[], "explain: needs a method and a URL; write for example threadgate explain GET http"),
+        (
+            &["http://a/"],
+            "explain: needs a method before the URL; write threadgate explain GET http://a/",
+        ),
+        (
+            &["http://a/", "GET"],
+            "explain: the method comes first; write threadgate explain GET http://a/",
+        ),
         (&["GET", "http://a/", "x"], "explain: 'x' is one word too many; one request at a time"),
         (&["CONNECT", "https://a/"], "; CONNECT takes HOST:PORT, and GET an https URL"),
         (&["GET", "http://müller.example/"], "; write the host in its xn-- form and other"),

@@ -16,8 +16,9 @@ use threadgate::policy::Access;
 use threadgate::server::Options;
 use threadgate::{Server, WrittenRule};
 
-use crate::peers::{Peer, Response, eventually_eq};
-use crate::proxies::{OK, proxy_with};
+use crate::peers::{Peer, Response, eventually, eventually_eq};
+use crate::programs::run;
+use crate::proxies::{Binary, OK, command, proxy_with};
 use crate::servers::{Origin, listen_on_a_port_of_its_own, somebody_waits};
 
 /// A proxy whose listener others could reach, asked over loopback.
@@ -273,6 +274,75 @@ fn a_kept_connection_is_only_for_whom_its_address_is_allowed() {
     eventually_eq(|| proxy.report().gauges.upstream_idle, 1);
     assert_eq!(ask(&mut allowed, &host).rule(), Some("protected-mode"));
     assert_eq!((proxy.stats().upstream_connects, proxy.stats().upstream_reuses), (1, 2));
+    drop(proxy);
+    origin.join();
+}
+
+/// The sentences at the start are true with any rules, and name the narrow options.
+#[test]
+fn the_start_says_whom_each_listener_serves_and_where_it_connects_to() {
+    let (clients, addresses) = (
+        "only private networks are served, unless a rule names the client; --allow-client NETWORK",
+        "only public addresses are connected to, unless a rule names the destination; --allow HOST",
+    );
+    let (users, named) = ("users may come from any network", "only the networks of --allow-client");
+    let anyone = "WARN 0.0.0.0:PORT: --open: anyone who can reach this proxy can use it";
+    for (args, says, not) in [
+        (&[][..], &[clients, addresses][..], &[named, users, "--open"][..]),
+        (&["--allow", "10.0.0.1"], &[clients, addresses], &["--open"]),
+        (&["--allow-client", "0.0.0.0/0"], &[named, addresses], &["private", "--open"]),
+        (&["--auth", "ann:x"], &[users, addresses], &["private", "--open"]),
+        (&["--auth", "ann:x", "--allow-client", "10.0.0.0/8"], &[named], &[users, "private"]),
+        (&["--open"], &[anyone], &["private", "public"]),
+        (&["--open", "--allow-client", "127.0.0.1"], &[named], &["anyone", "private", "public"]),
+        (&["--open", "--deny-client", "10.0.0.1"], &[anyone, ", except the clients that"], &[]),
+    ] {
+        let proxy = Binary::start_as(&[&["-l", "0.0.0.0:0"], args].concat());
+        let says = says.iter().map(|it| it.replace("PORT:", &format!("{}:", proxy.addr.port())));
+        let says: Vec<String> = says.collect();
+        eventually(|| says.iter().all(|it| proxy.stderr().contains(it)));
+        let said = proxy.stderr();
+        for word in not {
+            assert!(!said.contains(word), "{args:?}: {word}: {said}");
+        }
+    }
+}
+
+/// The replies and `explain` name the narrow option, and with it the request goes through.
+#[test]
+fn a_refusal_of_protected_mode_names_the_option_that_lets_the_request_through() {
+    let origin = Origin::answer(OK);
+    let host = format!("near.example:{}", origin.addr.port());
+    let args = ["-l", "0.0.0.0:0", "--resolve", "near.example:127.0.0.1"];
+    let proxy = Binary::start_as(&args);
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.addr.port()));
+    let refused = once(to, &host);
+    assert_eq!((refused.status, refused.rule()), (403, Some("protected-mode")));
+    let advice = format!("--allow {host}, or a rule that names it");
+    assert!(refused.text().contains(&format!("who can allow this one: {advice}")));
+    assert!(!refused.text().contains("--open"), "{}", refused.text());
+    let url = format!("http://{host}/");
+    let explain = |more: &[&str]| {
+        let words = [&["explain"], &args[..], more, &["GET", &url]].concat();
+        run(&mut command(&words))
+    };
+    let said = explain(&[]).text();
+    assert!(said.contains(&format!("\ntry                      {advice}\n")), "{said}");
+    let said = explain(&["--client", "203.0.113.9"]).text();
+    let verdict = "the client is not in a private network, and no rule lets it in (403)";
+    assert!(said.contains(verdict), "{said}");
+    assert!(said.contains("--allow-client 203.0.113.9, with every other network"), "{said}");
+    assert!(said.contains("no rule lets client 203.0.113.9 in  [protected-mode]"), "{said}");
+    assert!(!said.contains("--policy open"), "{said}");
+    let said = explain(&["--client", "203.0.113.9", "--allow-client", "10.0.0.0/8"]).text();
+    let why = "client 203.0.113.9 is in none of the networks that are served  [--allow-client]";
+    assert!(said.contains(why), "{said}");
+    let more = ["--allow-client", "203.0.113.9", "--allow", &host];
+    assert!(explain(&[&more[..], &["--client", "203.0.113.9"]].concat()).status.success());
+    drop(proxy);
+    let proxy = Binary::start_as(&[&args[..], &["--allow", &host]].concat());
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.addr.port()));
+    assert_eq!(once(to, &host).status, 200);
     drop(proxy);
     origin.join();
 }

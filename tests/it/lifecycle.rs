@@ -379,3 +379,176 @@ fn verbose_ends_with_a_snapshot() {
     let said = proxy.stderr();
     assert!(said.contains("1 accepted") && said.contains("1 finished"), "{said}");
 }
+
+/// Each exit code of the tables in the documents comes about as they say; 77 has tests of its own.
+#[test]
+fn each_exit_code_means_what_the_documents_say() {
+    for (args, code) in [
+        (&["--version"][..], 0),
+        (&["-p", "0", "--exit-after", "1ms"], 0),
+        (&["check", "--log-format", "json"], 0),
+        (&["explain", "GET", "http://127.0.0.1/"], 0),
+        (&["-p", "0", "--port-file", "/nonexistent/file"], 1),
+        (&["-p", "0", "--access-log", "/nonexistent/file"], 1),
+        (&["passwd", "--delete", "/nonexistent", "ann"], 1),
+        (&["--nonsense"], 2),
+        (&["-p", "0", "--ready-fd", "9"], 2),
+        (&["explain"], 2),
+        (&["explain", "--deny", "a.example", "GET", "http://a.example/"], 3),
+        (&["--listen", "192.0.2.1:3128"], 69),
+        (&["-p", "0", "--source-address", "192.0.2.1"], 69),
+        (&["-p", "0", "--admin", "unix:/nonexistent/socket"], 69),
+        (&["--config", "/nonexistent"], 78),
+        (&["check", "--block-list", "/nonexistent"], 78),
+        (&["explain", "--hosts-file", "/nonexistent", "GET", "http://a.example/"], 78),
+    ] {
+        let output = run(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn an_option_that_does_nothing_is_said_at_the_start_and_by_check() {
+    let says = "--limit user:10mbit has no effect: there are no users; add them with --auth-file";
+    let proxy = Binary::start(&["--limit", "user:10mbit"]);
+    eventually(|| proxy.stderr().contains(&format!("WARN {says}")));
+    assert_eq!(own_page(&proxy), 200);
+    let output = run(&["check", "--limit", "user:10mbit"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.starts_with(&format!("threadgate: {says}")), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(!output.stdout.is_empty());
+}
+
+/// Messages for a wrong command line say what was meant, and point to the help that has it.
+#[test]
+fn a_wrong_command_line_gets_the_right_one_and_its_help() {
+    for (args, says, help) in [
+        (
+            &["explain", "example.com"][..],
+            "needs a method before the URL; write threadgate explain GET http://example.com/",
+            "explain --help",
+        ),
+        (
+            &["explain", "example.com:443"],
+            "write threadgate explain CONNECT example.com:443",
+            "explain --help",
+        ),
+        (&["explain", "localhost/a"], "explain GET http://localhost/a", "explain --help"),
+        (&["explain", "connect"], "explain CONNECT example.com:443", "explain --help"),
+        (
+            &["explain", "--hello=http://a.b/", "CONNECT", "a:443"],
+            "a URL; give its host alone: a.b",
+            "explain --help",
+        ),
+        (
+            &["--schemes", "https"],
+            "clients send it inside a CONNECT; give connect",
+            "help --schemes",
+        ),
+        (
+            &["--deny", "http://x/"],
+            "'http://x/' is a URL, and a destination is a host; give x",
+            "help --deny",
+        ),
+        (&["--allow", "https://a.example:8443/b"], "give a.example:8443 (", "help --allow"),
+        (
+            &["--limit", "destination=http://x/:1mbit"],
+            "is a URL, and a destination is",
+            "help --limit",
+        ),
+        (
+            &["--resolve", "http://x/:192.0.2.1"],
+            "has a URL in it; give its host alone",
+            "help --resolve",
+        ),
+        (
+            &["--admin-name", "http://x.example:80/"],
+            "give its host alone: x.example",
+            "help --admin-name",
+        ),
+        (&["--admin", "http://127.0.0.1:9"], "is a URL; write its IP:PORT", "help --admin"),
+        (&["--listen", "http://127.0.0.1:9"], "is a URL or a path", "help --listen"),
+        (
+            &["--deny-url", "("],
+            "'(' is not a regular expression: unclosed group; give",
+            "help --deny-url",
+        ),
+        (
+            &["--deny", "re:("],
+            "'re:(' is not a regular expression: unclosed group; give",
+            "help --deny",
+        ),
+        (
+            &["--limit", "alice:10mbit"],
+            "write user=alice:10mbit to limit the user alice",
+            "help --limit",
+        ),
+        (&["--port"], "--port: needs a value", "help --port"),
+        (&["check", "-t", "1", "-t", "2"], "--threads: given twice", "help --threads"),
+        (&["check", "--frob"], "unknown option '--frob'", "--help"),
+        (&["check", "-t", "x", "-p", "y"], "--threads: 'x' is not a number", "--help"),
+        (&["explain", "--frob"], "unknown option '--frob'", "explain --help"),
+        (&["passwd", "users"], "write threadgate passwd users alice", "passwd --help"),
+        (&["completions", "tcsh"], "give bash, zsh or fish", "completions --help"),
+        (&["serve", "help"], "a command comes first: threadgate help", "--help"),
+        (&["help", "frob"], "there is no command, topic or option 'frob'", "help --help"),
+    ] {
+        fails(args, 2, &[says, &format!("\ntry 'threadgate {help}'\n")]);
+    }
+}
+
+/// For every option that names a file, the advice fits what is wrong with it.
+#[test]
+fn a_file_that_cannot_be_used_gets_advice_that_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().to_str().unwrap();
+    let (none, lost) = (format!("{here}/none"), format!("{here}/none/file"));
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let (link, below) = (format!("{here}/link"), format!("{here}/file/file"));
+    for option in ["--config", "--block-list", "--allow-list", "--hosts-file", "--auth-file"] {
+        for (file, says) in [
+            (
+                none.as_str(),
+                "cannot read it: No such file or directory (os error 2); check the name\n",
+            ),
+            (&lost, "; its directory does not exist either; check the name\n"),
+            (&link, "; it is a link that leads nowhere: correct it"),
+            (&below, "; a part of its name is a file and not a directory\n"),
+            ("https://a.example/list", "; it is a URL: download it, and give the file"),
+            ("no-such-file", "; check the name, which is looked up in /"),
+            (here, "; "),
+        ] {
+            refuses(&["check", option, file], 78, &format!("{option} {file}: "), says);
+        }
+    }
+    let learn = ["--policy", "learn", "--learn-file"];
+    for options in [&["--access-log"][..], &["--port-file"], &["--pid-file"], &learn] {
+        for (file, says) in [
+            (lost.as_str(), "; its directory does not exist; make it first, or check the name"),
+            (&below, "; a part of its name is a file and not a directory"),
+            (here, "; "),
+        ] {
+            let option = options.last().unwrap();
+            let words = [&["-p", "0"], options, &[file]].concat();
+            refuses(&words, 1, &format!("{option} {file}: cannot "), says);
+        }
+    }
+    refuses(&["passwd", &lost, "ann"], 1, &lost, "; its directory does not exist; make it first");
+    refuses(&["passwd", here, "ann"], 1, here, "it is not a regular file; give one");
+}
+
+/// The command fails with a message that begins with `begins`, says `says`, and does not blame
+/// permissions.
+#[track_caller]
+fn refuses(args: &[&str], code: i32, begins: &str, says: &str) {
+    let output = run(args);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    assert!(said.starts_with(&format!("threadgate: {begins}")), "{args:?}: {said}");
+    assert!(said.contains(says), "{args:?}: no {says:?} in {said}");
+    assert!(!said.contains("this user can") && !said.contains("give one; "), "{args:?}: {said}");
+}

@@ -108,7 +108,7 @@ fn where_nothing_else_is_allowed_an_allow_list_is() {
     ]);
     let mut client = Peer::connect(proxy.addr);
     let refused = ask(&mut client, "GET", "http://other.example/");
-    assert_eq!((refused.status, refused.rule()), (403, Some("default")));
+    assert_eq!((refused.status, refused.rule()), (403, Some("--policy enforce")));
     let served = ask(&mut client, "GET", &format!("http://www.ours.example:{port}/"));
     assert_eq!(served.status, 200, "{}", served.head);
     origin.join();
@@ -185,7 +185,7 @@ fn check_tells_of_the_lists_of_rules_and_listeners() {
     let says = [
         "lists: no-such-list: cannot read it: No such file or directory",
         "t.toml:1",
-        "give a file that exists",
+        "check the name",
     ];
     fails(&["check", "-c", &file], 78, &says);
 }
@@ -386,7 +386,7 @@ fn a_file_that_is_no_list_ends_the_start_and_says_why() {
         ("noise", ":1", "cannot be used, and neither can any other line ("),
         ("latin1", ":1", "cannot be used, and neither can any other line (1 that are no rule)"),
         ("page", ":1", "it is a web page; download the list itself"),
-        ("https://lists.example/ads.txt", "", "it is a URL; download it first"),
+        ("https://lists.example/ads.txt", "", "it is a URL: download it, and give the file"),
         ("gz", ":1", "it is compressed; unpack it with gunzip"),
         ("fifo", "", "it is not a regular file; give one"),
         ("none", "", "cannot read it: No such file or directory"),

@@ -48,10 +48,10 @@ fn report_lets_through_and_names_what_enforce_refuses() {
     let asked = [
         ("GET", "good.example", None),
         ("GET", "a.bad.example", Some("--deny:1")),
-        ("GET", "other.example", Some("default")),
+        ("GET", "other.example", Some("--policy enforce")),
         ("DELETE", "good.example", Some("--methods")),
         // Nothing listens there.
-        ("GET", "far.example", Some("default")),
+        ("GET", "far.example", Some("--policy enforce")),
     ];
     for (method, host, against) in asked {
         let ask = |proxy: &Binary| {
@@ -75,7 +75,8 @@ fn report_lets_through_and_names_what_enforce_refuses() {
             lines.iter().find(its).cloned().unwrap_or_else(|| panic!("{method} {host}: no line"))
         };
         let (reported, enforced) = (of(&reported), of(&enforced));
-        assert_eq!(reported["would_deny"], expected, "{host}");
+        let would = against.map(|rule| rule.replace("--policy enforce", "--policy report"));
+        assert_eq!(reported["would_deny"], would.map_or(Value::Null, Value::from), "{host}");
         assert_eq!(enforced["would_deny"], Value::Null, "{host}");
         if against.is_some() {
             assert_eq!((&reported["rule"], &enforced["rule"]), (&Value::Null, &expected));
@@ -88,6 +89,50 @@ fn report_lets_through_and_names_what_enforce_refuses() {
     assert_eq!(stats["denials"], serde_json::json!({"refused": 0, "reported": 4}));
     drop((report, enforce));
     origin.join();
+}
+
+/// What refuses a request that nothing allows is the policy, and it is named by its place.
+#[test]
+fn a_policy_that_refuses_is_named_by_its_option_or_by_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, own) = (dir.path().join("a.toml"), dir.path().join("b.toml"));
+    std::fs::write(&file, "allow = 'a.example'\npolicy = 'enforce'\n").unwrap();
+    std::fs::write(&own, "[[listeners]]\naddress = '127.0.0.1:0'\npolicy = 'enforce'\n").unwrap();
+    let (file, own) = (file.to_str().unwrap(), own.to_str().unwrap());
+    for (args, rule) in [
+        (&["-p", "0", "--policy", "enforce"][..], "--policy enforce".to_owned()),
+        (&["-p", "0", "-c", file], format!("{file}:2")),
+        (&["-c", own], format!("{own}:3")),
+        (&[], "THREADGATE_POLICY:1".to_owned()),
+    ] {
+        let admin = free_port().to_string();
+        let more = ["--access-log=-", "--log-format=json", "--admin", &admin];
+        let set = |command: &mut std::process::Command| {
+            let is_set = args.is_empty();
+            command.envs(is_set.then_some(("THREADGATE_POLICY", "enforce")));
+        };
+        let all = [args, &more].concat();
+        let proxy = match args.is_empty() {
+            true => Binary::start_by(&["env"], set, &all),
+            false => Binary::start_as(&all),
+        };
+        let mut client = Peer::connect(proxy.addr);
+        client.send("GET http://b.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n");
+        let refused = client.read_response();
+        assert_eq!((refused.status, refused.rule()), (403, Some(&*rule)), "{}", refused.head);
+        assert!(refused.text().contains(&format!("\nrule: {rule}\n")), "{}", refused.text());
+        assert!(refused.text().contains("--allow HOST adds one"), "{}", refused.text());
+        assert_eq!(lines(&proxy, 1)[0]["rule"], *rule);
+        let stats: Value =
+            serde_json::from_str(fetch(admin.parse().unwrap(), "/stats.json").text()).unwrap();
+        assert_eq!(stats["busiest_rules"].as_object().unwrap().len(), 1, "{stats:#}");
+        let mut explain = command(&["explain", "GET", "http://b.example/"]);
+        explain.args(args);
+        set(&mut explain);
+        let said = run(&mut explain);
+        assert_eq!(said.status.code(), Some(3), "{}", said.stderr);
+        assert!(said.text().contains(&format!("  [{rule}]\n")), "{}", said.text());
+    }
 }
 
 #[test]
@@ -125,7 +170,6 @@ pub(crate) fn hits_are_told_by_source(reads: impl FnOnce(&str)) {
     let stats: Value = serde_json::from_str(fetch(admin, "/stats.json").text()).unwrap();
     let expected = [
         ("protected-mode", 0),
-        ("default", 0),
         ("auth", 0),
         ("--deny", 3),
         ("--allow", 1),

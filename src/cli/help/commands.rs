@@ -44,9 +44,9 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
             ),
         ],
         text: "",
-        statuses: "0 stopped by a signal or --exit-after, 1 failed while running, 2 wrong command line, 3 a \
-                   request was denied (--fail-on-deny), 69 cannot listen or connect from there, 77 not permitted, \
-                   78 wrong configuration.",
+        statuses: "0 stopped by a signal or --exit-after, 1 failed while running or a file cannot be written, 2 wrong \
+                   command line, 3 a rule was against a request (--fail-on-deny), 69 cannot listen or connect from \
+                   there, 77 not permitted, 78 wrong configuration.",
         words: &[],
     },
     CommandText {
@@ -64,8 +64,8 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
                secrets are left out.\n\n\
                Mistakes go to stderr, all of them in one run. Only a start can show whether a port is \
                in use, a file cannot be written, or another proxy is running.",
-        statuses: "0 all is right, 1 the learn file cannot be used, 2 wrong command line, 77 a file may not be read, \
-                   78 wrong configuration.",
+        statuses: "0 all is right (warnings do not count), 1 the learn file cannot be used, 2 wrong command line, \
+                   77 a file may not be read, 78 wrong configuration.",
         words: &[],
     },
     CommandText {
@@ -86,7 +86,8 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
         text: "explain takes the options of serve as well as its own. It reads the files that they name, decides as the \
                proxy does, and connects to nothing. An https URL is decided by the CONNECT that a client sends for \
                it.",
-        statuses: "0 the request goes through, 3 it is denied, 2 wrong command line, 78 wrong configuration.",
+        statuses: "0 the request goes through, 1 nothing could be printed, 2 wrong command line, 3 the request is denied, \
+                   77 a file may not be read, 78 wrong configuration.",
         words: &["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT"],
     },
     CommandText {
@@ -125,7 +126,7 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
         ],
         text: "completions prints a script that completes commands, options, their values and files. 'make install' \
                installs all three.",
-        statuses: "0 printed, 2 wrong command line.",
+        statuses: "0 printed, 1 nothing could be printed, 2 wrong command line.",
         words: &["bash", "zsh", "fish"],
     },
     CommandText {
@@ -138,7 +139,7 @@ pub(crate) const COMMANDS: [CommandText; 6] = [
             ("threadgate help --deny", "one option, with its key and its variable"),
         ],
         text: "",
-        statuses: "0 printed, 2 there is no such command, topic or option.",
+        statuses: "0 printed, 1 nothing could be printed, 2 there is no such command, topic or option.",
         words: &[],
     },
 ];

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::config::unusable::Unusable;
+use crate::net::file_error;
 use crate::policy::list_draft::TooMuch;
 use crate::policy::list_format::{How, ListFormat, ListOptions, Purpose};
 
@@ -101,19 +102,8 @@ impl<'a> List<'a> {
     }
 
     pub(super) fn unread(&self, e: &io::Error) -> Unusable {
-        let file = self.file.display();
         let denied = e.kind() == io::ErrorKind::PermissionDenied;
-        let why = match e.kind() {
-            io::ErrorKind::NotFound if file.to_string().contains("://") => {
-                "it is a URL; download it first, with curl -fo list.txt URL, and give the file"
-                    .to_owned()
-            }
-            io::ErrorKind::NotFound => format!("cannot read it: {e}; give a file that exists"),
-            io::ErrorKind::PermissionDenied => {
-                format!("cannot read it: {e}; give a file this user can read")
-            }
-            _ => format!("cannot read it: {e}; give another file"),
-        };
+        let why = file_error::unreadable(self.file, e);
         Unusable { denied, ..self.wrong(None, &why) }
     }
 

@@ -9,7 +9,7 @@ use crate::policy::list_format::ListOptions;
 
 fn block(files: &[&Path]) -> Result<Option<Arc<Filter>>, Unusable> {
     let files: Vec<String> = files.iter().map(|f| f.to_str().unwrap().to_owned()).collect();
-    read(of(&files), &mut Origins::default())
+    read(of(&files), Priority::First, &mut Origins::default())
 }
 
 fn of(block: &[String]) -> Lists<'_> {
@@ -29,7 +29,7 @@ fn several_files_are_one_filter_and_their_lines_are_their_own() {
     fs::write(&two, format!("||b.test^\n{}", long(20_000, 20_000))).unwrap();
     let mut origins = Origins::default();
     let names = [&one, &two].map(|f| f.to_str().unwrap().to_owned());
-    let filter = read(of(&names), &mut origins).unwrap().unwrap();
+    let filter = read(of(&names), Priority::First, &mut origins).unwrap().unwrap();
     assert_eq!(filter.len(), 40_001);
     for (host, file, line) in [
         ("name-0.example", &one, 2),
@@ -127,7 +127,7 @@ fn filter_of(files: &[&str], options: ListOptions) -> Arc<Filter> {
         .collect();
     names.iter().zip(files).for_each(|(name, text)| fs::write(name, text).unwrap());
     let lists = Lists { block: &names, allow: &[], options };
-    read(lists, &mut Origins::default()).unwrap().unwrap()
+    read(lists, Priority::First, &mut Origins::default()).unwrap().unwrap()
 }
 
 fn is_refused(filter: &Filter, host: &str) -> bool {
@@ -371,8 +371,8 @@ fn a_file_that_is_given_twice_is_named() {
 #[test]
 fn a_url_or_a_missing_file_is_told_what_to_do() {
     for (file, says) in [
-        ("https://lists.example/ads.txt", "it is a URL; download it first"),
-        ("no-such-list.txt", "give a file that exists"),
+        ("https://lists.example/ads.txt", "it is a URL: download it, and give the file"),
+        ("no-such-list.txt", "check the name, which is looked up in"),
     ] {
         let wrong = block(&[Path::new(file)]).unwrap_err();
         assert!(wrong.to_string().contains(says), "{wrong}");

@@ -49,6 +49,7 @@ pub(super) const ACCESS: Topic = Topic {
             hint: "NETWORK",
             brief: "serve clients in this network only",
             help: "Serve clients in this network, and no others.",
+            more: "Beyond loopback it may name networks that are not private.",
             example: "[\"127.0.0.0/8\", \"192.168.0.0/16\"]",
             read: |to, text| add(&mut to.access.allow_client, access::checked_network(text)),
             ..OF_A_LISTENER
@@ -210,7 +211,7 @@ pub(super) const USERS: Topic = Topic {
             help: "Serve only clients that send this user name and password, or those of another --auth, --auth-env \
                    or --auth-file. Other users of this machine can see the command line; a file or a variable hides it.",
             more: "Others get a 407 (Basic, RFC 7617, in UTF-8). A password may contain any printable character. On a \
-                   listener beyond loopback, users may come from any network.",
+                   listener beyond loopback, users may come from any network, unless --allow-client names some.",
             example: "[\"alice:secret\"]",
             is_apart: true,
             is_secret: true,

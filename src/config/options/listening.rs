@@ -93,7 +93,10 @@ pub(super) const LISTENING: Topic = Topic {
             name: "open",
             brief: "beyond loopback, serve and reach every network",
             help: "Beyond loopback, serve clients of every network, and connect to every address. Without it a \
-                   listener beyond loopback serves private networks only, and connects to public addresses only.",
+                   listener beyond loopback serves private networks only, and connects to public addresses only, \
+                   except what rules name.",
+            more: "--allow-client and --allow are the narrow ways: they name the clients to serve, and destinations \
+                   beside the public ones.",
             example: "false",
             scope: OptionScope::Listener,
             read: |to, text| keep(&mut to.server.open, Ok(text == "true")),

@@ -212,7 +212,7 @@ impl Scratch {
             out.extend_from_slice(key);
             text.clear();
             if let Some(rule) = r.rule.filter(|_| is_it) {
-                target::escape(text, rule.to_string().as_bytes());
+                quoted(text, &rule.to_string());
             }
             json_string(out, text);
         }
@@ -250,11 +250,11 @@ fn write_rare(out: &mut Vec<u8>, r: &Record<'_>) {
     }
     if let Some(rule) = r.rule {
         out.extend_from_slice(if r.would_deny { b" would-deny=" } else { b" rule=" });
-        target::escape(out, rule.to_string().as_bytes());
+        write_name(out, &rule.to_string());
     }
     if let Some(entry) = r.entry {
         out.extend_from_slice(b" entry=");
-        target::escape(out, entry.as_bytes());
+        write_name(out, entry);
     }
     if let Some(failure) = &r.failure {
         out.extend_from_slice(b" error=");
@@ -267,6 +267,17 @@ fn write_rare(out: &mut Vec<u8>, r: &Record<'_>) {
         quoted(out, failure.reason);
         out.push(b'"');
     }
+}
+
+/// Appends the name of a rule or an entry. One with a space in it, such as `--policy enforce`, stands in quotes.
+fn write_name(out: &mut Vec<u8>, name: &str) {
+    if !name.contains(' ') {
+        target::escape(out, name.as_bytes());
+        return;
+    }
+    out.push(b'"');
+    quoted(out, &name);
+    out.push(b'"');
 }
 
 /// A JSON string, or `null` for an empty one.

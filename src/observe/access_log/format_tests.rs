@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::error::{Kind, Phase, Side};
 use crate::observe::access_log::{LoggedFailure, Phases, RecordKind};
+use crate::policy::rule_origin::{Origins, RuleId, RuleSource};
 
 fn plain() -> Record<'static> {
     Record {
@@ -134,9 +135,34 @@ fn a_user_stands_in_each_format_and_cannot_forge_a_column() {
 fn the_entry_of_a_list_stands_behind_the_rule() {
     let record = Record { entry: Some("/^a\\.b \"c/"), ..plain() };
     let text = line(LineFormat::Text, &record);
-    assert!(text.contains(" entry=/^a\\x5c.b\\x20\\x22c/"), "{text}");
+    assert!(text.contains(" entry=\"/^a\\x5c.b \\x22c/\""), "{text}");
     let value: Value = serde_json::from_str(&line(LineFormat::Json, &record)).expect("JSON");
     assert_eq!(value["entry"], "/^a\\.b \"c/");
+}
+
+#[test]
+fn the_name_of_a_rule_is_one_column_even_with_a_space_in_it() {
+    let mut origins = Origins::default();
+    for (source, text, json) in [
+        (RuleSource::Option("methods"), " rule=--methods", "--methods"),
+        (
+            RuleSource::OptionValue("policy", "enforce"),
+            " rule=\"--policy enforce\"",
+            "--policy enforce",
+        ),
+        (
+            RuleSource::File("my \"list\"\n".into()),
+            " rule=\"my \\x22list\\x22\\x0a\"",
+            "my \\x22list\\x22\\x0a",
+        ),
+    ] {
+        let rule = RuleId { source: origins.add(source), line: 0 };
+        let record = Record { rule: Some(origins.name(rule)), ..plain() };
+        let said = line(LineFormat::Text, &record);
+        assert!(said.ends_with(&format!("{text}\n")), "{said}");
+        let value: Value = serde_json::from_str(&line(LineFormat::Json, &record)).expect("JSON");
+        assert_eq!(value["rule"], json);
+    }
 }
 
 #[test]

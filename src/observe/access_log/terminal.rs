@@ -43,7 +43,7 @@ pub(super) fn write(out: &mut Vec<u8>, clock: &mut Clock, r: &Record<'_>, colour
         out.push(b' ');
         in_colour(out, colour, YELLOW, |out| {
             out.extend_from_slice(b"would be denied by ");
-            target::escape(out, rule.to_string().as_bytes());
+            quoted(out, &rule.to_string());
         });
     }
     if let Some(failure) = &r.failure {

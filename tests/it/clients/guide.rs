@@ -154,7 +154,7 @@ fn an_egress_list_is_learnt_rehearsed_and_enforced() {
     build(&[&good, &bad]);
     fs::remove_file(dir.path().join("egress.json")).unwrap();
     assert_eq!(do_it(rehearse).status.code(), Some(3));
-    assert_eq!(do_it(ask).text(), format!("default\tGET\t{bad}\n"));
+    assert_eq!(do_it(ask).text(), format!("--policy report\tGET\t{bad}\n"));
 
     assert_eq!(do_it(enforce).status.code(), Some(0), "curl takes a 403 for an answer");
     let refused = fs::read_to_string(dir.path().join("out")).unwrap();
