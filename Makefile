@@ -61,9 +61,9 @@ responses: ## write the table of docs/responses.md again: odd messages through c
 	cargo build --locked
 	python3 tests/messages/compare.py --threadgate target/debug/threadgate --write docs/responses.md
 
-docs: ## write again what is made from the sources: docs/files.md, the man page's options, docs/threadgate.toml
+docs: ## write again what is made from sources: docs/files.md, lists-adguard.md, threadgate.toml, the man page
 	THREADGATE_WRITE_DOCS=1 cargo test --locked --lib reference
-	THREADGATE_WRITE_DOCS=1 cargo test --locked --test it file_list
+	THREADGATE_WRITE_DOCS=1 cargo test --locked --test it -- file_list the_page_has_the_table_of_differences
 
 session: release ## draw docs/session.svg again: the README's picture, from a run of the commands in it
 	.ci/session-svg

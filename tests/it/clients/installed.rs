@@ -32,6 +32,15 @@ pub(super) fn python(modules: &str) -> Option<Command> {
     Some(python)
 }
 
+/// The directory of the modules for Node.js, if this one is among them.
+pub(super) fn node_modules(name: &str) -> Option<PathBuf> {
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/node");
+    match modules.join("node_modules").join(name).exists() {
+        true => Some(modules),
+        false => missing(&format!("{name} (`.ci/tools modules`)")),
+    }
+}
+
 /// A script of `clients/`, in any language.
 pub(super) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(name)

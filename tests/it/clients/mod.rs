@@ -5,6 +5,7 @@
 //! and the access log says that it really went through the proxy, over how many connections, and how
 //! each exchange ended. `installed` finds the programs, and only tests in here can reach it.
 
+mod adguard;
 mod balancers;
 mod blocked;
 mod browser;

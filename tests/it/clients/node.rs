@@ -1,11 +1,9 @@
 //! Node.js: fetch and `node:http`, with their usual agents. The script checks what it gets.
 
-use std::path::Path;
-
-use crate::programs::{client_connections, in_short, logged, logging_proxy, missing, output};
+use crate::programs::{client_connections, in_short, logged, logging_proxy, output};
 use crate::servers::RefusedPort;
 
-use super::installed::{Nginx, script, tool};
+use super::installed::{Nginx, node_modules, script, tool};
 use super::origin::Echo;
 
 #[test]
@@ -13,10 +11,7 @@ fn node_fetches_with_a_proxy_agent() {
     let proxy = logging_proxy(&[]);
     let (Some(mut node), Some(nginx)) = (tool("node"), Nginx::start()) else { return };
     let Some(echo) = Echo::start(nginx.ca.parent()) else { return };
-    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/node");
-    if !modules.join("installed").exists() {
-        return missing("undici (`.ci/tools modules`)").unwrap_or_default();
-    }
+    let Some(modules) = node_modules("undici") else { return };
     let refused = RefusedPort::new();
     node.arg(script("with_node.mjs")).arg(modules).arg(proxy.url()).arg(&nginx.ca);
     node.args([format!("http://{}", nginx.clear), format!("https://{}", nginx.tls)]);
