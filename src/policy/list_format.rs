@@ -70,7 +70,7 @@ impl ListFormat {
     }
 
     fn of_word(word: &[u8]) -> Option<Self> {
-        let is_rule = word.ends_with(b"^") || adblock::within_slashes(word).is_some();
+        let is_rule = word.ends_with(b"^") || word.starts_with(b"-") || adblock::is_regex(word);
         let is_regex = word.iter().all(u8::is_ascii_graphic)
             && (word.starts_with(b"^") || word.starts_with(b"(") || word.contains(&b'\\'));
         match () {
@@ -126,25 +126,39 @@ pub fn read(
 /// Reads a line, and passes each thing that it says to `give`.
 fn read_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
     let (whole, line) = (line, line.trim_ascii());
-    let format = how.format;
+    if is_comment(line, how.format) {
+        return Ok(());
+    }
+    match how.format {
+        ListFormat::Rpz => rpz::read(whole, give),
+        ListFormat::Regex => regex_line(line, how, give),
+        // Most lines of most lists.
+        _ if line.iter().all(|byte| name::may_contain(*byte)) => word(line, how, give),
+        // In a hosts file, a comment may follow address and names without a space.
+        ListFormat::Hosts if begins_with_address(line) => {
+            let line = hosts::without_comment(line);
+            match words(line).nth(1) {
+                Some(_) => hosts::hosts_line(line, how.purpose, give),
+                None => word(line.trim_ascii_end(), how, give),
+            }
+        }
+        _ if is_cosmetic(line) => Err(Skipped::Cosmetic),
+        _ => other_line(line, how, give),
+    }
+}
+
+fn is_comment(line: &[u8], format: ListFormat) -> bool {
     match line {
-        [] | [b'!', ..] => return Ok(()),
-        [b'#', ..] if format != ListFormat::Adblock || !is_selector(line) => return Ok(()),
-        [b';', ..] | [b'/', b'/', b' ', ..] => return Ok(()),
+        [] | [b'!' | b';', ..] | [b'/', b'/', b' ', ..] => true,
+        [b'#', ..] => format != ListFormat::Adblock || !is_selector(line),
         // The heading of an adblock list.
-        [b'[', .., b']'] if format != ListFormat::Regex && address(line).is_none() => return Ok(()),
-        _ => {}
+        [b'[', .., b']'] => format != ListFormat::Regex && address(line).is_none(),
+        _ => false,
     }
-    match format {
-        ListFormat::Rpz => return rpz::read(whole, give),
-        ListFormat::Regex => return regex_line(line, how, give),
-        _ => {}
-    }
-    // In a hosts file, a comment may follow address and names without a space.
-    let is_hosts_line = format == ListFormat::Hosts && begins_with_address(line);
-    if !is_hosts_line && is_cosmetic(line) {
-        return Err(Skipped::Cosmetic);
-    }
+}
+
+/// Reads a line that may be of any format and is more than a word.
+fn other_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
     if let Some(rule) = line.strip_prefix(b"@@") {
         return adblock::rule(rule, true, how, give);
     }
@@ -163,7 +177,8 @@ fn read_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<
     let is_rule =
         !line.iter().any(u8::is_ascii_whitespace) && line.iter().any(|o| b"*^|/$".contains(o));
     if is_rule && ListedName::read(line).is_none() {
-        return adblock::rule(line, false, how, give).map_err(|kind| what_is(line, format, kind));
+        let read = adblock::rule(line, false, how, give);
+        return read.map_err(|kind| what_is(line, how.format, kind));
     }
     let line = hosts::without_comment(line);
     let mut words = words(line);
@@ -171,14 +186,19 @@ fn read_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<
     match words.next() {
         Some(_) if address(first).is_some() => hosts::hosts_line(line, how.purpose, give),
         Some(_) => Err(Skipped::Unknown),
-        None => match ListedName::read(first).filter(|_| may_be_a_name(first, format)) {
-            Some(name) => {
-                give(&bare(name.text()));
-                Ok(())
-            }
-            None if format == ListFormat::Adblock => adblock::rule(first, false, how, give),
-            None => Err(what_is(first, format, Skipped::Unknown)),
-        },
+        None => word(first, how, give),
+    }
+}
+
+/// Reads a word that stands alone.
+fn word(word: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
+    match ListedName::read(word).filter(|_| may_be_a_name(word, how.format)) {
+        Some(name) => {
+            give(&bare(name.text()));
+            Ok(())
+        }
+        None if how.format == ListFormat::Adblock => adblock::rule(word, false, how, give),
+        None => Err(what_is(word, how.format, Skipped::Unknown)),
     }
 }
 

@@ -28,6 +28,10 @@ pub(super) fn rule(
     let (pattern, options) = split(rule);
     let regex = within_slashes(pattern);
     let about = match regex {
+        // It is meant for URLs.
+        Some(regex) if regex.windows(2).any(|two| two == b"\\/" || two == b"//") => {
+            return Err(Skipped::Pattern);
+        }
         // Pi-hole's options, such as `;querytype=A`.
         Some(regex) if memchr(b';', regex).is_some() => return Err(Skipped::Options),
         Some(_) => None,
@@ -84,6 +88,11 @@ fn split(rule: &[u8]) -> (&[u8], Option<&[u8]>) {
         }
         None => (rule, None),
     }
+}
+
+/// Whether a rule is a regular expression.
+pub(super) fn is_regex(rule: &[u8]) -> bool {
+    within_slashes(split(rule).0).is_some()
 }
 
 /// The regular expression between two slashes.

@@ -67,6 +67,11 @@ impl ListedName {
     }
 }
 
+/// Whether a name in a list may contain this byte.
+pub(super) fn may_contain(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.')
+}
+
 /// An address in a list.
 #[derive(Clone, Copy)]
 pub(super) struct Address {
