@@ -17,7 +17,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::logging;
 use crate::cli::stdout::print;
 use crate::config::listen;
-use crate::config::lists::ListedLine;
+use crate::config::lists::{ListedEffect, ListedLine};
 use crate::net::given_names::GivenNames;
 use crate::net::hosts::{self, Name};
 use crate::net::listener::ListenPlace;
@@ -136,6 +136,16 @@ pub(crate) fn run(args: &ExplainArgs, given: &GivenOptions) -> Result<(), Failur
         (Verdict::Allow, false) => Ok(()),
         // The text above has already given the reason.
         _ => Err(Failure::new(Exit::Denied, "")),
+    }
+}
+
+/// What a line does with the host. In the list of a rule it only says which hosts the rule is about.
+fn says(line: &ListedLine) -> &'static str {
+    match (&line.rule, line.says) {
+        (None, says) => says.word(),
+        (Some(_), ListedEffect::Refuses) => "lists",
+        (Some(_), ListedEffect::Allows) => "leaves out",
+        (Some(_), ListedEffect::SwitchesOff) => ListedEffect::SwitchesOff.word(),
     }
 }
 
@@ -421,8 +431,11 @@ impl Told<'_> {
         before.iter().for_each(|note| self.note(&mut lines, note));
         for (at, line) in self.listed.iter().enumerate() {
             let name = if at == 0 { "lines" } else { "" };
-            let says = format!("{:<15}", line.says.word());
-            let place = format!("{}:{}", line.file.display(), line.line);
+            let says = format!("{:<15}", says(line));
+            let mut place = format!("{}:{}", line.file.display(), line.line);
+            if let Some(rule) = &line.rule {
+                place.push_str(&format!(", a list of rule {rule}"));
+            }
             lines.row(name, &says, &line.text, Some(&place));
         }
         for limit in &of.limits {
@@ -500,7 +513,8 @@ impl Told<'_> {
                     "file": line.file,
                     "line": line.line,
                     "text": line.text,
-                    "says": line.says.word(),
+                    "says": says(line),
+                    "rule": line.rule,
                 })
             })
             .collect();

@@ -279,14 +279,13 @@ impl AccessOptions {
         Lists { block: &self.block_list, allow: &self.allow_list, options: self.list_options }
     }
 
-    /// The lists, and then those of each rule.
-    fn all_lists(&self) -> impl Iterator<Item = Lists<'_>> {
-        let of_rules = self.rules.iter().map(|rule| Lists {
-            block: rule.list_files(),
-            allow: &[],
-            options: self.list_options,
+    /// The lists, and then those of each rule, with the rule's name.
+    fn all_lists(&self) -> impl Iterator<Item = (Option<String>, Lists<'_>)> {
+        let of_rules = self.rules.iter().map(|rule| {
+            let options = self.list_options;
+            (Some(rule.shown()), Lists { block: rule.list_files(), allow: &[], options })
         });
-        [self.lists()].into_iter().chain(of_rules)
+        [(None, self.lists())].into_iter().chain(of_rules)
     }
 
     /// The lines of all lists that are about a host: a name in lower case, or an address in its usual text.
@@ -295,13 +294,10 @@ impl AccessOptions {
     ///
     /// The first list that cannot be used.
     pub(crate) fn lines_about(&self, host: &str) -> Result<Vec<ListedLine>, Unusable> {
-        let mut all: Vec<ListedLine> = Vec::new();
-        for lists in self.all_lists() {
-            for line in lists::about(lists, host)? {
-                if !all.contains(&line) {
-                    all.push(line);
-                }
-            }
+        let mut all = Vec::new();
+        for (rule, lists) in self.all_lists() {
+            let lines = lists::about(lists, host)?.into_iter();
+            all.extend(lines.map(|line| ListedLine { rule: rule.clone(), ..line }));
         }
         Ok(all)
     }
@@ -315,7 +311,7 @@ impl AccessOptions {
         &self,
         mut f: impl FnMut(&Path, Skipped, &SkippedLine),
     ) -> Result<(), Unusable> {
-        self.all_lists().try_for_each(|lists| lists::skipped(lists, &mut f))
+        self.all_lists().try_for_each(|(_, lists)| lists::skipped(lists, &mut f))
     }
 
     /// Whether all options but the limits have their defaults.

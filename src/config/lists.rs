@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::policy::domains::{Dropped, MOST_LINES, NameKey};
-use crate::policy::list_draft::{FilterDraft, ListPiece, TooMuch};
+use crate::policy::list_draft::{FilterDraft, Finished, ListPiece, TooMuch, UnfitPattern};
 use crate::policy::list_format::{self, How, ListFormat, SkippedLines, What};
 use crate::policy::list_report::{ListRemark, ListReport, PublicSuffixes, counted};
 use crate::policy::lists::Filter;
@@ -32,7 +32,7 @@ use pieces::{PIECE, Pieces};
 use progress::ProgressBar;
 use source::List;
 
-pub(crate) use lines::{ListedLine, about, skipped};
+pub(crate) use lines::{ListedEffect, ListedLine, about, skipped};
 pub(crate) use source::Lists;
 
 /// The most memory to reserve for names before reading.
@@ -87,7 +87,13 @@ pub(super) fn read(
         all.push(reading.read(list)?);
     }
     let Reading { draft, pool, progress, .. } = reading;
-    let (filter, dropped) = pool.install(|| draft.finish(places))?;
+    let Finished { filter, dropped, unfit } = pool.install(|| draft.finish(places))?;
+    for UnfitPattern { list, line, text, reason } in unfit {
+        if let Some(contents) = all.get_mut(list) {
+            contents.skipped.add(reason, line, &text);
+            contents.entries -= 1;
+        }
+    }
     drop((pool, progress));
     give_memory_back();
     let reports = reports(&lists, all, &dropped);
@@ -270,11 +276,15 @@ impl ParsedPiece {
         let mut piece = ListPiece::new(key);
         let (mut skipped, mut suffixes) = Default::default();
         let lines = list_format::read(bytes, how, &mut skipped, |item, line, _| {
-            if let What::Name(name) = item.what
-                && item.said.reach.covers(false)
-                && !item.is_off
-            {
-                PublicSuffixes::look_at(&mut suffixes, name, line);
+            match &item.what {
+                What::Name(name) if item.said.reach.covers(false) && !item.is_off => {
+                    PublicSuffixes::look_at(&mut suffixes, name, line);
+                }
+                // `||com` is about more than its author may have meant.
+                What::Pattern(pattern) if !item.is_off => {
+                    PublicSuffixes::look_at(&mut suffixes, pattern.bare_text(), line);
+                }
+                What::Name(_) | What::Pattern(_) => {}
             }
             piece.add(item, line);
         });

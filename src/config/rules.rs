@@ -181,6 +181,11 @@ impl WrittenRule {
         Ok(rule)
     }
 
+    /// Its name, or its place.
+    pub(crate) fn shown(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.place.to_string())
+    }
+
     /// The files of its lists.
     pub(crate) fn list_files(&self) -> &[String] {
         let lists = self.lists.iter().find(|(key, _)| *key == "lists");

@@ -30,6 +30,8 @@ const HEADER: usize = 5;
 /// What a listed name says about a host below it. The higher rank decides.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Rank {
+    /// Let through, if no name below it is refused: as resolvers do it, where the longest name decides.
+    Pass,
     /// Refused by a line of a block list.
     Block,
     /// Allowed by an exception in a block list.
@@ -42,8 +44,8 @@ pub enum Rank {
     Allow,
 }
 
-const RANKS: [Rank; 5] =
-    [Rank::Block, Rank::Except, Rank::Important, Rank::ImportantExcept, Rank::Allow];
+const RANKS: [Rank; 6] =
+    [Rank::Pass, Rank::Block, Rank::Except, Rank::Important, Rank::ImportantExcept, Rank::Allow];
 
 /// The hosts that a listed name stands for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -230,16 +232,28 @@ impl Domains {
     /// The entry that decides about a host, a name in lower case without a trailing dot.
     pub fn find(&self, host: &str) -> Option<Listed> {
         let name = host.as_bytes();
-        let mut found: Option<(Value, usize)> = None;
+        let mut best: Option<(Value, usize)> = None;
+        // The longest names that are passed and blocked.
+        let (mut passed, mut blocked): (Option<(Value, usize)>, usize) = (None, 0);
         self.key.each_suffix(name, |length, labels, hash| {
             if self.labels.have(labels)
                 && let Some(suffix) = name.get(name.len() - length..)
                 && let Some(value) = self.probe(hash, suffix, length == name.len())
-                && found.is_none_or(|(best, _)| value < best)
             {
-                found = Some((value, length));
+                match value.rank() {
+                    Rank::Pass => passed = Some((value, length)),
+                    Rank::Block => blocked = length,
+                    _ => {}
+                }
+                if best.is_none_or(|(best, _)| value < best) {
+                    best = Some((value, length));
+                }
             }
         });
+        let is_passed = |(best, _): &(Value, usize)| {
+            best.rank() == Rank::Block && passed.is_some_and(|(_, length)| length > blocked)
+        };
+        let found = if best.as_ref().is_some_and(is_passed) { passed } else { best };
         found.map(|(value, length)| value.listed(length))
     }
 
@@ -482,7 +496,7 @@ mod tests {
         #[test]
         fn it_answers_as_a_search_through_all_names(
             names in prop::collection::vec(
-                ("([ab]{1,2}\\.){0,3}[ab]{1,2}", 0..5_usize, 0..3_usize), 0..40,
+                ("([ab]{1,2}\\.){0,3}[ab]{1,2}", 0..6_usize, 0..3_usize), 0..40,
             ),
             hosts in prop::collection::vec("([ab]{1,2}\\.){0,5}[ab]{1,2}", 1..20),
         ) {
@@ -499,6 +513,15 @@ mod tests {
                     })
                 };
                 let rank = names.iter().filter(|it| covers(it)).map(|(_, said)| said.rank).max();
+                let longest = |rank: Rank| {
+                    let of_rank = names.iter().filter(|it| it.1.rank == rank && covers(it));
+                    of_rank.map(|(name, _)| name.len()).max()
+                };
+                let is_passed = longest(Rank::Pass) > longest(Rank::Block);
+                let rank = rank.map(|rank| match rank {
+                    Rank::Block if is_passed => Rank::Pass,
+                    rank => rank,
+                });
                 let found = set.find(host);
                 prop_assert_eq!(found.map(|found| found.said.rank), rank);
                 if let Some(found) = found {

@@ -26,18 +26,23 @@ pub use glob::NoPattern;
 pub(super) use glob::without_end;
 
 /// The most patterns of all lists together.
-pub const MOST_PATTERNS: usize = 250_000;
-/// The most memory for one regular expression, in bytes.
-const REGEX_BYTES: usize = 1 << 20;
-/// The most memory for all patterns together, without the automaton of their pieces, in bytes.
-pub const MOST_PATTERN_BYTES: usize = 64 << 20;
+pub const MOST_PATTERNS: usize = 100_000;
+/// The most of them that have no piece of text, so that each is compared with every host.
+const MOST_ALWAYS: usize = 2000;
+/// The most memory for the automaton of one regular expression, in bytes.
+const REGEX_BYTES: usize = 256 << 10;
+/// The most memory for all of them together, in bytes. One that does not fit into its own bound counts with it,
+/// because the time to find that out is spent.
+const MOST_REGEX_BYTES: usize = 64 << 20;
 
 /// A pattern over hosts.
 #[derive(Clone)]
 pub struct HostPattern {
     matcher: Matcher,
-    /// As the list has it, in lower case and without options.
+    /// As the list has it, without options; in lower case, but for a regular expression.
     text: Box<[u8]>,
+    /// The text that each host matched contains, in lower case; empty if there is none.
+    literal: Box<[u8]>,
     /// Hosts with these names are not matched, and neither are those below them.
     except: Box<[Box<[u8]>]>,
 }
@@ -45,7 +50,8 @@ pub struct HostPattern {
 #[derive(Clone)]
 enum Matcher {
     Glob(Glob),
-    Regex(Box<DFA<Vec<u32>>>),
+    /// The automaton is made when the pattern is put into a set.
+    Regex(Option<Box<DFA<Vec<u32>>>>),
 }
 
 impl HostPattern {
@@ -57,16 +63,36 @@ impl HostPattern {
     pub(super) fn glob(pattern: &[u8], except: Vec<Box<[u8]>>) -> Result<Self, NoPattern> {
         let text = pattern.to_ascii_lowercase().into_boxed_slice();
         let glob = Glob::read(&text, !except.is_empty())?;
-        Ok(Self { matcher: Matcher::Glob(glob), text, except: except.into() })
+        let literal = glob.longest().into();
+        Ok(Self { matcher: Matcher::Glob(glob), text, literal, except: except.into() })
     }
 
-    /// A regular expression that may match anywhere in a host.
+    /// A regular expression that may match anywhere in a host. It is only parsed.
     ///
     /// # Errors
     ///
-    /// It cannot be compiled, or not within its bounds.
+    /// It is not one, or every host would match.
     pub(super) fn regex(pattern: &[u8], except: Vec<Box<[u8]>>) -> Result<Self, NoPattern> {
         let pattern = std::str::from_utf8(pattern).map_err(|_| NoPattern::Regex)?;
+        let hir = syntax::parse_with(pattern, &regex_syntax()).map_err(|_| NoPattern::Regex)?;
+        let literal = match Literal::of(&hir) {
+            Literal::Whole(bytes) | Literal::Piece(bytes) => {
+                bytes.iter().map(|(byte, _)| byte.to_ascii_lowercase()).collect()
+            }
+            Literal::None => Box::default(),
+        };
+        let text = format!("/{pattern}/").into_bytes().into_boxed_slice();
+        Ok(Self { matcher: Matcher::Regex(None), text, literal, except: except.into() })
+    }
+
+    /// The automaton of a regular expression.
+    ///
+    /// # Errors
+    ///
+    /// It is too large, or every host would match.
+    fn compiled(&self) -> Result<DFA<Vec<u32>>, NoPattern> {
+        let inner = self.text.get(1..self.text.len() - 1).unwrap_or_default();
+        let pattern = std::str::from_utf8(inner).map_err(|_| NoPattern::Regex)?;
         let config = dense::Config::new()
             .dfa_size_limit(Some(REGEX_BYTES))
             .determinize_size_limit(Some(REGEX_BYTES));
@@ -76,59 +102,68 @@ impl HostPattern {
             .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(REGEX_BYTES)))
             .build(pattern)
             .map_err(|_| NoPattern::Regex)?;
-        let text = format!("/{pattern}/").into_bytes().into_boxed_slice();
-        Ok(Self { matcher: Matcher::Regex(Box::new(dfa)), text, except: except.into() })
+        let is_general = ANY_HOSTS.iter().all(|host| is_found(&dfa, host));
+        if is_general { Err(NoPattern::General) } else { Ok(dfa) }
+    }
+
+    /// Checks that it can be put into a set.
+    ///
+    /// # Errors
+    ///
+    /// It is a regular expression that is too large, or that every host matches.
+    pub fn check(&self) -> Result<(), NoPattern> {
+        match &self.matcher {
+            Matcher::Regex(None) => self.compiled().map(drop),
+            Matcher::Glob(_) | Matcher::Regex(Some(_)) => Ok(()),
+        }
     }
 
     /// Whether the pattern matches a host in lower case.
     pub fn matches(&self, host: &str) -> bool {
         let is_match = match &self.matcher {
             Matcher::Glob(glob) => glob.matches(host.as_bytes()),
-            Matcher::Regex(dfa) => {
-                let input = Input::new(host).earliest(true).anchored(Anchored::No);
-                // It gives up nowhere, because all bytes have transitions.
-                dfa.try_search_fwd(&input).is_ok_and(|found| found.is_some())
-            }
+            Matcher::Regex(Some(dfa)) => is_found(dfa, host),
+            // Not in a set: a person asks.
+            Matcher::Regex(None) => self.compiled().is_ok_and(|dfa| is_found(&dfa, host)),
         };
         is_match && !self.except.iter().any(|name| is_at_or_below(host.as_bytes(), name))
     }
 
-    /// The pattern as its list has it, in lower case and without options.
+    /// The pattern as its list has it, without options.
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// The pattern without marks at its ends: `||com` is about `com`.
+    pub fn bare_text(&self) -> &[u8] {
+        let is_mark = |byte: &u8| b"|*.^/".contains(byte);
+        let start = self.text.iter().take_while(|byte| is_mark(byte)).count();
+        let rest = self.text.get(start..).unwrap_or_default();
+        let end = rest.iter().rev().take_while(|byte| is_mark(byte)).count();
+        rest.get(..rest.len() - end).unwrap_or_default()
     }
 
     fn spelling(&self) -> (&[u8], &[Box<[u8]>]) {
         (&self.text, &self.except)
     }
 
-    /// Memory in use for its automaton, in bytes.
-    pub fn bytes(&self) -> usize {
+    /// Memory in use, in bytes.
+    fn bytes(&self) -> usize {
         let automaton = match &self.matcher {
-            Matcher::Glob(_) => 0,
-            Matcher::Regex(dfa) => dfa.memory_usage(),
+            Matcher::Regex(Some(dfa)) => dfa.memory_usage(),
+            Matcher::Glob(_) | Matcher::Regex(None) => 0,
         };
-        size_of::<Self>() + self.text.len() + automaton
+        size_of::<Self>() + self.text.len() + self.literal.len() + automaton
     }
+}
 
-    /// The text that each host matched contains, in lower case; empty if there is none.
-    fn literal(&self) -> Vec<u8> {
-        match &self.matcher {
-            Matcher::Glob(glob) => glob.longest().to_vec(),
-            Matcher::Regex(_) => {
-                let inner = self.text.get(1..self.text.len() - 1).unwrap_or_default();
-                let parsed = std::str::from_utf8(inner)
-                    .ok()
-                    .and_then(|text| syntax::parse_with(text, &regex_syntax()).ok());
-                match parsed.map(|hir| Literal::of(&hir)) {
-                    Some(Literal::Whole(bytes) | Literal::Piece(bytes)) => {
-                        bytes.iter().map(|(byte, _)| byte.to_ascii_lowercase()).collect()
-                    }
-                    Some(Literal::None) | None => Vec::new(),
-                }
-            }
-        }
-    }
+/// Hosts that have nothing in common.
+const ANY_HOSTS: [&str; 4] = ["a.example", "qz-7.test", "192.0.2.1", "xn--bcher-kva.org"];
+
+fn is_found(dfa: &DFA<Vec<u32>>, host: &str) -> bool {
+    let input = Input::new(host).earliest(true).anchored(Anchored::No);
+    // It gives up nowhere, because all bytes have transitions.
+    dfa.try_search_fwd(&input).is_ok_and(|found| found.is_some())
 }
 
 /// Hosts are ASCII, and in lower case.
@@ -168,6 +203,8 @@ pub enum Unused {
     Same,
     /// The same pattern has a higher rank elsewhere.
     Overruled,
+    /// It cannot be put into a set.
+    Unfit(NoPattern),
 }
 
 /// The patterns of all lists.
@@ -184,19 +221,18 @@ pub struct HostPatterns {
 }
 
 impl HostPatterns {
-    /// Makes a set of these patterns, without those in `off`. `unused` is told the line of each that is
-    /// left out, and why.
+    /// Makes a set of these patterns, without those in `off`. `unused` is told each that is left out, and why.
     ///
     /// # Errors
     ///
-    /// A sentence: they are too large together.
+    /// A sentence: they are too many, or too large together.
     pub fn new(
         mut all: Vec<ListedPattern>,
         off: &[(HostPattern, Rank)],
-        mut unused: impl FnMut(u32, Unused),
+        mut unused: impl FnMut(&ListedPattern, Unused),
     ) -> Result<Self, String> {
         let mut keep = |it: &ListedPattern, reason: Option<Unused>| {
-            reason.into_iter().for_each(|reason| unused(it.line, reason));
+            reason.into_iter().for_each(|reason| unused(it, reason));
             reason.is_none()
         };
         if !off.is_empty() {
@@ -221,21 +257,46 @@ impl HostPatterns {
             .collect();
         let mut reasons = reasons.into_iter();
         all.retain(|it| keep(it, reasons.next().flatten()));
+        let mut bytes = 0;
+        all.retain_mut(|it| {
+            if !matches!(it.pattern.matcher, Matcher::Regex(None)) || bytes > MOST_REGEX_BYTES {
+                return true;
+            }
+            let compiled = it.pattern.compiled();
+            bytes += compiled.as_ref().map_or(REGEX_BYTES, DFA::memory_usage);
+            match compiled {
+                Ok(dfa) => it.pattern.matcher = Matcher::Regex(Some(Box::new(dfa))),
+                Err(reason) => return keep(it, Some(Unused::Unfit(reason))),
+            }
+            true
+        });
+        if bytes > MOST_REGEX_BYTES {
+            let most = MOST_REGEX_BYTES >> 20;
+            return Err(format!(
+                "the regular expressions in the lists take more than {most} MiB; leave some lists out"
+            ));
+        }
         let mut numbers = HashMap::new();
         let mut set = Self::default();
-        let mut texts: Vec<Vec<u8>> = Vec::new();
+        let mut texts: Vec<&[u8]> = Vec::new();
         for (number, it) in (0_u32..).zip(&all) {
-            let literal = it.pattern.literal();
+            let literal = &it.pattern.literal;
             if literal.is_empty() {
                 set.always.push(number);
                 continue;
             }
-            let at = *numbers.entry(literal).or_insert_with_key(|literal| {
-                texts.push(literal.clone());
+            let at = *numbers.entry(literal).or_insert_with(|| {
+                texts.push(literal);
                 texts.len() - 1
             });
             set.uses.resize_with(texts.len(), Vec::new);
             set.uses.get_mut(at).into_iter().for_each(|uses| uses.push(number));
+        }
+        if set.always.len() > MOST_ALWAYS {
+            return Err(format!(
+                "the lists have more than {MOST_ALWAYS} regular expressions without a fixed text; leave some \
+                 lists out"
+            ));
         }
         if !texts.is_empty() {
             let automaton = AhoCorasick::builder()
@@ -258,8 +319,13 @@ impl HostPatterns {
         }
         let mut best = self.first_of(&self.always, u32::MAX, host);
         if let Some(literals) = &self.literals {
+            let mut seen = Seen::default();
             for found in literals.find_overlapping_iter(host) {
-                let uses = self.uses.get(found.pattern().as_usize());
+                let literal = found.pattern().as_usize();
+                if !seen.is_new(literal, self.uses.len()) {
+                    continue;
+                }
+                let uses = self.uses.get(literal);
                 let before = best.unwrap_or(u32::MAX);
                 best = uses.and_then(|uses| self.first_of(uses, before, host)).or(best);
             }
@@ -277,13 +343,44 @@ impl HostPatterns {
     }
 
     /// The number of patterns.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.all.len()
     }
 
     /// Memory in use, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+/// The literals that were found in a host. The first few need no memory.
+#[derive(Default)]
+struct Seen {
+    few: [usize; Self::FEW],
+    count: usize,
+    bits: Vec<u64>,
+}
+
+impl Seen {
+    const FEW: usize = 32;
+
+    /// Whether a literal, one of `all`, was not seen before; it is now.
+    fn is_new(&mut self, literal: usize, all: usize) -> bool {
+        let few = self.few.get(..self.count).unwrap_or(&self.few);
+        if few.contains(&literal) {
+            return false;
+        }
+        if let Some(free) = self.few.get_mut(self.count) {
+            *free = literal;
+            self.count += 1;
+            return true;
+        }
+        self.bits.resize(all.div_ceil(64), 0);
+        let Some(bits) = self.bits.get_mut(literal / 64) else { return false };
+        let bit = 1 << (literal % 64);
+        let is_new = *bits & bit == 0;
+        *bits |= bit;
+        is_new
     }
 }
 

@@ -1,12 +1,10 @@
 //! Gathers what the lines of all lists say, and makes a [`Filter`] of it.
 
 use super::domains::{Draft, DraftPart, Dropped, MOST_NAMES, Mark as NamesMark, NameKey, Rank};
-use super::host_patterns::{
-    HostPattern, HostPatterns, ListedPattern, MOST_PATTERN_BYTES, MOST_PATTERNS, Unused,
-};
+use super::host_patterns::{HostPattern, HostPatterns, ListedPattern, MOST_PATTERNS, Unused};
 #[cfg(feature = "internals")]
 use super::list_format::{self, How, ListFormat, ListOptions, Purpose, SkippedLines};
-use super::list_format::{Item, What};
+use super::list_format::{Item, Skipped, What};
 use super::lists::Filter;
 
 /// What the lines of a piece of a list say.
@@ -57,7 +55,6 @@ pub struct FilterDraft {
     names: Draft,
     patterns: Vec<ListedPattern>,
     off: Vec<(HostPattern, Rank)>,
-    pattern_bytes: usize,
 }
 
 /// The length of a draft at some moment.
@@ -66,7 +63,6 @@ pub struct DraftMark {
     names: NamesMark,
     patterns: usize,
     off: usize,
-    pattern_bytes: usize,
 }
 
 /// The bound that the lists are beyond: a number, and what it counts.
@@ -77,7 +73,7 @@ impl FilterDraft {
     /// An empty draft for lists of about this many bytes.
     pub fn new(key: NameKey, bytes: usize) -> Self {
         let names = Draft::new(key, bytes);
-        Self { names, patterns: Vec::new(), off: Vec::new(), pattern_bytes: 0 }
+        Self { names, patterns: Vec::new(), off: Vec::new() }
     }
 
     /// Adds a piece; `lines_before` counts the lines of all lists before it.
@@ -89,7 +85,6 @@ impl FilterDraft {
         if !self.names.append(&piece.names, lines_before) {
             return Err(TooMuch(MOST_NAMES, "names"));
         }
-        self.pattern_bytes += piece.patterns.iter().map(|it| it.pattern.bytes()).sum::<usize>();
         self.patterns.extend(
             piece
                 .patterns
@@ -97,13 +92,10 @@ impl FilterDraft {
                 .map(|it| ListedPattern { line: it.line + lines_before, ..it }),
         );
         self.off.extend(piece.off);
-        match () {
-            () if self.patterns.len() > MOST_PATTERNS => Err(TooMuch(MOST_PATTERNS, "patterns")),
-            () if self.pattern_bytes > MOST_PATTERN_BYTES => {
-                Err(TooMuch(MOST_PATTERN_BYTES >> 20, "MiB of patterns"))
-            }
-            () => Ok(()),
+        if self.patterns.len() > MOST_PATTERNS {
+            return Err(TooMuch(MOST_PATTERNS, "patterns"));
         }
+        Ok(())
     }
 
     /// The number of names and patterns, doubles included.
@@ -119,12 +111,7 @@ impl FilterDraft {
 
     /// Marks the current length.
     pub fn mark(&self) -> DraftMark {
-        DraftMark {
-            names: self.names.mark(),
-            patterns: self.patterns.len(),
-            off: self.off.len(),
-            pattern_bytes: self.pattern_bytes,
-        }
+        DraftMark { names: self.names.mark(), patterns: self.patterns.len(), off: self.off.len() }
     }
 
     /// Drops everything added since the mark.
@@ -132,30 +119,60 @@ impl FilterDraft {
         self.names.back_to(mark.names);
         self.patterns.truncate(mark.patterns);
         self.off.truncate(mark.off);
-        self.pattern_bytes = mark.pattern_bytes;
     }
 
     /// Makes the filter, on the threads of the current pool. Each entry of `lists` is the number of lines
-    /// before that list, in rising order, and its source. What decides nothing is counted for each list.
+    /// before that list, in rising order, and its source.
     ///
     /// # Errors
     ///
-    /// A sentence: the patterns are too large together.
-    pub fn finish(self, lists: Vec<(u32, u16)>) -> Result<(Filter, Vec<Dropped>), String> {
+    /// A sentence: there are too many patterns, or they are too large together.
+    pub fn finish(self, lists: Vec<(u32, u16)>) -> Result<Finished, String> {
         let starts: Vec<u32> = lists.iter().map(|(before, _)| *before).collect();
         let (names, mut dropped) = self.names.finish(&starts);
-        let patterns = HostPatterns::new(self.patterns, &self.off, |line, reason| {
-            let list = starts.partition_point(|before| *before < line);
-            if let Some(dropped) = list.checked_sub(1).and_then(|at| dropped.get_mut(at)) {
-                match reason {
-                    Unused::SwitchedOff => dropped.switched_off += 1,
-                    Unused::Same => dropped.same_name += 1,
-                    Unused::Overruled => dropped.overruled += 1,
-                }
+        let mut unfit = Vec::new();
+        let patterns = HostPatterns::new(self.patterns, &self.off, |it, reason| {
+            let after = starts.partition_point(|before| *before < it.line);
+            let Some(list) = after.checked_sub(1) else { return };
+            let Some(dropped) = dropped.get_mut(list) else { return };
+            match reason {
+                Unused::SwitchedOff => dropped.switched_off += 1,
+                Unused::Same => dropped.same_name += 1,
+                Unused::Overruled => dropped.overruled += 1,
+                Unused::Unfit(reason) => unfit.push(UnfitPattern {
+                    list,
+                    line: it.line - starts.get(list).copied().unwrap_or(0),
+                    text: it.pattern.text().into(),
+                    reason: reason.into(),
+                }),
             }
         })?;
-        Ok((Filter::new(names, patterns, lists), dropped))
+        Ok(Finished { filter: Filter::new(names, patterns, lists), dropped, unfit })
     }
+}
+
+/// The filter, and what is not in it.
+#[derive(Debug)]
+pub struct Finished {
+    /// The filter.
+    pub filter: Filter,
+    /// What decides nothing, for each list.
+    pub dropped: Vec<Dropped>,
+    /// The patterns that turned out to be too large or too general.
+    pub unfit: Vec<UnfitPattern>,
+}
+
+/// A pattern that cannot be used.
+#[derive(Debug)]
+pub struct UnfitPattern {
+    /// The number of its list.
+    pub list: usize,
+    /// Its line there.
+    pub line: u32,
+    /// The pattern.
+    pub text: Box<[u8]>,
+    /// Why.
+    pub reason: Skipped,
 }
 
 /// A filter of these lists. The first is an allow list; sources are numbered from 5.
@@ -176,7 +193,7 @@ pub(super) fn filter_of(lists: &[&str]) -> Filter {
         before += lines;
         purpose = Purpose::Block;
     }
-    draft.finish(places).unwrap().0
+    draft.finish(places).unwrap().filter
 }
 
 /// For fuzz targets: every list yields only valid names, each of them is found in the set, and pieces of a
@@ -224,7 +241,7 @@ fn fuzz_as(how: How, bytes: &[u8]) {
     let has_off = said.iter().any(|(_, _, is_off, _)| *is_off);
     let mut draft = FilterDraft::new(key, 0);
     assert_eq!(draft.append(whole, 0), Ok(()));
-    if let Ok((filter, dropped)) = draft.finish(vec![(0, 7)]) {
+    if let Ok(Finished { filter, dropped, .. }) = draft.finish(vec![(0, 7)]) {
         assert_eq!(dropped.len(), 1);
         for (name, listed) in names.iter().filter(|(_, listed)| listed.said.reach.covers(true)) {
             let found = filter.look_up(name, name.parse().ok());

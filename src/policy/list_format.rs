@@ -30,7 +30,7 @@ use memchr::memchr;
 
 use super::domains::{Rank, Reach, Said};
 use super::host_patterns::HostPattern;
-use adblock::{is_cosmetic, is_selector};
+use adblock::{is_cosmetic, is_selector, is_selector_there};
 use hosts::{begins_with_address, first_column, words};
 use item::bare;
 use name::{ListedName, address};
@@ -50,6 +50,9 @@ impl ListFormat {
 
     fn of_line(line: &[u8]) -> Option<Self> {
         let line = line.trim_ascii();
+        if matches!(line, [b';', ..] | [b'/', b'/', b' ', ..]) {
+            return None;
+        }
         let adblock: [&[u8]; 5] = [b"!", b"[Adblock", b"|", b"@@", b"##"];
         match line.first()? {
             _ if is_cosmetic(line) && line.first() != Some(&b'#') => Some(Self::Adblock),
@@ -71,11 +74,9 @@ impl ListFormat {
 
     fn of_word(word: &[u8]) -> Option<Self> {
         let is_rule = word.ends_with(b"^") || word.starts_with(b"-") || adblock::is_regex(word);
-        let is_regex = word.iter().all(u8::is_ascii_graphic)
-            && (word.starts_with(b"^") || word.starts_with(b"(") || word.contains(&b'\\'));
         match () {
             () if is_rule => Some(Self::Adblock),
-            () if is_regex => Some(Self::Regex),
+            () if is_bare_regex(word) => Some(Self::Regex),
             () => ListedName::read(word).map(|_| Self::Domains),
         }
     }
@@ -130,8 +131,8 @@ fn read_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<
         return Ok(());
     }
     match how.format {
-        ListFormat::Rpz => rpz::read(whole, give),
         ListFormat::Regex => regex_line(line, how, give),
+        ListFormat::Rpz if rpz::is_zone(whole) => rpz::read(whole, give),
         // Most lines of most lists.
         _ if line.iter().all(|byte| name::may_contain(*byte)) => word(line, how, give),
         // In a hosts file, a comment may follow address and names without a space.
@@ -150,7 +151,7 @@ fn read_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<
 fn is_comment(line: &[u8], format: ListFormat) -> bool {
     match line {
         [] | [b'!' | b';', ..] | [b'/', b'/', b' ', ..] => true,
-        [b'#', ..] => format != ListFormat::Adblock || !is_selector(line),
+        [b'#', ..] => format != ListFormat::Adblock || !is_selector_there(line),
         // The heading of an adblock list.
         [b'[', .., b']'] => format != ListFormat::Regex && address(line).is_none(),
         _ => false,
@@ -160,10 +161,13 @@ fn is_comment(line: &[u8], format: ListFormat) -> bool {
 /// Reads a line that may be of any format and is more than a word.
 fn other_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
     if let Some(rule) = line.strip_prefix(b"@@") {
-        return adblock::rule(rule, true, how, give);
+        return adblock::rule(adblock::without_comment(rule), true, how, give);
     }
     if line.starts_with(b"|") {
-        return adblock::rule(line, false, how, give);
+        return adblock::rule(adblock::without_comment(line), false, how, give);
+    }
+    if rpz::tells(line) {
+        return rpz::read(line, give);
     }
     if let Some(read) = resolvers::dnsmasq(line, give).or_else(|| resolvers::unbound(line, give)) {
         return read;
@@ -173,12 +177,20 @@ fn other_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result
         give(&bare(word.text()));
         return Ok(());
     }
-    // A rule has no space before its comment, because it has no comment.
+    let rule = adblock::without_comment(line);
     let is_rule =
-        !line.iter().any(u8::is_ascii_whitespace) && line.iter().any(|o| b"*^|/$".contains(o));
-    if is_rule && ListedName::read(line).is_none() {
-        let read = adblock::rule(line, false, how, give);
-        return read.map_err(|kind| what_is(line, how.format, kind));
+        !rule.iter().any(u8::is_ascii_whitespace) && rule.iter().any(|o| b"*^|/$".contains(o));
+    if is_rule && ListedName::read(rule).is_none() {
+        // In a list of names, a slash behind one is all that is left of a URL.
+        let name = rule.strip_suffix(b"/").filter(|_| how.format != ListFormat::Adblock);
+        return match name {
+            Some(name) if ListedName::read(name).is_some() => word(name, how, give),
+            _ if is_bare_regex(rule) && how.format != ListFormat::Adblock => {
+                regex_line(rule, how, give)
+            }
+            _ => adblock::rule(rule, false, how, give)
+                .map_err(|kind| what_is(rule, how.format, kind)),
+        };
     }
     let line = hosts::without_comment(line);
     let mut words = words(line);
@@ -190,6 +202,12 @@ fn other_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result
     }
 }
 
+/// Whether a word is a regular expression without slashes, as Pi-hole has them.
+fn is_bare_regex(word: &[u8]) -> bool {
+    word.iter().all(u8::is_ascii_graphic)
+        && (word.starts_with(b"^") || word.starts_with(b"(^") || word.contains(&b'\\'))
+}
+
 /// Reads a word that stands alone.
 fn word(word: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
     match ListedName::read(word).filter(|_| may_be_a_name(word, how.format)) {
@@ -198,6 +216,7 @@ fn word(word: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), S
             Ok(())
         }
         None if how.format == ListFormat::Adblock => adblock::rule(word, false, how, give),
+        None if is_bare_regex(word) => regex_line(word, how, give),
         None => Err(what_is(word, how.format, Skipped::Unknown)),
     }
 }
@@ -211,12 +230,12 @@ fn may_be_a_name(word: &[u8], format: ListFormat) -> bool {
 
 /// Reads a line of a list of regular expressions. Options stand behind a `;`.
 fn regex_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
-    if line.starts_with(b"@@") || line.starts_with(b"||") || adblock::within_slashes(line).is_some()
-    {
-        let (rule, is_exception) =
-            line.strip_prefix(b"@@").map_or((line, false), |rule| (rule, true));
+    let (rule, is_exception) = line.strip_prefix(b"@@").map_or((line, false), |rule| (rule, true));
+    let rule = adblock::without_comment(rule);
+    if is_exception || rule.starts_with(b"|") || adblock::is_regex(rule) {
         return adblock::rule(rule, is_exception, how, give);
     }
+    let line = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     if !line.iter().all(u8::is_ascii_graphic) {
         return Err(Skipped::Unknown);
     }

@@ -143,7 +143,7 @@ impl Filter {
 
     /// The number of names and patterns that can decide something.
     pub fn len(&self) -> usize {
-        self.domains.len() + self.patterns.len()
+        self.domains.len() + self.patterns.count()
     }
 
     /// Whether nothing is listed.
@@ -164,7 +164,7 @@ impl Filter {
         let (before, source) = list.copied().unwrap_or_default();
         let action = match rank {
             Rank::Block | Rank::Important => Action::Deny,
-            Rank::Except | Rank::ImportantExcept | Rank::Allow => Action::Allow,
+            Rank::Pass | Rank::Except | Rank::ImportantExcept | Rank::Allow => Action::Allow,
         };
         let rule = RuleId { source, line: line - before };
         Found { action, rule, by_allow_list: rank == Rank::Allow }
@@ -185,7 +185,7 @@ fn spelled_name(name: &str, said: Said) -> String {
 
 fn spelled_rule(text: &str, rank: Rank) -> String {
     match rank {
-        Rank::Block | Rank::Allow => text.to_owned(),
+        Rank::Pass | Rank::Block | Rank::Allow => text.to_owned(),
         Rank::Except => format!("@@{text}"),
         Rank::Important => format!("{text}$important"),
         Rank::ImportantExcept => format!("@@{text}$important"),

@@ -84,6 +84,7 @@ fn judge(
             return Ok(Some(turn.now));
         }
         if decision.verdict != Verdict::Allow {
+            note_entry(rules, decision, asked, ruling, turn);
             return follow(decision, ruling, turn).map(|()| None);
         }
         if let Some(until) = prove(rules, asked, caller, ruling, turn)? {
@@ -99,6 +100,20 @@ fn judge(
     if asked.way != Way::Connect && !rules.responses.rules().is_empty() {
         ruling.terms.judge = Some(Arc::clone(&rules.responses));
     }
+    note_entry(rules, decision, asked, ruling, turn);
+    follow(decision, ruling, turn)?;
+    admit(asked, caller.asker, ruling, turn)
+}
+
+/// Keeps the entry of a list that decided, for the access log.
+#[inline]
+fn note_entry(
+    rules: &Rules,
+    decision: Decision,
+    asked: &Asked<'_>,
+    ruling: &mut Ruling<'_>,
+    turn: &Turn<'_>,
+) {
     if decision.rule.is_some()
         && turn.ctx.access_log.is_some()
         && let Request { host, ip, .. } = asked.request("")
@@ -106,8 +121,6 @@ fn judge(
     {
         ruling.account.note.note_entry(entry);
     }
-    follow(decision, ruling, turn)?;
-    admit(asked, caller.asker, ruling, turn)
 }
 
 /// Finds out which user asks, if the rules require one. `Some` is the latest time to come again.

@@ -259,9 +259,11 @@ fn a_rule_may_name_lists_so_that_users_have_their_own() {
     };
     let said = explained("kid");
     assert_eq!(said.status.code(), Some(3));
-    assert!(
-        said.text().contains(&format!("refuses         more.example  [{}:1]", place(&dir, "kids")))
+    let line = format!(
+        "lists           more.example  [{}:1, a list of rule no-games]",
+        place(&dir, "kids")
     );
+    assert!(said.text().contains(&line), "{}", said.text());
     assert_eq!(explained("dad").status.code(), Some(0));
 }
 
@@ -290,6 +292,12 @@ fn the_log_has_the_entry_and_explain_has_every_line() {
     );
     let text = said.text();
     assert!(text.contains(&expected), "{text}");
+    // Without a user, who would be refused in any case.
+    fs::write(&log, "").unwrap();
+    let with_users = Binary::start(&[&args[..], &["--auth=a:b", "--access-log", &log]].concat());
+    let mut client = Peer::connect(with_users.addr);
+    assert_eq!(ask(&mut client, "GET", "http://x.ads.example/").status, 403);
+    eventually(|| fs::read_to_string(&log).unwrap().contains(&line));
     let json = run(&mut command(&[&words[..1], &args, &["--json"], &words[1..]].concat())).text();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["lines"].as_array().unwrap().len(), 3);

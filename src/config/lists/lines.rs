@@ -6,7 +6,7 @@ use super::pieces::{PIECE, Pieces};
 use super::source::{List, Lists};
 use crate::config::unusable::Unusable;
 use crate::policy::domains::Rank;
-use crate::policy::list_format::{self, Item, Skipped, SkippedLine, SkippedLines};
+use crate::policy::list_format::{self, Item, Skipped, SkippedLine, SkippedLines, What};
 
 /// A line of a list that is about a host.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,6 +16,8 @@ pub(crate) struct ListedLine {
     /// As it stands there.
     pub(crate) text: String,
     pub(crate) says: ListedEffect,
+    /// The rule that names the list, if one does.
+    pub(crate) rule: Option<String>,
 }
 
 /// The effect of a line on a host that it is about.
@@ -41,7 +43,7 @@ impl ListedEffect {
         match item.said.rank {
             _ if item.is_off => Self::SwitchesOff,
             Rank::Block | Rank::Important => Self::Refuses,
-            Rank::Except | Rank::ImportantExcept | Rank::Allow => Self::Allows,
+            Rank::Pass | Rank::Except | Rank::ImportantExcept | Rank::Allow => Self::Allows,
         }
     }
 }
@@ -57,7 +59,7 @@ pub(crate) fn about(lists: Lists<'_>, host: &str) -> Result<Vec<ListedLine>, Unu
                 last = line;
                 let text = String::from_utf8_lossy(text.trim_ascii()).into_owned();
                 let (file, says) = (list.file.to_owned(), ListedEffect::of(item));
-                found.push(ListedLine { file, line, text, says });
+                found.push(ListedLine { file, line, text, says, rule: None });
             }
         })?;
     }
@@ -92,10 +94,20 @@ fn walk(
             None => *how.insert(list.beginning(&mut piece)?),
         };
         let mut more = skipped.like();
+        let mut unfit = skipped.like();
         let lines = list_format::read(&piece, how, &mut more, |item, line, text| {
+            match &item.what {
+                What::Pattern(pattern) if skipped.keeps_all() => {
+                    if let Err(reason) = pattern.check() {
+                        unfit.add(reason.into(), line, text.trim_ascii());
+                    }
+                }
+                What::Name(_) | What::Pattern(_) => {}
+            }
             f(item, before + line, text);
         });
         skipped.append(more, before);
+        skipped.append(unfit, before);
         before += lines;
     }
     Ok(())

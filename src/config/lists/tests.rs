@@ -213,6 +213,27 @@ fn published_lists_refuse_what_their_makers_meant() {
             &["a.example", "x.b.example"],
             &["x.a.example", "b.example", "ok.b.example"],
         ),
+        // Resolvers let the longest name decide.
+        (
+            "server=/example.com/10.0.0.1\naddress=/ads.example.com/0.0.0.0\n",
+            &["ads.example.com", "x.ads.example.com"],
+            &["example.com", "ok.example.com"],
+        ),
+        (
+            "address=/ads.example/0.0.0.0\naddress=/ok.ads.example/1.2.3.4\naddress=/x.ok.ads.example/\n",
+            &["ads.example", "y.x.ok.ads.example"],
+            &["ok.ads.example", "y.ok.ads.example"],
+        ),
+        (
+            "local-zone: \"home.arpa\" static\nlocal-data: \"nas.home.arpa A 192.168.1.5\"\n",
+            &["x.home.arpa"],
+            &["nas.home.arpa"],
+        ),
+        (
+            "*.example.com CNAME rpz-passthru.\nads.example.com CNAME .\n*.test CNAME .\nok.test CNAME OK.test.\n",
+            &["ads.example.com", "x.test"],
+            &["x.example.com", "ok.test"],
+        ),
         (
             "||192.0.2.*^\n||198.51.100.7^\n",
             &["192.0.2.200", "198.51.100.7"],
@@ -332,6 +353,15 @@ fn a_report_says_what_was_used_what_was_skipped_and_what_looks_wrong() {
                 "! list-0: no rule in it can be kept, so it has no effect",
                 "! list-0: 2 lines skipped: 1 cosmetic, the first at list-0:1: '##.ad'; 1 with options that cannot be \
                  kept, the first at list-0:2: '||a.example^$script'",
+            ],
+        ),
+        (
+            &["||a.example^\n/[ab]*a[ab]{14}c/\n/./\n||com\n"],
+            &[
+                "list-0: adblock rules, 2 rules used",
+                "! list-0: 2 lines skipped: 1 about almost every host, the first at list-0:3: '/./'; 1 with regular \
+                 expressions that cannot be kept, the first at list-0:2: '/[ab]*a[ab]{14}c/'",
+                "! list-0: 'com' in line 4 is a public suffix, so it refuses everything below it",
             ],
         ),
         (

@@ -276,7 +276,7 @@ fn write_name(out: &mut Vec<u8>, name: &str) {
         return;
     }
     out.push(b'"');
-    quoted(out, &name);
+    quoted(out, name);
     out.push(b'"');
 }
 

@@ -296,6 +296,11 @@ fn covered_from_above(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<Opti
         });
         found.map(|entry| entry.value.rank())
     };
+    // A passed name interrupts what is refused above it, and needs it.
+    let covers = |above: Rank, own: Rank| match (above, own) {
+        (Rank::Pass | Rank::Block, Rank::Pass) => false,
+        _ => above >= own,
+    };
     let covered = |entry: &Entry| {
         let name = name_at(names, entry.at);
         let mut by = None;
@@ -304,9 +309,13 @@ fn covered_from_above(key: NameKey, names: &[u8], entries: &[Entry]) -> Vec<Opti
                 && labels.have(count)
                 && let Some(suffix) = name.get(name.len() - length..)
                 && let Some(above) = find(hash, suffix)
-                && above >= entry.value.rank()
             {
-                by = by.max(Some(above));
+                if above == Rank::Pass && by == Some(Rank::Block) {
+                    by = None;
+                }
+                if covers(above, entry.value.rank()) {
+                    by = by.max(Some(above));
+                }
             }
         });
         by

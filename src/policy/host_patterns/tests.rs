@@ -92,9 +92,20 @@ fn a_regular_expression_is_found_anywhere_in_a_host() {
         yes.iter().for_each(|host| assert!(pattern.matches(host), "{regex} {host}"));
         no.iter().for_each(|host| assert!(!pattern.matches(host), "{regex} {host}"));
     }
-    for wrong in [&b"a(?=b)"[..], b"(a", b"\\1", b"[a", b"\xff", b"(a{1000}){1000}"] {
+    for wrong in [&b"a(?=b)"[..], b"(a", b"\\1", b"[a", b"\xff"] {
         let reason = HostPattern::regex(wrong, Vec::new()).unwrap_err();
         assert_eq!(reason, NoPattern::Regex);
+    }
+    for (unfit, reason) in [
+        (&b"[ab]*a[ab]{14}c"[..], NoPattern::Regex),
+        (b"(a{500}){500}", NoPattern::Regex),
+        (b".", NoPattern::General),
+        (b"^", NoPattern::General),
+        (b".*", NoPattern::General),
+        (b"[a-z0-9]", NoPattern::General),
+    ] {
+        let pattern = HostPattern::regex(unfit, Vec::new()).unwrap();
+        assert_eq!(pattern.check(), Err(reason), "{}", String::from_utf8_lossy(unfit));
     }
 }
 
@@ -146,10 +157,10 @@ fn patterns_that_decide_nothing_are_told() {
     ];
     let mut unused = Vec::new();
     let off = [(glob("||off*"), Rank::Block)];
-    let set = HostPatterns::new(all, &off, |line, why| unused.push((line, why))).unwrap();
+    let set = HostPatterns::new(all, &off, |it, why| unused.push((it.line, why))).unwrap();
     unused.sort_by_key(|(line, _)| *line);
     let expected = [(2, Unused::Same), (3, Unused::Overruled), (5, Unused::SwitchedOff)];
-    assert_eq!((set.len(), &*unused), (3, &expected[..]));
+    assert_eq!((set.count(), &*unused), (3, &expected[..]));
 }
 
 proptest! {
@@ -198,4 +209,31 @@ proptest! {
             prop_assert_eq!(found.map(|it| it.line), expected.map(|it| it.line), "{}", host);
         }
     }
+}
+
+/// A host that has one text many times is compared with each of its patterns once, and the number of patterns
+/// without a text is bounded.
+#[test]
+fn no_host_is_compared_with_a_pattern_twice() {
+    let mut seen = Seen::default();
+    let new = (0..200).map(|number| seen.is_new(number % 100, 1000)).filter(|new| *new).count();
+    assert_eq!(new, 100);
+    let regexes = (0..=MOST_ALWAYS as u32).map(|number| {
+        let text = format!("^[ab]{{{}}}[cd]{{{}}}$", number % 60 + 1, number / 60 + 1);
+        let pattern = HostPattern::regex(text.as_bytes(), Vec::new()).unwrap();
+        ListedPattern { pattern, rank: Rank::Block, line: number + 1 }
+    });
+    let wrong = HostPatterns::new(regexes.collect(), &[], |_, _| {}).unwrap_err();
+    assert!(wrong.contains("regular expressions without a fixed text"), "{wrong}");
+}
+
+#[test]
+fn regular_expressions_have_a_bound_together() {
+    let large = (0..400).map(|number| {
+        let text = format!("[ab]*a[ab]{{14}}c{number}");
+        let pattern = HostPattern::regex(text.as_bytes(), Vec::new()).unwrap();
+        ListedPattern { pattern, rank: Rank::Block, line: number + 1 }
+    });
+    let wrong = HostPatterns::new(large.collect(), &[], |_, _| {}).unwrap_err();
+    assert!(wrong.contains("take more than 64 MiB"), "{wrong}");
 }

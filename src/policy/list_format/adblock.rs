@@ -27,7 +27,7 @@ pub(super) fn rule(
 ) -> Result<(), Skipped> {
     let (pattern, options) = split(rule);
     let regex = within_slashes(pattern);
-    let about = match regex {
+    let name = match regex {
         // It is meant for URLs.
         Some(regex) if regex.windows(2).any(|two| two == b"\\/" || two == b"//") => {
             return Err(Skipped::Pattern);
@@ -35,7 +35,7 @@ pub(super) fn rule(
         // Pi-hole's options, such as `;querytype=A`.
         Some(regex) if memchr(b';', regex).is_some() => return Err(Skipped::Options),
         Some(_) => None,
-        None => Some(About::read(pattern)?),
+        None => one_name(pattern)?,
     };
     // An exception would allow too much, and an allow list has nothing else.
     let may_widen =
@@ -44,6 +44,10 @@ pub(super) fn rule(
         Some(options) => options::read(options, is_exception, may_widen)?,
         None => RuleOptions::default(),
     };
+    // It would also switch off the rules without that option.
+    if options.is_off && options.is_widened {
+        return Err(Skipped::Options);
+    }
     let rank = match (is_exception, options.is_important) {
         (false, false) => Rank::Block,
         (true, false) => Rank::Except,
@@ -54,15 +58,15 @@ pub(super) fn rule(
         let said = Said { rank, reach, is_rule: true };
         give(&Item { what, said, is_off: options.is_off });
     };
-    match (about, regex) {
-        (Some(About::Name(name, reach)), _) if options.except.is_empty() => {
+    match (name, regex) {
+        (Some((name, reach)), _) if options.except.is_empty() => {
             give(What::Name(name.text()), reach);
         }
-        (None, Some(regex)) => {
+        (_, Some(regex)) => {
             let pattern = HostPattern::regex(regex, options.except)?;
             give(What::Pattern(pattern), Reach::Name);
         }
-        _ => {
+        (_, None) => {
             let pattern = HostPattern::glob(pattern, options.except)?;
             give(What::Pattern(pattern), Reach::Name);
         }
@@ -70,23 +74,32 @@ pub(super) fn rule(
     Ok(())
 }
 
-/// The pattern of a rule, and its options if there are any.
+/// The pattern of a rule, and its options if there are any. In a regular expression, a `$` stands before none of
+/// the bytes that the name of an option begins with.
 fn split(rule: &[u8]) -> (&[u8], Option<&[u8]>) {
-    // A regular expression may contain a `$`.
-    let from = match rule.first() {
-        Some(b'/') => {
-            let ends = memchr::memrchr_iter(b'/', rule).filter(|at| *at > 0);
-            let mut ends = ends.filter(|at| matches!(rule.get(at + 1), None | Some(b'$')));
-            ends.next().unwrap_or(0)
-        }
-        _ => 0,
+    let begins_options = |at: usize| match rule.get(at + 1) {
+        Some(next) => next.is_ascii_alphanumeric() || b"_~ ".contains(next),
+        None => true,
     };
-    match rule.get(from..).and_then(|rest| memchr(b'$', rest)) {
+    match memchr::memchr_iter(b'$', rule).find(|at| begins_options(*at)) {
         Some(at) => {
-            let (pattern, options) = rule.split_at(from + at);
+            let (pattern, options) = rule.split_at(at);
             (pattern, options.get(1..))
         }
         None => (rule, None),
+    }
+}
+
+/// The rule up to a comment. A `#` is none in a regular expression, unless a space stands before it.
+pub(super) fn without_comment(rule: &[u8]) -> &[u8] {
+    let is_regex = rule.strip_prefix(b"@@").unwrap_or(rule).starts_with(b"/");
+    let begins_comment = |at: usize| {
+        let before = at.checked_sub(1).and_then(|at| rule.get(at));
+        !is_regex || before.is_some_and(u8::is_ascii_whitespace)
+    };
+    match memchr::memchr_iter(b'#', rule).find(|at| begins_comment(*at)) {
+        Some(at) => rule.get(..at).unwrap_or(rule).trim_ascii_end(),
+        None => rule,
     }
 }
 
@@ -100,36 +113,32 @@ pub(super) fn within_slashes(pattern: &[u8]) -> Option<&[u8]> {
     pattern.strip_prefix(b"/")?.strip_suffix(b"/").filter(|regex| !regex.is_empty())
 }
 
-/// What a pattern that is no regular expression is about.
-enum About {
-    Name(ListedName, Reach),
-    Hosts,
-}
-
-impl About {
-    fn read(pattern: &[u8]) -> Result<Self, Skipped> {
-        let (host, is_ended) = without_end(pattern);
-        let (name, reach) = if let Some(host) = host.strip_prefix(b"||") {
-            match host.strip_prefix(b"*.") {
-                Some(below) => (below, Reach::Below),
-                None => (host, Reach::Subtree),
-            }
-        } else if let Some(host) = host.strip_prefix(b"|") {
-            (host, Reach::Name)
-        } else if let Some(below) = host.strip_prefix(b"*.").or_else(|| host.strip_prefix(b".")) {
-            (below, Reach::Below)
-        } else {
-            return Ok(Self::Hosts);
-        };
-        // Without an end, `||ads` is also about ads.example and adserver.example.
-        if !is_ended || name.starts_with(b"*") || name.starts_with(b".") || name.ends_with(b".") {
-            return Ok(Self::Hosts);
+/// The one name that a pattern is about, if it is about one, and what it reaches.
+fn one_name(pattern: &[u8]) -> Result<Option<(ListedName, Reach)>, Skipped> {
+    let (host, is_ended) = without_end(pattern);
+    let (name, reach) = if let Some(host) = host.strip_prefix(b"||") {
+        match host.strip_prefix(b"*.") {
+            Some(below) => (below, Reach::Below),
+            None => (host, Reach::Subtree),
         }
-        match ListedName::read_any(name) {
-            Some(name) => Ok(Self::Name(name, reach)),
-            None if name.contains(&b'*') => Ok(Self::Hosts),
-            None => Err(Skipped::Pattern),
-        }
+    } else if let Some(host) = host.strip_prefix(b"|") {
+        (host, Reach::Name)
+    } else if let Some(below) = host.strip_prefix(b"*.").or_else(|| host.strip_prefix(b".")) {
+        (below, Reach::Below)
+    } else {
+        return Ok(None);
+    };
+    // A dot before the end is that of the root.
+    let rooted = name.strip_suffix(b".").filter(|name| is_ended && name.contains(&b'.'));
+    let name = rooted.unwrap_or(name);
+    // Without an end, `||ads` is also about ads.example and adserver.example.
+    if !is_ended || name.starts_with(b"*") || name.starts_with(b".") || name.ends_with(b".") {
+        return Ok(None);
+    }
+    match ListedName::read_any(name) {
+        Some(name) => Ok(Some((name, reach))),
+        None if name.contains(&b'*') => Ok(None),
+        None => Err(Skipped::Pattern),
     }
 }
 
@@ -148,6 +157,12 @@ pub(super) fn is_cosmetic(line: &[u8]) -> bool {
     }
     let html = |mark: &[u8]| line.windows(mark.len()).any(|window| window == mark);
     memchr(b'$', line).is_some() && (html(b"$$") || html(b"$@$"))
+}
+
+/// Whether a line of an adblock list that begins with `#` selects elements of pages.
+pub(super) fn is_selector_there(line: &[u8]) -> bool {
+    let by_id = line.strip_prefix(b"###").and_then(<[u8]>::first);
+    is_selector(line) || by_id.is_some_and(|next| !next.is_ascii_whitespace() && *next != b'#')
 }
 
 /// Whether a line that begins with `#` selects elements of pages rather than being a comment.

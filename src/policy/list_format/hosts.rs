@@ -21,8 +21,8 @@ const OWN_NAMES: [&[u8]; 11] = [
 ];
 
 /// Reads the words of a line whose first word is an address and that has more than one.
-pub(super) fn hosts_line<'l>(
-    line: &'l [u8],
+pub(super) fn hosts_line(
+    line: &[u8],
     purpose: Purpose,
     give: &mut impl FnMut(&Item<'_>),
 ) -> Result<(), Skipped> {
@@ -56,7 +56,7 @@ pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
-/// The line up to a comment: `#` anywhere, and `;` or `//` after a space. Only lines that are neither
+/// The line up to a comment: `#` and `;` anywhere, and `//` after a space. Only lines that are neither
 /// adblock rules nor about elements of pages come here, so a `#` begins nothing else.
 pub(super) fn without_comment(line: &[u8]) -> &[u8] {
     let hash = memchr::memchr(b'#', line).unwrap_or(line.len());
@@ -64,10 +64,10 @@ pub(super) fn without_comment(line: &[u8]) -> &[u8] {
     let is_mark = |at: usize| {
         let before = at.checked_sub(1).and_then(|at| line.get(at));
         let rest = line.get(at..).unwrap_or_default();
-        before.is_some_and(u8::is_ascii_whitespace)
-            && (rest.starts_with(b";") || rest.starts_with(b"//"))
+        before.is_some_and(u8::is_ascii_whitespace) && rest.starts_with(b"//")
     };
-    let other = memchr::memchr2_iter(b';', b'/', line).find(|at| is_mark(*at));
+    let is_mark = |at: &usize| line.get(*at) == Some(&b';') || is_mark(*at);
+    let other = memchr::memchr2_iter(b';', b'/', line).find(is_mark);
     line.get(..other.unwrap_or(line.len())).unwrap_or(line)
 }
 

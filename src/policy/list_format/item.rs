@@ -41,8 +41,8 @@ pub(super) fn bare(name: &[u8]) -> Item<'_> {
     Item { what: What::Name(name), said, is_off: false }
 }
 
-/// A name that its line lets through.
-pub(super) fn exception(name: &[u8]) -> Item<'_> {
+/// A name that its line lets through, although one above it may be refused.
+pub(super) fn passing(name: &[u8]) -> Item<'_> {
     let item = bare(name);
-    Item { said: Said { rank: Rank::Except, ..item.said }, ..item }
+    Item { said: Said { rank: Rank::Pass, ..item.said }, ..item }
 }

@@ -1,6 +1,6 @@
 //! Reads the names and addresses in lists.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::policy::domains::MOST_BYTES;
 
@@ -87,6 +87,10 @@ pub(super) fn address(word: &[u8]) -> Option<Address> {
     let may_be = matches!(word.last(), Some(b'0'..=b'9' | b']' | b':')) || word.contains(&b':');
     if !may_be {
         return None;
+    }
+    // inet_aton(3) takes 0 for 0.0.0.0, and some lists save the rest.
+    if word == b"0" {
+        return Some(Address { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), leads_nowhere: true });
     }
     let text = std::str::from_utf8(word).ok()?;
     let inside = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);

@@ -14,43 +14,27 @@ pub(super) struct RuleOptions {
     pub(super) is_off: bool,
     /// Names the rule does not apply to.
     pub(super) except: Vec<Box<[u8]>>,
+    /// It had other options, which were ignored.
+    pub(super) is_widened: bool,
 }
 
-/// Options that change a response instead of refusing a request, or that choose who asks or from which
-/// page. No rule with one of them is about a whole host.
-const NEVER: [&[u8]; 33] = [
-    b"app",
-    b"client",
+/// Options without a value that change a response instead of refusing a request, or that are about something
+/// else than the host.
+const NEVER: [&[u8]; 15] = [
+    b"cname",
     b"content",
     b"cookie",
     b"csp",
-    b"ctag",
-    b"dnsrewrite",
-    b"dnstype",
-    b"domain",
     b"extension",
-    b"from",
-    b"header",
-    b"hls",
+    b"genericblock",
     b"inline-font",
     b"inline-script",
-    b"ipaddress",
     b"jsinject",
-    b"jsonprune",
-    b"method",
-    b"permissions",
-    b"popunder",
-    b"queryprune",
+    b"network",
     b"redirect",
-    b"redirect-rule",
-    b"referrerpolicy",
-    b"removeheader",
     b"removeparam",
     b"replace",
-    b"rewrite",
     b"stealth",
-    b"to",
-    b"uritransform",
     b"urlblock",
 ];
 
@@ -66,7 +50,8 @@ pub(super) fn read(
             Some(at) => (option.get(..at).unwrap_or_default(), option.get(at + 1..)),
             None => (option, None),
         };
-        match (name, value) {
+        let name = name.to_ascii_lowercase();
+        match (&*name, value) {
             (b"important", None) => read.is_important = true,
             (b"badfilter", None) => read.is_off = true,
             (b"denyallow", Some(names)) => {
@@ -84,7 +69,10 @@ pub(super) fn read(
             }
             // It separates others for the eye.
             _ if !name.is_empty() && name.iter().all(|byte| *byte == b'_') => {}
-            _ if may_widen && !name.is_empty() && !NEVER.contains(&name) => {}
+            // A value tells for which pages, clients or responses the rule is.
+            (_, None) if may_widen && !name.is_empty() && !NEVER.contains(&&*name) => {
+                read.is_widened = true;
+            }
             _ => return Err(Skipped::Options),
         }
     }

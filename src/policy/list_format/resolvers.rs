@@ -2,13 +2,13 @@
 //! (`local-zone: "ads.example" always_nxdomain`).
 
 use super::hosts::words;
-use super::item::{Item, bare, exception};
+use super::item::{Item, bare, passing};
 use super::name::{ListedName, address};
 use super::skipped::Skipped;
 
 /// Reads a line of dnsmasq; `None` if it is none.
 ///
-/// A name that is answered from elsewhere (`server=/ok.example/#`) is an exception, because that is how such a
+/// A name that is answered from elsewhere (`server=/ok.example/#`) is let through, because that is how such a
 /// file frees a name below one that it refuses.
 pub(super) fn dnsmasq(
     line: &[u8],
@@ -29,17 +29,18 @@ fn dnsmasq_names(
     let end = memchr::memrchr(b'/', value).ok_or(Skipped::Unknown)?;
     let (names, target) = value.split_at(end);
     let target = target.get(1..).unwrap_or_default();
-    // `#` is the null address for `address`, and the usual servers for the others.
-    let is_nothing = target.is_empty() || (is_address && target == b"#");
-    let refuses = is_nothing || address(target).is_some_and(|to| to.leads_nowhere);
-    if !refuses && is_address {
-        return Err(Skipped::Address);
-    }
+    // `#` is the null address for `address`, and the usual servers for the others, which also give a server as
+    // ADDRESS#PORT.
+    let leads_nowhere = || {
+        let target = target.split(|byte| *byte == b'#').next().unwrap_or_default();
+        target.is_empty() || address(target).is_some_and(|to| to.leads_nowhere)
+    };
+    let refuses = target.is_empty() || (is_address && leads_nowhere());
     let mut outcome = Ok(());
     for name in names.split(|byte| *byte == b'/') {
         match ListedName::read_any(name) {
             Some(name) if refuses => give(&bare(name.text())),
-            Some(name) => give(&exception(name.text())),
+            Some(name) => give(&passing(name.text())),
             None => outcome = Err(Skipped::Unknown),
         }
     }
@@ -85,6 +86,7 @@ fn unquoted(word: &[u8]) -> &[u8] {
 }
 
 fn local_zone(zone: &[u8], give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
+    let zone = zone.split(|byte| *byte == b'#').next().unwrap_or_default();
     let mut words = words(zone).map(unquoted);
     let (Some(name), Some(kind)) = (words.next(), words.next()) else {
         return Err(Skipped::Unknown);
@@ -92,7 +94,7 @@ fn local_zone(zone: &[u8], give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipp
     let name = ListedName::read_any(name).ok_or(Skipped::Unknown)?;
     match kind {
         _ if REFUSING.contains(&kind) => give(&bare(name.text())),
-        _ if TRANSPARENT.contains(&kind) => give(&exception(name.text())),
+        _ if TRANSPARENT.contains(&kind) => give(&passing(name.text())),
         // The line with its data says where it leads.
         b"redirect" | b"inform_redirect" => {}
         _ => return Err(Skipped::Unknown),
@@ -117,9 +119,16 @@ fn local_data(data: &[u8], give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipp
                 give(&bare(name.text()));
                 Ok(())
             }
-            _ => Err(Skipped::Address),
+            Some(_) => {
+                give(&passing(name.text()));
+                Ok(())
+            }
+            None => Err(Skipped::Unknown),
         },
-        (Some(_), Some(_)) => Err(Skipped::Address),
+        (Some(_), Some(_)) => {
+            give(&passing(name.text()));
+            Ok(())
+        }
         _ => Err(Skipped::Unknown),
     }
 }

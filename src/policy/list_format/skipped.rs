@@ -117,7 +117,12 @@ impl SkippedLines {
 
     /// Empty, and keeping as much.
     pub fn like(&self) -> Self {
-        if self.each.is_some() { Self::keeping_all() } else { Self::default() }
+        if self.keeps_all() { Self::keeping_all() } else { Self::default() }
+    }
+
+    /// Whether every line is kept.
+    pub fn keeps_all(&self) -> bool {
+        self.each.is_some()
     }
 
     /// Counts a skipped line.
