@@ -231,51 +231,13 @@ impl HostPatterns {
         off: &[(HostPattern, Rank)],
         mut unused: impl FnMut(&ListedPattern, Unused),
     ) -> Result<Self, String> {
-        let mut keep = |it: &ListedPattern, reason: Option<Unused>| {
-            reason.into_iter().for_each(|reason| unused(it, reason));
-            reason.is_none()
-        };
-        if !off.is_empty() {
-            let off: HashSet<_> = off.iter().map(|(off, rank)| (off.spelling(), *rank)).collect();
-            all.retain(|it| {
-                let is_off = off.contains(&(it.pattern.spelling(), it.rank));
-                keep(it, is_off.then_some(Unused::SwitchedOff))
-            });
-        }
-        all.sort_by_key(|it| (Reverse(it.rank), it.line));
-        let mut known = HashMap::new();
-        let reasons: Vec<_> = all
-            .iter()
-            .map(|it| {
-                let first = *known.entry(it.pattern.spelling()).or_insert((it.rank, it.line));
-                match first {
-                    (_, line) if line == it.line => None,
-                    (rank, _) if rank == it.rank => Some(Unused::Same),
-                    _ => Some(Unused::Overruled),
-                }
-            })
-            .collect();
-        let mut reasons = reasons.into_iter();
-        all.retain(|it| keep(it, reasons.next().flatten()));
-        let mut bytes = 0;
-        all.retain_mut(|it| {
-            if !matches!(it.pattern.matcher, Matcher::Regex(None)) || bytes > MOST_REGEX_BYTES {
-                return true;
-            }
-            let compiled = it.pattern.compiled();
-            bytes += compiled.as_ref().map_or(REGEX_BYTES, DFA::memory_usage);
-            match compiled {
-                Ok(dfa) => it.pattern.matcher = Matcher::Regex(Some(Box::new(dfa))),
-                Err(reason) => return keep(it, Some(Unused::Unfit(reason))),
-            }
-            true
-        });
-        if bytes > MOST_REGEX_BYTES {
-            let most = MOST_REGEX_BYTES >> 20;
-            return Err(format!(
-                "the regular expressions in the lists take more than {most} MiB; leave some lists out"
-            ));
-        }
+        drop_unused(&mut all, off, &mut unused);
+        compile(&mut all, &mut unused)?;
+        Self::index(all)
+    }
+
+    /// Files the patterns, which are in order, under their literals.
+    fn index(all: Vec<ListedPattern>) -> Result<Self, String> {
         let mut numbers = HashMap::new();
         let mut set = Self::default();
         let mut texts: Vec<&[u8]> = Vec::new();
@@ -351,6 +313,70 @@ impl HostPatterns {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// Sorts patterns by what decides first, and drops those that decide nothing.
+fn drop_unused(
+    all: &mut Vec<ListedPattern>,
+    off: &[(HostPattern, Rank)],
+    unused: &mut impl FnMut(&ListedPattern, Unused),
+) {
+    let mut keep = |it: &ListedPattern, reason: Option<Unused>| {
+        reason.into_iter().for_each(|reason| unused(it, reason));
+        reason.is_none()
+    };
+    if !off.is_empty() {
+        let off: HashSet<_> = off.iter().map(|(off, rank)| (off.spelling(), *rank)).collect();
+        all.retain(|it| {
+            let is_off = off.contains(&(it.pattern.spelling(), it.rank));
+            keep(it, is_off.then_some(Unused::SwitchedOff))
+        });
+    }
+    all.sort_by_key(|it| (Reverse(it.rank), it.line));
+    let mut known = HashMap::new();
+    let reasons: Vec<_> = all
+        .iter()
+        .map(|it| {
+            let first = *known.entry(it.pattern.spelling()).or_insert((it.rank, it.line));
+            match first {
+                (_, line) if line == it.line => None,
+                (rank, _) if rank == it.rank => Some(Unused::Same),
+                _ => Some(Unused::Overruled),
+            }
+        })
+        .collect();
+    let mut reasons = reasons.into_iter();
+    all.retain(|it| keep(it, reasons.next().flatten()));
+}
+
+/// Makes the automata of all regular expressions, and drops those that cannot be used.
+fn compile(
+    all: &mut Vec<ListedPattern>,
+    unused: &mut impl FnMut(&ListedPattern, Unused),
+) -> Result<(), String> {
+    let mut bytes = 0;
+    all.retain_mut(|it| {
+        if !matches!(it.pattern.matcher, Matcher::Regex(None)) || bytes > MOST_REGEX_BYTES {
+            return true;
+        }
+        let compiled = it.pattern.compiled();
+        bytes += compiled.as_ref().map_or(REGEX_BYTES, DFA::memory_usage);
+        match compiled {
+            Ok(dfa) => it.pattern.matcher = Matcher::Regex(Some(Box::new(dfa))),
+            Err(reason) => {
+                unused(it, Unused::Unfit(reason));
+                return false;
+            }
+        }
+        true
+    });
+    if bytes > MOST_REGEX_BYTES {
+        let most = MOST_REGEX_BYTES >> 20;
+        return Err(format!(
+            "the regular expressions in the lists take more than {most} MiB; leave some lists out"
+        ));
+    }
+    Ok(())
 }
 
 /// The literals that were found in a host. The first few need no memory.

@@ -95,12 +95,12 @@ impl ListReport {
     }
 
     fn without_effect(&self) -> Option<String> {
-        let why = match (self.entries, self.skipped.sum()) {
-            (0, 0) => "it contains no rule",
-            (0, _) => "no rule in it can be kept",
-            _ => return None,
-        };
-        Some(format!("{}: {why}, so it has no effect", self.file.display()))
+        let file = self.file.display();
+        match (self.entries, self.skipped.sum()) {
+            (0, 0) => Some(format!("{file}: it contains no rule, so it has no effect")),
+            (0, _) => Some(format!("{file}: no rule in it can be kept, so it has no effect")),
+            _ => None,
+        }
     }
 
     fn read(&self) -> String {
