@@ -67,8 +67,8 @@ impl Beyond {
             ),
             (Scope::Unrestricted, false, true) => {}
             (Scope::Unrestricted, false, false) if self.denies_clients => log::warn!(
-                "{at}: --open: anyone who can reach this proxy can use it, except the clients that a \
-                 rule refuses"
+                "{at}: --open: anyone who can reach this proxy can use it, unless a rule refuses the \
+                 client or the request"
             ),
             (Scope::Unrestricted, false, false) => {
                 log::warn!("{at}: --open: anyone who can reach this proxy can use it");

@@ -282,7 +282,8 @@ impl ParsedPiece {
                 }
                 // `||com` is about more than its author may have meant.
                 What::Pattern(pattern) if !item.is_off => {
-                    PublicSuffixes::look_at(&mut suffixes, pattern.bare_text(), line);
+                    let name = pattern.begins_with().unwrap_or_default();
+                    PublicSuffixes::look_at(&mut suffixes, name, line);
                 }
                 What::Name(_) | What::Pattern(_) => {}
             }

@@ -35,7 +35,7 @@ const NO_USERS: &str = "has no effect: there are no users; add them with --auth-
 /// Every option that depends on another one, unless a start without the other is refused: those are in
 /// [`together`](super::together) and where the options are read. A default is never reported, and a value
 /// of several listeners only if it does nothing on all of them.
-static TABLE: [Row; 23] = [
+static TABLE: [Row; 24] = [
     Row {
         options: &["admin-name"],
         by_value: false,
@@ -61,7 +61,7 @@ static TABLE: [Row; 23] = [
         options: &["deny-client"],
         by_value: false,
         is_idle: |it, _| {
-            !it.is_beyond && !it.access.deny_client.iter().any(|text| is_of_loopback(text))
+            !it.is_beyond && !it.access.deny_client.iter().any(|text| it.may_have_clients_in(text))
         },
         says: "has no effect: only this machine reaches a listener on loopback; add an address beyond \
                it, such as --listen 0.0.0.0:3128, or leave it out",
@@ -77,17 +77,17 @@ static TABLE: [Row; 23] = [
         options: &["allow-client"],
         by_value: false,
         is_idle: |it, _| {
-            !it.is_beyond && !it.access.allow_client.iter().any(|text| is_of_loopback(text))
+            !it.is_beyond && !it.access.allow_client.iter().any(|text| it.may_have_clients_in(text))
         },
         says: "refuses every client: only this machine reaches a listener on loopback; add an address \
-               beyond it, such as --listen 0.0.0.0:3128, or allow 127.0.0.0/8",
+               beyond it, such as --listen 0.0.0.0:3128, or allow 127.0.0.0/8 (::1 for IPv6)",
     },
     Row {
         options: &["allow"],
         by_value: false,
         is_idle: |it, _| it.is_open() && !it.refuses_destinations(),
-        says: "refuses nothing by itself, and nothing else here refuses a destination; add --policy \
-               enforce to refuse all others, or leave it out",
+        says: "refuses nothing by itself, and no --deny, list or policy here refuses a destination; add \
+               --policy enforce to refuse all others, or leave it out",
     },
     Row {
         options: &["allow-list"],
@@ -97,12 +97,19 @@ static TABLE: [Row; 23] = [
                enforce to refuse all others, or leave it out",
     },
     Row {
+        options: &["list-options"],
+        by_value: false,
+        is_idle: |it, text| text == "wide" && !it.has_block_list(),
+        says: "has no effect: there is no --block-list with rules that it could be about; add one, or \
+               leave it out",
+    },
+    Row {
         options: &["allow-url"],
         by_value: false,
         is_idle: |it, _| {
             it.is_open() && it.access.deny_url.is_empty() && it.access.block_list.is_empty()
         },
-        says: "has no effect: nothing here refuses a URL; add --deny-url REGEX, or --policy enforce to \
+        says: "has no effect: no --deny-url or list here refuses a URL; add --deny-url REGEX, or --policy enforce to \
                refuse all others, or leave it out",
     },
     Row {
@@ -301,6 +308,24 @@ impl Beside<'_> {
             || it.rules.iter().any(|rule| rule.allows)
     }
 
+    /// Whether clients on loopback can have addresses of this network.
+    fn may_have_clients_in(&self, network: &str) -> bool {
+        let own: IpAddr = match self.address.to_canonical() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        Network::parse(network).map_or(true, |network| {
+            let address = network.net().addr();
+            network.contains(own) || (address.is_loopback() && address.is_ipv4() == own.is_ipv4())
+        })
+    }
+
+    /// Whether a list names hosts that are refused.
+    fn has_block_list(&self) -> bool {
+        !self.access.block_list.is_empty()
+            || self.access.rules.iter().any(|rule| !rule.list_files().is_empty())
+    }
+
     /// Whether the bounds let some request of this kind through.
     fn passes(&self, way: Way) -> bool {
         let has = |list: &Option<String>, is_meant: &dyn Fn(&str) -> bool| match list {
@@ -340,14 +365,6 @@ fn is_per_user(limit: &str) -> bool {
 /// The user whom a limit names.
 fn limited_user(limit: &str) -> Option<&str> {
     limit.rsplit_once(':')?.0.strip_prefix("user=")
-}
-
-/// Whether a network has addresses of loopback in it.
-fn is_of_loopback(text: &str) -> bool {
-    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    Network::parse(text).map_or(true, |network| {
-        network.net().addr().is_loopback() || loopback.into_iter().any(|ip| network.contains(ip))
-    })
 }
 
 fn is_beyond(address: SocketAddr) -> bool {

@@ -232,29 +232,28 @@ impl Domains {
     /// The entry that decides about a host, a name in lower case without a trailing dot.
     pub fn find(&self, host: &str) -> Option<Listed> {
         let name = host.as_bytes();
+        // What decides by its rank, and what does below the longest name that is passed.
         let mut best: Option<(Value, usize)> = None;
-        // The longest names that are passed and blocked.
-        let (mut passed, mut blocked): (Option<(Value, usize)>, usize) = (None, 0);
+        let mut block: Option<(Value, usize)> = None;
+        let mut passed = None;
         self.key.each_suffix(name, |length, labels, hash| {
             if self.labels.have(labels)
                 && let Some(suffix) = name.get(name.len() - length..)
                 && let Some(value) = self.probe(hash, suffix, length == name.len())
             {
+                let found = Some((value, length));
+                let is_first =
+                    |than: Option<(Value, usize)>| than.is_none_or(|(other, _)| value < other);
                 match value.rank() {
-                    Rank::Pass => passed = Some((value, length)),
-                    Rank::Block => blocked = length,
+                    Rank::Pass => (passed, block) = (found, None),
+                    Rank::Block if is_first(block) => block = found,
+                    Rank::Block => {}
+                    _ if is_first(best) => best = found,
                     _ => {}
-                }
-                if best.is_none_or(|(best, _)| value < best) {
-                    best = Some((value, length));
                 }
             }
         });
-        let is_passed = |(best, _): &(Value, usize)| {
-            best.rank() == Rank::Block && passed.is_some_and(|(_, length)| length > blocked)
-        };
-        let found = if best.as_ref().is_some_and(is_passed) { passed } else { best };
-        found.map(|(value, length)| value.listed(length))
+        best.or(block).or(passed).map(|(value, length)| value.listed(length))
     }
 
     /// The entry with exactly this text. Used for addresses, which nothing is below.
@@ -456,6 +455,30 @@ mod tests {
     }
 
     #[test]
+    fn a_passed_name_interrupts_what_is_refused_above_it() {
+        use Rank::{Block, Except, Pass};
+        let names = [
+            ("bad.example", Block),
+            ("ok.bad.example", Pass),
+            ("deep.ok.bad.example", Block),
+            ("x.deep.ok.bad.example", Block),
+            ("free.example", Except),
+            ("y.free.example", Block),
+        ];
+        let set = set(&names);
+        for (host, line) in [
+            ("bad.example", Some(1)),
+            ("ok.bad.example", Some(2)),
+            ("z.ok.bad.example", Some(2)),
+            ("deep.ok.bad.example", Some(3)),
+            ("x.deep.ok.bad.example", Some(3)),
+            ("y.free.example", Some(5)),
+        ] {
+            assert_eq!(set.find(host).map(|found| found.line), line, "{host}");
+        }
+    }
+
+    #[test]
     fn names_that_decide_nothing_are_dropped_and_counted_by_list() {
         use Rank::{Block, Except, Important};
         let rule = Said { is_rule: true, ..said(Block, Reach::Subtree) };
@@ -526,6 +549,8 @@ mod tests {
                 prop_assert_eq!(found.map(|found| found.said.rank), rank);
                 if let Some(found) = found {
                     let (name, said) = names[found.line as usize - 1];
+                    let passed = longest(Rank::Pass).filter(|_| said.rank == Rank::Block);
+                    prop_assert!(passed.is_none_or(|passed| name.len() >= passed));
                     prop_assert_eq!(found.said, said);
                     prop_assert!(covers(&(name, said)));
                     prop_assert_eq!(found.length, name.len());

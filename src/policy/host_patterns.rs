@@ -134,13 +134,12 @@ impl HostPattern {
         &self.text
     }
 
-    /// The pattern without marks at its ends: `||com` is about `com`.
-    pub fn bare_text(&self) -> &[u8] {
-        let is_mark = |byte: &u8| b"|*.^/".contains(byte);
-        let start = self.text.iter().take_while(|byte| is_mark(byte)).count();
-        let rest = self.text.get(start..).unwrap_or_default();
-        let end = rest.iter().rev().take_while(|byte| is_mark(byte)).count();
-        rest.get(..rest.len() - end).unwrap_or_default()
+    /// The name that hosts have at the pattern's place, if it begins with a label: `com` of `||com`.
+    pub fn begins_with(&self) -> Option<&[u8]> {
+        let starts: [&[u8]; 3] = [b"||", b"*.", b"."];
+        let name = starts.iter().find_map(|start| self.text.strip_prefix(*start))?;
+        let (name, _) = without_end(name);
+        (matches!(self.matcher, Matcher::Glob(_)) && self.except.is_empty()).then_some(name)
     }
 
     fn spelling(&self) -> (&[u8], &[Box<[u8]>]) {

@@ -161,10 +161,10 @@ fn is_comment(line: &[u8], format: ListFormat) -> bool {
 /// Reads a line that may be of any format and is more than a word.
 fn other_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
     if let Some(rule) = line.strip_prefix(b"@@") {
-        return adblock::rule(adblock::without_comment(rule), true, how, give);
+        return adblock::rule(adblock::without_comment(rule, false), true, how, give);
     }
     if line.starts_with(b"|") {
-        return adblock::rule(adblock::without_comment(line), false, how, give);
+        return adblock::rule(adblock::without_comment(line, false), false, how, give);
     }
     if rpz::tells(line) {
         return rpz::read(line, give);
@@ -177,7 +177,7 @@ fn other_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result
         give(&bare(word.text()));
         return Ok(());
     }
-    let rule = adblock::without_comment(line);
+    let rule = adblock::without_comment(line, how.format != ListFormat::Adblock);
     let is_rule =
         !rule.iter().any(u8::is_ascii_whitespace) && rule.iter().any(|o| b"*^|/$".contains(o));
     if is_rule && ListedName::read(rule).is_none() {
@@ -231,7 +231,7 @@ fn may_be_a_name(word: &[u8], format: ListFormat) -> bool {
 /// Reads a line of a list of regular expressions. Options stand behind a `;`.
 fn regex_line(line: &[u8], how: How, give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipped> {
     let (rule, is_exception) = line.strip_prefix(b"@@").map_or((line, false), |rule| (rule, true));
-    let rule = adblock::without_comment(rule);
+    let rule = adblock::without_comment(rule, false);
     if is_exception || rule.starts_with(b"|") || adblock::is_regex(rule) {
         return adblock::rule(rule, is_exception, how, give);
     }

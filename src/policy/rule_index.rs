@@ -106,10 +106,13 @@ impl Ruleset {
         first.found()
     }
 
-    /// Whether only clients are served that rules name, and whether a rule refuses some clients.
+    /// Whether only clients are served that rules name, and whether a rule refuses some clients, wherever they
+    /// go.
     pub fn admission(&self) -> (bool, bool) {
         let is_let_in = |rule: &Rule| rule.admission && rule.action == Action::Allow;
-        let is_refused = |rule: &Rule| rule.action == Action::Deny && !rule.clients.is_empty();
+        let is_refused = |rule: &Rule| {
+            rule.action == Action::Deny && rule.destinations.is_empty() && rule.lists.is_none()
+        };
         (self.rules.iter().any(is_let_in), self.rules.iter().any(is_refused))
     }
 

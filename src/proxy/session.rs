@@ -254,6 +254,7 @@ impl Session {
         log::debug!("{}: {error}", self.asker);
         // An exchange is refused once at most. Its client may vanish before it has read the refusal.
         if let Some(by) = error.refused_by()
+            && exchange.failure().is_none()
             && !self.asker.front.is_admin()
         {
             turn.counters.count(|c| c.count_refused(by));

@@ -220,14 +220,15 @@ fn published_lists_refuse_what_their_makers_meant() {
             &["example.com", "ok.example.com"],
         ),
         (
-            "address=/ads.example/0.0.0.0\naddress=/ok.ads.example/1.2.3.4\naddress=/x.ok.ads.example/\n",
+            "address=/ads.example/0.0.0.0\nserver=/ok.ads.example/1.2.3.4\naddress=/x.ok.ads.example/\n",
             &["ads.example", "y.x.ok.ads.example"],
             &["ok.ads.example", "y.ok.ads.example"],
         ),
+        // An address may be that of a page which says that the name is refused.
         (
-            "local-zone: \"home.arpa\" static\nlocal-data: \"nas.home.arpa A 192.168.1.5\"\n",
-            &["x.home.arpa"],
-            &["nas.home.arpa"],
+            "dc.example CNAME .\n*.dc.example CNAME .\nad.dc.example CNAME sinkhole.example.\n",
+            &["dc.example", "ad.dc.example"],
+            &["sinkhole.example"],
         ),
         (
             "*.example.com CNAME rpz-passthru.\nads.example.com CNAME .\n*.test CNAME .\nok.test CNAME OK.test.\n",

@@ -90,12 +90,15 @@ fn split(rule: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The rule up to a comment. A `#` is none in a regular expression, unless a space stands before it.
-pub(super) fn without_comment(rule: &[u8]) -> &[u8] {
+/// The rule up to a comment: a `#` behind a space, or behind a mark that ends a host. Elsewhere it belongs to a
+/// URL. `glued` allows it behind a name, too.
+pub(super) fn without_comment(rule: &[u8], glued: bool) -> &[u8] {
     let is_regex = rule.strip_prefix(b"@@").unwrap_or(rule).starts_with(b"/");
-    let begins_comment = |at: usize| {
-        let before = at.checked_sub(1).and_then(|at| rule.get(at));
-        !is_regex || before.is_some_and(u8::is_ascii_whitespace)
+    let begins_comment = |at: usize| match at.checked_sub(1).and_then(|at| rule.get(at)) {
+        Some(before) if before.is_ascii_whitespace() => true,
+        Some(b'^' | b'|') => !is_regex,
+        Some(before) => glued && !is_regex && before.is_ascii_alphanumeric(),
+        None => true,
     };
     match memchr::memchr_iter(b'#', rule).find(|at| begins_comment(*at)) {
         Some(at) => rule.get(..at).unwrap_or(rule).trim_ascii_end(),

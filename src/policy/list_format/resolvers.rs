@@ -36,6 +36,9 @@ fn dnsmasq_names(
         target.is_empty() || address(target).is_some_and(|to| to.leads_nowhere)
     };
     let refuses = target.is_empty() || (is_address && leads_nowhere());
+    if is_address && !refuses {
+        return Err(Skipped::Address);
+    }
     let mut outcome = Ok(());
     for name in names.split(|byte| *byte == b'/') {
         match ListedName::read_any(name) {
@@ -119,16 +122,9 @@ fn local_data(data: &[u8], give: &mut impl FnMut(&Item<'_>)) -> Result<(), Skipp
                 give(&bare(name.text()));
                 Ok(())
             }
-            Some(_) => {
-                give(&passing(name.text()));
-                Ok(())
-            }
-            None => Err(Skipped::Unknown),
+            _ => Err(Skipped::Address),
         },
-        (Some(_), Some(_)) => {
-            give(&passing(name.text()));
-            Ok(())
-        }
+        (Some(_), Some(_)) => Err(Skipped::Address),
         _ => Err(Skipped::Unknown),
     }
 }

@@ -51,8 +51,13 @@ pub(super) fn read(line: &[u8], give: &mut impl FnMut(&Item<'_>)) -> Result<(), 
         (b"CNAME", b"." | b"*." | b"rpz-drop" | b"rpz-drop.") => Rank::Block,
         (b"CNAME", b"rpz-tcp-only" | b"rpz-tcp-only.") => return Err(Skipped::Options),
         (b"A" | b"AAAA", _) if address(&target).is_some_and(|to| to.leads_nowhere) => Rank::Block,
-        // `rpz-passthru.`, or an answer: the name leads somewhere.
-        (b"CNAME" | b"A" | b"AAAA", _) => Rank::Pass,
+        (b"CNAME", b"rpz-passthru" | b"rpz-passthru.") => Rank::Pass,
+        // An older way to let a name through.
+        (b"CNAME", _) if target.strip_suffix(b".") == Some(&*owner.to_ascii_lowercase()) => {
+            Rank::Pass
+        }
+        // It may lead to the name itself, or to a page that says that it is refused.
+        (b"CNAME" | b"A" | b"AAAA", _) => return Err(Skipped::Address),
         _ => return Err(Skipped::Unknown),
     };
     if has_trigger(owner) {
