@@ -295,7 +295,7 @@ fn the_start_says_whom_each_listener_serves_and_where_it_connects_to() {
         (&["--auth", "ann:x", "--allow-client", "10.0.0.0/8"], &[named], &[users, "private"]),
         (&["--open"], &[anyone], &["private", "public"]),
         (&["--open", "--allow-client", "127.0.0.1"], &[named], &["anyone", "private", "public"]),
-        (&["--open", "--deny-client", "10.0.0.1"], &[anyone, ", except the clients that"], &[]),
+        (&["--open", "--deny-client", "10.0.0.1"], &[anyone, ", unless a rule refuses"], &[]),
     ] {
         let proxy = Binary::start_as(&[&["-l", "0.0.0.0:0"], args].concat());
         let says = says.iter().map(|it| it.replace("PORT:", &format!("{}:", proxy.addr.port())));
