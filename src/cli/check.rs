@@ -17,6 +17,7 @@ use crate::cli::stdout::print;
 use crate::config::options::{self, FileUse, OptionKind, OptionRow};
 use crate::config::rules::WrittenRule;
 use crate::config::settings::{Settings, WrittenValue};
+use crate::policy::Access;
 use crate::policy::list_report::ListRemark;
 
 /// validate options and the files they name
@@ -26,12 +27,12 @@ pub(crate) struct CheckArgs {}
 
 /// Reads every file that the options name, and prints the values in effect.
 pub(crate) fn check(given: &GivenOptions) -> Result<(), Failure> {
-    let effective = given.effective_with_files()?;
+    let (effective, access) = given.effective_with_files()?;
     for warning in &effective.warnings {
         // If stderr is gone, the message has nowhere to go.
         let _ = writeln!(io::stderr(), "threadgate: {warning}");
     }
-    tell_lists(&effective)?;
+    tell_lists(&effective, &access)?;
     effective.config.learn_file.as_deref().map(LearnFile::read).transpose()?;
     let mut lines = Vec::new();
     show(&effective, &mut lines);
@@ -39,9 +40,8 @@ pub(crate) fn check(given: &GivenOptions) -> Result<(), Failure> {
 }
 
 /// Says what is in each list; with `--verbose` also which lines are skipped.
-fn tell_lists(effective: &Effective) -> Result<(), Failure> {
+fn tell_lists(effective: &Effective, access: &Access) -> Result<(), Failure> {
     let config = &effective.config;
-    let access = config.access(None).map_err(|e| effective.unusable(&e))?;
     let mut stderr = io::stderr().lock();
     // If stderr is gone, the message has nowhere to go.
     let mut say = |text: &str| {

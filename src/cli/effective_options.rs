@@ -26,6 +26,7 @@ use crate::config::together::Together;
 use crate::config::{Config, OwnListener, listen};
 use crate::net::file_error;
 use crate::net::hosts::{self, Hosts};
+use crate::policy::Access;
 use crate::policy::rule_origin::OptionPlace;
 
 /// Variables that begin like ours but are not options.
@@ -62,9 +63,9 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
-    /// Reads every file that an option names. Returns each wrong one, and whether the reason is that this
-    /// process may not read it.
-    fn wrong_files(&self) -> Vec<(WrongSetting, bool)> {
+    /// Reads every file that an option names. Returns what was read, or each wrong one, and whether the reason is
+    /// that this process may not read it.
+    fn read_files(&self) -> Result<Access, Vec<(WrongSetting, bool)>> {
         let mut wrong = Vec::new();
         for file in &self.config.server.names.hosts_files {
             if let Err(e) = Hosts::read(std::slice::from_ref(file)) {
@@ -72,7 +73,8 @@ impl Effective {
                 wrong.push((self.settings.placed(&unusable), unusable.denied));
             }
         }
-        if let Err(unusable) = self.config.access(None) {
+        let access = self.config.access(None);
+        if let Err(unusable) = &access {
             let before = wrong.len();
             let of_rules = self.all_rules().filter_map(unusable_rule);
             for one in self.all_settings().flat_map(unusable_alone).chain(of_rules) {
@@ -81,11 +83,14 @@ impl Effective {
                 }
             }
             if wrong.len() == before {
-                let placed = placed(&unusable, &self.settings, &self.own);
+                let placed = placed(unusable, &self.settings, &self.own);
                 wrong.push((placed, unusable.denied));
             }
         }
-        wrong
+        match access {
+            Ok(access) if wrong.is_empty() => Ok(access),
+            _ => Err(wrong),
+        }
     }
 
     /// The failure for a value or a file that cannot be used, with the place where it was given.
@@ -207,14 +212,15 @@ impl GivenOptions {
     /// # Errors
     ///
     /// All mistakes, one a line.
-    pub(crate) fn effective_with_files(&self) -> Result<Effective, Failure> {
+    pub(crate) fn effective_with_files(&self) -> Result<(Effective, Access), Failure> {
         let (effective, mut wrong) = self.read_all()?;
-        let mut files = effective.wrong_files();
+        let mut files = match effective.read_files() {
+            Ok(access) if wrong.is_empty() => return Ok((effective, access)),
+            Ok(_) => Vec::new(),
+            Err(files) => files,
+        };
         // A rule of the file was looked at where its line is known.
         files.retain(|(file, _)| file.option.is_some() || wrong.is_empty());
-        if wrong.is_empty() && files.is_empty() {
-            return Ok(effective);
-        }
         let only_files = wrong.is_empty();
         let all_denied = files.iter().all(|(_, denied)| *denied);
         wrong.extend(files.into_iter().map(|(file, _)| file));

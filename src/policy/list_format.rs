@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | hosts file | `0.0.0.0 ads.example tracker.example` | the names, if the address leads nowhere |
 //! | domains | `ads.example`, `.ads.example`, `*.ads.example` | the name |
-//! | adblock | `\|\|ads.example^`, `\|ads.example^`, `.ads.example^`, `\|\|ads*.example^`, `/ads[0-9]/` | see [`adblock`] |
+//! | adblock | `\|\|ads.example^`, `\|ads.example^`, `.ads.example^`, `\|\|ads*.example^`, `/ads[0-9]/` | a name, or a pattern |
 //! | adblock | `@@` before one of these | an exception |
 //! | dnsmasq | `address=/ads.example/0.0.0.0`, `local=/ads.example/` | the name |
 //! | unbound | `local-zone: "ads.example" always_nxdomain` | the name |
