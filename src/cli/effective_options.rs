@@ -139,8 +139,11 @@ fn unusable_alone(settings: &Settings) -> Vec<(WrongSetting, bool)> {
 /// The mistake in the lists of a rule.
 fn unusable_rule(rule: &WrittenRule) -> Option<(WrongSetting, bool)> {
     let access = AccessOptions { rules: vec![rule.clone()], ..AccessOptions::default() };
+    // Its values were looked at where their line is known.
+    access.check().ok()?;
     let unusable = access.build(None).err()?;
-    Some((Settings::default().placed(&unusable), unusable.denied))
+    let wrong = Settings::default().placed(&unusable);
+    Some((WrongSetting { place: rule.place.clone(), ..wrong }, unusable.denied))
 }
 
 /// The failure for a wrong hosts file, with the place where it was named.
@@ -220,7 +223,9 @@ impl GivenOptions {
             Err(files) => files,
         };
         // A rule of the file was looked at where its line is known.
-        files.retain(|(file, _)| file.option.is_some() || wrong.is_empty());
+        let is_file =
+            |it: &WrongSetting| it.option.is_some() || matches!(it.place, WrittenAt::File(..));
+        files.retain(|(file, _)| is_file(file) || wrong.is_empty());
         let only_files = wrong.is_empty();
         let all_denied = files.iter().all(|(_, denied)| *denied);
         wrong.extend(files.into_iter().map(|(file, _)| file));

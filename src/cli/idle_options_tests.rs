@@ -255,6 +255,17 @@ fn rules_are_looked_at_too() {
     assert!(
         found[0].starts_with("t.toml:1: this rule for users has no effect: there are no users")
     );
+    let bob = "[[rules]]\naction = 'allow'\nusers = ['bob']\n";
+    let found = warnings("--auth ann:x --deny a", bob);
+    assert!(
+        found[0].starts_with("t.toml:1: this rule for users has no effect: there is no such user"),
+        "{found:?}"
+    );
+    assert_eq!(warnings("--auth ann:x --auth bob:y --deny a", bob), [""; 0]);
+    let found = warnings("--deny-with 204 --policy report --deny a", "");
+    assert!(found[0].starts_with("--deny-with 204 has no effect"), "{found:?}");
+    let words = "--deny-with 204 --policy report --deny-client 10.0.0.1 --listen 0.0.0.0:1";
+    assert_eq!(warnings(words, ""), [""; 0]);
 }
 
 #[test]

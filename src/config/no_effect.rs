@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::access::{AccessOptions, Hellos};
 use super::options::{self, FileUse, OptionKind, OptionRow, Usual};
+use super::rules::WrittenRule;
 use super::settings::{Settings, WrittenAt, WrittenValue};
 use super::values::{Config, LogTarget};
 use crate::net::listener::ListenPlace;
@@ -31,6 +32,9 @@ struct Row {
 /// The sentence about users, which rules need too.
 const NO_USERS: &str = "has no effect: there are no users; add them with --auth-file FILE, --auth-env VAR \
                         or --auth, or leave it out";
+/// The reason why a value or a rule for one user does nothing.
+const NO_SUCH_USER: &str = "has no effect: there is no such user; correct the name, or add the user with --auth-file FILE, \
+                            --auth-env VAR or --auth";
 
 /// Every option that depends on another one, unless a start without the other is refused: those are in
 /// [`together`](super::together) and where the options are read. A default is never reported, and a value
@@ -157,7 +161,7 @@ static TABLE: [Row; 24] = [
     Row {
         options: &["deny-with"],
         by_value: false,
-        is_idle: |it, _| !it.refuses_requests(),
+        is_idle: |it, _| !it.refuses_requests() || it.only_reports(),
         says: "has no effect: no rule, list or policy here refuses a request; add one, such as --deny \
                HOST, or leave it out",
     },
@@ -178,8 +182,7 @@ static TABLE: [Row; 24] = [
         options: &["limit"],
         by_value: true,
         is_idle: |it, text| it.is_limit_of_nobody(text),
-        says: "has no effect: there is no such user; correct the name, or add the user with --auth-file \
-               FILE, --auth-env VAR or --auth",
+        says: NO_SUCH_USER,
     },
     Row {
         options: &["limit-per"],
@@ -308,6 +311,33 @@ impl Beside<'_> {
             || it.rules.iter().any(|rule| rule.allows)
     }
 
+    /// Whether `--policy report` lets through all that would be refused. Clients are refused all the same.
+    fn only_reports(&self) -> bool {
+        let it = self.access;
+        it.policy == Mode::Report
+            && !self.is_protected()
+            && it.allow_client.is_empty()
+            && it.deny_client.is_empty()
+            && it.rules.is_empty()
+    }
+
+    /// Whether there is such a user, as far as `--auth` is the only place that has users.
+    fn may_know(&self, user: &str) -> bool {
+        let users = &self.access.users;
+        let elsewhere = !users.env.is_empty() || !users.files.is_empty();
+        users.auth.is_empty() || elsewhere || users.auth.iter().any(|it| it.name() == user)
+    }
+
+    /// Why a rule for some users matches nobody.
+    fn lacks_users(&self, rule: &WrittenRule) -> Option<&'static str> {
+        let (_, users) = rule.lists.iter().find(|(key, _)| *key == "users")?;
+        match self.access.users.are_given() {
+            false => Some(NO_USERS),
+            true if users.iter().any(|user| self.may_know(user)) => None,
+            true => Some(NO_SUCH_USER),
+        }
+    }
+
     /// Whether clients on loopback can have addresses of this network.
     fn may_have_clients_in(&self, network: &str) -> bool {
         let own: IpAddr = match self.address.to_canonical() {
@@ -348,11 +378,7 @@ impl Beside<'_> {
 
     /// Whether the value limits a user who is none of `--auth`, the only place that has users.
     fn is_limit_of_nobody(&self, text: &str) -> bool {
-        let users = &self.access.users;
-        let Some(name) = limited_user(text) else { return false };
-        let elsewhere = !users.env.is_empty() || !users.files.is_empty();
-        let is_known = || users.auth.iter().any(|it| it.name() == name);
-        !users.auth.is_empty() && !elsewhere && !is_known()
+        limited_user(text).is_some_and(|name| !self.may_know(name))
     }
 }
 
@@ -403,7 +429,7 @@ pub(crate) fn sentences(whole: Whole<'_>) -> Vec<String> {
     let reads_files =
         has_file || all.any(|settings| settings.files(FileUse::Read).next().is_some());
     let mut found: Vec<Idle<'_>> = Vec::new();
-    let mut rules: Vec<(&WrittenAt, bool)> = Vec::new();
+    let mut rules: Vec<(&WrittenAt, Option<&str>)> = Vec::new();
     for (number, address) in (0u16..).zip(config.listen()) {
         let settings = own.iter().find(|(of, _)| *of == number).map_or(settings, |(_, it)| it);
         let (access, is_lifted) = match config.own.iter().find(|own| own.number == number) {
@@ -415,17 +441,16 @@ pub(crate) fn sentences(whole: Whole<'_>) -> Vec<String> {
             Beside { config, access, address, is_beyond, is_lifted, reads_files, sets_level };
         look(settings, &beside, &mut found);
         for rule in &access.rules {
-            let is_idle = rule.lists.iter().any(|(key, _)| *key == "users");
-            let is_idle = is_idle && !access.users.are_given();
+            let lacks = beside.lacks_users(rule);
             match rules.iter_mut().find(|(place, _)| *place == &rule.place) {
-                Some((_, before)) => *before &= is_idle,
-                None => rules.push((&rule.place, is_idle)),
+                Some((_, before)) => *before = before.and(lacks),
+                None => rules.push((&rule.place, lacks)),
             }
         }
     }
     let mut sentences = told(&found);
-    let idle = rules.into_iter().filter(|(_, is_idle)| *is_idle);
-    sentences.extend(idle.map(|(place, _)| format!("{place}: this rule for users {NO_USERS}")));
+    let idle = rules.into_iter().filter_map(|(place, lacks)| Some((place, lacks?)));
+    sentences.extend(idle.map(|(place, lacks)| format!("{place}: this rule for users {lacks}")));
     sentences
 }
 
