@@ -70,6 +70,15 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         is_about: |line, host, _| is_word(line) && line.text.contains(" #") && line.is_name(host),
     },
     Difference {
+        list_has: "a comment behind a rule",
+        adguard: "the line is left out, because of its spaces",
+        threadgate: "the rule counts",
+        why: "Comments change nothing.",
+        example: example("||ads.example^ # a comment", "ads.example", Nothing, Refused),
+        decides_for: Some(Side::Threadgate),
+        is_about: |line, _, _| !is_word(line) && line.text.contains("^ #"),
+    },
+    Difference {
         list_has: "a domain alone with `.` or `*.` before it, or with `.` behind it",
         adguard: "stands for names below it, or for names that go on behind it",
         threadgate: "stands for the name and all names below it",
