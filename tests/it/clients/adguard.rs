@@ -17,7 +17,7 @@ mod generate;
 mod lines;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::agreed::AGREED;
 use self::compare::Compared;
@@ -136,15 +136,21 @@ fn the_page_has_the_table_of_differences() {
     assert!(rows == made, "docs/lists-adguard.md is old; run `make docs`. It should have:\n{made}");
 }
 
-/// The lists in THREADGATE_LISTS, each alone, with hosts from its own lines.
+/// The lists in THREADGATE_LISTS, or else the seeds of the fuzz targets, each alone, with hosts from its own lines.
 #[test]
-#[ignore = "needs lists: THREADGATE_LISTS=FILE:FILE"]
 fn given_lists_mean_to_adguard_what_they_mean_here() {
     const MOST_HOSTS: usize = 20_000;
     let Some(engines) = Engines::installed() else { return };
-    let files = std::env::var_os("THREADGATE_LISTS").expect("THREADGATE_LISTS=FILE:FILE");
+    let files: Vec<PathBuf> = match std::env::var_os("THREADGATE_LISTS") {
+        Some(files) => std::env::split_paths(&files).collect(),
+        None => {
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/list_adblock");
+            fs::read_dir(corpus).unwrap().map(|seed| seed.unwrap().path()).collect()
+        }
+    };
+    assert!(files.len() > 1 || std::env::var_os("THREADGATE_LISTS").is_some());
     let mut unexplained = 0;
-    for file in std::env::split_paths(&files) {
+    for file in files {
         let text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
         let mut case = Case::with_own_hosts(file.display().to_string(), vec![text]);
         let step = case.hosts.len().div_ceil(MOST_HOSTS).max(1);
