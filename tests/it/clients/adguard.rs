@@ -6,7 +6,7 @@
 //! the lines out that the row is about, and asks both engines again. To compare the engines on lists of your own:
 //!
 //! ```console
-//! $ THREADGATE_LISTS=easylist.txt:hosts.txt cargo test --test it -- --ignored --nocapture given_lists
+//! $ THREADGATE_LISTS=easylist.txt:hosts.txt cargo test --test it -- --nocapture given_lists
 //! ```
 
 mod agreed;
